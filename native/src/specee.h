@@ -38,9 +38,11 @@ LLAMA_API const char * specee_last_error(void);
 // SPECEE_OK when the model runs in layer ranges, else SPECEE_UNSUPPORTED with the reason as last error.
 LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
 
-// n_rows_max: the largest batch of rows; graph_cache_max: how many built graphs are kept (least recently used go first).
+// model_path: the GGUF file of the context's model; rows of its LM head and embeddings are read from there. n_rows_max:
+// the largest batch of rows; graph_cache_max: how many built graphs are kept (least recently used go first).
 // The handle must be freed before its context. NULL on failure.
-LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, int32_t n_rows_max, int32_t graph_cache_max);
+LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
+                                         int32_t graph_cache_max);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
 
 // Computes `tokens` at positions pos .. pos+n-1 at full depth, in one batch; logits of the last row if wanted.
@@ -56,15 +58,12 @@ LLAMA_API int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int3
 LLAMA_API int32_t specee_rows_lens_head(specee_rows * rows, llama_seq_id seq, llama_pos pos);
 
 // Logits of row i of the last call that made logits: [n_vocab], valid until the next one.
-LLAMA_API float * specee_rows_logits(specee_rows * rows, int32_t i);
+LLAMA_API const float * specee_rows_logits(specee_rows * rows, int32_t i);
 
 // Depth of a row that is in flight or was the last to finish; n_layer for other positions of the cache, -1 beyond.
 LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, llama_seq_id seq, llama_pos pos);
 // Hidden state of a recent row at its depth: [n_embd], NULL when it is no longer kept. Valid until the next advance.
 LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, llama_seq_id seq, llama_pos pos);
-// Replaces the hidden state of a row (calibration and tests).
-LLAMA_API int32_t specee_rows_set_hidden(specee_rows * rows, llama_seq_id seq, llama_pos pos, const float * hidden);
-
 // Forgets the rows and the K/V from position pos on.
 LLAMA_API int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id seq, llama_pos pos);
 // First position that has no row.
@@ -107,19 +106,23 @@ LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void 
 LLAMA_API int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k,
                                     llama_token * out);
 
-// Embedding row of a token, [n_embd] (calibration).
-LLAMA_API int32_t specee_token_embedding(const struct llama_model * model, llama_token token, float * out);
+// Embedding rows of n tokens: out [n][n_embd] (calibration).
+LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
 // Rows of the LM head times the final norm's weight: out [n][n_embd] (calibration).
-LLAMA_API int32_t specee_head_rows(const struct llama_model * model, int32_t n, const llama_token * tokens, float * out);
+LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
 
 // ---- sampling: llama.cpp's samplers over one row of logits ---------------------------------------------------------
 
+// `chain` shapes the logits, it must not pick a token itself. `preselect` > 0 shows it only that many of the greatest
+// logits: exact when nothing in the chain raises a logit and it needs no more of them (top-k plus the penalised ones).
+
 // The token with the greatest logit after `chain` (may be NULL) shaped row i.
-LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, int32_t i, struct llama_sampler * chain, llama_token * out);
-// The distribution of row i after `chain`: at most `capacity` tokens with their probabilities, which add up to 1.
-// Returns how many, or a negative status.
+LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, int32_t i, struct llama_sampler * chain, int32_t preselect,
+                                     llama_token * out);
+// The distribution of row i after `chain`: at most `capacity` tokens, most probable first, with probabilities that add
+// up to 1. Returns how many, or a negative status.
 LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, int32_t i, struct llama_sampler * chain,
-                                           int32_t capacity, llama_token * tokens, float * probs);
+                                           int32_t preselect, int32_t capacity, llama_token * tokens, float * probs);
 
 #ifdef __cplusplus
 }

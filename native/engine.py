@@ -1,0 +1,480 @@
+"""The engine: a model, its rows in flight, and its samplers, as typed Python over the C ABI.
+
+Hidden states, K/V and logits stay inside of the library; Python passes positions and layers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specee.native import abi, library
+from specee.native.errors import NativeError
+
+Tokens = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+N_ROWS_MAX = 64
+GRAPH_CACHE_MAX = 64
+FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
+
+
+class Cancelled(Exception):
+    """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Tokens with probabilities that add up to 1, most probable first."""
+
+    tokens: Tokens  # [n]
+    probs: Floats  # [n]
+
+    def prob(self, token: int) -> float:
+        """Probability of one token, 0 when it was cut off."""
+        hit = np.flatnonzero(self.tokens == token)
+        return float(self.probs[hit[0]]) if hit.size else 0.0
+
+
+def _int32_p(a: NDArray[np.int32]) -> Any:
+    return a.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+
+
+def _float_p(a: Floats) -> Any:
+    return a.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+
+def _f32(a: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(a, dtype=np.float32)
+
+
+class Model:
+    """An opened GGUF file: weights and vocabulary.
+
+    Raises NativeError when llama.cpp cannot load it. `unsupported` says why layer ranges cannot be used, if so.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        gpu_layers: int = 0,
+        use_mmap: bool = True,
+        on_progress: Callable[[float], bool] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.lib = library.load()
+        import llama_cpp.llama_cpp as llama  # only now: the bindings load the library that `load` points them at
+
+        self.llama = llama
+        llama.llama_backend_init()
+        params = llama.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if not use_mmap:
+            params.load_mode = 0
+        if not library.use_extra_buffers():
+            params.use_extra_bufts = False
+        if on_progress is not None:
+            self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
+            params.progress_callback = self._progress
+        self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self.handle:
+            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log says why.")
+        self.vocab = llama.llama_model_get_vocab(self.handle)
+        self.arch = self._meta("general.architecture") or "unknown"
+        self.n_layer = llama.llama_model_n_layer(self.handle)
+        self.n_embd = llama.llama_model_n_embd(self.handle)
+        self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
+        self.chat_template = self._meta("tokenizer.chat_template")
+        self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
+        self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
+        self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
+        supported = self.lib.specee_model_supported(self.handle) == abi.OK
+        self.unsupported: str | None = None if supported else library.last_error()
+
+    def _meta(self, key: str) -> str | None:
+        size = 1 << 12
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = self.llama.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if n < 0:
+                return None
+            if n < size:
+                return buffer.value.decode("utf-8", "replace")
+            size = n + 1
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text = self.llama.llama_vocab_get_text(self.vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front."""
+        data = text.encode("utf-8")
+        capacity = len(data) + 16
+        tokens = (ctypes.c_int32 * capacity)()
+        n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, capacity, bos, special)
+        if n < 0:
+            tokens = (ctypes.c_int32 * -n)()
+            n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, -n, bos, special)
+        return list(tokens[:n])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens."""
+        buffer = ctypes.create_string_buffer(256)
+        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return bytes(buffer.raw[:n])
+
+    def is_stop(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        return token in self._stops
+
+    def close(self) -> None:
+        """Free the weights; engines and samplers must be closed before."""
+        if self.handle:
+            self.llama.llama_model_free(self.handle)
+            self.handle = None
+
+
+class RowEngine:
+    """Rows in flight of one conversation over a model: implements `specee.predictors.types.Engine`.
+
+    Every call raises NativeError when the library refuses, Cancelled when `cancel` was called meanwhile.
+    """
+
+    def __init__(
+        self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512, seq: int = 0
+    ) -> None:
+        self.model, self.seq = model, seq
+        self.lib, llama = model.lib, model.llama
+        self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
+        self.n_threads = n_threads or os.cpu_count() or 1
+        self.tokens: list[int] = []  # what the cache holds, one token per position
+        self._handle: int | None = None
+        params = llama.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_threads = params.n_threads_batch = self.n_threads
+        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.no_perf = True
+        self._context = llama.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise NativeError("The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx")
+        self.n_ctx = llama.llama_n_ctx(self._context)
+        self.n_batch = llama.llama_n_batch(self._context)
+        self._handle = self.lib.specee_rows_init(
+            self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX
+        )
+        if not self._handle:
+            message = library.last_error()
+            self.close()
+            raise NativeError("The model cannot start", message)
+        # reused arguments of the per-token calls
+        self._pos = np.zeros(N_ROWS_MAX, dtype=np.int32)
+        self._new = np.zeros(N_ROWS_MAX, dtype=np.int32)
+        self._token, self._score = ctypes.c_int32(), ctypes.c_float()
+        self._pos_p, self._new_p = _int32_p(self._pos), _int32_p(self._new)
+        self._token_p, self._score_p = ctypes.pointer(self._token), ctypes.pointer(self._score)
+        self._features = np.zeros(3 * abi.K_MAX, dtype=np.float32)
+        self._ids = np.zeros(self.n_vocab, dtype=np.int32)
+        self._probs = np.zeros(self.n_vocab, dtype=np.float32)
+
+    def _check(self, status: int) -> None:
+        if status == abi.OK:
+            return
+        if status == abi.CANCELLED:
+            raise Cancelled
+        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a step"
+        raise NativeError(title, library.last_error())
+
+    # ---- rows
+
+    @property
+    def length(self) -> int:
+        """First position without a row."""
+        return len(self.tokens)
+
+    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
+        """Make the cache hold exactly these tokens, at full depth; logits row 0 is the last token's.
+
+        What the cache already holds of them is kept (never the last one: its logits are wanted). `on_chunk(done,
+        total)` is told after each chunk. Returns how many tokens were reused.
+        """
+        if not tokens:
+            raise NativeError("Nothing to answer", "the prompt has no tokens")
+        keep = 0
+        for have, want in zip(self.tokens, tokens[:-1], strict=False):
+            if have != want:
+                break
+            keep += 1
+        self.roll_back(keep)
+        at = keep
+        while at < len(tokens):
+            chunk = np.asarray(tokens[at : at + self.n_batch], dtype=np.int32)
+            last = at + len(chunk) == len(tokens)
+            self._check(
+                self.lib.specee_rows_prefill(self._handle, self.seq, at, len(chunk), _int32_p(chunk), int(last))
+            )
+            self.tokens.extend(int(t) for t in chunk)
+            at += len(chunk)
+            if on_chunk is not None:
+                on_chunk(at - keep, len(tokens) - keep)
+        return keep
+
+    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
+        """Take the n rows at pos.. to depth `end`; `tokens` starts new rows; `logits` (end = n_layer) runs the head."""
+        for i in range(n):
+            self._pos[i] = pos + i
+        if tokens is not None:
+            self._new[:n] = tokens
+        status = self.lib.specee_rows_advance(
+            self._handle,
+            self.seq,
+            n,
+            self._pos_p,
+            None if tokens is None else self._new_p,
+            end,
+            abi.LOGITS if logits else 0,
+        )
+        if status != abi.OK:
+            self._check(status)
+        if tokens is not None:
+            self.tokens.extend(tokens)
+
+    def propagate(self, pos: int, n: int) -> None:
+        """Fill K and V of the remaining layers of n rows from their present hidden state (approximate)."""
+        for i in range(n):
+            self._pos[i] = pos + i
+        self._check(
+            self.lib.specee_rows_advance(self._handle, self.seq, n, self._pos_p, None, self.n_layer, abi.KV_ONLY)
+        )
+
+    def lens_head(self, pos: int) -> None:
+        """Logits (row 0) of the hidden state at `pos` through the lens of its depth."""
+        self._check(self.lib.specee_rows_lens_head(self._handle, self.seq, pos))
+
+    def roll_back(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        self._check(self.lib.specee_rows_roll_back(self._handle, self.seq, length))
+        del self.tokens[length:]
+
+    def depth(self, pos: int) -> int:
+        """Layers done of the row at `pos`, -1 where there is none."""
+        return int(self.lib.specee_rows_depth(self._handle, self.seq, pos))
+
+    def hidden(self, pos: int) -> Floats:
+        """Hidden state of a recent row at its depth, a copy: float32 [n_embd]."""
+        pointer = self.lib.specee_rows_hidden(self._handle, self.seq, pos)
+        if not pointer:
+            raise NativeError("The engine refused a step", library.last_error())
+        return np.ctypeslib.as_array(pointer, (self.n_embd,)).copy()
+
+    def logits(self, row: int) -> Floats:
+        """One row of the last logits, a copy: float32 [n_vocab]."""
+        pointer = self.lib.specee_rows_logits(self._handle, row)
+        if not pointer:
+            raise NativeError("The engine refused a step", library.last_error())
+        return np.ctypeslib.as_array(pointer, (self.n_vocab,)).copy()
+
+    # ---- probe and drafts
+
+    def probe(self, pos: int, candidates: Tokens) -> float:
+        """Predictor score of the row at its depth for the candidates: int32 [k]."""
+        status = self.lib.specee_rows_probe(
+            self._handle, self.seq, pos, len(candidates), _int32_p(candidates), self._score_p, None
+        )
+        if status != abi.OK:
+            self._check(status)
+        return self._score.value
+
+    def features(self, pos: int, candidates: Tokens) -> tuple[float, Floats]:
+        """A probe with the predictor's inputs: float32 [3k]."""
+        k = len(candidates)
+        features = np.zeros(3 * k, dtype=np.float32)
+        self._check(
+            self.lib.specee_rows_probe(
+                self._handle, self.seq, pos, k, _int32_p(candidates), self._score_p, _float_p(features)
+            )
+        )
+        return self._score.value, features
+
+    def margin(self, pos: int) -> tuple[int, float]:
+        """Best shortlist token at the row's depth, and its lead in probability over the second."""
+        self._check(self.lib.specee_rows_margin(self._handle, self.seq, pos, self._token_p, self._score_p))
+        return self._token.value, self._score.value
+
+    def draft(self, pos: int, token: int, k: int) -> Tokens:
+        """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""
+        out = np.empty(k, dtype=np.int32)
+        status = self.lib.specee_rows_draft(self._handle, self.seq, pos, token, k, _int32_p(out))
+        if status != abi.OK:
+            self._check(status)
+        return out
+
+    def set_lens(self, layer: int, down: NDArray[np.uint8], up: NDArray[np.uint8], bias: Floats) -> None:
+        """Lens of a layer: Q8_0 bytes of [rank, n_embd] and [n_embd, rank], bias float32 [n_embd]."""
+        down, up, bias = np.ascontiguousarray(down), np.ascontiguousarray(up), _f32(bias)
+        self._check(
+            self.lib.specee_lens_set(self._handle, layer, down.shape[0], down.ctypes.data, up.ctypes.data, _float_p(bias))
+        )
+
+    def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None:
+        """Predictor of a layer: w1 float32 [n_hidden, 3k], b1 and w2 [n_hidden]."""
+        w1, b1, w2 = _f32(w1), _f32(b1), _f32(w2).reshape(-1)
+        self._check(
+            self.lib.specee_predictor_set(
+                self._handle, layer, w1.shape[1] // 3, w1.shape[0], _float_p(w1), _float_p(b1), _float_p(w2), float(b2)
+            )
+        )
+
+    def set_margin(self, layer: int, tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
+        """Margin rule of a layer: shortlist int32 [n], Q8_0 bytes of [n, rank], bias float32 [n]."""
+        tokens, up, bias = np.ascontiguousarray(tokens, dtype=np.int32), np.ascontiguousarray(up), _f32(bias)
+        self._check(
+            self.lib.specee_margin_set(
+                self._handle, layer, len(tokens), _int32_p(tokens), up.ctypes.data, _float_p(bias)
+            )
+        )
+
+    def set_draft(self, down: NDArray[np.uint8], tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
+        """Linear draft head: Q8_0 bytes of [rank, 2 n_embd] and [n, rank], shortlist int32 [n], bias float32 [n]."""
+        down, up = np.ascontiguousarray(down), np.ascontiguousarray(up)
+        tokens, bias = np.ascontiguousarray(tokens, dtype=np.int32), _f32(bias)
+        self._check(
+            self.lib.specee_draft_set(
+                self._handle,
+                down.shape[0],
+                down.ctypes.data,
+                len(tokens),
+                _int32_p(tokens),
+                up.ctypes.data,
+                _float_p(bias),
+            )
+        )
+
+    def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Token embeddings: float32 [n, n_embd]."""
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        out = np.empty((len(ids), self.n_embd), dtype=np.float32)
+        self._check(self.lib.specee_embedding_rows(self._handle, len(ids), _int32_p(ids), _float_p(out)))
+        return out
+
+    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        out = np.empty((len(ids), self.n_embd), dtype=np.float32)
+        self._check(self.lib.specee_head_rows(self._handle, len(ids), _int32_p(ids), _float_p(out)))
+        return out
+
+    # ---- sampling
+
+    def greedy(self, row: int, sampler: Sampler) -> int:
+        """The most probable token of logits row `row` under the sampler's shaping."""
+        status = self.lib.specee_rows_greedy(self._handle, row, sampler.penalties, sampler.preselect, self._token_p)
+        if status != abi.OK:
+            self._check(status)
+        return self._token.value
+
+    def distribution(self, row: int, sampler: Sampler) -> Distribution:
+        """The shaped distribution of logits row `row`."""
+        n = self.lib.specee_rows_distribution(
+            self._handle, row, sampler.chain, sampler.preselect, self.n_vocab, _int32_p(self._ids), _float_p(self._probs)
+        )
+        if n < 0:
+            self._check(n)
+        return Distribution(self._ids[:n].copy(), self._probs[:n].copy())
+
+    def is_stop(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        return self.model.is_stop(token)
+
+    # ---- control
+
+    def cancel(self) -> None:
+        """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""
+        self.lib.specee_rows_cancel(self._handle)
+
+    def resume(self) -> None:
+        """Take back `cancel`."""
+        self.lib.specee_rows_resume(self._handle)
+
+    def close(self) -> None:
+        """Free the rows and the context."""
+        if self._handle:
+            self.lib.specee_rows_free(self._handle)
+            self._handle = None
+        if self._context:
+            self.model.llama.llama_free(self._context)
+            self._context = None
+
+
+class Sampler:
+    """llama.cpp's samplers as a shaper of logits: penalties, top-k, top-p, min-p, temperature (0: greedy)."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat_penalty: float = 1.0,
+        repeat_last_n: int = 64,
+    ) -> None:
+        llama = self._llama = model.llama
+        self._last_n = repeat_last_n
+        self.is_greedy = temperature <= 0
+        self.chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        add = lambda sampler: llama.llama_sampler_chain_add(self.chain, sampler)  # noqa: E731
+        self._penalised = repeat_penalty != 1.0 and repeat_last_n > 0
+        if self._penalised:
+            add(llama.llama_sampler_init_penalties(model.n_vocab, repeat_last_n, repeat_penalty, 0.0, 0.0))
+        # greedy needs the best after the penalties only
+        self.preselect = repeat_last_n + 1 if self.is_greedy else 0
+        if not self.is_greedy:
+            if top_k > 0:
+                add(llama.llama_sampler_init_top_k(top_k))
+                self.preselect = top_k + (repeat_last_n if self._penalised else 0)
+            if top_p < 1.0:
+                add(llama.llama_sampler_init_top_p(top_p, 1))
+            if min_p > 0.0:
+                add(llama.llama_sampler_init_min_p(min_p, 1))
+            add(llama.llama_sampler_init_temp(temperature))
+        if repeat_penalty < 1.0:
+            self.preselect = 0  # raises logits: the whole vocabulary must be seen
+
+    @property
+    def penalties(self) -> Any:
+        """The chain for greedy choices: none when nothing can change the order."""
+        return self.chain if self._penalised else None
+
+    def accept(self, token: int) -> None:
+        """Count a token as said."""
+        if self._penalised:
+            self._llama.llama_sampler_accept(self.chain, token)
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Forget what was accepted and take these tokens instead (the last repeat_last_n count)."""
+        if self._penalised:
+            self._llama.llama_sampler_reset(self.chain)
+            for token in tokens[-self._last_n :]:
+                self._llama.llama_sampler_accept(self.chain, token)
+
+    def close(self) -> None:
+        """Free the samplers."""
+        if self.chain:
+            self._llama.llama_sampler_free(self.chain)
+            self.chain = None

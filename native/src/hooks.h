@@ -1,0 +1,15 @@
+// The call sites that our patch puts into llama.cpp; see native/README.md.
+#pragma once
+
+struct ggml_tensor;
+struct llm_graph_context;
+struct specee_rows;
+
+// A graph is about to be built: inside of a range call, layers before the range go to a scrap graph.
+void specee_graph_begin(llm_graph_context & graph);
+
+// The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
+ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il);
+
+// False, with a logged reason, while stopped rows have layers without K/V: `what` would read them.
+bool specee_may(const specee_rows * rows, const char * what);
