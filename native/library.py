@@ -1,0 +1,163 @@
+"""Finds, checks and loads our build of llama.cpp, and points llama-cpp-python's bindings at it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from specee.native import abi, cpu, selftest
+from specee.native.errors import NativeError
+from specee.native.selftest import Kernels
+
+ABI_VERSION = 1  # SPECEE_ABI_VERSION of src/specee.h
+REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
+
+_lock = threading.Lock()
+_loaded: Loaded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """build.json, which the build writes next to the libraries: what can be known before they are loaded."""
+
+    pin: str  # version of llama-cpp-python whose llama.cpp was built
+    commit: str
+    compiler: str
+    machine: str
+    cpu: str  # instruction set extensions that the code needs, separated by blanks
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    handle: ctypes.CDLL
+    directory: Path
+    record: BuildRecord
+    kernels: Kernels
+
+
+def _library_name() -> str:
+    if sys.platform == "win32":
+        return "llama.dll"
+    return "libllama.dylib" if sys.platform == "darwin" else "libllama.so"
+
+
+def directory() -> Path:
+    """The folder with the built libraries; SPECEE_LIB_DIR overrides it for developers.
+
+    Raises NativeError when there is none.
+    """
+    override = os.environ.get("SPECEE_LIB_DIR")
+    candidates = [Path(override)] if override else [Path(__file__).with_name("lib"), *_installed()]
+    for candidate in candidates:
+        if (candidate / _library_name()).is_file():
+            return candidate.resolve()
+    raise NativeError("The native library is missing", f"no {_library_name()} in {candidates[0]}; {REINSTALL}")
+
+
+def _installed() -> list[Path]:
+    """An editable install runs this file from the source tree, while the libraries are with the installed files."""
+    try:
+        distribution = importlib.metadata.distribution("specee-chat")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [Path(str(distribution.locate_file("specee/native/lib")))]
+
+
+def read_record(folder: Path) -> BuildRecord:
+    """Reads build.json. Raises NativeError when it is not there or not ours."""
+    try:
+        return BuildRecord(**json.loads((folder / "build.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise NativeError("The native library is incomplete", f"build.json in {folder}: {error}; {REINSTALL}") from None
+
+
+def check_cpu(record: BuildRecord, available: frozenset[str] | None) -> None:
+    """Raises NativeError when the libraries use instructions that the CPU does not have (they would die of SIGILL)."""
+    if absent := cpu.missing(record.cpu, available):
+        raise NativeError(
+            "The native library was built for a stronger CPU", f"this one lacks {', '.join(absent)}; {REINSTALL}"
+        )
+
+
+def check_pin(record: BuildRecord) -> None:
+    """Raises NativeError when the installed bindings belong to another llama.cpp."""
+    try:
+        found = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        found = "not installed"
+    if found != record.pin:
+        raise NativeError(
+            "llama-cpp-python does not fit",
+            f"the library was built from {record.pin}, the bindings are {found}; "
+            f"pip install llama-cpp-python=={record.pin}",
+        )
+
+
+def _point_bindings_at(folder: Path) -> None:
+    bindings = sys.modules.get("llama_cpp.llama_cpp")
+    if bindings is not None and Path(bindings._base_path).resolve() != folder:
+        raise NativeError(
+            "llama-cpp-python was loaded too early",
+            "it uses another library in this process; import specee.native.library and call load() first",
+        )
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
+
+
+def _load() -> Loaded:
+    folder = directory()
+    record = read_record(folder)
+    check_cpu(record, cpu.features())
+    check_pin(record)
+    path = folder / _library_name()
+    kernels = selftest.choose(path)
+    if kernels is not Kernels.ALL:
+        os.environ[selftest.NO_AMX] = "1"
+    _point_bindings_at(folder)
+    try:
+        handle = ctypes.CDLL(str(path))
+        version = handle.specee_abi_version()
+    except (OSError, AttributeError) as error:
+        raise NativeError("The native library cannot be loaded", f"{error}; {REINSTALL}") from None
+    if version != ABI_VERSION:
+        raise NativeError(
+            "The native library does not fit", f"its ABI is {version}, this program needs {ABI_VERSION}; {REINSTALL}"
+        )
+    return Loaded(abi.declare(handle), folder, record, kernels)
+
+
+def loaded() -> Loaded:
+    """The library with what is known about it; loads it at the first call. Raises NativeError."""
+    global _loaded
+    with _lock:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
+
+
+def load() -> ctypes.CDLL:
+    """The library, its specee_* functions declared. Import llama_cpp only after this. Raises NativeError."""
+    return loaded().handle
+
+
+def use_extra_buffers() -> bool:
+    """False when models must be opened with use_extra_bufts = false, because the self-test failed with them."""
+    return loaded().kernels is not Kernels.PLAIN
+
+
+def cpu_buffers() -> list[str]:
+    """Names of the weight layouts that the CPU kernels may use besides the plain one, such as AMX or CPU_REPACK."""
+    names = loaded().handle.specee_cpu_buffers
+    names.restype = ctypes.c_char_p
+    return [name for name in names().decode().split(",") if name] if use_extra_buffers() else []
+
+
+def last_error() -> str:
+    """Why the last call of this thread failed; empty when none did."""
+    text: bytes = load().specee_last_error()
+    return text.decode(errors="replace")
