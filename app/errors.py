@@ -1,0 +1,35 @@
+"""One error root for everything a user sees: what happened, why, what to do, and the exit code."""
+
+from __future__ import annotations
+
+OK, FAILURE, USAGE, MODEL_MISSING, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 5, 130
+
+
+class AppError(Exception):
+    """`title` says what happened in a few words, `message` why and what to do."""
+
+    def __init__(self, title: str, message: str, exit_code: int = FAILURE) -> None:
+        super().__init__(f"{title}: {message}")
+        self.title = title
+        self.message = message
+        self.exit_code = exit_code
+
+    @property
+    def line(self) -> str:
+        """The error as one line."""
+        return " ".join(f"{self.title}: {self.message}".split())
+
+
+def as_app_error(error: BaseException) -> AppError:
+    """Any exception as an AppError; errors of the other packages carry their own title and message."""
+    if isinstance(error, AppError):
+        return error
+    title, message = getattr(error, "title", None), getattr(error, "message", None)
+    if isinstance(title, str) and isinstance(message, str):
+        return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
+    if isinstance(error, MemoryError):
+        return AppError("out of memory", "try a smaller --ctx or a smaller model")
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return AppError("the system refused", f"{error.strerror}{where}")
+    return AppError("internal error", f"{type(error).__name__}: {error}; the log has the details")

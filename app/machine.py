@@ -1,0 +1,79 @@
+"""Facts about this machine that a measurement depends on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+
+def default_threads() -> int:
+    """Threads for decoding: the physical cores that we may use; more of them only wait for memory."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, _physical_cores() or usable))
+
+
+def _cpu_records() -> list[dict[str, str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return []
+    records = [dict(_pair(line) for line in block.splitlines() if ":" in line) for block in text.split("\n\n")]
+    return [record for record in records if record]
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
+
+
+def _physical_cores() -> int:
+    """0 when unknown."""
+    cores = {(r.get("physical id"), r["core id"]) for r in _cpu_records() if "core id" in r}
+    return len(cores)
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """The processor's name."""
+    for record in _cpu_records():
+        if name := record.get("model name"):
+            return name
+    return platform.processor() or platform.machine()
+
+
+def cpu_has_amx() -> bool:
+    """Whether the CPU has AMX; whether it is used is the library's to say."""
+    return any("amx_tile" in r.get("flags", "").split() for r in _cpu_records())
+
+
+def identity() -> str:
+    """Short text that changes when measurements from elsewhere no longer hold."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{platform.system()} {platform.machine()} {cpu_name()} x{cores}"
+
+
+def library_build() -> str:
+    """The native library's description of itself: "key=value" pairs separated by ';'; "" when it has none."""
+    from specee.native import library
+
+    build = library.load().specee_build_info
+    import ctypes
+
+    build.restype = ctypes.c_char_p
+    text = build()
+    return text.decode("utf-8", "replace") if text else ""
+
+
+def report(threads: int) -> dict[str, object]:
+    """For the head of a table of measurements."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "amx_cpu": cpu_has_amx(),
+        "build": library_build(),
+        "threads": threads,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,105 @@
+"""What can be chosen, as small frozen values that travel to the engine process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from specee.app.errors import USAGE, AppError
+
+POLICIES = ("auto", "dense", "exact", "specee")
+RULES = ("predictor", "margin")
+KV_FILLS = ("propagate", "settle")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine."""
+
+    model: str | None = None
+    n_ctx: int | None = None
+    threads: int | None = None
+    gpu_layers: int = 0
+    data_dir: str | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn.
+
+    The defaults suit a small chat model: plain greedy answers of such models mostly end in a loop. `temperature` 0 is
+    greedy; together with `repeat_penalty` 1 it is plain greedy, which the comparisons use.
+    """
+
+    temperature: float = 0.6
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.1
+    repeat_last_n: int = 64
+    seed: int | None = None
+
+
+PLAIN_GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.0, seed=0)
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """A policy with its parameters. None means: the policy's own default, for `threshold` the calibrated one."""
+
+    name: str = "auto"
+    threshold: float | None = None
+    rule: str | None = None
+    kv: str | None = None
+    max_pending: int | None = None
+
+    @classmethod
+    def parse(cls, spec: str) -> PolicyChoice:
+        """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:settle`, `specee:margin@0.3`."""
+        head, at, threshold = spec.strip().partition("@")
+        name, *words = head.split(":")
+        if name not in POLICIES:
+            raise AppError("unknown policy", f"{name!r}; choose from {', '.join(POLICIES)}", USAGE)
+        rule = kv = None
+        for word in words:
+            if word in RULES:
+                rule = word
+            elif word in KV_FILLS:
+                kv = word
+            else:
+                raise AppError("unknown policy", f"{word!r} in {spec!r}; use {', '.join(RULES + KV_FILLS)}", USAGE)
+        return cls(name, parse_threshold(threshold) if at else None, rule, kv)
+
+    @property
+    def label(self) -> str:
+        """The spec that `parse` reads back (without max_pending)."""
+        words = [self.name, *(w for w in (self.rule, self.kv) if w)]
+        return ":".join(words) + ("" if self.threshold is None else f"@{self.threshold:g}")
+
+
+def parse_threshold(text: str) -> float | None:
+    """A number in [0, 1], or "calibrated" (None)."""
+    if text == "calibrated":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise AppError("bad threshold", f"{text!r} is neither a number from 0 to 1 nor 'calibrated'", USAGE)
+    return value
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """Everything about one answer."""
+
+    policy: PolicyChoice = PolicyChoice()
+    sampling: Sampling = Sampling()
+    max_tokens: int = 1024
+
+
+def replace_sampling(base: Sampling, given: dict[str, Any]) -> Sampling:
+    """`base` with what the user gave."""
+    return replace(base, **given)

@@ -1,0 +1,45 @@
+"""Where specee-chat keeps its files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+APP_NAME = "specee-chat"
+ENV_DATA_DIR = "SPECEE_DATA_DIR"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders of one installation; nothing is created before it is needed."""
+
+    data: Path
+    cache: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.data / "artifacts"
+
+    @property
+    def tuner(self) -> Path:
+        return self.data / "tuner.json"
+
+    def as_dict(self) -> dict[str, str]:
+        names = ("data", "cache", "logs", "artifacts", "tuner")
+        return {name: str(getattr(self, name)) for name in names}
+
+
+def find(data_dir: str | None = None) -> Paths:
+    """The folders; `data_dir` (or the environment's SPECEE_DATA_DIR) puts all of them into one place."""
+    chosen = data_dir or os.environ.get(ENV_DATA_DIR)
+    if chosen:
+        data = Path(chosen).expanduser().absolute()
+        return Paths(data, data / "cache")
+    import platformdirs
+
+    return Paths(Path(platformdirs.user_data_dir(APP_NAME, False)), Path(platformdirs.user_cache_dir(APP_NAME, False)))

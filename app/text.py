@@ -1,0 +1,43 @@
+"""From token events to text that is safe to show."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+
+from specee.predictors.types import State, TokenEvent
+
+
+class VerifiedText:
+    """Releases an answer's text in order, once it is verified, in whole UTF-8 characters."""
+
+    def __init__(self, piece: Callable[[int], bytes]) -> None:
+        self._piece = piece
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._events: list[TokenEvent] = []  # the newest event of each index
+        self._released = 0
+
+    def add(self, event: TokenEvent) -> str:
+        """Takes one event and returns the text that became certain with it (often, not always, its own)."""
+        if event.state is State.ROLLED_BACK:
+            assert event.index >= self._released, "verified text was withdrawn"
+            del self._events[event.index :]
+            return ""
+        assert event.index <= len(self._events), "token events out of order"
+        self._events[event.index : event.index + 1] = [event]
+        text = ""
+        while self._released < len(self._events) and self._events[self._released].state is State.VERIFIED:
+            released = self._events[self._released]
+            self._released += 1
+            if not released.stop:
+                text += self._decoder.decode(self._piece(released.token))
+        return text
+
+    def finish(self) -> str:
+        """What is left of an unfinished character."""
+        return self._decoder.decode(b"", final=True)
+
+    @property
+    def verified(self) -> list[TokenEvent]:
+        """The tokens of the answer so far, in order, a stop token included."""
+        return self._events[: self._released]

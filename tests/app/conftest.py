@@ -1,0 +1,263 @@
+"""A backend without a model: every byte is a token, the answer is a script."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from specee.app.errors import AppError, as_app_error
+from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.app.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
+from specee.app.runtime import Runtime
+from specee.app.tuner import Tuner
+from specee.predictors.policies import PolicyStats
+from specee.predictors.types import Distribution, State, TokenEvent
+
+STOP = 256
+N_LAYER = 30
+
+
+class Interrupted(Exception):
+    pass
+
+
+class FakeSampler:
+    is_greedy = True
+    is_plain = True
+
+    def __init__(self) -> None:
+        self.said: list[int] = []
+
+    def accept(self, token: int) -> None:
+        self.said.append(token)
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        self.said = list(tokens)
+
+
+class FakeEngine:
+    """Says `script`, byte by byte, after whatever prompt."""
+
+    n_layer, n_embd, n_vocab = N_LAYER, 32, 257
+
+    def __init__(self, script: bytes, n_ctx: int = 512) -> None:
+        self.script = [*script, STOP]
+        self.n_ctx = n_ctx
+        self.tokens: list[int] = []
+        self.prompt = 0
+        self.cancelled = threading.Event()
+        self.prefills: list[int] = []  # tokens computed by each prefill
+        self.before_chunk: Callable[[int], None] = lambda done: None
+        self.rows = 1
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
+        keep = 0
+        while keep < min(len(self.tokens), len(tokens) - 1) and self.tokens[keep] == tokens[keep]:
+            keep += 1
+        for done in range(keep, len(tokens), 16):
+            self.before_chunk(done)
+            if self.cancelled.is_set():
+                raise Interrupted
+            if on_chunk:
+                on_chunk(min(done + 16, len(tokens)) - keep, len(tokens) - keep)
+        self.tokens = list(tokens)
+        self.prompt = len(tokens)
+        self.prefills.append(len(tokens) - keep)
+        self.rows = 1
+        return keep
+
+    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
+        self.tokens += list(tokens or [])
+        self.rows = n
+
+    def next_at(self, length: int) -> int:
+        """The dense choice when `length` tokens are in the cache."""
+        said = length - self.prompt
+        return self.script[min(said, len(self.script) - 1)]
+
+    def greedy(self, row: int, sampler: Any) -> int:
+        return self.next_at(self.length - self.rows + 1 + row)
+
+    def logits(self, row: int) -> Any:
+        out = np.zeros(self.n_vocab, np.float32)
+        out[self.greedy(row, None)] = 5.0
+        return out
+
+    def distribution(self, row: int, sampler: Any) -> Distribution:
+        return Distribution(np.array([self.greedy(row, sampler)], np.int32), np.ones(1, np.float32))
+
+    def roll_back(self, length: int) -> None:
+        del self.tokens[length:]
+
+    def is_stop(self, token: int) -> bool:
+        return token == STOP
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def resume(self) -> None:
+        self.cancelled.clear()
+
+    def propagate(self, pos: int, n: int) -> None: ...
+
+    def lens_head(self, pos: int) -> None: ...
+
+    def probe(self, pos: int, candidates: Any) -> float:
+        return 0.0
+
+    def margin(self, pos: int) -> tuple[int, float]:
+        return 0, 0.0
+
+    def draft(self, pos: int, token: int, k: int) -> Any:
+        return np.zeros(k, np.int32)
+
+
+class ScriptedPolicy:
+    """Dense, except that every second token is first provisional, with an exit at layer 24; one is withdrawn."""
+
+    name = "exact"
+
+    def __init__(self, delay: Callable[[int], None] = lambda index: None) -> None:
+        self.stats = PolicyStats()
+        self.resets = 0
+        self.closed = 0
+        self.delay = delay
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def generate(
+        self, engine: Any, sampler: Any, rng: Any, max_tokens: int, history: Sequence[int] = ()
+    ) -> Iterator[TokenEvent]:
+        self.stats = PolicyStats()
+        try:
+            for index in range(max_tokens):
+                token = engine.greedy(0, sampler)
+                stop = engine.is_stop(token)
+                layer = 24 if index % 2 else engine.n_layer
+                if layer < engine.n_layer:
+                    if index == 3:
+                        yield TokenEvent(index, ord("?"), layer, State.PROVISIONAL)
+                        yield TokenEvent(index, ord("?"), layer, State.ROLLED_BACK)
+                    yield TokenEvent(index, token, layer, State.PROVISIONAL, stop=stop)
+                self.stats.tokens += 1
+                self.stats.exit_layers += layer
+                yield TokenEvent(index, token, layer, State.VERIFIED, stop=stop)
+                if stop or engine.length >= engine.n_ctx:
+                    return
+                self.delay(index)
+                engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+        finally:
+            self.closed += 1
+
+
+class FakeBackend:
+    bos_text = ""
+    sha256 = "0" * 64
+
+    def __init__(self, script: bytes = b"Hello there.", n_ctx: int = 512, calibrated: bool = True) -> None:
+        self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated)
+        self.engine = FakeEngine(script, n_ctx)
+        self.policies: dict[str, Any] = {}
+
+    def format(self, messages: Sequence[Message]) -> str:
+        return "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
+
+    def tokenize(self, text: str, *, bos: bool) -> list[int]:
+        return [STOP if byte == 0 else byte for byte in text.encode()]
+
+    def piece(self, token: int) -> bytes:
+        return b"" if token == STOP else bytes([token])
+
+    def sampler(self, sampling: Sampling) -> FakeSampler:
+        return FakeSampler()
+
+    def policy(self, choice: PolicyChoice) -> Any:
+        from specee.predictors.policies import Dense
+
+        if choice.name == "dense":
+            return Dense()
+        if not self.info.calibrated:
+            raise AppError("No calibration", "run specee-chat calibrate")
+        return self.policies.setdefault(choice.name, ScriptedPolicy())
+
+    def close(self) -> None: ...
+
+
+class FakeLink:
+    """The engine process without a process: a thread."""
+
+    def __init__(self, backend: FakeBackend, tuner: Tuner | None = None) -> None:
+        self.runtime = Runtime(backend, tuner or Tuner())
+        self.backend = backend
+        self.alive = True
+        self.sent: list[Any] = []
+        self._requests: queue.Queue[Any] = queue.Queue()
+        self._inbox: queue.Queue[Any] = queue.Queue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if isinstance(message, Cancel):
+            self.runtime.cancellation.cancel(message.request)
+        elif isinstance(message, Generate) and message.messages[-1].content == "crash":
+            self.alive = False
+            self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
+        else:
+            self._requests.put(message)
+
+    def receive(self, timeout: float | None = None) -> Any:
+        return self._inbox.get(timeout=timeout or 10)
+
+    def close(self) -> None:
+        self.alive = False
+        self._requests.put(Close())
+
+    def _run(self) -> None:
+        while not isinstance(message := self._requests.get(), Close):
+            try:
+                if isinstance(message, Load):
+                    self._inbox.put(Progress("loading the model", 0.5))
+                    self._inbox.put(Loaded(self.backend.info))
+                else:
+                    self.runtime.generate(message, self._inbox.put)
+            except Exception as error:
+                told = as_app_error(error)
+                self._inbox.put(Failed(told.title, told.message, told.exit_code))
+
+
+@pytest.fixture
+def make_backend() -> Callable[..., FakeBackend]:
+    return FakeBackend
+
+
+@pytest.fixture
+def make_session() -> Callable[..., Any]:
+    """A session over a fake backend; every start of an engine is listed in its `links`."""
+    from specee.app.session import Session
+
+    def make(backend: FakeBackend | None = None, system: str | None = None) -> Any:
+        links: list[FakeLink] = []
+
+        def start(load: LoadOptions) -> FakeLink:
+            links.append(FakeLink(backend or FakeBackend()))
+            return links[-1]
+
+        session: Any = Session(LoadOptions(), system, start)
+        session.links = links
+        return session
+
+    return make
+
+
+@pytest.fixture
+def scripted() -> type[ScriptedPolicy]:
+    return ScriptedPolicy

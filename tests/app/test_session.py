@@ -1,0 +1,165 @@
+"""Session and runtime over a fake backend."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.options import ChatOptions, PolicyChoice
+from specee.app.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
+
+Make = Callable[..., Any]
+EXACT = ChatOptions(PolicyChoice("exact"))
+DENSE = ChatOptions(PolicyChoice("dense"))
+
+
+def said(events: list[Any]) -> str:
+    return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified")
+
+
+def stats(events: list[Any]) -> Stats:
+    assert isinstance(events[-1], Done)
+    found: Stats = events[-1].stats
+    return found
+
+
+def test_an_answer_has_its_events_in_order(make_session: Make) -> None:
+    session = make_session()
+    events = list(session.send("Hi", DENSE))
+    kinds = [type(e) for e in events]
+    assert kinds[0] is Progress and kinds[-1] is Done
+    assert kinds.index(PromptProgress) < kinds.index(Started) < kinds.index(ChatEvent)
+    assert said(events) == "Hello there."
+    assert stats(events).stop_reason == "stop"
+    assert stats(events).tokens == len("Hello there.")
+    assert stats(events).mean_exit_layer == 30
+    assert [m.role for m in session.turns] == ["user", "assistant"]
+    session.close()
+
+
+def test_withdrawn_words_never_reach_the_text(make_session: Make) -> None:
+    events = list(make_session().send("Hi", EXACT))
+    states = [e.state for e in events if isinstance(e, ChatEvent)]
+    assert "rolled_back" in states and "provisional" in states
+    assert said(events) == "Hello there."
+    assert 24 < stats(events).mean_exit_layer < 30
+
+
+def test_several_turns_reuse_the_cache(make_session: Make) -> None:
+    session = make_session(system="Be kind.")
+    first = list(session.send("One", EXACT))
+    second = list(session.send("Two", EXACT))
+    engine = session.links[0].backend.engine
+    asked = session.links[0].sent[-1]
+    assert isinstance(asked, Generate)
+    assert [m.role for m in asked.messages] == ["system", "user", "assistant", "user"]
+    # everything up to the end of the first answer was in the cache
+    assert stats(second).reused >= stats(first).prompt_tokens + stats(first).tokens - 1
+    assert engine.prefills[1] == stats(second).prompt_tokens - stats(second).reused
+    assert len(session.links) == 1
+
+
+def test_a_new_conversation_resets_the_schedule(make_session: Make) -> None:
+    session = make_session()
+    for text in ("a", "b"):
+        list(session.send(text, EXACT))
+    policy = session.links[0].backend.policies["exact"]
+    assert policy.resets == 1
+    session.new()
+    list(session.send("c", EXACT))
+    assert policy.resets == 2
+    assert session.turns[0].content == "c"
+
+
+def test_length_and_window_end_an_answer(make_session: Make, make_backend: Make) -> None:
+    events = list(make_session().send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=3)))
+    assert said(events) == "Hel" and stats(events).stop_reason == "length"
+    events = list(make_session(make_backend(n_ctx=10)).send("Hi", DENSE))
+    assert stats(events).stop_reason == "window"
+    assert 0 < len(said(events)) < len("Hello there.")
+
+
+def test_a_prompt_beyond_the_window_is_refused(make_session: Make, make_backend: Make) -> None:
+    session = make_session(make_backend(n_ctx=20))
+    with pytest.raises(AppError) as caught:
+        list(session.send("x" * 50, DENSE))
+    assert caught.value.exit_code == PROMPT_TOO_LONG
+    assert session.turns == ()
+    assert said(list(session.send("ok", DENSE)))  # the engine is still there
+    assert len(session.links) == 1
+
+
+def test_cut_characters_are_whole_again(make_session: Make, make_backend: Make) -> None:
+    events = list(make_session(make_backend("né 🙂 ok".encode())).send("Hi", EXACT))
+    assert said(events) == "né 🙂 ok"
+    texts = [e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified"]
+    assert not any("\ufffd" in text for text in texts)
+    cut = list(make_session(make_backend("🙂".encode())).send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=2)))
+    assert said(cut) == "\ufffd"
+
+
+def test_cancel_between_tokens(make_session: Make, make_backend: Make, scripted: Make) -> None:
+    backend = make_backend(b"word " * 50)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def delay(index: int) -> None:
+        if index == 5:
+            reached.set()
+            go_on.wait(10)
+
+    policy = backend.policies["exact"] = scripted(delay)
+    session = make_session(backend)
+    events = []
+    for event in session.send("Hi", EXACT):
+        events.append(event)
+        if isinstance(event, ChatEvent) and not go_on.is_set():
+            reached.wait(10)
+            session.cancel()
+            go_on.set()
+    assert stats(events).stop_reason == "cancelled"
+    assert policy.closed == 1
+    assert said(events).startswith("word ")
+    assert session.turns[1].content == said(events)
+
+
+def test_cancel_while_the_prompt_is_read(make_session: Make, make_backend: Make) -> None:
+    backend = make_backend()
+    session = make_session(backend)
+    backend.engine.before_chunk = lambda done: session.cancel() if done >= 32 else None
+    events = list(session.send("x" * 200, DENSE))
+    assert stats(events).stop_reason == "cancelled" and said(events) == ""
+    assert session.turns == ()
+    backend.engine.before_chunk = lambda done: None
+    assert said(list(session.send("again", DENSE))) == "Hello there."
+
+
+def test_leaving_in_the_middle_stops_the_engine(make_session: Make) -> None:
+    session = make_session()
+    events = session.send("Hi", EXACT)
+    while not isinstance(next(events), ChatEvent):
+        pass
+    events.close()
+    assert not session.answering
+    assert said(list(session.send("Hi", EXACT))) == "Hello there."
+
+
+def test_a_crash_is_told_and_the_next_message_restarts(make_session: Make) -> None:
+    session = make_session()
+    list(session.send("first", DENSE))
+    with pytest.raises(AppError, match="crashed"):
+        list(session.send("crash", DENSE))
+    assert [m.content for m in session.turns] == ["first", "Hello there."]
+    events = list(session.send("second", DENSE))
+    assert said(events) == "Hello there." and len(session.links) == 2
+    assert len(session.links[1].sent[-1].messages) == 3
+
+
+def test_a_missing_calibration_is_told(make_session: Make, make_backend: Make) -> None:
+    session = make_session(make_backend(calibrated=False))
+    with pytest.raises(AppError, match="calibrat"):
+        list(session.send("Hi", EXACT))
+    events = list(session.send("Hi", ChatOptions()))
+    assert stats(events).policy == "dense" and "calibrate" in stats(events).policy_reason

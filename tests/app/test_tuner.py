@@ -1,0 +1,69 @@
+"""Policy auto: what it decides, and that it measures once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from specee.app import tuner
+from specee.app.options import PolicyChoice
+from specee.app.tuner import Measured, Tuner
+
+AUTO = PolicyChoice("auto")
+
+
+def quiet(message: object) -> None: ...
+
+
+@pytest.mark.parametrize(("ratio", "policy"), [(1.2, "exact"), (0.991, "exact"), (0.98, "dense"), (0.5, "dense")])
+def test_exits_must_not_cost_more_than_a_hundredth(
+    ratio: float, policy: str, make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 100.0 * ratio, ratio))
+    verdict = Tuner().choose(make_backend(), AUTO, quiet)
+    assert verdict.choice.name == policy
+    assert f"{ratio:.2f}x" in verdict.reason and verdict.dense_rate == 100.0 and verdict.measured_now
+
+
+def test_never_a_policy_that_changes_the_text(
+    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(1.0, 9.0, 9.0))
+    assert Tuner().choose(make_backend(), AUTO, quiet).choice.name == "exact"
+
+
+def test_measured_once_for_a_machine_and_a_build(
+    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[int] = []
+
+    def measure(*_: object) -> Measured:
+        calls.append(1)
+        return Measured(100.0, 90.0, 0.9)
+
+    monkeypatch.setattr(tuner, "measure", measure)
+    store = tmp_path / "deep" / "tuner.json"
+    backend = make_backend()
+    assert Tuner(store, "v1").choose(backend, AUTO, quiet).measured_now
+    again = Tuner(store, "v1").choose(backend, AUTO, quiet)
+    assert not again.measured_now and again.dense_rate == 100.0 and len(calls) == 1
+    assert Tuner(store, "v1").choose(backend, PolicyChoice("dense"), quiet).dense_rate == 100.0
+    Tuner(store, "v2").choose(backend, AUTO, quiet)
+    assert len(calls) == 2
+    assert json.loads(store.read_text())["format"] == 1
+    store.write_text("{broken")
+    Tuner(store, "v1").choose(backend, AUTO, quiet)
+    assert len(calls) == 3
+
+
+def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
+    assert "not calibrated" in Tuner().choose(make_backend(calibrated=False), AUTO, quiet).reason
+    assert Tuner().choose(make_backend(), PolicyChoice("specee"), quiet).choice.name == "specee"
+
+
+def test_a_real_measurement_is_a_ratio_of_rates(make_backend: Callable[..., Any]) -> None:
+    measured = tuner.measure(make_backend(b"word " * 100), PolicyChoice("exact"), quiet)
+    assert measured.dense_rate > 0 and measured.exact_rate > 0 and measured.ratio > 0
