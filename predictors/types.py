@@ -122,12 +122,19 @@ class Sampler(Protocol):
     """Shapes logits (penalties, top-k, top-p, min-p, temperature) given the tokens accepted so far."""
 
     @property
-    def is_greedy(self) -> bool: ...
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is always taken (temperature 0)."""
+        ...
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is greedy and reshapes nothing (no penalties): the best logit wins."""
+        ...
 
     def accept(self, token: int) -> None:
         """Count a token as said."""
         ...
 
     def rewind(self, tokens: Sequence[int]) -> None:
-        """Forget what was accepted and take these tokens instead."""
+        """Forget what was accepted and take these tokens instead; only the last ones a penalty can see need be read."""
         ...

@@ -1,0 +1,63 @@
+"""Acceptance of proposed tokens: which words survive verification. Pure functions.
+
+Rejection sampling as in speculative decoding (Leviathan et al., "Fast Inference from Transformers via Speculative
+Decoding", ICML 2023, section 2.3): a word drawn from q is kept with probability min(1, p / q), else one is drawn from
+the residual max(p - q, 0), normalised. What comes out is distributed as p.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from specee.predictors.types import Distribution, Engine, Sampler
+
+
+def sample(distribution: Distribution, rng: np.random.Generator) -> int:
+    """Draw one token."""
+    total = np.cumsum(distribution.probs, dtype=np.float64)
+    place = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+    return int(distribution.tokens[min(place, len(total) - 1)])
+
+
+def certain(token: int) -> Distribution:
+    """The distribution of a proposal that was not drawn: all on one token."""
+    return Distribution(np.array([token], np.int32), np.ones(1, np.float32))
+
+
+def residual(p: Distribution, q: Distribution) -> Distribution:
+    """normalise(max(p - q, 0)) over p's tokens; p itself where nothing is left (p = q up to rounding)."""
+    other = dict(zip(q.tokens.tolist(), q.probs.tolist(), strict=True))
+    taken = np.array([other.get(token, 0.0) for token in p.tokens.tolist()], np.float64)
+    left = np.maximum(p.probs.astype(np.float64) - taken, 0.0)  # [n]
+    total = float(left.sum())
+    if total <= 0.0:
+        return p
+    return Distribution(p.tokens, (left / total).astype(np.float32))
+
+
+def accept(p: Distribution, q: Distribution, word: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """Keep `word`, drawn from q, or replace it so that the result is distributed as p: (token, kept)."""
+    proposed = q.prob(word)
+    if proposed > 0.0 and rng.random() * proposed < p.prob(word):
+        return word, True
+    return sample(residual(p, q), rng), False
+
+
+def choose(engine: Engine, row: int, sampler: Sampler, rng: np.random.Generator) -> int:
+    """The next token of a logits row: the best one, or one drawn from the shaped distribution."""
+    if sampler.is_greedy:
+        return engine.greedy(row, sampler)
+    return sample(engine.distribution(row, sampler), rng)
+
+
+def verify(
+    engine: Engine, row: int, sampler: Sampler, word: int, q: Distribution | None, rng: np.random.Generator
+) -> tuple[int, bool]:
+    """Hold a proposed word against the true logits of a row: (the token that stands, whether it is `word`).
+
+    `q` is what the word was drawn from; None stands for a word that was not drawn.
+    """
+    if sampler.is_greedy:
+        true = engine.greedy(row, sampler)
+        return true, true == word
+    return accept(engine.distribution(row, sampler), q or certain(word), word, rng)

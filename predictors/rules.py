@@ -1,0 +1,89 @@
+"""Every parameter of early exits in one place.
+
+Defaults are the paper's: SpecEE, "Accelerating Large Language Model Inference with Speculative Early Exiting",
+ISCA 2025, section 4.3 (k candidates, 3k features, the two-layer predictor, its threshold, the full-head check) and
+section 5 (offline schedule, and the layers near the last exits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from specee.predictors.errors import RulesError
+
+RuleKind = Literal["predictor", "margin"]
+SkippedKV = Literal["propagate", "settle"]
+
+SOURCES = ("ngram", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRules:
+    """When a row may exit, and what becomes of the layers it skipped. Raises RulesError for values out of range."""
+
+    k: int = 4
+    """Candidates that a predictor looks at (4.3)."""
+    n_hidden: int = 512
+    """Hidden units of a predictor (4.3)."""
+    threshold: float = 0.5
+    """A row exits when its score is above this: the predictor's output, or the margin rule's lead."""
+    full_head_check: bool = True
+    """Predictor rule: exit only if the best word of the whole vocabulary is among the candidates (4.3)."""
+    margin_head_check: bool = False
+    """Margin rule: exit only if the whole vocabulary agrees with the shortlist."""
+    recent_exits: int = 5
+    """Online schedule: how many of the last tokens count (5)."""
+    reach: int = 2
+    """Online schedule: boundaries within this many layers of a recent exit are armed (5)."""
+    arm_all: bool = False
+    """Leave the schedule out: every boundary is armed (for measurements)."""
+    rule: RuleKind = "predictor"
+    """What decides at a boundary: the paper's predictor, or the lead of the best word on a shortlist."""
+    kv: SkippedKV = "propagate"
+    """Policy specee, K and V of the skipped layers: from the exit's state (approximate), or computed later (exact)."""
+    max_pending: int = 4
+    """Stopped rows that may wait before their remaining layers are computed together."""
+    sources: tuple[str, ...] = SOURCES
+    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open."""
+    ngram_max: int = 3
+    """Longest context that the n-gram source looks up."""
+    ngram_min: int = 2
+    """Shortest context that the n-gram source looks up."""
+    ngram_share: int = 2
+    """Candidates that n-grams may take of the k when another source follows."""
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.k <= 64, f"k = {self.k}: take 1 to 64 candidates")
+        _check(1 <= self.n_hidden <= 65536, f"n_hidden = {self.n_hidden}: take 1 to 65536 units")
+        _check(0.0 <= self.threshold <= 1.0, f"threshold = {self.threshold}: take a value from 0 to 1")
+        _check(0 <= self.recent_exits <= 1024, f"recent_exits = {self.recent_exits}: take 0 to 1024 tokens")
+        _check(self.reach >= 0, f"reach = {self.reach}: take 0 layers or more")
+        _check(self.rule in ("predictor", "margin"), f"rule = {self.rule!r}: take 'predictor' or 'margin'")
+        _check(self.kv in ("propagate", "settle"), f"kv = {self.kv!r}: take 'propagate' or 'settle'")
+        _check(1 <= self.max_pending <= 32, f"max_pending = {self.max_pending}: take 1 to 32 rows")
+        _check(len(set(self.sources)) == len(self.sources) > 0, f"sources = {self.sources}: name each source once")
+        for name in self.sources:
+            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}")
+        _check(
+            1 <= self.ngram_min <= self.ngram_max <= 8,
+            f"n-grams of {self.ngram_min} to {self.ngram_max}: take lengths from 1 to 8, the shortest first",
+        )
+        _check(self.ngram_share >= 1, f"ngram_share = {self.ngram_share}: take 1 or more candidates")
+
+    @classmethod
+    def paper(cls) -> ExitRules:
+        """The paper's rules, which are the defaults."""
+        return cls()
+
+    def with_(self, **changes: object) -> ExitRules:
+        """A copy with some rules changed. Raises RulesError for an unknown name."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            _check(name in known, f"no rule {name!r}")
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise RulesError(message)
