@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from specee.app import machine, paths
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.app.protocol import ModelInfo
+from specee.app.protocol import Message, ModelInfo
 from specee.app.template import Formatter
 from specee.predictors.policies import Policy
 from specee.predictors.types import Engine, Sampler
@@ -40,8 +40,11 @@ class Backend(Protocol):
     info: ModelInfo
     engine: ChatEngine
     sha256: str
-    format: Formatter
     bos_text: str
+
+    def format(self, messages: Sequence[Message], /) -> str:
+        """The conversation as the prompt that the model was trained on."""
+        ...
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]: ...
 
@@ -65,8 +68,11 @@ class NativeBackend:
     model: Any
     artifact: Any
     sha256: str
-    format: Formatter
+    formatter: Formatter
     bos_text: str
+
+    def format(self, messages: Sequence[Message], /) -> str:
+        return self.formatter(messages)
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         return [int(t) for t in self.model.tokenize(text, special=True, bos=bos)]
@@ -150,7 +156,7 @@ def open_backend(options: LoadOptions, on_progress: Callable[[str, float | None]
         model=model,
         artifact=artifact,
         sha256=sha256,
-        format=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
+        formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
     )
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+
 from specee.app import options as opts
 from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_error
 
@@ -140,8 +141,8 @@ def bench(
     context: click.Context, /, prompts: str | None, policies: str, limit: int | None, as_json: bool, **values: Any
 ) -> int:
     """Compare policies with dense: speed, and what they do to the text."""
-    from specee.app.bench_prompts import read_prompts
-    from specee.app.bench_report import table
+    from specee.app.bench.prompts import read_prompts
+    from specee.app.bench.report import table
     from specee.app.tasks import run_task
 
     values = merged(context, values)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,24 +57,49 @@ def identity() -> str:
 
 
 def library_build() -> str:
-    """The native library's description of itself: "key=value" pairs separated by ';'; "" when it has none."""
+    """What the native library says of itself; changes with each build that may run at another speed."""
     from specee.native import library
 
-    build = library.load().specee_build_info
-    import ctypes
+    loaded = library.loaded()
+    text = loaded.handle.specee_build_info()
+    return f"{loaded.kernels.value};{text.decode('utf-8', 'replace') if text else ''}"
 
-    build.restype = ctypes.c_char_p
-    text = build()
-    return text.decode("utf-8", "replace") if text else ""
+
+def package_version() -> str:
+    """The version, and the commit when it runs from a checkout."""
+    try:
+        version = importlib.metadata.version("specee-chat")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    commit = _commit()
+    return f"{version} ({commit})" if commit else version
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=5)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", here.name):  # an installed file in somebody else's checkout
+            return ""
+        return git("describe", "--always", "--dirty", "--abbrev=10")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def report(threads: int) -> dict[str, object]:
     """For the head of a table of measurements."""
+    from specee.native import library
+
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "amx_cpu": cpu_has_amx(),
+        "kernels": library.loaded().kernels.value,
         "build": library_build(),
         "threads": threads,
         "python": platform.python_version(),

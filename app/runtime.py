@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
 from specee.app.answer import Answer
 from specee.app.backend import Backend
 from specee.app.cancellation import Cancellation

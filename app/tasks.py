@@ -37,7 +37,7 @@ def run_task(name: str, load: LoadOptions, arguments: dict[str, Any]) -> Any:
 def run(task: RunTask, emit: Emit) -> Any:
     """The engine process's side."""
     if task.name == "bench":
-        from specee.app.bench import run_bench
+        from specee.app.bench.run import run_bench
 
         return run_bench(task.load, emit, **task.arguments)
     if task.name == "calibrate":

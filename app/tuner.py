@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
 from specee.app import machine
 from specee.app.backend import Backend
 from specee.app.options import PLAIN_GREEDY, PolicyChoice

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from specee.app.errors import AppError, as_app_error
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.app.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
@@ -21,7 +22,7 @@ STOP = 256
 N_LAYER = 30
 
 
-class Interrupted(Exception):
+class PrefillStoppedError(Exception):
     pass
 
 
@@ -48,7 +49,6 @@ class FakeEngine:
         self.script = [*script, STOP]
         self.n_ctx = n_ctx
         self.tokens: list[int] = []
-        self.prompt = 0
         self.cancelled = threading.Event()
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.before_chunk: Callable[[int], None] = lambda done: None
@@ -65,11 +65,10 @@ class FakeEngine:
         for done in range(keep, len(tokens), 16):
             self.before_chunk(done)
             if self.cancelled.is_set():
-                raise Interrupted
+                raise PrefillStoppedError
             if on_chunk:
                 on_chunk(min(done + 16, len(tokens)) - keep, len(tokens) - keep)
         self.tokens = list(tokens)
-        self.prompt = len(tokens)
         self.prefills.append(len(tokens) - keep)
         self.rows = 1
         return keep
@@ -80,7 +79,8 @@ class FakeEngine:
 
     def next_at(self, length: int) -> int:
         """The dense choice when `length` tokens are in the cache."""
-        said = length - self.prompt
+        turns = len(self.tokens) - 1 - self.tokens[::-1].index(STOP)
+        said = length - (turns + len("\0a:"))
         return self.script[min(said, len(self.script) - 1)]
 
     def greedy(self, row: int, sampler: Any) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.app.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from specee.app import tuner
 from specee.app.options import PolicyChoice
 from specee.app.tuner import Measured, Tuner

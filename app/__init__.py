@@ -1,0 +1,1 @@
+"""Composition root: command line, session, engine process, benchmark and terminal screen."""

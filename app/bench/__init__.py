@@ -1,0 +1,1 @@
+"""`specee-chat bench`: policies against dense."""

@@ -1,0 +1,62 @@
+"""Figures of texts and series of numbers; no engine here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+LOOP_NGRAM = 12
+
+_WORD = re.compile(r"\w+")
+
+
+def loop_start(tokens: Sequence[int], n: int = LOOP_NGRAM) -> int | None:
+    """Index of the first token that completes an n-gram said before; None when the answer does not repeat itself."""
+    seen: set[tuple[int, ...]] = set()
+    for end in range(n, len(tokens) + 1):
+        gram = tuple(tokens[end - n : end])
+        if gram in seen:
+            return end - 1
+        seen.add(gram)
+    return None
+
+
+def duplicate_words(texts: Iterable[str]) -> float:
+    """Share of the words that repeat the word before them."""
+    repeated = pairs = 0
+    for text in texts:
+        words = [w.lower() for w in _WORD.findall(text)]
+        pairs += max(0, len(words) - 1)
+        repeated += sum(a == b for a, b in pairwise(words))
+    return repeated / pairs if pairs else 0.0
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """Index of the first token that differs, also where one ends before the other; None when they are equal."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return None if len(a) == len(b) else min(len(a), len(b))
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """None without positive values."""
+    logs = [math.log(v) for v in values if v > 0]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """None when there is nothing to divide by."""
+    return part / whole if whole else None
+
+
+def nll(logits: Any, token: int) -> float:
+    """Negative log-probability of a token: logits float32 [n_vocab]."""
+    x = np.asarray(logits, dtype=np.float64)
+    top = float(x.max())
+    return top + math.log(float(np.exp(x - top).sum())) - float(x[token])

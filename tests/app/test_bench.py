@@ -1,0 +1,123 @@
+"""The benchmark over a fake backend, and its figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specee.app.bench import metrics
+from specee.app.bench.prompts import DEFAULT, Prompt, read_prompts
+from specee.app.bench.report import report, table
+from specee.app.bench.run import Contender, compare
+from specee.app.errors import AppError
+from specee.app.options import PLAIN_GREEDY, PolicyChoice
+from specee.app.tuner import Verdict
+
+FACTS: dict[str, Any] = {
+    "model": "fake",
+    "arch": "llama",
+    "n_layers": 30,
+    "model_sha256": "0" * 64,
+    "max_tokens": 64,
+    "temperature": 0.0,
+    "repeat_penalty": 1.0,
+    "version": "0",
+    "machine": {"cpu": "none", "threads": 1, "kernels": "all"},
+}
+
+
+def contender(name: str) -> Contender:
+    return Contender(name, Verdict(PolicyChoice(name), "asked for"))
+
+
+class Wrong:
+    """Says one token otherwise than dense, and repeats a word."""
+
+    name = "specee"
+
+    def __init__(self, inner: Any, at: int, token: int) -> None:
+        self.inner, self.at, self.token = inner, at, token
+
+    @property
+    def stats(self) -> Any:
+        return self.inner.stats
+
+    def reset(self) -> None: ...
+
+    def generate(self, *args: Any) -> Any:
+        from dataclasses import replace
+
+        for event in self.inner.generate(*args):
+            yield replace(event, token=self.token) if event.index == self.at else event
+
+
+def test_a_policy_with_the_same_text_agrees(make_backend: Callable[..., Any]) -> None:
+    contenders = [contender("dense"), contender("exact")]
+    prompts = [Prompt("a", "One"), Prompt("b", "Two")]
+    results = compare(make_backend(b"to be or not to be"), contenders, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
+    found = report(contenders, prompts, results, FACTS)["policies"]
+    exact = found["exact"]
+    assert exact["identical_texts"] == 2 and exact["first_differences"] == {}
+    assert exact["agreement"] == 1.0 and exact["ppl_ratio"] == pytest.approx(1.0)
+    assert exact["mean_exit_layer"] < found["dense"]["mean_exit_layer"] == 30
+    assert exact["speedup_min"] <= exact["speedup"] <= exact["speedup_max"]
+    assert found["dense"]["speedup"] == 1.0
+    assert exact["exit_layers"].keys() == {24, 30}
+
+
+def test_a_policy_that_errs_is_found_out(make_backend: Callable[..., Any], scripted: Callable[..., Any]) -> None:
+    backend = make_backend(b"no way out")
+    backend.policies["specee"] = Wrong(scripted(), at=4, token=ord("X"))
+    contenders = [contender("dense"), contender("specee")]
+    prompts = [Prompt("a", "One")]
+    results = compare(backend, contenders, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
+    whole = {**FACTS, "prompts": 1}
+    found = report(contenders, prompts, results, whole)
+    specee = found["policies"]["specee"]
+    assert specee["identical_texts"] == 0 and specee["first_differences"] == {"a": 4}
+    n = len("no way out") + 1  # with the stop token
+    assert specee["agreement"] == pytest.approx((n - 1) / n)
+    assert specee["ppl_ratio"] > 1.0
+    json.dumps(found)
+    text = table(found)
+    assert "specee" in text and f"{(n - 1) / n:.1%}" in text
+
+
+def test_order_rotates(make_backend: Callable[..., Any]) -> None:
+    told: list[str] = []
+    contenders = [contender("dense"), contender("exact")]
+    prompts = [Prompt("a", "One"), Prompt("b", "Two")]
+    compare(make_backend(), contenders, prompts, PLAIN_GREEDY, 8, None, lambda m: told.append(m.what))
+    assert [t.rpartition(": ")[2] for t in told] == ["dense", "exact", "exact", "dense"]
+
+
+def test_loops_duplicates_and_differences() -> None:
+    assert metrics.loop_start([1, 2, 3, 1, 2, 3], n=3) == 5
+    assert metrics.loop_start([1, 1, 1, 1], n=3) == 3
+    assert metrics.loop_start(list(range(100))) is None
+    assert metrics.duplicate_words(["the the cat", "sat"]) == 0.5
+    assert metrics.duplicate_words([""]) == 0.0
+    assert metrics.first_difference([1, 2], [1, 2]) is None
+    assert metrics.first_difference([1, 2], [1, 2, 3]) == 2
+    assert metrics.first_difference([1, 9], [1, 2]) == 1
+    assert metrics.geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
+    assert metrics.nll(np.zeros(8, np.float32), 3) == pytest.approx(math.log(8))
+    assert metrics.nll(np.array([1e4, 0.0], np.float32), 1) == pytest.approx(1e4)
+
+
+def test_prompts_are_read(tmp_path: Path) -> None:
+    assert read_prompts(None) == list(DEFAULT)
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"id": "x", "prompt": "Hi"}\n\n{"prompt": "Ho"}\n')
+    assert read_prompts(str(file)) == [Prompt("x", "Hi"), Prompt("3", "Ho")]
+    file.write_text('{"id": 1}\n')
+    with pytest.raises(AppError, match="line 1"):
+        read_prompts(str(file))
+    with pytest.raises(AppError, match="missing"):
+        read_prompts(str(tmp_path / "missing"))
