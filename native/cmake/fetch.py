@@ -54,7 +54,18 @@ def pip_download(pin: str, downloads: Path, *, source: bool) -> Path:
         kind = ["--no-binary", ":all:", *["--no-build-isolation"] * here]
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=downloads) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", *kind, "--dest", scratch, pin]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-cache-dir",
+            *kind,
+            "--dest",
+            scratch,
+            pin,
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         archives = list(Path(scratch).iterdir())
         if done.returncode != 0 or len(archives) != 1:
@@ -125,7 +136,7 @@ def run_patch_tool(source: Path, patch: Path, *, reverse: bool, check: bool) -> 
     if git:
         command = [git, "apply", *["--reverse"] * reverse, *["--check"] * check, str(patch)]
     elif classic:
-        command = [classic, "-p1", "--batch", "--fuzz=0", "--reject-file=-", "--no-backup-if-mismatch"]
+        command = [classic, "-p1", "--force", "--fuzz=0", "--reject-file=-", "--no-backup-if-mismatch"]
         command += ["--reverse" if reverse else "--forward", *["--dry-run"] * check, "-i", str(patch)]
     else:
         raise FetchError("neither git nor patch was found: one of them is needed to apply our patches to llama.cpp")
