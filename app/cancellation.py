@@ -18,6 +18,7 @@ class Cancellation:
         self._lock = threading.Lock()
         self._interrupt, self._resume = interrupt, resume
         self._cancelled: set[int] = set()
+        self._all = False
         self._exposed: int | None = None
 
     def cancel(self, request: int) -> None:
@@ -27,9 +28,15 @@ class Cancellation:
             if self._exposed == request:
                 self._interrupt()
 
+    def cancel_all(self) -> None:
+        """Stop whatever runs and whatever comes: the process ends."""
+        with self._lock:
+            self._all = True
+            self._interrupt()
+
     def wanted(self, request: int) -> bool:
         """Whether the request shall stop."""
-        return request in self._cancelled
+        return self._all or request in self._cancelled
 
     @contextmanager
     def interruptible(self, request: int) -> Iterator[None]:
@@ -37,7 +44,7 @@ class Cancellation:
         with self._lock:
             self._resume()
             self._exposed = request
-            if request in self._cancelled:
+            if self.wanted(request):
                 self._interrupt()
         try:
             yield

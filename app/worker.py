@@ -76,8 +76,7 @@ class Worker:
                 self._stopping.set()
                 self._requests.put(message)
                 if self._runtime is not None:
-                    with suppress(Exception):
-                        self._runtime.backend.engine.cancel()
+                    self._runtime.cancellation.cancel_all()
                 timer = threading.Timer(GRACE_SECONDS, os._exit, (0,))
                 timer.daemon = True
                 timer.start()
