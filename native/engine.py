@@ -171,12 +171,12 @@ class RowEngine:
         params.no_perf = True
         self._context = llama.llama_init_from_model(model.handle, params)
         if not self._context:
-            raise NativeError("The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx")
+            raise NativeError(
+                "The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx"
+            )
         self.n_ctx = llama.llama_n_ctx(self._context)
         self.n_batch = llama.llama_n_batch(self._context)
-        self._handle = self.lib.specee_rows_init(
-            self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX
-        )
+        self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
         if not self._handle:
             message = library.last_error()
             self.close()
@@ -327,7 +327,9 @@ class RowEngine:
         """Lens of a layer: Q8_0 bytes of [rank, n_embd] and [n_embd, rank], bias float32 [n_embd]."""
         down, up, bias = np.ascontiguousarray(down), np.ascontiguousarray(up), _f32(bias)
         self._check(
-            self.lib.specee_lens_set(self._handle, layer, down.shape[0], down.ctypes.data, up.ctypes.data, _float_p(bias))
+            self.lib.specee_lens_set(
+                self._handle, layer, down.shape[0], down.ctypes.data, up.ctypes.data, _float_p(bias)
+            )
         )
 
     def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None:
@@ -390,7 +392,13 @@ class RowEngine:
     def distribution(self, row: int, sampler: Sampler) -> Distribution:
         """The shaped distribution of logits row `row`."""
         n = self.lib.specee_rows_distribution(
-            self._handle, row, sampler.chain, sampler.preselect, self.n_vocab, _int32_p(self._ids), _float_p(self._probs)
+            self._handle,
+            row,
+            sampler.chain,
+            sampler.preselect,
+            self.n_vocab,
+            _int32_p(self._ids),
+            _float_p(self._probs),
         )
         if n < 0:
             self._check(n)

@@ -10,8 +10,8 @@ specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_voc
     file    = std::make_unique<llama_file>(path.c_str(), "rb");
     mapping = std::make_unique<llama_mmap>(file.get(), 0);
 
-    ggml_context *   meta   = nullptr;
-    gguf_init_params params = { /*.no_alloc =*/ true, /*.ctx =*/ &meta };
+    ggml_context *                                      meta   = nullptr;
+    gguf_init_params                                    params = { /*.no_alloc =*/true, /*.ctx =*/&meta };
     std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_from_file(path.c_str(), params), gguf_free);
     if (gguf == nullptr) {
         throw std::runtime_error("cannot read " + path);
@@ -49,7 +49,8 @@ specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_voc
         head = embd; // tied
     }
     const uint8_t * norm_data = find("output_norm.weight");
-    if (embd.data == nullptr || norm_data == nullptr || ggml_get_tensor(meta, "output_norm.weight")->type != GGML_TYPE_F32) {
+    if (embd.data == nullptr || norm_data == nullptr ||
+        ggml_get_tensor(meta, "output_norm.weight")->type != GGML_TYPE_F32) {
         throw std::runtime_error(path + " lacks token_embd.weight or output_norm.weight");
     }
     norm.resize(n_embd);

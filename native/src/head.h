@@ -25,10 +25,10 @@ struct specee_head {
     void head_row(llama_token token, float * out) const;      // [n_embd], times the final norm's weight
     void embedding_row(llama_token token, float * out) const; // [n_embd]
 
-private:
+  private:
     struct rows {
-        ggml_type       type = GGML_TYPE_COUNT;
-        const uint8_t * data = nullptr;
+        ggml_type       type     = GGML_TYPE_COUNT;
+        const uint8_t * data     = nullptr;
         size_t          row_size = 0;
     };
 

@@ -23,8 +23,8 @@ static float inverse_rms(const float * v, int32_t n, float eps) {
 }
 
 void specee_q8::set(int32_t rows, int32_t cols, const void * blocks) {
-    n_rows = rows;
-    n_cols = cols;
+    n_rows             = rows;
+    n_cols             = cols;
     const auto * bytes = static_cast<const uint8_t *>(blocks);
     data.assign(bytes, bytes + rows * ggml_row_size(GGML_TYPE_Q8_0, cols));
 }
@@ -41,6 +41,22 @@ void specee_probe::multiply(const specee_q8 & m, const float * v, float * out) {
     }
 }
 
+// Hidden states have a few channels that dwarf the others of their block: what rounding to int8 loses is multiplied
+// too.
+void specee_probe::multiply_hidden(const specee_q8 & m, const float * v, float * out) {
+    multiply(m, v, out);
+    lost.resize(m.n_cols);
+    ggml_get_type_traits(GGML_TYPE_Q8_0)->to_float(quantized.data(), lost.data(), m.n_cols);
+    for (int32_t i = 0; i < m.n_cols; ++i) {
+        lost[i] = v[i] - lost[i];
+    }
+    remainder.resize(m.n_rows);
+    multiply(m, lost.data(), remainder.data());
+    for (int32_t i = 0; i < m.n_rows; ++i) {
+        out[i] += remainder[i];
+    }
+}
+
 float specee_probe::apply(const specee_lens & lens, const float * hidden) {
     const int32_t n = head.n_embd;
     const float   s = inverse_rms(hidden, n, head.eps);
@@ -48,7 +64,7 @@ float specee_probe::apply(const specee_lens & lens, const float * hidden) {
         x[i] = hidden[i] * s;
     }
     z.resize(lens.down.n_rows);
-    multiply(lens.down, x.data(), z.data());
+    multiply_hidden(lens.down, x.data(), z.data());
     multiply(lens.up, z.data(), y.data());
     for (int32_t i = 0; i < n; ++i) {
         y[i] += lens.bias[i];
@@ -87,7 +103,8 @@ float specee_probe::score(const specee_lens & lens, const specee_mlp & mlp, cons
     float       f[3 * SPECEE_K_MAX];
     float       top = -INFINITY;
     for (int32_t i = 0; i < k; ++i) {
-        f[i] = dot(y.data(), sliced.data() + (size_t) i * n, n) * scale + (head.bias.empty() ? 0.0f : head.bias[candidates[i]]);
+        f[i] = dot(y.data(), sliced.data() + (size_t) i * n, n) * scale +
+               (head.bias.empty() ? 0.0f : head.bias[candidates[i]]);
         top  = std::max(top, f[i]);
     }
     float sum = 0;
@@ -123,8 +140,8 @@ float specee_probe::score(const specee_lens & lens, const specee_mlp & mlp, cons
 
 void specee_probe::margin(const specee_lens & lens, const specee_shortlist & list, const float * hidden,
                           llama_token * best, float * lead) {
-    const float scale = apply(lens, hidden); // leaves z = down x
-    const size_t n    = list.tokens.size();
+    const float  scale = apply(lens, hidden); // leaves z = down x
+    const size_t n     = list.tokens.size();
     scores.resize(n);
     multiply(list.up, z.data(), scores.data());
     size_t first  = 0;
@@ -159,7 +176,7 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
         x[n + i] *= e;
     }
     z.resize(draft_down.n_rows);
-    multiply(draft_down, x.data(), z.data());
+    multiply_hidden(draft_down, x.data(), z.data());
     const size_t n_short = draft.tokens.size();
     scores.resize(n_short);
     multiply(draft.up, z.data(), scores.data());
@@ -191,7 +208,8 @@ static bool are_tokens(const specee_rows * rows, int32_t n, const llama_token * 
     return std::all_of(tokens, tokens + n, [&](llama_token t) { return t >= 0 && t < rows->n_vocab; });
 }
 
-int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up, const float * bias) {
+int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
+                        const float * bias) {
     if (!is_lens_shape(rows, layer, rank)) {
         return specee_fail(SPECEE_INVALID, "a lens needs a layer inside the model and a rank that is a multiple of 32");
     }
@@ -208,8 +226,8 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
         return specee_fail(SPECEE_INVALID, "a predictor needs a lens at its layer and 1 to 16 candidates");
     }
     specee_mlp & mlp = rows->probe->predictors[layer];
-    mlp.k        = k;
-    mlp.n_hidden = n_hidden;
+    mlp.k            = k;
+    mlp.n_hidden     = n_hidden;
     mlp.w1.resize((size_t) 3 * k * n_hidden);
     for (int32_t i = 0; i < n_hidden; ++i) {
         for (int32_t j = 0; j < 3 * k; ++j) {
@@ -222,10 +240,12 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
     return SPECEE_OK;
 }
 
-int32_t specee_margin_set(specee_rows * rows, int32_t layer, int32_t n_short, const llama_token * tokens, const void * up, const float * bias) {
+int32_t specee_margin_set(specee_rows * rows, int32_t layer, int32_t n_short, const llama_token * tokens,
+                          const void * up, const float * bias) {
     auto lens = rows->probe->lenses.find(layer);
     if (lens == rows->probe->lenses.end() || n_short < 2 || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID, "a margin rule needs a lens at its layer and a shortlist of this vocabulary");
+        return specee_fail(SPECEE_INVALID,
+                           "a margin rule needs a lens at its layer and a shortlist of this vocabulary");
     }
     specee_shortlist & list = rows->probe->margins[layer];
     list.tokens.assign(tokens, tokens + n_short);
@@ -234,10 +254,11 @@ int32_t specee_margin_set(specee_rows * rows, int32_t layer, int32_t n_short, co
     return SPECEE_OK;
 }
 
-int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short, const llama_token * tokens,
-                         const void * up, const float * bias) {
+int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
+                         const llama_token * tokens, const void * up, const float * bias) {
     if (rank <= 0 || rank % 32 != 0 || n_short < SPECEE_K_MAX || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID, "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
+        return specee_fail(SPECEE_INVALID,
+                           "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
     }
     specee_probe & probe = *rows->probe;
     probe.draft_down.set(rank, 2 * rows->n_embd, down);
@@ -247,8 +268,8 @@ int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, in
     return SPECEE_OK;
 }
 
-int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k, const llama_token * candidates,
-                          float * score, float * features) {
+int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
+                          const llama_token * candidates, float * score, float * features) {
     specee_sequence & s = rows->sequence(seq);
     if (!rows->kept(s, pos) || !are_tokens(rows, k, candidates)) {
         return specee_fail(SPECEE_INVALID, "no such row or candidate");
@@ -257,7 +278,8 @@ int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, i
     auto   lens = rows->probe->lenses.find(row.layer);
     auto   mlp  = rows->probe->predictors.find(row.layer);
     if (lens == rows->probe->lenses.end() || mlp == rows->probe->predictors.end() || mlp->second.k != k) {
-        return specee_fail(SPECEE_INVALID, "no predictor for " + std::to_string(k) + " candidates at layer " + std::to_string(row.layer));
+        return specee_fail(SPECEE_INVALID, "no predictor for " + std::to_string(k) + " candidates at layer " +
+                                               std::to_string(row.layer));
     }
     float * probs = s.probs.data() + (size_t) (pos % rows->ring) * SPECEE_K_MAX;
     if (!row.probed) {
@@ -283,7 +305,8 @@ int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, 
     return SPECEE_OK;
 }
 
-int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k, llama_token * out) {
+int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k,
+                          llama_token * out) {
     specee_sequence & s = rows->sequence(seq);
     if (k < 1 || k > SPECEE_K_MAX || rows->probe->draft.tokens.empty() || token < 0 || token >= rows->n_vocab) {
         return specee_fail(SPECEE_INVALID, "no draft head is set, or too many candidates are asked for");

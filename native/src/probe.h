@@ -26,7 +26,7 @@ struct specee_lens {
 };
 
 struct specee_mlp {
-    int32_t            k = 0;
+    int32_t            k        = 0;
     int32_t            n_hidden = 0;
     std::vector<float> w1; // [3k][n_hidden]: transposed, so that the sums run along the hidden units
     std::vector<float> b1;
@@ -58,17 +58,19 @@ struct specee_probe {
     float score(const specee_lens & lens, const specee_mlp & mlp, const float * hidden, const llama_token * candidates,
                 float * probs, float * features);
 
-    void margin(const specee_lens & lens, const specee_shortlist & list, const float * hidden, llama_token * best, float * lead);
+    void margin(const specee_lens & lens, const specee_shortlist & list, const float * hidden, llama_token * best,
+                float * lead);
 
     void draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out);
 
-private:
+  private:
     // scratch, reused
-    std::vector<float>       x, y, z, scores, hidden_units;
+    std::vector<float>       x, y, z, lost, remainder, scores, hidden_units;
     std::vector<uint8_t>     quantized;
     std::vector<llama_token> sliced_tokens; // the candidates whose head rows are in `sliced`
     std::vector<float>       sliced;        // [k][n_embd]
 
     void  multiply(const specee_q8 & matrix, const float * v, float * out);
+    void  multiply_hidden(const specee_q8 & matrix, const float * v, float * out);
     float apply(const specee_lens & lens, const float * hidden); // y = h'; returns 1/rms(h') of the final norm
 };

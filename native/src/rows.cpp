@@ -94,7 +94,8 @@ bool specee_may(const specee_rows * rows, const char * what) {
     }
     for (const auto & [seq, s] : rows->sequences) {
         if (s.settled < s.length) {
-            LLAMA_LOG_ERROR("%s: sequence %d has rows from position %d on whose layers are not all done\n", what, seq, s.settled);
+            LLAMA_LOG_ERROR("%s: sequence %d has rows from position %d on whose layers are not all done\n", what, seq,
+                            s.settled);
             return false;
         }
     }
@@ -108,9 +109,8 @@ static bool abort_requested(void * data) {
 }
 
 specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
-    ctx(ctx), model(ctx.get_model()), kv(kv),
-    n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd), n_vocab(model.vocab.n_tokens()),
-    n_rows_max(n_rows_max), ring(512 + n_rows_max), graph_cache_max(graph_cache_max),
+    ctx(ctx), model(ctx.get_model()), kv(kv), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
+    n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max), ring(512 + n_rows_max), graph_cache_max(graph_cache_max),
     seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0) {
     tokens.resize(n_rows_max);
     pos.resize(n_rows_max);
@@ -170,7 +170,7 @@ specee_segment & specee_rows::segment(const specee_range & range) {
     const size_t max_nodes = ctx.graph_max_nodes(range.n_rows);
     segments.emplace_front();
     specee_segment & seg = segments.front();
-    seg.range = range;
+    seg.range            = range;
     seg.result.reset(new llm_graph_result(2 * max_nodes));
     seg.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
                                            max_nodes, false, ctx.cparams.op_offload));
@@ -183,9 +183,9 @@ bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
     ggml_backend_sched_reset(ctx.sched.get());
     ggml_backend_sched_set_eval_callback(ctx.sched.get(), ctx.cparams.cb_eval, ctx.cparams.cb_eval_user_data);
 
-    building = &seg;
+    building         = &seg;
     ggml_cgraph * gf = model.build_graph(params);
-    building = nullptr;
+    building         = nullptr;
     if (gf == nullptr) {
         return false;
     }
@@ -252,8 +252,8 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
 
 void specee_rows::keep_logits(specee_segment & seg) {
     ggml_tensor * t = seg.result->get_logits();
-    n_logits     = seg.range.n_rows;
-    logits_owner = &seg;
+    n_logits        = seg.range.n_rows;
+    logits_owner    = &seg;
     if (ggml_backend_buffer_is_host(t->buffer)) {
         logits = static_cast<const float *>(t->data);
     } else {
@@ -276,7 +276,7 @@ int32_t specee_rows::prefill(llama_seq_id seq, llama_pos p, int32_t n, const lla
         return specee_fail(SPECEE_INVALID, "prefill of more tokens than a batch holds");
     }
     llama_batch batch = llama_batch_init(n, 0, 1);
-    batch.n_tokens = n;
+    batch.n_tokens    = n;
     for (int32_t i = 0; i < n; ++i) {
         batch.token[i]     = toks[i];
         batch.pos[i]       = p + i;
@@ -372,11 +372,11 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     llama_kv_cache::slot_info slot;
     if (toks != nullptr) {
         llama_ubatch probe = {};
-        probe.n_tokens   = n;
-        probe.n_seqs_unq = 1;
-        seq_id[0]        = seq;
-        probe.seq_id_unq = seq_id.data();
-        slot = kv->find_slot(probe, false);
+        probe.n_tokens     = n;
+        probe.n_seqs_unq   = 1;
+        seq_id[0]          = seq;
+        probe.seq_id_unq   = seq_id.data();
+        slot               = kv->find_slot(probe, false);
         if (slot.empty()) {
             return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
         }
@@ -415,7 +415,7 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     }
     for (int32_t i = 0; i < n; ++i) {
         auto & r = row(s, ps[i]);
-        r.depth = end;
+        r.depth  = end;
         if (seg.out != nullptr) {
             std::copy_n(hidden_in.data() + (size_t) i * n_embd, n_embd, hidden(s, ps[i]));
             r.layer = end;
@@ -472,16 +472,15 @@ int32_t specee_rows::roll_back(llama_seq_id seq, llama_pos p) {
 static bool is_supported(llm_arch arch) {
     switch (arch) {
         case LLM_ARCH_LLAMA:
-        case LLM_ARCH_QWEN2:
-            return true;
-        default:
-            return false;
+        case LLM_ARCH_QWEN2: return true;
+        default: return false;
     }
 }
 
 int32_t specee_model_supported(const llama_model * model) {
     if (!is_supported(model->arch)) {
-        return specee_fail(SPECEE_UNSUPPORTED, std::string("the architecture '") + llm_arch_name(model->arch) + "' does not run in layer ranges yet");
+        return specee_fail(SPECEE_UNSUPPORTED, std::string("the architecture '") + llm_arch_name(model->arch) +
+                                                   "' does not run in layer ranges yet");
     }
     if (model->hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
         return specee_fail(SPECEE_UNSUPPORTED, "sliding-window attention does not run in layer ranges yet");
@@ -492,7 +491,8 @@ int32_t specee_model_supported(const llama_model * model) {
     return SPECEE_OK;
 }
 
-specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max, int32_t graph_cache_max) {
+specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max,
+                               int32_t graph_cache_max) {
     if (ctx == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
         specee_fail(SPECEE_INVALID, "a context, at least one row and one graph are needed");
         return nullptr;
@@ -503,8 +503,10 @@ specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int
         return nullptr;
     }
     try {
-        auto rows   = std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
-        rows->head  = std::make_unique<specee_head>(model_path, rows->n_embd, rows->n_vocab, ctx->get_model().hparams.f_norm_rms_eps);
+        auto rows =
+            std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
+        rows->head  = std::make_unique<specee_head>(model_path, rows->n_embd, rows->n_vocab,
+                                                    ctx->get_model().hparams.f_norm_rms_eps);
         rows->probe = std::make_unique<specee_probe>(*rows->head);
         return rows.release();
     } catch (const std::exception & e) {
@@ -517,11 +519,13 @@ void specee_rows_free(specee_rows * rows) {
     delete rows;
 }
 
-int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t n, const llama_token * tokens, int32_t want_logits) {
+int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t n, const llama_token * tokens,
+                            int32_t want_logits) {
     return rows->prefill(seq, pos, n, tokens, want_logits != 0);
 }
 
-int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int32_t n, const llama_pos * pos, const llama_token * tokens, int32_t end, uint32_t flags) {
+int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int32_t n, const llama_pos * pos,
+                            const llama_token * tokens, int32_t end, uint32_t flags) {
     return rows->advance(seq, n, pos, tokens, end, flags);
 }
 

@@ -20,10 +20,10 @@
 // The most recent positions of a sequence, as a ring over the position. Older ones are complete and forgotten.
 struct specee_sequence {
     struct row {
-        int32_t  depth   = 0;  // layers whose K/V are written
-        int32_t  layer   = -1; // layer after which `hidden` was taken, -1: not kept
-        uint32_t cell    = 0;  // its place in the KV cache
-        bool     probed  = false;
+        int32_t  depth  = 0;  // layers whose K/V are written
+        int32_t  layer  = -1; // layer after which `hidden` was taken, -1: not kept
+        uint32_t cell   = 0;  // its place in the KV cache
+        bool     probed = false;
     };
 
     llama_pos length  = 0; // first position without a row
@@ -36,9 +36,9 @@ struct specee_sequence {
 
 // What a graph computes; graphs are cached by it.
 struct specee_range {
-    int32_t begin  = 0;
-    int32_t end    = 0;
-    int32_t n_rows = 0;
+    int32_t begin   = 0;
+    int32_t end     = 0;
+    int32_t n_rows  = 0;
     bool    logits  = false;
     bool    kv_only = false;
 
@@ -79,24 +79,24 @@ struct specee_rows {
     // last layer's output of the plain llama_decode graphs, by graph
     std::unordered_map<const llm_graph_result *, ggml_tensor *> tails;
 
-    const float *      logits   = nullptr; // [n_logits][n_vocab]
-    int32_t            n_logits = 0;
+    const float *      logits       = nullptr; // [n_logits][n_vocab]
+    int32_t            n_logits     = 0;
     specee_segment *   logits_owner = nullptr;
     std::vector<float> logits_host; // when the backend's memory cannot be read directly
 
     // reused between calls
-    std::vector<llama_token>          tokens;
-    std::vector<llama_pos>            pos;
-    std::vector<int32_t>              n_seq_id;
-    std::vector<llama_seq_id *>       seq_ids;
-    std::vector<llama_seq_id>         seq_id;
-    std::vector<int32_t>              seq_idx;
-    std::vector<int8_t>               output;
-    std::vector<float>                hidden_in;
-    std::vector<llama_token_data>     sample_buffer;
+    std::vector<llama_token>                   tokens;
+    std::vector<llama_pos>                     pos;
+    std::vector<int32_t>                       n_seq_id;
+    std::vector<llama_seq_id *>                seq_ids;
+    std::vector<llama_seq_id>                  seq_id;
+    std::vector<int32_t>                       seq_idx;
+    std::vector<int8_t>                        output;
+    std::vector<float>                         hidden_in;
+    std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
 
-    std::atomic<bool> cancelled{false};
+    std::atomic<bool> cancelled{ false };
 
     std::unique_ptr<specee_head>  head;
     std::unique_ptr<specee_probe> probe;
@@ -112,16 +112,17 @@ struct specee_rows {
     bool kept(const specee_sequence & s, llama_pos p) const { return p >= 0 && p < s.length && p >= s.length - ring; }
 
     int32_t prefill(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, bool want_logits);
-    int32_t advance(llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks, int32_t end, uint32_t flags);
+    int32_t advance(llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks, int32_t end,
+                    uint32_t flags);
     int32_t lens_head(llama_seq_id seq, llama_pos p);
     int32_t roll_back(llama_seq_id seq, llama_pos p);
 
     void drop_graphs();
 
-private:
+  private:
     specee_segment & segment(const specee_range & range);
     int32_t compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks,
                     const llama_kv_cache::slot_info & slot);
-    bool build(specee_segment & seg, const llm_graph_params & params);
-    void keep_logits(specee_segment & seg);
+    bool    build(specee_segment & seg, const llm_graph_params & params);
+    void    keep_logits(specee_segment & seg);
 };

@@ -43,7 +43,8 @@ static llama_token argmax(const float * logits, int32_t n) {
     return std::find(logits, logits + n, top) - logits;
 }
 
-static llama_token_data_array shape(specee_rows * rows, const float * logits, llama_sampler * chain, int32_t preselect) {
+static llama_token_data_array shape(specee_rows * rows, const float * logits, llama_sampler * chain,
+                                    int32_t preselect) {
     auto & buffer = rows->sample_buffer;
     if (preselect > 0 && preselect < rows->n_vocab) {
         select_greatest(logits, rows->n_vocab, preselect, rows->sample_heap, buffer);
@@ -68,19 +69,23 @@ int32_t specee_rows_greedy(specee_rows * rows, int32_t i, llama_sampler * chain,
         return SPECEE_OK;
     }
     const llama_token_data_array array = shape(rows, logits, chain, preselect);
-    *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) { return a.logit < b.logit; })->id;
+    *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
+               return a.logit < b.logit;
+           })->id;
     return SPECEE_OK;
 }
 
-int32_t specee_rows_distribution(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect, int32_t capacity,
-                                 llama_token * tokens, float * probs) {
+int32_t specee_rows_distribution(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect,
+                                 int32_t capacity, llama_token * tokens, float * probs) {
     const float * logits = specee_rows_logits(rows, i);
     if (logits == nullptr || chain == nullptr || capacity < 1) {
-        return logits == nullptr ? SPECEE_INVALID : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+        return logits == nullptr ? SPECEE_INVALID
+                                 : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
     }
     const llama_token_data_array array = shape(rows, logits, chain, preselect);
-    const size_t n = std::min<size_t>(array.size, capacity);
-    std::partial_sort(array.data, array.data + n, array.data + array.size, [](const auto & a, const auto & b) { return a.logit > b.logit; });
+    const size_t                 n     = std::min<size_t>(array.size, capacity);
+    std::partial_sort(array.data, array.data + n, array.data + array.size,
+                      [](const auto & a, const auto & b) { return a.logit > b.logit; });
     double sum = 0;
     for (size_t j = 0; j < n; ++j) {
         tokens[j] = array.data[j].id;

@@ -82,8 +82,8 @@ LLAMA_API int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t ran
                                   const float * bias);
 
 // Predictor of a boundary: features [3k] -> ReLU(w1 f + b1) [n_hidden] -> sigmoid(w2 . + b2). w1 is [n_hidden][3k].
-LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden,
-                                       const float * w1, const float * b1, const float * w2, float b2);
+LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden, const float * w1,
+                                       const float * b1, const float * w2, float b2);
 
 // Score in [0,1] of the row at its present depth, whose lens and predictor are set. `features` may be NULL, else it
 // gets the 3k inputs: k logits, k probabilities (softmax over the candidates), k changes of these probabilities since

@@ -1,0 +1,70 @@
+"""The models that the runtime's tests run on: the embedded one, and a tiny random one for each architecture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from specee.models import embedded
+from specee.native import library
+from specee.native.engine import Model, RowEngine, Sampler
+
+library.load()  # before the bindings are imported
+import llama_cpp
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny_gguf
+
+# hundreds of lines a model, into the report of every failed test
+_quiet = llama_cpp.llama_log_callback(lambda *_: None)
+llama_cpp.llama_log_set(_quiet, None)
+
+MODELS = [*tiny_gguf.ARCHITECTURES, "embedded"]
+
+
+@pytest.fixture(scope="session")
+def model_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "embedded":
+        path = embedded.path()
+        if path is None:
+            pytest.skip("built without the embedded model")
+        return path
+    return tiny_gguf.write(tmp_path_factory.mktemp("tiny") / f"{request.param}.gguf", request.param)
+
+
+@pytest.fixture(scope="session")
+def model(model_path: Path) -> Iterator[Model]:
+    model = Model(model_path)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def shared_engine(model: Model) -> Iterator[RowEngine]:
+    engine = RowEngine(model, n_ctx=512, n_threads=2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(shared_engine: RowEngine) -> Iterator[RowEngine]:
+    """An empty engine, its graphs kept between tests."""
+    shared_engine.roll_back(0)
+    yield shared_engine
+    shared_engine.resume()
+    shared_engine.roll_back(0)
+
+
+@pytest.fixture(scope="session")
+def greedy(model: Model) -> Iterator[Sampler]:
+    sampler = Sampler(model)
+    yield sampler
+    sampler.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "model_path" in metafunc.fixturenames:
+        metafunc.parametrize("model_path", MODELS, indirect=True, scope="session")

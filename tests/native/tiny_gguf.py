@@ -1,0 +1,68 @@
+"""Tiny random models, written with the gguf package: every supported architecture in a file of a few hundred KiB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB, N_LAYER = 64, 4, 2, 128, 96, 6
+ARCHITECTURES = ("llama", "qwen2")
+
+
+def write(path: Path, arch: str, *, n_layer: int = N_LAYER, seed: int = 0, tied: bool = False) -> Path:
+    """A model with normally distributed float32 weights, large enough that its layers matter."""
+    rng = np.random.default_rng(seed)
+    w = gguf.GGUFWriter(path, arch)
+    w.add_name(f"tiny-{arch}")
+    w.add_context_length(512)
+    w.add_embedding_length(N_EMBD)
+    w.add_block_count(n_layer)
+    w.add_feed_forward_length(N_FF)
+    w.add_head_count(N_HEAD)
+    w.add_head_count_kv(N_HEAD_KV)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_dimension_count(N_EMBD // N_HEAD)
+    w.add_rope_freq_base(10000.0)
+    # a byte-like vocabulary: printable characters, then the control tokens
+    tokens = [f"<{i}>" for i in range(N_VOCAB)]
+    for i in range(3, N_VOCAB):
+        tokens[i] = chr(ord("!") + i - 3) if i - 3 < 90 else f"x{i}"
+    tokens[:3] = ["<unk>", "<s>", "</s>"]
+    w.add_tokenizer_model("llama")
+    w.add_token_list(tokens)
+    w.add_token_scores([0.0] * N_VOCAB)
+    w.add_token_types([2, 3, 3] + [1] * (N_VOCAB - 3))
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_unk_token_id(0)
+
+    def normal(name: str, *shape: int, scale: float = 1.0) -> None:
+        fan_in = shape[-1]
+        w.add_tensor(name, (rng.standard_normal(shape) * scale / np.sqrt(fan_in)).astype(np.float32))
+
+    def norm(name: str) -> None:
+        w.add_tensor(name, (1 + 0.1 * rng.standard_normal(N_EMBD)).astype(np.float32))
+
+    n_kv = N_EMBD // N_HEAD * N_HEAD_KV
+    normal("token_embd.weight", N_VOCAB, N_EMBD, scale=4.0)
+    norm("output_norm.weight")
+    if not tied:
+        normal("output.weight", N_VOCAB, N_EMBD, scale=4.0)
+    for i in range(n_layer):
+        norm(f"blk.{i}.attn_norm.weight")
+        norm(f"blk.{i}.ffn_norm.weight")
+        for name, n_out in (("q", N_EMBD), ("k", n_kv), ("v", n_kv)):
+            normal(f"blk.{i}.attn_{name}.weight", n_out, N_EMBD, scale=2.0)
+            if arch == "qwen2":
+                w.add_tensor(f"blk.{i}.attn_{name}.bias", rng.standard_normal(n_out).astype(np.float32) * 0.1)
+        normal(f"blk.{i}.attn_output.weight", N_EMBD, N_EMBD)
+        normal(f"blk.{i}.ffn_gate.weight", N_FF, N_EMBD)
+        normal(f"blk.{i}.ffn_up.weight", N_FF, N_EMBD)
+        normal(f"blk.{i}.ffn_down.weight", N_EMBD, N_FF)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return path
