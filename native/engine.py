@@ -151,6 +151,8 @@ class Model:
 class RowEngine:
     """Rows in flight of one conversation over a model: implements `specee.predictors.types.Engine`.
 
+    Of a model that cannot run in layer ranges (`model.unsupported`) it runs whole rows only.
+
     Every call raises NativeError when the library refuses, Cancelled when `cancel` was called meanwhile.
     """
 
@@ -219,7 +221,11 @@ class RowEngine:
             if have != want:
                 break
             keep += 1
-        self.roll_back(keep)
+        try:
+            self.roll_back(keep)
+        except NativeError:  # recurrent memories cannot go back: start over
+            keep = 0
+            self.roll_back(0)
         at = keep
         while at < len(tokens):
             chunk = np.asarray(tokens[at : at + self.n_batch], dtype=np.int32)

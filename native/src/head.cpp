@@ -7,6 +7,9 @@
 
 specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps) :
     n_embd(n_embd), n_vocab(n_vocab), eps(eps) {
+    if (path.empty()) {
+        return;
+    }
     file    = std::make_unique<llama_file>(path.c_str(), "rb");
     mapping = std::make_unique<llama_mmap>(file.get(), 0);
 

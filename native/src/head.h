@@ -19,8 +19,10 @@ struct specee_head {
     std::vector<float> norm; // [n_embd] weight of the final norm
     std::vector<float> bias; // [n_vocab] of the head, or empty
 
-    // Throws std::runtime_error when the file cannot be read or lacks a tensor.
+    // Without a path it has no rows. Throws std::runtime_error when the file cannot be read or lacks a tensor.
     specee_head(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps);
+
+    bool is_open() const { return embd.data != nullptr; }
 
     void head_row(llama_token token, float * out) const;      // [n_embd], times the final norm's weight
     void embedding_row(llama_token token, float * out) const; // [n_embd]

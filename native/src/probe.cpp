@@ -210,7 +210,7 @@ static bool are_tokens(const specee_rows * rows, int32_t n, const llama_token * 
 
 int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                         const float * bias) {
-    if (!is_lens_shape(rows, layer, rank)) {
+    if (rows->kv == nullptr || !is_lens_shape(rows, layer, rank)) {
         return specee_fail(SPECEE_INVALID, "a lens needs a layer inside the model and a rank that is a multiple of 32");
     }
     specee_lens & lens = rows->probe->lenses[layer];
@@ -324,7 +324,7 @@ int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, l
 }
 
 int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    if (!are_tokens(rows, n, tokens)) {
+    if (!rows->head->is_open() || !are_tokens(rows, n, tokens)) {
         return specee_fail(SPECEE_INVALID, "no such token");
     }
     for (int32_t i = 0; i < n; ++i) {
@@ -334,7 +334,7 @@ int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_t
 }
 
 int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    if (!are_tokens(rows, n, tokens)) {
+    if (!rows->head->is_open() || !are_tokens(rows, n, tokens)) {
         return specee_fail(SPECEE_INVALID, "no such token");
     }
     for (int32_t i = 0; i < n; ++i) {

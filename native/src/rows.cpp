@@ -263,17 +263,16 @@ void specee_rows::keep_logits(specee_segment & seg) {
     }
 }
 
-int32_t specee_rows::prefill(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, bool want_logits) {
+int32_t specee_rows::whole(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted) {
     specee_sequence & s = sequence(seq);
     if (p != s.length || n <= 0) {
-        return specee_fail(SPECEE_INVALID, "prefill must start at the first free position");
+        return specee_fail(SPECEE_INVALID, "new rows must stand at the first free positions");
     }
     if (s.settled < s.length) {
-        return specee_fail(SPECEE_INVALID, "prefill while rows are waiting to be settled");
+        return specee_fail(SPECEE_INVALID, "whole rows while others are waiting to be settled");
     }
-    const int32_t n_batch = ctx.n_batch();
-    if (n > n_batch) {
-        return specee_fail(SPECEE_INVALID, "prefill of more tokens than a batch holds");
+    if (n > (int32_t) ctx.n_batch()) {
+        return specee_fail(SPECEE_INVALID, "more tokens than a batch holds");
     }
     llama_batch batch = llama_batch_init(n, 0, 1);
     batch.n_tokens    = n;
@@ -282,7 +281,7 @@ int32_t specee_rows::prefill(llama_seq_id seq, llama_pos p, int32_t n, const lla
         batch.pos[i]       = p + i;
         batch.n_seq_id[i]  = 1;
         batch.seq_id[i][0] = seq;
-        batch.logits[i]    = want_logits && i == n - 1;
+        batch.logits[i]    = i >= n - n_wanted;
     }
     const bool    reserve = ctx.sched_need_reserve;
     const int32_t status  = ctx.decode(batch);
@@ -295,24 +294,23 @@ int32_t specee_rows::prefill(llama_seq_id seq, llama_pos p, int32_t n, const lla
         // a failed batch may have been done in part: back to where it began
         llama_memory_seq_rm(ctx.get_memory(), seq, p, -1);
         switch (status) {
+            case -1: return specee_fail(SPECEE_INVALID, "no such token");
             case 1: return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
             case 2: return specee_fail(SPECEE_CANCELLED, "cancelled");
             default: return specee_fail(SPECEE_FAILED, "llama.cpp could not decode the batch");
         }
     }
-    const auto & cells = kv->get_cells(seq);
     s.length = s.settled = p + n;
     for (llama_pos q = std::max(p, s.length - ring); q < s.length; ++q) {
         row(s, q) = { n_layer, -1, 0, false };
     }
-    GGML_UNUSED(cells);
-    if (want_logits) {
-        logits       = ctx.get_logits_ith(-1);
-        n_logits     = 1;
+    if (n_wanted > 0) {
+        logits       = ctx.get_logits_ith(n - n_wanted);
+        n_logits     = n_wanted;
         logits_owner = nullptr;
-        // all rows of the last layer were reduced to the one with logits
+        // the last layer's rows were reduced to those with logits
         auto tail = tails.find(ctx.gf_res_prev_active);
-        if (tail != tails.end() && tail->second->buffer != nullptr) {
+        if (kv != nullptr && tail != tails.end() && tail->second->buffer != nullptr) {
             ggml_tensor * t = tail->second;
             ggml_backend_tensor_get(t, hidden(s, s.length - 1), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
             row(s, s.length - 1).layer = n_layer;
@@ -332,6 +330,12 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     }
     if (end <= 0 || end > n_layer || (logits_ && (end != n_layer || kv_only)) || (toks != nullptr && kv_only)) {
         return specee_fail(SPECEE_INVALID, "no such range of layers");
+    }
+    if (kv == nullptr) {
+        if (toks == nullptr || end != n_layer) {
+            return specee_fail(SPECEE_UNSUPPORTED, "this model runs whole rows only");
+        }
+        return whole(seq, ps[0], n, toks, logits_ ? n : 0);
     }
     for (int32_t i = 0; i < n; ++i) {
         const bool in_place = toks != nullptr ? ps[i] == s.length + i : kept(s, ps[i]) && (i == 0 || ps[i] > ps[i - 1]);
@@ -432,7 +436,7 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
 
 int32_t specee_rows::lens_head(llama_seq_id seq, llama_pos p) {
     specee_sequence & s = sequence(seq);
-    if (!kept(s, p) || row(s, p).layer < 0) {
+    if (kv == nullptr || !kept(s, p) || row(s, p).layer < 0) {
         return specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
     }
     hidden_in.resize(n_embd);
@@ -458,8 +462,8 @@ int32_t specee_rows::roll_back(llama_seq_id seq, llama_pos p) {
     if (p < 0 || p > s.length) {
         return specee_fail(SPECEE_INVALID, "cannot roll back to a position beyond the end");
     }
-    if (p < s.length && !kv->seq_rm(seq, p, -1)) {
-        return specee_fail(SPECEE_FAILED, "the KV cache cannot drop these positions");
+    if (p < s.length && !llama_memory_seq_rm(ctx.get_memory(), seq, p, -1)) {
+        return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot go back to that position");
     }
     s.length  = p;
     s.settled = std::min(s.settled, p);
@@ -497,15 +501,13 @@ specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int
         specee_fail(SPECEE_INVALID, "a context, at least one row and one graph are needed");
         return nullptr;
     }
-    auto * kv = dynamic_cast<llama_kv_cache *>(ctx->get_memory());
-    if (kv == nullptr) {
-        specee_fail(SPECEE_UNSUPPORTED, "this model's memory is not a plain KV cache");
-        return nullptr;
-    }
+    // models that cannot run in layer ranges run whole rows, without exits
+    const bool ranges = specee_model_supported(&ctx->get_model()) == SPECEE_OK;
+    auto *     kv     = ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
     try {
         auto rows =
             std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
-        rows->head  = std::make_unique<specee_head>(model_path, rows->n_embd, rows->n_vocab,
+        rows->head  = std::make_unique<specee_head>(kv != nullptr ? model_path : "", rows->n_embd, rows->n_vocab,
                                                     ctx->get_model().hparams.f_norm_rms_eps);
         rows->probe = std::make_unique<specee_probe>(*rows->head);
         return rows.release();
@@ -521,7 +523,7 @@ void specee_rows_free(specee_rows * rows) {
 
 int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t n, const llama_token * tokens,
                             int32_t want_logits) {
-    return rows->prefill(seq, pos, n, tokens, want_logits != 0);
+    return rows->whole(seq, pos, n, tokens, want_logits != 0);
 }
 
 int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int32_t n, const llama_pos * pos,

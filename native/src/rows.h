@@ -62,7 +62,7 @@ struct specee_segment {
 struct specee_rows {
     llama_context &     ctx;
     const llama_model & model;
-    llama_kv_cache *    kv;
+    llama_kv_cache *    kv;     // null: this model runs whole rows only
 
     const int32_t n_layer;
     const int32_t n_embd;
@@ -111,7 +111,8 @@ struct specee_rows {
     float * hidden(specee_sequence & s, llama_pos p) { return s.hidden.data() + (size_t) (p % ring) * n_embd; }
     bool kept(const specee_sequence & s, llama_pos p) const { return p >= 0 && p < s.length && p >= s.length - ring; }
 
-    int32_t prefill(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, bool want_logits);
+    // New rows through all layers by plain llama_decode; the last `n_wanted` get logits.
+    int32_t whole(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
     int32_t advance(llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks, int32_t end,
                     uint32_t flags);
     int32_t lens_head(llama_seq_id seq, llama_pos p);

@@ -9,6 +9,7 @@ import numpy as np
 
 N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB, N_LAYER = 64, 4, 2, 128, 96, 6
 ARCHITECTURES = ("llama", "qwen2")
+DENSE_ONLY = "qwen3"  # an architecture without layer ranges as yet
 
 
 def write(path: Path, arch: str, *, n_layer: int = N_LAYER, seed: int = 0, tied: bool = False) -> Path:
@@ -57,6 +58,9 @@ def write(path: Path, arch: str, *, n_layer: int = N_LAYER, seed: int = 0, tied:
             normal(f"blk.{i}.attn_{name}.weight", n_out, N_EMBD, scale=2.0)
             if arch == "qwen2":
                 w.add_tensor(f"blk.{i}.attn_{name}.bias", rng.standard_normal(n_out).astype(np.float32) * 0.1)
+        if arch == "qwen3":
+            for name in ("q_norm", "k_norm"):
+                w.add_tensor(f"blk.{i}.attn_{name}.weight", np.ones(N_EMBD // N_HEAD, np.float32))
         normal(f"blk.{i}.attn_output.weight", N_EMBD, N_EMBD)
         normal(f"blk.{i}.ffn_gate.weight", N_FF, N_EMBD)
         normal(f"blk.{i}.ffn_up.weight", N_FF, N_EMBD)
