@@ -122,15 +122,20 @@ def open_backend(options: LoadOptions, on_progress: Callable[[str, float | None]
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    header = inspect.inspect(found.path)
+    inspect.check_magic(found.path)
 
     from specee.native import engine as native
+    from specee.native.errors import NativeError
 
     def tell(fraction: float) -> bool:
         on_progress("loading the model", fraction)
         return True
 
-    model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=tell)
+    try:
+        model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=tell)
+    except NativeError:
+        inspect.inspect(found.path)  # takes seconds, and says more of a damaged file
+        raise
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
     engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
@@ -145,7 +150,7 @@ def open_backend(options: LoadOptions, on_progress: Callable[[str, float | None]
         info=ModelInfo(
             name=found.name,
             path=str(found.path),
-            arch=header.arch,
+            arch=model.arch,
             n_layers=model.n_layer,
             n_ctx=engine.n_ctx,
             threads=threads,

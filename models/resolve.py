@@ -43,7 +43,7 @@ def resolve(model: str | None) -> Resolved:
         raise ModelError("model not found", f"there is no file {wanted}; give the path of a .gguf file")
     close = difflib.get_close_matches(wanted.lower(), known_names(), n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(known_names())}"
-    raise ModelError("model not found", f"no model is called {wanted!r}; {hint} A path of a .gguf file works too.")
+    raise ModelError("model not found", f"no model is called {wanted!r}, nor is there such a file; {hint}")
 
 
 def _looks_like_a_path(text: str) -> bool:

@@ -1,0 +1,286 @@
+"""The command line as a subprocess, as scripts use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = [sys.executable, "-c", "from specee.app.cli import run; run()"]
+GREEDY = ["--temperature", "0", "--repeat-penalty", "1.0"]
+
+
+def missing() -> str | None:
+    """Why the real engine cannot be tried here."""
+    from specee.models import embedded
+    from specee.native import library
+    from specee.native.errors import NativeError
+
+    try:
+        library.directory()
+    except NativeError as error:
+        return str(error)
+    return None if embedded.path() is not None else "no embedded model in this build"
+
+
+MISSING = missing()
+needs_engine = pytest.mark.skipif(MISSING is not None, reason=f"no real engine: {MISSING}")
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "data")}
+
+
+def call(
+    env: dict[str, str], *arguments: str, text: str = "", timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments], env=env, input=text, capture_output=True, text=True, timeout=timeout, encoding="utf-8"
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("specee-chat: "), done.stderr
+    assert done.stdout == ""
+    return lines[0]
+
+
+# ---- without a model ------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
+    code = (
+        "import sys; import specee.app.cli; print([m for m in ('numpy', 'textual', 'llama_cpp') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert "--max-pending" in call(env, "--help").stdout
+
+
+def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
+    assert json.loads(call(env, "--data-dir", "/a", "paths", "--json").stdout)["data"] == "/a"
+    assert json.loads(call(env, "--data-dir", "/a", "paths", "--json", "--data-dir", "/b").stdout)["data"] == "/b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--nonsense"], 2, "--nonsense"),
+        (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
+        (["-p", "x", "--threshold", "7"], 2, "bad threshold"),
+        (["-p", "x", "--json", "--jsonl"], 2, "exclude"),
+        (["-p", "x", "--temperature", "-1"], 2, "temperature"),
+        (["-p", "  "], 2, "nothing to answer"),
+        ([], 2, "nothing to answer"),
+        (["-p", "x", "--model", "no/such.gguf"], 3, "no/such.gguf"),
+        (["-p", "x", "--model", "smolm2-135"], 3, "smollm2-135m"),
+        (["bench", "--prompts", "no/such.jsonl"], 2, "no/such.jsonl"),
+    ],
+)
+def test_errors_are_one_line_with_a_code(env: dict[str, str], arguments: list[str], code: int, says: str) -> None:
+    done = call(env, *arguments)
+    assert says in one_line(done)
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "is empty"), (b"hello world", "not a GGUF"), (b"GGUF", "cut off")])
+def test_files_that_are_no_model(env: dict[str, str], tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "some.gguf"
+    file.write_bytes(content)
+    done = call(env, "-p", "x", "--model", str(file))
+    assert done.returncode == 3 and says in one_line(done)
+
+
+# ---- with the embedded model ----------------------------------------------------------------------------------------
+
+
+@needs_engine
+def test_a_model_that_is_cut_off(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    whole = embedded.path()
+    assert whole is not None
+    cut = tmp_path / "cut.gguf"
+    with whole.open("rb") as file:
+        cut.write_bytes(file.read(3_000_000))
+    done = call(env, "-p", "x", "--model", str(cut))
+    assert done.returncode == 3 and "cut off" in one_line(done)
+
+
+@needs_engine
+def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str], tmp_path: Path) -> None:
+    hook = "import sys\ndef f(e, a):\n  if e.startswith('socket.__new__'): raise RuntimeError('socket')\nsys.addaudithook(f)"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    paths = [str(tmp_path), *filter(None, [env.get("PYTHONPATH")])]
+    env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
+    probe = subprocess.run([sys.executable, "-c", "import socket; socket.socket()"], env=env, capture_output=True)
+    assert probe.returncode != 0, "the test's own hook does not work"
+    done = call(env, "-p", "Why is the sky blue?", "--json", "--max-tokens", "12", "--policy", "dense", *GREEDY)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    answer: dict[str, Any] = json.loads(done.stdout)
+    promised = (
+        "model policy policy_reason text prompt_tokens tokens n_layers mean_exit_layer tokens_per_second ttft_s "
+        "stop_reason stats"
+    )
+    assert set(promised.split()) <= answer.keys()
+    assert answer["policy"] == "dense" and answer["n_layers"] == 30 and answer["mean_exit_layer"] == 30
+    assert len(answer["tokens"]) == 12 and answer["stop_reason"] == "length"
+    assert "".join(t["text"] for t in answer["tokens"]) == answer["text"]
+    assert all(set(t) == {"id", "text", "exit_layer"} for t in answer["tokens"])
+
+
+@needs_engine
+def test_the_answer_alone_goes_to_standard_output(env: dict[str, str]) -> None:
+    arguments = ["--max-tokens", "8", "--policy", "dense", *GREEDY]
+    done = call(env, "-p", "Say hello.", "--stats", *arguments)
+    assert done.returncode == 0 and "tokens/s" in done.stderr and "policy dense" in done.stderr
+    piped = call(env, *arguments, text="Say hello.")
+    assert piped.stdout == done.stdout and done.stdout.endswith("\n") and piped.stderr == ""
+    log = Path(env["SPECEE_DATA_DIR"], "logs", "engine.log")
+    assert log.stat().st_size > 0  # what llama.cpp says goes there
+
+
+@needs_engine
+def test_json_lines_are_typed_events(env: dict[str, str]) -> None:
+    done = call(env, "-p", "Say hello.", "--jsonl", "--max-tokens", "6", *GREEDY)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["type"] for event in events]
+    assert set(kinds) <= {"progress", "prompt", "start", "token", "done"} and kinds[-1] == "done"
+    verified = [e for e in events if e["type"] == "token" and e["state"] == "verified"]
+    assert "".join(e["text"] for e in verified) == events[-1]["text"]
+    assert {"token", "exit_layer", "scores", "candidates", "state", "t"} <= verified[0].keys()
+
+
+@needs_engine
+def test_the_same_seed_says_the_same(env: dict[str, str]) -> None:
+    arguments = ["-p", "Tell me a story.", "--max-tokens", "10", "--policy", "dense", "--temperature", "1"]
+    first = call(env, *arguments, "--seed", "7").stdout
+    assert first == call(env, *arguments, "--seed", "7").stdout != call(env, *arguments, "--seed", "8").stdout
+
+
+@needs_engine
+def test_a_prompt_beyond_the_window(env: dict[str, str]) -> None:
+    done = call(env, "-p", "word " * 1000, "--ctx", "256")
+    assert done.returncode == 5 and "256" in one_line(done)
+
+
+@needs_engine
+def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    model = embedded.path()
+    assert model is not None
+    other = tmp_path / "other.gguf"  # as a file of its own it has no shipped calibration
+    other.symlink_to(model)
+    done = call(env, "-p", "x", "--model", str(other), "--policy", "exact")
+    assert done.returncode == 1 and "specee-chat calibrate" in one_line(done)
+    done = call(env, "-p", "x", "--model", str(other), "--json", "--max-tokens", "2")
+    answer = json.loads(done.stdout)
+    assert answer["policy"] == "dense" and "calibrate" in answer["policy_reason"]
+
+
+@needs_engine
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_ends_with_130_and_leaves_no_engine(env: dict[str, str]) -> None:
+    program = subprocess.Popen(
+        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stdout.read(1)  # it is answering
+    children = _children(program.pid)
+    program.send_signal(signal.SIGINT)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 130 and errors == b""
+    _all_gone(children)
+
+
+@needs_engine
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_an_engine_crash_is_one_line(env: dict[str, str], number: signal.Signals) -> None:
+    program = subprocess.Popen(
+        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.read(1)
+    for child in _children(program.pid):
+        os.kill(child, number)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert errors.count("\n") == 1 and "engine crashed" in errors and number.name in errors
+
+
+@needs_engine
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_the_engine_ends_with_its_parent(env: dict[str, str]) -> None:
+    program = subprocess.Popen(
+        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        env=env,
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stdout.read(1)
+    children = _children(program.pid)
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    _all_gone(children)
+
+
+@needs_engine
+def test_bench_reports_its_figures(env: dict[str, str]) -> None:
+    done = call(env, "bench", "--policies", "dense", "--limit", "1", "--max-tokens", "6", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["prompts"] == 1 and len(report["model_sha256"]) == 64
+    dense = report["policies"]["dense"]
+    assert dense["speedup"] == 1.0 and dense["agreement"] == 1.0 and dense["identical_texts"] == 1
+    promised = "tokens_per_second speedup_min speedup_max mean_exit_layer acceptance tokens_per_pass ppl_ratio"
+    assert set(promised.split()) <= dense.keys()
+
+
+def _children(pid: int) -> list[int]:
+    """Processes started by `pid`; [] where /proc does not tell."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[1] == str(pid) and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _all_gone(pids: list[int]) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if not any(_alive(pid) for pid in pids):
+            return
+        time.sleep(0.05)
+    pytest.fail("an engine process is left behind")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
