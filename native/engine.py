@@ -8,8 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,10 @@ from numpy.typing import NDArray
 
 from specee.native import abi, library
 from specee.native.errors import NativeError
+from specee.native.model import Model
+from specee.native.sampler import Distribution, Sampler
+
+__all__ = ["Cancelled", "Distribution", "Model", "RowEngine", "Sampler"]
 
 Tokens = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -26,21 +28,8 @@ GRAPH_CACHE_MAX = 64
 FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
 
 
-class Cancelled(Exception):
+class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
     """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """Tokens with probabilities that add up to 1, most probable first."""
-
-    tokens: Tokens  # [n]
-    probs: Floats  # [n]
-
-    def prob(self, token: int) -> float:
-        """Probability of one token, 0 when it was cut off."""
-        hit = np.flatnonzero(self.tokens == token)
-        return float(self.probs[hit[0]]) if hit.size else 0.0
 
 
 def _int32_p(a: NDArray[np.int32]) -> Any:
@@ -53,99 +42,6 @@ def _float_p(a: Floats) -> Any:
 
 def _f32(a: NDArray[Any]) -> Floats:
     return np.ascontiguousarray(a, dtype=np.float32)
-
-
-class Model:
-    """An opened GGUF file: weights and vocabulary.
-
-    Raises NativeError when llama.cpp cannot load it. `unsupported` says why layer ranges cannot be used, if so.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        gpu_layers: int = 0,
-        use_mmap: bool = True,
-        on_progress: Callable[[float], bool] | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self.lib = library.load()
-        import llama_cpp.llama_cpp as llama  # only now: the bindings load the library that `load` points them at
-
-        self.llama = llama
-        llama.llama_backend_init()
-        params = llama.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
-        if not use_mmap:
-            params.load_mode = 0
-        if not library.use_extra_buffers():
-            params.use_extra_bufts = False
-        if on_progress is not None:
-            self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
-            params.progress_callback = self._progress
-        self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
-        if not self.handle:
-            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log says why.")
-        self.vocab = llama.llama_model_get_vocab(self.handle)
-        self.arch = self._meta("general.architecture") or "unknown"
-        self.n_layer = llama.llama_model_n_layer(self.handle)
-        self.n_embd = llama.llama_model_n_embd(self.handle)
-        self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
-        self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
-        self.chat_template = self._meta("tokenizer.chat_template")
-        self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
-        self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
-        self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
-
-    def _meta(self, key: str) -> str | None:
-        size = 1 << 12
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            n = self.llama.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
-            if n < 0:
-                return None
-            if n < size:
-                return buffer.value.decode("utf-8", "replace")
-            size = n + 1
-
-    def _text(self, token: int) -> str:
-        if token < 0:
-            return ""
-        text = self.llama.llama_vocab_get_text(self.vocab, token)
-        return text.decode("utf-8", "replace") if text else ""
-
-    def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
-        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front."""
-        data = text.encode("utf-8")
-        capacity = len(data) + 16
-        tokens = (ctypes.c_int32 * capacity)()
-        n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, capacity, bos, special)
-        if n < 0:
-            tokens = (ctypes.c_int32 * -n)()
-            n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, -n, bos, special)
-        return list(tokens[:n])
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for control tokens."""
-        buffer = ctypes.create_string_buffer(256)
-        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        return bytes(buffer.raw[:n])
-
-    def is_stop(self, token: int) -> bool:
-        """Whether the token ends the generation."""
-        return token in self._stops
-
-    def close(self) -> None:
-        """Free the weights; engines and samplers must be closed before."""
-        if self.handle:
-            self.llama.llama_model_free(self.handle)
-            self.handle = None
 
 
 class RowEngine:
@@ -285,14 +181,14 @@ class RowEngine:
         pointer = self.lib.specee_rows_hidden(self._handle, self.seq, pos)
         if not pointer:
             raise NativeError("The engine refused a step", library.last_error())
-        return np.ctypeslib.as_array(pointer, (self.n_embd,)).copy()
+        return np.array(np.ctypeslib.as_array(pointer, (self.n_embd,)), np.float32)
 
     def logits(self, row: int) -> Floats:
         """One row of the last logits, a copy: float32 [n_vocab]."""
         pointer = self.lib.specee_rows_logits(self._handle, row)
         if not pointer:
             raise NativeError("The engine refused a step", library.last_error())
-        return np.ctypeslib.as_array(pointer, (self.n_vocab,)).copy()
+        return np.array(np.ctypeslib.as_array(pointer, (self.n_vocab,)), np.float32)
 
     # ---- probe and drafts
 
@@ -432,63 +328,3 @@ class RowEngine:
         if self._context:
             self.model.llama.llama_free(self._context)
             self._context = None
-
-
-class Sampler:
-    """llama.cpp's samplers as a shaper of logits: penalties, top-k, top-p, min-p, temperature (0: greedy)."""
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-    ) -> None:
-        llama = self._llama = model.llama
-        self._last_n = repeat_last_n
-        self.is_greedy = temperature <= 0
-        self.chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        add = lambda sampler: llama.llama_sampler_chain_add(self.chain, sampler)  # noqa: E731
-        self._penalised = repeat_penalty != 1.0 and repeat_last_n > 0
-        if self._penalised:
-            add(llama.llama_sampler_init_penalties(model.n_vocab, repeat_last_n, repeat_penalty, 0.0, 0.0))
-        # greedy needs the best after the penalties only
-        self.preselect = repeat_last_n + 1 if self.is_greedy else 0
-        if not self.is_greedy:
-            if top_k > 0:
-                add(llama.llama_sampler_init_top_k(top_k))
-                self.preselect = top_k + (repeat_last_n if self._penalised else 0)
-            if top_p < 1.0:
-                add(llama.llama_sampler_init_top_p(top_p, 1))
-            if min_p > 0.0:
-                add(llama.llama_sampler_init_min_p(min_p, 1))
-            add(llama.llama_sampler_init_temp(temperature))
-        if repeat_penalty < 1.0:
-            self.preselect = 0  # raises logits: the whole vocabulary must be seen
-
-    @property
-    def penalties(self) -> Any:
-        """The chain for greedy choices: none when nothing can change the order."""
-        return self.chain if self._penalised else None
-
-    def accept(self, token: int) -> None:
-        """Count a token as said."""
-        if self._penalised:
-            self._llama.llama_sampler_accept(self.chain, token)
-
-    def rewind(self, tokens: Sequence[int]) -> None:
-        """Forget what was accepted and take these tokens instead (the last repeat_last_n count)."""
-        if self._penalised:
-            self._llama.llama_sampler_reset(self.chain)
-            for token in tokens[-self._last_n :]:
-                self._llama.llama_sampler_accept(self.chain, token)
-
-    def close(self) -> None:
-        """Free the samplers."""
-        if self.chain:
-            self._llama.llama_sampler_free(self.chain)
-            self.chain = None

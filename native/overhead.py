@@ -1,7 +1,7 @@
 """What rows in flight cost on this machine: `python -m specee.native.overhead [MODEL.gguf]`.
 
-Alternates, in one run, tokens run whole and tokens run through 8 segments, and prints the ratio; then times the parts of
-a probe alone. Medians: these machines are noisy.
+Alternates, in one run, tokens run whole and tokens run through 8 segments, and prints the ratio; then times the parts
+of a probe alone. Medians: machines are noisy.
 """
 
 from __future__ import annotations

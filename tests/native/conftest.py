@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from specee.models import embedded
 from specee.native import library
 from specee.native.engine import Model, RowEngine, Sampler
 
 library.load()  # before the bindings are imported
-import llama_cpp
+import llama_cpp  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import tiny_gguf
+import tiny_gguf  # noqa: E402
 
 # hundreds of lines a model, into the report of every failed test
 _quiet = llama_cpp.llama_log_callback(lambda *_: None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_gguf
+
 from specee.native.engine import Model, RowEngine, Sampler
 from specee.native.errors import NativeError
 

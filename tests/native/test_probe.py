@@ -1,16 +1,16 @@
 """The native probe against its NumPy twin, on random lenses, predictors and draft heads.
 
-Tolerance: lens and shortlist multiply Q8_0 weights with vectors that are quantized to Q8_0 too (int8 with a scale for 32
-values, a relative error of about 0.4% per value), so logits agree to about 1% of their spread.
+Tolerance: lens and shortlist multiply Q8_0 weights with vectors that are quantized to Q8_0 too (int8 with a scale for
+32 values, a relative error of about 0.4% per value), so logits agree to about 1% of their spread.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from specee.native.engine import Floats, RowEngine, Sampler
 from specee.native.errors import NativeError
-
 from specee.predictors.quant import from_q8, to_q8
 
 K, RANK, N_HIDDEN, N_SHORT = 4, 32, 24, 48

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from specee.native.engine import Cancelled, Floats, Model, RowEngine, Sampler
 from specee.native.errors import NativeError
 

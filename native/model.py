@@ -1,0 +1,104 @@
+"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in layer ranges."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from specee.native import abi, library
+from specee.native.errors import NativeError
+
+
+class Model:
+    """An opened GGUF file: weights and vocabulary.
+
+    Raises NativeError when llama.cpp cannot load it. `unsupported` says why layer ranges cannot be used, if so.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        gpu_layers: int = 0,
+        use_mmap: bool = True,
+        on_progress: Callable[[float], bool] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.lib = library.load()
+        import llama_cpp.llama_cpp as llama  # only now: the bindings load the library that `load` points them at
+
+        self.llama = llama
+        llama.llama_backend_init()
+        params = llama.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if not use_mmap:
+            params.load_mode = 0
+        if not library.use_extra_buffers():
+            params.use_extra_bufts = False
+        if on_progress is not None:
+            self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
+            params.progress_callback = self._progress
+        self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self.handle:
+            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log says why.")
+        self.vocab = llama.llama_model_get_vocab(self.handle)
+        self.arch = self._meta("general.architecture") or "unknown"
+        self.n_layer = llama.llama_model_n_layer(self.handle)
+        self.n_embd = llama.llama_model_n_embd(self.handle)
+        self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
+        self.chat_template = self._meta("tokenizer.chat_template")
+        self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
+        self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
+        self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
+        supported = self.lib.specee_model_supported(self.handle) == abi.OK
+        self.unsupported: str | None = None if supported else library.last_error()
+
+    def _meta(self, key: str) -> str | None:
+        size = 1 << 12
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = self.llama.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if n < 0:
+                return None
+            if n < size:
+                return buffer.value.decode("utf-8", "replace")
+            size = n + 1
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text = self.llama.llama_vocab_get_text(self.vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front."""
+        data = text.encode("utf-8")
+        capacity = len(data) + 16
+        tokens = (ctypes.c_int32 * capacity)()
+        n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, capacity, bos, special)
+        if n < 0:
+            tokens = (ctypes.c_int32 * -n)()
+            n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, -n, bos, special)
+        return list(tokens[:n])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens."""
+        buffer = ctypes.create_string_buffer(256)
+        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return bytes(buffer.raw[:n])
+
+    def is_stop(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        return token in self._stops
+
+    def close(self) -> None:
+        """Free the weights; engines and samplers must be closed before."""
+        if self.handle:
+            self.llama.llama_model_free(self.handle)
+            self.handle = None
