@@ -16,7 +16,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from specee.predictors.errors import ArtifactError
-from specee.predictors.quant import Blocks, columns_of
+from specee.predictors.quant import Blocks, columns_of, from_q8, to_q8
 from specee.predictors.rules import ExitRules, RuleKind
 from specee.predictors.types import Floats, Tokens
 
@@ -25,7 +25,11 @@ ARCH = "specee"
 
 
 class Installable(Protocol):
-    """The engine's setters; the data is copied."""
+    """The engine's setters, which copy the data, and its LM head."""
+
+    def head_rows(self, tokens: Tokens) -> Floats:
+        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
+        ...
 
     def set_lens(self, layer: int, down: Blocks, up: Blocks, bias: Floats) -> None: ...
 
@@ -38,11 +42,15 @@ class Installable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LensWeights:
-    """h' = up (down x) + bias; down Q8_0 [rank, n_embd], up Q8_0 [n_embd, rank], bias [n_embd]."""
+    """h' = up (down x) + bias; down Q8_0 [rank, n_embd], up Q8_0 [n_embd, rank] (None: identity), bias [n_embd]."""
 
     down: Blocks
-    up: Blocks
+    up: Blocks | None
     bias: Floats
+
+    def wide_up(self) -> Floats:
+        """`up` as numbers: [n_embd, rank]."""
+        return np.eye(len(self.bias), dtype=np.float32) if self.up is None else from_q8(self.up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +65,13 @@ class PredictorWeights:
 
 @dataclass(frozen=True, slots=True)
 class DraftWeights:
-    """down Q8_0 [rank, 2 n_embd], tokens [n_short], up Q8_0 [n_short, rank], bias [n_short]."""
+    """down Q8_0 [rank, 2 n_embd], up Q8_0 [n_embd, rank], bias [n_embd]: the next final state; tokens [n_short].
+
+    The shortlist's scorer, head rows times `up`, is made at installation: the file stays small.
+    """
 
     down: Blocks
     tokens: Tokens
-    up: Blocks
-    bias: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class MarginWeights:
-    """The shortlist is the draft head's: up Q8_0 [n_short, rank of the lens], bias [n_short]."""
-
     up: Blocks
     bias: Floats
 
@@ -92,7 +95,6 @@ class Artifact:
     lenses: dict[int, LensWeights]
     predictors: dict[int, PredictorWeights]
     draft: DraftWeights
-    margins: dict[int, MarginWeights]
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = ""
 
@@ -133,12 +135,17 @@ class Artifact:
     def install(self, engine: Installable) -> None:
         """Hand the weights to an engine."""
         for layer, lens in self.lenses.items():
-            engine.set_lens(layer, lens.down, lens.up, lens.bias)
+            up = lens.up if lens.up is not None else to_q8(lens.wide_up())
+            engine.set_lens(layer, lens.down, up, lens.bias)
         for layer, mlp in self.predictors.items():
             engine.set_predictor(layer, mlp.w1, mlp.b1, mlp.w2, mlp.b2)
-        for layer, margin in self.margins.items():
-            engine.set_margin(layer, self.draft.tokens, margin.up, margin.bias)
-        engine.set_draft(self.draft.down, self.draft.tokens, self.draft.up, self.draft.bias)
+        tokens = self.draft.tokens
+        head = engine.head_rows(tokens)  # [n_short, n_embd]
+        for layer in self.margin_layers:
+            lens = self.lenses[layer]
+            scorer = head if lens.up is None else head @ lens.wide_up()
+            engine.set_margin(layer, tokens, to_q8(scorer), head @ lens.bias)
+        engine.set_draft(self.draft.down, tokens, to_q8(head @ from_q8(self.draft.up)), head @ self.draft.bias)
 
 
 def write(artifact: Artifact, path: Path) -> None:
@@ -165,16 +172,14 @@ def write(artifact: Artifact, path: Path) -> None:
         w.add_tensor(f"schedule.{name}", np.array(values or (-1,), np.int32))
     for b, lens in artifact.lenses.items():
         _add_q8(w, f"lens.{b}.down", lens.down)
-        _add_q8(w, f"lens.{b}.up", lens.up)
+        if lens.up is not None:
+            _add_q8(w, f"lens.{b}.up", lens.up)
         w.add_tensor(f"lens.{b}.bias", lens.bias)
     for b, mlp in artifact.predictors.items():
         w.add_tensor(f"predictor.{b}.w1", mlp.w1)
         w.add_tensor(f"predictor.{b}.b1", mlp.b1)
         w.add_tensor(f"predictor.{b}.w2", mlp.w2)
         w.add_tensor(f"predictor.{b}.b2", np.array([mlp.b2], np.float32))
-    for b, margin in artifact.margins.items():
-        _add_q8(w, f"margin.{b}.up", margin.up)
-        w.add_tensor(f"margin.{b}.bias", margin.bias)
     _add_q8(w, "draft.down", artifact.draft.down)
     _add_q8(w, "draft.up", artifact.draft.up)
     w.add_tensor("draft.tokens", artifact.draft.tokens.astype(np.int32))
@@ -213,14 +218,14 @@ def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Artifact:
         for name in ("boundaries", "offline", "margin.layers")
     }
     lens_layers = sorted({*layers["boundaries"], *layers["margin.layers"]})
-    lenses = {b: LensWeights(*(tensors[f"lens.{b}.{part}"] for part in ("down", "up", "bias"))) for b in lens_layers}
+    lenses = {
+        b: LensWeights(tensors[f"lens.{b}.down"], tensors.get(f"lens.{b}.up"), tensors[f"lens.{b}.bias"])
+        for b in lens_layers
+    }
     predictors = {}
     for b in layers["boundaries"]:
         w1, b1, w2, b2 = (tensors[f"predictor.{b}.{part}"] for part in ("w1", "b1", "w2", "b2"))
         predictors[b] = PredictorWeights(w1, b1, w2, float(b2[0]))
-    margins = {
-        b: MarginWeights(tensors[f"margin.{b}.up"], tensors[f"margin.{b}.bias"]) for b in layers["margin.layers"]
-    }
     try:
         metrics = json.loads(meta["specee.metrics"])
     except ValueError:
@@ -241,7 +246,6 @@ def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Artifact:
         lenses=lenses,
         predictors=predictors,
         draft=DraftWeights(*(tensors[f"draft.{part}"] for part in ("down", "tokens", "up", "bias"))),
-        margins=margins,
         metrics=metrics,
         created_by=str(meta["specee.created.by"]),
     )
@@ -261,22 +265,21 @@ def _check_shapes(a: Artifact) -> None:
         _expect(b in a.lenses, f"no lens for boundary {b}")
     for b in a.boundaries:
         _expect(b in a.predictors, f"no predictor for boundary {b}")
-    for b in a.margin_layers:
-        _expect(b in a.margins, f"no margin rule for boundary {b}")
     for b, lens in a.lenses.items():
         rank = lens.down.shape[0]
-        fits = columns_of(lens.down) == a.n_embd == lens.up.shape[0] == len(lens.bias) and columns_of(lens.up) == rank
+        fits = columns_of(lens.down) == a.n_embd == len(lens.bias)
+        if lens.up is None:
+            fits = fits and rank == a.n_embd
+        else:
+            fits = fits and lens.up.shape[0] == a.n_embd and columns_of(lens.up) == rank
         _expect(fits, f"the lens of boundary {b} does not fit a width of {a.n_embd}")
     for b, mlp in a.predictors.items():
         n = len(mlp.b1)
         _expect(mlp.w1.shape == (n, 3 * a.k) and mlp.w2.shape == (n,), f"the predictor of boundary {b} is misshapen")
-    n_short, rank = len(a.draft.tokens), a.draft.down.shape[0]
-    fits = columns_of(a.draft.down) == 2 * a.n_embd and a.draft.up.shape[0] == len(a.draft.bias) == n_short
+    rank = a.draft.down.shape[0]
+    fits = columns_of(a.draft.down) == 2 * a.n_embd and a.draft.up.shape[0] == len(a.draft.bias) == a.n_embd
     _expect(fits and columns_of(a.draft.up) == rank, "the draft head is misshapen")
     _expect(bool(np.all((a.draft.tokens >= 0) & (a.draft.tokens < a.n_vocab))), "the shortlist leaves the vocabulary")
-    for b, margin in a.margins.items():
-        fits = margin.up.shape[0] == len(margin.bias) == n_short
-        _expect(fits and columns_of(margin.up) == a.lenses[b].down.shape[0], f"margin rule {b} is misshapen")
 
 
 def _expect(ok: bool, message: str) -> None:

@@ -42,8 +42,9 @@ class ExitRules:
     """What decides at a boundary: the paper's predictor, or the lead of the best word on a shortlist."""
     kv: SkippedKV = "propagate"
     """Policy specee, K and V of the skipped layers: from the exit's state (approximate), or computed later (exact)."""
-    max_pending: int = 4
-    """Stopped rows that may wait before their remaining layers are computed together."""
+    max_pending: int = 3
+    """Rows whose remaining layers are computed in one batch, at most. Up to 3 rows every kernel of llama.cpp gives the
+    bits of single rows; larger batches may not (4-bit K-quants), and `exact` would then differ from dense."""
     sources: tuple[str, ...] = SOURCES
     """Draft sources of the candidates, in order; later ones fill what earlier ones leave open."""
     ngram_max: int = 3
@@ -54,7 +55,7 @@ class ExitRules:
     """Candidates that n-grams may take of the k when another source follows."""
 
     def __post_init__(self) -> None:
-        _check(1 <= self.k <= 64, f"k = {self.k}: take 1 to 64 candidates")
+        _check(1 <= self.k <= 16, f"k = {self.k}: take 1 to 16 candidates")
         _check(1 <= self.n_hidden <= 65536, f"n_hidden = {self.n_hidden}: take 1 to 65536 units")
         _check(0.0 <= self.threshold <= 1.0, f"threshold = {self.threshold}: take a value from 0 to 1")
         _check(0 <= self.recent_exits <= 1024, f"recent_exits = {self.recent_exits}: take 0 to 1024 tokens")

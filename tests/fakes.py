@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from specee.predictors.artifact import Artifact, DraftWeights, LensWeights, MarginWeights, PredictorWeights
+from specee.predictors.artifact import Artifact, DraftWeights, LensWeights, PredictorWeights
 from specee.predictors.quant import to_q8
 from specee.predictors.types import Distribution, Floats, Sampler, State, TokenEvent, Tokens
 
@@ -169,9 +169,9 @@ def make_artifact(
         return rng.normal(size=shape).astype(np.float32)
 
     lenses = {b: LensWeights(to_q8(floats(32, n_embd)), to_q8(floats(n_embd, 32)), floats(n_embd)) for b in boundaries}
+    lenses[boundaries[-1]] = LensWeights(to_q8(floats(n_embd, n_embd)), None, floats(n_embd))
     mlps = {b: PredictorWeights(floats(n_hidden, 12), floats(n_hidden), floats(n_hidden), 0.25) for b in boundaries}
     shortlist = np.arange(0, n_vocab, 2, dtype=np.int32)
-    n = len(shortlist)
     return Artifact(
         base_sha256="ab" * 32,
         base_name="tiny.gguf",
@@ -187,8 +187,7 @@ def make_artifact(
         margin_threshold=0.5,
         lenses=lenses,
         predictors=mlps,
-        draft=DraftWeights(to_q8(floats(32, 2 * n_embd)), shortlist, to_q8(floats(n, 32)), floats(n)),
-        margins={b: MarginWeights(to_q8(floats(n, 32)), floats(n)) for b in boundaries[-1:]},
+        draft=DraftWeights(to_q8(floats(32, 2 * n_embd)), shortlist, to_q8(floats(n_embd, 32)), floats(n_embd)),
         metrics={"held_out": {"agreement": 0.5}},
         created_by="test",
     )

@@ -1,0 +1,77 @@
+"""What calibration needs from outside, and its parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from specee.predictors.types import Engine, Floats, Sampler, Tokens
+
+ProgressCallback = Callable[[str, float], None]  # what is being done, share done in [0, 1]
+
+
+class CalibrationEngine(Engine, Protocol):
+    """An engine that also shows its insides."""
+
+    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int: ...
+
+    def hidden(self, pos: int) -> Floats:
+        """Hidden state of a recent row at its depth: float32 [n_embd]."""
+        ...
+
+    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
+        ...
+
+    def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Token embeddings: float32 [n, n_embd]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that is calibrated, as the composition root knows it."""
+
+    name: str
+    sha256: str
+    encode: Callable[[str], list[int]]
+    """A user's message -> the prompt's tokens, through the chat template."""
+    make_sampler: Callable[[float, float], Sampler]
+    """(temperature, repetition penalty) -> a sampler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Parameters of calibration. `tokens` and `seconds` bound the recording, whichever comes first."""
+
+    tokens: int = 24_000
+    seconds: float = 1500.0
+    answer_tokens: int = 192
+    """The longest answer to one prompt."""
+    seed: int = 0
+    k: int = 4
+    n_hidden: int = 512
+    lens_rank: int = 0
+    """0: the model's width, which is best (the states are not of low rank). Else a multiple of 32."""
+    draft_rank: int = 160
+    shortlist: int = 8192
+    max_boundaries: int = 8
+    n_offline: int = 4
+    target_agreement: float = 0.97
+    tune_epochs: int = 3
+    """Passes of distillation over the rows, for each lens; twice as many for the draft head."""
+
+
+def candidate_boundaries(n_layer: int) -> tuple[int, ...]:
+    """Boundaries worth recording: eight or so, evenly over the upper quarter of the model, where exits happen."""
+    step = max(1, round(0.27 * n_layer / 8))
+    return tuple(sorted(b for b in range(n_layer - step, round(0.72 * n_layer) - 1, -step) if b > 0)) or (n_layer - 1,)
+
+
+def bundled_prompts() -> list[str]:
+    """Our own calibration prompts."""
+    text = resources.files(__package__).joinpath("prompts.jsonl").read_text("utf-8")
+    return [str(json.loads(line)["text"]) for line in text.splitlines()]
