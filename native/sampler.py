@@ -65,6 +65,11 @@ class Sampler:
             self.preselect = 0  # raises logits: the whole vocabulary must be seen
 
     @property
+    def is_plain(self) -> bool:
+        """Greedy without penalties: the choice is the greatest logit."""
+        return self.is_greedy and not self._penalised
+
+    @property
     def penalties(self) -> Any:
         """The chain for greedy choices: none when nothing can change the order."""
         return self.chain if self._penalised else None

@@ -62,7 +62,7 @@ struct specee_segment {
 struct specee_rows {
     llama_context &     ctx;
     const llama_model & model;
-    llama_kv_cache *    kv;     // null: this model runs whole rows only
+    llama_kv_cache *    kv; // null: this model runs whole rows only
 
     const int32_t n_layer;
     const int32_t n_embd;
