@@ -24,7 +24,7 @@ from specee.app.tui.state import Gauge, status_lines
 from specee.app.tui.widgets import Notice, Prompt, Said, Skyline, Status
 
 FLUSH_SECONDS = 0.1
-HINTS = "Enter sends · Ctrl+J new line · Esc stops · Ctrl+C quits · /new · /policy NAME · /quit"
+HINTS = "Enter sends · Ctrl+J new line · Esc stops · Ctrl+C quits\n/new conversation · /policy NAME · /quit"
 
 
 class ChatSession(Protocol):
@@ -171,7 +171,7 @@ class ChatApp(App[int]):
         elif isinstance(event, PromptProgress):
             self._activity = f"reading {event.done} of {event.total}"
         elif isinstance(event, Started):
-            self._activity = ""
+            self._activity = "answering"
             self._gauge.begin(event.policy, event.policy_reason, event.dense_rate)
             await self._open_answer()
         elif isinstance(event, ChatEvent):
@@ -244,7 +244,7 @@ class ChatApp(App[int]):
         elif name == "/policy":
             await self._set_policy(argument.strip())
         else:
-            await self._add(Notice(f"{name} is no command; {HINTS}", error=True))
+            await self._add(Notice(f"{name} is no command; there are /new, /policy NAME and /quit", error=True))
 
     async def _set_policy(self, spec: str) -> None:
         try:

@@ -14,6 +14,15 @@ from typing import Any
 import pytest
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli import run; run()"]
+FORBID_SOCKETS = """
+import sys
+
+def refuse(event, arguments):
+    if event == "socket.__new__":
+        raise RuntimeError("a socket")
+
+sys.addaudithook(refuse)
+"""
 GREEDY = ["--temperature", "0", "--repeat-penalty", "1.0"]
 
 
@@ -119,8 +128,7 @@ def test_a_model_that_is_cut_off(env: dict[str, str], tmp_path: Path) -> None:
 
 @needs_engine
 def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str], tmp_path: Path) -> None:
-    hook = "import sys\ndef f(e, a):\n  if e.startswith('socket.__new__'): raise RuntimeError('socket')\nsys.addaudithook(f)"
-    (tmp_path / "sitecustomize.py").write_text(hook)
+    (tmp_path / "sitecustomize.py").write_text(FORBID_SOCKETS)
     paths = [str(tmp_path), *filter(None, [env.get("PYTHONPATH")])]
     env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
     probe = subprocess.run([sys.executable, "-c", "import socket; socket.socket()"], env=env, capture_output=True)

@@ -1,0 +1,167 @@
+"""The whole program in a real terminal (tmux), with the embedded model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _missing() -> str | None:
+    """Why this cannot be tried here."""
+    from specee.models import embedded
+    from specee.native import library
+    from specee.native.errors import NativeError
+
+    if shutil.which("tmux") is None:
+        return "tmux is not installed"
+    try:
+        library.directory()
+    except NativeError as error:
+        return str(error)
+    return None if embedded.path() is not None else "no embedded model in this build"
+
+
+MISSING = _missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no terminal to try: {MISSING}")
+
+
+class Terminal:
+    """A shell in tmux, on a server of its own."""
+
+    def __init__(self, data: Path, width: int, height: int) -> None:
+        self.server = f"specee-test-{uuid.uuid4().hex[:8]}"
+        self.data, self.width, self.height = data, width, height
+        shell = "env PS1='shell> ' sh"
+        self.tmux("new-session", "-d", "-x", str(width), "-y", str(height), shell)
+
+    def tmux(self, *arguments: str) -> str:
+        command = ["tmux", "-L", self.server, "-f", "/dev/null", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-l", text)
+
+    def press(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p")
+
+    def wait(self, condition: Callable[[str], bool], seconds: float = 120) -> str:
+        end = time.monotonic() + seconds
+        while True:
+            shown = self.screen()
+            if condition(shown):
+                return shown
+            assert time.monotonic() < end, f"the screen still shows:\n{shown}"
+            time.sleep(0.1)
+
+    def start(self, *arguments: str) -> None:
+        names = ("PYTHONPATH", "SPECEE_LIB_DIR", "SPECEE_EMBEDDED_DIR")
+        settings = [f"{n}={shlex.quote(os.environ[n])}" for n in names if n in os.environ]
+        settings += [f"SPECEE_DATA_DIR={shlex.quote(str(self.data))}", "LC_ALL=C.UTF-8"]
+        program = [sys.executable, "-c", "from specee.app.cli import run; run()", *arguments]
+        # the shell may start slowly: what is typed before its prompt stands would be shown twice
+        self.wait(lambda s: "shell>" in s)
+        # and the pane may get its size late
+        wanted = f"{self.height} {self.width}"
+        self.type(f"until test \"$(stty size)\" = '{wanted}'; do sleep 0.1; done; echo siz''ed")
+        self.press("Enter")
+        self.wait(lambda s: "sized" in s)
+        self.type(" ".join([*settings, shlex.join(program)]))
+        self.press("Enter")
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self.server, "kill-server"], capture_output=True)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    made = Terminal(tmp_path / "data", 80, 24)
+    yield made
+    made.close()
+
+
+def answered(shown: str) -> bool:
+    return "exits O" in shown and "tokens/s" in shown and "answering" not in shown and "reading" not in shown
+
+
+def test_two_turns_a_stop_and_a_crash(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "16", "--policy", "dense", "--temperature", "0")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("What is the capital of France?")
+    terminal.press("Enter")
+    shown = terminal.wait(lambda s: answered(s) and "Paris" in s)
+    assert "exits OFF" in shown and "layer 30.0 of 30" in shown and "█" in shown
+    terminal.type("And of Italy?")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "And of Italy?" in s and answered(s))
+    assert "Traceback" not in terminal.screen()
+
+    _kill_engine(terminal)
+    terminal.type("Hello")
+    terminal.press("Enter")
+    # an idle engine that died is replaced without a word; the conversation goes on
+    terminal.wait(lambda s: "Hello" in s and answered(s))
+    time.sleep(0.5)
+
+    terminal.press("C-c")
+    shown = terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+    terminal.type("echo back $?")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "back 0" in s)
+    assert _engines(terminal) == []
+
+
+def test_escape_stops_a_long_answer(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "3000", "--policy", "dense")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("Write a very long story about the sea.")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "tokens/s" in s)
+    terminal.press("Escape")
+    before = terminal.wait(answered)
+    time.sleep(1)
+    assert terminal.screen() == before
+    terminal.press("C-q")
+    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+
+
+def test_a_wrong_model_is_a_message(terminal: Terminal) -> None:
+    terminal.start("--model", "no-such.gguf")
+    shown = terminal.wait(lambda s: "model not found" in s)
+    assert "Traceback" not in shown
+    terminal.press("C-q")
+    terminal.wait(lambda s: "shell>" in s and "model not found" not in s)
+
+
+def _engines(terminal: Terminal) -> list[int]:
+    """The engine processes under this terminal's shell."""
+    shell = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(stat.parent.name)] = int(fields[1])
+    programs = [pid for pid, parent in parents.items() if parent == shell]
+    return [pid for pid, parent in parents.items() if parent in programs]
+
+
+def _kill_engine(terminal: Terminal) -> None:
+    found = _engines(terminal)
+    assert found, "no engine process"
+    for pid in found:
+        os.kill(pid, 9)
+    time.sleep(0.5)
