@@ -116,8 +116,10 @@ def exit_rules(choice: PolicyChoice, artifact: Any) -> Any:
     return rules.with_(**{name: value for name, value in wanted.items() if value is not None})
 
 
-def open_backend(options: LoadOptions, on_progress: Callable[[str, float | None], None]) -> NativeBackend:
-    """Finds, checks and loads the model with its calibration. Raises errors with a title and a message."""
+def open_backend(
+    options: LoadOptions, on_progress: Callable[[str, float | None], None], *, calibration: bool = True
+) -> NativeBackend:
+    """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.models import artifacts, inspect, resolve
 
     where = paths.find(options.data_dir)
@@ -141,7 +143,7 @@ def open_backend(options: LoadOptions, on_progress: Callable[[str, float | None]
     engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
     sha256 = inspect.sha256(found.path, where.cache)
     artifact = None
-    if not model.unsupported:
+    if calibration and not model.unsupported:
         artifact = _install(artifacts.find(where.artifacts, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.template import chat_formatter

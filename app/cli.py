@@ -117,17 +117,18 @@ def _piped_prompt() -> str:
 
 
 @main.command(params=list(COMMON))
-@click.option(
-    "--tokens", type=click.IntRange(500), metavar="N", help="Tokens of the model's own answers to learn from."
-)
+@click.option("--tokens", type=click.IntRange(500), metavar="N", help="Learn from N tokens of the model's answers.")
+@click.option("--output", metavar="FILE", help="Write the calibration there instead of where it is found again.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
 @click.pass_context
-def calibrate(context: click.Context, /, tokens: int | None, **values: Any) -> int:
-    """Learn when this model's words are certain early. Takes minutes, can be interrupted and repeated."""
-    from specee.app.tasks import run_task
+def calibrate(context: click.Context, /, tokens: int | None, output: str | None, as_json: bool, **values: Any) -> int:
+    """Learn when this model's words are certain early. Takes minutes; interrupted, it goes on the next time."""
+    from specee.app.tasks import calibration_summary, run_task
 
     values = merged(context, values)
-    result = run_task("calibrate", load_options(values), {"tokens": tokens, "seed": values["seed"] or 0})
-    click.echo(result)
+    arguments = {"tokens": tokens, "seed": values["seed"] or 0, "output": output}
+    result = run_task("calibrate", load_options(values), arguments)
+    click.echo(_as_json(result) if as_json else calibration_summary(result))
     return OK
 
 
@@ -156,12 +157,7 @@ def bench(
         "system": values["system"],
     }
     report = run_task("bench", load_options(values), arguments)
-    if as_json:
-        import json
-
-        click.echo(json.dumps(report, ensure_ascii=False))
-    else:
-        click.echo(table(report))
+    click.echo(_as_json(report) if as_json else table(report))
     return OK
 
 
@@ -232,13 +228,17 @@ def show_paths(context: click.Context, /, as_json: bool, **values: Any) -> int:
 
     found = paths.find(merged(context, values)["data_dir"]).as_dict()
     if as_json:
-        import json
-
-        click.echo(json.dumps(found))
+        click.echo(_as_json(found))
     else:
         for name, path in found.items():
             click.echo(f"{name:10} {path}")
     return OK
+
+
+def _as_json(content: object) -> str:
+    import json
+
+    return json.dumps(content, ensure_ascii=False)
 
 
 def run() -> None:

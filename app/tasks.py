@@ -47,6 +47,15 @@ def run(task: RunTask, emit: Emit) -> Any:
     raise AppError("unknown task", task.name, USAGE)
 
 
+def calibration_summary(result: dict[str, Any]) -> str:
+    """What a user wants to know at the end of `calibrate`."""
+    boundaries = ", ".join(str(b) for b in result["boundaries"])
+    return (
+        f"calibrated: words may leave after layers {boundaries}; threshold {result['threshold']:.3f} "
+        f"for {result['target_agreement']:.0%} agreement\nwritten to {result['path']}"
+    )
+
+
 class _ProgressLine:
     """One line that is rewritten on a terminal; elsewhere a line at each new step."""
 
