@@ -52,6 +52,10 @@ class Backend(Protocol):
 
     def sampler(self, sampling: Sampling) -> Sampler: ...
 
+    def rules(self) -> tuple[str, ...]:
+        """The exit rules that this model is calibrated for, the default one first."""
+        ...
+
     def policy(self, choice: PolicyChoice) -> Policy:
         """Raises AppError when the policy cannot run on this model."""
         ...
@@ -93,6 +97,11 @@ class NativeBackend:
             repeat_last_n=sampling.repeat_last_n,
         )
         return made
+
+    def rules(self) -> tuple[str, ...]:
+        if self.artifact is None:
+            return ()
+        return ("predictor", "margin") if self.artifact.margin_layers else ("predictor",)
 
     def policy(self, choice: PolicyChoice) -> Policy:
         from specee.predictors import policies

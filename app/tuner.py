@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,12 @@ from specee.app.protocol import Message, Progress
 WORTH = 0.99  # exits cost at most this much of the dense rate
 BUDGET_SECONDS = 4.0
 ROUNDS = 3
+LIMIT_SECONDS = 8.0  # no further round is begun after that
 MIN_TOKENS, MAX_TOKENS = 8, 48
+WARM_UP_TOKENS = 4
+UNSTEADY = 1.25  # rounds that differ by more than this factor compare nothing
 PROMPT = "List the planets of the solar system in order and say one fact about each of them."
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Measured:
-    """Tokens per second; `ratio` is exact to dense, the geometric mean over the rounds."""
+    """Tokens per second. `rule` is the exit rule of the faster exact policy, `ratio` its rate over dense's."""
 
     dense_rate: float
     exact_rate: float
     ratio: float
+    rule: str | None = None
+    steady: bool = True
 
 
 class Tuner:
@@ -66,16 +70,20 @@ class Tuner:
             return Verdict(dense, f"this model is dense only: {backend.info.dense_only}")
         if not backend.info.calibrated:
             return Verdict(dense, "not calibrated: run specee-chat calibrate")
-        exact = PolicyChoice("exact", choice.threshold, choice.rule, choice.kv, choice.max_pending)
+        rules = (choice.rule,) if choice.rule else backend.rules()
+        exacts = [replace(choice, name="exact", rule=rule) for rule in rules]
         if choice != PolicyChoice():
-            key += f" | {exact.label}/{exact.max_pending}"
+            key += f" | {choice.label}/{choice.max_pending}"
             known = self._load().get(key)
         measured_now = known is None
         if known is None:
-            known = measure(backend, exact, emit)
+            known = measure(backend, exacts, emit)
+            if not known.steady:  # nothing to remember
+                return Verdict(dense, "the machine is too busy to compare: dense for now", known.dense_rate, True)
             self._save(key, known)
         times = f"{known.ratio:.2f}x"
         if known.ratio >= WORTH:
+            exact = replace(choice, name="exact", rule=known.rule)
             return Verdict(exact, f"exits reach {times} of dense here", known.dense_rate, measured_now)
         return Verdict(dense, f"dense is faster here: exits reach {times}", known.dense_rate, measured_now)
 
@@ -108,29 +116,35 @@ class Tuner:
             part.unlink(missing_ok=True)
 
 
-def measure(backend: Backend, exact: PolicyChoice, emit: Callable[[object], None]) -> Measured:
-    """Decodes a short prompt with dense and exact in turn and compares the rates, in about BUDGET_SECONDS."""
+def measure(backend: Backend, exacts: Sequence[PolicyChoice], emit: Callable[[object], None]) -> Measured:
+    """Decodes a short prompt with dense and each exact policy in turn, in about BUDGET_SECONDS.
+
+    Rates are compared within a round, so a machine that slows down meanwhile harms all alike.
+    """
+    began = time.perf_counter()
     tokens = backend.tokenize(backend.format((Message("user", PROMPT),)), bos=False)
-    dense = PolicyChoice("dense")
+    choices = [PolicyChoice("dense"), *exacts]
     emit(Progress("measuring this machine", 0.0))
-    trial = _rate(backend, dense, tokens, MIN_TOKENS)  # also warms up: the first run builds graphs
-    n = int(min(MAX_TOKENS, max(MIN_TOKENS, BUDGET_SECONDS * trial / (2 * ROUNDS))))
-    _rate(backend, exact, tokens, MIN_TOKENS)
-    dense_rates: list[float] = []
-    exact_rates: list[float] = []
-    for step, (choice, rates) in enumerate(_alternate((dense, dense_rates), (exact, exact_rates))):
-        rates.append(_rate(backend, choice, tokens, n))
-        emit(Progress("measuring this machine", (step + 1) / (2 * ROUNDS)))
-    logs = [math.log(e / d) for e, d in zip(exact_rates, dense_rates, strict=True)]
-    return Measured(_median(dense_rates), _median(exact_rates), math.exp(sum(logs) / len(logs)))
-
-
-def _alternate(
-    a: tuple[PolicyChoice, list[float]], b: tuple[PolicyChoice, list[float]]
-) -> Iterator[tuple[PolicyChoice, list[float]]]:
-    """a b, b a, a b: a machine that slows down or speeds up harms both alike."""
+    warm = [_rate(backend, choice, tokens, WARM_UP_TOKENS) for choice in choices]  # graphs are built at their first use
+    n = int(min(MAX_TOKENS, max(MIN_TOKENS, BUDGET_SECONDS * min(warm) / (ROUNDS * len(choices)))))
+    rates: list[list[float]] = [[] for _ in choices]
     for turn in range(ROUNDS):
-        yield from ((a, b) if turn % 2 == 0 else (b, a))
+        if turn > 0 and time.perf_counter() - began > LIMIT_SECONDS:
+            break
+        order = list(zip(choices, rates, strict=True))
+        for choice, found in order if turn % 2 == 0 else reversed(order):
+            found.append(_rate(backend, choice, tokens, n))
+        emit(Progress("measuring this machine", (turn + 1) / ROUNDS))
+    dense, *others = rates
+    ratios = [[a / b for a, b in zip(other, dense, strict=True)] for other in others]
+    best = max(range(len(ratios)), key=lambda i: _median(ratios[i]))
+    return Measured(
+        dense_rate=_median(dense),
+        exact_rate=_median(others[best]),
+        ratio=_median(ratios[best]),
+        rule=exacts[best].rule,
+        steady=max(ratios[best]) <= UNSTEADY * min(ratios[best]),
+    )
 
 
 def _rate(backend: Backend, choice: PolicyChoice, tokens: list[int], n: int) -> float:
@@ -149,5 +163,6 @@ def _rate(backend: Backend, choice: PolicyChoice, tokens: list[int], n: int) -> 
     return max(count - 1, 1) / max(time.perf_counter() - first_at, 1e-9)
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _median(values: Sequence[float]) -> float:
+    """The lower one of two in the middle: rather too slow than too fast."""
+    return sorted(values)[(len(values) - 1) // 2]

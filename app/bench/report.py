@@ -50,7 +50,7 @@ def _figures(contender: Contender, prompts: Sequence[Prompt], results: Results) 
         "mean_exit_layer": _mean([layer for run in runs for layer in run.layers]),
         "exit_layers": dict(sorted(Counter(layer for run in runs for layer in run.layers).items())),
         "acceptance": metrics.ratio(stats.accepted, stats.tested),
-        "tokens_per_pass": metrics.ratio(stats.tokens, stats.passes),
+        "tokens_per_pass": metrics.ratio(decoded, stats.passes),
         "agreement": _agreement(mine),
         "ppl_ratio": _ppl_ratio(mine, dense),
         "duplicate_words": metrics.duplicate_words(run.text for run in runs),

@@ -180,6 +180,9 @@ class FakeBackend:
     def sampler(self, sampling: Sampling) -> FakeSampler:
         return FakeSampler()
 
+    def rules(self) -> tuple[str, ...]:
+        return ("predictor", "margin") if self.info.calibrated else ()
+
     def policy(self, choice: PolicyChoice) -> Any:
         from specee.predictors.policies import Dense
 

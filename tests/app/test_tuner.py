@@ -54,7 +54,7 @@ def test_measured_once_for_a_machine_and_a_build(
     assert Tuner(store, "v1").choose(backend, PolicyChoice("dense"), quiet).dense_rate == 100.0
     Tuner(store, "v2").choose(backend, AUTO, quiet)
     assert len(calls) == 2
-    assert json.loads(store.read_text())["format"] == 1
+    assert json.loads(store.read_text())["format"] == 2
     store.write_text("{broken")
     Tuner(store, "v1").choose(backend, AUTO, quiet)
     assert len(calls) == 3
@@ -66,5 +66,26 @@ def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
 
 
 def test_a_real_measurement_is_a_ratio_of_rates(make_backend: Callable[..., Any]) -> None:
-    measured = tuner.measure(make_backend(b"word " * 100), PolicyChoice("exact"), quiet)
+    choices = [PolicyChoice("exact", rule=rule) for rule in ("predictor", "margin")]
+    measured = tuner.measure(make_backend(b"word " * 100), choices, quiet)
+    assert measured.rule in ("predictor", "margin")
     assert measured.dense_rate > 0 and measured.exact_rate > 0 and measured.ratio > 0
+
+
+def test_the_faster_rule_is_taken(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {None: 100.0, "predictor": 90.0, "margin": 104.0}
+    monkeypatch.setattr(tuner, "_rate", lambda backend, choice, tokens, n: speeds[choice.rule])
+    verdict = Tuner().choose(make_backend(), AUTO, quiet)
+    assert verdict.choice == PolicyChoice("exact", rule="margin") and "1.04x" in verdict.reason
+    verdict = Tuner().choose(make_backend(), PolicyChoice("auto", rule="predictor"), quiet)
+    assert verdict.choice.name == "dense" and "0.90x" in verdict.reason
+
+
+def test_a_busy_machine_is_not_remembered(
+    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rates = iter([100.0, 50.0, 130.0] * 20)
+    monkeypatch.setattr(tuner, "_rate", lambda backend, choice, tokens, n: next(rates) if choice.rule else 100.0)
+    store = tmp_path / "tuner.json"
+    verdict = Tuner(store).choose(make_backend(), PolicyChoice("auto", rule="margin"), quiet)
+    assert verdict.choice.name == "dense" and "busy" in verdict.reason and not store.exists()
