@@ -104,6 +104,11 @@ class ChatApp(App[int]):
         self._stale = True  # the figures on the screen
         self._stream: MarkdownStream | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the session loads or answers."""
+        return self._busy
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="conversation", can_focus=False):
             yield Notice(HINTS)

@@ -129,7 +129,7 @@ def answers(app: Any) -> list[str]:
 
 
 def idle(app: Any) -> bool:
-    return not app._busy
+    return not app.busy
 
 
 async def ready(pilot: Pilot[Any]) -> None:
