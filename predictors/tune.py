@@ -82,8 +82,8 @@ def _gradients(weights: list[Floats], x: Floats, teacher: Teacher, head: Floats,
     code = x @ down.T  # [n, rank]
     final: Floats = (code @ up.T + bias).astype(np.float32)  # [n, n_embd]
     scale = inverse_rms(final) if scaled else np.ones((len(x), 1), np.float32)
-    words = head @ up  # [n_words, rank]
-    logits = (code @ words.T + head @ bias) * scale
+    logits = final @ head.T
+    logits *= scale
     logits -= logits.max(1, keepdims=True)
     np.exp(logits, out=logits)
     logits *= (1.0 / len(x)) / logits.sum(1, keepdims=True)

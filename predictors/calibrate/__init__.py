@@ -9,8 +9,8 @@ from pathlib import Path
 from specee.predictors import artifact as files
 from specee.predictors.artifact import Artifact, DraftWeights, LensWeights, PredictorWeights
 from specee.predictors.calibrate.data import gather
-from specee.predictors.calibrate.fit import Fitted, fit
-from specee.predictors.calibrate.record import record
+from specee.predictors.calibrate.fitting import Fitted, fit
+from specee.predictors.calibrate.recording import record
 from specee.predictors.calibrate.setup import Base, CalibrationEngine, ProgressCallback, Settings
 from specee.predictors.lens import LowRank
 from specee.predictors.quant import to_q8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.predictors.calibrate.record import Recording, normalise
+from specee.predictors.calibrate.recording import Recording, normalise
 from specee.predictors.calibrate.setup import CalibrationEngine, Settings, candidate_boundaries
 from specee.predictors.drafts import NGram
 from specee.predictors.drafts.chain import merge

@@ -68,7 +68,7 @@ class Settings:
 def candidate_boundaries(n_layer: int) -> tuple[int, ...]:
     """Boundaries worth recording: eight or so, evenly over the upper quarter of the model, where exits happen."""
     step = max(1, round(0.27 * n_layer / 8))
-    return tuple(sorted(b for b in range(n_layer - step, round(0.72 * n_layer) - 1, -step) if b > 0)) or (n_layer - 1,)
+    return tuple(sorted(b for b in range(n_layer - step, round(0.72 * n_layer) - 1, -step) if b > 0))
 
 
 def bundled_prompts() -> list[str]:

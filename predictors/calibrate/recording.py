@@ -112,6 +112,8 @@ def record(
     prompts = bundled_prompts()
     order = np.random.default_rng(settings.seed).permutation(len(prompts))
     boundaries = candidate_boundaries(engine.n_layer)
+    if not boundaries:
+        raise CalibrationError(f"a model of {engine.n_layer} layers has nothing to skip")
     plain = base.make_sampler(0.0, 1.0)
     done: list[Recording] = []
     n_tokens, begin, spent_before = 0, time.monotonic(), _spent(folder)
