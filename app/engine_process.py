@@ -17,7 +17,7 @@ from specee.app.errors import AppError
 from specee.app.protocol import Close, Failed, read_message, write_message
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 3.0
 
 
 class EngineProcess:
@@ -43,7 +43,8 @@ class EngineProcess:
                 raise AppError("cannot start the engine", f"{error.strerror or error}") from error
         assert self._process.stdin is not None and self._process.stdout is not None
         self._outbox: IO[bytes] = self._process.stdin
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
 
     @property
     def alive(self) -> bool:
@@ -77,18 +78,15 @@ class EngineProcess:
         try:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """Ends the process at once."""
-        self._closing = True
-        self._process.kill()
-        self._process.wait()
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(CLOSE_SECONDS)
 
     def _read(self, stream: BinaryIO) -> None:
         try:
-            while True:
-                self._inbox.put(read_message(stream))
+            with stream:
+                while True:
+                    self._inbox.put(read_message(stream))
         except (EOFError, OSError):
             pass
         except Exception as error:  # a message that cannot be unpickled: out of step for good

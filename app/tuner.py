@@ -64,7 +64,7 @@ class Tuner:
         key = self._key(backend)
         known = self._load().get(key)
         if choice.name != "auto":
-            return Verdict(choice, "chosen by --policy", known.dense_rate if known else None)
+            return Verdict(choice, "chosen by the user", known.dense_rate if known else None)
         dense = PolicyChoice("dense")
         if backend.info.dense_only:
             return Verdict(dense, f"this model is dense only: {backend.info.dense_only}")

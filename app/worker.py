@@ -29,7 +29,7 @@ from specee.app.protocol import (
     write_message,
 )
 
-GRACE_SECONDS = 3.0  # a computation that does not end by then is cut off
+GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
 
 
 def main() -> None:
