@@ -82,7 +82,7 @@ def chat_options(values: Values) -> opts.ChatOptions:
 @click.option("--stats", is_flag=True, help="With -p: print figures on standard error.")
 @click.version_option(package_name="specee-chat", prog_name="specee-chat")
 @click.pass_context
-def main(
+def program(
     context: click.Context, /, prompt: str | None, as_json: bool, as_jsonl: bool, stats: bool, **values: Any
 ) -> int:
     """Chat with a language model on this machine; words may leave the model's layers early."""
@@ -116,7 +116,7 @@ def _piped_prompt() -> str:
     return sys.stdin.read()
 
 
-@main.command(params=list(COMMON))
+@program.command(params=list(COMMON))
 @click.option("--tokens", type=click.IntRange(500), metavar="N", help="Learn from N tokens of the model's answers.")
 @click.option("--output", metavar="FILE", help="Write the calibration there instead of where it is found again.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
@@ -132,7 +132,7 @@ def calibrate(context: click.Context, /, tokens: int | None, output: str | None,
     return OK
 
 
-@main.command(params=list(COMMON))
+@program.command(params=list(COMMON))
 @click.option("--prompts", metavar="FILE.jsonl", help='Prompts, one {"prompt": ...} a line (default: a few of ours).')
 @click.option("--policies", default="dense,specee,exact,auto", show_default=True, metavar="A,B,..")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N prompts.")
@@ -161,7 +161,7 @@ def bench(
     return OK
 
 
-@main.group()
+@program.group()
 @click.pass_context
 def models(context: click.Context) -> None:
     """Models on this machine."""
@@ -219,7 +219,7 @@ def models_show(context: click.Context, model: str | None) -> int:
     return OK
 
 
-@main.command("paths", params=list(COMMON))
+@program.command("paths", params=list(COMMON))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def show_paths(context: click.Context, /, as_json: bool, **values: Any) -> int:
@@ -241,14 +241,14 @@ def _as_json(content: object) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def run() -> None:
+def main() -> None:
     """The program: every error becomes one line on standard error and an exit code."""
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
-        code = main.main(prog_name="specee-chat", standalone_mode=False)
+        code = program.main(prog_name="specee-chat", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except click.ClickException as error:
@@ -271,4 +271,4 @@ def _complain(line: str) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    main()

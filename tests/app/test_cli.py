@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = [sys.executable, "-c", "from specee.app.cli import run; run()"]
+PROGRAM = [sys.executable, "-c", "from specee.app.cli import main; main()"]
 FORBID_SOCKETS = """
 import sys
 
