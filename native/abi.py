@@ -42,7 +42,22 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_probe": (ctypes.c_int32, [_rows, _seq, _pos, ctypes.c_int32, _int32_p, _float_p, _float_p]),
     "specee_margin_set": (
         ctypes.c_int32,
-        [_rows, ctypes.c_int32, ctypes.c_int32, _int32_p, ctypes.c_void_p, _float_p],
+        [_rows, ctypes.c_int32, _int32_p, ctypes.c_void_p],
+    ),
+    "specee_rows_rise": (
+        ctypes.c_int32,
+        [
+            _rows,
+            _seq,
+            ctypes.c_int32,
+            ctypes.c_int32,
+            _int32_p,
+            ctypes.c_int32,
+            _int32_p,
+            ctypes.c_float,
+            _float_p,
+            _int32_p,
+        ],
     ),
     "specee_rows_margin": (ctypes.c_int32, [_rows, _seq, _pos, _int32_p, _float_p]),
     "specee_draft_set": (

@@ -85,7 +85,9 @@ class RowEngine:
         self._token, self._score = ctypes.c_int32(), ctypes.c_float()
         self._pos_p, self._new_p = _int32_p(self._pos), _int32_p(self._new)
         self._token_p, self._score_p = ctypes.pointer(self._token), ctypes.pointer(self._score)
-        self._features = np.zeros(3 * abi.K_MAX, dtype=np.float32)
+        self._layers = (ctypes.c_int32 * self.n_layer)()
+        self._scores = (ctypes.c_float * self.n_layer)()
+        self._candidates = (ctypes.c_int32 * abi.K_MAX)()
         self._ids = np.zeros(self.n_vocab, dtype=np.int32)
         self._probs = np.zeros(self.n_vocab, dtype=np.float32)
 
@@ -217,6 +219,38 @@ class RowEngine:
         self._check(self.lib.specee_rows_margin(self._handle, self.seq, pos, self._token_p, self._score_p))
         return self._token.value, self._score.value
 
+    def rise(
+        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
+    ) -> tuple[int, list[float], int]:
+        """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
+
+        Rows that wait below come along. With candidates (k tokens) the score is the predictor's, without it is the
+        margin rule's lead. Returns the index of the layer where it stopped (len(layers): at the last of them, with no
+        score above), the scores, and the margin rule's token at the last look (-1 with candidates).
+        """
+        n, k = len(layers), 0 if candidates is None else len(candidates)
+        self._layers[:n] = layers
+        if candidates is not None:
+            self._candidates[:k] = candidates
+        self._token.value = -1
+        stopped = self.lib.specee_rows_rise(
+            self._handle,
+            self.seq,
+            -1 if token is None else token,
+            n,
+            self._layers,
+            k,
+            self._candidates if candidates is not None else None,
+            threshold,
+            self._scores,
+            self._token_p,
+        )
+        if token is not None and self.lib.specee_rows_length(self._handle, self.seq) > len(self.tokens):
+            self.tokens.append(token)
+        if stopped < 0:
+            self._check(stopped)
+        return stopped, self._scores[: min(stopped + 1, n)], self._token.value
+
     def draft(self, pos: int, token: int, k: int) -> Tokens:
         """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""
         out = np.empty(k, dtype=np.int32)
@@ -225,13 +259,13 @@ class RowEngine:
             self._check(status)
         return out
 
-    def set_lens(self, layer: int, down: NDArray[np.uint8], up: NDArray[np.uint8], bias: Floats) -> None:
-        """Lens of a layer: Q8_0 bytes of [rank, n_embd] and [n_embd, rank], bias float32 [n_embd]."""
-        down, up, bias = np.ascontiguousarray(down), np.ascontiguousarray(up), _f32(bias)
+    def set_lens(self, layer: int, down: NDArray[np.uint8], up: NDArray[np.uint8] | None, bias: Floats) -> None:
+        """Lens of a layer: Q8_0 bytes of [rank, n_embd] and [n_embd, rank] (None: square), bias float32 [n_embd]."""
+        down, bias = np.ascontiguousarray(down), _f32(bias)
+        up = None if up is None else np.ascontiguousarray(up)
+        up_data = None if up is None else up.ctypes.data
         self._check(
-            self.lib.specee_lens_set(
-                self._handle, layer, down.shape[0], down.ctypes.data, up.ctypes.data, _float_p(bias)
-            )
+            self.lib.specee_lens_set(self._handle, layer, down.shape[0], down.ctypes.data, up_data, _float_p(bias))
         )
 
     def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None:
@@ -243,14 +277,10 @@ class RowEngine:
             )
         )
 
-    def set_margin(self, layer: int, tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
-        """Margin rule of a layer: shortlist int32 [n], Q8_0 bytes of [n, rank], bias float32 [n]."""
-        tokens, up, bias = np.ascontiguousarray(tokens, dtype=np.int32), np.ascontiguousarray(up), _f32(bias)
-        self._check(
-            self.lib.specee_margin_set(
-                self._handle, layer, len(tokens), _int32_p(tokens), up.ctypes.data, _float_p(bias)
-            )
-        )
+    def set_margin(self, tokens: Tokens, up: NDArray[np.uint8]) -> None:
+        """Margin rule: shortlist int32 [n] and its head rows, Q8_0 bytes of [n, n_embd]."""
+        tokens, up = np.ascontiguousarray(tokens, dtype=np.int32), np.ascontiguousarray(up)
+        self._check(self.lib.specee_margin_set(self._handle, len(tokens), _int32_p(tokens), up.ctypes.data))
 
     def set_draft(self, down: NDArray[np.uint8], tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
         """Linear draft head: Q8_0 bytes of [rank, 2 n_embd] and [n, rank], shortlist int32 [n], bias float32 [n]."""

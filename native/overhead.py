@@ -1,7 +1,7 @@
 """What rows in flight cost on this machine: `python -m specee.native.overhead [MODEL.gguf]`.
 
-Alternates, in one run, tokens run whole and tokens run through 8 segments, and prints the ratio; then times the parts
-of a probe alone. Medians: machines are noisy.
+Alternates, in one run: tokens run whole, the same through 8 segments, and the same with a look (lens, sliced head,
+features, predictor) after each of the first 7. Medians and ratios: machines are noisy.
 """
 
 from __future__ import annotations
@@ -11,117 +11,129 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from specee.native import library
 from specee.native.engine import Model, RowEngine, Sampler
 
-K, RANK, N_HIDDEN, N_SHORT = 4, 128, 512, 8192
+K, N_HIDDEN, N_SHORT, DRAFT_RANK = 4, 512, 8192, 160
 N_SEGMENTS = 8
+CANDIDATES = [10, 20, 30, 40]
 
 
-def q8_zeros(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def q8_zeros(rows: int, columns: int) -> NDArray[np.uint8]:
     """Blocks of the right size; the time of a multiplication does not depend on the values."""
     return np.zeros((rows, columns // 32 * 34), np.uint8)
 
 
-def median_us(call: Callable[[], object], n: int) -> float:
-    """Median time of one call in microseconds."""
-    times = []
-    for _ in range(n):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e6
-
-
-def measure(path: str, n_threads: int | None, tokens: int, rounds: int) -> None:
-    """Print the table for one model."""
-    model = Model(path)
-    engine = RowEngine(model, n_ctx=2048, n_threads=n_threads)
-    greedy = Sampler(model)
-    last = engine.n_layer
-    cuts = [last * i // N_SEGMENTS for i in range(N_SEGMENTS + 1)]
-    engine.prefill([int(t) for t in np.random.default_rng(0).integers(3, 1000, 64)])
-    start_length = engine.length
-    layer = cuts[-2]
-    engine.set_lens(
-        layer, q8_zeros(RANK, engine.n_embd), q8_zeros(engine.n_embd, RANK), np.ones(engine.n_embd, np.float32)
-    )
-    w = np.zeros(N_HIDDEN, np.float32)
-    engine.set_predictor(layer, np.zeros((N_HIDDEN, 3 * K), np.float32), w, w, 0.0)
+def give_weights(engine: RowEngine, layers: list[int]) -> None:
+    """Square lenses and predictors at some layers, a shortlist of the usual size."""
+    n, w = engine.n_embd, np.zeros(N_HIDDEN, np.float32)
+    for layer in layers:
+        engine.set_lens(layer, q8_zeros(n, n), None, np.ones(n, np.float32))
+        engine.set_predictor(layer, np.zeros((N_HIDDEN, 3 * K), np.float32), w, w, 0.0)
     shortlist = np.arange(N_SHORT, dtype=np.int32)
-    bias = np.zeros(N_SHORT, np.float32)
-    engine.set_margin(layer, shortlist, q8_zeros(N_SHORT, RANK), bias)
-    engine.set_draft(q8_zeros(RANK, 2 * engine.n_embd), shortlist, q8_zeros(N_SHORT, RANK), bias)
-
-    def run(ends: list[int]) -> float:
-        """Milliseconds a token, median."""
-        engine.roll_back(start_length)
-        times = []
-        for i in range(tokens):
-            start = time.perf_counter()
-            pos = engine.length
-            for begin, end in pairwise(ends):
-                engine.advance(pos, 1, end, tokens=[100 + i] if begin == 0 else None, logits=end == last)
-            engine.greedy(0, greedy)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times) * 1e3
-
-    run([0, last]), run(cuts)
-    ratios, whole = [], []
-    for _ in range(rounds):
-        a, b = run([0, last]), run(cuts)
-        whole.append(a)
-        ratios.append(b / a)
-    token_us = statistics.median(whole) * 1e3
-    print(f"{model.path.name}: {engine.n_threads} threads, {tokens} tokens x {rounds} rounds")
-    print(f"  a token whole                {token_us / 1e3:8.3f} ms")
-    print(
-        f"  the same in {N_SEGMENTS} segments       x {statistics.median(ratios):6.3f}"
-        f"   ({min(ratios):.3f} to {max(ratios):.3f})"
+    engine.set_margin(shortlist, q8_zeros(N_SHORT, n))
+    engine.set_draft(
+        q8_zeros(DRAFT_RANK, 2 * n), shortlist, q8_zeros(N_SHORT, DRAFT_RANK), np.zeros(N_SHORT, np.float32)
     )
-    pos = engine.length
-    engine.advance(pos, 1, layer, tokens=[5])
-    candidates = np.array([10, 20, 30, 40], np.int32)
 
-    def segments() -> None:
-        """Cold caches, as between two probes of a real answer: the layers' weights go through them."""
-        engine.roll_back(pos)
-        engine.advance(pos, 1, layer, tokens=[5])
 
-    def cold(call: Callable[[], object], n: int = 30) -> float:
+class Bench:
+    """One model in two contexts: plain, and with lenses."""
+
+    def __init__(self, model: Model, n_threads: int | None, tokens: int) -> None:
+        prompt = [int(t) for t in np.random.default_rng(0).integers(3, 1000, 64)]
+        self.plain, self.looking = (RowEngine(model, n_ctx=1024, n_threads=n_threads) for _ in range(2))
+        self.cuts = [model.n_layer * i // N_SEGMENTS for i in range(N_SEGMENTS + 1)]
+        self.greedy, self.tokens, self.start = Sampler(model), tokens, len(prompt)
+        give_weights(self.looking, self.cuts[1:-1])
+        for engine in (self.plain, self.looking):
+            engine.prefill(prompt)
+
+    def _run(self, engine: RowEngine, step: Callable[[RowEngine, int], None]) -> float:
+        """Median seconds a token."""
+        engine.roll_back(self.start)
         times = []
-        for _ in range(n):
-            segments()
-            times.append(median_us(call, 1))
+        for i in range(self.tokens):
+            begin = time.perf_counter()
+            step(engine, 100 + i)
+            engine.greedy(0, self.greedy)
+            times.append(time.perf_counter() - begin)
         return statistics.median(times)
 
+    def whole(self) -> float:
+        return self._run(self.plain, lambda e, t: e.advance(e.length, 1, e.n_layer, tokens=[t], logits=True))
+
+    def segments(self) -> float:
+        def step(engine: RowEngine, token: int) -> None:
+            pos = engine.length
+            for begin, end in pairwise(self.cuts):
+                engine.advance(pos, 1, end, tokens=[token] if begin == 0 else None, logits=end == engine.n_layer)
+
+        return self._run(self.plain, step)
+
+    def looks(self) -> float:
+        """The looks are taken as the policies take them: one call raises the row from look to look."""
+
+        def step(engine: RowEngine, token: int) -> None:
+            engine.rise(token, self.cuts[1:-1], CANDIDATES, 1.0)
+            engine.advance(engine.length - 1, 1, engine.n_layer, logits=True)
+
+        return self._run(self.looking, step)
+
+    def alone(self, call: Callable[[], object], n: int = 40) -> float:
+        """Median seconds of a call after a part of a row has gone through the caches."""
+        engine, times = self.looking, []
+        for _ in range(n):
+            engine.roll_back(self.start)
+            engine.advance(self.start, 1, self.cuts[-2], tokens=[5])
+            begin = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times)
+
+
+def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None:
+    """Print the table for one model."""
+    bench = Bench(Model(path), n_threads, tokens)
+    bench.whole(), bench.segments(), bench.looks()
+    rows = [(bench.whole(), bench.segments(), bench.looks()) for _ in range(rounds)]
+    token = statistics.median(whole for whole, _, _ in rows)
+    print(f"{path.name}: {bench.plain.n_threads} threads, {tokens} tokens x {rounds} rounds, {library.cpu_buffers()}")
+    print(f"  a token whole            {token * 1e3:9.3f} ms")
+    ratios = sorted(segments / whole for whole, segments, _ in rows)
+    print(
+        f"  in {N_SEGMENTS} segments            x {statistics.median(ratios):8.3f}    ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
+    looks = sorted((looks - segments) / (N_SEGMENTS - 1) / whole for whole, segments, looks in rows)
+    median = statistics.median(looks)
+    print(
+        f"  a look                   {median * token * 1e6:9.1f} us {median:7.2%} ({looks[0]:.2%} to {looks[-1]:.2%})"
+    )
+    engine, pos = bench.looking, bench.start
     for name, call in (
-        ("probe", lambda: engine.probe(pos, candidates)),
-        ("margin rule", lambda: engine.margin(pos)),
+        ("margin rule's look", lambda: engine.margin(pos)),
         ("draft head", lambda: engine.draft(pos, 5, K)),
         ("full head", lambda: engine.lens_head(pos)),
-        ("propagate", lambda: engine.propagate(pos, 1)),
+        ("propagate one segment", lambda: engine.propagate(pos, 1)),
     ):
-        us = cold(call)
-        print(f"  {name:<28} {us:8.1f} us   {us / token_us:7.2%} of a token")
+        seconds = bench.alone(call)
+        print(f"  {name:<24} {seconds * 1e6:9.1f} us {seconds / token:7.2%}")
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a GGUF file (default: the embedded model)")
+    parser.add_argument("model", type=Path, help="a GGUF file; `specee-chat models path` prints the embedded one")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    path = options.model
-    if path is None:
-        from importlib import resources
-
-        path = str(resources.files("specee.models") / "data" / "smollm2-135m.gguf")
-    measure(path, options.threads, options.tokens, options.rounds)
+    measure(options.model, options.threads, options.tokens, options.rounds)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ void specee_q8::set(int32_t rows, int32_t cols, const void * blocks) {
     data.assign(bytes, bytes + rows * ggml_row_size(GGML_TYPE_Q8_0, cols));
 }
 
-specee_probe::specee_probe(specee_head & head) : head(head), x(2 * head.n_embd), y(head.n_embd) {}
+specee_probe::specee_probe(specee_head & head) : head(head), x(2 * head.n_embd) {}
 
 void specee_probe::multiply(const specee_q8 & m, const float * v, float * out) {
     const auto * traits   = ggml_get_type_traits_cpu(GGML_TYPE_Q8_0);
@@ -41,53 +41,8 @@ void specee_probe::multiply(const specee_q8 & m, const float * v, float * out) {
     }
 }
 
-// Hidden states have a few channels that dwarf the others of their block: what rounding to int8 loses is multiplied
-// too.
-void specee_probe::multiply_hidden(const specee_q8 & m, const float * v, float * out) {
-    multiply(m, v, out);
-    lost.resize(m.n_cols);
-    ggml_get_type_traits(GGML_TYPE_Q8_0)->to_float(quantized.data(), lost.data(), m.n_cols);
-    for (int32_t i = 0; i < m.n_cols; ++i) {
-        lost[i] = v[i] - lost[i];
-    }
-    remainder.resize(m.n_rows);
-    multiply(m, lost.data(), remainder.data());
-    for (int32_t i = 0; i < m.n_rows; ++i) {
-        out[i] += remainder[i];
-    }
-}
-
-float specee_probe::apply(const specee_lens & lens, const float * hidden) {
-    const int32_t n = head.n_embd;
-    const float   s = inverse_rms(hidden, n, head.eps);
-    for (int32_t i = 0; i < n; ++i) {
-        x[i] = hidden[i] * s;
-    }
-    z.resize(lens.down.n_rows);
-    multiply_hidden(lens.down, x.data(), z.data());
-    multiply(lens.up, z.data(), y.data());
-    for (int32_t i = 0; i < n; ++i) {
-        y[i] += lens.bias[i];
-    }
-    return inverse_rms(y.data(), n, head.eps);
-}
-
-bool specee_probe::final_state(int32_t layer, int32_t n_layer, const float * hidden, float * out) {
-    if (layer == n_layer) {
-        std::copy_n(hidden, head.n_embd, out);
-        return true;
-    }
-    auto lens = lenses.find(layer);
-    if (lens == lenses.end()) {
-        return false;
-    }
-    apply(lens->second, hidden);
-    std::copy_n(y.data(), head.n_embd, out);
-    return true;
-}
-
-float specee_probe::score(const specee_lens & lens, const specee_mlp & mlp, const float * hidden,
-                          const llama_token * candidates, float * probs, float * features) {
+float specee_probe::score(const specee_mlp & mlp, const float * estimate, const llama_token * candidates, float * probs,
+                          float * features) {
     const int32_t n = head.n_embd;
     const int32_t k = mlp.k;
     // a row is probed at several layers with the same candidates
@@ -99,11 +54,11 @@ float specee_probe::score(const specee_lens & lens, const specee_mlp & mlp, cons
         }
     }
 
-    const float scale = apply(lens, hidden);
+    const float scale = inverse_rms(estimate, n, head.eps);
     float       f[3 * SPECEE_K_MAX];
     float       top = -INFINITY;
     for (int32_t i = 0; i < k; ++i) {
-        f[i] = dot(y.data(), sliced.data() + (size_t) i * n, n) * scale +
+        f[i] = dot(estimate, sliced.data() + (size_t) i * n, n) * scale +
                (head.bias.empty() ? 0.0f : head.bias[candidates[i]]);
         top  = std::max(top, f[i]);
     }
@@ -138,17 +93,16 @@ float specee_probe::score(const specee_lens & lens, const specee_mlp & mlp, cons
     return 1.0f / (1.0f + std::exp(-logit));
 }
 
-void specee_probe::margin(const specee_lens & lens, const specee_shortlist & list, const float * hidden,
-                          llama_token * best, float * lead) {
-    const float  scale = apply(lens, hidden); // leaves z = down x
-    const size_t n     = list.tokens.size();
+void specee_probe::margin(const float * estimate, llama_token * best, float * lead) {
+    const float  scale = inverse_rms(estimate, head.n_embd, head.eps);
+    const size_t n     = margin_list.tokens.size();
     scores.resize(n);
-    multiply(list.up, z.data(), scores.data());
+    multiply(margin_list.up, estimate, scores.data());
     size_t first  = 0;
     float  top    = -INFINITY;
     float  second = -INFINITY;
     for (size_t i = 0; i < n; ++i) {
-        scores[i] = (scores[i] + list.bias[i]) * scale;
+        scores[i] *= scale;
         if (scores[i] > top) {
             second = top;
             top    = scores[i];
@@ -162,7 +116,7 @@ void specee_probe::margin(const specee_lens & lens, const specee_shortlist & lis
         const float d = scores[i] - top;
         sum += d > -20.0f ? std::exp(d) : 0.0f; // the rest is below rounding
     }
-    *best = list.tokens[first];
+    *best = margin_list.tokens[first];
     *lead = (1.0f - std::exp(second - top)) / sum;
 }
 
@@ -176,7 +130,7 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
         x[n + i] *= e;
     }
     z.resize(draft_down.n_rows);
-    multiply_hidden(draft_down, x.data(), z.data());
+    multiply(draft_down, x.data(), z.data());
     const size_t n_short = draft.tokens.size();
     scores.resize(n_short);
     multiply(draft.up, z.data(), scores.data());
@@ -200,23 +154,38 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
-static bool is_lens_shape(const specee_rows * rows, int32_t layer, int32_t rank) {
-    return layer > 0 && layer < rows->n_layer && rank > 0 && rank % 32 == 0;
-}
-
 static bool are_tokens(const specee_rows * rows, int32_t n, const llama_token * tokens) {
     return std::all_of(tokens, tokens + n, [&](llama_token t) { return t >= 0 && t < rows->n_vocab; });
 }
 
+static ggml_tensor * new_weight(ggml_context * ctx, ggml_type type, int64_t columns, int64_t n_rows) {
+    return ggml_new_tensor_2d(ctx, type, columns, n_rows);
+}
+
 int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                         const float * bias) {
-    if (rows->kv == nullptr || !is_lens_shape(rows, layer, rank)) {
+    if (rows->kv == nullptr || layer <= 0 || layer >= rows->n_layer || rank <= 0 || rank % 32 != 0 ||
+        (up == nullptr && rank != rows->n_embd)) {
         return specee_fail(SPECEE_INVALID, "a lens needs a layer inside the model and a rank that is a multiple of 32");
     }
-    specee_lens & lens = rows->probe->lenses[layer];
-    lens.down.set(rank, rows->n_embd, down);
-    lens.up.set(rows->n_embd, rank, up);
-    lens.bias.assign(bias, bias + rows->n_embd);
+    specee_lens      lens;
+    ggml_init_params params = { 3 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
+    lens.ctx.reset(ggml_init(params));
+    lens.down = new_weight(lens.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, rank);
+    lens.up   = up == nullptr ? nullptr : new_weight(lens.ctx.get(), GGML_TYPE_Q8_0, rank, rows->n_embd);
+    lens.bias = ggml_new_tensor_1d(lens.ctx.get(), GGML_TYPE_F32, rows->n_embd);
+    lens.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(lens.ctx.get(), ggml_backend_cpu_buffer_type()));
+    if (lens.buffer == nullptr) {
+        return specee_fail(SPECEE_FAILED, "no memory for a lens");
+    }
+    ggml_backend_buffer_set_usage(lens.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_tensor_set(lens.down, down, 0, ggml_nbytes(lens.down));
+    if (up != nullptr) {
+        ggml_backend_tensor_set(lens.up, up, 0, ggml_nbytes(lens.up));
+    }
+    ggml_backend_tensor_set(lens.bias, bias, 0, ggml_nbytes(lens.bias));
+    rows->drop_graphs(); // those that end at this layer lack it
+    rows->probe->lenses[layer] = std::move(lens);
     return SPECEE_OK;
 }
 
@@ -240,17 +209,13 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
     return SPECEE_OK;
 }
 
-int32_t specee_margin_set(specee_rows * rows, int32_t layer, int32_t n_short, const llama_token * tokens,
-                          const void * up, const float * bias) {
-    auto lens = rows->probe->lenses.find(layer);
-    if (lens == rows->probe->lenses.end() || n_short < 2 || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID,
-                           "a margin rule needs a lens at its layer and a shortlist of this vocabulary");
+int32_t specee_margin_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
+    if (n_short < 2 || !are_tokens(rows, n_short, tokens)) {
+        return specee_fail(SPECEE_INVALID, "a margin rule needs a shortlist of this vocabulary");
     }
-    specee_shortlist & list = rows->probe->margins[layer];
+    specee_shortlist & list = rows->probe->margin_list;
     list.tokens.assign(tokens, tokens + n_short);
-    list.up.set(n_short, lens->second.down.n_rows, up);
-    list.bias.assign(bias, bias + n_short);
+    list.up.set(n_short, rows->n_embd, up);
     return SPECEE_OK;
 }
 
@@ -268,41 +233,70 @@ int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, in
     return SPECEE_OK;
 }
 
+int32_t specee_rows::look(specee_sequence & s, llama_pos p, int32_t k, const llama_token * candidates, float * score,
+                          float * features) {
+    auto & r   = row(s, p);
+    auto   mlp = probe->predictors.find(r.layer);
+    if (r.lens_layer != r.layer || mlp == probe->predictors.end() || mlp->second.k != k) {
+        return specee_fail(SPECEE_INVALID,
+                           "no predictor for " + std::to_string(k) + " candidates at layer " + std::to_string(r.layer));
+    }
+    float * probs = s.probs.data() + (size_t) (p % ring) * SPECEE_K_MAX;
+    if (!r.probed) {
+        std::fill_n(probs, k, 1.0f / k);
+        r.probed = true;
+    }
+    *score = probe->score(mlp->second, estimate(s, p), candidates, probs, features);
+    return SPECEE_OK;
+}
+
 int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
                           const llama_token * candidates, float * score, float * features) {
     specee_sequence & s = rows->sequence(seq);
     if (!rows->kept(s, pos) || !are_tokens(rows, k, candidates)) {
         return specee_fail(SPECEE_INVALID, "no such row or candidate");
     }
-    auto & row  = rows->row(s, pos);
-    auto   lens = rows->probe->lenses.find(row.layer);
-    auto   mlp  = rows->probe->predictors.find(row.layer);
-    if (lens == rows->probe->lenses.end() || mlp == rows->probe->predictors.end() || mlp->second.k != k) {
-        return specee_fail(SPECEE_INVALID, "no predictor for " + std::to_string(k) + " candidates at layer " +
-                                               std::to_string(row.layer));
+    return rows->look(s, pos, k, candidates, score, features);
+}
+
+int32_t specee_rows::look_margin(specee_sequence & s, llama_pos p, llama_token * best, float * lead) {
+    const auto & r = row(s, p);
+    if (r.layer < 0 || r.lens_layer != r.layer || probe->margin_list.tokens.empty()) {
+        return specee_fail(SPECEE_INVALID, "no margin rule at layer " + std::to_string(r.layer));
     }
-    float * probs = s.probs.data() + (size_t) (pos % rows->ring) * SPECEE_K_MAX;
-    if (!row.probed) {
-        std::fill_n(probs, k, 1.0f / k);
-        row.probed = true;
-    }
-    *score = rows->probe->score(lens->second, mlp->second, rows->hidden(s, pos), candidates, probs, features);
+    probe->margin(estimate(s, p), best, lead);
     return SPECEE_OK;
 }
 
-int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token * best, float * margin) {
+int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token * best, float * lead) {
     specee_sequence & s = rows->sequence(seq);
     if (!rows->kept(s, pos)) {
         return specee_fail(SPECEE_INVALID, "no such row");
     }
-    const int32_t layer = rows->row(s, pos).layer;
-    auto          lens  = rows->probe->lenses.find(layer);
-    auto          list  = rows->probe->margins.find(layer);
-    if (lens == rows->probe->lenses.end() || list == rows->probe->margins.end()) {
-        return specee_fail(SPECEE_INVALID, "no margin rule at layer " + std::to_string(layer));
+    return rows->look_margin(s, pos, best, lead);
+}
+
+int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
+                         const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
+                         float * scores, llama_token * best) {
+    specee_sequence & s = rows->sequence(seq);
+    if (rows->kv == nullptr || (candidates != nullptr && !are_tokens(rows, k, candidates))) {
+        return specee_fail(SPECEE_INVALID, "no layer ranges, or no such candidate");
     }
-    rows->probe->margin(lens->second, list->second, rows->hidden(s, pos), best, margin);
-    return SPECEE_OK;
+    for (int32_t i = 0; i < n_layers; ++i) {
+        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i]);
+        if (status == SPECEE_OK) {
+            status = candidates != nullptr ? rows->look(s, s.length - 1, k, candidates, scores + i, nullptr)
+                                           : rows->look_margin(s, s.length - 1, best, scores + i);
+        }
+        if (status != SPECEE_OK) {
+            return status;
+        }
+        if (scores[i] > threshold) {
+            return i;
+        }
+    }
+    return n_layers;
 }
 
 int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k,
@@ -311,15 +305,11 @@ int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, l
     if (k < 1 || k > SPECEE_K_MAX || rows->probe->draft.tokens.empty() || token < 0 || token >= rows->n_vocab) {
         return specee_fail(SPECEE_INVALID, "no draft head is set, or too many candidates are asked for");
     }
-    if (!rows->kept(s, pos - 1) || rows->row(s, pos - 1).layer < 0) {
-        return specee_fail(SPECEE_INVALID, "the hidden state before this position is not kept");
+    const float * state = rows->final_state(s, pos - 1);
+    if (state == nullptr) {
+        return specee_fail(SPECEE_INVALID, "the final state before this position is not known");
     }
-    std::vector<float> & state = rows->hidden_in;
-    state.resize(rows->n_embd);
-    if (!rows->probe->final_state(rows->row(s, pos - 1).layer, rows->n_layer, rows->hidden(s, pos - 1), state.data())) {
-        return specee_fail(SPECEE_INVALID, "no lens for the state before this position");
-    }
-    rows->probe->draft_best(state.data(), token, k, out);
+    rows->probe->draft_best(state, token, k, out);
     return SPECEE_OK;
 }
 

@@ -4,6 +4,8 @@
 #include "head.h"
 #include "specee.h"
 
+#include "ggml-cpp.h"
+
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -19,10 +21,14 @@ struct specee_q8 {
     void set(int32_t n_rows, int32_t n_cols, const void * blocks);
 };
 
+// The tensors of a lens, for the graphs that end at its layer.
 struct specee_lens {
-    specee_q8          down; // [rank][n_embd]
-    specee_q8          up;   // [n_embd][rank]
-    std::vector<float> bias; // [n_embd]
+    ggml_context_ptr        ctx;
+    ggml_backend_buffer_ptr buffer;
+
+    ggml_tensor * down = nullptr; // [rank][n_embd]
+    ggml_tensor * up   = nullptr; // [n_embd][rank], null when the lens is square
+    ggml_tensor * bias = nullptr; // [n_embd]
 };
 
 struct specee_mlp {
@@ -37,40 +43,34 @@ struct specee_mlp {
 struct specee_shortlist {
     std::vector<llama_token> tokens; // [n_short]
     specee_q8                up;     // [n_short][rank]
-    std::vector<float>       bias;   // [n_short]
+    std::vector<float>       bias;   // [n_short], empty: none
 };
 
 struct specee_probe {
     specee_head & head;
 
-    std::map<int32_t, specee_lens>      lenses;     // by layer
-    std::map<int32_t, specee_mlp>       predictors; // by layer
-    std::map<int32_t, specee_shortlist> margins;    // by layer
-    specee_q8                           draft_down; // [rank][2 n_embd]
-    specee_shortlist                    draft;
+    std::map<int32_t, specee_lens> lenses;     // by layer
+    std::map<int32_t, specee_mlp>  predictors; // by layer
+    specee_shortlist               margin_list;
+    specee_q8                      draft_down; // [rank][2 n_embd]
+    specee_shortlist               draft;
 
     explicit specee_probe(specee_head & head);
 
-    // The last layer's output as the lens of `layer` sees it, [n_embd]; false without such a lens.
-    bool final_state(int32_t layer, int32_t n_layer, const float * hidden, float * out);
+    // estimate: h'. probs: the candidates' probabilities at this row's previous probe, replaced by the present ones.
+    float score(const specee_mlp & mlp, const float * estimate, const llama_token * candidates, float * probs,
+                float * features);
 
-    // probs: the candidates' probabilities at this row's previous probe, replaced by the present ones.
-    float score(const specee_lens & lens, const specee_mlp & mlp, const float * hidden, const llama_token * candidates,
-                float * probs, float * features);
-
-    void margin(const specee_lens & lens, const specee_shortlist & list, const float * hidden, llama_token * best,
-                float * lead);
+    void margin(const float * estimate, llama_token * best, float * lead);
 
     void draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out);
 
   private:
     // scratch, reused
-    std::vector<float>       x, y, z, lost, remainder, scores, hidden_units;
+    std::vector<float>       x, z, scores, hidden_units;
     std::vector<uint8_t>     quantized;
     std::vector<llama_token> sliced_tokens; // the candidates whose head rows are in `sliced`
     std::vector<float>       sliced;        // [k][n_embd]
 
-    void  multiply(const specee_q8 & matrix, const float * v, float * out);
-    void  multiply_hidden(const specee_q8 & matrix, const float * v, float * out);
-    float apply(const specee_lens & lens, const float * hidden); // y = h'; returns 1/rms(h') of the final norm
+    void multiply(const specee_q8 & matrix, const float * v, float * out);
 };

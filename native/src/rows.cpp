@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
@@ -20,6 +21,7 @@ void specee_graph_begin(llm_graph_context & graph) {
     seg.scrap  = ggml_new_graph_custom(graph.ctx0, seg.result->get_max_nodes() / 2, false);
     seg.in     = nullptr;
     seg.out    = nullptr;
+    seg.lens   = nullptr;
     seg.n_seen = 0;
     if (seg.range.begin > 0) {
         graph.gf = seg.scrap;
@@ -42,6 +44,15 @@ static void keep_kv_writes(specee_segment & seg, ggml_cgraph * gf) {
             ggml_build_forward_expand(gf, node);
         }
     }
+}
+
+static ggml_tensor * apply_lens(ggml_context * ctx0, const specee_lens & lens, ggml_tensor * hidden, float eps) {
+    ggml_tensor * x = ggml_rms_norm(ctx0, hidden, eps);
+    ggml_tensor * y = ggml_mul_mat(ctx0, lens.down, x);
+    if (lens.up != nullptr) {
+        y = ggml_mul_mat(ctx0, lens.up, y);
+    }
+    return ggml_add(ctx0, y, lens.bias);
 }
 
 ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il) {
@@ -81,6 +92,12 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
         seg.out = cur;
         ggml_set_output(cur);
         ggml_build_forward_expand(gf, cur);
+        auto lens = rows->probe->lenses.find(r.end);
+        if (lens != rows->probe->lenses.end()) {
+            seg.lens = apply_lens(graph.ctx0, lens->second, cur, rows->head->eps);
+            ggml_set_output(seg.lens);
+            ggml_build_forward_expand(gf, seg.lens);
+        }
         if (!r.logits) {
             graph_gf = seg.scrap;
         }
@@ -131,6 +148,7 @@ specee_sequence & specee_rows::sequence(llama_seq_id seq) {
     if (is_new) {
         it->second.rows.resize(ring);
         it->second.hidden.resize((size_t) ring * n_embd);
+        it->second.estimates.resize((size_t) ring * n_embd);
         it->second.probs.resize((size_t) ring * SPECEE_K_MAX);
     }
     return it->second;
@@ -302,7 +320,8 @@ int32_t specee_rows::whole(llama_seq_id seq, llama_pos p, int32_t n, const llama
     }
     s.length = s.settled = p + n;
     for (llama_pos q = std::max(p, s.length - ring); q < s.length; ++q) {
-        row(s, q) = { n_layer, -1, 0, false };
+        row(s, q)       = {};
+        row(s, q).depth = n_layer;
     }
     if (n_wanted > 0) {
         logits       = ctx.get_logits_ith(n - n_wanted);
@@ -409,20 +428,21 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
 
     if (toks != nullptr) {
         for (int32_t i = 0; i < n; ++i) {
-            row(s, s.length) = { 0, -1, slot.idxs[0][i], false };
+            row(s, s.length)      = {};
+            row(s, s.length).cell = slot.idxs[0][i];
             s.length++;
         }
-    }
-    if (seg.out != nullptr) {
-        hidden_in.resize((size_t) n * n_embd);
-        ggml_backend_tensor_get(seg.out, hidden_in.data(), 0, ggml_nbytes(seg.out));
     }
     for (int32_t i = 0; i < n; ++i) {
         auto & r = row(s, ps[i]);
         r.depth  = end;
         if (seg.out != nullptr) {
-            std::copy_n(hidden_in.data() + (size_t) i * n_embd, n_embd, hidden(s, ps[i]));
+            ggml_backend_tensor_get(seg.out, hidden(s, ps[i]), i * seg.out->nb[1], n_embd * sizeof(float));
             r.layer = end;
+        }
+        if (seg.lens != nullptr) {
+            ggml_backend_tensor_get(seg.lens, estimate(s, ps[i]), i * seg.lens->nb[1], n_embd * sizeof(float));
+            r.lens_layer = end;
         }
     }
     while (s.settled < s.length && row(s, s.settled).depth == n_layer) {
@@ -434,15 +454,52 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     return SPECEE_OK;
 }
 
-int32_t specee_rows::lens_head(llama_seq_id seq, llama_pos p) {
+int32_t specee_rows::climb(llama_seq_id seq, llama_token token, int32_t end) {
     specee_sequence & s = sequence(seq);
+    if (token >= 0) {
+        const llama_pos p       = s.length;
+        const bool      waiting = s.settled < s.length;
+        if (p - s.settled >= n_rows_max) {
+            return specee_fail(SPECEE_INVALID, "too many rows are waiting to be settled");
+        }
+        const int32_t first  = waiting ? std::min(end, row(s, p - 1).depth) : end;
+        const int32_t status = advance(seq, 1, &p, &token, first, 0);
+        if (status != SPECEE_OK) {
+            return status;
+        }
+    }
+    while (s.settled < s.length && row(s, s.length - 1).depth < end) {
+        const int32_t depth = row(s, s.length - 1).depth;
+        llama_pos     first = s.length - 1;
+        while (first > s.settled && row(s, first - 1).depth == depth) {
+            --first;
+        }
+        const int32_t stop = first > s.settled ? std::min(end, row(s, first - 1).depth) : end;
+        suffix.resize(s.length - first);
+        std::iota(suffix.begin(), suffix.end(), first);
+        const int32_t status = advance(seq, suffix.size(), suffix.data(), nullptr, stop, 0);
+        if (status != SPECEE_OK) {
+            return status;
+        }
+    }
+    return SPECEE_OK;
+}
+
+const float * specee_rows::final_state(specee_sequence & s, llama_pos p) {
     if (kv == nullptr || !kept(s, p) || row(s, p).layer < 0) {
-        return specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
+        return nullptr;
     }
-    hidden_in.resize(n_embd);
-    if (!probe->final_state(row(s, p).layer, n_layer, hidden(s, p), hidden_in.data())) {
-        return specee_fail(SPECEE_INVALID, "no lens is set for layer " + std::to_string(row(s, p).layer));
+    const auto & r = row(s, p);
+    return r.layer == n_layer ? hidden(s, p) : r.lens_layer == r.layer ? estimate(s, p) : nullptr;
+}
+
+int32_t specee_rows::lens_head(llama_seq_id seq, llama_pos p) {
+    specee_sequence & s     = sequence(seq);
+    const float *     state = final_state(s, p);
+    if (state == nullptr) {
+        return specee_fail(SPECEE_INVALID, "this row has no final state and no lens at its layer");
     }
+    hidden_in.assign(state, state + n_embd);
     // an empty range at the end: only norm and head. No K/V is touched, any cell will do.
     llama_kv_cache::slot_info slot;
     slot.s0 = slot.s1 = kv->get_stream(seq);

@@ -20,18 +20,20 @@
 // The most recent positions of a sequence, as a ring over the position. Older ones are complete and forgotten.
 struct specee_sequence {
     struct row {
-        int32_t  depth  = 0;  // layers whose K/V are written
-        int32_t  layer  = -1; // layer after which `hidden` was taken, -1: not kept
-        uint32_t cell   = 0;  // its place in the KV cache
-        bool     probed = false;
+        int32_t  depth      = 0;  // layers whose K/V are written
+        int32_t  layer      = -1; // layer after which `hidden` was taken, -1: not kept
+        int32_t  lens_layer = -1; // layer of the lens that `estimate` was seen through
+        uint32_t cell       = 0;  // its place in the KV cache
+        bool     probed     = false;
     };
 
     llama_pos length  = 0; // first position without a row
     llama_pos settled = 0; // all rows before this one are complete
 
-    std::vector<row>   rows;   // [ring]
-    std::vector<float> hidden; // [ring][n_embd]
-    std::vector<float> probs;  // [ring][SPECEE_K_MAX], candidates' probabilities at the last probe of the row
+    std::vector<row>   rows;      // [ring]
+    std::vector<float> hidden;    // [ring][n_embd]
+    std::vector<float> estimates; // [ring][n_embd], the hidden states seen through their lenses
+    std::vector<float> probs;     // [ring][SPECEE_K_MAX], candidates' probabilities at the last probe of the row
 };
 
 // What a graph computes; graphs are cached by it.
@@ -55,6 +57,7 @@ struct specee_segment {
     ggml_cgraph *          scrap  = nullptr; // layers outside of the range, never computed
     ggml_tensor *          in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
     ggml_tensor *          out    = nullptr; // [n_embd, n_rows] hidden states at `end`
+    ggml_tensor *          lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
     int                    n_seen = 0;       // K/V only: nodes of the scrap graph already looked at
     bool                   built  = false;
 };
@@ -92,6 +95,7 @@ struct specee_rows {
     std::vector<llama_seq_id>                  seq_id;
     std::vector<int32_t>                       seq_idx;
     std::vector<int8_t>                        output;
+    std::vector<llama_pos>                     suffix;
     std::vector<float>                         hidden_in;
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
@@ -109,14 +113,23 @@ struct specee_rows {
 
     specee_sequence::row & row(specee_sequence & s, llama_pos p) { return s.rows[p % ring]; }
     float * hidden(specee_sequence & s, llama_pos p) { return s.hidden.data() + (size_t) (p % ring) * n_embd; }
+    float * estimate(specee_sequence & s, llama_pos p) { return s.estimates.data() + (size_t) (p % ring) * n_embd; }
     bool kept(const specee_sequence & s, llama_pos p) const { return p >= 0 && p < s.length && p >= s.length - ring; }
 
     // New rows through all layers by plain llama_decode; the last `n_wanted` get logits.
     int32_t whole(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
     int32_t advance(llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks, int32_t end,
                     uint32_t flags);
-    int32_t lens_head(llama_seq_id seq, llama_pos p);
-    int32_t roll_back(llama_seq_id seq, llama_pos p);
+    // Brings the last row (a new one with `token`, unless that is -1) to depth `end`, and with it the rows that wait at
+    // depths below `end`: depths never grow with the position, so they are a suffix, and rows join as depths meet.
+    int32_t climb(llama_seq_id seq, llama_token token, int32_t end);
+    int32_t look(specee_sequence & s, llama_pos p, int32_t k, const llama_token * candidates, float * score,
+                 float * features);
+    int32_t look_margin(specee_sequence & s, llama_pos p, llama_token * best, float * lead);
+    // The last layer's output at a recent position, or the estimate of it after an exit; null when not known.
+    const float * final_state(specee_sequence & s, llama_pos p);
+    int32_t       lens_head(llama_seq_id seq, llama_pos p);
+    int32_t       roll_back(llama_seq_id seq, llama_pos p);
 
     void drop_graphs();
 

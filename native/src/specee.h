@@ -77,7 +77,8 @@ LLAMA_API void specee_rows_resume(specee_rows * rows);
 //
 // Lens of a boundary: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its
 // rms. `down` [rank][n_embd] and `up` [n_embd][rank] are Q8_0 blocks, bias [n_embd] is F32; rank and n_embd are
-// multiples of 32. The data is copied.
+// multiples of 32. Without `up` (NULL) the rank is n_embd and h' = down x + bias. The data is copied; the lens becomes
+// part of the graphs that end at its layer.
 LLAMA_API int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                                   const float * bias);
 
@@ -91,15 +92,24 @@ LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_
 LLAMA_API int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
                                     const llama_token * candidates, float * score, float * features);
 
-// A shortlist scorer: logits of n_short tokens from a rank-sized code z, up [n_short][rank] as Q8_0, bias [n_short].
-// Margin rule at a boundary: z = down x of its lens; logits divided by rms(h'); the two best probabilities' difference.
-LLAMA_API int32_t specee_margin_set(specee_rows * rows, int32_t layer, int32_t n_short, const llama_token * tokens,
-                                    const void * up, const float * bias);
+// Margin rule: logits of a shortlist of tokens, up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0)
+// times h' / rms(h'), at any layer with a lens; the lead is the difference of the two greatest probabilities.
+LLAMA_API int32_t specee_margin_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up);
 LLAMA_API int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token * best,
-                                     float * margin);
+                                     float * lead);
+
+// Raises the last row of a sequence from layer to layer (ascending) and looks at it at each, until its score is above
+// the threshold. `token` starts that row, -1 goes on with it; stopped rows before it come along where it passes them.
+// With candidates the score is the predictor's, without (NULL) it is the margin rule's lead, and `best` its token.
+// Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
+// status; `scores` gets one value for each look.
+LLAMA_API int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
+                                   const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
+                                   float * scores, llama_token * best);
 
 // Linear draft head: z = down [x ; e], where x is the final state (or its lens estimate) of position pos-1 divided by
-// its rms, and e the embedding of `token` divided by its rms; down is [rank][2 n_embd]; then a shortlist scorer.
+// its rms, and e the embedding of `token` divided by its rms; down is [rank][2 n_embd]; scores of a shortlist of
+// n_short tokens: up z + bias, with up [n_short][rank] as Q8_0.
 LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
                                    const llama_token * tokens, const void * up, const float * bias);
 // The k best tokens for the position after `pos`, where `token` stands at `pos`, best first.

@@ -1,7 +1,8 @@
 """The native probe against its NumPy twin, on random lenses, predictors and draft heads.
 
 Tolerance: lens and shortlist multiply Q8_0 weights with vectors that are quantized to Q8_0 too (int8 with a scale for
-32 values, a relative error of about 0.4% per value), so logits agree to about 1% of their spread.
+32 values). Hidden states have a few channels 20 times as large as the rest, which coarsens the others of their block:
+random weights (fitted ones are small there) then give logits that agree to a few percent of their spread.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Twin:
         self.w1, self.b1, self.w2, self.b2 = normal(N_HIDDEN, 3 * K), normal(N_HIDDEN), normal(N_HIDDEN), 0.1
         engine.set_lens(layer, down, up, self.bias)
         engine.set_predictor(layer, self.w1, self.b1, self.w2, self.b2)
-        engine.set_margin(layer, self.tokens, short_up, self.short_bias)
+        engine.set_margin(self.tokens, to_q8(engine.head_rows(self.tokens)))
         engine.set_draft(draft_down, self.tokens, short_up, self.short_bias)
 
     def lens(self, hidden: Floats) -> tuple[Floats, Floats]:
@@ -75,7 +76,7 @@ def test_features_and_score(engine: RowEngine, twin: Twin) -> None:
     engine.advance(pos, 1, twin.layer, tokens=[5])
     expected = twin.features(engine.hidden(pos), candidates, np.full(K, 1 / K, np.float32))
     score, features = engine.features(pos, candidates)
-    tolerance = 0.02 * max(1.0, float(np.ptp(expected[:K])))
+    tolerance = 0.06 * max(1.0, float(np.ptp(expected[:K])))
     assert np.allclose(features, expected, atol=tolerance)
     assert score == pytest.approx(twin.score(features), abs=1e-5)
     # the second probe of the row: changes since the first
@@ -83,7 +84,7 @@ def test_features_and_score(engine: RowEngine, twin: Twin) -> None:
     engine.advance(pos, 1, late.layer)
     expected = late.features(engine.hidden(pos), candidates, before)
     score, features = engine.features(pos, candidates)
-    assert np.allclose(features, expected, atol=0.02 * max(1.0, float(np.ptp(expected[:K]))))
+    assert np.allclose(features, expected, atol=0.06 * max(1.0, float(np.ptp(expected[:K]))))
     assert score == pytest.approx(late.score(features), abs=1e-5)
     # another row starts anew
     engine.advance(pos, 1, engine.n_layer)
@@ -99,7 +100,7 @@ def test_the_full_head_sees_what_the_sliced_head_sees(engine: RowEngine, twin: T
     _, features = engine.features(pos, candidates)
     engine.lens_head(pos)
     full = engine.logits(0)
-    assert np.allclose(full[candidates], features[:K], atol=0.03 * max(1.0, float(np.ptp(full))))
+    assert np.allclose(full[candidates], features[:K], atol=0.06 * max(1.0, float(np.ptp(full))))
     # looking changed nothing: the row goes on as if it had not been looked at
     engine.advance(pos, 1, engine.n_layer, logits=True)
     looked = engine.logits(0)
@@ -121,13 +122,12 @@ def test_head_rows_are_the_heads_rows(engine: RowEngine, greedy: Sampler) -> Non
 def test_margin(engine: RowEngine, twin: Twin) -> None:
     pos = engine.length
     engine.advance(pos, 1, twin.layer, tokens=[5])
-    z, h = twin.lens(engine.hidden(pos))
-    logits = (twin.short_up @ z + twin.short_bias) / np.sqrt((h * h).mean() + EPS)
+    logits = twin.logits(engine.hidden(pos), twin.tokens)
     p = np.exp(logits - logits.max())
     p = np.sort(p / p.sum())
     token, lead = engine.margin(pos)
     assert logits[list(twin.tokens).index(token)] >= logits.max() - 0.05 * np.ptp(logits)
-    assert lead == pytest.approx(p[-1] - p[-2], abs=0.05)
+    assert lead == pytest.approx(p[-1] - p[-2], abs=0.08)
 
 
 def test_draft(engine: RowEngine, twin: Twin) -> None:
@@ -155,9 +155,53 @@ def test_bad_weights_are_refused(engine: RowEngine, twin: Twin) -> None:
             engine.n_layer, to_q8(np.zeros((32, 32), np.float32)), to_q8(np.zeros((32, 32), np.float32)), twin.bias
         )
     with pytest.raises(NativeError, match="vocabulary"):
-        engine.set_margin(
-            twin.layer, np.array([0, engine.n_vocab], np.int32), to_q8(twin.short_up[:2]), twin.short_bias[:2]
-        )
+        engine.set_margin(np.array([0, engine.n_vocab], np.int32), to_q8(np.zeros((2, engine.n_embd), np.float32)))
     with pytest.raises(NativeError, match="no predictor for 3"):
         engine.advance(engine.length, 1, twin.layer, tokens=[5])
         engine.probe(engine.length - 1, twin.tokens[:3])
+
+
+def test_a_square_lens_has_one_matrix(engine: RowEngine, twin: Twin) -> None:
+    rng = np.random.default_rng(8)
+    n = engine.n_embd
+    square = to_q8((rng.standard_normal((n, n)) / np.sqrt(n)).astype(np.float32))
+    engine.set_lens(twin.layer, square, None, twin.bias)
+    pos = engine.length
+    engine.advance(pos, 1, twin.layer, tokens=[5])
+    h = from_q8(square) @ rms_normalised(engine.hidden(pos)) + twin.bias
+    expected = engine.head_rows(twin.tokens[:K]) @ rms_normalised(h)
+    _, features = engine.features(pos, twin.tokens[:K])
+    assert np.allclose(features[:K], expected, atol=0.05 * max(1.0, float(np.ptp(expected))))
+
+
+def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
+    """One call through several layers says what single steps say, with waiting rows coming along."""
+    late = Twin(engine, engine.n_layer - 1, seed=1)
+    candidates = twin.tokens[[3, 1, 20, 7]]
+    layers = [twin.layer, late.layer]
+    pos = engine.length
+    engine.advance(pos, 1, twin.layer, tokens=[5])
+    expected = [engine.probe(pos, candidates)]
+    engine.advance(pos, 1, late.layer)
+    expected.append(engine.probe(pos, candidates))
+    hidden = engine.hidden(pos)
+    engine.roll_back(pos)
+    stopped, scores, _ = engine.rise(5, layers, candidates.tolist(), 1.0)
+    assert (stopped, scores) == (2, expected)
+    assert np.array_equal(engine.hidden(pos), hidden)
+    engine.roll_back(pos)
+    stopped, scores, _ = engine.rise(5, layers, candidates.tolist(), expected[0] - 1e-4)
+    assert (stopped, scores, engine.depth(pos)) == (0, expected[:1], twin.layer)
+    # the next row passes this one, which joins
+    stopped, scores, _ = engine.rise(6, layers, candidates.tolist(), 1.0)
+    assert stopped == 2 and engine.depth(pos) == engine.depth(pos + 1) == late.layer
+    assert np.array_equal(engine.hidden(pos), hidden)
+    engine.advance(pos, 2, engine.n_layer, logits=True)
+    both = [engine.logits(0), engine.logits(1)]
+    engine.roll_back(pos)
+    for row, token in enumerate((5, 6)):
+        engine.advance(pos + row, 1, engine.n_layer, tokens=[token], logits=True)
+        assert np.array_equal(engine.logits(0), both[row])
+    engine.roll_back(pos)
+    stopped, scores, best = engine.rise(5, layers, None, 1.0)
+    assert stopped == 2 and engine.margin(pos) == (best, scores[-1])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import llama_cpp
 import numpy as np
 import pytest
-from specee.native.engine import Model, RowEngine, Sampler
 
 from specee.models import embedded
+from specee.native.engine import Model, RowEngine, Sampler
 
 PROMPTS = (
     "Why is the sky blue?",
@@ -34,7 +34,10 @@ def test_dense_equals_stock() -> None:
         ours = []
         for _ in range(N_TOKENS):
             ours.append(engine.greedy(0, greedy))
-            cuts = [*sorted(np.random.default_rng(len(ours)).choice(np.arange(1, 30), 3, replace=False)), engine.n_layer]
+            cuts = [
+                *sorted(np.random.default_rng(len(ours)).choice(np.arange(1, 30), 3, replace=False)),
+                engine.n_layer,
+            ]
             for i, end in enumerate(cuts):
                 pos = engine.length - (i > 0)
                 engine.advance(pos, 1, int(end), tokens=ours[-1:] if i == 0 else None, logits=end == engine.n_layer)
