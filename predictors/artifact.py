@@ -31,11 +31,11 @@ class Installable(Protocol):
         """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
         ...
 
-    def set_lens(self, layer: int, down: Blocks, up: Blocks, bias: Floats) -> None: ...
+    def set_lens(self, layer: int, down: Blocks, up: Blocks | None, bias: Floats) -> None: ...
 
     def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None: ...
 
-    def set_margin(self, layer: int, tokens: Tokens, up: Blocks, bias: Floats) -> None: ...
+    def set_margin(self, tokens: Tokens, up: Blocks) -> None: ...
 
     def set_draft(self, down: Blocks, tokens: Tokens, up: Blocks, bias: Floats) -> None: ...
 
@@ -47,10 +47,6 @@ class LensWeights:
     down: Blocks
     up: Blocks | None
     bias: Floats
-
-    def wide_up(self) -> Floats:
-        """`up` as numbers: [n_embd, rank]."""
-        return np.eye(len(self.bias), dtype=np.float32) if self.up is None else from_q8(self.up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +131,12 @@ class Artifact:
     def install(self, engine: Installable) -> None:
         """Hand the weights to an engine."""
         for layer, lens in self.lenses.items():
-            up = lens.up if lens.up is not None else to_q8(lens.wide_up())
-            engine.set_lens(layer, lens.down, up, lens.bias)
+            engine.set_lens(layer, lens.down, lens.up, lens.bias)
         for layer, mlp in self.predictors.items():
             engine.set_predictor(layer, mlp.w1, mlp.b1, mlp.w2, mlp.b2)
         tokens = self.draft.tokens
         head = engine.head_rows(tokens)  # [n_short, n_embd]
-        for layer in self.margin_layers:
-            lens = self.lenses[layer]
-            scorer = head if lens.up is None else head @ lens.wide_up()
-            engine.set_margin(layer, tokens, to_q8(scorer), head @ lens.bias)
+        engine.set_margin(tokens, to_q8(head))
         engine.set_draft(self.draft.down, tokens, to_q8(head @ from_q8(self.draft.up)), head @ self.draft.bias)
 
 

@@ -25,18 +25,18 @@ class Recorder:
     def head_rows(self, tokens: np.ndarray) -> np.ndarray:
         return np.ones((len(tokens), 32), np.float32)
 
-    def set_lens(self, layer: int, down: np.ndarray, up: np.ndarray, bias: np.ndarray) -> None:
-        assert down.dtype == up.dtype == np.uint8 and bias.dtype == np.float32
-        assert down.shape == (32, 34) and up.shape == (32, 34)
+    def set_lens(self, layer: int, down: np.ndarray, up: np.ndarray | None, bias: np.ndarray) -> None:
+        assert down.dtype == np.uint8 and bias.dtype == np.float32
+        assert down.shape == (32, 34) and (up is None) == (layer == 10)
         self.calls.append(("lens", layer))
 
     def set_predictor(self, layer: int, w1: np.ndarray, b1: np.ndarray, w2: np.ndarray, b2: float) -> None:
         assert w1.shape == (512, 12) and isinstance(b2, float)
         self.calls.append(("predictor", layer))
 
-    def set_margin(self, layer: int, tokens: np.ndarray, up: np.ndarray, bias: np.ndarray) -> None:
-        assert tokens.dtype == np.int32 and len(tokens) == len(bias) == up.shape[0]
-        self.calls.append(("margin", layer))
+    def set_margin(self, tokens: np.ndarray, up: np.ndarray) -> None:
+        assert tokens.dtype == np.int32 and up.shape == (len(tokens), 34)
+        self.calls.append(("margin", 0))
 
     def set_draft(self, down: np.ndarray, tokens: np.ndarray, up: np.ndarray, bias: np.ndarray) -> None:
         assert down.shape == (32, 68)
