@@ -229,9 +229,9 @@ class RowEngine:
         score above), the scores, and the margin rule's token at the last look (-1 with candidates).
         """
         n, k = len(layers), 0 if candidates is None else len(candidates)
-        self._layers[:n] = layers
+        self._layers[:n] = list(layers)
         if candidates is not None:
-            self._candidates[:k] = candidates
+            self._candidates[:k] = list(candidates)
         self._token.value = -1
         stopped = self.lib.specee_rows_rise(
             self._handle,

@@ -68,6 +68,17 @@ class Engine(Protocol):
         """Take the n rows at pos.. to depth `end`; `tokens` starts new rows; `logits` (end = n_layer) runs the head."""
         ...
 
+    def rise(
+        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
+    ) -> tuple[int, list[float], int]:
+        """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
+
+        Rows that wait below a layer come along to it. With k candidates the score is the predictor's, without it is
+        the margin rule's lead. Returns the index of the layer where it stopped (len(layers): at the last of them, no
+        score above), a score for each look, and the margin rule's token at the last look.
+        """
+        ...
+
     def propagate(self, pos: int, n: int) -> None:
         """Fill K and V of the remaining layers of n rows from their present hidden state (approximate)."""
         ...

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from specee.predictors.artifact import Artifact, DraftWeights, LensWeights, PredictorWeights
 from specee.predictors.quant import to_q8
 from specee.predictors.types import Distribution, Floats, Sampler, State, TokenEvent, Tokens
@@ -95,6 +96,26 @@ class FakeEngine:
         assert not logits or end == self.n_layer
         if logits:
             self.rows = [self._logits(p, end) for p in range(pos, pos + n)]
+
+    def rise(
+        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
+    ) -> tuple[int, list[float], int]:
+        scores, best = [], -1
+        if token is not None:
+            self.advance(self.length, 1, min([layers[0], *self.depths]), tokens=[token])
+        for i, layer in enumerate(layers):
+            while (depth := self.depths[-1]) < layer:
+                first = self.depths.index(depth)
+                stop = min(layer, self.depths[first - 1]) if first else layer
+                self.advance(first, self.length - first, stop)
+            if candidates is None:
+                best, score = self.margin(self.length - 1)
+            else:
+                score = self.probe(self.length - 1, np.array(candidates, np.int32))
+            scores.append(score)
+            if score > threshold:
+                return i, scores, best
+        return len(layers), scores, best
 
     def propagate(self, pos: int, n: int) -> None:
         assert n == 1 and all(d == self.n_layer for d in self.depths[:pos])

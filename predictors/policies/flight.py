@@ -6,6 +6,8 @@ suffix, and rows join as their depths meet: the last layers are always computed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specee.predictors.types import Engine
 
 
@@ -43,6 +45,17 @@ class Flight:
             self.passes += 1
             self._first += len(self._depths)
             self._depths.clear()
+
+    def rise(
+        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
+    ) -> tuple[int, list[float], int]:
+        """The engine's rise of the last row; `token` is None for one that has risen before."""
+        if token is not None:
+            self.start(token)
+        stopped, scores, best = self.engine.rise(token, layers, candidates, threshold)
+        reached = layers[min(stopped, len(layers) - 1)]
+        self._depths = [max(depth, reached) for depth in self._depths]
+        return stopped, scores, best
 
     def fill(self) -> None:
         """Complete K and V of the last row from its present state; it must be the only one."""

@@ -34,10 +34,10 @@ class PolicyStats:
     """Exits at a boundary that the last tokens' exits had armed."""
     taken: int = 0
     """Exits, withdrawn ones too."""
-    look_seconds: float = 0.0
-    """Time in drafting, probes and full-head checks."""
-    wasted_seconds: float = 0.0
-    """The part of it spent on rows that did not exit."""
+    draft_seconds: float = 0.0
+    """Time in drafting candidates."""
+    check_seconds: float = 0.0
+    """Time in full-head checks; probes run inside of the engine's rise."""
 
     def __add__(self, other: PolicyStats) -> PolicyStats:
         return PolicyStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

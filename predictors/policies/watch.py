@@ -44,78 +44,64 @@ class Watch:
 
         Without an exit the row is left at the last armed boundary, and the step has the word -1.
         """
-        engine, stats, seconds = flight.engine, self._stats, 0.0
-        pos = flight.start(token)
-        armed = self.schedule.armed()
-        look = _Look(engine, pos, token, self)
+        engine, stats, rules = flight.engine, self._stats, self.rules
+        armed = left = self.schedule.armed()
+        candidates = self._candidates(engine, token) if armed else ()
         probes: list[Probe] = []
         step = None
-        for boundary in armed:
-            flight.climb(boundary)
-            begin = perf_counter()
-            score = look.score()
-            probes.append(Probe(boundary, score))
-            if score > self.rules.threshold:
-                chosen = look.confirm(sampler, rng)
+        if rules.rule == "predictor" and len(candidates) < rules.k:  # a predictor knows no other number
+            left = ()
+        start: int | None = token
+        while left and step is None:
+            at, scores, best = flight.rise(start, left, None if rules.rule == "margin" else candidates, rules.threshold)
+            probes += map(Probe, left, scores)
+            if at < len(left):
+                begin = perf_counter()
+                chosen = self._confirm(engine, candidates, best, sampler, rng)
+                stats.check_seconds += perf_counter() - begin
                 if chosen is not None:
-                    step = Step(chosen[0], boundary, tuple(probes), look.candidates, chosen[1])
-            seconds += perf_counter() - begin
-            if step:
-                break
+                    step = Step(chosen[0], left[at], tuple(probes), candidates, chosen[1])
+            start, left = None, left[at + 1 :]
+        if start is not None:
+            flight.start(token)
         stats.rows += 1
         stats.armed += len(armed)
         stats.probes += len(probes)
-        stats.look_seconds += seconds
-        stats.wasted_seconds += 0.0 if step else seconds
         stats.taken += step is not None
         stats.schedule_hits += self.schedule.note(step.layer if step else None)
-        return step or Step(-1, engine.n_layer, tuple(probes), look.candidates)
+        return step or Step(-1, engine.n_layer, tuple(probes), candidates)
 
-    def check(self, engine: Engine, pos: int, sampler: Sampler) -> int:
-        """The full head on the row's state seen through its lens: the best word of the whole vocabulary."""
-        engine.lens_head(pos)
-        self._stats.checks += 1
-        return engine.greedy(0, sampler)
+    def _candidates(self, engine: Engine, token: int) -> tuple[int, ...]:
+        """Drafted once a row: k tokens for the place after `token`, which will stand at the end of the sequence."""
+        if self.rules.rule == "margin":
+            return ()
+        begin = perf_counter()
+        found = tuple(self.drafts.draft(engine, engine.length, token, self.rules.k))
+        self._stats.draft_seconds += perf_counter() - begin
+        return found
 
-    def refuse(self) -> None:
-        """A check failed: the row goes on."""
-        self._stats.checks_failed += 1
-
-
-class _Look:
-    """One row under the rule in force. The candidates are drafted once, at the first armed boundary."""
-
-    def __init__(self, engine: Engine, pos: int, token: int, watch: Watch) -> None:
-        self.candidates: tuple[int, ...] = ()
-        self._engine, self._pos, self._token, self._watch = engine, pos, token, watch
-        self._rules = watch.rules
-        self._best = -1
-
-    def score(self) -> float:
-        engine, rules = self._engine, self._rules
-        if rules.rule == "margin":
-            self._best, lead = engine.margin(self._pos)
-            return lead
-        if not self.candidates:
-            self.candidates = tuple(self._watch.drafts.draft(engine, self._pos, self._token, rules.k))
-        if len(self.candidates) < rules.k:  # a predictor knows no other number
-            return 0.0
-        return engine.probe(self._pos, np.array(self.candidates, np.int32))
-
-    def confirm(self, sampler: Sampler, rng: np.random.Generator) -> tuple[int, Distribution | None] | None:
-        """The word of the exit and what it was drawn from, or None: go on."""
-        rules = self._rules
+    def _confirm(
+        self, engine: Engine, candidates: tuple[int, ...], best: int, sampler: Sampler, rng: np.random.Generator
+    ) -> tuple[int, Distribution | None] | None:
+        """The word of the exit and what it was drawn from, or None: go on. `best` is the margin rule's word."""
+        rules = self.rules
         if rules.rule == "margin" and sampler.is_plain and not rules.margin_head_check:
-            return self._best, certain(self._best)
-        best = self._watch.check(self._engine, self._pos, sampler)
+            return best, certain(best)
+        word = self._check(engine, sampler)
         if rules.rule == "margin":
-            refused = rules.margin_head_check and best != self._best
+            refused = rules.margin_head_check and word != best
         else:
-            refused = rules.full_head_check and best not in self.candidates
+            refused = rules.full_head_check and word not in candidates
         if refused:
-            self._watch.refuse()
+            self._stats.checks_failed += 1
             return None
         if sampler.is_greedy:
-            return best, None
-        q = self._engine.distribution(0, sampler)
+            return word, None
+        q = engine.distribution(0, sampler)
         return sample(q, rng), q
+
+    def _check(self, engine: Engine, sampler: Sampler) -> int:
+        """The full head on the last row's state seen through its lens: the best word of the whole vocabulary."""
+        engine.lens_head(engine.length - 1)
+        self._stats.checks += 1
+        return engine.greedy(0, sampler)

@@ -111,7 +111,9 @@ def test_specee_statistics_and_depths(seed: int, kv: Any, max_pending: int) -> N
     assert stats.probes == sum(len(e.probes) for e in events)
     assert stats.checks == sum(p.score > 0.4 for e in events for p in e.probes)
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
-    assert (stats.passes == stats.rows - stats.exits) == (kv == "propagate") or stats.exits == 0 or max_pending == 1
+    if kv == "propagate":  # settled rows come along with others, or in batches of their own
+        assert stats.passes == stats.rows - stats.exits
+    assert stats.rows - stats.exits <= stats.passes <= stats.rows
     assert any(engine.marks) == (kv == "propagate" and stats.exits > 0)
 
 
