@@ -7,7 +7,6 @@ native/src/specee.h.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,7 +179,7 @@ def write(artifact: Artifact, path: Path) -> None:
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    os.replace(part, path)
+    part.replace(path)
 
 
 def read(path: Path) -> Artifact:
@@ -191,7 +190,7 @@ def read(path: Path) -> Artifact:
         meta = {name: f.contents() for name, f in reader.fields.items()}
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there", "No calibration") from None
-    except Exception as error:  # noqa: BLE001 - the reader raises whatever the bytes lead it to
+    except Exception as error:
         raise ArtifactError(f"{path.name} is not a readable GGUF file ({error})") from None
     if meta.get("general.architecture") != ARCH:
         raise ArtifactError(f"{path.name} is a GGUF file, but not a calibration")

@@ -7,7 +7,7 @@ run time it is at full depth already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def gather(recordings: Sequence[Recording], n_layer: int) -> Data:
     first[starts] = True
     parts = [SPLIT[place[r.prompt_index] % len(SPLIT)] for r in recordings]
     return Data(
-        recordings=list(recordings),
+        recordings=[replace(r, states=r.states[:, :0]) for r in recordings],  # the states move, they are large
         states={b: np.concatenate([r.states[i] for r in recordings]) for i, b in enumerate(boundaries)},
         final=np.concatenate([r.states[-1] for r in recordings]),
         token=np.concatenate([r.row_tokens for r in recordings]).astype(np.int32),

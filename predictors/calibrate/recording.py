@@ -5,7 +5,6 @@ The work folder holds one file per answer, written in one step, so an interrupte
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,7 +157,7 @@ def _save(path: Path, r: Recording) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, index=r.prompt_index, prompt=r.prompt, row_tokens=r.row_tokens, states=r.states, best=r.best)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _load(path: Path, n_states: int, n_embd: int) -> Recording | None:

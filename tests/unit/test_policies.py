@@ -119,7 +119,7 @@ def test_specee_statistics_and_depths(seed: int, kv: Any, max_pending: int) -> N
 
 def test_full_head_check_goes_on() -> None:
     engine = FakeEngine(1, early_agreement=0.0, score_range=(0.9, 1.0))
-    policy, events, _ = answer("specee", engine, FakeSampler(), ExitRules(arm_all=True))
+    policy, events, _ = answer("specee", engine, FakeSampler(), ExitRules(arm_all=True, kv="propagate"))
     assert policy.stats.checks_failed > 0
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
 
