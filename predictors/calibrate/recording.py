@@ -29,6 +29,7 @@ from specee.predictors.types import Floats, Sampler
 MODES = ((0.0, 1.0), (0.7, 1.1), (0.0, 1.1))  # temperature, repetition penalty; one for each prompt in turn
 LOOP = 12  # an answer ends at its first repeated n-gram of this length
 BATCH = 64
+LEAST = 2000  # tokens below which the time limit does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,9 @@ def record(
     n_tokens, begin, spent_before = 0, time.monotonic(), _spent(folder)
     for turn in range(len(MODES) * len(prompts)):
         spent = spent_before + time.monotonic() - begin
-        share = max(n_tokens / settings.tokens, spent / settings.seconds)
+        share = n_tokens / settings.tokens
+        if n_tokens >= LEAST:
+            share = max(share, spent / settings.seconds)
         progress("recording answers", min(share, 1.0))
         if share >= 1.0:
             break
