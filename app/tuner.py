@@ -21,14 +21,18 @@ from specee.app.options import PLAIN_GREEDY, PolicyChoice
 from specee.app.protocol import Message, Progress
 
 WORTH = 0.99  # exits cost at most this much of the dense rate
-BUDGET_SECONDS = 4.0
-ROUNDS = 3
+SURELY = 0.95  # and in no round more than this
+BUDGET_SECONDS = 5.0
 LIMIT_SECONDS = 8.0  # no further round is begun after that
-MIN_TOKENS, MAX_TOKENS = 8, 48
+MIN_TOKENS, MAX_TOKENS = 8, 64
 WARM_UP_TOKENS = 4
 UNSTEADY = 1.25  # rounds that differ by more than this factor compare nothing
-PROMPT = "List the planets of the solar system in order and say one fact about each of them."
-FORMAT = 2
+PROMPTS = (  # a round each: how often words leave early depends on the text
+    "List the planets of the solar system in order and say one fact about each of them.",
+    "Tell me what a good night's sleep does for memory, in a few plain sentences.",
+    "Write a Python function that counts the vowels of a string, and explain it.",
+)
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Measured:
-    """Tokens per second. `rule` is the exit rule of the faster exact policy, `ratio` its rate over dense's."""
+    """Tokens per second. `rule` is the exit rule of the faster exact policy, `ratio` its rate over dense's.
+
+    `ratio` is the median over the rounds, `lowest` the worst of them.
+    """
 
     dense_rate: float
     exact_rate: float
     ratio: float
+    lowest: float
     rule: str | None = None
     steady: bool = True
 
@@ -82,7 +90,7 @@ class Tuner:
                 return Verdict(dense, "the machine is too busy to compare: dense for now", known.dense_rate, True)
             self._save(key, known)
         times = f"{known.ratio:.2f}x"
-        if known.ratio >= WORTH:
+        if known.ratio >= WORTH and known.lowest >= SURELY:
             exact = replace(choice, name="exact", rule=known.rule)
             return Verdict(exact, f"exits reach {times} of dense here", known.dense_rate, measured_now)
         return Verdict(dense, f"dense is faster here: exits reach {times}", known.dense_rate, measured_now)
@@ -122,19 +130,21 @@ def measure(backend: Backend, exacts: Sequence[PolicyChoice], emit: Callable[[ob
     Rates are compared within a round, so a machine that slows down meanwhile harms all alike.
     """
     began = time.perf_counter()
-    tokens = backend.tokenize(backend.format((Message("user", PROMPT),)), bos=False)
+    prompts = [backend.tokenize(backend.format((Message("user", text),)), bos=False) for text in PROMPTS]
     choices = [PolicyChoice("dense"), *exacts]
     emit(Progress("measuring this machine", 0.0))
-    warm = [_rate(backend, choice, tokens, WARM_UP_TOKENS) for choice in choices]  # graphs are built at their first use
-    n = int(min(MAX_TOKENS, max(MIN_TOKENS, BUDGET_SECONDS * min(warm) / (ROUNDS * len(choices)))))
+    warm = [
+        _rate(backend, choice, prompts[0], WARM_UP_TOKENS) for choice in choices
+    ]  # graphs are built at their first use
+    n = int(min(MAX_TOKENS, max(MIN_TOKENS, BUDGET_SECONDS * min(warm) / (len(prompts) * len(choices)))))
     rates: list[list[float]] = [[] for _ in choices]
-    for turn in range(ROUNDS):
+    for turn, tokens in enumerate(prompts):
         if turn > 0 and time.perf_counter() - began > LIMIT_SECONDS:
             break
         order = list(zip(choices, rates, strict=True))
         for choice, found in order if turn % 2 == 0 else reversed(order):
             found.append(_rate(backend, choice, tokens, n))
-        emit(Progress("measuring this machine", (turn + 1) / ROUNDS))
+        emit(Progress("measuring this machine", (turn + 1) / len(prompts)))
     dense, *others = rates
     ratios = [[a / b for a, b in zip(other, dense, strict=True)] for other in others]
     best = max(range(len(ratios)), key=lambda i: _median(ratios[i]))
@@ -142,6 +152,7 @@ def measure(backend: Backend, exacts: Sequence[PolicyChoice], emit: Callable[[ob
         dense_rate=_median(dense),
         exact_rate=_median(others[best]),
         ratio=_median(ratios[best]),
+        lowest=min(ratios[best]),
         rule=exacts[best].rule,
         steady=max(ratios[best]) <= UNSTEADY * min(ratios[best]),
     )

@@ -23,7 +23,7 @@ def quiet(message: object) -> None: ...
 def test_exits_must_not_cost_more_than_a_hundredth(
     ratio: float, policy: str, make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 100.0 * ratio, ratio))
+    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 100.0 * ratio, ratio, ratio))
     verdict = Tuner().choose(make_backend(), AUTO, quiet)
     assert verdict.choice.name == policy
     assert f"{ratio:.2f}x" in verdict.reason and verdict.dense_rate == 100.0 and verdict.measured_now
@@ -32,7 +32,7 @@ def test_exits_must_not_cost_more_than_a_hundredth(
 def test_never_a_policy_that_changes_the_text(
     make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(1.0, 9.0, 9.0))
+    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(1.0, 9.0, 9.0, 9.0))
     assert Tuner().choose(make_backend(), AUTO, quiet).choice.name == "exact"
 
 
@@ -43,7 +43,7 @@ def test_measured_once_for_a_machine_and_a_build(
 
     def measure(*_: object) -> Measured:
         calls.append(1)
-        return Measured(100.0, 90.0, 0.9)
+        return Measured(100.0, 90.0, 0.9, 0.9)
 
     monkeypatch.setattr(tuner, "measure", measure)
     store = tmp_path / "deep" / "tuner.json"
@@ -54,7 +54,7 @@ def test_measured_once_for_a_machine_and_a_build(
     assert Tuner(store, "v1").choose(backend, PolicyChoice("dense"), quiet).dense_rate == 100.0
     Tuner(store, "v2").choose(backend, AUTO, quiet)
     assert len(calls) == 2
-    assert json.loads(store.read_text())["format"] == 2
+    assert json.loads(store.read_text())["format"] == 3
     store.write_text("{broken")
     Tuner(store, "v1").choose(backend, AUTO, quiet)
     assert len(calls) == 3
@@ -89,3 +89,8 @@ def test_a_busy_machine_is_not_remembered(
     store = tmp_path / "tuner.json"
     verdict = Tuner(store).choose(make_backend(), PolicyChoice("auto", rule="margin"), quiet)
     assert verdict.choice.name == "dense" and "busy" in verdict.reason and not store.exists()
+
+
+def test_one_bad_round_is_enough_for_dense(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 101.0, 1.01, 0.9))
+    assert Tuner().choose(make_backend(), AUTO, quiet).choice.name == "dense"
