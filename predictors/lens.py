@@ -30,11 +30,13 @@ class LowRank:
 
     def code(self, x: Any) -> Floats:
         """[n, n_in] -> [n, rank]."""
-        return np.asarray(x, np.float32) @ self.down.T
+        codes: Floats = np.asarray(x, np.float32) @ self.down.T
+        return codes
 
     def __call__(self, x: Any) -> Floats:
         """[n, n_in] -> [n, n_out]."""
-        return self.code(x) @ self.up.T + self.bias
+        seen: Floats = self.code(x) @ self.up.T + self.bias
+        return seen
 
     @property
     def is_square(self) -> bool:

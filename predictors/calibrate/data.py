@@ -41,6 +41,8 @@ class Data:
     """Which recording a row belongs to."""
     first: Mask
     """First row of its answer."""
+    greedy: Mask
+    """Rows of plain greedy answers: there agreement with the dense model means an unchanged word."""
     part: NDArray[np.str_]
     """'a', 'b' or 'c': see SPLIT."""
 
@@ -71,6 +73,7 @@ def gather(recordings: Sequence[Recording], n_layer: int) -> Data:
         best=np.concatenate([r.best for r in recordings]).astype(np.int32),
         answer=np.repeat(np.arange(len(recordings)), lengths).astype(np.int32),
         first=first,
+        greedy=np.repeat(np.array([r.is_greedy for r in recordings]), lengths),
         part=np.repeat(np.array(parts), lengths),
     )
 

@@ -129,6 +129,8 @@ class _Study:
         self.b = np.flatnonzero(data.part[rows] == "b")
         self.c = np.flatnonzero(data.part[rows] == "c")
         self.folds = data_.fold_of(data, rows[self.b], FOLDS)
+        greedy = data.greedy[rows[self.b]]
+        self.judges = greedy if greedy.any() else np.ones(len(self.b), np.bool_)  # rows of b that set thresholds
 
     def choose(self, progress: ProgressCallback) -> tuple[tuple[int, ...], tuple[int, ...], Outcome, dict[int, MLP]]:
         """Boundaries by their share of exits with all armed; the offline schedule; threshold; final predictors."""
@@ -137,7 +139,7 @@ class _Study:
             progress("training predictors", 0.5 if limit == 0 else 0.0)
             scores = self.cross_scores(boundaries)
             everywhere = self.lowest(scores, boundaries, boundaries)
-            ranked = [b for b, n in Counter(everywhere.exits).most_common() if n >= 0.002 * len(self.b)]
+            ranked = [b for b, n in Counter(everywhere.exits).most_common() if n >= 0.002 * self.judges.sum()]
             if limit:
                 boundaries = tuple(sorted(ranked[:limit] or boundaries[-2:]))
         offline = tuple(sorted(ranked[: self.settings.n_offline] or boundaries[-1:]))
@@ -188,16 +190,18 @@ class _Study:
         )
 
     def lowest(self, scores: Scores, boundaries: tuple[int, ...], offline: tuple[int, ...]) -> Outcome:
-        """The threshold for the target on part b."""
-        target = self.settings.target_agreement
-        return lowest(lambda t: self.outcome(scores, boundaries, offline, t, self.b), target)
+        """The threshold for the target on the greedy answers of part b."""
+        target, rows = self.settings.target_agreement, self.b[self.judges]
+        judged = {key: values[self.judges] for key, values in scores.items()}
+        return lowest(lambda t: self.outcome(judged, boundaries, offline, t, rows), target)
 
     def choose_margin(self) -> Outcome:
         """One or two boundaries for the margin rule, always armed, and its threshold."""
         target = self.settings.target_agreement
-        looks = {b: _select(v, self.b) for b, v in self.looks.items()}
+        rows = self.b[self.judges]
+        looks = {b: _select(v, rows) for b, v in self.looks.items()}
         sets = [*((b,) for b in looks), *combinations(looks, 2)]
-        best = self.best[self.b]
+        best = self.best[rows]
         outcomes = [lowest(partial(margin_rule, looks, best, layers, self.n_layer), target) for layers in sets]
         return min(outcomes, key=lambda o: o.mean_exit_layer + 0.1 * len(o.exits))  # a look costs time too
 

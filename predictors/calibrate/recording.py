@@ -46,6 +46,11 @@ class Recording:
     states: NDArray[np.float16]
     best: NDArray[np.int32]
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the answer follows the dense model's most probable words (nearly: batches round otherwise)."""
+        return bool(np.mean(self.row_tokens[1:] == self.best[:-1]) > 0.97) if len(self.best) > 1 else True
+
 
 def normalise(states: Floats) -> Floats:
     """Divide each state by its root mean square: float32 [..., n_embd]."""
