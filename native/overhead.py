@@ -106,9 +106,8 @@ def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None
     print(f"{path.name}: {bench.plain.n_threads} threads, {tokens} tokens x {rounds} rounds, {library.cpu_buffers()}")
     print(f"  a token whole            {token * 1e3:9.3f} ms")
     split = sorted(segments / whole for whole, segments, _ in rows)
-    print(
-        f"  in {N_SEGMENTS} segments            x {statistics.median(split):8.3f}    ({split[0]:.3f} to {split[-1]:.3f})"
-    )
+    spread = f"({split[0]:.3f} to {split[-1]:.3f})"
+    print(f"  in {N_SEGMENTS} segments            x {statistics.median(split):8.3f}    {spread}")
     looks = sorted((looks - segments) / (N_SEGMENTS - 1) / whole for whole, segments, looks in rows)
     look = statistics.median(looks)
     print(f"  a look                   {look * token * 1e6:9.1f} us {look:7.2%} ({looks[0]:.2%} to {looks[-1]:.2%})")

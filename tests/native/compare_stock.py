@@ -1,0 +1,105 @@
+"""Greedy texts of our policies against an unpatched llama-cpp-python, which runs in an interpreter of its own.
+
+    python tests/native/compare_stock.py --stock /path/to/venv/bin/python --prompts FILE.jsonl [--policies dense,exact]
+
+The other interpreter needs llama-cpp-python of the pinned version as it comes from the index (where its build dies of
+SIGILL, build it with CMAKE_ARGS="-DCMAKE_C_FLAGS=-mno-amx-tile -DCMAKE_CXX_FLAGS=-mno-amx-tile"). It gets the prompts
+as tokens and decodes one row at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+STOCK = """
+import json, sys
+import llama_cpp
+job = json.load(sys.stdin)
+llama = llama_cpp.Llama(job["model"], n_ctx=job["n_ctx"], n_threads=job["threads"], verbose=False)
+texts = []
+for prompt in job["prompts"]:
+    llama.reset()
+    words = []
+    for word in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+        words.append(int(word))
+        if len(words) == job["n"] or llama_cpp.llama_vocab_is_eog(llama._model.vocab, word):
+            break
+    texts.append(words)
+print(json.dumps(texts))
+"""
+
+
+def main() -> None:
+    """Entry point: exit code 1 when a text differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stock", required=True, help="an interpreter with the unpatched llama-cpp-python")
+    parser.add_argument("--prompts", required=True, type=Path)
+    parser.add_argument("--model", help="a GGUF file (default: the embedded model)")
+    parser.add_argument("--policies", default="dense,exact")
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--data-dir")
+    options = parser.parse_args()
+
+    import numpy as np
+
+    from specee.app.backend import open_backend
+    from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
+    from specee.app.protocol import Message
+    from specee.predictors.types import State
+
+    load = LoadOptions(model=options.model, data_dir=options.data_dir)
+    backend = open_backend(load, lambda what, share: None)
+    engine = backend.engine
+    lines = options.prompts.read_text("utf-8").splitlines()[: options.limit]
+    prompts = []
+    for line in lines:
+        text = backend.format((Message("user", json.loads(line)["prompt"]),))
+        prompts.append(backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text))))
+    job = {"model": backend.info.path, "n_ctx": engine.n_ctx, "threads": backend.info.threads, "prompts": prompts}
+    ours = ("PYTHONPATH", "LLAMA_CPP_LIB_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    if "STOCK_LIB_PATH" in os.environ:
+        environment["LLAMA_CPP_LIB_PATH"] = os.environ["STOCK_LIB_PATH"]
+    stock = subprocess.run(
+        [options.stock, "-c", STOCK],
+        input=json.dumps({**job, "n": options.max_tokens}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    theirs = json.loads(stock.stdout)
+    worst = 0
+    for name in options.policies.split(","):
+        policy = backend.policy(PolicyChoice(name))
+        same = 0
+        for line, prompt, expected in zip(lines, prompts, theirs, strict=True):
+            engine.prefill(prompt)
+            policy.reset()
+            sampler = backend.sampler(PLAIN_GREEDY)
+            words: list[int] = []
+            for event in policy.generate(engine, sampler, np.random.default_rng(0), options.max_tokens, prompt):
+                if event.state is State.ROLLED_BACK:
+                    del words[event.index :]
+                elif event.index == len(words):
+                    words.append(event.token)
+            same += words == expected
+            if words != expected:
+                equal = [a == b for a, b in zip(words, expected, strict=False)]
+                at = equal.index(False) if False in equal else len(equal)
+                print(f"{name}: {json.loads(line).get('id')} differs at token {at}", file=sys.stderr)
+        print(f"{name}: {same} of {len(prompts)} texts equal stock's")
+        worst = max(worst, int(same < len(prompts)))
+    backend.close()
+    sys.exit(worst)
+
+
+if __name__ == "__main__":
+    main()
