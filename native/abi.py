@@ -40,10 +40,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [_rows, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, _float_p, _float_p, _float_p, ctypes.c_float],
     ),
     "specee_rows_probe": (ctypes.c_int32, [_rows, _seq, _pos, ctypes.c_int32, _int32_p, _float_p, _float_p]),
-    "specee_margin_set": (
-        ctypes.c_int32,
-        [_rows, ctypes.c_int32, _int32_p, ctypes.c_void_p],
-    ),
+    "specee_shortlist_set": (ctypes.c_int32, [_rows, ctypes.c_int32, _int32_p, ctypes.c_void_p]),
     "specee_rows_rise": (
         ctypes.c_int32,
         [
@@ -59,7 +56,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
             _int32_p,
         ],
     ),
-    "specee_rows_margin": (ctypes.c_int32, [_rows, _seq, _pos, _int32_p, _float_p]),
     "specee_draft_set": (
         ctypes.c_int32,
         [_rows, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, _int32_p, ctypes.c_void_p, _float_p],

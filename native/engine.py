@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,16 @@ FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dens
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
     """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """Where a row stopped, and what was seen on the way: see `specee.predictors.types.Rise`."""
+
+    stopped: int
+    scores: tuple[float, ...]
+    candidates: tuple[int, ...]
+    best: int
 
 
 def _int32_p(a: NDArray[np.int32]) -> Any:
@@ -214,24 +225,18 @@ class RowEngine:
         )
         return self._score.value, features
 
-    def margin(self, pos: int) -> tuple[int, float]:
-        """Best shortlist token at the row's depth, and its lead in probability over the second."""
-        self._check(self.lib.specee_rows_margin(self._handle, self.seq, pos, self._token_p, self._score_p))
-        return self._token.value, self._score.value
-
     def rise(
-        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
-    ) -> tuple[int, list[float], int]:
+        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> Rise:
         """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
 
-        Rows that wait below come along. With candidates (k tokens) the score is the predictor's, without it is the
-        margin rule's lead. Returns the index of the layer where it stopped (len(layers): at the last of them, with no
-        score above), the scores, and the margin rule's token at the last look (-1 with candidates).
+        Rows that wait below come along. With k > 0 the score is the predictor's for k candidates, which are drawn from
+        the shortlist at the first look when none are given; with k = 0 it is the margin rule's lead.
         """
-        n, k = len(layers), 0 if candidates is None else len(candidates)
+        n = len(layers)
         self._layers[:n] = list(layers)
-        if candidates is not None:
-            self._candidates[:k] = list(candidates)
+        self._candidates[0] = -1
+        self._candidates[: len(candidates)] = list(candidates)
         self._token.value = -1
         stopped = self.lib.specee_rows_rise(
             self._handle,
@@ -240,7 +245,7 @@ class RowEngine:
             n,
             self._layers,
             k,
-            self._candidates if candidates is not None else None,
+            self._candidates,
             threshold,
             self._scores,
             self._token_p,
@@ -249,7 +254,7 @@ class RowEngine:
             self.tokens.append(token)
         if stopped < 0:
             self._check(stopped)
-        return stopped, self._scores[: min(stopped + 1, n)], self._token.value
+        return Rise(stopped, tuple(self._scores[: min(stopped + 1, n)]), tuple(self._candidates[:k]), self._token.value)
 
     def draft(self, pos: int, token: int, k: int) -> Tokens:
         """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""
@@ -277,10 +282,10 @@ class RowEngine:
             )
         )
 
-    def set_margin(self, tokens: Tokens, up: NDArray[np.uint8]) -> None:
-        """Margin rule: shortlist int32 [n] and its head rows, Q8_0 bytes of [n, n_embd]."""
+    def set_shortlist(self, tokens: Tokens, up: NDArray[np.uint8]) -> None:
+        """Frequent tokens int32 [n] and their head rows, Q8_0 bytes of [n, n_embd]."""
         tokens, up = np.ascontiguousarray(tokens, dtype=np.int32), np.ascontiguousarray(up)
-        self._check(self.lib.specee_margin_set(self._handle, len(tokens), _int32_p(tokens), up.ctypes.data))
+        self._check(self.lib.specee_shortlist_set(self._handle, len(tokens), _int32_p(tokens), up.ctypes.data))
 
     def set_draft(self, down: NDArray[np.uint8], tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
         """Linear draft head: Q8_0 bytes of [rank, 2 n_embd] and [n, rank], shortlist int32 [n], bias float32 [n]."""

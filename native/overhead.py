@@ -36,7 +36,7 @@ def give_weights(engine: RowEngine, layers: list[int]) -> None:
         engine.set_lens(layer, q8_zeros(n, n), None, np.ones(n, np.float32))
         engine.set_predictor(layer, np.zeros((N_HIDDEN, 3 * K), np.float32), w, w, 0.0)
     shortlist = np.arange(N_SHORT, dtype=np.int32)
-    engine.set_margin(shortlist, q8_zeros(N_SHORT, n))
+    engine.set_shortlist(shortlist, q8_zeros(N_SHORT, n))
     engine.set_draft(
         q8_zeros(DRAFT_RANK, 2 * n), shortlist, q8_zeros(N_SHORT, DRAFT_RANK), np.zeros(N_SHORT, np.float32)
     )
@@ -80,7 +80,16 @@ class Bench:
         """The looks are taken as the policies take them: one call raises the row from look to look."""
 
         def step(engine: RowEngine, token: int) -> None:
-            engine.rise(token, self.cuts[1:-1], CANDIDATES, 1.0)
+            engine.rise(token, self.cuts[1:-1], K, CANDIDATES, 1.0)
+            engine.advance(engine.length - 1, 1, engine.n_layer, logits=True)
+
+        return self._run(self.looking, step)
+
+    def looks_at_shortlist(self) -> float:
+        """One look at the shortlist, after all layers but the last eighth."""
+
+        def step(engine: RowEngine, token: int) -> None:
+            engine.rise(token, self.cuts[-2:-1], 0, (), 1.0)
             engine.advance(engine.length - 1, 1, engine.n_layer, logits=True)
 
         return self._run(self.looking, step)
@@ -100,20 +109,21 @@ class Bench:
 def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None:
     """Print the table for one model."""
     bench = Bench(Model(path), n_threads, tokens)
-    bench.whole(), bench.segments(), bench.looks()
-    rows = [(bench.whole(), bench.segments(), bench.looks()) for _ in range(rounds)]
-    token = statistics.median(whole for whole, _, _ in rows)
+    runs = (bench.whole, bench.segments, bench.looks, bench.looks_at_shortlist)
+    rows = [[run() for run in runs] for _ in range(rounds + 1)][1:]  # graphs are built in the first round
+    token = statistics.median(row[0] for row in rows)
     print(f"{path.name}: {bench.plain.n_threads} threads, {tokens} tokens x {rounds} rounds, {library.cpu_buffers()}")
     print(f"  a token whole            {token * 1e3:9.3f} ms")
-    split = sorted(segments / whole for whole, segments, _ in rows)
+    split = sorted(segments / whole for whole, segments, _, _ in rows)
     spread = f"({split[0]:.3f} to {split[-1]:.3f})"
     print(f"  in {N_SEGMENTS} segments            x {statistics.median(split):8.3f}    {spread}")
-    looks = sorted((looks - segments) / (N_SEGMENTS - 1) / whole for whole, segments, looks in rows)
+    looks = sorted((looks - segments) / (N_SEGMENTS - 1) / whole for whole, segments, looks, _ in rows)
     look = statistics.median(looks)
     print(f"  a look                   {look * token * 1e6:9.1f} us {look:7.2%} ({looks[0]:.2%} to {looks[-1]:.2%})")
+    short = statistics.median((row[3] - row[0]) / row[0] for row in rows)
+    print(f"  a look at the shortlist  {short * token * 1e6:9.1f} us {short:7.2%}")
     engine, pos = bench.looking, bench.start
     for name, call in (
-        ("margin rule's look", lambda: engine.margin(pos)),
         ("draft head", lambda: engine.draft(pos, 5, K)),
         ("full head", lambda: engine.lens_head(pos)),
         ("propagate one segment", lambda: engine.propagate(pos, 1)),

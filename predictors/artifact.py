@@ -16,10 +16,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from specee.predictors.errors import ArtifactError
 from specee.predictors.quant import Blocks, columns_of, from_q8, to_q8
-from specee.predictors.rules import ExitRules, RuleKind
+from specee.predictors.rules import SOURCES, ExitRules, RuleKind
 from specee.predictors.types import Floats, Tokens
 
-FORMAT = 1
+FORMAT = 2
 ARCH = "specee"
 
 
@@ -34,7 +34,7 @@ class Installable(Protocol):
 
     def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None: ...
 
-    def set_margin(self, tokens: Tokens, up: Blocks) -> None: ...
+    def set_shortlist(self, tokens: Tokens, up: Blocks) -> None: ...
 
     def set_draft(self, down: Blocks, tokens: Tokens, up: Blocks, bias: Floats) -> None: ...
 
@@ -90,6 +90,8 @@ class Artifact:
     lenses: dict[int, LensWeights]
     predictors: dict[int, PredictorWeights]
     draft: DraftWeights
+    sources: tuple[str, ...] = SOURCES
+    """Where the candidates came from that the predictors were trained on."""
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = ""
 
@@ -99,7 +101,8 @@ class Artifact:
     def rules(self, rule: RuleKind = "predictor", base: ExitRules | None = None) -> ExitRules:
         """`base` (the paper's rules) with this model's calibrated threshold and number of candidates."""
         threshold = self.margin_threshold if rule == "margin" else self.threshold
-        return (base or ExitRules()).with_(rule=rule, threshold=threshold, k=self.k, n_hidden=self.n_hidden)
+        rules = base or ExitRules()
+        return rules.with_(rule=rule, threshold=threshold, k=self.k, n_hidden=self.n_hidden, sources=self.sources)
 
     @property
     def n_hidden(self) -> int:
@@ -135,7 +138,7 @@ class Artifact:
             engine.set_predictor(layer, mlp.w1, mlp.b1, mlp.w2, mlp.b2)
         tokens = self.draft.tokens
         head = engine.head_rows(tokens)  # [n_short, n_embd]
-        engine.set_margin(tokens, to_q8(head))
+        engine.set_shortlist(tokens, to_q8(head))
         engine.set_draft(self.draft.down, tokens, to_q8(head @ from_q8(self.draft.up)), head @ self.draft.bias)
 
 
@@ -154,6 +157,7 @@ def write(artifact: Artifact, path: Path) -> None:
     w.add_float64("specee.margin.threshold", artifact.margin_threshold)
     w.add_string("specee.metrics", json.dumps(artifact.metrics))
     w.add_string("specee.created.by", artifact.created_by)
+    w.add_string("specee.sources", ",".join(artifact.sources))
     layers = {
         "boundaries": artifact.boundaries,
         "offline": artifact.offline,
@@ -237,6 +241,7 @@ def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Artifact:
         lenses=lenses,
         predictors=predictors,
         draft=DraftWeights(*(tensors[f"draft.{part}"] for part in ("down", "tokens", "up", "bias"))),
+        sources=tuple(str(meta["specee.sources"]).split(",")),
         metrics=metrics,
         created_by=str(meta["specee.created.by"]),
     )

@@ -16,6 +16,8 @@ RuleKind = Literal["predictor", "margin"]
 SkippedKV = Literal["propagate", "settle"]
 
 SOURCES = ("ngram", "linear")
+LENS = ("lens",)
+"""Instead of draft sources: the best of the shortlist through the lens of the row's first look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class ExitRules:
     """Rows whose remaining layers are computed in one batch, at most. Up to 3 rows every kernel of llama.cpp gives the
     bits of single rows; larger batches may not (4-bit K-quants), and `exact` would then differ from dense."""
     sources: tuple[str, ...] = SOURCES
-    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open."""
+    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open. Or LENS."""
     ngram_max: int = 3
     """Longest context that the n-gram source looks up."""
     ngram_min: int = 2
@@ -65,8 +67,8 @@ class ExitRules:
         _check(self.kv in ("propagate", "settle"), f"kv = {self.kv!r}: take 'propagate' or 'settle'")
         _check(1 <= self.max_pending <= 32, f"max_pending = {self.max_pending}: take 1 to 32 rows")
         _check(len(set(self.sources)) == len(self.sources) > 0, f"sources = {self.sources}: name each source once")
-        for name in self.sources:
-            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}")
+        for name in self.sources if self.sources != LENS else ():
+            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}, or lens alone")
         _check(
             1 <= self.ngram_min <= self.ngram_max <= 8,
             f"n-grams of {self.ngram_min} to {self.ngram_max}: take lengths from 1 to 8, the shortest first",

@@ -51,6 +51,30 @@ class TokenEvent:
     stop: bool = False
 
 
+class Rise(Protocol):
+    """Where a row stopped, and what was seen on the way."""
+
+    @property
+    def stopped(self) -> int:
+        """Index of the layer where it stopped; the number of layers when it is at the last, with no score above."""
+        ...
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """One for each look."""
+        ...
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The k tokens that were scored."""
+        ...
+
+    @property
+    def best(self) -> int:
+        """The margin rule's token at the last look, -1 without that rule."""
+        ...
+
+
 class Engine(Protocol):
     """Rows in flight of one conversation. `specee.native.engine.RowEngine` is the real one."""
 
@@ -69,13 +93,12 @@ class Engine(Protocol):
         ...
 
     def rise(
-        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
-    ) -> tuple[int, list[float], int]:
+        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> Rise:
         """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
 
-        Rows that wait below a layer come along to it. With k candidates the score is the predictor's, without it is
-        the margin rule's lead. Returns the index of the layer where it stopped (len(layers): at the last of them, no
-        score above), a score for each look, and the margin rule's token at the last look.
+        Rows that wait below a layer come along to it. With k > 0 the score is the predictor's for k candidates, which
+        are drawn from the shortlist at the first look when none are given; with k = 0 it is the margin rule's lead.
         """
         ...
 
@@ -89,10 +112,6 @@ class Engine(Protocol):
 
     def probe(self, pos: int, candidates: Tokens) -> float:
         """Predictor score of the row at its depth for k candidates: int32 [k]."""
-        ...
-
-    def margin(self, pos: int) -> tuple[int, float]:
-        """Best shortlist token at the row's depth, and its lead in probability over the second."""
         ...
 
     def draft(self, pos: int, token: int, k: int) -> Tokens:

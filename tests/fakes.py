@@ -46,6 +46,14 @@ class FakeSampler:
         return shaped.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class FakeRise:
+    stopped: int
+    scores: tuple[float, ...]
+    candidates: tuple[int, ...]
+    best: int
+
+
 @dataclass
 class FakeEngine:
     """A model whose logits are a hash of the text so far; its early layers agree with its last with a given chance.
@@ -98,24 +106,27 @@ class FakeEngine:
             self.rows = [self._logits(p, end) for p in range(pos, pos + n)]
 
     def rise(
-        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
-    ) -> tuple[int, list[float], int]:
-        scores, best = [], -1
+        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> FakeRise:
+        scores: list[float] = []
+        best = -1
         if token is not None:
             self.advance(self.length, 1, min([layers[0], *self.depths]), tokens=[token])
-        for i, layer in enumerate(layers):
+        for layer in layers:
             while (depth := self.depths[-1]) < layer:
                 first = self.depths.index(depth)
                 stop = min(layer, self.depths[first - 1]) if first else layer
                 self.advance(first, self.length - first, stop)
-            if candidates is None:
+            if k == 0:
                 best, score = self.margin(self.length - 1)
             else:
+                if not candidates:
+                    candidates = np.argsort(-self._logits(self.length - 1, layer))[:k].tolist()
                 score = self.probe(self.length - 1, np.array(candidates, np.int32))
             scores.append(score)
             if score > threshold:
-                return i, scores, best
-        return len(layers), scores, best
+                return FakeRise(len(scores) - 1, tuple(scores), tuple(candidates), best)
+        return FakeRise(len(layers), tuple(scores), tuple(candidates), best)
 
     def propagate(self, pos: int, n: int) -> None:
         assert n == 1 and all(d == self.n_layer for d in self.depths[:pos])

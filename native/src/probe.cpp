@@ -93,31 +93,50 @@ float specee_probe::score(const specee_mlp & mlp, const float * estimate, const 
     return 1.0f / (1.0f + std::exp(-logit));
 }
 
-void specee_probe::margin(const float * estimate, llama_token * best, float * lead) {
-    const float  scale = inverse_rms(estimate, head.n_embd, head.eps);
-    const size_t n     = margin_list.tokens.size();
-    scores.resize(n);
-    multiply(margin_list.up, estimate, scores.data());
-    size_t first  = 0;
-    float  top    = -INFINITY;
-    float  second = -INFINITY;
+void specee_probe::margin(const float * logits, llama_token * best, float * lead) const {
+    const size_t n      = shortlist.tokens.size();
+    size_t       first  = 0;
+    float        top    = -INFINITY;
+    float        second = -INFINITY;
     for (size_t i = 0; i < n; ++i) {
-        scores[i] *= scale;
-        if (scores[i] > top) {
+        if (logits[i] > top) {
             second = top;
-            top    = scores[i];
+            top    = logits[i];
             first  = i;
-        } else if (scores[i] > second) {
-            second = scores[i];
+        } else if (logits[i] > second) {
+            second = logits[i];
         }
     }
     float sum = 0;
     for (size_t i = 0; i < n; ++i) {
-        const float d = scores[i] - top;
+        const float d = logits[i] - top;
         sum += d > -20.0f ? std::exp(d) : 0.0f; // the rest is below rounding
     }
-    *best = margin_list.tokens[first];
+    *best = shortlist.tokens[first];
     *lead = (1.0f - std::exp(second - top)) / sum;
+}
+
+// k is small: insertion into a sorted list, nearly always one failed comparison.
+template <typename score_of>
+static void best_tokens(const std::vector<llama_token> & tokens, int32_t k, llama_token * out, score_of score) {
+    float best[SPECEE_K_MAX];
+    std::fill_n(best, k, -INFINITY);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const float v = score(i);
+        if (v > best[k - 1]) {
+            int32_t j = k - 1;
+            for (; j > 0 && best[j - 1] < v; --j) {
+                best[j] = best[j - 1];
+                out[j]  = out[j - 1];
+            }
+            best[j] = v;
+            out[j]  = tokens[i];
+        }
+    }
+}
+
+void specee_probe::best_of_shortlist(const float * logits, int32_t k, llama_token * out) const {
+    best_tokens(shortlist.tokens, k, out, [&](size_t i) { return logits[i]; });
 }
 
 void specee_probe::draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out) {
@@ -129,37 +148,17 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
         x[i] = final_state[i] * s;
         x[n + i] *= e;
     }
-    z.resize(draft_down.n_rows);
-    multiply(draft_down, x.data(), z.data());
-    const size_t n_short = draft.tokens.size();
-    scores.resize(n_short);
+    z.resize(draft.down.n_rows);
+    multiply(draft.down, x.data(), z.data());
+    scores.resize(draft.tokens.size());
     multiply(draft.up, z.data(), scores.data());
-
-    // k is small: insertion into a sorted list, nearly always one failed comparison
-    float best[SPECEE_K_MAX];
-    std::fill_n(best, k, -INFINITY);
-    for (size_t i = 0; i < n_short; ++i) {
-        const float v = scores[i] + draft.bias[i];
-        if (v > best[k - 1]) {
-            int32_t j = k - 1;
-            for (; j > 0 && best[j - 1] < v; --j) {
-                best[j] = best[j - 1];
-                out[j]  = out[j - 1];
-            }
-            best[j] = v;
-            out[j]  = draft.tokens[i];
-        }
-    }
+    best_tokens(draft.tokens, k, out, [&](size_t i) { return scores[i] + draft.bias[i]; });
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 static bool are_tokens(const specee_rows * rows, int32_t n, const llama_token * tokens) {
     return std::all_of(tokens, tokens + n, [&](llama_token t) { return t >= 0 && t < rows->n_vocab; });
-}
-
-static ggml_tensor * new_weight(ggml_context * ctx, ggml_type type, int64_t columns, int64_t n_rows) {
-    return ggml_new_tensor_2d(ctx, type, columns, n_rows);
 }
 
 int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
@@ -171,8 +170,8 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
     specee_lens      lens;
     ggml_init_params params = { 3 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
     lens.ctx.reset(ggml_init(params));
-    lens.down = new_weight(lens.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, rank);
-    lens.up   = up == nullptr ? nullptr : new_weight(lens.ctx.get(), GGML_TYPE_Q8_0, rank, rows->n_embd);
+    lens.down = ggml_new_tensor_2d(lens.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, rank);
+    lens.up   = up == nullptr ? nullptr : ggml_new_tensor_2d(lens.ctx.get(), GGML_TYPE_Q8_0, rank, rows->n_embd);
     lens.bias = ggml_new_tensor_1d(lens.ctx.get(), GGML_TYPE_F32, rows->n_embd);
     lens.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(lens.ctx.get(), ggml_backend_cpu_buffer_type()));
     if (lens.buffer == nullptr) {
@@ -209,13 +208,23 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
     return SPECEE_OK;
 }
 
-int32_t specee_margin_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
-    if (n_short < 2 || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID, "a margin rule needs a shortlist of this vocabulary");
+int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
+    if (rows->kv == nullptr || n_short < SPECEE_K_MAX || !are_tokens(rows, n_short, tokens)) {
+        return specee_fail(SPECEE_INVALID, "a shortlist needs at least 16 tokens of this vocabulary");
     }
-    specee_shortlist & list = rows->probe->margin_list;
+    specee_shortlist list;
     list.tokens.assign(tokens, tokens + n_short);
-    list.up.set(n_short, rows->n_embd, up);
+    ggml_init_params params = { ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
+    list.ctx.reset(ggml_init(params));
+    list.up = ggml_new_tensor_2d(list.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, n_short);
+    list.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(list.ctx.get(), ggml_backend_cpu_buffer_type()));
+    if (list.buffer == nullptr) {
+        return specee_fail(SPECEE_FAILED, "no memory for a shortlist");
+    }
+    ggml_backend_buffer_set_usage(list.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_tensor_set(list.up, up, 0, ggml_nbytes(list.up));
+    rows->drop_graphs();
+    rows->probe->shortlist = std::move(list);
     return SPECEE_OK;
 }
 
@@ -226,7 +235,7 @@ int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, in
                            "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
     }
     specee_probe & probe = *rows->probe;
-    probe.draft_down.set(rank, 2 * rows->n_embd, down);
+    probe.draft.down.set(rank, 2 * rows->n_embd, down);
     probe.draft.tokens.assign(tokens, tokens + n_short);
     probe.draft.up.set(n_short, rank, up);
     probe.draft.bias.assign(bias, bias + n_short);
@@ -259,35 +268,33 @@ int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, i
     return rows->look(s, pos, k, candidates, score, features);
 }
 
-int32_t specee_rows::look_margin(specee_sequence & s, llama_pos p, llama_token * best, float * lead) {
-    const auto & r = row(s, p);
-    if (r.layer < 0 || r.lens_layer != r.layer || probe->margin_list.tokens.empty()) {
-        return specee_fail(SPECEE_INVALID, "no margin rule at layer " + std::to_string(r.layer));
-    }
-    probe->margin(estimate(s, p), best, lead);
-    return SPECEE_OK;
-}
-
-int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token * best, float * lead) {
-    specee_sequence & s = rows->sequence(seq);
-    if (!rows->kept(s, pos)) {
-        return specee_fail(SPECEE_INVALID, "no such row");
-    }
-    return rows->look_margin(s, pos, best, lead);
-}
-
 int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                         const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
-                         float * scores, llama_token * best) {
+                         const int32_t * layers, int32_t k, llama_token * candidates, float threshold, float * scores,
+                         llama_token * best) {
     specee_sequence & s = rows->sequence(seq);
-    if (rows->kv == nullptr || (candidates != nullptr && !are_tokens(rows, k, candidates))) {
-        return specee_fail(SPECEE_INVALID, "no layer ranges, or no such candidate");
+    if (rows->kv == nullptr || k < 0 || k > SPECEE_K_MAX) {
+        return specee_fail(SPECEE_INVALID, "no layer ranges, or too many candidates");
+    }
+    bool draw = k > 0 && candidates[0] < 0; // candidates, from the shortlist
+    if ((k > 0 && !draw && !are_tokens(rows, k, candidates)) || ((k == 0 || draw) && rows->probe->shortlist.up == nullptr)) {
+        return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
     for (int32_t i = 0; i < n_layers; ++i) {
-        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i]);
-        if (status == SPECEE_OK) {
-            status = candidates != nullptr ? rows->look(s, s.length - 1, k, candidates, scores + i, nullptr)
-                                           : rows->look_margin(s, s.length - 1, best, scores + i);
+        if (rows->probe->lenses.count(layers[i]) == 0) {
+            return specee_fail(SPECEE_INVALID, "no lens is set for layer " + std::to_string(layers[i]));
+        }
+        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i], k == 0 || draw);
+        if (status != SPECEE_OK) {
+            return status;
+        }
+        if (draw) {
+            rows->probe->best_of_shortlist(rows->short_logits.data(), k, candidates);
+            draw = false;
+        }
+        if (k == 0) {
+            rows->probe->margin(rows->short_logits.data(), best, scores + i);
+        } else {
+            status = rows->look(s, s.length - 1, k, candidates, scores + i, nullptr);
         }
         if (status != SPECEE_OK) {
             return status;

@@ -40,10 +40,19 @@ struct specee_mlp {
     float              b2 = 0;
 };
 
+// Rows of the LM head of frequent tokens, for the graphs that score them.
 struct specee_shortlist {
     std::vector<llama_token> tokens; // [n_short]
+    ggml_context_ptr         ctx;
+    ggml_backend_buffer_ptr  buffer;
+    ggml_tensor *            up = nullptr; // [n_short][n_embd]
+};
+
+struct specee_draft {
+    specee_q8                down;   // [rank][2 n_embd]
+    std::vector<llama_token> tokens; // [n_short]
     specee_q8                up;     // [n_short][rank]
-    std::vector<float>       bias;   // [n_short], empty: none
+    std::vector<float>       bias;   // [n_short]
 };
 
 struct specee_probe {
@@ -51,9 +60,8 @@ struct specee_probe {
 
     std::map<int32_t, specee_lens> lenses;     // by layer
     std::map<int32_t, specee_mlp>  predictors; // by layer
-    specee_shortlist               margin_list;
-    specee_q8                      draft_down; // [rank][2 n_embd]
-    specee_shortlist               draft;
+    specee_shortlist               shortlist;
+    specee_draft                   draft;
 
     explicit specee_probe(specee_head & head);
 
@@ -61,7 +69,10 @@ struct specee_probe {
     float score(const specee_mlp & mlp, const float * estimate, const llama_token * candidates, float * probs,
                 float * features);
 
-    void margin(const float * estimate, llama_token * best, float * lead);
+    // From the logits of the shortlist [n_short]: the best token and its lead in probability over the second.
+    void margin(const float * logits, llama_token * best, float * lead) const;
+    // The k best tokens of the shortlist, best first.
+    void best_of_shortlist(const float * logits, int32_t k, llama_token * out) const;
 
     void draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out);
 

@@ -22,6 +22,7 @@ void specee_graph_begin(llm_graph_context & graph) {
     seg.in     = nullptr;
     seg.out    = nullptr;
     seg.lens   = nullptr;
+    seg.scores = nullptr;
     seg.n_seen = 0;
     if (seg.range.begin > 0) {
         graph.gf = seg.scrap;
@@ -97,6 +98,12 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
             seg.lens = apply_lens(graph.ctx0, lens->second, cur, rows->head->eps);
             ggml_set_output(seg.lens);
             ggml_build_forward_expand(gf, seg.lens);
+            if (r.scores) {
+                ggml_tensor * normed = ggml_rms_norm(graph.ctx0, seg.lens, rows->head->eps);
+                seg.scores           = ggml_mul_mat(graph.ctx0, rows->probe->shortlist.up, normed);
+                ggml_set_output(seg.scores);
+                ggml_build_forward_expand(gf, seg.scores);
+            }
         }
         if (!r.logits) {
             graph_gf = seg.scrap;
@@ -343,6 +350,7 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     specee_sequence & s       = sequence(seq);
     const bool        logits_ = (flags & SPECEE_LOGITS) != 0;
     const bool        kv_only = (flags & SPECEE_KV_ONLY) != 0;
+    const bool        scores  = (flags & SPECEE_SCORES) != 0;
 
     if (n <= 0 || n > n_rows_max) {
         return specee_fail(SPECEE_INVALID, "a batch must have 1 to " + std::to_string(n_rows_max) + " rows");
@@ -417,7 +425,7 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
         }
     }
 
-    specee_segment & seg    = segment({ begin, end, n, logits_, kv_only });
+    specee_segment & seg    = segment({ begin, end, n, logits_, kv_only, scores });
     const int32_t    status = compute(seg, seq, n, ps, toks, slot);
     if (status != SPECEE_OK) {
         if (toks != nullptr) {
@@ -445,6 +453,11 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
             r.lens_layer = end;
         }
     }
+    if (seg.scores != nullptr) {
+        short_logits.resize(seg.scores->ne[0]);
+        ggml_backend_tensor_get(seg.scores, short_logits.data(), (n - 1) * seg.scores->nb[1],
+                                seg.scores->ne[0] * sizeof(float));
+    }
     while (s.settled < s.length && row(s, s.settled).depth == n_layer) {
         s.settled++;
     }
@@ -454,21 +467,20 @@ int32_t specee_rows::advance(llama_seq_id seq, int32_t n, const llama_pos * ps, 
     return SPECEE_OK;
 }
 
-int32_t specee_rows::climb(llama_seq_id seq, llama_token token, int32_t end) {
-    specee_sequence & s = sequence(seq);
+int32_t specee_rows::climb(llama_seq_id seq, llama_token token, int32_t end, bool want_scores) {
+    specee_sequence & s      = sequence(seq);
+    const auto        flags  = [&](int32_t stop) { return want_scores && stop == end ? SPECEE_SCORES : 0; };
+    int32_t           status = SPECEE_OK;
     if (token >= 0) {
         const llama_pos p       = s.length;
         const bool      waiting = s.settled < s.length;
         if (p - s.settled >= n_rows_max) {
             return specee_fail(SPECEE_INVALID, "too many rows are waiting to be settled");
         }
-        const int32_t first  = waiting ? std::min(end, row(s, p - 1).depth) : end;
-        const int32_t status = advance(seq, 1, &p, &token, first, 0);
-        if (status != SPECEE_OK) {
-            return status;
-        }
+        const int32_t stop = waiting ? std::min(end, row(s, p - 1).depth) : end;
+        status             = advance(seq, 1, &p, &token, stop, flags(stop));
     }
-    while (s.settled < s.length && row(s, s.length - 1).depth < end) {
+    while (status == SPECEE_OK && s.settled < s.length && row(s, s.length - 1).depth < end) {
         const int32_t depth = row(s, s.length - 1).depth;
         llama_pos     first = s.length - 1;
         while (first > s.settled && row(s, first - 1).depth == depth) {
@@ -477,12 +489,9 @@ int32_t specee_rows::climb(llama_seq_id seq, llama_token token, int32_t end) {
         const int32_t stop = first > s.settled ? std::min(end, row(s, first - 1).depth) : end;
         suffix.resize(s.length - first);
         std::iota(suffix.begin(), suffix.end(), first);
-        const int32_t status = advance(seq, suffix.size(), suffix.data(), nullptr, stop, 0);
-        if (status != SPECEE_OK) {
-            return status;
-        }
+        status = advance(seq, suffix.size(), suffix.data(), nullptr, stop, flags(stop));
     }
-    return SPECEE_OK;
+    return status;
 }
 
 const float * specee_rows::final_state(specee_sequence & s, llama_pos p) {
@@ -506,7 +515,7 @@ int32_t specee_rows::lens_head(llama_seq_id seq, llama_pos p) {
     slot.resize(1);
     slot.strm[0] = slot.s0;
     slot.idxs[0].push_back(row(s, p).cell);
-    specee_segment & seg    = segment({ n_layer, n_layer, 1, true, false });
+    specee_segment & seg    = segment({ n_layer, n_layer, 1, true, false, false });
     const int32_t    status = compute(seg, seq, 1, &p, nullptr, slot);
     if (status == SPECEE_OK) {
         keep_logits(seg);

@@ -43,9 +43,11 @@ struct specee_range {
     int32_t n_rows  = 0;
     bool    logits  = false;
     bool    kv_only = false;
+    bool    scores  = false; // of the shortlist, through the lens of `end`
 
     bool operator==(const specee_range & o) const {
-        return begin == o.begin && end == o.end && n_rows == o.n_rows && logits == o.logits && kv_only == o.kv_only;
+        return begin == o.begin && end == o.end && n_rows == o.n_rows && logits == o.logits && kv_only == o.kv_only &&
+               scores == o.scores;
     }
 };
 
@@ -58,6 +60,7 @@ struct specee_segment {
     ggml_tensor *          in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
     ggml_tensor *          out    = nullptr; // [n_embd, n_rows] hidden states at `end`
     ggml_tensor *          lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    ggml_tensor *          scores = nullptr; // [n_short, n_rows] logits of the shortlist
     int                    n_seen = 0;       // K/V only: nodes of the scrap graph already looked at
     bool                   built  = false;
 };
@@ -86,6 +89,7 @@ struct specee_rows {
     int32_t            n_logits     = 0;
     specee_segment *   logits_owner = nullptr;
     std::vector<float> logits_host; // when the backend's memory cannot be read directly
+    std::vector<float> short_logits; // [n_short] of the last row whose range had `scores`
 
     // reused between calls
     std::vector<llama_token>                   tokens;
@@ -122,10 +126,9 @@ struct specee_rows {
                     uint32_t flags);
     // Brings the last row (a new one with `token`, unless that is -1) to depth `end`, and with it the rows that wait at
     // depths below `end`: depths never grow with the position, so they are a suffix, and rows join as depths meet.
-    int32_t climb(llama_seq_id seq, llama_token token, int32_t end);
+    int32_t climb(llama_seq_id seq, llama_token token, int32_t end, bool want_scores);
     int32_t look(specee_sequence & s, llama_pos p, int32_t k, const llama_token * candidates, float * score,
                  float * features);
-    int32_t look_margin(specee_sequence & s, llama_pos p, llama_token * best, float * lead);
     // The last layer's output at a recent position, or the estimate of it after an exit; null when not known.
     const float * final_state(specee_sequence & s, llama_pos p);
     int32_t       lens_head(llama_seq_id seq, llama_pos p);

@@ -27,6 +27,7 @@ enum specee_status {
 enum specee_advance_flags {
     SPECEE_LOGITS  = 1, // only with end = n_layer: also norm and LM head, one row of logits for each row
     SPECEE_KV_ONLY = 2, // propagate: only norm, K and V of each layer, all from the row's present hidden state
+    SPECEE_SCORES  = 4, // also the shortlist's logits through the lens of `end` (used by rise)
 };
 
 typedef struct specee_rows specee_rows; // the rows in flight of one llama_context
@@ -92,19 +93,19 @@ LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_
 LLAMA_API int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
                                     const llama_token * candidates, float * score, float * features);
 
-// Margin rule: logits of a shortlist of tokens, up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0)
-// times h' / rms(h'), at any layer with a lens; the lead is the difference of the two greatest probabilities.
-LLAMA_API int32_t specee_margin_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up);
-LLAMA_API int32_t specee_rows_margin(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token * best,
-                                     float * lead);
+// Shortlist: up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0) times h' / rms(h') are the logits of
+// these tokens at any layer with a lens. The margin rule exits on the lead, the difference of the two greatest
+// probabilities; `rise` may take its candidates from it.
+LLAMA_API int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up);
 
 // Raises the last row of a sequence from layer to layer (ascending) and looks at it at each, until its score is above
 // the threshold. `token` starts that row, -1 goes on with it; stopped rows before it come along where it passes them.
-// With candidates the score is the predictor's, without (NULL) it is the margin rule's lead, and `best` its token.
+// k > 0: the score is the predictor's for `candidates` [k]; when the first of these is negative, they are drawn from the
+// shortlist at the first look, and written there. k = 0: the score is the margin rule's lead, and `best` its token.
 // Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
 // status; `scores` gets one value for each look.
 LLAMA_API int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                                   const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
+                                   const int32_t * layers, int32_t k, llama_token * candidates, float threshold,
                                    float * scores, llama_token * best);
 
 // Linear draft head: z = down [x ; e], where x is the final state (or its lens estimate) of position pos-1 divided by

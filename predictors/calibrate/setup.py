@@ -66,9 +66,12 @@ class Settings:
 
 
 def candidate_boundaries(n_layer: int) -> tuple[int, ...]:
-    """Boundaries worth recording: eight or so, evenly over the upper quarter of the model, where exits happen."""
+    """Boundaries worth recording: eight or so over the upper quarter of the model, where most exits happen, and two
+    below, which the surest words reach."""
     step = max(1, round(0.27 * n_layer / 8))
-    return tuple(sorted(b for b in range(n_layer - step, round(0.72 * n_layer) - 1, -step) if b > 0))
+    upper = range(n_layer - step, round(0.72 * n_layer) - 1, -step)
+    lower = (min(upper, default=n_layer) - 2 * step * i for i in (1, 2))
+    return tuple(sorted(b for b in (*upper, *lower) if 0 < b < n_layer)) or (n_layer - 1,)
 
 
 def bundled_prompts() -> list[str]:

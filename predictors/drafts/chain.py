@@ -61,4 +61,4 @@ def build(rules: ExitRules) -> Chain:
         "ngram": NGram(rules.ngram_max, rules.ngram_min),
         "linear": LinearHead(),
     }
-    return Chain([made[name] for name in rules.sources], rules.ngram_share)
+    return Chain([made[name] for name in rules.sources if name in made], rules.ngram_share)

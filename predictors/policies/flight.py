@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specee.predictors.types import Engine
+from specee.predictors.types import Engine, Rise
 
 
 class Flight:
@@ -47,15 +47,15 @@ class Flight:
             self._depths.clear()
 
     def rise(
-        self, token: int | None, layers: Sequence[int], candidates: Sequence[int] | None, threshold: float
-    ) -> tuple[int, list[float], int]:
+        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> Rise:
         """The engine's rise of the last row; `token` is None for one that has risen before."""
         if token is not None:
             self.start(token)
-        stopped, scores, best = self.engine.rise(token, layers, candidates, threshold)
-        reached = layers[min(stopped, len(layers) - 1)]
+        seen = self.engine.rise(token, layers, k, candidates, threshold)
+        reached = layers[min(seen.stopped, len(layers) - 1)]
         self._depths = [max(depth, reached) for depth in self._depths]
-        return stopped, scores, best
+        return seen
 
     def fill(self) -> None:
         """Complete K and V of the last row from its present state; it must be the only one."""

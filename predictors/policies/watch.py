@@ -12,7 +12,7 @@ from specee.predictors.acceptance import certain, sample
 from specee.predictors.policies.base import Step
 from specee.predictors.policies.flight import Flight
 from specee.predictors.policies.stats import PolicyStats
-from specee.predictors.rules import ExitRules
+from specee.predictors.rules import LENS, ExitRules
 from specee.predictors.schedule import Schedule
 from specee.predictors.types import Distribution, Engine, Probe, Sampler
 
@@ -24,19 +24,21 @@ class Watch:
         self.rules = rules
         self.schedule = schedule
         self.drafts = drafts.build(rules)
+        self._from_lens = rules.sources == LENS
+        self._drafting = rules.rule == "predictor" and not self._from_lens
         self._stats = PolicyStats()
 
     def begin(self, history: Sequence[int], stats: PolicyStats) -> None:
         self._stats = stats
-        if self.rules.rule == "predictor":
+        if self._drafting:
             self.drafts.begin(history)
 
     def accept(self, word: int) -> None:
-        if self.rules.rule == "predictor":
+        if self._drafting:
             self.drafts.accept(word)
 
     def withdraw(self, n: int) -> None:
-        if self.rules.rule == "predictor":
+        if self._drafting:
             self.drafts.withdraw(n)
 
     def rise(self, flight: Flight, token: int, sampler: Sampler, rng: np.random.Generator) -> Step:
@@ -46,23 +48,24 @@ class Watch:
         """
         engine, stats, rules = flight.engine, self._stats, self.rules
         armed = left = self.schedule.armed()
+        k = rules.k if rules.rule == "predictor" else 0
         candidates = self._candidates(engine, token) if armed else ()
         probes: list[Probe] = []
-        step = None
-        if rules.rule == "predictor" and len(candidates) < rules.k:  # a predictor knows no other number
+        step, start = None, True
+        if k > 0 and not self._from_lens and len(candidates) < k:  # a predictor knows no other number
             left = ()
-        start: int | None = token
         while left and step is None:
-            at, scores, best = flight.rise(start, left, None if rules.rule == "margin" else candidates, rules.threshold)
-            probes += map(Probe, left, scores)
-            if at < len(left):
+            seen = flight.rise(token if start else None, left, k, candidates, rules.threshold)
+            candidates = seen.candidates
+            probes += map(Probe, left, seen.scores)
+            if seen.stopped < len(left):
                 begin = perf_counter()
-                chosen = self._confirm(engine, candidates, best, sampler, rng)
+                chosen = self._confirm(engine, candidates, seen.best, sampler, rng)
                 stats.check_seconds += perf_counter() - begin
                 if chosen is not None:
-                    step = Step(chosen[0], left[at], tuple(probes), candidates, chosen[1])
-            start, left = None, left[at + 1 :]
-        if start is not None:
+                    step = Step(chosen[0], left[seen.stopped], tuple(probes), candidates, chosen[1])
+            start, left = False, left[seen.stopped + 1 :]
+        if start:
             flight.start(token)
         stats.rows += 1
         stats.armed += len(armed)
@@ -72,8 +75,11 @@ class Watch:
         return step or Step(-1, engine.n_layer, tuple(probes), candidates)
 
     def _candidates(self, engine: Engine, token: int) -> tuple[int, ...]:
-        """Drafted once a row: k tokens for the place after `token`, which will stand at the end of the sequence."""
-        if self.rules.rule == "margin":
+        """Drafted once a row: k tokens for the place after `token`, which will stand at the end of the sequence.
+
+        Candidates from the lens are drawn by the engine at the row's first look.
+        """
+        if self.rules.rule == "margin" or self._from_lens:
             return ()
         begin = perf_counter()
         found = tuple(self.drafts.draft(engine, engine.length, token, self.rules.k))

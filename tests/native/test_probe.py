@@ -42,7 +42,7 @@ class Twin:
         self.w1, self.b1, self.w2, self.b2 = normal(N_HIDDEN, 3 * K), normal(N_HIDDEN), normal(N_HIDDEN), 0.1
         engine.set_lens(layer, down, up, self.bias)
         engine.set_predictor(layer, self.w1, self.b1, self.w2, self.b2)
-        engine.set_margin(self.tokens, to_q8(engine.head_rows(self.tokens)))
+        engine.set_shortlist(self.tokens, to_q8(engine.head_rows(self.tokens)))
         engine.set_draft(draft_down, self.tokens, short_up, self.short_bias)
 
     def lens(self, hidden: Floats) -> tuple[Floats, Floats]:
@@ -121,11 +121,11 @@ def test_head_rows_are_the_heads_rows(engine: RowEngine, greedy: Sampler) -> Non
 
 def test_margin(engine: RowEngine, twin: Twin) -> None:
     pos = engine.length
-    engine.advance(pos, 1, twin.layer, tokens=[5])
+    seen = engine.rise(5, [twin.layer], 0, (), 1.0)
     logits = twin.logits(engine.hidden(pos), twin.tokens)
     p = np.exp(logits - logits.max())
     p = np.sort(p / p.sum())
-    token, lead = engine.margin(pos)
+    token, lead = seen.best, seen.scores[0]
     assert logits[list(twin.tokens).index(token)] >= logits.max() - 0.05 * np.ptp(logits)
     assert lead == pytest.approx(p[-1] - p[-2], abs=0.08)
 
@@ -155,7 +155,8 @@ def test_bad_weights_are_refused(engine: RowEngine, twin: Twin) -> None:
             engine.n_layer, to_q8(np.zeros((32, 32), np.float32)), to_q8(np.zeros((32, 32), np.float32)), twin.bias
         )
     with pytest.raises(NativeError, match="vocabulary"):
-        engine.set_margin(np.array([0, engine.n_vocab], np.int32), to_q8(np.zeros((2, engine.n_embd), np.float32)))
+        beyond = np.arange(engine.n_vocab - 15, engine.n_vocab + 1, dtype=np.int32)
+        engine.set_shortlist(beyond, to_q8(np.zeros((16, engine.n_embd), np.float32)))
     with pytest.raises(NativeError, match="no predictor for 3"):
         engine.advance(engine.length, 1, twin.layer, tokens=[5])
         engine.probe(engine.length - 1, twin.tokens[:3])
@@ -186,15 +187,15 @@ def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
     expected.append(engine.probe(pos, candidates))
     hidden = engine.hidden(pos)
     engine.roll_back(pos)
-    stopped, scores, _ = engine.rise(5, layers, candidates.tolist(), 1.0)
-    assert (stopped, scores) == (2, expected)
+    seen = engine.rise(5, layers, K, candidates.tolist(), 1.0)
+    assert (seen.stopped, list(seen.scores), seen.candidates) == (2, expected, tuple(candidates.tolist()))
     assert np.array_equal(engine.hidden(pos), hidden)
     engine.roll_back(pos)
-    stopped, scores, _ = engine.rise(5, layers, candidates.tolist(), expected[0] - 1e-4)
-    assert (stopped, scores, engine.depth(pos)) == (0, expected[:1], twin.layer)
+    seen = engine.rise(5, layers, K, candidates.tolist(), expected[0] - 1e-4)
+    assert (seen.stopped, list(seen.scores), engine.depth(pos)) == (0, expected[:1], twin.layer)
     # the next row passes this one, which joins
-    stopped, scores, _ = engine.rise(6, layers, candidates.tolist(), 1.0)
-    assert stopped == 2 and engine.depth(pos) == engine.depth(pos + 1) == late.layer
+    seen = engine.rise(6, layers, K, candidates.tolist(), 1.0)
+    assert seen.stopped == 2 and engine.depth(pos) == engine.depth(pos + 1) == late.layer
     assert np.array_equal(engine.hidden(pos), hidden)
     engine.advance(pos, 2, engine.n_layer, logits=True)
     both = [engine.logits(0), engine.logits(1)]
@@ -202,6 +203,18 @@ def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
     for row, token in enumerate((5, 6)):
         engine.advance(pos + row, 1, engine.n_layer, tokens=[token], logits=True)
         assert np.array_equal(engine.logits(0), both[row])
+
+
+def test_rise_draws_candidates_from_the_shortlist(engine: RowEngine, twin: Twin) -> None:
+    tokens = Twin(engine, engine.n_layer - 1, seed=1).tokens  # the shortlist now
+    pos = engine.length
+    layers = [twin.layer, engine.n_layer - 1]
+    seen = engine.rise(5, layers, K, (), 1.0)
     engine.roll_back(pos)
-    stopped, scores, best = engine.rise(5, layers, None, 1.0)
-    assert stopped == 2 and engine.margin(pos) == (best, scores[-1])
+    engine.advance(pos, 1, twin.layer, tokens=[5])
+    logits = twin.logits(engine.hidden(pos), tokens)
+    found = logits[[list(tokens).index(t) for t in seen.candidates]]
+    assert len(set(seen.candidates)) == K
+    assert np.allclose(found, np.sort(logits)[::-1][:K], atol=0.06 * np.ptp(logits))
+    engine.roll_back(pos)
+    assert engine.rise(5, layers, K, seen.candidates, 1.0).scores == seen.scores

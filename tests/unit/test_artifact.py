@@ -34,7 +34,7 @@ class Recorder:
         assert w1.shape == (512, 12) and isinstance(b2, float)
         self.calls.append(("predictor", layer))
 
-    def set_margin(self, tokens: np.ndarray, up: np.ndarray) -> None:
+    def set_shortlist(self, tokens: np.ndarray, up: np.ndarray) -> None:
         assert tokens.dtype == np.int32 and up.shape == (len(tokens), 34)
         self.calls.append(("margin", 0))
 
@@ -90,7 +90,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("not a model at all, but long enough to be read as one")
     with pytest.raises(ArtifactError, match="not a readable GGUF"):
         artifacts.read(tmp_path / "text.gguf")
-    for arch, fmt, said in (("llama", 1, "not a calibration"), ("specee", 9, "format 9"), ("specee", 1, "lacks")):
+    for arch, fmt, said in (("llama", 1, "not a calibration"), ("specee", 9, "format 9"), ("specee", 2, "lacks")):
         writer = GGUFWriter(tmp_path / "other.gguf", arch)
         writer.add_uint32("specee.format", fmt)
         writer.add_tensor("x", np.zeros(4, np.float32))
