@@ -21,6 +21,9 @@ DEFAULT_CTX = 4096
 class ChatEngine(Engine, Protocol):
     """An engine that also reads prompts."""
 
+    tokens: list[int]
+    """What the cache holds."""
+
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
         """Read the prompt, keeping the common prefix with the cache; returns how many tokens were reused."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from specee.app.backend import Backend
+from specee.app.backend import Backend, ChatEngine
 from specee.app.bench import metrics
 from specee.app.bench.prompts import Prompt
 from specee.app.errors import PROMPT_TOO_LONG, AppError
@@ -138,6 +138,7 @@ def _prompt_tokens(backend: Backend, prompt: Prompt, system: str | None, max_tok
 
 def _run(backend: Backend, policy: Any, prompt: list[int], sampling: Sampling, max_tokens: int) -> Run:
     engine = backend.engine
+    engine.roll_back(0)  # all start alike: a prompt that is read in other batches rounds otherwise
     engine.prefill(prompt)
     policy.reset()
     sampler = backend.sampler(sampling)
@@ -182,13 +183,27 @@ def _judge_all(
     return judged
 
 
+def _read(engine: ChatEngine, prompt: list[int], text: list[int]) -> None:
+    """Brings prompt and text into the cache as dense decoding does: the prompt at once, then a row for each token."""
+    wanted = prompt + text[:-1]
+    keep = next((i for i, (a, b) in enumerate(zip(engine.tokens, wanted, strict=False)) if a != b), None)
+    keep = min(len(engine.tokens), len(wanted)) if keep is None else keep
+    if not text or keep < len(prompt):
+        engine.roll_back(0)
+        engine.prefill(prompt)
+        keep = len(prompt)
+    engine.roll_back(keep)
+    for token in text[keep - len(prompt) :]:
+        engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+
+
 def judge(backend: Backend, prompt: list[int], text: list[int], sampling: Sampling, begin: int = 0) -> Judged:
     """Runs a text through the dense model, one row at a time (as dense decodes), from token `begin` on."""
     judged = Judged([], [])
     if begin >= len(text):
         return judged
     engine = backend.engine
-    engine.prefill(prompt + text[:begin])
+    _read(engine, prompt, text[:begin])
     sampler = backend.sampler(replace(sampling, temperature=0.0))
     sampler.rewind(prompt + text[:begin])
     for index in range(begin, len(text)):
