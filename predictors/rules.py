@@ -32,6 +32,9 @@ class ExitRules:
     """A row exits when its score is above this: the predictor's output, or the margin rule's lead."""
     full_head_check: bool = True
     """Predictor rule: exit only if the best word of the whole vocabulary is among the candidates (4.3)."""
+    no_echo: bool = True
+    """Not the paper's: no exit on the word that the row itself holds. Early states still resemble their own token, and
+    an exit on it is how doubled words come about."""
     margin_head_check: bool = False
     """Margin rule: exit only if the whole vocabulary agrees with the shortlist."""
     recent_exits: int = 5

@@ -28,7 +28,7 @@ from specee.predictors.types import Floats, Tokens
 
 LENS_ALPHA = 0.01
 DRAFT_ALPHA = 0.03
-LENS_HITS = 0.7
+LENS_HITS = 0.6
 FOLDS = 3
 
 
@@ -212,6 +212,7 @@ class _Study:
             scores,
             {b: self.looks[b].passes[rows] for b in boundaries},
             {b: self.looks[b].right[rows] for b in boundaries},
+            {b: self.looks[b].regret[rows] for b in boundaries},
             self.answers[rows],
             self.n_layer,
             threshold,
@@ -222,7 +223,8 @@ class _Study:
         """The threshold for the target on the greedy answers of part b."""
         target, rows = self.settings.target_agreement, self.b[self.judges]
         judged = {key: values[self.judges] for key, values in scores.items()}
-        return lowest(lambda t: self.outcome(judged, boundaries, offline, t, rows), target)
+        limit = self.settings.ppl_limit
+        return lowest(lambda t: self.outcome(judged, boundaries, offline, t, rows), target, limit)
 
     def choose_margin(self) -> Outcome:
         """One or two boundaries for the margin rule, always armed, and its threshold."""
@@ -231,7 +233,8 @@ class _Study:
         looks = {b: _select(v, rows) for b, v in self.looks.items()}
         sets = [*((b,) for b in looks), *combinations(looks, 2)]
         best = self.best[rows]
-        outcomes = [lowest(partial(margin_rule, looks, best, layers, self.n_layer), target) for layers in sets]
+        limit = self.settings.ppl_limit
+        outcomes = [lowest(partial(margin_rule, looks, best, layers, self.n_layer), target, limit) for layers in sets]
         return min(outcomes, key=lambda o: o.mean_exit_layer + 0.1 * len(o.exits))  # a look costs time too
 
     def measure(

@@ -30,13 +30,16 @@ class Looks:
     """[n, k] of the candidates."""
     probs: Floats
     passes: Mask
-    """[n] the best word is among the candidates: the full-head check."""
+    """[n] the best word is among the candidates, and not the row's own token: what the checks let through."""
     right: Mask
     """[n] the best word is the dense model's."""
+    regret: Floats
+    """[n] what the best word lacks to the dense model's, in the dense model's logits: nats of perplexity."""
     short_word: NDArray[np.int32]
     """[n] best word of the shortlist."""
     lead: Floats
-    """[n] its lead in probability."""
+    """[n] its lead in probability; 0 for the row's own token, which is no exit."""
+    short_regret: Floats
 
 
 def best_words(
@@ -79,6 +82,17 @@ def leads(lens: LowRank, states: NDArray[np.float16], head: Floats, words: Token
     return word, lead
 
 
+def regrets(data: Data, rows: Rows, words: NDArray[np.int32], engine: CalibrationEngine) -> Floats:
+    """Dense logit of the dense model's word less that of `words` [n]: [n], zero where they are the same."""
+    out = np.zeros(len(rows), np.float32)
+    wrong = np.flatnonzero(words != data.best[rows])
+    for at in range(0, len(wrong), _ROWS):
+        some = wrong[at : at + _ROWS]
+        apart = engine.head_rows(data.best[rows[some]]) - engine.head_rows(words[some])
+        out[some] = np.maximum((apart * data.final[rows[some]].astype(np.float32)).sum(1), 0.0)
+    return out
+
+
 def lens_candidates(
     lens: LowRank, states: NDArray[np.float16], head: Floats, words: Tokens, k: int
 ) -> NDArray[np.int32]:
@@ -113,16 +127,20 @@ def look(
             part = slice(at, at + _ROWS)
             logits[part] = sliced_logits(lens(data.states[b][rows[part]]), known_rows[place[part]])
         if other:
-            short_word, lead = other[b].short_word, other[b].lead
+            short_word, lead, short_regret = other[b].short_word, other[b].lead, other[b].short_regret
         else:
             short_word, lead = leads(lens, data.states[b][rows], short, words)
+            lead[short_word == data.token[rows]] = 0.0
+            short_regret = regrets(data, rows, short_word, engine)
         out[b] = Looks(
             word=best[b],
             logits=logits,
             probs=softmax(logits),
-            passes=(cands == best[b][:, None]).any(1),
+            passes=(cands == best[b][:, None]).any(1) & (best[b] != data.token[rows]),
             right=best[b] == data.best[rows],
+            regret=other[b].regret if other else regrets(data, rows, best[b], engine),
             short_word=short_word,
             lead=lead,
+            short_regret=short_regret,
         )
     return out

@@ -61,6 +61,9 @@ class Settings:
     max_boundaries: int = 8
     n_offline: int = 4
     target_agreement: float = 0.97
+    ppl_limit: float = 1.025
+    """How much exits may raise the perplexity of greedy text under the dense model: agreement counts wrong words, this
+    also says how wrong they are."""
     tune_epochs: int = 3
     """Passes of distillation over the rows, for each lens; twice as many for the draft head."""
 

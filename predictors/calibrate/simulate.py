@@ -27,6 +27,8 @@ class Outcome:
     agreement: float
     exit_share: float
     exits: dict[int, int]
+    ppl_ratio: float = 1.0
+    """Perplexity of the words under the dense model over that of its own, as estimated from the logits."""
     mean_armed: float = 0.0
     hit_rate: float = 0.0
 
@@ -35,7 +37,7 @@ class Outcome:
         return {**rounded, "exits": {str(b): n for b, n in self.exits.items()}}
 
 
-_RATIOS = ("threshold", "mean_exit_layer", "agreement", "exit_share", "mean_armed", "hit_rate")
+_RATIOS = ("threshold", "mean_exit_layer", "agreement", "exit_share", "ppl_ratio", "mean_armed", "hit_rate")
 
 Scores = dict[tuple[int, int], Floats]  # (boundary, boundary of the probe before, or 0) -> [n]
 
@@ -54,6 +56,7 @@ def predictor_rule(
     scores: Scores,
     passes: dict[int, Mask],
     right: dict[int, Mask],
+    regret: dict[int, Floats],
     answers: NDArray[np.int32],
     n_layer: int,
     threshold: float,
@@ -62,6 +65,7 @@ def predictor_rule(
     """The paper's rule row after row: armed boundaries, scores, full-head check, schedule."""
     exits: dict[int, int] = dict.fromkeys(right, 0)
     layers = agreed = armed_sum = hits = 0
+    regrets = 0.0
     schedule, current = new_schedule(), -1
     for i in range(len(answers)):
         if answers[i] != current:
@@ -80,9 +84,11 @@ def predictor_rule(
         agreed += 1 if left is None else int(right[left][i])
         if left is not None:
             exits[left] += 1
+            regrets += float(regret[left][i])
     n, left_early = max(len(answers), 1), max(sum(exits.values()), 1)
     share = sum(exits.values()) / n
-    return Outcome(threshold, layers / n, agreed / n, share, exits, armed_sum / n, hits / left_early)
+    ppl_ratio = float(np.exp(regrets / n))
+    return Outcome(threshold, layers / n, agreed / n, share, exits, ppl_ratio, armed_sum / n, hits / left_early)
 
 
 def margin_rule(
@@ -91,17 +97,28 @@ def margin_rule(
     """Exit at the first of `layers` whose lead is above the threshold; best [n]: the dense model's words."""
     depth = np.full(len(best), n_layer)
     right = np.ones(len(best), np.bool_)
+    regret = np.zeros(len(best), np.float32)
     for b in sorted(layers, reverse=True):
         leaves = looks[b].lead > threshold
         depth[leaves] = b
         right[leaves] = looks[b].short_word[leaves] == best[leaves]
+        regret[leaves] = looks[b].short_regret[leaves]
     exits = {b: int((depth == b).sum()) for b in layers}
     share = float((depth < n_layer).mean())
-    return Outcome(threshold, float(depth.mean()), float(right.mean()), share, exits, len(layers), 0.0)
+    ppl_ratio = float(np.exp(regret.mean()))
+    return Outcome(threshold, float(depth.mean()), float(right.mean()), share, exits, ppl_ratio, len(layers), 0.0)
 
 
-def lowest(outcome_at: Callable[[float], Outcome], target: float, thresholds: Iterable[float] = THRESHOLDS) -> Outcome:
-    """The outcome with the least mean exit layer whose agreement meets the target; the strictest when none does."""
+def lowest(
+    outcome_at: Callable[[float], Outcome],
+    target: float,
+    ppl_limit: float = np.inf,
+    thresholds: Iterable[float] = THRESHOLDS,
+) -> Outcome:
+    """The outcome with the least mean exit layer that agrees in `target` of the words, within the perplexity limit.
+
+    The strictest threshold when none does.
+    """
     outcomes = [outcome_at(float(t)) for t in thresholds]
-    good = [o for o in outcomes if o.agreement >= target]
+    good = [o for o in outcomes if o.agreement >= target and o.ppl_ratio <= ppl_limit]
     return min(good, key=lambda o: o.mean_exit_layer) if good else max(outcomes, key=lambda o: o.threshold)

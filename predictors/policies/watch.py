@@ -60,7 +60,7 @@ class Watch:
             probes += map(Probe, left, seen.scores)
             if seen.stopped < len(left):
                 begin = perf_counter()
-                chosen = self._confirm(engine, candidates, seen.best, sampler, rng)
+                chosen = self._confirm(engine, token, candidates, seen.best, sampler, rng)
                 stats.check_seconds += perf_counter() - begin
                 if chosen is not None:
                     step = Step(chosen[0], left[seen.stopped], tuple(probes), candidates, chosen[1])
@@ -87,17 +87,24 @@ class Watch:
         return found
 
     def _confirm(
-        self, engine: Engine, candidates: tuple[int, ...], best: int, sampler: Sampler, rng: np.random.Generator
+        self,
+        engine: Engine,
+        token: int,
+        candidates: tuple[int, ...],
+        best: int,
+        sampler: Sampler,
+        rng: np.random.Generator,
     ) -> tuple[int, Distribution | None] | None:
         """The word of the exit and what it was drawn from, or None: go on. `best` is the margin rule's word."""
         rules = self.rules
         if rules.rule == "margin" and sampler.is_plain and not rules.margin_head_check:
-            return best, certain(best)
+            return None if rules.no_echo and best == token else (best, certain(best))
         word = self._check(engine, sampler)
         if rules.rule == "margin":
             refused = rules.margin_head_check and word != best
         else:
             refused = rules.full_head_check and word not in candidates
+        refused = refused or (rules.no_echo and word == token)
         if refused:
             self._stats.checks_failed += 1
             return None
