@@ -29,6 +29,7 @@ from specee.predictors.types import Floats, Tokens
 LENS_ALPHA = 0.01
 DRAFT_ALPHA = 0.03
 LENS_HITS = 0.6
+LENS_GAIN = 0.3  # layers that candidates from the lens must save to be worth scoring the shortlist for every word
 FOLDS = 3
 
 
@@ -68,7 +69,8 @@ def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: Pro
     looks = look(above, data, rows, seen, words, engine, {b: looks[b] for b in above})
     studies[LENS] = _Study(data, rows, seen, looks, engine.n_layer, settings, rules, first)
     choices = {source: study.choose(progress) for source, study in studies.items()}
-    source = min(choices, key=lambda name: choices[name][2].mean_exit_layer)
+    gain = choices[SOURCES][2].mean_exit_layer - choices[LENS][2].mean_exit_layer
+    source = LENS if gain >= LENS_GAIN else SOURCES
     boundaries, offline, outcome, mlps = choices[source]
     margin = drafted.choose_margin()
     progress("measuring", 0.0)

@@ -61,7 +61,7 @@ class Settings:
     max_boundaries: int = 8
     n_offline: int = 4
     target_agreement: float = 0.97
-    ppl_limit: float = 1.025
+    ppl_limit: float = 1.045
     """How much exits may raise the perplexity of greedy text under the dense model: agreement counts wrong words, this
     also says how wrong they are."""
     tune_epochs: int = 3

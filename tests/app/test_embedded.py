@@ -1,0 +1,82 @@
+"""The policies on the embedded model with the calibration that is shipped with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specee.app.backend import open_backend
+from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
+from specee.app.protocol import Message
+from specee.models import embedded
+from specee.predictors.types import State
+
+PROMPTS = (
+    "Name three rivers and say where each one ends.",
+    "Explain in two sentences why bread rises.",
+    "Repeat this line three times: the cat sat on the mat.",
+)
+N_TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if embedded.path() is None or embedded.artifact() is None:
+        pytest.skip("built without the embedded model or its calibration")
+    data: Path = tmp_path_factory.mktemp("data")
+    backend = open_backend(LoadOptions(n_ctx=1024, data_dir=str(data)), lambda what, share: None)
+    yield backend
+    backend.close()
+
+
+def run(backend: Any, choice: PolicyChoice, text: str, sampling: Sampling = PLAIN_GREEDY) -> tuple[list[int], Any]:
+    prompt = backend.tokenize(backend.format((Message("user", text),)), bos=False)
+    engine, policy, sampler = backend.engine, backend.policy(choice), backend.sampler(sampling)
+    engine.roll_back(0)
+    engine.prefill(prompt)
+    sampler.rewind(prompt)
+    words: list[int] = []
+    for event in policy.generate(engine, sampler, np.random.default_rng(1), N_TOKENS, prompt):
+        if event.state is State.ROLLED_BACK:
+            del words[event.index :]
+        elif event.index == len(words):
+            words.append(event.token)
+    assert engine.depth(engine.length - 1) == engine.n_layer, "every row is complete"
+    assert engine.tokens[len(prompt) :] in (words, words[:-1])
+    return words, policy.stats
+
+
+@pytest.mark.parametrize("rule", ["predictor", "margin"])
+def test_exact_says_what_dense_says(backend: Any, rule: Any) -> None:
+    exits = 0
+    for text in PROMPTS:
+        expected, _ = run(backend, PolicyChoice("dense"), text)
+        for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2)):
+            expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
+            words, stats = run(backend, PolicyChoice("exact", rule=rule), text, sampling)
+            assert words == expected
+            exits += stats.exits
+    assert exits > 10
+
+
+@pytest.mark.parametrize("kv", ["settle", "propagate"])
+def test_specee_leaves_early(backend: Any, kv: Any) -> None:
+    for threshold in (None, 0.5):
+        choice = PolicyChoice("specee", kv=kv, threshold=threshold)
+        stats = [run(backend, choice, text)[1] for text in PROMPTS]
+        assert sum(s.exits for s in stats) > 10
+        assert all(s.exit_layers < backend.engine.n_layer * s.tokens for s in stats)
+
+
+def test_sampling_is_repeatable_and_exits_keep_to_the_cut(backend: Any) -> None:
+    """With top-k 1 every distribution is one word: sampling in `exact` must then be greedy dense decoding."""
+    one = Sampling(temperature=0.8, top_k=1, top_p=1.0, min_p=0.0, repeat_penalty=1.0)
+    some = Sampling(temperature=0.8, top_k=20, top_p=0.9, min_p=0.02, repeat_penalty=1.1)
+    for text in PROMPTS:
+        dense, _ = run(backend, PolicyChoice("dense"), text)
+        assert run(backend, PolicyChoice("exact"), text, one)[0] == dense
+        assert run(backend, PolicyChoice("exact"), text, some)[0] == run(backend, PolicyChoice("exact"), text, some)[0]
