@@ -276,7 +276,8 @@ int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token
         return specee_fail(SPECEE_INVALID, "no layer ranges, or too many candidates");
     }
     bool draw = k > 0 && candidates[0] < 0; // candidates, from the shortlist
-    if ((k > 0 && !draw && !are_tokens(rows, k, candidates)) || ((k == 0 || draw) && rows->probe->shortlist.up == nullptr)) {
+    if ((k > 0 && !draw && !are_tokens(rows, k, candidates)) ||
+        ((k == 0 || draw) && rows->probe->shortlist.up == nullptr)) {
         return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
     for (int32_t i = 0; i < n_layers; ++i) {

@@ -88,7 +88,7 @@ struct specee_rows {
     const float *      logits       = nullptr; // [n_logits][n_vocab]
     int32_t            n_logits     = 0;
     specee_segment *   logits_owner = nullptr;
-    std::vector<float> logits_host; // when the backend's memory cannot be read directly
+    std::vector<float> logits_host;  // when the backend's memory cannot be read directly
     std::vector<float> short_logits; // [n_short] of the last row whose range had `scores`
 
     // reused between calls
