@@ -99,6 +99,7 @@ class RowEngine:
         self._layers = (ctypes.c_int32 * self.n_layer)()
         self._scores = (ctypes.c_float * self.n_layer)()
         self._candidates = (ctypes.c_int32 * abi.K_MAX)()
+        self._words: dict[int, str] = {}
         self._ids = np.zeros(self.n_vocab, dtype=np.int32)
         self._probs = np.zeros(self.n_vocab, dtype=np.float32)
 
@@ -344,6 +345,14 @@ class RowEngine:
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""
         return self.model.is_stop(token)
+
+    def word(self, token: int) -> str:
+        """Letters and digits of the token's text in lower case."""
+        known = self._words.get(token)
+        if known is None:
+            text = self.model.piece(token).decode("utf-8", "ignore")
+            known = self._words[token] = "".join(filter(str.isalnum, text)).lower()
+        return known
 
     # ---- control
 

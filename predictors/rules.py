@@ -33,8 +33,9 @@ class ExitRules:
     full_head_check: bool = True
     """Predictor rule: exit only if the best word of the whole vocabulary is among the candidates (4.3)."""
     no_echo: bool = True
-    """Not the paper's: no exit on the word that the row itself holds. Early states still resemble their own token, and
-    an exit on it is how doubled words come about."""
+    """Not the paper's: no exit on the row's own token, nor on the last word that was said ("# Output" once more). Early
+    states still resemble their own token, an n-gram proposes what came before, and a small model that has doubled a
+    word is soon in a loop; here all layers are asked."""
     margin_head_check: bool = False
     """Margin rule: exit only if the whole vocabulary agrees with the shortlist."""
     recent_exits: int = 5

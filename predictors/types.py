@@ -134,6 +134,10 @@ class Engine(Protocol):
         """Whether the token ends the generation."""
         ...
 
+    def word(self, token: int) -> str:
+        """Letters and digits of the token's text in lower case: what makes two tokens the same word to a reader."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:

@@ -70,6 +70,7 @@ class FakeEngine:
     early_agreement: float = 0.7
     score_range: tuple[float, float] = (0.0, 1.0)
     stop_tokens: tuple[int, ...] = ()
+    words: dict[int, str] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)  # 0: exact K/V, else the depth it was propagated from
@@ -172,6 +173,9 @@ class FakeEngine:
 
     def is_stop(self, token: int) -> bool:
         return token in self.stop_tokens
+
+    def word(self, token: int) -> str:
+        return self.words.get(token, "")
 
     def _rng(self, pos: int, depth: int, what: str) -> np.random.Generator:
         text = repr((self.seed, self.tokens[: pos + 1], self.marks[: pos + 1], depth, what))

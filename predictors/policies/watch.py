@@ -27,17 +27,21 @@ class Watch:
         self._from_lens = rules.sources == LENS
         self._drafting = rules.rule == "predictor" and not self._from_lens
         self._stats = PolicyStats()
+        self._said: list[int] = []
 
     def begin(self, history: Sequence[int], stats: PolicyStats) -> None:
         self._stats = stats
+        self._said.clear()
         if self._drafting:
             self.drafts.begin(history)
 
     def accept(self, word: int) -> None:
+        self._said.append(word)
         if self._drafting:
             self.drafts.accept(word)
 
     def withdraw(self, n: int) -> None:
+        del self._said[-n:]
         if self._drafting:
             self.drafts.withdraw(n)
 
@@ -98,14 +102,13 @@ class Watch:
         """The word of the exit and what it was drawn from, or None: go on. `best` is the margin rule's word."""
         rules = self.rules
         if rules.rule == "margin" and sampler.is_plain and not rules.margin_head_check:
-            return None if rules.no_echo and best == token else (best, certain(best))
+            return None if self._echo(engine, best, token) else (best, certain(best))
         word = self._check(engine, sampler)
         if rules.rule == "margin":
             refused = rules.margin_head_check and word != best
         else:
             refused = rules.full_head_check and word not in candidates
-        refused = refused or (rules.no_echo and word == token)
-        if refused:
+        if refused or self._echo(engine, word, token):
             self._stats.checks_failed += 1
             return None
         if sampler.is_greedy:
@@ -118,3 +121,13 @@ class Watch:
         engine.lens_head(engine.length - 1)
         self._stats.checks += 1
         return engine.greedy(0, sampler)
+
+    def _echo(self, engine: Engine, word: int, token: int) -> bool:
+        """Whether `word` only says the row's own token, or the answer's last word, once more."""
+        if not self.rules.no_echo:
+            return False
+        if word == token:
+            return True
+        text = engine.word(word)
+        last = next((said for said in map(engine.word, reversed(self._said)) if said), "")
+        return text != "" and text == last

@@ -100,6 +100,9 @@ class FakeEngine:
     def is_stop(self, token: int) -> bool:
         return token == STOP
 
+    def word(self, token: int) -> str:
+        return ""
+
     def cancel(self) -> None:
         self.cancelled.set()
 

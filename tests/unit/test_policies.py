@@ -124,6 +124,25 @@ def test_full_head_check_goes_on() -> None:
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
 
 
+@pytest.mark.parametrize("rule", ["predictor", "margin"])
+def test_no_exit_says_the_last_word_again(rule: Any) -> None:
+    # tokens 0 to 11 say six words in two spellings each, the rest is punctuation
+    spelled = {token: "abcdef"[token // 2] for token in range(12)}
+
+    def doubled(no_echo: bool) -> int:
+        engine = FakeEngine(seed=3, score_range=(0.9, 1.0), words=spelled)
+        rules = ExitRules(threshold=0.5, full_head_check=False, arm_all=True, rule=rule, no_echo=no_echo)
+        _, events, _ = answer("specee", engine, FakeSampler(), rules, n=200)
+        said, count = "", 0
+        for event in events:
+            count += event.exit_layer < engine.n_layer and said != "" and spelled.get(event.token) == said
+            said = spelled.get(event.token, said)
+        return count
+
+    assert doubled(no_echo=False) > 0
+    assert doubled(no_echo=True) == 0
+
+
 def test_no_exit_is_dense() -> None:
     texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in policies.NAMES]
     assert texts[0] == texts[1] == texts[2]
