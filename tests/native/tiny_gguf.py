@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -12,19 +13,32 @@ ARCHITECTURES = ("llama", "qwen2")
 DENSE_ONLY = "qwen3"  # an architecture without layer ranges as yet
 
 
-def write(path: Path, arch: str, *, n_layer: int = N_LAYER, seed: int = 0, tied: bool = False) -> Path:
-    """A model with normally distributed float32 weights, large enough that its layers matter."""
+def write(
+    path: Path,
+    arch: str,
+    *,
+    n_layer: int = N_LAYER,
+    seed: int = 0,
+    tied: bool = False,
+    width: int = 1,
+    quantize: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+) -> Path:
+    """A model with normally distributed float32 weights, large enough that its layers matter.
+
+    `width`: times as wide. `quantize`: a ggml type, and what turns a matrix into rows of its blocks.
+    """
+    n_embd, n_ff = N_EMBD * width, N_FF * width
     rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, arch)
     w.add_name(f"tiny-{arch}")
     w.add_context_length(512)
-    w.add_embedding_length(N_EMBD)
+    w.add_embedding_length(n_embd)
     w.add_block_count(n_layer)
-    w.add_feed_forward_length(N_FF)
+    w.add_feed_forward_length(n_ff)
     w.add_head_count(N_HEAD)
     w.add_head_count_kv(N_HEAD_KV)
     w.add_layer_norm_rms_eps(1e-5)
-    w.add_rope_dimension_count(N_EMBD // N_HEAD)
+    w.add_rope_dimension_count(n_embd // N_HEAD)
     w.add_rope_freq_base(10000.0)
     # a byte-like vocabulary: printable characters, then the control tokens
     tokens = [f"<{i}>" for i in range(N_VOCAB)]
@@ -41,30 +55,34 @@ def write(path: Path, arch: str, *, n_layer: int = N_LAYER, seed: int = 0, tied:
 
     def normal(name: str, *shape: int, scale: float = 1.0) -> None:
         fan_in = shape[-1]
-        w.add_tensor(name, (rng.standard_normal(shape) * scale / np.sqrt(fan_in)).astype(np.float32))
+        weights = (rng.standard_normal(shape) * scale / np.sqrt(fan_in)).astype(np.float32)
+        if quantize is None:
+            w.add_tensor(name, weights)
+        else:
+            w.add_tensor(name, quantize[1](weights), raw_dtype=gguf.GGMLQuantizationType[quantize[0]])
 
     def norm(name: str) -> None:
-        w.add_tensor(name, (1 + 0.1 * rng.standard_normal(N_EMBD)).astype(np.float32))
+        w.add_tensor(name, (1 + 0.1 * rng.standard_normal(n_embd)).astype(np.float32))
 
-    n_kv = N_EMBD // N_HEAD * N_HEAD_KV
-    normal("token_embd.weight", N_VOCAB, N_EMBD, scale=4.0)
+    n_kv = n_embd // N_HEAD * N_HEAD_KV
+    normal("token_embd.weight", N_VOCAB, n_embd, scale=4.0)
     norm("output_norm.weight")
     if not tied:
-        normal("output.weight", N_VOCAB, N_EMBD, scale=4.0)
+        normal("output.weight", N_VOCAB, n_embd, scale=4.0)
     for i in range(n_layer):
         norm(f"blk.{i}.attn_norm.weight")
         norm(f"blk.{i}.ffn_norm.weight")
-        for name, n_out in (("q", N_EMBD), ("k", n_kv), ("v", n_kv)):
-            normal(f"blk.{i}.attn_{name}.weight", n_out, N_EMBD, scale=2.0)
+        for name, n_out in (("q", n_embd), ("k", n_kv), ("v", n_kv)):
+            normal(f"blk.{i}.attn_{name}.weight", n_out, n_embd, scale=2.0)
             if arch == "qwen2":
                 w.add_tensor(f"blk.{i}.attn_{name}.bias", rng.standard_normal(n_out).astype(np.float32) * 0.1)
         if arch == "qwen3":
             for name in ("q_norm", "k_norm"):
-                w.add_tensor(f"blk.{i}.attn_{name}.weight", np.ones(N_EMBD // N_HEAD, np.float32))
-        normal(f"blk.{i}.attn_output.weight", N_EMBD, N_EMBD)
-        normal(f"blk.{i}.ffn_gate.weight", N_FF, N_EMBD)
-        normal(f"blk.{i}.ffn_up.weight", N_FF, N_EMBD)
-        normal(f"blk.{i}.ffn_down.weight", N_EMBD, N_FF)
+                w.add_tensor(f"blk.{i}.attn_{name}.weight", np.ones(n_embd // N_HEAD, np.float32))
+        normal(f"blk.{i}.attn_output.weight", n_embd, n_embd)
+        normal(f"blk.{i}.ffn_gate.weight", n_ff, n_embd)
+        normal(f"blk.{i}.ffn_up.weight", n_ff, n_embd)
+        normal(f"blk.{i}.ffn_down.weight", n_embd, n_ff)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

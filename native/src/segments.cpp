@@ -1,0 +1,248 @@
+#include "hooks.h"
+#include "rows.h"
+
+#include "llama-graph.h"
+#include "llama-impl.h"
+
+#include <algorithm>
+
+// ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
+
+void specee_graph_begin(llm_graph_context & graph) {
+    specee_rows * rows = graph.cparams.specee;
+    if (rows == nullptr || rows->building == nullptr) {
+        return;
+    }
+    specee_segment & seg = *rows->building;
+    // the result was made with room for a second graph
+    seg.scrap  = ggml_new_graph_custom(graph.ctx0, seg.result->get_max_nodes() / 2, false);
+    seg.in     = nullptr;
+    seg.out    = nullptr;
+    seg.lens   = nullptr;
+    seg.scores = nullptr;
+    seg.n_seen = 0;
+    if (seg.range.begin > 0) {
+        graph.gf = seg.scrap;
+    }
+}
+
+static ggml_tensor * new_row_input(const llm_graph_context & graph, int32_t n_rows) {
+    ggml_tensor * in = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, graph.n_embd, n_rows);
+    ggml_set_name(in, "rows_in");
+    ggml_set_input(in);
+    return in;
+}
+
+// K/V only: of a layer's nodes, only the ones that write its K and V (and what these need) become part of the graph.
+static void keep_kv_writes(specee_segment & seg, ggml_cgraph * gf) {
+    const int n_nodes = ggml_graph_n_nodes(seg.scrap);
+    for (; seg.n_seen < n_nodes; ++seg.n_seen) {
+        ggml_tensor * node = ggml_graph_node(seg.scrap, seg.n_seen);
+        if (node->op == GGML_OP_SET_ROWS) {
+            ggml_build_forward_expand(gf, node);
+        }
+    }
+}
+
+static ggml_tensor * apply_lens(ggml_context * ctx0, const specee_lens & lens, ggml_tensor * hidden, float eps) {
+    ggml_tensor * x = ggml_rms_norm(ctx0, hidden, eps);
+    ggml_tensor * y = ggml_mul_mat(ctx0, lens.down, x);
+    if (lens.up != nullptr) {
+        y = ggml_mul_mat(ctx0, lens.up, y);
+    }
+    return ggml_add(ctx0, y, lens.bias);
+}
+
+ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il) {
+    specee_rows * rows = graph.cparams.specee;
+    if (rows == nullptr) {
+        return cur;
+    }
+    const int done = il + 1;
+    if (rows->building == nullptr) {
+        // a plain decode: keep the last layer's output readable, drafts start from it
+        if (done == rows->n_layer) {
+            ggml_set_output(cur);
+            rows->tails[graph.res] = cur;
+        }
+        return cur;
+    }
+
+    specee_segment &     seg = *rows->building;
+    const specee_range & r   = seg.range;
+    ggml_cgraph *        gf  = graph.res->get_gf();
+    // graphs are built by a const method of an object that is not const
+    ggml_cgraph *& graph_gf = const_cast<llm_graph_context &>(graph).gf;
+
+    if (done == r.begin) {
+        seg.in     = new_row_input(graph, r.n_rows);
+        seg.n_seen = ggml_graph_n_nodes(seg.scrap);
+        graph_gf   = r.kv_only ? seg.scrap : gf;
+        return seg.in;
+    }
+    if (r.kv_only) {
+        if (done > r.begin && done <= r.end) {
+            keep_kv_writes(seg, gf);
+        }
+        return done > r.begin ? seg.in : cur;
+    }
+    if (done == r.end && r.begin < r.end) {
+        seg.out = cur;
+        ggml_set_output(cur);
+        ggml_build_forward_expand(gf, cur);
+        auto lens = rows->probe->lenses.find(r.end);
+        if (lens != rows->probe->lenses.end()) {
+            seg.lens = apply_lens(graph.ctx0, lens->second, cur, rows->head->eps);
+            ggml_set_output(seg.lens);
+            ggml_build_forward_expand(gf, seg.lens);
+            if (r.scores) {
+                ggml_tensor * normed = ggml_rms_norm(graph.ctx0, seg.lens, rows->head->eps);
+                seg.scores           = ggml_mul_mat(graph.ctx0, rows->probe->shortlist.up, normed);
+                ggml_set_output(seg.scores);
+                ggml_build_forward_expand(gf, seg.scores);
+            }
+        }
+        if (!r.logits) {
+            graph_gf = seg.scrap;
+        }
+    }
+    return cur;
+}
+
+bool specee_may(const specee_rows * rows, const char * what) {
+    if (rows == nullptr) {
+        return true;
+    }
+    for (const auto & [seq, s] : rows->sequences) {
+        if (s.settled < s.length) {
+            LLAMA_LOG_ERROR("%s: sequence %d has rows from position %d on whose layers are not all done\n", what, seq,
+                            s.settled);
+            return false;
+        }
+    }
+    return true;
+}
+
+// ---- built graphs --------------------------------------------------------------------------------------------------
+
+void specee_rows::drop_graphs() {
+    if (logits_owner != nullptr) {
+        logits       = nullptr;
+        n_logits     = 0;
+        logits_owner = nullptr;
+    }
+    segments.clear();
+}
+
+specee_segment & specee_rows::segment(const specee_range & range) {
+    for (auto it = segments.begin(); it != segments.end(); ++it) {
+        if (it->range == range) {
+            segments.splice(segments.begin(), segments, it);
+            return segments.front();
+        }
+    }
+    while (segments.size() >= graph_cache_max) {
+        auto last = std::prev(segments.end());
+        if (&*last == logits_owner) { // its logits may still be read
+            if (segments.size() == 1) {
+                break;
+            }
+            --last;
+        }
+        segments.erase(last);
+    }
+    const size_t max_nodes = ctx.graph_max_nodes(range.n_rows);
+    segments.emplace_front();
+    specee_segment & seg = segments.front();
+    seg.range            = range;
+    seg.result.reset(new llm_graph_result(2 * max_nodes));
+    seg.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
+                                           max_nodes, false, ctx.cparams.op_offload));
+    return seg;
+}
+
+bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
+    seg.built = false;
+    seg.result->reset();
+    ggml_backend_sched_reset(ctx.sched.get());
+    ggml_backend_sched_set_eval_callback(ctx.sched.get(), ctx.cparams.cb_eval, ctx.cparams.cb_eval_user_data);
+
+    building         = &seg;
+    ggml_cgraph * gf = model.build_graph(params);
+    building         = nullptr;
+    if (gf == nullptr) {
+        return false;
+    }
+    // inputs that this range does not use must be allocated all the same: they will be set
+    ggml_context * ctx0 = seg.result->get_ctx();
+    for (ggml_tensor * t = ggml_get_first_tensor(ctx0); t != nullptr; t = ggml_get_next_tensor(ctx0, t)) {
+        if ((t->flags & GGML_TENSOR_FLAG_INPUT) != 0 && t->op == GGML_OP_NONE) {
+            ggml_build_forward_expand(gf, t);
+        }
+    }
+    seg.built = ggml_backend_sched_alloc_graph(ctx.sched.get(), gf);
+    return seg.built;
+}
+
+int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps,
+                             const llama_token * toks, const llama_kv_cache::slot_info & slot) {
+    seq_id[0] = seq;
+    std::copy_n(ps, n, pos.begin());
+    if (toks != nullptr) {
+        std::copy_n(toks, n, tokens.begin());
+    }
+    llama_ubatch ubatch = {};
+    ubatch.n_tokens     = n;
+    ubatch.n_seq_tokens = 1;
+    ubatch.n_seqs       = n;
+    ubatch.n_seqs_unq   = 1;
+    ubatch.n_pos        = 1;
+    ubatch.token        = toks != nullptr ? tokens.data() : nullptr;
+    ubatch.pos          = pos.data();
+    ubatch.n_seq_id     = n_seq_id.data();
+    ubatch.seq_id       = seq_ids.data();
+    ubatch.seq_id_unq   = seq_id.data();
+    ubatch.seq_idx      = seq_idx.data();
+    ubatch.output       = output.data();
+
+    if (toks != nullptr) {
+        kv->apply_ubatch(slot, ubatch);
+    }
+    llama_kv_cache_context memory(kv, { slot }, { ubatch });
+    memory.n_kv = kv->get_n_kv(slot);
+
+    ctx.n_outputs = n;
+    std::swap(ctx.sched, seg.sched);
+    const llm_graph_params params = ctx.graph_params(seg.result.get(), ubatch, &memory, LLM_GRAPH_TYPE_DEFAULT);
+
+    ggml_status status = GGML_STATUS_ALLOC_FAILED;
+    if ((seg.built && seg.result->can_reuse(params)) || build(seg, params)) {
+        seg.result->set_inputs(&ubatch);
+        if (seg.in != nullptr) {
+            ggml_backend_tensor_set(seg.in, hidden_in.data(), 0, ggml_nbytes(seg.in));
+        }
+        status = ctx.graph_compute(seg.result->get_gf(), n > 1);
+        ggml_backend_sched_synchronize(ctx.sched.get());
+    }
+    std::swap(ctx.sched, seg.sched);
+
+    switch (status) {
+        case GGML_STATUS_SUCCESS: return SPECEE_OK;
+        case GGML_STATUS_ABORTED: return specee_fail(SPECEE_CANCELLED, "cancelled");
+        case GGML_STATUS_ALLOC_FAILED: return specee_fail(SPECEE_FAILED, "no memory for the compute graph");
+        default: return specee_fail(SPECEE_FAILED, "the backend could not compute the graph");
+    }
+}
+
+void specee_rows::keep_logits(specee_segment & seg) {
+    ggml_tensor * t = seg.result->get_logits();
+    n_logits        = seg.range.n_rows;
+    logits_owner    = &seg;
+    if (ggml_backend_buffer_is_host(t->buffer)) {
+        logits = static_cast<const float *>(t->data);
+    } else {
+        logits_host.resize((size_t) n_logits * n_vocab);
+        ggml_backend_tensor_get(t, logits_host.data(), 0, ggml_nbytes(t));
+        logits = logits_host.data();
+    }
+}

@@ -1,0 +1,123 @@
+"""Our matrix kernels against ggml's for one row: the same bits, whatever the type, the batch and the instructions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_gguf
+
+from specee.native import ggml_kernels as kernels
+from specee.native.engine import Model, RowEngine
+from specee.native.errors import NativeError
+
+VARIANTS = ("avx512_vnni", "avx_vnni", "avx2")
+
+
+def operands(name: str, n: int, n_in: int = 1536, n_out: int = 24) -> tuple[kernels.Floats, kernels.Floats]:
+    rng = np.random.default_rng(n)
+    weights = rng.standard_normal((n_out, n_in)).astype(np.float32)
+    rows = rng.standard_normal((n, n_in)).astype(np.float32)
+    rows[:, :: n_in // 7] *= 40  # outliers, as hidden states have them
+    return weights, rows
+
+
+def ours(name: str, weights: kernels.Bytes, rows: kernels.Bytes, n_in: int, layout: int = kernels.ROWS) -> kernels.Floats:
+    out = np.full((len(rows), len(weights) + 3), np.nan, np.float32)  # wider: strides are respected
+    kernels.run(kernels.product(name, weights, rows, n_in, out, layout))
+    assert np.isnan(out[:, len(weights) :]).all()
+    return out[:, : len(weights)]
+
+
+@pytest.mark.parametrize("name", kernels.TYPES)
+@pytest.mark.parametrize("n_in,n_out", [(1536, 24), (256, 9), (768, 31)])
+def test_rows_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> None:
+    for n in range(1, kernels.N_MAX + 1):
+        weights, rows = operands(name, n, n_in, n_out)
+        w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
+        np.testing.assert_array_equal(ours(name, w, x, n_in), kernels.one_by_one(name, w, x, n_in), f"{n} rows")
+
+
+@pytest.mark.parametrize("name", kernels.REPACKED)
+def test_repacked_rows_have_the_bits_of_single_rows(name: str) -> None:
+    for n in range(1, kernels.N_MAX + 1):
+        weights, rows = operands(name, n)
+        w, x = kernels.repack(name, kernels.quantize(name, weights), 1536), kernels.quantize_rows(name, rows)
+        expected = kernels.gemv(name, w, x, 1536)
+        np.testing.assert_array_equal(ours(name, w, x, 1536, kernels.REPACKED_8), expected, f"{n} rows")
+
+
+@pytest.mark.parametrize("name", kernels.TYPES)
+def test_the_result_is_the_product(name: str) -> None:
+    """Against float64: within the rounding of weights and activations to their few bits."""
+    weights, rows = operands(name, 8)
+    exact = rows.astype(np.float64) @ weights.T.astype(np.float64)
+    w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
+    layouts = {kernels.ROWS: w}
+    if name in kernels.REPACKED:
+        layouts[kernels.REPACKED_8] = kernels.repack(name, w, 1536)
+    for layout, stored in layouts.items():
+        got = ours(name, stored, x, 1536, layout)
+        assert np.abs(got - exact).mean() < 0.12 * np.abs(exact).mean()
+
+
+@pytest.mark.parametrize("name", kernels.TYPES)
+def test_a_batch_writes_the_same_logits_and_state(name: str, tmp_path: Path) -> None:
+    """A whole model of each type: n rows at once against one by one, logits and K/V bytes."""
+    quantize = (name, lambda weights: kernels.quantize(name, weights))
+    with closing(Model(tiny_gguf.write(tmp_path / "tiny.gguf", "llama", width=4, quantize=quantize))) as model:
+        with closing(RowEngine(model, n_ctx=256, n_threads=2)) as engine:
+            engine.prefill(list(range(3, 23)))
+            start, tokens = engine.length, list(range(30, 30 + kernels.N_MAX))
+            singles = []
+            for token in tokens:
+                engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+                singles.append(engine.logits(0).copy())
+            for n in range(2, kernels.N_MAX + 1):
+                engine.roll_back(start + n)
+                alone = state(engine)
+                engine.roll_back(start)
+                engine.advance(start, n, engine.n_layer, tokens=tokens[:n], logits=True)
+                for i in range(n):
+                    np.testing.assert_array_equal(engine.logits(i), singles[i], f"row {i} of {n}")
+                assert state(engine) == alone, f"{n} rows"
+                engine.roll_back(start)
+                for token in tokens:
+                    engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+
+
+def state(engine: RowEngine) -> bytes:
+    """Every byte of K and V."""
+    llama, context = engine.model.llama, engine._context
+    size = llama.llama_state_seq_get_size(context, 0)
+    buffer = (ctypes.c_uint8 * size)()
+    return bytes(buffer[: llama.llama_state_seq_get_data(context, buffer, size, 0)])
+
+
+def test_what_has_no_kernel_is_refused() -> None:
+    weights, rows = operands("Q8_0", 9)
+    w, x = kernels.quantize("Q8_0", weights), kernels.quantize_rows("Q8_0", rows)
+    with pytest.raises(NativeError, match="No kernel"):
+        ours("Q8_0", w, x, 1536)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_that_runs_here(variant: str) -> None:
+    """The tests above, in a process that uses other instructions."""
+    if os.environ.get("SPECEE_KERNELS"):
+        pytest.skip("inside of such a process")
+    environment = os.environ | {"SPECEE_KERNELS": variant}
+    probe = "import numpy as np; from specee.native import ggml_kernels as k; w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
+    probe += "k.run(k.product('Q8_0', w, w[:1], 32, np.zeros((1, 8), 'f')))"
+    if subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True).returncode:
+        pytest.skip(f"this CPU does not run {variant}")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
