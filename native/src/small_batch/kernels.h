@@ -16,7 +16,7 @@
 namespace specee::small_batch {
 namespace {
 
-constexpr int prefetch_ahead = 2048; // bytes
+constexpr int prefetch_ahead = 4096; // bytes
 
 inline void prefetch(const char * from, int bytes) {
     for (int at = 0; at < bytes; at += 64) {
@@ -266,13 +266,13 @@ template <class V, class T, int N> void multiply_k(const specee_product & p) {
             const auto block = [&](int k) -> const typename T::Block & {
                 return *reinterpret_cast<const typename T::Block *>(w + size_t(k) * p.weights_stride);
             };
-            alignas(64) uint16_t scales[R][8];
+            __m256i scales_mins[R];
             __m128i min[R];
             for (int k = 0; k < R; ++k) {
-                const __m128i both = scales_and_mins(block(k).scales);
-                _mm_store_si128(reinterpret_cast<__m128i *>(scales[k]), _mm_cvtepu8_epi16(both));
-                min[k] = _mm_cvtepu8_epi16(_mm_srli_si128(both, 8));
+                scales_mins[k] = _mm256_cvtepu8_epi16(scales_and_mins(block(k).scales));
+                min[k] = _mm256_extracti128_si256(scales_mins[k], 1);
             }
+            const Int scale = V::of_rows(scales_mins);
             Int sums[N];
             for (int i = 0; i < N; ++i) {
                 sums[i] = V::zero();
@@ -281,12 +281,7 @@ template <class V, class T, int N> void multiply_k(const specee_product & p) {
             for (int pair = 0; pair < QK_K / 64; ++pair) {
                 typename T::template Weights<V> q;
                 q.load(w, p.weights_stride, pair);
-                const auto scale = [&](int k) {
-                    return V::scale(V::weights(reinterpret_cast<const char *>(scales[0]), sizeof scales[0], [k](const char * s) {
-                        return _mm256_set1_epi16(int16_t(reinterpret_cast<const uint16_t *>(s)[k]));
-                    }));
-                };
-                const Int low = scale(2 * pair), high = scale(2 * pair + 1);
+                const Int low = V::scale_one(scale, 2 * pair), high = V::scale_one(scale, 2 * pair + 1);
                 for (int i = 0; i < N; ++i) {
                     const int8_t * const x = row.x[i] + 64 * pair;
                     sums[i] = V::scaled(sums[i], V::dot(V::zero(), q.low, V::broadcast(x)), low);
@@ -372,11 +367,7 @@ template <class V, int N> void multiply_q6_k(const specee_product & p) {
                     V::or_(V::high_nibbles(low1), V::and_(V::template shift_right<2>(high), two_bits)),
                 };
                 for (int k = 0; k < 4; ++k) {
-                    const int first = 8 * half + 2 * k; // 16 numbers with this scale, 16 with the next one
-                    const Int scale = V::scale(V::weights(w, p.weights_stride, [first](const char * x) {
-                        const auto * s = reinterpret_cast<const block_q6_K *>(x)->scales + first;
-                        return _mm256_set_m128i(_mm_set1_epi16(s[1]), _mm_set1_epi16(s[0]));
-                    }));
+                    const Int scale = V::scale_pair(scales, 4 * half + k);
                     for (int i = 0; i < N; ++i) {
                         const Int x = V::broadcast(row.x[i] + 128 * half + 32 * k);
                         sums[i] = V::scaled(sums[i], V::dot(V::zero(), q[k], x), scale);

@@ -45,6 +45,7 @@ struct Avx2 {
     static Int zero() { return _mm256_setzero_si256(); }
     static Float fzero() { return _mm256_setzero_ps(); }
     static Int bytes(const void * p) { return load_bytes(p); }
+    static Int of_rows(const __m256i * p) { return *p; }
     template <class Load> static Int weights(const char * w, size_t, Load load) { return load(w); }
     template <class Load> static Float per_row(const char * w, size_t, Load load) { return _mm256_set1_ps(load(w)); }
     static Int broadcast(const void * p) { return load_bytes(p); } // 32 bytes, for every row
@@ -68,6 +69,15 @@ struct Avx2 {
     static Int sum(Dot d) { return _mm256_madd_epi16(d, _mm256_set1_epi16(1)); }
     static Int scaled(Int acc, Dot d, Int scale) { return add(acc, _mm256_madd_epi16(d, scale)); }
     static Int scale(Int twice) { return twice; } // 16-bit scales, each twice -> what `scaled` takes
+    // Of a row's 16-bit scales: number 2g for the first 16 bytes of a vector and 2g + 1 for the others; or g for all.
+    static Int scale_pair(Int scales, int g) {
+        const __m256i two = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(g));
+        return _mm256_shuffle_epi8(two, _mm256_set_m128i(_mm_set1_epi16(0x0302), _mm_set1_epi16(0x0100)));
+    }
+    static Int scale_one(Int scales, int g) {
+        const __m256i two = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(g / 2));
+        return _mm256_shuffle_epi8(two, _mm256_set1_epi16(g % 2 ? 0x0302 : 0x0100));
+    }
     static Int signed_dot(Int w, Int x) { // both signed, neither -128
         return sum(_mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w)));
     }
@@ -108,10 +118,24 @@ struct AvxVnni : Avx2 {
 #endif
     static Int sum(Dot d) { return d; }
     static Int scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
+    static Int scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
+    static Int scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
 };
 #endif
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+struct Places { // of 16-bit scales, 16 for each row
+    alignas(64) uint16_t at[8][32] = {};
+    constexpr explicit Places(bool pairs) {
+        for (int g = 0; g < 8; ++g) {
+            for (int i = 0; i < 32; ++i) {
+                at[g][i] = uint16_t(i / 16 * 16 + (pairs ? 2 * g + i / 8 % 2 : g));
+            }
+        }
+    }
+};
+constexpr Places pair_places(true), one_places(false);
+
 // Two weight rows in 512 bits.
 struct Avx512Vnni {
     static constexpr int rows = 2;
@@ -125,6 +149,7 @@ struct Avx512Vnni {
     static Int zero() { return _mm512_setzero_si512(); }
     static Float fzero() { return _mm512_setzero_ps(); }
     static Int bytes(const void * p) { return _mm512_loadu_si512(p); }
+    static Int of_rows(const __m256i * p) { return join(p[0], p[1]); }
     template <class Load> static Int weights(const char * w, size_t stride, Load load) {
         return join(load(w), load(w + stride));
     }
@@ -152,6 +177,11 @@ struct Avx512Vnni {
     static Int sum(Dot d) { return d; }
     static Int scaled(Int acc, Dot d, Int scale) { return _mm512_dpwssd_epi32(acc, d, scale); }
     static Int scale(Int twice) { return _mm512_and_si512(twice, _mm512_set1_epi32(0xffff)); }
+    static Int scale_at(Int scales, const uint16_t * places) {
+        return _mm512_maskz_permutexvar_epi16(0x55555555, _mm512_load_si512(places), scales);
+    }
+    static Int scale_pair(Int scales, int g) { return scale_at(scales, pair_places.at[g]); }
+    static Int scale_one(Int scales, int g) { return scale_at(scales, one_places.at[g]); }
 
     static Float to_float(Int x) { return _mm512_cvtepi32_ps(x); }
     static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
