@@ -16,7 +16,7 @@
 namespace specee::small_batch {
 namespace {
 
-constexpr int prefetch_ahead = 4096; // bytes
+constexpr int prefetch_ahead = 8192; // bytes
 
 inline void prefetch(const char * from, int bytes) {
     for (int at = 0; at < bytes; at += 64) {
@@ -124,19 +124,19 @@ template <class V, class T, int N> void multiply_32(const specee_product & p) {
             prefetch(ahead, R * sizeof(typename T::Block));
             typename V::Int q[G];
             typename V::Float d[G];
-            for (int g = 0; g < G; ++g) {
-                const char * const from = w + size_t(g * V::rows) * p.weights_stride;
-                q[g] = V::weights(from, p.weights_stride, T::load);
-                d[g] = V::per_row(from, p.weights_stride, scale_of<T>);
-            }
             __m128 m;
-            if constexpr (T::has_min) {
-                uint16_t halves[8] = {};
-                for (int k = 0; k < R; ++k) {
-                    halves[k] = reinterpret_cast<const typename T::Block *>(w + size_t(k) * p.weights_stride)->m;
-                }
-                m = _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(halves)));
+            for (int g = 0; g < G; ++g) {
+                q[g] = V::weights(w + size_t(g * V::rows) * p.weights_stride, p.weights_stride, T::load);
             }
+            uint32_t halves[R];
+            for (int k = 0; k < R; ++k) {
+                const auto & block = *reinterpret_cast<const typename T::Block *>(w + size_t(k) * p.weights_stride);
+                halves[k] = block.d;
+                if constexpr (T::has_min) {
+                    halves[k] = block.dm;
+                }
+            }
+            V::scales(halves, d, m);
             const Rows32<N> & row = rows[b];
             for (int i = 0; i < N; ++i) {
                 const auto x = V::broadcast(row.x[i]);

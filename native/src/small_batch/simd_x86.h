@@ -86,6 +86,14 @@ struct Avx2 {
     static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
     static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
 
+    // Half floats of each of rows * rows weight rows, scale in the low 16 bits and min above it -> vectors of scales, one
+    // for each vector of weights, and the mins.
+    static void scales(const uint32_t * halves, Float * scale, __m128 & min) {
+        const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(int(*halves)));
+        *scale = _mm256_broadcastss_ps(both);
+        min = _mm_movehdup_ps(both);
+    }
+
     // The sum of each row's eight numbers, added as ggml's hsum_float_8 does.
     static void sums(const Float * x, int n, float * out) { // x[n] -> out[n]
         for (int i = 0; i < n; ++i) {
@@ -186,6 +194,15 @@ struct Avx512Vnni {
     static Float to_float(Int x) { return _mm512_cvtepi32_ps(x); }
     static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
     static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+
+    static void scales(const uint32_t * halves, Float * scale, __m128 & min) { // of four rows
+        const auto h = [halves](int i) { return int(halves[i]); };
+        const __m256 both = _mm256_cvtph_ps(_mm_set_epi32(h(3), h(2), h(1), h(0)));
+        const __m512 wide = _mm512_castps256_ps512(both);
+        scale[0] = _mm512_permutexvar_ps(_mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0), wide);
+        scale[1] = _mm512_permutexvar_ps(_mm512_set_epi32(6, 6, 6, 6, 6, 6, 6, 6, 4, 4, 4, 4, 4, 4, 4, 4), wide);
+        min = _mm_shuffle_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1), 0xdd);
+    }
 
     // x[n] holds rows 2i and 2i + 1: out[2n]
     static void sums(const Float * x, int n, float * out) {

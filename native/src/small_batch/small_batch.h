@@ -15,6 +15,8 @@ extern "C" {
 
 // Rows up to this number are treated as rows that come alone.
 enum { SPECEE_SMALL_BATCH = 8 };
+// Weight rows that a thread takes at a time: larger chunks prefetch better, smaller ones share out better.
+enum { SPECEE_CHUNK = 256 };
 
 // Where the weights lie: rows as in the file, ggml's repacked groups of eight rows, or a layout without a kernel.
 enum specee_layout { SPECEE_ROWS, SPECEE_REPACKED_8, SPECEE_NO_LAYOUT };
