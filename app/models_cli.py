@@ -42,7 +42,7 @@ def models() -> None:
 @models.command("list")
 @_common
 @click.pass_context
-def models_list(context: click.Context, as_json: bool, **given: Any) -> int:
+def models_list(context: click.Context, /, as_json: bool, **given: Any) -> int:
     """All models that have a name, and all that are in the shared cache."""
     from specee.app import paths, shelf
 
@@ -58,7 +58,7 @@ def models_list(context: click.Context, as_json: bool, **given: Any) -> int:
 @click.argument("name")
 @_common
 @click.pass_context
-def models_pull(context: click.Context, name: str, as_json: bool, **given: Any) -> int:
+def models_pull(context: click.Context, /, name: str, as_json: bool, **given: Any) -> int:
     """Fetch a model; interrupted, it goes on the next time."""
     from specee.app import fetching
     from specee.models import gguf_header, pull, resolve
@@ -81,7 +81,7 @@ def models_pull(context: click.Context, name: str, as_json: bool, **given: Any) 
 @click.argument("name", required=False)
 @_common
 @click.pass_context
-def models_path(context: click.Context, name: str | None, as_json: bool, **given: Any) -> int:
+def models_path(context: click.Context, /, name: str | None, as_json: bool, **given: Any) -> int:
     """The file that a name means; of a split model the first."""
     from specee.models.resolve import resolve
 
@@ -98,7 +98,7 @@ def models_path(context: click.Context, name: str | None, as_json: bool, **given
 @click.option("--ctx", type=click.IntRange(16), metavar="N", help="Window for the estimate of memory.")
 @_common
 @click.pass_context
-def models_show(context: click.Context, name: str | None, as_json: bool, **given: Any) -> int:
+def models_show(context: click.Context, /, name: str | None, as_json: bool, **given: Any) -> int:
     """What a model is made of, what it needs, and what it can do here."""
     from specee.app import look, paths
 
@@ -115,7 +115,7 @@ def models_show(context: click.Context, name: str | None, as_json: bool, **given
 @click.argument("name")
 @_common
 @click.pass_context
-def models_rm(context: click.Context, name: str, as_json: bool, **given: Any) -> int:
+def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any) -> int:
     """Delete a model from the shared cache, and what of it has come so far."""
     from specee.app.fetching import size
     from specee.models import cache, resolve
@@ -140,4 +140,34 @@ def models_rm(context: click.Context, name: str, as_json: bool, **given: Any) ->
         _print_json({"name": wanted.name, "bytes": freed})
     else:
         click.echo(f"deleted {wanted.name}, {size(freed)}")
+    return OK
+
+
+@models.command("optimize")
+@click.argument("name", required=False)
+@click.option("--output", metavar="FILE", help="Write the copy there (default: the data folder).")
+@click.option("--force", is_flag=True, help="Keep the copy even if its perplexity is more than 1% worse.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.")
+@_common
+@click.pass_context
+def models_optimize(
+    context: click.Context, /, name: str | None, output: str | None, force: bool, as_json: bool, **given: Any
+) -> int:
+    """Write a copy with weights that CPUs multiply in batches, and measure whether it is worth it."""
+    from specee.app import fetching
+    from specee.app.optimize import summary
+    from specee.app.options import LoadOptions
+    from specee.app.tasks import run_task
+
+    settings = _settings(context, **given)
+    model, data_dir = name or settings.get("model"), settings.get("data_dir")
+    fetching.ensure(model, offline=bool(settings.get("offline")), yes=bool(settings.get("yes")), data_dir=data_dir)
+    load = LoadOptions(
+        model=model, threads=settings.get("threads"), gpu_layers=settings.get("gpu_layers") or 0, data_dir=data_dir
+    )
+    result = run_task("optimize", load, {"output": output, "force": force})
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(summary(result))
     return OK

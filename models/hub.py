@@ -7,6 +7,7 @@ HF_HUB_CACHE, HF_HUB_OFFLINE and others) mean what they mean elsewhere.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def _file(source: Source, name: str) -> RemoteFile:
 def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
     """Writes the file's bytes from `begin` on. A short interruption is bridged; else raises DownloadError."""
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     with _told(file.repo, file.name):
         http_get(
@@ -104,11 +105,12 @@ def _constants() -> Any:
 def _told(repo: str, name: str = "") -> Iterator[None]:
     """Turns what goes wrong inside into one line."""
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+    from huggingface_hub.utils import logging as hub_logging
 
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         disable_progress_bars()  # we draw our own
-    logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
+    hub_logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
     try:
         yield
@@ -116,9 +118,15 @@ def _told(repo: str, name: str = "") -> Iterator[None]:
         raise offline_error(repo) from error
     except errors.HFValidationError as error:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
-    # an HTTP error's bases are OSError and the root of the HTTP client in use, which changes with huggingface_hub
-    except (*errors.HfHubHTTPError.__bases__, OSError) as error:
+    except (OSError, *_client_errors()) as error:
         raise _explained(error, repo, name) from error
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP client raises. Which one is in use changes with huggingface_hub; its error derives from the root."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
 
 
 def offline_error(what: str) -> DownloadError:

@@ -61,10 +61,14 @@ def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     """Fetches the files of a plan. See `pull`."""
     _check_room(plan)
     meter = Meter(plan.total)
+
+    def report_after(before: int) -> Callable[[int], None]:
+        return lambda done: on_progress(meter.at(before + done))
+
     before = 0
     paths = []
     for file in plan.files:
-        paths.append(_fetch(file, plan.source.revision, lambda done, at=before: on_progress(meter.at(at + done))))
+        paths.append(_fetch(file, plan.source.revision, report_after(before)))
         before += file.size
     on_progress(Progress(plan.total, plan.total))
     return paths[0]
