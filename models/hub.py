@@ -118,15 +118,15 @@ def _told(repo: str, name: str = "") -> Iterator[None]:
         raise offline_error(repo) from error
     except errors.HFValidationError as error:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
-    except (OSError, *_client_errors()) as error:
+    except _network_errors() as error:
         raise _explained(error, repo, name) from error
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP client raises. Which one is in use changes with huggingface_hub; its error derives from the root."""
+def _network_errors() -> tuple[type[Exception], ...]:
+    """OSError, and what the HTTP client raises; which client that is changes with huggingface_hub."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 
 
 def offline_error(what: str) -> DownloadError:
