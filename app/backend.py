@@ -136,7 +136,7 @@ def open_backend(
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    gguf_header.read(found.path)  # before llama.cpp sees it
+    gguf_header.read_model(found.path)  # before llama.cpp sees it
 
     from specee.native import engine as native
 

@@ -39,7 +39,7 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
         if not (yes or click.confirm(question(plan), err=True)):
             raise
         path = fetch(plan, data_dir)
-    gguf_header.read(path)
+    gguf_header.read_model(path)
 
 
 def question(plan: Plan) -> str:

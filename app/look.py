@@ -17,7 +17,7 @@ def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
     from specee.models import anatomy, gguf_header, inspect, resolve
 
     found = resolve.resolve(name)
-    read = anatomy.read(gguf_header.read(found.path))
+    read = anatomy.read(gguf_header.read_model(found.path))
     entry = resolve.interpret(name).entry
     digest = inspect.sha256(found.path, where.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
@@ -54,11 +54,16 @@ def dense_only(read: Any) -> str | None:
 def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.models import artifacts
     from specee.predictors import artifact
+    from specee.predictors.errors import ArtifactError
 
     path = artifacts.find(where.artifacts, digest, embedded=embedded)
     if path is None:
-        return {"calibration": None, "calibration_metrics": None}
-    return {"calibration": str(path), "calibration_metrics": artifact.read(path).metrics}
+        return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
+    try:
+        metrics = artifact.read(path).metrics
+    except ArtifactError as error:  # made by another version, say
+        return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
+    return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}
 
 
 def lines(facts: dict[str, Any]) -> str:
@@ -88,20 +93,30 @@ def lines(facts: dict[str, Any]) -> str:
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "early exits": f"no, {facts['dense_only']}" if facts["dense_only"] else "yes",
         "calibration": facts["calibration"] or _uncalibrated(facts),
-        **{f"  {name}": _short(value) for name, value in (facts["calibration_metrics"] or {}).items()},
+        **_rules(facts["calibration_metrics"] or {}),
     }
     return "\n".join(f"{key:18} {value}" for key, value in rows.items())
 
 
 def _uncalibrated(facts: dict[str, Any]) -> str:
+    if facts["calibration_unusable"]:
+        return f"unusable: {facts['calibration_unusable']}"
     return "none: dense only" if facts["dense_only"] else "none: run specee-chat calibrate"
+
+
+def _rules(metrics: dict[str, Any]) -> dict[str, str]:
+    """What each exit rule reached on text that calibration held back."""
+    found = {}
+    for key, name in (("calibrated", "predictor"), ("margin", "margin")):
+        if rule := metrics.get(key):
+            found[f"  {name}"] = (
+                f"above {rule['threshold']:.3g}: mean exit layer {rule['mean_exit_layer']:.1f}, "
+                f"agreement {rule['agreement']:.1%}, perplexity x {rule['ppl_ratio']:.3f}"
+            )
+    return found
 
 
 def _mix(types: dict[str, int]) -> str:
     from specee.app.fetching import size
 
     return ", ".join(f"{name} {size(n_bytes)}" for name, n_bytes in types.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

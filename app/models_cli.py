@@ -66,7 +66,7 @@ def models_pull(context: click.Context, /, name: str, as_json: bool, **given: An
     settings = _settings(context, **given)
     plan = pull.prepare(name, offline=bool(settings.get("offline")))
     path = fetching.fetch(plan, settings.get("data_dir")) if plan is not None else resolve.resolve(name).path
-    header = gguf_header.read(path)
+    header = gguf_header.read_model(path)
     if as_json:
         sha256 = [file.sha256 for file in plan.files] if plan is not None else []
         _print_json(

@@ -12,7 +12,10 @@ from specee.models import artifacts, cache, embedded, inspect, registry, source
 
 @dataclass(frozen=True)
 class Row:
-    """A model. `where` is embedded, cache, partly (a pull that stopped) or empty; `calibrated` None: not known yet."""
+    """A model. `where` is embedded, cache, copy (ours), partly (a pull that stopped) or empty.
+
+    `calibrated` is None when the file's hash is not known yet.
+    """
 
     name: str
     where: str
@@ -32,7 +35,8 @@ def rows(where: Paths) -> list[Row]:
     named = [_named(entry, where) for entry in registry.entries().values()]
     known = {Path(row.path).resolve() for row in named if row.path}
     others = [_other(found, where) for found in cache.models() if found.paths[0].resolve() not in known]
-    return sorted(named + others, key=lambda row: (row.path is None, row.where != "partly"))
+    copies = [_copy(path, where) for path in sorted((where.data / "models").glob("*.gguf"))]
+    return sorted(named + others + copies, key=lambda row: (row.path is None, row.where != "partly"))
 
 
 def _named(entry: registry.Entry, where: Paths) -> Row:
@@ -51,6 +55,11 @@ def _named(entry: registry.Entry, where: Paths) -> Row:
 
 def _other(found: cache.Cached, where: Paths) -> Row:
     return Row(*_row(f"hf:{found.repo}:{found.file}", "cache", found.paths, where))
+
+
+def _copy(path: Path, where: Paths) -> Row:
+    """One that `models optimize` wrote; its name is its path."""
+    return Row(*_row(str(path), "copy", (path,), where))
 
 
 def _row(

@@ -46,7 +46,7 @@ class Anatomy:
 
 
 def read(header: Header) -> Anatomy:
-    """What the header tells. Of a split model it is the first file's share."""
+    """What the header tells."""
     values, of = header.values, header.of_architecture
     layers, width = of("block_count") or 0, of("embedding_length") or 0
     heads, heads_kv = _mean(of("attention.head_count")), _mean(of("attention.head_count_kv"))

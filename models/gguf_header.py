@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from specee.models import source
 from specee.models.errors import ModelError
 from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS
 
@@ -26,6 +27,7 @@ MAX_DIMS = 4
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_HYPERPARAMETER = 1 << 24
 DEFAULT_ALIGNMENT = 32
+SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
 LISTED = 4096  # arrays of numbers up to this length (one for each layer, say) are kept, of others only the length
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -105,6 +107,19 @@ def read(path: Path) -> Header:
         raise ModelError("damaged model", f"{path}: {error}; get the file again") from error
 
 
+def read_model(path: Path) -> Header:
+    """The header of a model in one file, or of all its parts: the first one's values, the tensors of all."""
+    files = [path.with_name(name) for name in source.parts(path.name)]
+    for file in files:
+        if not file.exists():
+            raise ModelError("model incomplete", f"{file} is missing; a model in parts needs all of them")
+    first, *others = [read(file) for file in files]
+    tensors = first.tensors + tuple(tensor for other in others for tensor in other.tensors)
+    if not tensors:
+        raise ModelError("damaged model", f"{path}: it has no tensors")
+    return Header(path, first.values, tensors, first.file_bytes + sum(other.file_bytes for other in others))
+
+
 class _Reader:
     """Walks over the bytes once, from the front."""
 
@@ -117,15 +132,14 @@ class _Reader:
             raise _Damage(f"its GGUF version {version} is not one of {VERSIONS}")
         n_tensors = self._count(_MIN_TENSOR, "tensors")
         n_values = self._count(_MIN_ENTRY, "values")
-        if n_tensors == 0:
-            raise _Damage("it has no tensors")
         values: dict[str, Any] = {}
         for _ in range(n_values):
             key = self._text(MAX_KEY, "a key")
             if not key or key in values:
                 raise _Damage(f"the key {key[:80]!r} is there twice" if key else "a key is empty")
             values[key] = self._value(self._u32(), key)
-        _check_values(values)
+        if not values.get(SPLIT_NUMBER):  # the later parts of a split model say nothing of it
+            _check_values(values)
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
         return Header(path, values, tensors, self._end)
 

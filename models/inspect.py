@@ -29,7 +29,7 @@ class ModelFile:
 
 def inspect(path: Path) -> ModelFile:
     """Reads the header. Raises ModelError when the file is not a GGUF file, is cut off, or lacks what we need."""
-    header = gguf_header.read(path)
+    header = gguf_header.read_model(path)
     return ModelFile(
         path=path,
         name=str(header.values.get("general.name") or path.stem),

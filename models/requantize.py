@@ -68,7 +68,7 @@ def write(header: Header, changed: list[Change], target: Path, on_share: OnShare
     import gguf
     import numpy as np
 
-    if "split.count" in header.values:
+    if gguf_header.SPLIT_COUNT in header.values:
         raise ModelError("cannot copy", "models in several files are not supported; merge them first", USAGE)
     reader = gguf.GGUFReader(header.path)
     writer = gguf.GGUFWriter(target, header.architecture)

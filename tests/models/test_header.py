@@ -65,7 +65,6 @@ U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
     [
         (4, U32, 1, "version"),
         (4, U32, 3 << 24, "version"),
-        (8, U64, 0, "no tensors"),
         (8, U64, 1 << 60, "no room"),
         (16, U64, (1 << 64) - 1, "no room"),
         (24, U64, 1 << 40, "a key has"),
@@ -128,6 +127,24 @@ def test_two_keys_and_two_tensors_of_one_name(small: Path) -> None:
     old = U64.pack(18) + b"output_norm.weight" + U32.pack(1)
     with pytest.raises(ModelError, match=r"same name|cut off"):
         gguf_header.read(patched(small, old, U64.pack(17) + b"token_embd.weight" + U32.pack(1) + b"\0"))
+
+
+def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "split.gguf", "llama", split_max_tensors=1)
+    writer.add_block_count(1)
+    for name in ("token_embd.weight", "blk.0.attn_q.weight"):
+        writer.add_tensor(name, np.ones((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first, second = sorted(tmp_path.iterdir())
+    header = gguf_header.read_model(first)
+    assert [t.name for t in header.tensors] == ["token_embd.weight", "blk.0.attn_q.weight"]
+    assert anatomy.read(header).head_layers == 1.0
+    second.unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        gguf_header.read_model(first)
 
 
 # ---- fuzz -----------------------------------------------------------------------------------------------------------
