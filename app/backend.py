@@ -132,24 +132,19 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.models import artifacts, inspect, resolve
+    from specee.models import artifacts, gguf_header, inspect, resolve
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    inspect.check_magic(found.path)
+    gguf_header.read_model(found.path)  # before llama.cpp sees it
 
     from specee.native import engine as native
-    from specee.native.errors import NativeError
 
     def tell(fraction: float) -> bool:
         on_progress("loading the model", fraction)
         return True
 
-    try:
-        model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=tell)
-    except NativeError:
-        inspect.inspect(found.path)  # takes seconds, and says more of a damaged file
-        raise
+    model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=tell)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
     engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)

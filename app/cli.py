@@ -10,12 +10,15 @@ import click
 
 from specee.app import options as opts
 from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_error
+from specee.app.models_cli import models
 
 _POLICY_HELP = "auto (default), dense, exact or specee; in short also specee@0.5, specee:margin, specee:settle."
 
 # these may stand before or after a subcommand; the later one wins
 COMMON: list[click.Parameter] = [
-    click.Option(["--model"], metavar="M", help="A .gguf file, or the embedded model (default)."),
+    click.Option(
+        ["--model"], metavar="M", help="A .gguf file, a name, or hf:owner/repo (default: the embedded model)."
+    ),
     click.Option(["--policy"], metavar="NAME", help=_POLICY_HELP),
     click.Option(["--max-tokens"], type=click.IntRange(1), metavar="N", help="Longest answer."),
     click.Option(["--temperature"], type=click.FloatRange(0), metavar="T", help="0 is greedy."),
@@ -33,6 +36,7 @@ COMMON: list[click.Parameter] = [
     click.Option(["--kv"], type=click.Choice(opts.KV_FILLS), help="K and V of skipped layers (policy specee)."),
     click.Option(["--max-pending"], type=click.IntRange(1, 32), metavar="N", help="Rows that wait to be verified."),
     click.Option(["--offline"], is_flag=True, default=None, help="Never use a network."),
+    click.Option(["--yes"], is_flag=True, default=None, help="Fetch a model that is not here without asking."),
     click.Option(["--data-dir"], metavar="DIR", help="Keep all files in this folder."),
 ]
 
@@ -46,14 +50,18 @@ def merged(context: click.Context, values: Values) -> Values:
 
 
 def load_options(values: Values) -> opts.LoadOptions:
-    """What concerns the model and the machine."""
+    """What concerns the model and the machine. The model is here then: it may have been fetched first."""
+    from specee.app import fetching
+
+    offline = bool(values["offline"])
+    fetching.ensure(values["model"], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
     return opts.LoadOptions(
         model=values["model"],
         n_ctx=values["ctx"],
         threads=values["threads"],
         gpu_layers=values["gpu_layers"] or 0,
         data_dir=values["data_dir"],
-        offline=bool(values["offline"]),
+        offline=offline,
     )
 
 
@@ -161,62 +169,7 @@ def bench(
     return OK
 
 
-@program.group()
-@click.pass_context
-def models(context: click.Context) -> None:
-    """Models on this machine."""
-    context.obj = context.parent.obj if context.parent is not None else {}
-
-
-@models.command("list")
-def models_list() -> int:
-    """Names that --model knows."""
-    from specee.models import embedded, resolve
-
-    path = embedded.path()
-    click.echo(f"{resolve.EMBEDDED}  {path}" if path is not None else "no embedded model in this build")
-    return OK
-
-
-@models.command("path")
-@click.argument("model", required=False)
-def models_path(model: str | None) -> int:
-    """The file that a name means."""
-    from specee.models.resolve import resolve
-
-    click.echo(resolve(model).path)
-    return OK
-
-
-@models.command("show")
-@click.argument("model", required=False)
-@click.pass_context
-def models_show(context: click.Context, model: str | None) -> int:
-    """What a model's file says of itself."""
-    from specee.app import paths
-    from specee.models import artifacts, inspect, resolve
-
-    before = context.parent.obj if context.parent is not None and context.parent.obj else {}
-    where = paths.find(before.get("data_dir"))
-    found = resolve.resolve(model or before.get("model"))
-    file = inspect.inspect(found.path)
-    digest = inspect.sha256(found.path, where.cache)
-    calibration = artifacts.find(where.artifacts, digest, embedded=found.embedded)
-    rows = {
-        "name": file.name,
-        "path": file.path,
-        "size": f"{file.file_bytes / 2**20:.0f} MiB",
-        "sha256": digest,
-        "architecture": file.arch,
-        "layers": file.n_layer,
-        "width": file.n_embd,
-        "trained window": file.n_ctx_train,
-        "chat template": "yes" if file.chat_template else "no",
-        "calibration": calibration or "none: run specee-chat calibrate",
-    }
-    for key, value in rows.items():
-        click.echo(f"{key:15} {value}")
-    return OK
+program.add_command(models)
 
 
 @program.command("paths", params=list(COMMON))

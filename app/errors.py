@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OK, FAILURE, USAGE, MODEL_MISSING, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 5, 130
+OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
 class AppError(Exception):

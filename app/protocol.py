@@ -33,7 +33,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class RunTask:
-    """Run a long job (`calibrate`, `bench`) by name: answered by Progress..., then TaskDone or Failed."""
+    """Run a long job (see app/tasks.py) by name: answered by Progress..., then TaskDone or Failed."""
 
     name: str
     load: LoadOptions

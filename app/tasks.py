@@ -1,4 +1,4 @@
-"""Long jobs in the engine process: `calibrate` and `bench`. They report progress on standard error."""
+"""Long jobs in the engine process (`calibrate`, `bench`, `models optimize`); their progress goes to standard error."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def run(task: RunTask, emit: Emit) -> Any:
         from specee.app.calibrate import run_calibration
 
         return run_calibration(task.load, emit, **task.arguments)
+    if task.name == "optimize":
+        from specee.app.optimize import run_optimize
+
+        return run_optimize(task.load, emit, **task.arguments)
     raise AppError("unknown task", task.name, USAGE)
 
 

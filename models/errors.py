@@ -1,16 +1,25 @@
-"""What can be wrong with a model file, in words that a user can act on."""
+"""What can be wrong with a model, in words that a user can act on."""
 
 from __future__ import annotations
 
+MISSING, DOWNLOAD_FAILED, USAGE = 3, 4, 2
+
 
 class ModelError(Exception):
-    """A model that cannot be found or read.
+    """A model that cannot be found, fetched or read.
 
-    `title` says what, `message` says why and what to do; `exit_code` is the command line's (3: not found or unusable).
+    `title` says what, `message` says why and what to do; `exit_code` is the command line's.
     """
 
-    def __init__(self, title: str, message: str, exit_code: int = 3) -> None:
+    def __init__(self, title: str, message: str, exit_code: int = MISSING) -> None:
         super().__init__(f"{title}: {message}")
         self.title = title
         self.message = message
         self.exit_code = exit_code
+
+
+class DownloadError(ModelError):
+    """A transfer that did not come to its end."""
+
+    def __init__(self, title: str, message: str) -> None:
+        super().__init__(title, message, DOWNLOAD_FAILED)

@@ -7,11 +7,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from specee.models.errors import ModelError
+from specee.models import gguf_header
 
-MAGIC = b"GGUF"
 _HASH_CHUNK = 4 << 20
 
 
@@ -29,77 +27,56 @@ class ModelFile:
     file_bytes: int
 
 
-def check_magic(path: Path) -> None:
-    """Raises ModelError unless the file starts like a GGUF file: the cheap test before anything is loaded."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise ModelError("model not readable", f"{path}: {error.strerror or error}") from error
-    if head[:4] != MAGIC:
-        what = "is empty" if not head else "is not a GGUF file"
-        raise ModelError("not a model", f"{path} {what}; specee-chat reads models in the GGUF format")
-    if len(head) < 8:
-        raise _truncated(path)
-
-
 def inspect(path: Path) -> ModelFile:
     """Reads the header. Raises ModelError when the file is not a GGUF file, is cut off, or lacks what we need."""
-    check_magic(path)
-    from gguf import GGUFReader  # slow to import: only when a header is really read
-
-    try:
-        reader = GGUFReader(path)
-        _check_complete(path, reader)
-        arch = _field(reader, "general.architecture")
-        if arch is None:
-            raise ModelError("not a model", f"{path} names no architecture in its header")
-        return ModelFile(
-            path=path,
-            name=str(_field(reader, "general.name") or path.stem),
-            arch=str(arch),
-            n_layer=int(_field(reader, f"{arch}.block_count") or 0),
-            n_embd=int(_field(reader, f"{arch}.embedding_length") or 0),
-            n_ctx_train=int(_field(reader, f"{arch}.context_length") or 0),
-            chat_template=_field(reader, "tokenizer.chat_template"),
-            file_bytes=path.stat().st_size,
-        )
-    except ModelError:
-        raise
-    except Exception as error:  # the reader fails in many ways (index, value, memory-map) on a damaged file
-        raise _truncated(path) from error
-
-
-def _check_complete(path: Path, reader: Any) -> None:
-    end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-    if path.stat().st_size < end:
-        raise _truncated(path)
-
-
-def _truncated(path: Path) -> ModelError:
-    return ModelError("damaged model", f"{path} is cut off or damaged; get the file again")
-
-
-def _field(reader: Any, key: str) -> Any:
-    field = reader.get_field(key)
-    return None if field is None else field.contents()
+    header = gguf_header.read_model(path)
+    return ModelFile(
+        path=path,
+        name=str(header.values.get("general.name") or path.stem),
+        arch=header.architecture,
+        n_layer=header.of_architecture("block_count") or 0,
+        n_embd=header.of_architecture("embedding_length") or 0,
+        n_ctx_train=header.of_architecture("context_length") or 0,
+        chat_template=header.values.get("tokenizer.chat_template"),
+        file_bytes=header.file_bytes,
+    )
 
 
 def sha256(path: Path, cache_dir: Path | None = None) -> str:
     """The file's SHA-256 as hex. With `cache_dir` it is remembered by path, size and time of change."""
-    stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    store = cache_dir / "hashes.json" if cache_dir is not None else None
+    store = _store(cache_dir)
     known = _read_cache(store)
-    if key in known:
-        return known[key]
+    if (found := known.get(_key(path))) is not None:
+        return found
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK):
             digest.update(chunk)
-    if store is not None:
-        _write_cache(store, {**known, key: digest.hexdigest()})
+    remember(path, digest.hexdigest(), cache_dir)
     return digest.hexdigest()
+
+
+def known_sha256(path: Path, cache_dir: Path) -> str | None:
+    """The hash as far as it is known without reading the file: remembered, or its name in the shared cache."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and len(blob.name) == hashlib.sha256().digest_size * 2:
+        return blob.name
+    return _read_cache(_store(cache_dir)).get(_key(path))
+
+
+def remember(path: Path, digest: str, cache_dir: Path | None) -> None:
+    """Keeps the hash of a file that was checked otherwise, so that `sha256` need not read it again."""
+    if (store := _store(cache_dir)) is not None:
+        _write_cache(store, {**_read_cache(store), _key(path): digest})
+
+
+def _key(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _store(cache_dir: Path | None) -> Path | None:
+    return cache_dir / "hashes.json" if cache_dir is not None else None
 
 
 def _read_cache(store: Path | None) -> dict[str, str]:

@@ -1,53 +1,110 @@
-"""From what a user typed after --model to a file: a path, or a name that we know."""
+"""From what a user typed after --model to a file: a path, a name of the registry, or a repository on the hub."""
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from specee.models import registry, source
 from specee.models.errors import ModelError
+from specee.models.source import Source
 
 EMBEDDED = "smollm2-135m"
-ALIASES = {"default": EMBEDDED, "smollm2-135m-instruct": EMBEDDED}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model file and the name to show for it."""
+    """A model file and the name to show for it. Of a split model `path` is the first file."""
 
     name: str
     path: Path
     embedded: bool = False
 
 
-def known_names() -> tuple[str, ...]:
-    """Names that resolve without a path."""
-    return (EMBEDDED, *ALIASES)
+@dataclass(frozen=True)
+class Wanted:
+    """What a name means, before anybody looks whether the file is here. One of path, source, embedded is given."""
+
+    name: str
+    path: Path | None = None
+    source: Source | None = None
+    entry: registry.Entry | None = None
+
+    @property
+    def embedded(self) -> bool:
+        return self.path is None and self.source is None
+
+
+class NotHere(ModelError):  # noqa: N818 - `except NotHere` reads as what it is
+    """A model that is known but not on this machine; `wanted.source` says where it is."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(
+            "model not here", f"{wanted.name} is not on this machine yet; specee-chat models pull {wanted.name} gets it"
+        )
+        self.wanted = wanted
 
 
 def resolve(model: str | None) -> Resolved:
     """The file that `model` means; None is the embedded model.
 
-    Raises ModelError when there is no such file or name.
+    Looks at this machine only. Raises NotHere when the file must be pulled first, another ModelError when there is no
+    such file or name.
     """
-    wanted = model or EMBEDDED
-    if ALIASES.get(wanted.lower(), wanted.lower()) == EMBEDDED:
+    wanted = interpret(model)
+    if wanted.path is not None:
+        return Resolved(wanted.name, wanted.path)
+    if wanted.source is None:
         return _embedded()
+    from specee.models import cache  # only here: a path must not wait for huggingface_hub
+
+    found = cache.find(wanted.source)
+    if found is None:
+        raise NotHere(wanted)
+    return Resolved(wanted.name, found[0])
+
+
+def interpret(model: str | None) -> Wanted:
+    """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
+    wanted = model or EMBEDDED
     path = Path(wanted).expanduser()
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return Wanted(path.stem, path.resolve())
+    if (named := _named(wanted)) is not None:
+        return named
+    if path.is_file():
+        return Wanted(path.stem, path.resolve())
     if path.is_dir():
         return _only_gguf_in(path)
-    if path.is_file():
-        return Resolved(path.stem, path.resolve())
-    if _looks_like_a_path(wanted):
-        raise ModelError("model not found", f"there is no file {wanted}; give the path of a .gguf file")
-    close = difflib.get_close_matches(wanted.lower(), known_names(), n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(known_names())}"
-    raise ModelError("model not found", f"no model is called {wanted!r}, nor is there such a file; {hint}")
+    if (found := source.parse(wanted)) is not None:
+        return Wanted(wanted, source=found)
+    raise _unknown(wanted)
 
 
-def _looks_like_a_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lower().endswith(".gguf")
+def _named(wanted: str) -> Wanted | None:
+    """A name of the registry, also with another quantization behind a colon: llama3.2-1b:q8_0."""
+    if (entry := registry.lookup(wanted)) is not None:
+        if entry.embedded:
+            return Wanted(entry.name, entry=entry)
+        return Wanted(
+            entry.name, source=Source(entry.repo, entry.revision, entry.file, None, entry.sha256), entry=entry
+        )
+    base, colon, quant = wanted.rpartition(":")
+    entry = registry.lookup(base) if colon and source.is_quant(quant) else None
+    if entry is None or entry.embedded:
+        return None
+    name = f"{entry.name}:{quant.lower()}"
+    return Wanted(name, source=Source(entry.repo, entry.revision, quant=quant), entry=replace(entry, name=name))
+
+
+def _unknown(wanted: str) -> ModelError:
+    if "/" in wanted or "\\" in wanted or wanted.lower().endswith(".gguf"):
+        return ModelError(
+            "model not found", f"there is no file {wanted}; a repository on the hub is written hf:owner/repo"
+        )
+    close = registry.nearest(wanted)
+    hint = f"did you mean {' or '.join(close)}?" if close else "specee-chat models list shows the names"
+    return ModelError("model not found", f"no model is called {wanted!r}, nor is there such a file; {hint}")
 
 
 def _embedded() -> Resolved:
@@ -61,9 +118,9 @@ def _embedded() -> Resolved:
     return Resolved(EMBEDDED, Path(path), embedded=True)
 
 
-def _only_gguf_in(folder: Path) -> Resolved:
+def _only_gguf_in(folder: Path) -> Wanted:
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:
-        return Resolved(files[0].stem, files[0].resolve())
+        return Wanted(files[0].stem, files[0].resolve())
     found = "no .gguf file" if not files else f"{len(files)} .gguf files"
     raise ModelError("model not found", f"{folder} is a folder with {found}; give the path of one file")

@@ -40,7 +40,7 @@ def test_files(wheel: Path) -> None:
     assert re.fullmatch(r"specee_chat-[\d.]+-py3-none-\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    for wanted in ("app/cli.py", "predictors/types.py", "native/library.py", "native/lib/build.json"):
+    for wanted in ("app/cli.py", "predictors/types.py", "models/registry.toml", "native/lib/build.json"):
         assert f"specee/{wanted}" in names
     assert "specee/models/data/smollm2-135m.gguf" in names
     if (ROOT / "predictors/data/smollm2-135m.specee.gguf").exists():

@@ -1,0 +1,145 @@
+"""The cache that huggingface_hub and all its users share: what is in it, and how a file is put there or taken out.
+
+    models--owner--repo/refs/main                      the commit that `main` was when it was last asked for
+    models--owner--repo/snapshots/<commit>/<file>      a link to
+    models--owner--repo/blobs/<sha256>                 the file
+
+While a file arrives it is `blobs/<sha256>.part`: on the same disk, so that the last step is a rename, and gone with the
+repository's folder whoever deletes that. The layout is read here without huggingface_hub's own functions, which take
+half a second to import and do not look beyond the newest commit; it has been the same since 2022.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from specee.models import source as sources
+from specee.models.errors import ModelError
+from specee.models.source import Source
+
+
+def root() -> Path:
+    """The cache's folder: HF_HUB_CACHE, or `hub` in HF_HOME."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def folder(repo: str) -> Path:
+    """A repository's part of the cache."""
+    return root() / f"models--{repo.replace('/', '--')}"
+
+
+def blob(repo: str, sha256: str) -> Path:
+    """Where the file with this hash lies when it is complete."""
+    return folder(repo) / "blobs" / sha256
+
+
+def part(repo: str, sha256: str) -> Path:
+    """Where it lies before."""
+    return folder(repo) / "blobs" / f"{sha256}.part"
+
+
+def lock(repo: str, sha256: str) -> Path:
+    """The lock of this file; huggingface_hub takes the same one."""
+    return root() / ".locks" / folder(repo).name / f"{sha256}.lock"
+
+
+def pointer(repo: str, commit: str, file: str) -> Path:
+    """Its name in the repository."""
+    return folder(repo) / "snapshots" / commit / file
+
+
+def find(source: Source) -> tuple[Path, ...] | None:
+    """The model's files, when all of them are here: of the wanted revision, else of the newest one that is complete."""
+    for snapshot in _snapshots(source.repo, source.revision):
+        names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf") if path.is_file()]
+        with suppress(ModelError):  # this snapshot has another quantization, or not all parts
+            return tuple(snapshot / name for name in sources.choose(source, names))
+    return None
+
+
+def _snapshots(repo: str, revision: str) -> list[Path]:
+    here = folder(repo) / "snapshots"
+    try:
+        commit = (folder(repo) / "refs" / revision).read_text("utf-8").strip()
+    except OSError:
+        commit = revision
+    try:
+        found = sorted(here.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    return sorted(found, key=lambda path: path.name != commit)
+
+
+def link(repo: str, revision: str, commit: str, file: str, sha256: str) -> Path:
+    """Makes the blob known under its name, as huggingface_hub does, and returns that path. The lock must be held."""
+    path = pointer(repo, commit, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = blob(repo, sha256)
+    if not path.exists():
+        path.unlink(missing_ok=True)  # a link that leads nowhere
+        try:
+            path.symlink_to(os.path.relpath(target, path.parent))
+        except OSError:  # no links on this system: the file itself takes the place, as with huggingface_hub
+            target.replace(path)
+    if revision != commit:
+        _write(folder(repo) / "refs" / revision, commit)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text, "utf-8")
+    new.replace(path)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A model in the cache: its repository, its first file's name there, and all its files."""
+
+    repo: str
+    file: str
+    paths: tuple[Path, ...]
+
+
+def models() -> Iterator[Cached]:
+    """All complete GGUF models in the cache, whoever put them there; each file once."""
+    seen: set[Path] = set()
+    for repo_folder in sorted(root().glob("models--*--*")):
+        repo = repo_folder.name.removeprefix("models--").replace("--", "/", 1)
+        for snapshot in _snapshots(repo, "main"):
+            for path in sorted(snapshot.rglob("*.gguf")):
+                name = path.relative_to(snapshot).as_posix()
+                names = sources.parts(name)
+                if name == names[0] and path.is_file() and path.resolve() not in seen:
+                    paths = tuple(snapshot / other for other in names)
+                    if all(other.is_file() for other in paths):
+                        seen.add(path.resolve())
+                        yield Cached(repo, name, paths)
+
+
+def unfinished(repo: str) -> list[Path]:
+    """Files of the repository that have not arrived completely."""
+    return sorted((folder(repo) / "blobs").glob("*.part"))
+
+
+def remove(repo: str, paths: tuple[Path, ...]) -> int:
+    """Deletes these files under all their names, and unfinished ones of their repository; returns the bytes freed."""
+    blobs = {path.resolve() for path in paths}
+    doomed = [*blobs, *unfinished(repo)]
+    freed = sum(path.stat().st_size for path in doomed)
+    for name in (folder(repo) / "snapshots").rglob("*"):
+        if name.is_symlink() and name.resolve() in blobs:
+            name.unlink()
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    if not any(path.is_file() for path in (folder(repo) / "snapshots").rglob("*")):
+        shutil.rmtree(folder(repo), ignore_errors=True)
+    return freed

@@ -1,0 +1,276 @@
+"""The header of a GGUF file, read with suspicion: nothing is believed that the file's own size does not bear out.
+
+Whatever else reads a model (llama.cpp, the gguf package) does so after `read`, which holds the file to the rules of
+llama.cpp's own reader (ggml/src/gguf.cpp) and a few about what a model can sensibly say of itself. It allocates no more
+than the file has bytes for, and no tensor is touched.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specee.models import source
+from specee.models.errors import ModelError
+from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_NAME = 63  # GGML_MAX_NAME, without the zero at the end
+MAX_KEY = 65535
+MAX_TEXT = 16 << 20  # a chat template has kilobytes; the largest known value, an embedded tokenizer, some megabytes
+MAX_DIMS = 4
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
+MAX_HYPERPARAMETER = 1 << 24
+DEFAULT_ALIGNMENT = 32
+SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
+LISTED = 4096  # arrays of numbers up to this length (one for each layer, say) are kept, of others only the length
+
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_MIN_ENTRY = 8 + 1 + 4 + 1  # bytes of a key of one letter with a value of one byte
+_MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # of a tensor's entry, with one dimension
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_POSITIVE = (
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "vocab_size",
+)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the header says of a tensor. `shape` has the row length first; `offset` counts from the file's start."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Array:
+    """A value with many items. `items` is None for texts and for long lists, which are left in the file."""
+
+    length: int
+    items: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header that holds together: `values` by key, and the tensors in the order of the file."""
+
+    path: Path
+    values: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    file_bytes: int
+
+    @property
+    def architecture(self) -> str:
+        """Such as `llama`."""
+        return str(self.values["general.architecture"])
+
+    def of_architecture(self, key: str) -> Any:
+        """A value under the architecture's name, as `block_count`; None when it is not there."""
+        return self.values.get(f"{self.architecture}.{key}")
+
+
+class _Damage(Exception):  # noqa: N818 - becomes a ModelError, which knows the file's name
+    pass
+
+
+def read(path: Path) -> Header:
+    """Reads and checks the header. Raises ModelError, in one line, for whatever is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            if head[:4] != MAGIC:
+                what = "is empty" if not head else "is not a GGUF file"
+                raise ModelError("not a model", f"{path} {what}; specee-chat reads models in the GGUF format")
+            if len(head) < 8:
+                raise _Damage("it is cut off")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Reader(data).header(path)
+    except OSError as error:
+        raise ModelError("model not readable", f"{path}: {error.strerror or error}") from error
+    except _Damage as error:
+        raise ModelError("damaged model", f"{path}: {error}; get the file again") from error
+
+
+def read_model(path: Path) -> Header:
+    """The header of a model in one file, or of all its parts: the first one's values, the tensors of all."""
+    files = [path.with_name(name) for name in source.parts(path.name)]
+    for file in files:
+        if not file.exists():
+            raise ModelError("model incomplete", f"{file} is missing; a model in parts needs all of them")
+    first, *others = [read(file) for file in files]
+    tensors = first.tensors + tuple(tensor for other in others for tensor in other.tensors)
+    if not tensors:
+        raise ModelError("damaged model", f"{path}: it has no tensors")
+    return Header(path, first.values, tensors, first.file_bytes + sum(other.file_bytes for other in others))
+
+
+class _Reader:
+    """Walks over the bytes once, from the front."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data, self._end, self._at = data, len(data), 4
+
+    def header(self, path: Path) -> Header:
+        version = self._u32()
+        if version not in VERSIONS:
+            raise _Damage(f"its GGUF version {version} is not one of {VERSIONS}")
+        n_tensors = self._count(_MIN_TENSOR, "tensors")
+        n_values = self._count(_MIN_ENTRY, "values")
+        values: dict[str, Any] = {}
+        for _ in range(n_values):
+            key = self._text(MAX_KEY, "a key")
+            if not key or key in values:
+                raise _Damage(f"the key {key[:80]!r} is there twice" if key else "a key is empty")
+            values[key] = self._value(self._u32(), key)
+        if not values.get(SPLIT_NUMBER):  # the later parts of a split model say nothing of it
+            _check_values(values)
+        tensors = self._tensors(n_tensors, _alignment(values, self._end))
+        return Header(path, values, tensors, self._end)
+
+    # ---- values ----------------------------------------------------------------------------------------------------
+
+    def _value(self, kind: int, key: str) -> Any:
+        if kind == STRING:
+            return self._text(MAX_TEXT, f"the value of {key[:80]!r}")
+        if kind == ARRAY:
+            return self._array(self._u32(), key)
+        return self._scalar(kind, key)
+
+    def _scalar(self, kind: int, key: str) -> Any:
+        form = SCALARS.get(kind)
+        if form is None:
+            raise _Damage(f"the value of {key[:80]!r} is of no known type ({kind})")
+        return form.unpack_from(self._data, self._skip(form.size))[0]
+
+    def _array(self, kind: int, key: str) -> Array:
+        if kind == STRING:
+            length = self._count(8, "texts")
+            self._skip_texts(length)
+            return Array(length, None)
+        form = SCALARS.get(kind)
+        if form is None:
+            raise _Damage(f"the list {key[:80]!r} is of no known type ({kind})")
+        length = self._count(form.size, "numbers")
+        at = self._skip(length * form.size)
+        if length > LISTED:
+            return Array(length, None)
+        return Array(length, tuple(form.unpack_from(self._data, at + i * form.size)[0] for i in range(length)))
+
+    def _skip_texts(self, count: int) -> None:
+        """The only long loop: a vocabulary has some hundred thousand texts."""
+        at, data, length_at = self._at, self._data, _U64.unpack_from
+        try:
+            for _ in range(count):
+                at += 8 + length_at(data, at)[0]
+        except (struct.error, OverflowError):
+            at = self._end + 1  # one text reached beyond the end of the file
+        if at > self._end:
+            raise _Damage("it is cut off or damaged within a list of texts")
+        self._at = at
+
+    def _text(self, limit: int, what: str) -> str:
+        length = self._u64()
+        if length > limit:
+            raise _Damage(f"{what} has {length} bytes")
+        at = self._skip(length)
+        return self._data[at : at + length].decode("utf-8", "replace")
+
+    # ---- tensors ---------------------------------------------------------------------------------------------------
+
+    def _tensors(self, count: int, alignment: int) -> tuple[Tensor, ...]:
+        """Tensors lie one after the other, each aligned, as llama.cpp wants them."""
+        found = [self._tensor() for _ in range(count)]
+        if len({tensor.name for tensor in found}) < count:
+            raise _Damage("two tensors have the same name")
+        start = at = _aligned(self._at, alignment)
+        placed = []
+        for tensor in found:
+            if tensor.offset != at - start:
+                raise _Damage(f"the tensor {tensor.name!r} is not where it must be")
+            if at + tensor.n_bytes > self._end:
+                raise _Damage(f"it is cut off or damaged: the tensor {tensor.name!r} reaches beyond its end")
+            placed.append(Tensor(tensor.name, tensor.shape, tensor.type, at, tensor.n_bytes))
+            at = _aligned(at + tensor.n_bytes, alignment)
+        return tuple(placed)
+
+    def _tensor(self) -> Tensor:
+        """One entry; its offset still counts from the first tensor."""
+        name = self._text(MAX_NAME, "the name of a tensor")
+        n_dims = self._u32()
+        if not 1 <= n_dims <= MAX_DIMS:
+            raise _Damage(f"the tensor {name!r} has {n_dims} dimensions")
+        shape = tuple(self._u64() for _ in range(n_dims))
+        kind = self._u32()
+        if kind not in TENSORS:
+            raise _Damage(f"the tensor {name!r} is of no known type ({kind})")
+        type_name, block, block_bytes = TENSORS[kind]
+        n = 1
+        for size in shape:
+            n *= size
+        if n == 0 or shape[0] % block:
+            raise _Damage(f"the tensor {name!r} cannot have the shape {shape} in {type_name}")
+        return Tensor(name, shape, type_name, self._u64(), n // block * block_bytes)
+
+    # ---- bytes -----------------------------------------------------------------------------------------------------
+
+    def _skip(self, size: int) -> int:
+        """Steps over `size` bytes, which must be there; returns where they begin."""
+        at = self._at
+        if size > self._end - at:
+            raise _Damage("it is cut off or damaged in its header")
+        self._at = at + size
+        return at
+
+    def _u32(self) -> int:
+        return int(_U32.unpack_from(self._data, self._skip(4))[0])
+
+    def _u64(self) -> int:
+        return int(_U64.unpack_from(self._data, self._skip(8))[0])
+
+    def _count(self, item_bytes: int, what: str) -> int:
+        """A number of items that the rest of the file has room for."""
+        count = self._u64()
+        if count * item_bytes > self._end - self._at:
+            raise _Damage(f"it is cut off or damaged: no room for {count} {what}")
+        return count
+
+
+def _aligned(at: int, alignment: int) -> int:
+    return -(-at // alignment) * alignment
+
+
+def _alignment(values: dict[str, Any], file_bytes: int) -> int:
+    alignment = values.get("general.alignment", DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or not 0 < alignment < file_bytes or alignment & (alignment - 1):
+        raise _Damage(f"its alignment {str(alignment)[:80]!r} is not a power of two")
+    return alignment
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """What is multiplied or allocated by before llama.cpp compares it with the tensors must be sensible."""
+    arch = values.get("general.architecture")
+    if not isinstance(arch, str) or not _ARCHITECTURE.fullmatch(arch):
+        raise _Damage("it names no architecture")
+    for name in _POSITIVE:
+        value = values.get(f"{arch}.{name}")
+        for number in value.items or () if isinstance(value, Array) else () if value is None else (value,):
+            limit = MAX_LAYERS if name == "block_count" else MAX_HYPERPARAMETER
+            lowest = 0 if isinstance(value, Array) else 1  # single layers may lack a part
+            if type(number) is not int or not lowest <= number <= limit:
+                raise _Damage(f"{name} cannot be {str(number)[:80]!r}")

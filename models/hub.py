@@ -1,0 +1,166 @@
+"""The hub: what a repository has, and the bytes of a file. The only module that opens a connection.
+
+URLs, tokens, endpoints, proxies and time-outs are huggingface_hub's, so its variables (HF_TOKEN, HF_ENDPOINT, HF_HOME,
+HF_HUB_CACHE, HF_HUB_OFFLINE and others) mean what they mean elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from specee.models import source as sources
+from specee.models.errors import USAGE, DownloadError, ModelError
+from specee.models.source import Source
+
+CHUNK = 1 << 20  # bytes; what a killed transfer may lose
+AGAIN = "what has come is kept, and the same command goes on from there"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file as the hub has it now: `size` in bytes, `sha256` as it must arrive."""
+
+    repo: str
+    name: str
+    commit: str
+    size: int
+    sha256: str
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set."""
+    return bool(_constants().HF_HUB_OFFLINE)
+
+
+def page(repo: str) -> str:
+    """The repository's page, for people."""
+    return f"{_constants().ENDPOINT}/{repo}"
+
+
+def files(source: Source) -> tuple[RemoteFile, ...]:
+    """The files to fetch, with their sizes and hashes. Raises ModelError."""
+    if source.file is not None:
+        names = sources.parts(source.file)
+    else:
+        from huggingface_hub import HfApi
+
+        with _told(source.repo):
+            info = HfApi().model_info(source.repo, revision=source.revision)
+        names = sources.choose(source, [sibling.rfilename for sibling in info.siblings or ()])
+    return tuple(_file(source, name) for name in names)
+
+
+def _file(source: Source, name: str) -> RemoteFile:
+    from huggingface_hub import get_hf_file_metadata
+
+    with _told(source.repo, name):
+        found = get_hf_file_metadata(_url(source.repo, name, source.revision))
+    if found.commit_hash is None or found.size is None or not _SHA256.fullmatch(found.etag or ""):
+        raise DownloadError("cannot be verified", f"the server gives no SHA-256 for {name} of {source.repo}")
+    assert found.etag is not None
+    if source.sha256 not in (None, found.etag):
+        raise DownloadError(
+            "another file",
+            f"{source.repo} now has another {name} than the one we know; hf:{source.repo} takes it anyway",
+        )
+    return RemoteFile(source.repo, name, found.commit_hash, found.size, found.etag)
+
+
+def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
+    """Writes the file's bytes from `begin` on. A short interruption is bridged; else raises DownloadError."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    with _told(file.repo, file.name):
+        http_get(
+            _url(file.repo, file.name, file.commit),
+            into,
+            resume_size=begin,
+            headers=build_hf_headers(),
+            expected_size=file.size,
+        )
+
+
+def _url(repo: str, name: str, revision: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(repo, name, revision=revision)
+
+
+def _constants() -> Any:
+    from huggingface_hub import constants
+
+    return constants
+
+
+@contextmanager
+def _told(repo: str, name: str = "") -> Iterator[None]:
+    """Turns what goes wrong inside into one line."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+    from huggingface_hub.utils import logging as hub_logging
+
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        disable_progress_bars()  # we draw our own
+    hub_logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
+    try:
+        yield
+    except errors.OfflineModeIsEnabled as error:
+        raise offline_error(repo) from error
+    except errors.HFValidationError as error:
+        raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
+    except _network_errors() as error:
+        raise _explained(error, repo, name) from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """OSError, and what the HTTP client raises; which client that is changes with huggingface_hub."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
+
+
+def offline_error(what: str) -> DownloadError:
+    """For whoever asks for the network when there must be none."""
+    return DownloadError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids to get it")
+
+
+def _explained(error: BaseException, repo: str, name: str) -> ModelError:
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return DownloadError(
+            "gated model",
+            f"accept the licence at {page(repo)}, then set HF_TOKEN to a token of your account "
+            f"({_constants().ENDPOINT}/settings/tokens)",
+        )
+    if status in (401, 403):
+        return DownloadError(
+            "no access",
+            f"{repo} does not exist, or is private or gated: check the name; else accept its licence at {page(repo)} "
+            f"and set HF_TOKEN to a token of your account ({_constants().ENDPOINT}/settings/tokens)",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return DownloadError("no such repository", f"{page(repo)} does not exist; check the name")
+    if status == 404:
+        return DownloadError("no such file", f"{page(repo)} has no {name or 'such revision'}")
+    if status == 429:
+        return DownloadError("too many requests", f"the server wants a pause; {AGAIN} (a token in HF_TOKEN may help)")
+    if status is not None:
+        return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
+    if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return DownloadError("cannot write", f"{error}; set HF_HOME to a folder that can be written")
+    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
+    return DownloadError("connection lost", f"{_constants().ENDPOINT} does not answer or stopped{why}; {AGAIN}")

@@ -1,0 +1,63 @@
+"""The models that have a name of their own: registry.toml, read."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens."""
+
+    name: str
+    licence: str
+    parameters: str
+    layers: int
+    context: int
+    notes: str
+    repo: str = ""
+    file: str = ""
+    revision: str = "main"
+    sha256: str | None = None
+    other_names: tuple[str, ...] = ()
+    embedded: bool = False
+
+
+@lru_cache(maxsize=1)
+def entries() -> dict[str, Entry]:
+    """All models, by name."""
+    tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
+    return {
+        name: Entry(name=name, other_names=tuple(table.pop("other_names", ())), **table)
+        for name, table in tables.items()
+    }
+
+
+@lru_cache(maxsize=1)
+def _by_any_name() -> dict[str, Entry]:
+    found = dict(entries())
+    for entry in entries().values():
+        found.update(dict.fromkeys(entry.other_names, entry))
+    return found
+
+
+def lookup(name: str) -> Entry | None:
+    """The model of that name, `name:tag` as ollama writes it included; None when there is none."""
+    wanted = name.lower().removesuffix(":latest")
+    return _by_any_name().get(wanted) or _by_any_name().get(wanted.replace(":", "-"))
+
+
+def nearest(name: str) -> list[str]:
+    """Up to three names that may have been meant, the likeliest first."""
+    wanted = name.lower().replace(":", "-")
+    close = difflib.get_close_matches(wanted, _by_any_name(), n=6, cutoff=0.5)
+    return list(dict.fromkeys(_by_any_name()[found].name for found in close))[:3]

@@ -1,0 +1,77 @@
+"""A model on the hub: which repository, and which of its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from specee.models.errors import USAGE, ModelError
+
+DEFAULT_QUANT = "Q4_K_M"
+
+_REPO = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
+_REFERENCE = re.compile(rf"(?P<hub>hf:)?(?P<repo>{_REPO})(?::(?P<quant>[\w.-]+))?")
+_QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+_NO_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from. Without `file` it is chosen by `quant`, without that as DEFAULT_QUANT if there is one.
+
+    `sha256` is what the file must have, where that is known beforehand.
+    """
+
+    repo: str
+    revision: str = "main"
+    file: str | None = None
+    quant: str | None = None
+    sha256: str | None = None
+
+
+def parse(text: str) -> Source | None:
+    """The repository that `hf:owner/repo[:quant]` or `owner/repo:quant` means; None when it is neither."""
+    found = _REFERENCE.fullmatch(text)
+    if found is None or not (found["hub"] or found["quant"]):
+        return None
+    return Source(found["repo"], quant=found["quant"])
+
+
+def is_quant(text: str) -> bool:
+    """Whether it looks like the name of a quantization, as q8_0."""
+    return _QUANT.fullmatch(text) is not None
+
+
+def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
+    """The files to take of those that there are: one, or all parts of a split model. Raises ModelError."""
+    models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NO_MODEL.search(n))
+    firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
+    if not firsts:
+        raise ModelError(
+            "no model there", f"{source.repo} has no GGUF file; such repositories often end in -GGUF", USAGE
+        )
+    wanted = source.file or _of_quant(source, firsts)
+    files = parts(wanted)
+    missing = [name for name in files if name not in models]
+    if missing:
+        raise ModelError("no such file", f"{source.repo} has no {missing[0]}; it has {', '.join(firsts[:8])}", USAGE)
+    return files
+
+
+def _of_quant(source: Source, firsts: list[str]) -> str:
+    quant = source.quant or DEFAULT_QUANT
+    named = re.compile(rf"(?<![a-z0-9]){re.escape(quant)}(?![a-z0-9_])", re.IGNORECASE)
+    found = next((name for name in firsts if named.search(name)), None)
+    if found is None and source.quant is not None:
+        raise ModelError("no such quantization", f"{source.repo} has no {quant}; it has {', '.join(firsts[:8])}", USAGE)
+    return found or firsts[0]
+
+
+def parts(file: str) -> tuple[str, ...]:
+    """All files of a model whose first one is `file`: of `x-00001-of-00003.gguf` three, else the file itself."""
+    split = _PART.search(file)
+    if split is None:
+        return (file,)
+    return tuple(f"{file[: split.start()]}-{i:05}-of-{split[2]}{file[-5:]}" for i in range(1, int(split[2]) + 1))

@@ -1,0 +1,104 @@
+"""`models optimize`: what is kept, refused and said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
+
+from specee.app import optimize
+from specee.app.errors import AppError
+from specee.app.optimize import Figures
+from specee.app.options import LoadOptions
+from specee.models import embedded
+from specee.native import library
+from specee.native.errors import NativeError
+
+BEFORE = Figures(prefill=100, t1=0.010, t4=0.030, perplexity=5.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "worth", "says"),
+    [
+        (Figures(200, 0.010, 0.020, 5.0), True, "worth it"),
+        (Figures(102, 0.0099, 0.030, 5.0), False, "not worth it"),
+        (Figures(200, 0.012, 0.020, 5.0), False, "words come slower"),
+    ],
+)
+def test_the_verdict(after: Figures, worth: bool, says: str) -> None:
+    found = optimize.verdict(BEFORE, after)
+    assert found["worth_it"] is worth and found["verdict"].startswith(("mixed: " if "slower" in says else "") + says)
+
+
+def test_a_loss_is_refused_unless_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_gguf.write(tmp_path / "tiny.gguf", "llama", tied=True)
+    load = LoadOptions(model=str(model), data_dir=str(tmp_path / "data"))
+    worse = Figures(200, 0.010, 0.020, 5.1)
+    monkeypatch.setattr(optimize, "compare", lambda *arguments: (BEFORE, worse))
+    with pytest.raises(AppError, match=r"\+2\.00%") as told:
+        optimize.run_optimize(load, lambda message: None)
+    assert told.value.exit_code == 2 and list((tmp_path / "data" / "models").iterdir()) == []
+    kept = optimize.run_optimize(load, lambda message: None, force=True)
+    assert Path(kept["path"]).name == "tiny-q8_0.gguf" and Path(kept["path"]).stat().st_size == kept["bytes"]
+    with pytest.raises(AppError, match="already there"):
+        optimize.run_optimize(load, lambda message: None)
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    model = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    with pytest.raises(AppError, match="nothing to do"):
+        optimize.run_optimize(LoadOptions(model=str(model), data_dir=str(tmp_path)), lambda message: None)
+
+
+def first_layers(model: Path, path: Path, n_layer: int) -> Path:
+    """The front of a model: nonsense, but with a whole vocabulary, and quick."""
+    reader, writer = gguf.GGUFReader(model), gguf.GGUFWriter(path, "llama")
+    for field in reader.fields.values():
+        if field.name != "general.architecture" and not field.name.startswith("GGUF."):
+            value = n_layer if field.name == "llama.block_count" else field.contents()
+            items = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, value, field.types[0], sub_type=items)
+    for tensor in reader.tensors:
+        if not tensor.name.startswith("blk.") or int(tensor.name.split(".")[1]) < n_layer:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_both_models_are_measured(tmp_path: Path) -> None:
+    try:
+        library.directory()
+    except NativeError as error:
+        pytest.skip(f"no real engine: {error}")
+    whole = embedded.path()
+    if whole is None:
+        pytest.skip("no embedded model in this build")
+    model = first_layers(whole, tmp_path / "front.gguf", 2)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from specee.app.cli import main; main()"),
+            *("models", "optimize", str(model), "--output", str(tmp_path / "copy.gguf"), "--json", "--force"),
+        ],
+        env={**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["path"] == str(tmp_path / "copy.gguf") and result["bytes"] > result["bytes_before"]
+    assert result["changes"][0] == "14 x layer weights: Q4_1 -> Q8_0" and "a head of its own" in result["changes"][1]
+    assert all(value > 0 for which in ("before", "after") for value in result[which].values())
+    assert 0.9 < result["perplexity_ratio"] < 1.1 and "reading prompts" in result["verdict"]

@@ -1,0 +1,129 @@
+"""What a name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from specee.models import cache, embedded, inspect, registry, resolve, source
+from specee.models.errors import ModelError
+from specee.models.source import Source
+
+PROMISED = (
+    "smollm2-135m llama2-7b-q4 llama2-7b-q8 llama3.2-1b llama3.2-3b llama3.1-8b qwen2.5-0.5b qwen2.5-1.5b qwen2.5-3b "
+    "qwen2.5-7b qwen2.5-coder-1.5b qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b gemma3-1b gemma3-4b mistral-7b "
+    "tinyllama-1.1b smollm2-360m smollm2-1.7b phi-3.5-mini"
+)
+
+
+def test_the_registry_is_complete() -> None:
+    assert set(registry.entries()) == set(PROMISED.split())
+    for entry in registry.entries().values():
+        assert entry.embedded or ("/" in entry.repo and entry.file.endswith(".gguf"))
+        assert entry.layers > 0 and entry.context >= 2048 and entry.licence and entry.parameters and entry.notes
+    if (path := embedded.path()) is not None:
+        assert inspect.sha256(path) == registry.entries()["smollm2-135m"].sha256
+    llama = registry.entries()["llama2-7b-q4"]
+    assert (llama.repo, llama.file) == ("TheBloke/Llama-2-7B-Chat-GGUF", "llama-2-7b-chat.Q4_K_M.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        ("llama2-7b-q4", "llama2-7b-q4"),
+        ("LLAMA2:7B", "llama2-7b-q4"),
+        ("llama2:latest", "llama2-7b-q4"),
+        ("llama3.2:1b", "llama3.2-1b"),
+        ("qwen2.5-coder:1.5b", "qwen2.5-coder-1.5b"),
+        ("mistral:7b", "mistral-7b"),
+    ],
+)
+def test_names_of_the_registry(name: str, means: str) -> None:
+    assert resolve.interpret(name).name == means
+
+
+def test_an_alias_with_another_quantization() -> None:
+    wanted = resolve.interpret("llama3.2-1b:Q8_0")
+    assert wanted.source == Source("bartowski/Llama-3.2-1B-Instruct-GGUF", quant="Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("hf:owner/repo", Source("owner/repo")),
+        ("hf:owner/repo:q8_0", Source("owner/repo", quant="q8_0")),
+        ("owner/repo:Q4_0", Source("owner/repo", quant="Q4_0")),
+        ("owner/repo", None),
+        ("owner/repo/file:Q4_0", None),
+        ("C:/models/x", None),
+    ],
+)
+def test_repositories(text: str, means: Source | None) -> None:
+    assert source.parse(text) == means
+
+
+def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("llama2-7b-q4").mkdir()
+    assert resolve.interpret("llama2-7b-q4").source is not None  # a folder is no model
+    Path("model.gguf").touch()
+    assert resolve.interpret("model.gguf").path == tmp_path / "model.gguf"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("lama2-7b-q4", "llama2-7b-q4"), ("qwen3:0.6", "qwen3-0.6b"), ("gema3-1b", "gemma3-1b")]
+)
+def test_a_typo_gets_the_nearest_names(typed: str, meant: str) -> None:
+    with pytest.raises(ModelError, match=f"did you mean.* {meant}"):
+        resolve.interpret(typed)
+
+
+FILES = [
+    "README.md",
+    "mmproj-x-f16.gguf",
+    "x-BF16.gguf",
+    "x-IQ4_XS.gguf",
+    "x-Q4_K_M.gguf",
+    "x-Q4_K_S.gguf",
+    "x-q8_0.gguf",
+]
+
+
+@pytest.mark.parametrize(
+    ("quant", "file"),
+    [(None, "x-Q4_K_M.gguf"), ("q4_k_s", "x-Q4_K_S.gguf"), ("Q8_0", "x-q8_0.gguf"), ("bf16", "x-BF16.gguf")],
+)
+def test_a_quantization_is_chosen(quant: str | None, file: str) -> None:
+    assert source.choose(Source("o/r", quant=quant), FILES) == (file,)
+
+
+@pytest.mark.parametrize("quant", ["Q4_K", "F16", "Q5_0"])
+def test_a_quantization_that_is_not_there(quant: str) -> None:
+    with pytest.raises(ModelError, match=r"it has x-BF16\.gguf"):
+        source.choose(Source("o/r", quant=quant), FILES)
+
+
+def test_without_the_usual_quantization_the_first_file_is_taken() -> None:
+    assert source.choose(Source("o/r"), ["b-Q8_0.gguf", "a-Q5_0.gguf"]) == ("a-Q5_0.gguf",)
+    with pytest.raises(ModelError, match="no GGUF file"):
+        source.choose(Source("o/r"), ["model.safetensors"])
+
+
+def test_split_models_are_taken_whole() -> None:
+    names = [f"q/big-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    assert source.choose(Source("o/r"), names) == tuple(names)
+    with pytest.raises(ModelError, match=r"has no .*00002-of-00003"):
+        source.choose(Source("o/r"), [names[0], names[2]])
+
+
+def test_an_older_snapshot_serves_when_the_newest_lacks_the_file(cache_dir: Path) -> None:
+    repo = "owner/repo-GGUF"
+    blob = cache.blob(repo, "1" * 64)
+    blob.parent.mkdir(parents=True)
+    blob.touch()
+    old = cache.link(repo, "main", "a" * 40, "x-Q4_K_M.gguf", "1" * 64)
+    cache.link(repo, "main", "b" * 40, "x-Q8_0.gguf", "1" * 64)
+    assert cache.find(Source(repo, file="x-Q4_K_M.gguf")) == (old,)
+    assert [found.file for found in cache.models()] == ["x-Q8_0.gguf"]  # the same bytes twice are one model
+    assert cache.remove(repo, (old,)) == 0 and not cache.folder(repo).exists()

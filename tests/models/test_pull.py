@@ -1,0 +1,273 @@
+"""Pulls from a hub on this machine: what arrives, and what happens when it does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, FILE, REPO, Hub
+
+from specee.models import cache, pull, resolve
+from specee.models.errors import DownloadError
+from specee.models.hub import CHUNK
+from specee.models.progress import Meter, Progress
+
+NAME = f"hf:{REPO}"
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def part(hub: Hub) -> Path:
+    return cache.part(REPO, hub.sha256(REPO, FILE))
+
+
+def test_a_pull_is_verified_and_others_find_it(hub: Hub, payload: Path) -> None:
+    from huggingface_hub import scan_cache_dir, try_to_load_from_cache
+
+    with pytest.raises(resolve.NotHere, match="models pull"):
+        resolve.resolve(NAME)
+    seen: list[Progress] = []
+    path = pull.pull(NAME, seen.append)
+    assert digest(path) == digest(payload) and path == resolve.resolve(NAME).path
+    assert try_to_load_from_cache(REPO, FILE) == str(path)
+    scanned = scan_cache_dir(cache.root())
+    assert [repo.repo_id for repo in scanned.repos] == [REPO] and not scanned.warnings
+    assert seen[0].done == 0 and seen[-1].done == seen[-1].total == payload.stat().st_size
+    assert hub.tokens[-1] == "Bearer secret" and hub.store_tokens == [None]
+
+
+def test_what_is_in_the_cache_is_not_fetched_again(hub: Hub, payload: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    theirs = hf_hub_download(REPO, FILE)
+    fetched = len(hub.requests)
+    assert pull.pull(NAME) == Path(theirs)
+    hub.commit = "d" * 40  # the repository has moved on, the file has not changed
+    assert pull.pull(NAME).parent.name == hub.commit
+    assert len(hub.requests) == fetched
+
+
+@pytest.mark.parametrize("at", [0, 1, 65_536, CHUNK, CHUNK + 1, 5_299_999])
+def test_a_cut_at_any_byte_goes_on_from_there(hub: Hub, payload: Path, at: int) -> None:
+    hub.cut_after = at
+    hub.status = {}
+    with pytest.raises(DownloadError, match="goes on from there") as told:
+        _once(hub)
+    assert told.value.exit_code == 4
+    kept = part(hub).stat().st_size
+    assert at - CHUNK < kept <= at
+    hub.cut_after = None
+    hub.requests.clear()
+    assert digest(pull.pull(NAME)) == digest(payload)
+    assert hub.requests == [[kept, payload.stat().st_size - kept]]
+
+
+def _once(hub: Hub) -> None:
+    """A pull whose connection, once cut, does not come back."""
+    plan = pull.prepare(NAME)
+    assert plan is not None
+    watch = threading.Thread(target=_refuse_after_the_first, args=(hub,), daemon=True)
+    watch.start()
+    try:
+        pull.fetch(plan)
+    finally:
+        hub.status = {}
+        watch.join()
+
+
+def _refuse_after_the_first(hub: Hub) -> None:
+    while not hub.requests:
+        time.sleep(0.001)
+    hub.status = {"get": 503}
+
+
+def test_a_connection_that_is_cut_again_and_again_is_bridged(hub: Hub, payload: Path) -> None:
+    hub.cut_after = 2_000_000
+    assert digest(pull.pull(NAME)) == digest(payload)
+    assert len(hub.requests) > 2
+
+
+def test_wrong_bytes_are_not_kept(hub: Hub, payload: Path) -> None:
+    hub.wrong_bytes = True
+    with pytest.raises(DownloadError, match="wrong bytes"):
+        pull.pull(NAME)
+    assert not part(hub).exists() and cache.find(resolve.interpret(NAME).source) is None  # type: ignore[arg-type]
+    hub.wrong_bytes = False
+    assert digest(pull.pull(NAME)) == digest(payload)
+
+
+def test_a_damaged_part_is_noticed(hub: Hub, payload: Path) -> None:
+    part(hub).parent.mkdir(parents=True)
+    part(hub).write_bytes(bytes(CHUNK))
+    with pytest.raises(DownloadError, match="wrong bytes"):
+        pull.pull(NAME)
+    part(hub).write_bytes(bytes(payload.stat().st_size + 1))  # longer than the file can be
+    assert digest(pull.pull(NAME)) == digest(payload)
+
+
+def test_a_server_without_ranges(hub: Hub, payload: Path) -> None:
+    part(hub).parent.mkdir(parents=True)
+    part(hub).write_bytes(payload.read_bytes()[:CHUNK])
+    hub.ignore_ranges = True
+    assert digest(pull.pull(NAME)) == digest(payload)
+    assert hub.requests == [[0, payload.stat().st_size]]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "says"),
+    [
+        ({"info": 401}, {"X-Error-Code": "RepoNotFound"}, "check the name"),
+        ({"info": 404}, {"X-Error-Code": "RepoNotFound"}, "no such repository"),
+        ({"head": 404}, {"X-Error-Code": "EntryNotFound"}, "no such file"),
+        ({"head": 401}, {"X-Error-Code": "GatedRepo"}, "accept the licence at"),
+        ({"head": 403}, {"X-Error-Code": "GatedRepo"}, "HF_TOKEN"),
+        ({"head": 401}, {}, "HF_TOKEN"),
+        ({"head": 429}, {}, "too many requests"),
+        ({"get": 429}, {"Retry-After": "0"}, "too many requests"),
+        ({"head": 500}, {}, "answered 500"),
+        ({"get": 500}, {}, "answered 500"),
+    ],
+)
+def test_refusals(hub: Hub, status: dict[str, int], headers: dict[str, str], says: str) -> None:
+    hub.status, hub.headers = status, headers
+    with pytest.raises(DownloadError, match=says) as told:
+        pull.pull(NAME)
+    assert told.value.exit_code == 4 and "\n" not in str(told.value)
+    hub.status = {}
+    assert pull.pull(NAME).is_file()
+
+
+def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
+    with pytest.raises(DownloadError, match="connection lost"):
+        pull.pull(NAME)
+
+
+def test_another_file_than_the_registry_knows(hub: Hub) -> None:
+    from specee.models import hub as client
+    from specee.models.source import Source
+
+    with pytest.raises(DownloadError, match="another file"):
+        client.files(Source(REPO, file=FILE, sha256="0" * 64))
+    assert client.files(Source(REPO, file=FILE, sha256=hub.sha256(REPO, FILE)))[0].commit == COMMIT
+
+
+def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(pull.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(DownloadError, match="no room"):
+        pull.pull(NAME)
+    assert hub.requests == []
+
+
+def test_the_caller_can_stop_it(hub: Hub, payload: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.done > 2 * CHUNK:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        pull.pull(NAME, stop)
+    assert part(hub).stat().st_size >= 2 * CHUNK
+    assert digest(pull.pull(NAME)) == digest(payload)
+
+
+def test_a_split_model(hub: Hub, payload: Path) -> None:
+    names = [f"big-q8_0-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    parts = []
+    for i, name in enumerate(names):
+        parts.append(payload.with_name(name))
+        parts[-1].write_bytes(payload.read_bytes()[i::3])
+    hub.repos["owner/big"] = dict(zip(names, parts, strict=True))
+    seen: list[Progress] = []
+    first = pull.pull("owner/big:Q8_0", seen.append)
+    assert first.name == names[0] and [digest(first.with_name(n)) for n in names] == [digest(p) for p in parts]
+    assert seen[-1].total == payload.stat().st_size
+    assert resolve.resolve("owner/big:q8_0").path == first
+    first.with_name(names[1]).unlink()
+    with pytest.raises(resolve.NotHere):
+        resolve.resolve("owner/big:q8_0")
+
+
+def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with pytest.raises(DownloadError, match="offline"):
+        pull.pull(NAME, offline=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="offline"):
+        pull.pull(NAME)
+    assert hub.tokens == []
+
+
+def test_the_rate_is_of_the_last_seconds() -> None:
+    now = [0.0]
+    meter = Meter(1000, lambda: now[0])
+    assert meter.at(500) == Progress(500, 1000)
+    now[0] = 2.0
+    assert meter.at(700) == Progress(700, 1000, 100.0, 3.0)
+    now[0] = 3.0
+    assert meter.at(0).rate is None
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+PULL = "import sys; from specee.models import pull; print(pull.pull(sys.argv[1]))"
+
+
+def start(hub: Hub, cache_dir: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache_dir)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PULL, NAME], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_kill_9_at_random_moments(hub: Hub, cache_dir: Path, tmp_path: Path) -> None:
+    chance, here, size = random.Random(), 0, 40_000_000
+    payload = hub.repos[REPO][FILE] = tmp_path / "large"
+    payload.write_bytes(chance.randbytes(size))
+    hub.slow = 0.003  # for 64 KiB: ten times the longest wait below is not enough for the whole
+    for _ in range(10):
+        asked = len(hub.requests)
+        process = start(hub, cache_dir)
+        while len(hub.requests) == asked and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert hub.requests[-1][0] == here, "it did not go on where it stopped"
+        here = part(hub).stat().st_size
+        assert here >= hub.requests[-1][0]
+    hub.slow = 0.0
+    output, errors = start(hub, cache_dir).communicate(timeout=60)
+    assert digest(Path(output.strip())) == digest(payload), errors
+    assert hub.requests[-1] == [here, size - here]  # the rest, not a byte more
+    sent = [begin + sent for begin, sent in hub.requests[:-1]]
+    following = [begin for begin, _ in hub.requests[1:]]
+    # what a kill lost: less than a chunk, and what the sockets of both sides still held
+    assert all(a - b < CHUNK + (1 << 20) for a, b in zip(sent, following, strict=True))
+
+
+def test_two_processes_fetch_it_once(hub: Hub, cache_dir: Path, payload: Path) -> None:
+    hub.slow = 0.005
+    outputs = [process.communicate(timeout=60) for process in [start(hub, cache_dir) for _ in range(2)]]
+    assert {digest(Path(output.strip())) for output, _ in outputs} == {digest(payload)}, json.dumps(outputs)
+    assert sum(sent for _, sent in hub.requests) == payload.stat().st_size
