@@ -1,4 +1,4 @@
-"""Long jobs in the engine process: `calibrate` and `bench`. They report progress on standard error."""
+"""Jobs in the engine process besides chats: `calibrate`, `bench`, `machine`. They report progress on standard error."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def run(task: RunTask, emit: Emit) -> Any:
         from specee.app.calibrate import run_calibration
 
         return run_calibration(task.load, emit, **task.arguments)
+    if task.name == "machine":
+        from specee.app import machine
+
+        return machine.report(task.load.threads or machine.default_threads())
     raise AppError("unknown task", task.name, USAGE)
 
 

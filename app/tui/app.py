@@ -16,10 +16,10 @@ from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownStream
 from textual.worker import get_current_worker
 
+from specee.app.engine_client import Event, Silence
 from specee.app.errors import OK, AppError, as_app_error
-from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.options import ChatOptions, PolicyChoice
 from specee.app.protocol import ChatEvent, Done, ModelInfo, Progress, PromptProgress, Started
-from specee.app.session import Event
 from specee.app.tui.state import Gauge, status_lines
 from specee.app.tui.widgets import Notice, Prompt, Said, Skyline, Status
 
@@ -30,9 +30,10 @@ HINTS = "Enter sends · Ctrl+J new line · Esc stops · Ctrl+C quits\n/new conve
 class ChatSession(Protocol):
     """What the screen needs of a session."""
 
-    info: ModelInfo | None
+    @property
+    def info(self) -> ModelInfo | None: ...
 
-    def open(self) -> Iterator[Progress]: ...
+    def open(self) -> Iterator[Progress | Silence]: ...
 
     def send(self, text: str, options: ChatOptions) -> Iterator[Event]: ...
 
@@ -274,12 +275,6 @@ class ChatApp(App[int]):
         self.exit(OK)
 
 
-def run_tui(load: LoadOptions, options: ChatOptions, system: str | None) -> int:
+def run_tui(session: ChatSession, options: ChatOptions) -> int:
     """Runs the screen until the user leaves; returns the exit code."""
-    from specee.app.session import Session
-
-    session = Session(load, system)
-    try:
-        return ChatApp(session, options).run() or OK
-    finally:
-        session.close()
+    return ChatApp(session, options).run() or OK
