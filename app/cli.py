@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from specee.app import options as opts
-from specee.app.common_options import COMMON, chat_options, load_options, merged, policy_choice, to_json
+from specee.app.common_options import COMMON, PERSONAS, chat_options, load_options, merged, policy_choice, to_json
 from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_error
 from specee.app.history_cli import history
 
@@ -84,7 +84,7 @@ def program(
         if screen:
             from specee.app.tui.app import run_tui
 
-            return run_tui(session, options)
+            return run_tui(session, options, context.meta.get(PERSONAS, {}))
         from specee.app.ask import ask
 
         assert prompt is not None

@@ -119,6 +119,12 @@ class Session:
         question, answer = self._turn(None, "user"), self._turn(None, "assistant")
         yield from self._grow(question, answer, options)
 
+    def rehearse(self, options: ChatOptions) -> Iterator[Event]:
+        """Answers the last question once more, without a trace in the store."""
+        question = self._turn(None, "user")
+        turns = sent_part(self.path[: self.path.index(question) + 1])
+        yield from self._client.generate(self._messages(turns), options)
+
     def choose(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""
         self.store.choose(turn_id)
@@ -163,7 +169,7 @@ class Session:
         return first
 
     def _summary(self, turns: Sequence[Turn]) -> str:
-        messages = (*self._head(turns), *(Message(t.role, t.content) for t in turns), Message("user", SUMMARIZE))
+        messages = (*self._messages(turns), Message("user", SUMMARIZE))
         options = ChatOptions(sampling=Sampling(temperature=0.0), max_tokens=SUMMARY_TOKENS)
         events = self._client.generate(messages, options)
         return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
@@ -196,9 +202,8 @@ class Session:
         self._refresh()
         go_on = bool(answer is not None and answer.content)
         turns = sent_part(self.path if go_on else self.path[:-1])
-        messages = (*self._head(turns), *(Message(t.role, t.content) for t in turns))
         try:
-            for event in self._client.generate(messages, options, go_on=go_on):
+            for event in self._client.generate(self._messages(turns), options, go_on=go_on):
                 self._record(recorder, event)
                 yield event
         except AppError as error:
@@ -220,12 +225,13 @@ class Session:
             recorder.finish("stopped" if stopped else "complete", event.stats)
             self._refresh()
 
-    def _head(self, turns: Sequence[Turn]) -> tuple[Message, ...]:
-        """The system message: the system prompt, and the summary of what was cut."""
+    def _messages(self, turns: Sequence[Turn]) -> tuple[Message, ...]:
+        """Turns after a system message: the system prompt, and the summary of what was cut."""
         summary = turns[0].cut if turns and turns[0].cut else ""
         parts = [self.system or "", f"{SUMMARY_HEAD}\n{summary}" if summary else ""]
         text = "\n\n".join(part for part in parts if part)
-        return (Message("system", text),) if text else ()
+        head = (Message("system", text),) if text else ()
+        return (*head, *(Message(turn.role, turn.content) for turn in turns))
 
     def _turn(self, turn_id: int | None, role: str) -> Turn:
         """A turn of the branch in use: by its id, or the last one of this role."""
