@@ -73,3 +73,4 @@ class Sidebar(Vertical):
         options.clear_options()
         # a chat may be found more than once
         options.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])
+        options.highlighted = 0 if rows else None

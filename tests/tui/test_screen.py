@@ -573,10 +573,8 @@ async def test_settings_of_a_chat() -> None:
 )
 async def test_views(name: str, says: str) -> None:
     session = FakeSession()
-    counts = ("exits", "tokens", "probes", "checks", "checks_failed", "rolled_back")
-    session.stats = figures(
-        policy_stats={**dict.fromkeys(counts, 1), "tokens": 3, "check_seconds": 0.1, "draft_seconds": 0}
-    )
+    counts = ("exits", "probes", "checks", "checks_failed", "rolled_back", "check_seconds", "draft_seconds")
+    session.stats = figures(policy_stats={**dict.fromkeys(counts, 1), "tokens": 3})
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
         await say(pilot, f"/view {name}")
