@@ -11,13 +11,21 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from specee.app.errors import INTERRUPTED, OK
+from specee.app.engine_client import Event, Silence
+from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions
 from specee.app.protocol import ChatEvent, Done, Progress, PromptProgress, Started
-from specee.app.session import Event, Session, summary
+from specee.app.session import Session, summary
 
 
-def ask(session: Session, text: str, options: ChatOptions, form: str = "text", stats: bool = False) -> int:
+def ask(
+    session: Session,
+    text: str,
+    options: ChatOptions,
+    form: str = "text",
+    stats: bool = False,
+    when_full: str = "stop",
+) -> int:
     """Answers `text`; `form` is text, json or jsonl; `stats` prints the figures on standard error.
 
     Returns the exit code. Raises AppError. Only verified text is printed: nothing is ever taken back.
@@ -25,14 +33,30 @@ def ask(session: Session, text: str, options: ChatOptions, form: str = "text", s
     printer = _PRINTERS[form](session)
     code = OK
     with _interrupt_cancels(session):
-        for event in session.send(text, options):
+        for event in _events(session, text, options, when_full):
             printer(event)
+            if isinstance(event, Silence) and form != "jsonl":
+                print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
             if isinstance(event, Done):
                 if stats:
                     print(summary(event.stats), file=sys.stderr)
                 if event.stats.stop_reason == "cancelled":
                     code = INTERRUPTED
     return code
+
+
+def _events(session: Session, text: str, options: ChatOptions, when_full: str) -> Iterator[Event]:
+    """Sends the text; makes room for it first if need be and allowed, and says so."""
+    while True:
+        try:
+            yield from session.send(text, options)
+            return
+        except AppError as error:
+            if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.turns:
+                raise
+        dropped = session.make_room(summarize=when_full == "summarize")
+        how = "summarized" if when_full == "summarize" else "left out"
+        print(f"specee-chat: the window is full: the oldest {dropped} turns are {how} from now on", file=sys.stderr)
 
 
 @contextmanager
@@ -71,6 +95,7 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "ttft_s": round(stats.ttft_s, 6),
         "stop_reason": stats.stop_reason,
         "stats": asdict(stats),
+        "chat": session.chat.id if session.chat else None,
     }
 
 
@@ -118,7 +143,7 @@ class _Json:
 
 
 class _JsonLines:
-    """An object an event; `type` is progress, prompt, start, token or done."""
+    """An object an event; `type` is progress, silence, prompt, start, token or done."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -130,14 +155,20 @@ class _JsonLines:
             return
         if isinstance(event, ChatEvent) and event.state == "verified":
             self._events.append(event)
-        kinds: dict[type, str] = {Progress: "progress", PromptProgress: "prompt", Started: "start", ChatEvent: "token"}
-        _print_json({"type": kinds[type(event)], **asdict(event)})
+        _print_json({"type": _KINDS[type(event)], **asdict(event)})
 
 
 def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, ensure_ascii=False), flush=True)
 
 
+_KINDS: dict[type, str] = {
+    Progress: "progress",
+    Silence: "silence",
+    PromptProgress: "prompt",
+    Started: "start",
+    ChatEvent: "token",
+}
 _PRINTERS: dict[str, Callable[[Session], Callable[[Event], None]]] = {
     "text": _Text,
     "json": _Json,

@@ -9,113 +9,107 @@ from typing import Any
 import click
 
 from specee.app import options as opts
+from specee.app.common_options import COMMON, PERSONAS, chat_options, load_options, merged, policy_choice, to_json
 from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_error
+from specee.app.history_cli import history
 from specee.app.models_cli import models
 
-_POLICY_HELP = "auto (default), dense, exact or specee; in short also specee@0.5, specee:margin, specee:settle."
+PROGRAM, COMPLETE_VARIABLE = "specee-chat", "_SPECEE_CHAT_COMPLETE"
 
-# these may stand before or after a subcommand; the later one wins
-COMMON: list[click.Parameter] = [
-    click.Option(
-        ["--model"], metavar="M", help="A .gguf file, a name, or hf:owner/repo (default: the embedded model)."
-    ),
-    click.Option(["--policy"], metavar="NAME", help=_POLICY_HELP),
-    click.Option(["--max-tokens"], type=click.IntRange(1), metavar="N", help="Longest answer."),
-    click.Option(["--temperature"], type=click.FloatRange(0), metavar="T", help="0 is greedy."),
-    click.Option(["--repeat-penalty"], type=click.FloatRange(0, min_open=True), metavar="R", help="1 is none."),
-    click.Option(["--top-k"], type=click.IntRange(0), metavar="N", help="0 is all."),
-    click.Option(["--top-p"], type=click.FloatRange(0, 1), metavar="P", help="1 is all."),
-    click.Option(["--min-p"], type=click.FloatRange(0, 1), metavar="P", help="0 is all."),
-    click.Option(["--seed"], type=click.IntRange(0), metavar="N", help="The same seed gives the same answer."),
-    click.Option(["--system"], metavar="TEXT", help="System message."),
-    click.Option(["--ctx"], type=click.IntRange(16), metavar="N", help="Window in tokens."),
-    click.Option(["--threads"], type=click.IntRange(1), metavar="N", help="CPU threads."),
-    click.Option(["--gpu-layers"], type=click.IntRange(0), metavar="N", help="Layers on the GPU."),
-    click.Option(["--threshold"], metavar="X", help="Exit above this score: 0 to 1, or calibrated (default)."),
-    click.Option(["--rule"], type=click.Choice(opts.RULES), help="What decides on an exit."),
-    click.Option(["--kv"], type=click.Choice(opts.KV_FILLS), help="K and V of skipped layers (policy specee)."),
-    click.Option(["--max-pending"], type=click.IntRange(1, 32), metavar="N", help="Rows that wait to be verified."),
-    click.Option(["--offline"], is_flag=True, default=None, help="Never use a network."),
-    click.Option(["--yes"], is_flag=True, default=None, help="Fetch a model that is not here without asking."),
-    click.Option(["--data-dir"], metavar="DIR", help="Keep all files in this folder."),
-]
-
-Values = dict[str, Any]
+_HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def merged(context: click.Context, values: Values) -> Values:
-    """The common options of a subcommand, filled up from those before it."""
-    before: Values = context.parent.obj if context.parent is not None and context.parent.obj else {}
-    return {name: value if value is not None else before.get(name) for name, value in values.items()}
-
-
-def load_options(values: Values) -> opts.LoadOptions:
-    """What concerns the model and the machine. The model is here then: it may have been fetched first."""
-    from specee.app import fetching
-
-    offline = bool(values["offline"])
-    fetching.ensure(values["model"], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
-    return opts.LoadOptions(
-        model=values["model"],
-        n_ctx=values["ctx"],
-        threads=values["threads"],
-        gpu_layers=values["gpu_layers"] or 0,
-        data_dir=values["data_dir"],
-        offline=offline,
-    )
-
-
-def policy_choice(values: Values, spec: str | None = None) -> opts.PolicyChoice:
-    """The policy of --policy (or `spec`) with --threshold, --rule, --kv and --max-pending."""
-    choice = opts.PolicyChoice.parse(spec or values["policy"] or "auto")
-    threshold = choice.threshold
-    if values["threshold"] is not None:
-        threshold = opts.parse_threshold(values["threshold"])
-    return opts.PolicyChoice(
-        choice.name, threshold, values["rule"] or choice.rule, values["kv"] or choice.kv, values["max_pending"]
-    )
-
-
-def chat_options(values: Values) -> opts.ChatOptions:
-    """What concerns an answer."""
-    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
-    sampling = opts.Sampling(**{name: values[name] for name in names if values[name] is not None})
-    return opts.ChatOptions(policy_choice(values), sampling, values["max_tokens"] or opts.ChatOptions.max_tokens)
-
-
-@click.group(params=list(COMMON), invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(params=list(COMMON), invoke_without_command=True, context_settings=_HELP)
 @click.option("-p", "prompt", metavar="TEXT", help="Answer TEXT and exit (default: the terminal screen).")
+@click.option("-c", "--continue", "last", is_flag=True, help="Go on with the last chat.")
+@click.option("--resume", type=int, metavar="ID", help="Go on with this chat; specee-chat history lists them.")
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="With -p: print events as JSON lines.")
 @click.option("--stats", is_flag=True, help="With -p: print figures on standard error.")
+@click.option("--persona", metavar="NAME", help="System message from [personas] in config.toml.")
+@click.option(
+    "--when-full",
+    type=click.Choice(opts.WHEN_FULL),
+    default="stop",
+    show_default=True,
+    help="With -p, when the window is full: stop (exit code 5), drop the oldest turns, or summarize them.",
+)
+@click.option("--no-history", is_flag=True, help="Keep nothing of this.")
 @click.version_option(package_name="specee-chat", prog_name="specee-chat")
 @click.pass_context
 def program(
-    context: click.Context, /, prompt: str | None, as_json: bool, as_jsonl: bool, stats: bool, **values: Any
+    context: click.Context,
+    /,
+    prompt: str | None,
+    last: bool,
+    resume: int | None,
+    as_json: bool,
+    as_jsonl: bool,
+    stats: bool,
+    persona: str | None,
+    when_full: str,
+    no_history: bool,
+    **values: Any,
 ) -> int:
-    """Chat with a language model on this machine; words may leave the model's layers early."""
+    """Chat with a language model on this machine; words may leave the model's layers early.
+
+    \b
+    specee-chat                                 the terminal screen
+    specee-chat -p "Why is the sky blue?"       one answer on standard output
+    specee-chat -p "Shorten this: @notes.txt"   with the text of a file
+    git diff | specee-chat --system "Review."   what comes in through a pipe is the prompt
+    specee-chat -c -p "And at night?"           the last chat goes on
+    specee-chat -p "..." --json | jq .text      for programs
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 model missing, 4 download failed,
+    5 the prompt does not fit, 130 Ctrl+C.
+    """
     context.obj = values
     if context.invoked_subcommand is not None:
         return OK
     if as_json and as_jsonl:
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
-    options = chat_options(values)
-    if prompt is None:
-        if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not (as_json or as_jsonl):
+    if last and resume is not None:
+        raise AppError("usage", "-c and --resume exclude each other", USAGE)
+    chat_options(values)  # what is wrong with them is told before anything is read
+    screen = prompt is None and _on_a_terminal() and not (as_json or as_jsonl)
+    attached: list[Any] = []
+    if not screen:
+        prompt, attached = _prompt(prompt)
+    from specee.app.opening import LAST, open_session
+
+    wanted = resume if resume is not None else LAST if last else None
+    session, options = open_session(context, values, persona, wanted, keep=not no_history)
+    try:
+        if screen:
             from specee.app.tui.app import run_tui
 
-            return run_tui(load_options(values), options, values["system"])
-        prompt = _piped_prompt()
-    if not prompt.strip():
-        raise AppError("nothing to answer", "the prompt is empty; give -p TEXT, or text on standard input", USAGE)
-    from specee.app.ask import ask
-    from specee.app.session import Session
+            return run_tui(session, options, context.meta.get(PERSONAS, {}))
+        from specee.app.ask import ask
 
-    session = Session(load_options(values), values["system"])
-    try:
-        return ask(session, prompt, options, "json" if as_json else "jsonl" if as_jsonl else "text", stats)
+        assert prompt is not None
+        if stats and attached:
+            print("attached: " + ", ".join(map(str, attached)), file=sys.stderr)
+        form = "json" if as_json else "jsonl" if as_jsonl else "text"
+        return ask(session, prompt, options, form, stats, when_full)
     finally:
         session.close()
+        session.store.close()
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _prompt(given: str | None) -> tuple[str, list[Any]]:
+    """The text to answer and the files attached to it; what comes through a pipe is left as it is."""
+    from specee.app.attach import attach
+
+    text, files = attach(given) if given is not None else (_piped_prompt(), [])
+    if not text.strip():
+        raise AppError("nothing to answer", "the prompt is empty; give -p TEXT, or text on standard input", USAGE)
+    return text, files
 
 
 def _piped_prompt() -> str:
@@ -136,7 +130,7 @@ def calibrate(context: click.Context, /, tokens: int | None, output: str | None,
     values = merged(context, values)
     arguments = {"tokens": tokens, "seed": values["seed"] or 0, "output": output}
     result = run_task("calibrate", load_options(values), arguments)
-    click.echo(_as_json(result) if as_json else calibration_summary(result))
+    click.echo(to_json(result) if as_json else calibration_summary(result))
     return OK
 
 
@@ -165,7 +159,7 @@ def bench(
         "system": values["system"],
     }
     report = run_task("bench", load_options(values), arguments)
-    click.echo(_as_json(report) if as_json else table(report))
+    click.echo(to_json(report) if as_json else table(report))
     return OK
 
 
@@ -181,17 +175,65 @@ def show_paths(context: click.Context, /, as_json: bool, **values: Any) -> int:
 
     found = paths.find(merged(context, values)["data_dir"]).as_dict()
     if as_json:
-        click.echo(_as_json(found))
+        click.echo(to_json(found))
     else:
         for name, path in found.items():
             click.echo(f"{name:10} {path}")
     return OK
 
 
-def _as_json(content: object) -> str:
-    import json
+@program.command(params=list(COMMON))
+@click.option("--quick", is_flag=True, help="Without loading a model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(context: click.Context, /, quick: bool, as_json: bool, **values: Any) -> int:
+    """Check this machine and this installation: a line each, OK or NOT OK."""
+    from dataclasses import asdict
 
-    return json.dumps(content, ensure_ascii=False)
+    from specee.app.doctor import checks
+
+    found = []
+    for check in checks(load_options(merged(context, values)), quick=quick):
+        found.append(check)
+        if not as_json:
+            click.echo(f"{'OK    ' if check.ok else 'NOT OK'}  {check.name:12} {check.detail}")
+    well = all(check.ok for check in found)
+    if as_json:
+        click.echo(to_json({"ok": well, "checks": [asdict(check) for check in found]}))
+    return OK if well else FAILURE
+
+
+@program.command(params=list(COMMON))
+@click.option("--port", type=click.IntRange(0, 65535), default=8350, show_default=True, help="0 takes a free one.")
+@click.pass_context
+def serve(context: click.Context, /, port: int, **values: Any) -> int:
+    """Serve the model to other programs: the OpenAI chat completions API on 127.0.0.1, an answer at a time."""
+    from specee.app.serve import serve as run
+
+    values = merged(context, values)
+    run(load_options(values), chat_options(values), port)
+    return OK
+
+
+@program.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completions(shell: str) -> int:
+    """Print what makes a shell complete our commands.
+
+    \b
+    bash  eval "$(specee-chat completions bash)"          in ~/.bashrc
+    zsh   eval "$(specee-chat completions zsh)"           in ~/.zshrc
+    fish  specee-chat completions fish | source           in config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(program, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    return OK
+
+
+program.add_command(history)
 
 
 def main() -> None:
@@ -201,7 +243,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = program.main(prog_name="specee-chat", standalone_mode=False)
+        code = program.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except click.ClickException as error:

@@ -19,6 +19,9 @@ from specee.app.protocol import Close, Failed, read_message, write_message
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 CLOSE_SECONDS = 3.0
 
+# the child gets our own module path, not the current folder, so that no file lying there is imported by mistake
+PROGRAM = "import sys; sys.path[:] = {path!r}; from specee.app.worker import main; main()"
+
 
 class EngineProcess:
     """A child that owns the model. Pipes only, no sockets; it ends when this process does.
@@ -26,14 +29,14 @@ class EngineProcess:
     It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone.
     """
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, program: str = PROGRAM) -> None:
         self.log_path = logs / "engine.log"
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._closing = False
         with _open_log(self.log_path) as log:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+                    [sys.executable, "-c", program.format(path=sys.path)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -68,6 +71,10 @@ class EngineProcess:
         """Messages as they come."""
         while True:
             yield self.receive()
+
+    def kill(self) -> None:
+        """Ends the process at once, from any thread; what it had sent can still be received."""
+        self._process.kill()
 
     def close(self) -> None:
         """Ends the process; waits a little, then kills it."""
@@ -108,10 +115,6 @@ class EngineProcess:
             if -code == getattr(signal, "SIGILL", 4):
                 what += ": the library was built for another CPU; install again on this machine"
         return f"{what}; try again to restart it; log: {self.log_path}"
-
-
-# the child gets our own module path, not the current folder, so that no file lying there is imported by mistake
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from specee.app.worker import main; main()"
 
 
 def _open_log(path: Path) -> IO[bytes]:

@@ -50,6 +50,14 @@ def cpu_has_amx() -> bool:
     return any("amx_tile" in r.get("flags", "").split() for r in _cpu_records())
 
 
+def cpu_flags() -> list[str]:
+    """The extensions that matter to matrix products."""
+    wanted = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "sve")
+    records = _cpu_records()
+    flags = (records[0].get("flags") or records[0].get("Features") or "").split() if records else []
+    return [name for name in wanted if name in flags]
+
+
 def identity() -> str:
     """Short text that changes when measurements from elsewhere no longer hold."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -94,12 +102,16 @@ def report(threads: int) -> dict[str, object]:
     """For the head of a table of measurements."""
     from specee.native import library
 
+    loaded = library.loaded()
+    import llama_cpp  # only now: the library comes first
+
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "amx_cpu": cpu_has_amx(),
-        "kernels": library.loaded().kernels.value,
+        "kernels": loaded.kernels.value,
+        "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
         "build": library_build(),
         "threads": threads,
         "python": platform.python_version(),

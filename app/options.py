@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
@@ -10,6 +10,7 @@ from specee.app.errors import USAGE, AppError
 POLICIES = ("auto", "dense", "exact", "specee")
 RULES = ("predictor", "margin")
 KV_FILLS = ("propagate", "settle")
+WHEN_FULL = ("stop", "drop", "summarize")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,22 @@ class ChatOptions:
     max_tokens: int = 1024
 
 
+DEFAULT_CHAT = ChatOptions()
+
+
 def replace_sampling(base: Sampling, given: dict[str, Any]) -> Sampling:
     """`base` with what the user gave."""
     return replace(base, **given)
+
+
+def remember(options: ChatOptions) -> dict[str, Any]:
+    """What a chat keeps of how it was asked."""
+    return {"policy": options.policy.label, "max_tokens": options.max_tokens, **asdict(options.sampling)}
+
+
+def recall(kept: dict[str, Any]) -> ChatOptions:
+    """The inverse of `remember`; what is missing has its default."""
+    names = {field.name for field in fields(Sampling)}
+    sampling = Sampling(**{name: value for name, value in kept.items() if name in names})
+    policy = PolicyChoice.parse(kept.get("policy", "auto"))
+    return ChatOptions(policy, sampling, kept.get("max_tokens", ChatOptions.max_tokens))

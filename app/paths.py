@@ -8,6 +8,7 @@ from pathlib import Path
 
 APP_NAME = "specee-chat"
 ENV_DATA_DIR = "SPECEE_DATA_DIR"
+CONFIG_FILE = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Paths:
 
     data: Path
     cache: Path
+    config: Path
+    """The file config.toml."""
 
     @property
     def logs(self) -> Path:
@@ -26,11 +29,15 @@ class Paths:
         return self.data / "artifacts"
 
     @property
+    def history(self) -> Path:
+        return self.data / "history.sqlite"
+
+    @property
     def tuner(self) -> Path:
         return self.data / "tuner.json"
 
     def as_dict(self) -> dict[str, str]:
-        names = ("data", "cache", "logs", "artifacts", "tuner")
+        names = ("data", "cache", "logs", "artifacts", "tuner", "history", "config")
         return {name: str(getattr(self, name)) for name in names}
 
 
@@ -39,7 +46,11 @@ def find(data_dir: str | None = None) -> Paths:
     chosen = data_dir or os.environ.get(ENV_DATA_DIR)
     if chosen:
         data = Path(chosen).expanduser().absolute()
-        return Paths(data, data / "cache")
+        return Paths(data, data / "cache", data / CONFIG_FILE)
     import platformdirs
 
-    return Paths(Path(platformdirs.user_data_dir(APP_NAME, False)), Path(platformdirs.user_cache_dir(APP_NAME, False)))
+    return Paths(
+        Path(platformdirs.user_data_dir(APP_NAME, False)),
+        Path(platformdirs.user_cache_dir(APP_NAME, False)),
+        Path(platformdirs.user_config_dir(APP_NAME, False)) / CONFIG_FILE,
+    )

@@ -24,11 +24,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer the conversation: answered by Started, Tokens..., then Done or Failed, all with the same request id."""
+    """Answer the conversation: answered by Started, Tokens..., then Done or Failed, all with the same request id.
+
+    `go_on`: the last message is the beginning of an answer, and what comes is its rest.
+    """
 
     request: int
     messages: tuple[Message, ...]
     options: ChatOptions
+    go_on: bool = False
 
 
 @dataclass(frozen=True)

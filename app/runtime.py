@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
@@ -15,7 +15,7 @@ from specee.app.backend import Backend
 from specee.app.cancellation import Cancellation
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice
-from specee.app.protocol import Done, Generate, Message, PromptProgress, Started, Stats
+from specee.app.protocol import Done, Generate, PromptProgress, Started, Stats
 from specee.app.tuner import Tuner, Verdict
 from specee.predictors.policies import Policy
 
@@ -61,7 +61,7 @@ class Runtime:
 
     def _generate(self, request: Generate, emit: Emit) -> None:
         began = time.perf_counter()
-        text, tokens = self._prompt(request.messages)
+        text, tokens = self._prompt(request)
         verdict = self._tuner.choose(self.backend, request.options.policy, emit)
         if verdict.measured_now:
             began = time.perf_counter()  # measuring happens once; it is no part of this answer's times
@@ -98,9 +98,13 @@ class Runtime:
 
     # ---- the prompt ------------------------------------------------------------------------------------------------
 
-    def _prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
+    def _prompt(self, request: Generate) -> tuple[str, list[int]]:
         """The conversation as text and tokens. The last answer's own tokens are kept where the text goes on from it."""
-        text = self.backend.format(messages)
+        if request.go_on:
+            *before, begun = request.messages
+            text = self.backend.format(before) + begun.content
+        else:
+            text = self.backend.format(request.messages)
         tokens = self._continued(text) or self._tokenize(text, start=True)
         if not tokens:
             raise AppError("empty prompt", "there is nothing to answer")
@@ -118,6 +122,8 @@ class Runtime:
         before, tokens = self._spoken
         if not before or not text.startswith(before):
             return []
+        if text == before:  # the last answer itself goes on
+            return tokens
         rest = self._tokenize(text[len(before) :])
         return tokens + rest if rest and self.backend.engine.is_stop(rest[0]) else []
 

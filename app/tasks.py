@@ -1,4 +1,4 @@
-"""Long jobs in the engine process (`calibrate`, `bench`, `models optimize`); their progress goes to standard error."""
+"""Jobs in the engine process besides chats: calibrate, bench, optimize, machine; their progress on standard error."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def run(task: RunTask, emit: Emit) -> Any:
         from specee.app.optimize import run_optimize
 
         return run_optimize(task.load, emit, **task.arguments)
+    if task.name == "machine":
+        from specee.app import machine
+
+        return machine.report(task.load.threads or machine.default_threads())
     raise AppError("unknown task", task.name, USAGE)
 
 

@@ -150,7 +150,7 @@ class Stock:
         return line
 
     def run(self, n: int, times: int) -> float:
-        """Median seconds of a decode of n rows, all with logits; n above 8: a prompt, its last row alone with logits."""
+        """Median seconds of a decode of n rows, all with logits; n above 8: a prompt, logits for its last row."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([n, times]) + "\n")
         self._process.stdin.flush()
@@ -208,7 +208,9 @@ def measure_model(model: Path, n_threads: int, rounds: int, times: int, stock_py
     table: dict[str, Any] = {"model": model.name, "threads": n_threads, "kernels": library.cpu_buffers()}
     for name in runs:
         table[name] = {n: statistics.median(row[name][n] for row in rows) for n in rows[0][name]}
-        table[f"{name} t(n)/t(1)"] = {n: statistics.median(row[name][n] / row[name][1] for row in rows) for n in BATCHES}
+        table[f"{name} t(n)/t(1)"] = {
+            n: statistics.median(row[name][n] / row[name][1] for row in rows) for n in BATCHES
+        }
     if stock:
         table["stock / ours"] = {n: statistics.median(row["stock"][n] / row["ours"][n] for row in rows) for n in sizes}
     return table

@@ -3,106 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar, Protocol
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.message import Message
-from textual.widgets import Markdown
-from textual.widgets.markdown import MarkdownStream
+from textual.containers import Horizontal, Vertical
+from textual.widgets import TextArea
 from textual.worker import get_current_worker
 
-from specee.app.errors import OK, AppError, as_app_error
-from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
-from specee.app.protocol import ChatEvent, Done, ModelInfo, Progress, PromptProgress, Started
-from specee.app.session import Event
+from specee.app.attach import attach
+from specee.app.engine_client import EngineLostError, Event, Silence
+from specee.app.errors import OK, PROMPT_TOO_LONG, AppError, as_app_error
+from specee.app.options import ChatOptions
+from specee.app.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.session import NEARLY_FULL, Session
+from specee.app.tui.commands import Commands
+from specee.app.tui.conversation import Conversation, Notice, Said
+from specee.app.tui.prompt import Prompt, Suggestions
+from specee.app.tui.race import Lane, Race, lanes
+from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.state import Gauge, status_lines
-from specee.app.tui.widgets import Notice, Prompt, Said, Skyline, Status
+from specee.app.tui.status import Status
+from specee.app.tui.views import VIEWS, DepthView
+from specee.app.tui.views.dial import Dial
+from specee.app.tui.worker import Buffer, Ended, EventsReady
 
 FLUSH_SECONDS = 0.1
-HINTS = "Enter sends · Ctrl+J new line · Esc stops · Ctrl+C quits\n/new conversation · /policy NAME · /quit"
-
-
-class ChatSession(Protocol):
-    """What the screen needs of a session."""
-
-    info: ModelInfo | None
-
-    def open(self) -> Iterator[Progress]: ...
-
-    def send(self, text: str, options: ChatOptions) -> Iterator[Event]: ...
-
-    def cancel(self) -> None: ...
-
-    def new(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class EventsReady(Message):
-    """There is something in the buffer. One in the queue is enough, however many tokens come."""
-
-    def can_replace(self, message: Message) -> bool:
-        return isinstance(message, EventsReady)
-
-
-class Ended(Message):
-    """The session is free again, after an error or not."""
-
-    def __init__(self, error: AppError | None = None) -> None:
-        super().__init__()
-        self.error = error
-
-
-class Buffer:
-    """Events on their way from the session's thread to the screen."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: list[Event] = []
-
-    def put(self, event: Event) -> None:
-        with self._lock:
-            self._events.append(event)
-
-    def drain(self) -> list[Event]:
-        with self._lock:
-            events, self._events = self._events, []
-        return events
+THRESHOLD_STEP = 0.05
+HINTS = "Enter sends · Ctrl+J new line · Esc stops · Up edits · Ctrl+C quits\nF2 another view of the depth · / commands"
+KEYS = (
+    "Ctrl+B chats · Ctrl+F search · Ctrl+R retry · Ctrl+G $EDITOR · Ctrl+Y copy · F2 view · "
+    "Ctrl+Left/Right inspect · Ctrl+P palette · @file attaches"
+)
+MAKE_ROOM = "/drop leaves out the oldest turns, /summarize sums them up, /ctx N gives more room"
 
 
 class ChatApp(App[int]):
-    """Conversation, skyline, figures, prompt."""
+    """Chats at the side, conversation, depth, figures, prompt."""
 
     TITLE = "specee-chat"
-    ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #conversation { height: 1fr; padding: 0 1; }
-    #conversation Markdown { margin: 0; padding: 0 1; }
-    Skyline, Status { padding: 0 1; }
+    .-wide Sidebar, Sidebar.-shown { display: block; }
+    Sidebar.-folded { display: none; }
     """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c,ctrl+q", "quit", "Quit", priority=True),
         Binding("escape", "stop", "Stop", priority=True),
         Binding("pageup", "page(-1)", "Up", priority=True),
         Binding("pagedown", "page(1)", "Down", priority=True),
+        Binding("ctrl+b", "sidebar", "Chats", priority=True),
+        Binding("ctrl+f", "command('/search')", "Search", priority=True),
+        Binding("ctrl+r", "command('/retry')", "Retry", priority=True),
+        Binding("ctrl+y", "command('/copy')", "Copy", priority=True),
+        Binding("ctrl+g", "editor", "Editor", priority=True),
+        Binding("f2", "next_view", "View", priority=True),
+        Binding("ctrl+left", "inspect(-1)", priority=True),
+        Binding("ctrl+right", "inspect(1)", priority=True),
     ]
 
-    def __init__(self, session: ChatSession, options: ChatOptions) -> None:
+    def __init__(self, session: Session, options: ChatOptions, personas: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._session, self._options = session, options
+        self.session, self.options, self.personas = session, options, personas or {}
+        self._commands = Commands(self)
         self._gauge = Gauge()
         self._buffer = Buffer()
         self._activity = "starting"
         self._busy = False
         self._waiting: str | None = None  # sent before the model was loaded
+        self._asked = ""  # goes back into the prompt when it is refused
+        self._editing: int | None = None
         self._pending_text = ""
+        self._growing = ""  # the answer so far, for /copy
+        self._view = next(iter(VIEWS))
         self._stale = True  # the figures on the screen
-        self._stream: MarkdownStream | None = None
+        self._changed = False  # the branch in use is another when the session is free again
+        self._race: tuple[Race, Lane, Lane] | None = None
 
     @property
     def busy(self) -> bool:
@@ -110,41 +94,45 @@ class ChatApp(App[int]):
         return self._busy
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="conversation", can_focus=False):
-            yield Notice(HINTS)
-        yield Skyline()
-        yield Status()
-        yield Prompt()
+        helps = Commands.helps()
+        with Horizontal():
+            yield Sidebar(self.session.store)
+            with Vertical():
+                yield Conversation()
+                yield VIEWS[self._view]()
+                yield Status()
+                yield Suggestions()
+                yield Prompt(helps)
 
-    def on_mount(self) -> None:
-        self.query_one("#conversation", VerticalScroll).anchor()
+    async def on_mount(self) -> None:
         self.query_one(Prompt).focus()
         self.set_interval(FLUSH_SECONDS, self._show_pending)
-        self._work(None)
+        await self.show_chat()
+        await self.tell(HINTS)
+        self.load()
 
     async def on_unmount(self) -> None:
         # its thread must end before the event loop can
-        await asyncio.to_thread(self._session.close)
+        await asyncio.to_thread(self.session.close)
 
     # ---- the session's thread --------------------------------------------------------------------------------------
 
-    def _work(self, text: str | None) -> None:
-        """Lets a thread open the session (None) or send a text; at most one at a time."""
+    def _work(self, job: Callable[[], Iterator[Event]]) -> None:
+        """Lets a thread do a job with the session; at most one at a time."""
         self._busy = True
-        self.run_worker(lambda: self._talk(text), thread=True, exit_on_error=False)
+        self.run_worker(lambda: self._talk(job), thread=True, exit_on_error=False)
 
-    def _talk(self, text: str | None) -> None:
+    def _talk(self, job: Callable[[], Iterator[Event]]) -> None:
         error: AppError | None = None
         worker = get_current_worker()
         try:
-            events = self._session.open() if text is None else self._session.send(text, self._options)
-            for event in events:
+            for event in job():
                 self._buffer.put(event)
                 self.post_message(EventsReady())
                 if worker.is_cancelled:
                     return
         except Exception as caught:  # whatever it is, the user gets a line and the screen stays
-            error = as_app_error(caught)
+            error = caught if isinstance(caught, EngineLostError) else as_app_error(caught)
         self.post_message(Ended(error))
 
     # ---- what it posts ---------------------------------------------------------------------------------------------
@@ -156,17 +144,37 @@ class ChatApp(App[int]):
     async def on_ended(self, message: Ended) -> None:
         for event in self._buffer.drain():
             await self._take(event)
-        await self._close_answer()
-        self._busy = False
-        self._activity = ""
+        await self._show_pending()
+        path = self.session.path
+        await self.query_one(Conversation).close_answer(path[-1] if path and self._race is None else None)
+        self._busy, self._race, self._activity = False, None, ""
+        if self._changed:
+            self._changed = False
+            await self.show_chat()
         if message.error is not None:
-            self._activity = "" if self._session.info else "not running"
-            await self._add(Notice(message.error.line, error=True))
+            await self._tell_error(message.error)
+        elif self._window_share() >= NEARLY_FULL:
+            await self.tell(f"the window is {self._window_share():.0%} full: {MAKE_ROOM}")
+        chat = self.session.chat
+        self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
         self._refresh_figures()
         if self._waiting is not None and message.error is None:
             text, self._waiting = self._waiting, None
-            self._work(text)
+            self._send(text)
         self._waiting = None
+
+    async def _tell_error(self, error: AppError) -> None:
+        self._activity = "" if self.session.info else "not running"
+        hint = ""
+        if isinstance(error, EngineLostError):
+            hint = "\n/continue or /retry starts it again; the conversation is kept"
+        elif error.exit_code == PROMPT_TOO_LONG:
+            hint = f"\n{MAKE_ROOM}"
+        await self.tell(error.line + hint, error=True)
+        prompt = self.query_one(Prompt)
+        refused = not isinstance(error, EngineLostError)
+        if refused and self._asked and not prompt.text:
+            prompt.write(self._asked)
 
     async def _take(self, event: Event) -> None:
         self._stale = True
@@ -175,111 +183,293 @@ class ChatApp(App[int]):
             self._activity = event.what + share
         elif isinstance(event, PromptProgress):
             self._activity = f"reading {event.done} of {event.total}"
+        elif isinstance(event, Silence):
+            self._activity = f"no sign of the engine for {event.seconds:.0f} s"
+            await self.tell(f"{self._activity}: it computes, or hangs; /restart ends it, the conversation is kept")
+        elif self._race is not None:
+            self._take_race(event)
         elif isinstance(event, Started):
             self._activity = "answering"
             self._gauge.begin(event.policy, event.policy_reason, event.dense_rate)
-            await self._open_answer()
+            await self.query_one(Conversation).open_answer(self._growing)
         elif isinstance(event, ChatEvent):
             self._gauge.add(event)
             if event.state == "verified":
                 self._pending_text += event.text
+                self._growing += event.text
         elif isinstance(event, Done):
-            self._gauge.finish(event.stats)
+            self._gauge.finish(event.stats, self.options.policy.threshold)
             if event.stats.stop_reason == "window":
-                await self._show_pending()
-                await self._add(Notice("the window is full; /new begins a new conversation"))
+                await self.tell(f"the window is full: {MAKE_ROOM}; then /continue")
 
-    # ---- the answer on the screen ----------------------------------------------------------------------------------
+    # ---- what the screen shows -------------------------------------------------------------------------------------
 
-    async def _add(self, widget: Notice | Said | Markdown) -> None:
-        await self.query_one("#conversation", VerticalScroll).mount(widget)
+    async def tell(self, text: str, *, error: bool = False) -> None:
+        """A word from the program."""
+        await self.query_one(Conversation).add(Notice(text, error=error))
 
-    async def _open_answer(self) -> None:
-        answer = Markdown(open_links=False)
-        await self._add(answer)
-        self._stream = Markdown.get_stream(answer)
+    async def tell_help(self) -> None:
+        """Commands and keys."""
+        await self.tell("\n".join([*(f"{name:12} {text}" for name, text in Commands.helps().items()), KEYS]))
 
-    async def _close_answer(self) -> None:
-        await self._show_pending()
-        if self._stream is not None:
-            await self._stream.stop()
-            self._stream = None
+    async def show_chat(self, *, all_of_it: bool = False) -> None:
+        """The branch in use, anew."""
+        self._editing = None
+        await self.query_one(Conversation).show_path(self.session.path, all_of_it=all_of_it)
+        chat = self.session.chat
+        self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
+        self._stale = True
 
     async def _show_pending(self) -> None:
         """Ten times a second: show what came meanwhile."""
-        if self._pending_text and self._stream is not None:
+        if self._pending_text:
             text, self._pending_text = self._pending_text, ""
-            await self._stream.write(text)
+            await self.query_one(Conversation).write(text)
         if self._stale:
             self._refresh_figures()
 
     def _refresh_figures(self) -> None:
         self._stale = False
-        info = self._session.info
-        self.query_one(Skyline).show(self._gauge.columns, info.n_layers if info else 1)
-        self.query_one(Status).show(status_lines(self._gauge, info, self._activity))
+        info = self.session.info
+        self.query_one(DepthView).show(self._gauge, info.n_layers if info else 1)
+        self.query_one(Status).show(status_lines(self._gauge, info, self._activity, self.session.used))
+        if self._race is not None:
+            self._race[0].show(*self._race[1:])
+
+    def _window_share(self) -> float:
+        info = self.session.info
+        return self.session.used / info.n_ctx if info is not None else 0.0
+
+    def last_answer(self) -> str:
+        """The text of the last answer, also of one that grows."""
+        if self._busy:
+            return self._growing
+        return next((turn.content for turn in reversed(self.session.path) if turn.role == "assistant"), "")
+
+    async def set_view(self, name: str) -> None:
+        """Another picture of the depth."""
+        old, new = self.query_one(DepthView), VIEWS[name]()
+        await old.parent.mount(new, after=old)  # type: ignore[union-attr]
+        await old.remove()
+        self._view = name
+        self.query_one(Prompt).dials = isinstance(new, Dial)
+        self._turn_dial()
+        self._refresh_figures()
 
     # ---- what the user does ----------------------------------------------------------------------------------------
 
+    def need_rest(self) -> None:
+        """Raises AppError while an answer is under way."""
+        if self._busy:
+            raise AppError("still busy", "Esc stops")
+
     async def on_prompt_sent(self, message: Prompt.Sent) -> None:
         if message.text.startswith("/"):
-            await self._command(message.text)
+            await self.action_command(message.text)
             return
-        if self._busy and self._session.info is not None:
-            self.query_one(Prompt).text = message.text  # one at a time: it stays where it was
+        if self._busy and self.session.info is not None:
+            self.query_one(Prompt).write(message.text)  # one at a time: it stays where it was
             self.notify("still answering; Esc stops", timeout=2)
             return
-        await self._add(Said(message.text))
-        if self._busy:
-            self._waiting = message.text
-        else:
-            self._work(message.text)
-
-    async def _command(self, line: str) -> None:
-        name, _, argument = line.partition(" ")
-        if name == "/quit":
-            await self.action_quit()
-        elif name == "/new":
-            if self._busy:
-                self.notify("still busy; Esc stops", timeout=2)
-                return
-            self._session.new()
-            await self.query_one("#conversation", VerticalScroll).remove_children()
-            await self._add(Notice("a new conversation"))
-        elif name == "/policy":
-            await self._set_policy(argument.strip())
-        else:
-            await self._add(Notice(f"{name} is no command; there are /new, /policy NAME and /quit", error=True))
-
-    async def _set_policy(self, spec: str) -> None:
         try:
-            choice = PolicyChoice.parse(spec or "auto")
+            text, files = attach(message.text)
         except AppError as error:
-            await self._add(Notice(error.line, error=True))
+            self.query_one(Prompt).write(message.text)
+            await self.tell(error.line, error=True)
             return
-        self._options = replace(self._options, policy=choice)
-        await self._add(Notice(f"policy {choice.label} from the next answer on"))
+        self._asked = message.text
+        if self._editing is not None:
+            await self._send_edited(text)
+            return
+        await self.query_one(Conversation).add(Said(message.text))
+        if files:
+            await self.tell("attached: " + ", ".join(f"{file} ({file.stat().st_size} bytes)" for file in files))
+        if self._busy:
+            self._waiting = text
+        else:
+            self._send(text)
+
+    def _send(self, text: str) -> None:
+        self._growing = ""
+        self._work(lambda: self.session.send(text, self.options))
+
+    async def _send_edited(self, text: str) -> None:
+        turn, self._editing = self._editing, None
+        assert turn is not None
+        before = [t.id for t in self.session.path].index(turn)
+        await self.query_one(Conversation).show_path(self.session.path[:before])
+        await self.query_one(Conversation).add(Said(text))
+        self._growing = ""
+        self._work(lambda: self.session.edit(turn, text, self.options))
+
+    def on_prompt_edit_last(self, message: Prompt.EditLast) -> None:
+        self.edit_last()
+
+    def edit_last(self) -> None:
+        """Puts the last question into the prompt; sending it makes a branch."""
+        question = next((turn for turn in reversed(self.session.path) if turn.role == "user"), None)
+        if question is not None and not self._busy:
+            self._editing = question.id
+            self.query_one(Prompt).write(question.content)
+            self.notify("sending makes a branch; Esc leaves it", timeout=3)
+
+    async def answer_again(self) -> None:
+        """The last question once more."""
+        path = self.session.path
+        await self.query_one(Conversation).show_path(path[:-1] if path and path[-1].role == "assistant" else path)
+        self._growing = ""
+        self._work(lambda: self.session.regenerate(self.options))
+
+    async def answer_on(self) -> None:
+        """More of the last answer."""
+        path = self.session.path
+        if not path or path[-1].role != "assistant":
+            raise AppError("nothing to go on with", "there is no answer yet")
+        await self.query_one(Conversation).show_path(path[:-1])
+        self._growing = path[-1].content
+        self._work(lambda: self.session.go_on(self.options))
+
+    def load(self) -> None:
+        """Loads the model, if it is not there."""
+        self._asked = ""
+        self._work(self.session.open)
+
+    def restart(self) -> None:
+        """Ends the engine; if nothing waits for it, starts it again at once."""
+        self.session.kill()
+        if not self._busy:
+            self.session.close()
+            self.load()
+
+    def summarize(self) -> None:
+        """Lets the model sum up the oldest turns."""
+        self._activity = "summarizing"
+
+        def job() -> Iterator[Event]:
+            self.session.make_room(summarize=True)
+            return iter(())
+
+        self._asked, self._changed = "", True
+        self._work(job)
+
+    async def race(self) -> None:
+        """The last question in two lanes; nothing of it is kept."""
+        dense, mine = lanes(self.options)
+        widget, one, two = Race(), Lane("dense"), Lane(self.options.policy.label)
+        await self.query_one(Conversation).mount(widget)
+        self._race = (widget, one, two)
+        self._asked = ""
+        self._work(lambda: chain(self.session.rehearse(dense), self.session.rehearse(mine)))
+
+    def _take_race(self, event: Event) -> None:
+        assert self._race is not None
+        _, one, two = self._race
+        lane = one if one.stats is None else two
+        if isinstance(event, Started):
+            self._activity = f"racing: {lane.name}"
+        elif isinstance(event, ChatEvent):
+            lane.add(event)
+        elif isinstance(event, Done):
+            lane.stats = event.stats
+
+    # ---- keys ------------------------------------------------------------------------------------------------------
+
+    async def action_command(self, line: str) -> None:
+        """A command line, from the prompt or from a key."""
+        try:
+            await self._commands.run(line)
+        except (AppError, OSError) as error:
+            await self.tell(as_app_error(error).line, error=True)
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        prompt = self.query_one(Prompt)
+        self.query_one(Suggestions).show(prompt.matches(), Commands.helps())
 
     def action_stop(self) -> None:
-        self._session.cancel()
+        prompt = self.query_one(Prompt)
+        if not prompt.has_focus:
+            prompt.focus()
+        elif self._editing is not None:
+            self._editing = None
+            prompt.clear()
+        else:
+            self.session.cancel()
 
     def action_page(self, direction: int) -> None:
-        conversation = self.query_one("#conversation", VerticalScroll)
+        conversation = self.query_one(Conversation)
         if direction < 0:
             conversation.scroll_page_up()
         else:
             conversation.scroll_page_down()
 
+    def action_sidebar(self) -> None:
+        """Shows the chats, or folds them away."""
+        sidebar = self.query_one(Sidebar)
+        shown = sidebar.display
+        sidebar.set_class(shown, "-folded")
+        sidebar.set_class(not shown, "-shown")
+        if shown:
+            self.query_one(Prompt).focus()
+        else:
+            sidebar.query_one("OptionList").focus()
+
+    def search(self, words: str) -> None:
+        """Looks for words in all chats."""
+        sidebar = self.query_one(Sidebar)
+        if not sidebar.display:
+            self.action_sidebar()
+        sidebar.search(words)
+
+    async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
+        await self.action_command(f"/resume {message.chat}")
+        sidebar = self.query_one(Sidebar)
+        sidebar.remove_class("-shown")
+        self.query_one(Prompt).focus()
+
+    async def action_next_view(self) -> None:
+        names = list(VIEWS)
+        await self.set_view(names[(names.index(self._view) + 1) % len(names)])
+
+    def action_inspect(self, step: int) -> None:
+        count = len(self._gauge.answer)
+        self._gauge.cursor = max(-count, min(-1, self._gauge.cursor + step))
+        self._refresh_figures()
+
+    def on_prompt_dialed(self, message: Prompt.Dialed) -> None:
+        now = self.options.policy.threshold
+        now = 0.7 if now is None else now
+        self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Another threshold from the next answer on."""
+        self.options = replace(self.options, policy=replace(self.options.policy, threshold=threshold))
+        self._turn_dial()
+        self._refresh_figures()
+
+    def _turn_dial(self) -> None:
+        view = self.query_one(DepthView)
+        if isinstance(view, Dial):
+            view.threshold = self.options.policy.threshold
+
+    def action_editor(self) -> None:
+        """The prompt in $EDITOR."""
+        prompt = self.query_one(Prompt)
+        command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "prompt.md"
+            file.write_text(prompt.text, "utf-8")
+            try:
+                with self.suspend():
+                    subprocess.run([*command, str(file)], check=False)
+            except (SuspendNotSupported, OSError) as error:
+                self.notify(f"{command[0]}: {error}", severity="error")
+                return
+            prompt.write(file.read_text("utf-8").rstrip("\n"))
+
     async def action_quit(self) -> None:
         self.exit(OK)
 
 
-def run_tui(load: LoadOptions, options: ChatOptions, system: str | None) -> int:
+def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str]) -> int:
     """Runs the screen until the user leaves; returns the exit code."""
-    from specee.app.session import Session
-
-    session = Session(load, system)
-    try:
-        return ChatApp(session, options).run() or OK
-    finally:
-        session.close()
+    return ChatApp(session, options, personas).run() or OK

@@ -11,7 +11,7 @@ import click
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
 from specee.app.session import Session
 from specee.app.tui.app import ChatApp
-from specee.app.tui.widgets import Prompt
+from specee.app.tui.prompt import Prompt
 
 QUESTION = "Why is the sky blue?"
 SIZE = (88, 26)

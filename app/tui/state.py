@@ -13,25 +13,46 @@ MAX_COLUMNS = 512
 
 @dataclass
 class Column:
-    """One token of the skyline. `layer` 0 is the gap between two answers."""
+    """One token. `layer` 0 is the gap between two answers."""
 
     layer: int
     verified: bool = True
+    text: str = ""
+    token: int = -1
+    scores: tuple[tuple[int, float], ...] = ()
+    candidates: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One answer on the dial: the depth it had and the speed it ran at."""
+
+    threshold: float | None
+    mean_layer: float
+    rate: float
 
 
 @dataclass
 class Gauge:
-    """Depth and speed of the answers so far."""
+    """Depth and speed of the answers so far: the one state that all views of the depth show."""
 
     columns: deque[Column] = field(default_factory=lambda: deque(maxlen=MAX_COLUMNS))
+    answer: list[Column] = field(default_factory=list)
+    """The tokens of the last answer."""
     policy: str = ""
     reason: str = ""
     dense_rate: float | None = None
     rate: float = 0.0
     mean_layer: float = 0.0
     rolled_back: int = 0
-    _answer: list[Column] = field(default_factory=list)
+    last: Stats | None = None
+    points: list[Point] = field(default_factory=list)
+    layers_saved: int = 0
+    seconds_saved: float = 0.0
+    cursor: int = -1
+    """The token under the inspector, from the end."""
     _times: deque[float] = field(default_factory=deque)
+    _layer_sum: int = 0
 
     def begin(self, policy: str, reason: str, dense_rate: float | None) -> None:
         """A new answer."""
@@ -39,28 +60,37 @@ class Gauge:
             self.columns.append(Column(0))
         self.policy, self.reason = policy, reason
         self.dense_rate = dense_rate if dense_rate is not None else self.dense_rate
-        self._answer = []
+        self.answer = []
         self._times.clear()
-        self.rolled_back = 0
+        self._layer_sum = self.rolled_back = 0
+        self.cursor = -1
 
     def add(self, event: ChatEvent) -> None:
         """One token event."""
-        if event.stop and event.state == "verified" and event.index >= len(self._answer):
+        if event.stop and event.state == "verified" and event.index >= len(self.answer):
             return  # the end of the answer is no word
         if event.state == "rolled_back":
-            withdrawn = len(self._answer) - event.index
-            self.rolled_back += max(0, withdrawn)
-            for _ in range(min(withdrawn, len(self.columns))):
-                self.columns.pop()
-            del self._answer[event.index :]
-        elif event.index < len(self._answer):
-            column = self._answer[event.index]
+            self._withdraw(event.index)
+        elif event.index < len(self.answer):
+            column = self.answer[event.index]
+            self._layer_sum += event.exit_layer - column.layer
             column.layer, column.verified = event.exit_layer, event.state == "verified"
+            column.scores, column.candidates = event.scores or column.scores, event.candidates or column.candidates
         else:
-            column = Column(event.exit_layer, event.state == "verified")
-            self._answer.append(column)
+            column = Column(event.exit_layer, event.state == "verified", event.text, event.token)
+            column.scores, column.candidates = event.scores, event.candidates
+            self._layer_sum += event.exit_layer
+            self.answer.append(column)
             self.columns.append(column)
         self._tick(event)
+
+    def _withdraw(self, index: int) -> None:
+        withdrawn = self.answer[index:]
+        self.rolled_back += len(withdrawn)
+        self._layer_sum -= sum(column.layer for column in withdrawn)
+        for _ in range(min(len(withdrawn), len(self.columns))):
+            self.columns.pop()
+        del self.answer[index:]
 
     def _tick(self, event: ChatEvent) -> None:
         if event.state == "verified":
@@ -69,19 +99,27 @@ class Gauge:
                 self._times.popleft()
             span = self._times[-1] - self._times[0]
             self.rate = (len(self._times) - 1) / span if span > 0 else 0.0
-        if self._answer:
-            self.mean_layer = sum(c.layer for c in self._answer) / len(self._answer)
+        if self.answer:
+            self.mean_layer = self._layer_sum / len(self.answer)
 
-    def finish(self, stats: Stats) -> None:
+    def finish(self, stats: Stats, threshold: float | None = None) -> None:
         """The answer's own figures in place of the running ones."""
+        self.last = stats
         self.rate, self.mean_layer = stats.tokens_per_second, stats.mean_exit_layer
         if stats.dense_rate is not None:
             self.dense_rate = stats.dense_rate
         elif stats.policy == "dense":
             self.dense_rate = stats.tokens_per_second or self.dense_rate
+        if stats.tokens > 1:
+            self.points.append(Point(threshold, stats.mean_exit_layer, stats.tokens_per_second))
+        if stats.policy != "dense":
+            self.layers_saved += round(stats.tokens * (stats.n_layers - stats.mean_exit_layer))
+            if self.dense_rate and stats.tokens_per_second:
+                # what was measured has the cost of drafts and predictors in it
+                self.seconds_saved += stats.tokens / self.dense_rate - stats.tokens / stats.tokens_per_second
 
 
-def status_lines(gauge: Gauge, info: ModelInfo | None, activity: str) -> tuple[str, str]:
+def status_lines(gauge: Gauge, info: ModelInfo | None, activity: str, used: int = 0) -> tuple[str, str]:
     """Figures, and why exits are on or off. The most important things stand first: narrow screens cut the rest."""
     if info is None:
         return activity or "starting", ""
@@ -93,6 +131,10 @@ def status_lines(gauge: Gauge, info: ModelInfo | None, activity: str) -> tuple[s
         figures.append(f"{gauge.rate:.1f} tokens/s{dense}")
     if gauge.mean_layer:
         figures.append(f"layer {gauge.mean_layer:.1f} of {info.n_layers}")
+    if used:
+        figures.append(f"window {used}/{info.n_ctx}")
+    if gauge.last is not None and gauge.last.reused:
+        figures.append(f"{gauge.last.reused} reused")
     if gauge.rolled_back:
         figures.append(f"{gauge.rolled_back} withdrawn")
     figures.append(info.name)

@@ -223,6 +223,10 @@ class FakeLink:
     def receive(self, timeout: float | None = None) -> Any:
         return self._inbox.get(timeout=timeout or 10)
 
+    def kill(self) -> None:
+        self.alive = False
+        self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
+
     def close(self) -> None:
         self.alive = False
         self._requests.put(Close())
@@ -250,14 +254,14 @@ def make_session() -> Callable[..., Any]:
     """A session over a fake backend; every start of an engine is listed in its `links`."""
     from specee.app.session import Session
 
-    def make(backend: FakeBackend | None = None, system: str | None = None) -> Any:
+    def make(backend: FakeBackend | None = None, system: str | None = None, store: Any = None) -> Any:
         links: list[FakeLink] = []
 
         def start(load: LoadOptions) -> FakeLink:
             links.append(FakeLink(backend or FakeBackend()))
             return links[-1]
 
-        session: Any = Session(LoadOptions(), system, start)
+        session: Any = Session(LoadOptions(), system, start, store)
         session.links = links
         return session
 
@@ -267,3 +271,8 @@ def make_session() -> Callable[..., Any]:
 @pytest.fixture
 def scripted() -> type[ScriptedPolicy]:
     return ScriptedPolicy
+
+
+@pytest.fixture
+def make_link() -> type[FakeLink]:
+    return FakeLink

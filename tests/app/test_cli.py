@@ -292,3 +292,97 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+# ---- chats that are kept --------------------------------------------------------------------------------------------
+
+
+@needs_engine
+def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
+    arguments = ["--policy", "dense", "--max-tokens", "12", *GREEDY]
+    first = json.loads(call(env, "-p", "My name is Ada.", "--json", "--system", "Be brief.", *arguments).stdout)
+    done = call(env, "-c", "-p", "What is my name?", "--json", "--max-tokens", "6")
+    second = json.loads(done.stdout)
+    assert second["chat"] == first["chat"] and second["prompt_tokens"] > first["prompt_tokens"]
+    assert second["policy"] == "dense" and len(second["tokens"]) <= 6  # the chat's settings, and what was typed
+    other = json.loads(call(env, "-p", "Something else", "--json", *arguments).stdout)
+    assert other["chat"] != first["chat"]
+    listed = json.loads(call(env, "history", "list", "--json").stdout)
+    assert [chat["id"] for chat in listed] == [other["chat"], first["chat"]] and listed[1]["turns"] == 4
+    shown = call(env, "history", "show", str(first["chat"])).stdout
+    assert "My name is Ada." in shown and "*System: Be brief.*" in shown and "\x1b" not in shown
+    hits = json.loads(call(env, "history", "search", "ada", "--json").stdout)
+    assert hits[0]["chat"] == first["chat"]
+    whole = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)
+    assert whole["turns"][1]["exit_layers"] == [30] * first["stats"]["tokens"]
+    resumed = call(env, "--resume", str(first["chat"]), "-p", "Bye", "--json", "--max-tokens", "2")
+    assert json.loads(resumed.stdout)["chat"] == first["chat"]
+    assert json.loads(call(env, "history", "rm", str(first["chat"]), "--json").stdout) == {"removed": [first["chat"]]}
+    assert call(env, "history", "show", str(first["chat"])).returncode == 2
+    call(env, "-p", "secret", "--no-history", *arguments)
+    assert len(json.loads(call(env, "history", "list", "--json").stdout)) == 1
+
+
+@needs_engine
+def test_a_full_window_is_told_or_room_is_made(env: dict[str, str]) -> None:
+    arguments = ["--ctx", "256", "--max-tokens", "8", "--policy", "dense", *GREEDY]
+    call(env, "-p", "word " * 100, *arguments)
+    call(env, "-c", "-p", "more " * 60, *arguments)
+    full = call(env, "-c", "-p", "again " * 60, *arguments)
+    assert full.returncode == 5 and "256" in one_line(full)
+    done = call(env, "-c", "-p", "again " * 60, "--when-full", "drop", *arguments)
+    assert done.returncode == 0 and "the oldest 2 turns are left out" in done.stderr
+    assert "not sent any more" in call(env, "history", "show", "1").stdout
+
+
+def test_nothing_to_go_on_with(env: dict[str, str]) -> None:
+    done = call(env, "-c", "-p", "x")
+    assert done.returncode == 2 and "no chat to go on with" in one_line(done)
+    done = call(env, "--resume", "7", "-p", "x")
+    assert done.returncode == 2 and "no such chat" in one_line(done)
+
+
+def test_a_damaged_history_is_one_line(env: dict[str, str]) -> None:
+    file = Path(env["SPECEE_DATA_DIR"], "history.sqlite")
+    file.parent.mkdir()
+    file.write_bytes(b"nothing like a database" * 100)
+    for arguments in (["-p", "x"], ["history", "list"]):
+        done = call(env, *arguments)
+        assert done.returncode == 1 and "damaged" in one_line(done)
+    assert file.read_bytes().startswith(b"nothing like")
+    done = call(env, "doctor", "--quick", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1 and not checks["history"]["ok"] and checks["disk"]["detail"]
+
+
+def test_config_gives_defaults_and_is_checked(env: dict[str, str]) -> None:
+    file = Path(env["SPECEE_DATA_DIR"], "config.toml")
+    file.parent.mkdir()
+    file.write_text('model = "no/such.gguf"\n[personas]\ntutor = "Explain."\n')
+    done = call(env, "-p", "x")
+    assert done.returncode == 3 and "no/such.gguf" in one_line(done)
+    done = call(env, "-p", "x", "--persona", "nobody")
+    assert done.returncode == 2 and "tutor" in one_line(done)
+    file.write_text('ctx = "wide"')
+    done = call(env, "-p", "x")
+    assert done.returncode == 2 and "wide" in one_line(done)
+    file.write_text("modle = 3")
+    done = call(env, "paths")
+    assert done.returncode == 2 and "did you mean model" in one_line(done)
+    assert call(env, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions(env: dict[str, str], shell: str) -> None:
+    done = call(env, "completions", shell)
+    assert done.returncode == 0 and "_SPECEE_CHAT_COMPLETE" in done.stdout
+    words = {**env, "_SPECEE_CHAT_COMPLETE": "bash_complete", "COMP_WORDS": "specee-chat hist", "COMP_CWORD": "1"}
+    assert "history" in call(words).stdout
+
+
+@needs_engine
+def test_the_doctor_says_ok(env: dict[str, str]) -> None:
+    done = call(env, "doctor")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout
+    assert all(line.startswith("OK ") for line in lines) and any("self-test" in line for line in lines)

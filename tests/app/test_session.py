@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from specee.app.engine_client import Silence
 from specee.app.errors import PROMPT_TOO_LONG, AppError
-from specee.app.options import ChatOptions, PolicyChoice
+from specee.app.options import ChatOptions, PolicyChoice, Sampling
 from specee.app.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
 
 Make = Callable[..., Any]
@@ -164,3 +165,137 @@ def test_a_missing_calibration_is_told(make_session: Make, make_backend: Make) -
         list(session.send("Hi", EXACT))
     events = list(session.send("Hi", ChatOptions()))
     assert stats(events).policy == "dense" and "calibrate" in stats(events).policy_reason
+
+
+# ---- the tree, and what is kept --------------------------------------------------------------------------------------
+
+
+def contents(session: Any) -> list[str]:
+    return [turn.content for turn in session.path]
+
+
+def test_another_answer_and_another_question_are_branches(make_session: Make) -> None:
+    session = make_session()
+    list(session.send("One", DENSE))
+    list(session.send("Two", DENSE))
+    list(session.regenerate(DENSE))
+    assert (session.path[-1].place, session.path[-1].siblings) == (2, 2)
+    assert session.links[0].sent[-1].messages == session.links[0].sent[-2].messages
+    list(session.edit(session.path[0].id, "Uno", DENSE))
+    assert contents(session) == ["Uno", "Hello there."]
+    first = session.store.siblings(session.path[0].id)[0]
+    session.choose(first)
+    assert contents(session) == ["One", "Hello there.", "Two", "Hello there."]
+    with pytest.raises(AppError, match="no such question"):
+        list(session.edit(999, "x", DENSE))
+
+
+def test_an_answer_goes_on_where_it_was_cut(make_session: Make) -> None:
+    session = make_session()
+    list(session.send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=4)))
+    assert session.turns[-1].content == "Hell"
+    events = list(session.go_on(DENSE))
+    assert session.turns[-1].content == "Hello there." and len(session.path) == 2
+    assert stats(events).reused >= stats(events).prompt_tokens - 1  # its own tokens are still there
+    turn = session.path[-1]
+    assert len(turn.depths) == len("Hello there.") and turn.state == "complete"
+
+
+def test_it_goes_on_after_the_program_was_left_in_the_middle(make_session: Make) -> None:
+    session = make_session()
+    events = session.send("Hi", EXACT)
+    for event in events:
+        if isinstance(event, ChatEvent) and event.index == 4:
+            break
+    events.close()
+    assert session.path[-1].state == "stopped"
+    begun = session.path[-1].content
+    other = make_session(store=session.store)
+    other.resume(session.chat.id)
+    list(other.go_on(EXACT))
+    assert other.path[-1].content == "Hello there." != begun
+    assert other.links[0].sent[-1].go_on
+
+
+def test_a_crash_keeps_the_question_and_it_can_be_answered_again(make_session: Make) -> None:
+    session = make_session()
+    list(session.send("first", DENSE))
+    with pytest.raises(AppError, match="crashed"):
+        list(session.send("crash", DENSE))
+    assert contents(session) == ["first", "Hello there.", "crash", ""]
+    assert session.path[-1].state == "interrupted"
+    list(session.send("second", DENSE))  # the unanswered question stays as a branch
+    assert contents(session) == ["first", "Hello there.", "second", "Hello there."]
+    assert (session.path[2].place, session.path[2].siblings) == (2, 2)
+
+
+def test_what_is_refused_leaves_nothing(make_session: Make, make_backend: Make) -> None:
+    session = make_session(make_backend(n_ctx=40))
+    with pytest.raises(AppError):
+        list(session.send("x" * 50, DENSE))
+    assert session.store.chats() == [] and session.chat is None
+    list(session.send("ok", DENSE))
+    with pytest.raises(AppError):
+        list(session.send("x" * 50, DENSE))
+    assert contents(session) == ["ok", "Hello there."] and session.path[-1].state == "complete"
+    with pytest.raises(AppError, match="calibrat"):
+        list(make_session(make_backend(calibrated=False)).send("Hi", EXACT))
+
+
+def test_room_is_made_and_marked(make_session: Make, make_backend: Make) -> None:
+    session = make_session(make_backend(n_ctx=120))
+    for text in ("One", "Two", "Three"):
+        list(session.send(text, DENSE))
+    used = session.used
+    assert used == session.path[-1].stats["prompt_tokens"] + session.path[-1].stats["tokens"]
+    with pytest.raises(AppError):
+        list(session.send("x" * 60, DENSE))
+    assert session.make_room() == 4
+    assert [turn.cut for turn in session.path] == [None, None, None, None, "", None]
+    assert [m.content for m in session.turns] == ["Three", "Hello there."] and 0 < session.used < used
+    list(session.send("x" * 60, DENSE))
+    with pytest.raises(AppError, match="no room"):
+        make_session().make_room()
+
+
+def test_a_summary_takes_the_place_of_old_turns(make_session: Make) -> None:
+    session = make_session(system="Be kind.")
+    for text in ("One", "Two"):
+        list(session.send(text, DENSE))
+    session.make_room(summarize=True)
+    list(session.send("Three", DENSE))
+    asked = session.links[0].sent[-1].messages
+    assert asked[0].role == "system" and asked[0].content.startswith("Be kind.")
+    assert asked[0].content.endswith("Hello there.")  # the model's summary
+    assert [m.content for m in asked[1:]] == ["Two", "Hello there.", "Three"]
+
+
+def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
+    from specee.app.options import recall, remember
+
+    session = make_session(system="Be kind.")
+    options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(temperature=0.1, seed=4), 77)
+    assert recall(remember(options)) == options
+    list(session.send("Hi", DENSE))
+    other = make_session(store=session.store)
+    other.resume(session.chat.id)
+    assert recall(other.chat.options) == DENSE and other.system == "Be kind."
+    other.set_system("Be brief.")
+    assert session.store.chat(session.chat.id).system == "Be brief."
+
+
+def test_silence_is_told_and_a_hanging_engine_can_be_ended(make_session: Make, make_backend: Make) -> None:
+    backend = make_backend()
+    hang = threading.Event()
+    backend.engine.before_chunk = lambda done: hang.wait(10) and None
+    session = make_session(backend)
+    session._client.silence_seconds = 0.05
+    told = []
+    with pytest.raises(AppError, match="crashed"):
+        for event in session.send("Hi", DENSE):
+            if isinstance(event, Silence):
+                told.append(event.seconds)
+                session.kill()
+    hang.set()
+    assert told and session.path[-1].state == "interrupted"
+    assert said(list(session.send("again", DENSE))) == "Hello there."

@@ -136,6 +136,45 @@ def test_escape_stops_a_long_answer(terminal: Terminal) -> None:
     terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
 
 
+def test_a_killed_program_goes_on_where_it_was(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "3000", "--policy", "dense")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("Write a very long story about the sea.")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "answering" in s and "tokens/s" in s)
+    time.sleep(1)
+    for pid in _programs(terminal):
+        os.kill(pid, 9)
+    terminal.wait(lambda s: "Killed" in s)
+    again = Terminal(terminal.data, 100, 30)
+    try:
+        again.start("-c", "--max-tokens", "20")
+        again.wait(lambda s: "interrupted: /continue goes on" in s and "smollm2-135m" in s)
+        again.type("/continue")
+        again.press("Enter")
+        assert "Traceback" not in again.wait(lambda s: "interrupted" not in s and answered(s))
+        again.type("/search very long story")
+        again.press("Enter")
+        again.wait(lambda s: "Search" not in s and "Write a very" in s)
+        again.press("C-q")
+        again.wait(lambda s: "shell>" in s and "Ask something" not in s)
+    finally:
+        again.close()
+
+
+def test_escape_stops_while_the_prompt_is_read(terminal: Terminal) -> None:
+    (terminal.data.parent / "long.txt").write_text("The sea is wide and blue. " * 500)
+    terminal.start("--max-tokens", "20", "--policy", "dense")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type(f"Summarize @{terminal.data.parent}/long.txt")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "reading" in s)
+    terminal.press("Escape")
+    terminal.wait(lambda s: "reading" not in s and "answering" not in s, seconds=5)
+    terminal.press("C-q")
+    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+
+
 def test_a_wrong_model_is_a_message(terminal: Terminal) -> None:
     terminal.start("--model", "no-such.gguf")
     shown = terminal.wait(lambda s: "model not found" in s)
@@ -144,9 +183,20 @@ def test_a_wrong_model_is_a_message(terminal: Terminal) -> None:
     terminal.wait(lambda s: "shell>" in s and "model not found" not in s)
 
 
+def _programs(terminal: Terminal) -> list[int]:
+    """The programs that this terminal's shell runs."""
+    shell = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
+    return [pid for pid, parent in _parents().items() if parent == shell]
+
+
 def _engines(terminal: Terminal) -> list[int]:
     """The engine processes under this terminal's shell."""
-    shell = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
+    programs = _programs(terminal)
+    return [pid for pid, parent in _parents().items() if parent in programs]
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process that runs."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -155,8 +205,7 @@ def _engines(terminal: Terminal) -> list[int]:
             continue
         if fields[0] != "Z":
             parents[int(stat.parent.name)] = int(fields[1])
-    programs = [pid for pid, parent in parents.items() if parent == shell]
-    return [pid for pid, parent in parents.items() if parent in programs]
+    return parents
 
 
 def _kill_engine(terminal: Terminal) -> None:

@@ -28,7 +28,9 @@ def operands(name: str, n: int, n_in: int = 1536, n_out: int = 24) -> tuple[kern
     return weights, rows
 
 
-def ours(name: str, weights: kernels.Bytes, rows: kernels.Bytes, n_in: int, layout: int = kernels.ROWS) -> kernels.Floats:
+def ours(
+    name: str, weights: kernels.Bytes, rows: kernels.Bytes, n_in: int, layout: int = kernels.ROWS
+) -> kernels.Floats:
     out = np.full((len(rows), len(weights) + 3), np.nan, np.float32)  # wider: strides are respected
     kernels.run(kernels.product(name, weights, rows, n_in, out, layout))
     assert np.isnan(out[:, len(weights) :]).all()
@@ -118,6 +120,9 @@ def test_every_variant_that_runs_here(variant: str) -> None:
     if subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True).returncode:
         pytest.skip(f"this CPU does not run {variant}")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:]

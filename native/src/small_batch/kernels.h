@@ -32,38 +32,38 @@ const char * row_of(const specee_product & p, int i) {
 
 // A weight is d * (stored - bias), or d * stored + m.
 struct Q4_0 {
-    using Block = block_q4_0;
-    using Row = block_q8_0;
-    static constexpr int bias = 8;
+    using Block                   = block_q4_0;
+    using Row                     = block_q8_0;
+    static constexpr int  bias    = 8;
     static constexpr bool has_min = false, is_signed = false;
-    static __m256i load(const char * w) { return load_nibbles(reinterpret_cast<const Block *>(w)->qs); }
+    static __m256i        load(const char * w) { return load_nibbles(reinterpret_cast<const Block *>(w)->qs); }
 };
 
 struct Q5_0 {
-    using Block = block_q5_0;
-    using Row = block_q8_0;
-    static constexpr int bias = 16;
+    using Block                   = block_q5_0;
+    using Row                     = block_q8_0;
+    static constexpr int  bias    = 16;
     static constexpr bool has_min = false, is_signed = false;
-    static __m256i load(const char * w) {
+    static __m256i        load(const char * w) {
         const auto & b = *reinterpret_cast<const Block *>(w);
         return _mm256_or_si256(load_nibbles(b.qs), load_bits(b.qh));
     }
 };
 
 struct Q4_1 {
-    using Block = block_q4_1;
-    using Row = block_q8_1;
-    static constexpr int bias = 0;
+    using Block                   = block_q4_1;
+    using Row                     = block_q8_1;
+    static constexpr int  bias    = 0;
     static constexpr bool has_min = true, is_signed = false;
-    static __m256i load(const char * w) { return load_nibbles(reinterpret_cast<const Block *>(w)->qs); }
+    static __m256i        load(const char * w) { return load_nibbles(reinterpret_cast<const Block *>(w)->qs); }
 };
 
 template <bool vnni> struct Q8_0 {
-    using Block = block_q8_0;
-    using Row = block_q8_0;
-    static constexpr int bias = vnni ? 128 : 0;
+    using Block                   = block_q8_0;
+    using Row                     = block_q8_0;
+    static constexpr int  bias    = vnni ? 128 : 0;
     static constexpr bool has_min = false, is_signed = !vnni;
-    static __m256i load(const char * w) {
+    static __m256i        load(const char * w) {
         const __m256i x = load_bytes(reinterpret_cast<const Block *>(w)->qs);
         return vnni ? _mm256_xor_si256(x, _mm256_set1_epi8(-128)) : x;
     }
@@ -74,20 +74,20 @@ template <class T> float scale_of(const char * w) {
 }
 
 template <int N> struct alignas(32) Rows32 {
-    int8_t x[N][32];
+    int8_t  x[N][32];
     int32_t correction[N][8]; // -bias * (sum of four numbers)
-    float d[N];
-    float s[N]; // d * (sum of the 32 numbers)
+    float   d[N];
+    float   s[N]; // d * (sum of the 32 numbers)
 };
 
 template <class T, int N> const Rows32<N> * pack_32(const specee_product & p) {
     const int64_t n_blocks = p.n_in / 32;
-    auto * packed = static_cast<Rows32<N> *>(scratch(size_t(n_blocks) * sizeof(Rows32<N>)));
+    auto *        packed   = static_cast<Rows32<N> *>(scratch(size_t(n_blocks) * sizeof(Rows32<N>)));
     for (int i = 0; i < N; ++i) {
         const auto * row = reinterpret_cast<const typename T::Row *>(row_of(p, i));
         for (int64_t b = 0; b < n_blocks; ++b) {
-            Rows32<N> & to = packed[b];
-            const __m256i x = load_bytes(row[b].qs);
+            Rows32<N> &   to = packed[b];
+            const __m256i x  = load_bytes(row[b].qs);
             _mm256_store_si256(reinterpret_cast<__m256i *>(to.x[i]), x);
             to.d[i] = half_to_float(row[b].d);
             if constexpr (T::has_min) {
@@ -104,15 +104,15 @@ template <class T, int N> const Rows32<N> * pack_32(const specee_product & p) {
 }
 
 template <class V, class T, int N> void multiply_32(const specee_product & p) {
-    constexpr int G = V::rows; // vectors of weight rows at a time
-    constexpr int R = G * V::rows;
-    const int64_t n_blocks = p.n_in / 32;
-    const Rows32<N> * const rows = pack_32<T, N>(p);
+    constexpr int           G        = V::rows; // vectors of weight rows at a time
+    constexpr int           R        = G * V::rows;
+    const int64_t           n_blocks = p.n_in / 32;
+    const Rows32<N> * const rows     = pack_32<T, N>(p);
     for (int64_t at = 0; at < p.n_out; at += R) {
-        const int64_t r = at + R <= p.n_out ? at : p.n_out - R; // the last ones may be done twice
-        const char * w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
+        const int64_t     r = at + R <= p.n_out ? at : p.n_out - R; // the last ones may be done twice
+        const char *      w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
         typename V::Float acc[N][G];
-        __m128 mins[N];
+        __m128            mins[N];
         for (int i = 0; i < N; ++i) {
             mins[i] = _mm_setzero_ps();
             for (int g = 0; g < G; ++g) {
@@ -122,16 +122,16 @@ template <class V, class T, int N> void multiply_32(const specee_product & p) {
         const char * ahead = w;
         for (int64_t b = 0; b < n_blocks; ++b, w += sizeof(typename T::Block), ahead += R * sizeof(typename T::Block)) {
             prefetch(ahead, R * sizeof(typename T::Block));
-            typename V::Int q[G];
+            typename V::Int   q[G];
             typename V::Float d[G];
-            __m128 m;
+            __m128            m;
             for (int g = 0; g < G; ++g) {
                 q[g] = V::weights(w + size_t(g * V::rows) * p.weights_stride, p.weights_stride, T::load);
             }
             uint32_t halves[R];
             for (int k = 0; k < R; ++k) {
                 const auto & block = *reinterpret_cast<const typename T::Block *>(w + size_t(k) * p.weights_stride);
-                halves[k] = block.d;
+                halves[k]          = block.d;
                 if constexpr (T::has_min) {
                     halves[k] = block.dm;
                 }
@@ -139,7 +139,7 @@ template <class V, class T, int N> void multiply_32(const specee_product & p) {
             V::scales(halves, d, m);
             const Rows32<N> & row = rows[b];
             for (int i = 0; i < N; ++i) {
-                const auto x = V::broadcast(row.x[i]);
+                const auto x     = V::broadcast(row.x[i]);
                 const auto scale = V::fset1(row.d[i]);
                 for (int g = 0; g < G; ++g) {
                     typename V::Int dot;
@@ -173,15 +173,15 @@ template <class V, class T, int N> void multiply_32(const specee_product & p) {
 // ---- types with a scale for each 256 weights -----------------------------------------------------------------------
 
 template <int N> struct alignas(32) Rows256 {
-    int8_t x[N][QK_K];
+    int8_t  x[N][QK_K];
     int16_t sums[N][16];  // of 16 numbers each
     int16_t sums32[N][8]; // of 32 numbers each
-    float d[N];
+    float   d[N];
 };
 
 template <int N> const Rows256<N> * pack_256(const specee_product & p) {
     const int64_t n_blocks = p.n_in / QK_K;
-    auto * packed = static_cast<Rows256<N> *>(scratch(size_t(n_blocks) * sizeof(Rows256<N>)));
+    auto *        packed   = static_cast<Rows256<N> *>(scratch(size_t(n_blocks) * sizeof(Rows256<N>)));
     for (int i = 0; i < N; ++i) {
         const auto * row = reinterpret_cast<const block_q8_K *>(row_of(p, i));
         for (int64_t b = 0; b < n_blocks; ++b) {
@@ -201,59 +201,60 @@ template <int N> const Rows256<N> * pack_256(const specee_product & p) {
 inline __m128i scales_and_mins(const uint8_t * packed) {
     uint32_t u[4];
     std::memcpy(u, packed, 12);
-    u[3] = ((u[2] >> 4) & 0x0f0f0f0f) | (((u[1] >> 6) & 0x03030303) << 4);
+    u[3]                = ((u[2] >> 4) & 0x0f0f0f0f) | (((u[1] >> 6) & 0x03030303) << 4);
     const uint32_t kept = u[1] & 0x3f3f3f3f;
-    u[1] = (u[2] & 0x0f0f0f0f) | (((u[0] >> 6) & 0x03030303) << 4);
-    u[2] = kept;
+    u[1]                = (u[2] & 0x0f0f0f0f) | (((u[0] >> 6) & 0x03030303) << 4);
+    u[2]                = kept;
     u[0] &= 0x3f3f3f3f;
     return _mm_loadu_si128(reinterpret_cast<const __m128i *>(u));
 }
 
 struct Q4_K {
-    using Block = block_q4_K;
+    using Block                 = block_q4_K;
     static constexpr bool is_q6 = false;
     template <class V> struct Weights { // of one vector of rows, 64 at a time
         typename V::Int low, high;
-        void load(const char * w, size_t stride, int pair) {
+        void            load(const char * w, size_t stride, int pair) {
             const auto raw = V::weights(w, stride, [pair](const char * row) {
                 return load_bytes(reinterpret_cast<const Block *>(row)->qs + 32 * pair);
             });
-            low = V::low_nibbles(raw);
-            high = V::high_nibbles(raw);
+            low            = V::low_nibbles(raw);
+            high           = V::high_nibbles(raw);
         }
     };
 };
 
 struct Q5_K {
-    using Block = block_q5_K;
+    using Block                 = block_q5_K;
     static constexpr bool is_q6 = false;
     template <class V> struct Weights {
         typename V::Int low, high;
-        void load(const char * w, size_t stride, int pair) {
-            const auto raw = V::weights(w, stride, [pair](const char * row) {
+        void            load(const char * w, size_t stride, int pair) {
+            const auto raw     = V::weights(w, stride, [pair](const char * row) {
                 return load_bytes(reinterpret_cast<const Block *>(row)->qs + 32 * pair);
             });
-            const auto bits = V::weights(w, stride, [pair](const char * row) { // bit 0: low, bit 1: high
-                return _mm256_srl_epi16(load_bytes(reinterpret_cast<const Block *>(row)->qh), _mm_cvtsi32_si128(2 * pair));
+            const auto bits    = V::weights(w, stride, [pair](const char * row) { // bit 0: low, bit 1: high
+                return _mm256_srl_epi16(load_bytes(reinterpret_cast<const Block *>(row)->qh),
+                                        _mm_cvtsi32_si128(2 * pair));
             });
             const auto sixteen = V::set1(16);
-            low = V::or_(V::low_nibbles(raw), V::and_(V::template shift_left<4>(bits), sixteen));
-            high = V::or_(V::high_nibbles(raw), V::and_(V::template shift_left<3>(bits), sixteen));
+            low                = V::or_(V::low_nibbles(raw), V::and_(V::template shift_left<4>(bits), sixteen));
+            high               = V::or_(V::high_nibbles(raw), V::and_(V::template shift_left<3>(bits), sixteen));
         }
     };
 };
 
 // Q4_K and Q5_K, rows as in the file.
 template <class V, class T, int N> void multiply_k(const specee_product & p) {
-    using Int = typename V::Int;
-    constexpr int R = V::rows;
-    const int64_t n_blocks = p.n_in / QK_K;
-    const Rows256<N> * const rows = pack_256<N>(p);
+    using Int                         = typename V::Int;
+    constexpr int            R        = V::rows;
+    const int64_t            n_blocks = p.n_in / QK_K;
+    const Rows256<N> * const rows     = pack_256<N>(p);
     for (int64_t at = 0; at < p.n_out; at += R) {
-        const int64_t r = at + R <= p.n_out ? at : p.n_out - R;
-        const char * w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
+        const int64_t     r = at + R <= p.n_out ? at : p.n_out - R;
+        const char *      w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
         typename V::Float acc[N];
-        __m128 mins[N][R]; // Q5_K: lane 0
+        __m128            mins[N][R]; // Q5_K: lane 0
         for (int i = 0; i < N; ++i) {
             acc[i] = V::fzero();
             for (int k = 0; k < R; ++k) {
@@ -270,10 +271,10 @@ template <class V, class T, int N> void multiply_k(const specee_product & p) {
             __m128i min[R];
             for (int k = 0; k < R; ++k) {
                 scales_mins[k] = _mm256_cvtepu8_epi16(scales_and_mins(block(k).scales));
-                min[k] = _mm256_extracti128_si256(scales_mins[k], 1);
+                min[k]         = _mm256_extracti128_si256(scales_mins[k], 1);
             }
             const Int scale = V::of_rows(scales_mins);
-            Int sums[N];
+            Int       sums[N];
             for (int i = 0; i < N; ++i) {
                 sums[i] = V::zero();
             }
@@ -284,23 +285,23 @@ template <class V, class T, int N> void multiply_k(const specee_product & p) {
                 const Int low = V::scale_one(scale, 2 * pair), high = V::scale_one(scale, 2 * pair + 1);
                 for (int i = 0; i < N; ++i) {
                     const int8_t * const x = row.x[i] + 64 * pair;
-                    sums[i] = V::scaled(sums[i], V::dot(V::zero(), q.low, V::broadcast(x)), low);
-                    sums[i] = V::scaled(sums[i], V::dot(V::zero(), q.high, V::broadcast(x + 32)), high);
+                    sums[i]                = V::scaled(sums[i], V::dot(V::zero(), q.low, V::broadcast(x)), low);
+                    sums[i]                = V::scaled(sums[i], V::dot(V::zero(), q.high, V::broadcast(x + 32)), high);
                 }
             }
             const auto d = V::per_row(w, p.weights_stride, scale_of<T>);
             for (int i = 0; i < N; ++i) {
-                acc[i] = V::fma(V::mul(V::fset1(row.d[i]), d), V::to_float(sums[i]), acc[i]);
+                acc[i]          = V::fma(V::mul(V::fset1(row.d[i]), d), V::to_float(sums[i]), acc[i]);
                 const __m128i s = _mm_load_si128(reinterpret_cast<const __m128i *>(row.sums32[i]));
                 for (int k = 0; k < R; ++k) {
                     const __m128i product = _mm_madd_epi16(min[k], s);
-                    const __m128 dmin = _mm_set1_ps(-row.d[i] * half_to_float(block(k).dmin));
+                    const __m128  dmin    = _mm_set1_ps(-row.d[i] * half_to_float(block(k).dmin));
                     if constexpr (std::is_same_v<T, Q4_K>) {
                         mins[i][k] = _mm_fmadd_ps(dmin, _mm_cvtepi32_ps(product), mins[i][k]);
                     } else {
                         const __m128i two = _mm_add_epi32(product, _mm_srli_si128(product, 8));
                         const __m128i one = _mm_add_epi32(two, _mm_srli_si128(two, 4));
-                        mins[i][k] = _mm_fmadd_ss(dmin, _mm_cvtepi32_ps(one), mins[i][k]);
+                        mins[i][k]        = _mm_fmadd_ss(dmin, _mm_cvtepi32_ps(one), mins[i][k]);
                     }
                 }
             }
@@ -325,13 +326,13 @@ struct Q6_K {
 };
 
 template <class V, int N> void multiply_q6_k(const specee_product & p) {
-    using Int = typename V::Int;
-    constexpr int R = V::rows;
-    const int64_t n_blocks = p.n_in / QK_K;
-    const Rows256<N> * const rows = pack_256<N>(p);
+    using Int                         = typename V::Int;
+    constexpr int            R        = V::rows;
+    const int64_t            n_blocks = p.n_in / QK_K;
+    const Rows256<N> * const rows     = pack_256<N>(p);
     for (int64_t at = 0; at < p.n_out; at += R) {
-        const int64_t r = at + R <= p.n_out ? at : p.n_out - R;
-        const char * w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
+        const int64_t     r = at + R <= p.n_out ? at : p.n_out - R;
+        const char *      w = static_cast<const char *>(p.weights) + size_t(r) * p.weights_stride;
         typename V::Float acc[N];
         for (int i = 0; i < N; ++i) {
             acc[i] = V::fzero();
@@ -339,28 +340,28 @@ template <class V, int N> void multiply_q6_k(const specee_product & p) {
         const char * ahead = w;
         for (int64_t b = 0; b < n_blocks; ++b, w += sizeof(block_q6_K), ahead += R * sizeof(block_q6_K)) {
             prefetch(ahead, R * sizeof(block_q6_K));
-            const Rows256<N> & row = rows[b];
-            const Int scales = V::weights(w, p.weights_stride, [](const char * x) {
+            const Rows256<N> & row    = rows[b];
+            const Int          scales = V::weights(w, p.weights_stride, [](const char * x) {
                 const auto * s = reinterpret_cast<const block_q6_K *>(x)->scales;
                 return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(s)));
             });
-            Int sums[N]; // weights are stored + 32
+            Int                sums[N]; // weights are stored + 32
             for (int i = 0; i < N; ++i) {
                 sums[i] = V::sub(V::zero(), V::template shift_left32<5>(V::madd(V::broadcast(row.sums[i]), scales)));
             }
             for (int half = 0; half < 2; ++half) {
-                const auto part = [&](auto member) { return V::weights(w, p.weights_stride, member); };
-                const Int low0 = part([half](const char * x) {
+                const auto part     = [&](auto member) { return V::weights(w, p.weights_stride, member); };
+                const Int  low0     = part([half](const char * x) {
                     return load_bytes(reinterpret_cast<const block_q6_K *>(x)->ql + 64 * half);
                 });
-                const Int low1 = part([half](const char * x) {
+                const Int  low1     = part([half](const char * x) {
                     return load_bytes(reinterpret_cast<const block_q6_K *>(x)->ql + 64 * half + 32);
                 });
-                const Int high = part([half](const char * x) {
+                const Int  high     = part([half](const char * x) {
                     return load_bytes(reinterpret_cast<const block_q6_K *>(x)->qh + 32 * half);
                 });
-                const Int two_bits = V::set1(0x30);
-                const Int q[4] = {
+                const Int  two_bits = V::set1(0x30);
+                const Int  q[4]     = {
                     V::or_(V::low_nibbles(low0), V::and_(V::template shift_left<4>(high), two_bits)),
                     V::or_(V::low_nibbles(low1), V::and_(V::template shift_left<2>(high), two_bits)),
                     V::or_(V::high_nibbles(low0), V::and_(high, two_bits)),
@@ -370,7 +371,7 @@ template <class V, int N> void multiply_q6_k(const specee_product & p) {
                     const Int scale = V::scale_pair(scales, 4 * half + k);
                     for (int i = 0; i < N; ++i) {
                         const Int x = V::broadcast(row.x[i] + 128 * half + 32 * k);
-                        sums[i] = V::scaled(sums[i], V::dot(V::zero(), q[k], x), scale);
+                        sums[i]     = V::scaled(sums[i], V::dot(V::zero(), q[k], x), scale);
                     }
                 }
             }
@@ -390,13 +391,13 @@ template <class V, int N> void multiply_q6_k(const specee_product & p) {
 struct GroupQ4_K { // block_q4_Kx8
     ggml_half d[8];
     ggml_half dmin[8];
-    uint8_t scales[96];
-    uint8_t qs[1024];
+    uint8_t   scales[96];
+    uint8_t   qs[1024];
 };
 
 struct GroupQ4_0 { // block_q4_0x8; its nibbles are signed
     ggml_half d[8];
-    uint8_t qs[128];
+    uint8_t   qs[128];
 };
 
 inline __m256 eight_halves(const ggml_half * h) {
@@ -404,11 +405,11 @@ inline __m256 eight_halves(const ggml_half * h) {
 }
 
 template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
-    using Int = typename V::Int;
-    constexpr int P = V::parts;
-    const int64_t n_blocks = p.n_in / QK_K;
-    const Rows256<N> * const rows = pack_256<N>(p);
-    const auto * group = static_cast<const GroupQ4_K *>(p.weights);
+    using Int                         = typename V::Int;
+    constexpr int            P        = V::parts;
+    const int64_t            n_blocks = p.n_in / QK_K;
+    const Rows256<N> * const rows     = pack_256<N>(p);
+    const auto *             group    = static_cast<const GroupQ4_K *>(p.weights);
     for (int64_t r = 0; r < p.n_out; r += 8) {
         __m256 acc[N], mins[N];
         for (int i = 0; i < N; ++i) {
@@ -416,8 +417,8 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
         }
         for (int64_t b = 0; b < n_blocks; ++b, ++group) {
             const Rows256<N> & row = rows[b];
-            Int sums[N][P];
-            __m256i min_sums[N];
+            Int                sums[N][P];
+            __m256i            min_sums[N];
             for (int i = 0; i < N; ++i) {
                 min_sums[i] = _mm256_setzero_si256();
                 for (int part = 0; part < P; ++part) {
@@ -427,11 +428,11 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
             for (int pair = 0; pair < QK_K / 64; ++pair) {
                 prefetch(reinterpret_cast<const char *>(group) + pair * sizeof(GroupQ4_K) / 4, sizeof(GroupQ4_K) / 4);
                 const __m128i even = scales_and_mins(group->scales + 24 * pair);
-                const __m128i odd = scales_and_mins(group->scales + 24 * pair + 12);
-                const __m256i min = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(even, odd));
+                const __m128i odd  = scales_and_mins(group->scales + 24 * pair + 12);
+                const __m256i min  = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(even, odd));
                 for (int i = 0; i < N; ++i) {
                     const __m256i two = _mm256_set1_epi32(reinterpret_cast<const int32_t *>(row.sums32[i])[pair]);
-                    min_sums[i] = _mm256_add_epi32(min_sums[i], _mm256_madd_epi16(min, two));
+                    min_sums[i]       = _mm256_add_epi32(min_sums[i], _mm256_madd_epi16(min, two));
                 }
                 for (int part = 0; part < P; ++part) {
                     Int raw[4];
@@ -459,8 +460,8 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
             const __m256 d = eight_halves(group->d), dmin = eight_halves(group->dmin);
             for (int i = 0; i < N; ++i) {
                 const __m256 scale = _mm256_set1_ps(row.d[i]);
-                const __m256 dots = _mm256_cvtepi32_ps(V::pair_sums(sums[i]));
-                acc[i] = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, scale), acc[i]);
+                const __m256 dots  = _mm256_cvtepi32_ps(V::pair_sums(sums[i]));
+                acc[i]             = _mm256_fmadd_ps(dots, _mm256_mul_ps(d, scale), acc[i]);
                 mins[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(min_sums[i]), _mm256_mul_ps(dmin, scale), mins[i]);
             }
         }
@@ -471,12 +472,12 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
 }
 
 template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
-    using Int = typename V::Int;
-    constexpr int P = V::parts;
-    const int64_t n_blocks = p.n_in / 32;
-    const Rows32<N> * const rows = pack_32<Q4_0, N>(p);
-    const auto * group = static_cast<const GroupQ4_0 *>(p.weights);
-    const Int eight = V::set1(8);
+    using Int                        = typename V::Int;
+    constexpr int           P        = V::parts;
+    const int64_t           n_blocks = p.n_in / 32;
+    const Rows32<N> * const rows     = pack_32<Q4_0, N>(p);
+    const auto *            group    = static_cast<const GroupQ4_0 *>(p.weights);
+    const Int               eight    = V::set1(8);
     for (int64_t r = 0; r < p.n_out; r += 8) {
         __m256 acc[N];
         for (int i = 0; i < N; ++i) {
@@ -485,21 +486,21 @@ template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
         for (int64_t b = 0; b < n_blocks; ++b, ++group) {
             prefetch(reinterpret_cast<const char *>(group), sizeof(GroupQ4_0));
             const Rows32<N> & row = rows[b];
-            Int q[4][P]; // stored ^ 8 = weight + 8
+            Int               q[4][P]; // stored ^ 8 = weight + 8
             for (int part = 0; part < P; ++part) {
                 for (int j = 0; j < 2; ++j) {
-                    const Int raw = V::bytes(group->qs + 64 * j + 32 * part);
-                    q[j][part] = V::xor_(V::low_nibbles(raw), eight);
+                    const Int raw  = V::bytes(group->qs + 64 * j + 32 * part);
+                    q[j][part]     = V::xor_(V::low_nibbles(raw), eight);
                     q[2 + j][part] = V::xor_(V::high_nibbles(raw), eight);
                 }
             }
             const __m256 d = eight_halves(group->d);
             for (int i = 0; i < N; ++i) {
                 const __m256i fours = load_bytes(row.correction[i]);
-                const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
-                const __m128i quarter = _mm_add_epi32(half, _mm_srli_si128(half, 8));
+                const __m128i half  = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+                const __m128i quarter    = _mm_add_epi32(half, _mm_srli_si128(half, 8));
                 const __m128i correction = _mm_add_epi32(quarter, _mm_srli_si128(quarter, 4));
-                Int dots[P];
+                Int           dots[P];
                 for (int part = 0; part < P; ++part) {
                     auto dot = V::zero();
                     for (int j = 0; j < 4; ++j) {
@@ -521,7 +522,9 @@ template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
 
 template <class V, int N> Kernel kernel_for(int type, specee_layout layout) {
     if (layout == SPECEE_REPACKED_8) {
-        return type == GGML_TYPE_Q4_K ? multiply_group_q4_k<V, N> : type == GGML_TYPE_Q4_0 ? multiply_group_q4_0<V, N> : nullptr;
+        return type == GGML_TYPE_Q4_K   ? multiply_group_q4_k<V, N>
+               : type == GGML_TYPE_Q4_0 ? multiply_group_q4_0<V, N>
+                                        : nullptr;
     }
     switch (type) {
         case GGML_TYPE_Q4_0: return multiply_32<V, Q4_0, N>;

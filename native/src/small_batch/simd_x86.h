@@ -18,15 +18,16 @@ inline float half_to_float(uint16_t h) {
 
 inline __m256i load_nibbles(const uint8_t * p) { // 16 bytes -> 32 numbers, low nibbles first
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-    return _mm256_and_si256(_mm256_set1_epi8(15), _mm256_inserti128_si256(_mm256_castsi128_si256(x), _mm_srli_epi16(x, 4), 1));
+    return _mm256_and_si256(_mm256_set1_epi8(15),
+                            _mm256_inserti128_si256(_mm256_castsi128_si256(x), _mm_srli_epi16(x, 4), 1));
 }
 
 inline __m256i load_bits(const uint8_t * p) { // 32 bits -> 32 numbers, 0 or 16
     uint32_t x;
     std::memcpy(&x, p, sizeof x);
     const __m256i spread = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
-    const __m256i bit = _mm256_set1_epi64x(int64_t(0x8040201008040201));
-    const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(int(x)), spread), bit);
+    const __m256i bit    = _mm256_set1_epi64x(int64_t(0x8040201008040201));
+    const __m256i bytes  = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(int(x)), spread), bit);
     return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, bit), _mm256_set1_epi8(16));
 }
 
@@ -36,34 +37,34 @@ inline __m256i load_bytes(const void * p) {
 
 // One weight row in 256 bits.
 struct Avx2 {
-    static constexpr int rows = 1;
+    static constexpr int  rows = 1;
     static constexpr bool vnni = false;
-    using Int = __m256i;
-    using Float = __m256;
-    using Dot = __m256i;
+    using Int                  = __m256i;
+    using Float                = __m256;
+    using Dot                  = __m256i;
 
-    static Int zero() { return _mm256_setzero_si256(); }
-    static Float fzero() { return _mm256_setzero_ps(); }
-    static Int bytes(const void * p) { return load_bytes(p); }
-    static Int of_rows(const __m256i * p) { return *p; }
-    template <class Load> static Int weights(const char * w, size_t, Load load) { return load(w); }
+    static Int                         zero() { return _mm256_setzero_si256(); }
+    static Float                       fzero() { return _mm256_setzero_ps(); }
+    static Int                         bytes(const void * p) { return load_bytes(p); }
+    static Int                         of_rows(const __m256i * p) { return *p; }
+    template <class Load> static Int   weights(const char * w, size_t, Load load) { return load(w); }
     template <class Load> static Float per_row(const char * w, size_t, Load load) { return _mm256_set1_ps(load(w)); }
-    static Int broadcast(const void * p) { return load_bytes(p); } // 32 bytes, for every row
-    static Int broadcast8(const void * p) { return _mm256_set1_epi64x(*static_cast<const int64_t *>(p)); }
-    static Int broadcast4(const void * p) { return _mm256_set1_epi32(*static_cast<const int32_t *>(p)); }
-    static Int set1(int8_t x) { return _mm256_set1_epi8(x); }
+    static Int                         broadcast(const void * p) { return load_bytes(p); } // 32 bytes, for every row
+    static Int   broadcast8(const void * p) { return _mm256_set1_epi64x(*static_cast<const int64_t *>(p)); }
+    static Int   broadcast4(const void * p) { return _mm256_set1_epi32(*static_cast<const int32_t *>(p)); }
+    static Int   set1(int8_t x) { return _mm256_set1_epi8(x); }
     static Float fset1(float x) { return _mm256_set1_ps(x); }
-    static Int low_nibbles(Int x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
-    static Int high_nibbles(Int x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+    static Int   low_nibbles(Int x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+    static Int   high_nibbles(Int x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
     template <int N> static Int shift_left(Int x) { return _mm256_slli_epi16(x, N); }
     template <int N> static Int shift_right(Int x) { return _mm256_srli_epi16(x, N); }
-    static Int and_(Int a, Int b) { return _mm256_and_si256(a, b); }
-    static Int or_(Int a, Int b) { return _mm256_or_si256(a, b); }
-    static Int xor_(Int a, Int b) { return _mm256_xor_si256(a, b); }
-    static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
-    static Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+    static Int                  and_(Int a, Int b) { return _mm256_and_si256(a, b); }
+    static Int                  or_(Int a, Int b) { return _mm256_or_si256(a, b); }
+    static Int                  xor_(Int a, Int b) { return _mm256_xor_si256(a, b); }
+    static Int                  add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+    static Int                  sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
     template <int N> static Int shift_left32(Int x) { return _mm256_slli_epi32(x, N); }
-    static Int madd(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+    static Int                  madd(Int a, Int b) { return _mm256_madd_epi16(a, b); }
 
     static Dot dot(Dot d, Int w, Int x) { return _mm256_add_epi16(d, _mm256_maddubs_epi16(w, x)); }
     static Int sum(Dot d) { return _mm256_madd_epi16(d, _mm256_set1_epi16(1)); }
@@ -86,28 +87,26 @@ struct Avx2 {
     static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
     static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
 
-    // Half floats of each of rows * rows weight rows, scale in the low 16 bits and min above it -> vectors of scales, one
-    // for each vector of weights, and the mins.
+    // Half floats of each of rows * rows weight rows, scale in the low 16 bits and min above it -> vectors of scales,
+    // one for each vector of weights, and the mins.
     static void scales(const uint32_t * halves, Float * scale, __m128 & min) {
         const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(int(*halves)));
-        *scale = _mm256_broadcastss_ps(both);
-        min = _mm_movehdup_ps(both);
+        *scale            = _mm256_broadcastss_ps(both);
+        min               = _mm_movehdup_ps(both);
     }
 
     // The sum of each row's eight numbers, added as ggml's hsum_float_8 does.
     static void sums(const Float * x, int n, float * out) { // x[n] -> out[n]
         for (int i = 0; i < n; ++i) {
             __m128 s = _mm_add_ps(_mm256_extractf128_ps(x[i], 1), _mm256_castps256_ps128(x[i]));
-            s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-            out[i] = _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+            s        = _mm_add_ps(s, _mm_movehl_ps(s, s));
+            out[i]   = _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
         }
     }
 
     // Eight columns whose numbers stand in pairs: 4 columns in each of two vectors.
     static constexpr int parts = 2;
-    static __m256i pair_sums(const Int * x) {
-        return _mm256_permute4x64_epi64(_mm256_hadd_epi32(x[0], x[1]), 0xd8);
-    }
+    static __m256i pair_sums(const Int * x) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(x[0], x[1]), 0xd8); }
     static Int columns(__m128i eight, int part) { // 16-bit number of each of 8 columns -> four times, for its 4 halves
         const __m128i four = part ? _mm_unpackhi_epi16(eight, eight) : _mm_unpacklo_epi16(eight, eight);
         return _mm256_set_m128i(_mm_unpackhi_epi32(four, four), _mm_unpacklo_epi32(four, four));
@@ -146,40 +145,40 @@ constexpr Places pair_places(true), one_places(false);
 
 // Two weight rows in 512 bits.
 struct Avx512Vnni {
-    static constexpr int rows = 2;
+    static constexpr int  rows = 2;
     static constexpr bool vnni = true;
-    using Int = __m512i;
-    using Float = __m512;
-    using Dot = __m512i;
+    using Int                  = __m512i;
+    using Float                = __m512;
+    using Dot                  = __m512i;
 
     static __m512i join(__m256i a, __m256i b) { return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1); }
 
-    static Int zero() { return _mm512_setzero_si512(); }
-    static Float fzero() { return _mm512_setzero_ps(); }
-    static Int bytes(const void * p) { return _mm512_loadu_si512(p); }
-    static Int of_rows(const __m256i * p) { return join(p[0], p[1]); }
+    static Int                       zero() { return _mm512_setzero_si512(); }
+    static Float                     fzero() { return _mm512_setzero_ps(); }
+    static Int                       bytes(const void * p) { return _mm512_loadu_si512(p); }
+    static Int                       of_rows(const __m256i * p) { return join(p[0], p[1]); }
     template <class Load> static Int weights(const char * w, size_t stride, Load load) {
         return join(load(w), load(w + stride));
     }
     template <class Load> static Float per_row(const char * w, size_t stride, Load load) {
         return _mm512_insertf32x8(_mm512_set1_ps(load(w)), _mm256_set1_ps(load(w + stride)), 1);
     }
-    static Int broadcast(const void * p) { return _mm512_broadcast_i64x4(load_bytes(p)); }
-    static Int broadcast8(const void * p) { return _mm512_set1_epi64(*static_cast<const int64_t *>(p)); }
-    static Int broadcast4(const void * p) { return _mm512_set1_epi32(*static_cast<const int32_t *>(p)); }
-    static Int set1(int8_t x) { return _mm512_set1_epi8(x); }
+    static Int   broadcast(const void * p) { return _mm512_broadcast_i64x4(load_bytes(p)); }
+    static Int   broadcast8(const void * p) { return _mm512_set1_epi64(*static_cast<const int64_t *>(p)); }
+    static Int   broadcast4(const void * p) { return _mm512_set1_epi32(*static_cast<const int32_t *>(p)); }
+    static Int   set1(int8_t x) { return _mm512_set1_epi8(x); }
     static Float fset1(float x) { return _mm512_set1_ps(x); }
-    static Int low_nibbles(Int x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
-    static Int high_nibbles(Int x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+    static Int   low_nibbles(Int x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+    static Int   high_nibbles(Int x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
     template <int N> static Int shift_left(Int x) { return _mm512_slli_epi16(x, N); }
     template <int N> static Int shift_right(Int x) { return _mm512_srli_epi16(x, N); }
-    static Int and_(Int a, Int b) { return _mm512_and_si512(a, b); }
-    static Int or_(Int a, Int b) { return _mm512_or_si512(a, b); }
-    static Int xor_(Int a, Int b) { return _mm512_xor_si512(a, b); }
-    static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
-    static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+    static Int                  and_(Int a, Int b) { return _mm512_and_si512(a, b); }
+    static Int                  or_(Int a, Int b) { return _mm512_or_si512(a, b); }
+    static Int                  xor_(Int a, Int b) { return _mm512_xor_si512(a, b); }
+    static Int                  add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+    static Int                  sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
     template <int N> static Int shift_left32(Int x) { return _mm512_slli_epi32(x, N); }
-    static Int madd(Int a, Int b) { return _mm512_madd_epi16(a, b); }
+    static Int                  madd(Int a, Int b) { return _mm512_madd_epi16(a, b); }
 
     static Dot dot(Dot d, Int w, Int x) { return _mm512_dpbusd_epi32(d, w, x); }
     static Int sum(Dot d) { return d; }
@@ -196,37 +195,37 @@ struct Avx512Vnni {
     static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
 
     static void scales(const uint32_t * halves, Float * scale, __m128 & min) { // of four rows
-        const auto h = [halves](int i) { return int(halves[i]); };
+        const auto   h    = [halves](int i) { return int(halves[i]); };
         const __m256 both = _mm256_cvtph_ps(_mm_set_epi32(h(3), h(2), h(1), h(0)));
         const __m512 wide = _mm512_castps256_ps512(both);
         scale[0] = _mm512_permutexvar_ps(_mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0), wide);
         scale[1] = _mm512_permutexvar_ps(_mm512_set_epi32(6, 6, 6, 6, 6, 6, 6, 6, 4, 4, 4, 4, 4, 4, 4, 4), wide);
-        min = _mm_shuffle_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1), 0xdd);
+        min      = _mm_shuffle_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1), 0xdd);
     }
 
     // x[n] holds rows 2i and 2i + 1: out[2n]
     static void sums(const Float * x, int n, float * out) {
         int i = 0;
         for (; i + 1 < n; i += 2) {
-            const __m512 low = _mm512_shuffle_f32x4(x[i], x[i + 1], 0x88);
+            const __m512 low  = _mm512_shuffle_f32x4(x[i], x[i + 1], 0x88);
             const __m512 high = _mm512_shuffle_f32x4(x[i], x[i + 1], 0xdd);
-            __m512 s = _mm512_add_ps(high, low); // a row in each 128 bits
-            s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x0e));
-            s = _mm512_add_ps(s, _mm512_movehdup_ps(s));
+            __m512       s    = _mm512_add_ps(high, low); // a row in each 128 bits
+            s                 = _mm512_add_ps(s, _mm512_permute_ps(s, 0x0e));
+            s                 = _mm512_add_ps(s, _mm512_movehdup_ps(s));
             _mm_storeu_ps(out + 2 * i, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
         }
         if (i < n) {
-            const __m256 both[2] = {_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1)};
+            const __m256 both[2] = { _mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1) };
             Avx2::sums(both, 2, out + 2 * i);
         }
     }
 
     static constexpr int parts = 1;
-    static __m256i pair_sums(const Int * x) {
+    static __m256i       pair_sums(const Int * x) {
         return _mm512_cvtepi64_epi32(_mm512_add_epi32(*x, _mm512_srli_epi64(*x, 32)));
     }
     static Int columns(__m128i eight, int) {
-        const __m512i wide = _mm512_cvtepu16_epi64(eight);
+        const __m512i wide  = _mm512_cvtepu16_epi64(eight);
         const __m512i twice = _mm512_or_si512(wide, _mm512_slli_epi64(wide, 16));
         return _mm512_or_si512(twice, _mm512_slli_epi64(twice, 32));
     }

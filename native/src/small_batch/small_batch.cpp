@@ -15,8 +15,8 @@ using Find = Kernel (*)(int type, specee_layout layout, int64_t n_rows);
 
 struct Variant {
     const char * name;
-    Find find;
-    bool runs_here;
+    Find         find;
+    bool         runs_here;
 };
 
 Kernel none(int, specee_layout, int64_t) {
@@ -29,12 +29,12 @@ Find choose() {
 #if defined(SPECEE_X86_KERNELS)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl");
+    const bool avx512        = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                               __builtin_cpu_supports("avx512vl");
     const Variant variants[] = {
-        {"avx512_vnni", find_avx512_vnni, avx512 && __builtin_cpu_supports("avx512vnni")},
-        {"avx_vnni", find_avx_vnni, avx2 && __builtin_cpu_supports("avxvnni")},
-        {"avx2", find_avx2, avx2},
+        { "avx512_vnni", find_avx512_vnni, avx512 && __builtin_cpu_supports("avx512vnni") },
+        { "avx_vnni", find_avx_vnni, avx2 && __builtin_cpu_supports("avxvnni") },
+        { "avx2", find_avx2, avx2 },
     };
     for (const Variant & variant : variants) {
         if (variant.runs_here && (!wanted || !std::strcmp(wanted, variant.name))) {
@@ -50,7 +50,7 @@ constexpr int64_t least_rows = 8; // of weights; kernels take up to four at a ti
 
 } // namespace
 void * scratch(size_t bytes) {
-    constexpr uintptr_t alignment = 64;
+    constexpr uintptr_t            alignment = 64;
     thread_local std::vector<char> memory;
     if (memory.size() < bytes + alignment) {
         memory.resize(bytes + alignment);
@@ -66,7 +66,8 @@ bool specee_small_batch(const specee_product * p) {
         return false;
     }
     static const Find find = choose();
-    const Kernel kernel = p->type == GGML_TYPE_F16 && find != none ? find_f16(p->n_in) : find(p->type, p->layout, p->n_rows);
+    const Kernel      kernel =
+        p->type == GGML_TYPE_F16 && find != none ? find_f16(p->n_in) : find(p->type, p->layout, p->n_rows);
     if (!kernel) {
         return false;
     }
@@ -75,24 +76,31 @@ bool specee_small_batch(const specee_product * p) {
 }
 
 bool specee_small_batch_chunk(const ggml_tensor * dst, const void * rows, size_t rows_stride, int64_t r0_start,
-    int64_t r0_end, int64_t r1_start, int64_t r1_end) {
-    const ggml_tensor * const weights = dst->src[0];
-    const ggml_tensor * const x = dst->src[1];
-    const bool planes_follow = dst->ne[2] == 1 || dst->nb[2] == dst->ne[1] * dst->nb[1];
-    const bool rows_follow = x->type == GGML_TYPE_F32 || ggml_is_contiguous(x);
+                              int64_t r0_end, int64_t r1_start, int64_t r1_end) {
+    const ggml_tensor * const weights       = dst->src[0];
+    const ggml_tensor * const x             = dst->src[1];
+    const bool                planes_follow = dst->ne[2] == 1 || dst->nb[2] == dst->ne[1] * dst->nb[1];
+    const bool                rows_follow   = x->type == GGML_TYPE_F32 || ggml_is_contiguous(x);
     if (dst->ne[1] > SPECEE_SMALL_BATCH || dst->ne[3] != 1 || !planes_follow || !rows_follow) {
         return false;
     }
     const int64_t n_sharing = dst->ne[1] * (dst->ne[2] / weights->ne[2]); // rows that meet the same weights
     for (int64_t r1 = r1_start; r1 < r1_end;) {
-        const int64_t plane = r1 / n_sharing;
-        const int64_t end = std::min({r1_end, (plane + 1) * n_sharing, r1 + SPECEE_SMALL_BATCH});
+        const int64_t        plane   = r1 / n_sharing;
+        const int64_t        end     = std::min({ r1_end, (plane + 1) * n_sharing, r1 + SPECEE_SMALL_BATCH });
         const specee_product product = {
-            weights->type, SPECEE_ROWS, weights->ne[0],
-            static_cast<const char *>(weights->data) + plane * weights->nb[2] + r0_start * weights->nb[1], weights->nb[1],
-            r0_end - r0_start, static_cast<const char *>(rows) + r1 * rows_stride, rows_stride, end - r1,
+            weights->type,
+            SPECEE_ROWS,
+            weights->ne[0],
+            static_cast<const char *>(weights->data) + plane * weights->nb[2] + r0_start * weights->nb[1],
+            weights->nb[1],
+            r0_end - r0_start,
+            static_cast<const char *>(rows) + r1 * rows_stride,
+            rows_stride,
+            end - r1,
             reinterpret_cast<float *>(static_cast<char *>(dst->data) + r1 * dst->nb[1]) + r0_start,
-            dst->nb[1] / sizeof(float)};
+            dst->nb[1] / sizeof(float)
+        };
         if (!specee_small_batch(&product)) {
             return false;
         }

@@ -1,4 +1,5 @@
-// Matrix products for 1 to 8 rows of activations: one pass over the weights, and for each row the bits that it has alone.
+// Matrix products for 1 to 8 rows of activations: one pass over the weights, and for each row the bits that it has
+// alone.
 //
 // The order of additions is that of ggml's kernels for one row (ggml_vec_dot_* and the repacked gemv), so the result of
 // a row depends neither on the rows beside it nor on the number of threads, and equals an unpatched ggml's. Called from
@@ -22,17 +23,17 @@ enum { SPECEE_CHUNK = 256 };
 enum specee_layout { SPECEE_ROWS, SPECEE_REPACKED_8, SPECEE_NO_LAYOUT };
 
 struct specee_product {
-    int type;                  // ggml_type of the weights
+    int                type; // ggml_type of the weights
     enum specee_layout layout;
-    int64_t n_in;              // length of a row
-    const void * weights;      // first row, for SPECEE_REPACKED_8 the first group
-    size_t weights_stride;     // bytes from row to row (a group of eight takes eight times as many)
-    int64_t n_out;             // weight rows
-    const void * rows;         // quantized activations (block_q8_0, q8_1 or q8_K as the type wants)
-    size_t rows_stride;
-    int64_t n_rows;
-    float * out;               // out[row * out_stride + weight row]
-    size_t out_stride;         // floats
+    int64_t            n_in;           // length of a row
+    const void *       weights;        // first row, for SPECEE_REPACKED_8 the first group
+    size_t             weights_stride; // bytes from row to row (a group of eight takes eight times as many)
+    int64_t            n_out;          // weight rows
+    const void *       rows;           // quantized activations (block_q8_0, q8_1 or q8_K as the type wants)
+    size_t             rows_stride;
+    int64_t            n_rows;
+    float *            out;        // out[row * out_stride + weight row]
+    size_t             out_stride; // floats
 };
 
 // Computes the product; false when there is no kernel for it here, and nothing was done.
@@ -42,7 +43,7 @@ bool specee_small_batch(const struct specee_product * p);
 // each head in turn, for attention). `rows`: all activations, quantized. False: do it as ggml does.
 struct ggml_tensor;
 bool specee_small_batch_chunk(const struct ggml_tensor * dst, const void * rows, size_t rows_stride, int64_t r0_start,
-    int64_t r0_end, int64_t r1_start, int64_t r1_end);
+                              int64_t r0_end, int64_t r1_start, int64_t r1_end);
 
 #ifdef __cplusplus
 }

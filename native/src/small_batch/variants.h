@@ -7,8 +7,8 @@ namespace specee::small_batch {
 
 using Kernel = void (*)(const specee_product &);
 
-// Memory of this thread for `bytes`, aligned to 64: activations in the order in which a kernel reads them. It grows, and
-// is never given back.
+// Memory of this thread for `bytes`, aligned to 64: activations in the order in which a kernel reads them. It grows,
+// and is never given back.
 void * scratch(size_t bytes);
 
 // The kernel for a type, a layout and a number of rows, or nullptr.

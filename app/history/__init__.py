@@ -1,0 +1,1 @@
+"""Chats on disk: a tree of turns in SQLite, written while they grow."""

@@ -1,0 +1,76 @@
+"""What the history hands out: frozen records, apart from how they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["user", "assistant"]
+State = Literal["complete", "streaming", "interrupted", "stopped"]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One token of an answer: the layers done when it was chosen, and how many characters of the text are its own."""
+
+    layer: int
+    characters: int
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation. `leaf` is the last turn of the branch in use; `options` is what it was last asked with."""
+
+    id: int
+    title: str
+    created: float  # seconds since 1970
+    updated: float
+    leaf: int | None
+    system: str | None
+    options: dict[str, Any]
+    turns: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question or an answer, under the turn that it follows.
+
+    `cut` not None: nothing before this turn is sent to the model any more; a text in it is a summary, sent instead.
+    `stats` are the figures of an answer's last run, `depths` has all its tokens. `place` of `siblings` counts the turns
+    under the same parent, from 1.
+    """
+
+    id: int
+    parent: int | None
+    role: Role
+    content: str
+    state: State
+    created: float
+    cut: str | None = None
+    stats: dict[str, Any] | None = None
+    depths: tuple[Depth, ...] = field(default=(), repr=False)
+    place: int = 1
+    siblings: int = 1
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A turn that was found, with the words around the find."""
+
+    chat: int
+    title: str
+    turn: int
+    role: Role
+    excerpt: str
+
+
+def pack(depths: Iterable[Depth]) -> bytes:
+    """Two bytes a token: layer, characters; more than 255 of either are kept as 255."""
+    return bytes(min(255, number) for depth in depths for number in (depth.layer, depth.characters))
+
+
+def unpack(packed: bytes | None) -> tuple[Depth, ...]:
+    """The inverse of `pack`."""
+    numbers = iter(packed or b"")
+    return tuple(Depth(layer, characters) for layer, characters in zip(numbers, numbers, strict=True))

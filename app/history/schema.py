@@ -1,0 +1,57 @@
+"""The tables, as named steps. A step that is out is never changed: add another."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (
+    (
+        "chats-and-turns",
+        """
+        CREATE TABLE chats (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            title TEXT NOT NULL,
+            created REAL NOT NULL,
+            updated REAL NOT NULL,
+            leaf INTEGER REFERENCES turns (id) ON DELETE SET NULL,
+            system TEXT,
+            options TEXT NOT NULL DEFAULT '{}'
+        );
+        CREATE TABLE turns (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            chat_id INTEGER NOT NULL REFERENCES chats (id) ON DELETE CASCADE,
+            parent_id INTEGER REFERENCES turns (id) ON DELETE CASCADE,
+            role TEXT NOT NULL CHECK (role IN ('user', 'assistant')),
+            content TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('complete', 'streaming', 'interrupted', 'stopped')),
+            created REAL NOT NULL,
+            owner TEXT, -- which running program writes it, while it is streaming
+            cut TEXT,
+            stats TEXT,
+            depths BLOB
+        );
+        CREATE INDEX turns_by_chat ON turns (chat_id);
+        CREATE INDEX turns_by_parent ON turns (parent_id);
+        CREATE INDEX turns_streaming ON turns (owner) WHERE state = 'streaming';
+        """,
+    ),
+    (
+        # a growing answer is not indexed at each write, but when it has come to rest
+        "search",
+        """
+        CREATE VIRTUAL TABLE words USING fts5 (content, content = 'turns', content_rowid = 'id');
+        CREATE TRIGGER words_insert AFTER INSERT ON turns WHEN new.state <> 'streaming' BEGIN
+            INSERT INTO words (rowid, content) VALUES (new.id, new.content);
+        END;
+        CREATE TRIGGER words_rest AFTER UPDATE OF state ON turns
+        WHEN old.state = 'streaming' AND new.state <> 'streaming' BEGIN
+            INSERT INTO words (rowid, content) VALUES (new.id, new.content);
+        END;
+        CREATE TRIGGER words_resume AFTER UPDATE OF state ON turns
+        WHEN old.state <> 'streaming' AND new.state = 'streaming' BEGIN
+            INSERT INTO words (words, rowid, content) VALUES ('delete', old.id, old.content);
+        END;
+        CREATE TRIGGER words_delete AFTER DELETE ON turns WHEN old.state <> 'streaming' BEGIN
+            INSERT INTO words (words, rowid, content) VALUES ('delete', old.id, old.content);
+        END;
+        """,
+    ),
+)

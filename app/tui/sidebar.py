@@ -1,0 +1,76 @@
+"""The chats that are kept, at the side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+
+from specee.app.history.store import Store
+
+SHOWN = 200
+
+
+class Sidebar(Vertical):
+    """A search field and the chats, the last one first. On narrow screens it is folded away until it is called."""
+
+    DEFAULT_CSS = """
+    Sidebar { width: 30; display: none; border-right: solid $primary-muted; }
+    Sidebar Input { border: none; height: 1; padding: 0 1; }
+    Sidebar OptionList { height: 1fr; border: none; padding: 0; background: transparent; }
+    """
+
+    class Chosen(Message):
+        """The user wants this chat."""
+
+        def __init__(self, chat: int) -> None:
+            super().__init__()
+            self.chat = chat
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def compose(self) -> ComposeResult:
+        yield Input(placeholder="Search all chats", compact=True)
+        yield OptionList()
+
+    def refresh_chats(self, current: int | None) -> None:
+        """Reads the chats again; the one in use is marked."""
+        if self.query_one(Input).value.strip():
+            return
+        chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
+        self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
+
+    def search(self, words: str) -> None:
+        """Shows what is found instead of the list of chats."""
+        self.query_one(Input).value = words
+        self.query_one(Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if not event.value.strip():
+            self.refresh_chats(None)
+            return
+        hits = self._store.search(event.value, SHOWN)
+        self._show([(hit.chat, " ".join(hit.excerpt.split())) for hit in hits])
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.query_one(OptionList).focus()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.post_message(self.Chosen(int((event.option.id or "0").partition("-")[0])))
+
+    def _show(self, rows: Sequence[tuple[int, str]]) -> None:
+        options = self.query_one(OptionList)
+        options.clear_options()
+        # a chat may be found more than once
+        options.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])
+        options.highlighted = 0 if rows else None

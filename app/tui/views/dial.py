@@ -1,0 +1,44 @@
+"""The threshold and what it did: speed over depth, an answer a point. `[` and `]` in an empty prompt turn it."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from rich.text import Text
+
+from specee.app.tui.views.base import DepthView
+
+TRAIL = "123456789"
+
+
+class Dial(DepthView):
+    """Depth to the right, tokens per second upwards; the last points are a trail of digits, * is the newest."""
+
+    DEFAULT_CSS = """
+    Dial { height: 7; }
+    """
+    threshold: float | None = None
+    """The one in use; None is the calibrated one."""
+
+    def render(self) -> Text:
+        points = self.gauge.points[-len(TRAIL) - 1 :]
+        name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
+        text = Text(f"threshold {name}   [ lower: more exits   ] higher: fewer", no_wrap=True, overflow="crop")
+        if not points:
+            return text.append("\nan answer is a point here")
+        width, height = max(8, self.content_size.width - 8), max(2, self.content_size.height - 1)
+        rates, layers = [p.rate for p in points], [p.mean_layer for p in points]
+        low, high, first = min(rates), max(rates), min(layers)
+        grid = [[" "] * width for _ in range(height)]
+        for number, point in enumerate(points):
+            x = _place(point.mean_layer, first, float(self.n_layers), width)
+            y = _place(point.rate, low, high, height)
+            grid[height - 1 - y][x] = "*" if number == len(points) - 1 else TRAIL[number]
+        for row, cells in enumerate(grid):
+            label = f"{high:6.1f} " if row == 0 else f"{low:6.1f} " if row == height - 1 else " " * 7
+            text.append("\n" + label, Style(dim=True))
+            text.append("".join(cells))
+        return text
+
+
+def _place(value: float, low: float, high: float, cells: int) -> int:
+    return 0 if high <= low else min(cells - 1, max(0, round((value - low) / (high - low) * (cells - 1))))

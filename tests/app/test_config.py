@@ -1,0 +1,76 @@
+"""config.toml, attached files, exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from specee.app import config
+from specee.app.attach import LIMIT, attach
+from specee.app.errors import AppError
+from specee.app.history import export
+from specee.app.history.store import Store
+
+KNOWN = {"max_tokens", "offline", "threshold", "data_dir"}
+
+
+def test_a_config_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    assert config.read(file, KNOWN) == config.Config()
+    file.write_text('max-tokens = 200\nthreshold = 0.5\noffline = true\n[personas]\ntutor = "Explain."\n')
+    found = config.read(file, KNOWN)
+    assert found.defaults == {"max_tokens": "200", "threshold": "0.5", "offline": True}
+    assert found.personas == {"tutor": "Explain."}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_token = 3", "did you mean max-tokens"),
+        ("data-dir = '/x'", "no option"),
+        ("max-tokens = [1]", "one value"),
+        ("= 3", "line 1"),
+        ("[personas]\na = 3", "personas"),
+    ],
+)
+def test_what_is_wrong_in_it_is_told(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    with pytest.raises(AppError, match=says) as caught:
+        config.read(file, KNOWN)
+    assert str(file) in caught.value.line and caught.value.exit_code == 2
+
+
+def test_files_are_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("one\n```\ntwo\n")
+    Path("my file.txt").write_text("three")
+    text, files = attach('Compare @notes.txt, and @"my file.txt" for me@home and @nobody. @notes.txt')
+    assert [file.name for file in files] == ["notes.txt", "my file.txt"]
+    assert text.startswith("Compare @notes.txt, and") and text.endswith("my file.txt:\n```\nthree\n```")
+    assert "notes.txt:\n````\none\n```\ntwo\n````" in text
+    assert attach("@app.route and me@notes.txt") == ("@app.route and me@notes.txt", [])
+    Path("b.bin").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(AppError, match="not a text file"):
+        attach("@b.bin")
+    Path("big.txt").write_bytes(b"x" * (LIMIT + 1))
+    with pytest.raises(AppError, match="larger than"):
+        attach("see @big.txt")
+
+
+def test_exports() -> None:
+    store = Store()
+    chat = store.begin("Sky", "Be kind.", {})
+    question = store.ask(chat.id, None, "Why?")
+    for state in ("complete", "interrupted"):
+        store.answer(chat.id, question).finish(state)  # type: ignore[arg-type]
+    store.cut_before(question, "We met.")
+    chat, path = store.chat(chat.id), store.path(chat.id)
+    text = export.markdown(chat, path)
+    assert text.startswith("# Sky\n\n*System: Be kind.*\n\n*What stands above is not sent any more. Summary: We met.*")
+    assert "## You\n\nWhy?" in text and "## Model (interrupted)" in text
+    whole = json.loads(json.dumps(export.tree_object(chat, store.tree(chat.id), path)))
+    assert len(whole["turns"]) == 3 and whole["branch"] == [turn.id for turn in path]
+    store.close()

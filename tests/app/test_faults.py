@@ -1,0 +1,103 @@
+"""Programs and engines that are killed at any moment: no turn is lost, and at most half a second of an answer."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import fault_engine
+import pytest
+
+from specee.app.engine_client import EngineLostError, Silence
+from specee.app.history.store import Store
+from specee.app.options import ChatOptions, LoadOptions
+from specee.app.protocol import ChatEvent
+from specee.app.session import Session
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+KILLS = 25  # of each kind
+LOST_SECONDS = 0.5
+FAULT_APP = Path(__file__).parents[1] / "fault_app.py"
+
+
+def numbers(content: str) -> list[int]:
+    return [int(word) for word in content.split(" ")[:-1]]
+
+
+def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    asked = ["question 0"]
+    worst = 0.0
+    for _ in range(KILLS):
+        program = subprocess.Popen(
+            [sys.executable, str(FAULT_APP), str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert program.stdout is not None
+        lines = [program.stdout.readline()]
+        time.sleep(chance.uniform(0.0, 0.8))
+        killed = time.monotonic()
+        program.kill()
+        lines += program.stdout.read().splitlines()
+        program.wait()
+        program.stdout.close()
+        shown = [(float(at), int(turn), int(length)) for at, turn, length in map(str.split, lines) if length]
+
+        store = Store(tmp_path / "history.sqlite")
+        assert store.check() == "ok"
+        path = store.path(store.chats()[0].id)
+        store.close()
+        last = path[-1]
+        assert last.id == shown[-1][1] and last.state == "interrupted"
+        kept = [at for at, turn, length in shown if turn == last.id and length <= len(last.content)]
+        worst = max(worst, killed - max(kept, default=shown[0][0]))
+        assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer goes on without a gap"
+        questions = [turn.content for turn in path if turn.role == "user"]
+        assert questions[: len(asked)] == asked
+        asked = questions
+    print(f"at most {worst:.3f} s of an answer were lost in {KILLS} kills")
+    assert worst <= LOST_SECONDS
+
+
+def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
+    chance = random.Random(6)
+    store = Store(tmp_path / "history.sqlite")
+    session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start, store=store)
+    for number in range(KILLS):
+        events = session.send(f"question {number}", ChatOptions()) if number % 2 == 0 else session.go_on(ChatOptions())
+        shown: list[str] = []
+        with pytest.raises(EngineLostError, match="SIGKILL"):
+            for event in events:
+                if isinstance(event, ChatEvent):
+                    if not shown:
+                        shown.append(session.path[-1].content)
+                        pid = session._client._engine.pid  # type: ignore[union-attr]
+                        timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
+                        timer.start()
+                    shown.append(event.text)
+        timer.join()
+        assert session.path[-1].content == "".join(shown) and session.path[-1].state == "interrupted"
+        assert store.check() == "ok"
+    assert [turn.content for turn in session.path if turn.role == "user"] == [
+        f"question {n}" for n in range(0, KILLS, 2)
+    ]
+    session.close()
+    store.close()
+
+
+def test_a_stopped_engine_is_told_and_can_be_ended(tmp_path: Path) -> None:
+    session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start)
+    session._client.silence_seconds = 0.2
+    with pytest.raises(EngineLostError):
+        for event in session.send("x", ChatOptions()):
+            if isinstance(event, ChatEvent) and event.index == 5:
+                os.kill(session._client._engine.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+            elif isinstance(event, Silence):
+                session.kill()
+    assert numbers(session.path[-1].content)[:6] == list(range(6))
+    session.close()

@@ -1,0 +1,133 @@
+"""The HTTP server over a fake backend, with the standard library's client and the official one."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from specee.app.engine_client import EngineClient
+from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.serve import Server
+
+Make = Callable[..., Any]
+ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture
+def backend(make_backend: Make) -> Any:
+    return make_backend(n_ctx=200)
+
+
+@pytest.fixture
+def server(backend: Any, make_link: Make) -> Iterator[Server]:
+    client = EngineClient(LoadOptions(), lambda load: make_link(backend))
+    for _ in client.open():
+        pass
+    with Server(client, ChatOptions(PolicyChoice("exact")), 0) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+    client.close()
+
+
+def call(server: Server, body: Any, path: str = "/v1/chat/completions", **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    text = body if isinstance(body, str) else json.dumps(body)
+    try:
+        connection.request("POST", path, text, {"Content-Type": "application/json", **headers})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_an_answer_with_its_exits(server: Server) -> None:
+    status, answer = call(server, ASK)
+    assert status == 200
+    choice = answer["choices"][0]
+    assert choice["message"]["content"] == "Hello there." and choice["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] == len("Hello there.") == len(answer["specee"]["exit_layers"])
+    assert set(answer["specee"]["exit_layers"]) == {24, 30} and answer["specee"]["policy"] == "exact"
+    status, answer = call(server, {**ASK, "max_tokens": 3})
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("no json", "not JSON"),
+        ([], "not an object"),
+        ({}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
+        ({**ASK, "tools": [{}]}, "tools"),
+        ({**ASK, "n": 2}, "n = 1"),
+        ({**ASK, "temperature": "hot"}, "temperature"),
+        ({**ASK, "max_tokens": -1}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, "prompt too long"),
+        ({"messages": [{"role": "user", "content": "x" * 300}], "stream": True}, "prompt too long"),
+    ],
+)
+def test_bad_requests_are_told(server: Server, body: Any, says: str) -> None:
+    status, answer = call(server, body)
+    assert status == 400 and says in answer["error"]["message"]
+    assert call(server, ASK)[0] == 200
+
+
+def test_web_pages_are_kept_out(server: Server) -> None:
+    assert call(server, ASK, Host="evil.example")[0] == 403
+    assert call(server, ASK, **{"Content-Type": "text/plain"})[0] == 400
+    assert call(server, ASK, "/v1/nothing")[0] == 404
+
+
+def test_a_client_that_leaves_frees_the_engine(server: Server, backend: Any) -> None:
+    left, before = threading.Event(), backend.engine.before_chunk
+    backend.engine.before_chunk = lambda done: left.wait(10) and None
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
+    connection.close()
+    left.set()
+    backend.engine.before_chunk = before
+    assert call(server, ASK)[0] == 200
+
+
+def test_requests_wait_for_their_turn(server: Server) -> None:
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(call(server, ASK)[0])) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [200] * 6
+
+
+def test_an_engine_that_dies_is_an_error_and_comes_back(server: Server) -> None:
+    status, answer = call(server, {"messages": [{"role": "user", "content": "crash"}]})
+    assert status == 500 and "engine crashed" in answer["error"]["message"]
+    assert call(server, ASK)[0] == 200
+
+
+def test_the_official_client(server: Server) -> None:
+    openai = pytest.importorskip("openai")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.server_port}/v1", api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["fake"]
+        whole = client.chat.completions.create(**ASK, temperature=0.5, seed=3)
+        assert whole.choices[0].message.content == "Hello there."
+        assert whole.specee["n_layers"] == 30
+        chunks = list(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
+        words = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert "".join(words) == "Hello there." and len(words) > 5
+        assert chunks[-1].usage.completion_tokens == len("Hello there.")
+        assert chunks[-2].specee["mean_exit_layer"] < 30 and chunks[-2].choices[0].finish_reason == "stop"
+        with pytest.raises(openai.BadRequestError, match="not supported"):
+            client.chat.completions.create(**ASK, tools=[{"type": "function", "function": {"name": "f"}}])
+        stream = client.chat.completions.create(**ASK, stream=True)
+        next(iter(stream))
+        stream.close()  # leaves in the middle
+        assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."

@@ -1,0 +1,37 @@
+"""A program that chats for ever with the fake engine, and prints what it has shown, and when: fault_app.py DATA."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import fault_engine
+
+from specee.app.history.store import Store
+from specee.app.options import ChatOptions, LoadOptions
+from specee.app.protocol import ChatEvent
+from specee.app.session import Session
+
+
+def main(data: str) -> None:
+    store = Store(Path(data) / "history.sqlite")
+    session = Session(LoadOptions(data_dir=data), start=fault_engine.start, store=store)
+    chats = store.chats()
+    if chats:
+        session.resume(chats[0].id)
+    broken_off = bool(session.path) and session.path[-1].state == "interrupted"
+    while True:
+        number = len(session.path) // 2
+        events = session.go_on(ChatOptions()) if broken_off else session.send(f"question {number}", ChatOptions())
+        broken_off = False
+        shown = 0
+        for event in events:
+            if isinstance(event, ChatEvent):
+                begun = session.path[-1]  # as the store had it when the answer began, or began again
+                shown += len(event.text)
+                print(time.monotonic(), begun.id, len(begun.content) + shown, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,68 @@
+"""An engine process without a model: numbered words at 300 a second, until it is stopped or killed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from specee.app.engine_process import EngineProcess
+from specee.app.options import LoadOptions
+from specee.app.protocol import (
+    Cancel,
+    ChatEvent,
+    Close,
+    Done,
+    Generate,
+    Load,
+    Loaded,
+    ModelInfo,
+    Started,
+    Stats,
+    Tokens,
+    read_message,
+    write_message,
+)
+from specee.app.worker import _take_pipes
+
+PROGRAM = "import sys; sys.path[:] = {path!r}; from fault_engine import main; main()"
+WORDS, SECONDS = 1000, 1 / 300
+
+
+def start(load: LoadOptions) -> EngineProcess:
+    assert load.data_dir is not None
+    return EngineProcess(Path(load.data_dir) / "logs", PROGRAM)
+
+
+def main() -> None:
+    inbox, outbox = _take_pipes()
+    cancelled = threading.Event()
+    answering: list[threading.Thread] = []
+    while True:
+        try:
+            message = read_message(inbox)
+        except EOFError:
+            sys.exit()
+        if isinstance(message, Load):
+            write_message(outbox, Loaded(ModelInfo("fake", "fake.gguf", "llama", 30, 4096, 1)))
+        elif isinstance(message, Generate):
+            cancelled.clear()
+            answering = [threading.Thread(target=_answer, args=(message, outbox, cancelled), daemon=True)]
+            answering[0].start()
+        elif isinstance(message, Cancel):
+            cancelled.set()
+        elif isinstance(message, Close):
+            sys.exit()
+
+
+def _answer(asked: Generate, outbox: object, cancelled: threading.Event) -> None:
+    first = asked.messages[-1].content.count(" ") if asked.go_on else 0
+    write_message(outbox, Started("dense", "fake", 10, 0, 1))  # type: ignore[arg-type]
+    for index in range(WORDS - first):
+        if cancelled.wait(SECONDS):
+            break
+        event = ChatEvent(index, f"{first + index} ", 1, 30, "verified", 0.0)
+        write_message(outbox, Tokens((event,)))  # type: ignore[arg-type]
+    reason = "cancelled" if cancelled.is_set() else "stop"
+    stats = Stats(10, 0, WORDS, 0.1, 1.0, 300.0, 30.0, 30, "dense", "fake", reason, 1)
+    write_message(outbox, Done(stats))  # type: ignore[arg-type]
