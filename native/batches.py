@@ -154,7 +154,7 @@ class Stock:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([n, times]) + "\n")
         self._process.stdin.flush()
-        return statistics.median(json.loads(self._line()))
+        return float(statistics.median(json.loads(self._line())))
 
     def close(self) -> None:
         self._process.kill()

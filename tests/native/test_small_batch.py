@@ -73,25 +73,25 @@ def test_the_result_is_the_product(name: str) -> None:
 def test_a_batch_writes_the_same_logits_and_state(name: str, tmp_path: Path) -> None:
     """A whole model of each type: n rows at once against one by one, logits and K/V bytes."""
     quantize = (name, lambda weights: kernels.quantize(name, weights))
-    with closing(Model(tiny_gguf.write(tmp_path / "tiny.gguf", "llama", width=4, quantize=quantize))) as model:
-        with closing(RowEngine(model, n_ctx=256, n_threads=2)) as engine:
-            engine.prefill(list(range(3, 23)))
-            start, tokens = engine.length, list(range(30, 30 + kernels.N_MAX))
-            singles = []
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama", width=4, quantize=quantize)
+    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=256, n_threads=2)) as engine:
+        engine.prefill(list(range(3, 23)))
+        start, tokens = engine.length, list(range(30, 30 + kernels.N_MAX))
+        singles = []
+        for token in tokens:
+            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+            singles.append(engine.logits(0).copy())
+        for n in range(2, kernels.N_MAX + 1):
+            engine.roll_back(start + n)
+            alone = state(engine)
+            engine.roll_back(start)
+            engine.advance(start, n, engine.n_layer, tokens=tokens[:n], logits=True)
+            for i in range(n):
+                np.testing.assert_array_equal(engine.logits(i), singles[i], f"row {i} of {n}")
+            assert state(engine) == alone, f"{n} rows"
+            engine.roll_back(start)
             for token in tokens:
                 engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
-                singles.append(engine.logits(0).copy())
-            for n in range(2, kernels.N_MAX + 1):
-                engine.roll_back(start + n)
-                alone = state(engine)
-                engine.roll_back(start)
-                engine.advance(start, n, engine.n_layer, tokens=tokens[:n], logits=True)
-                for i in range(n):
-                    np.testing.assert_array_equal(engine.logits(i), singles[i], f"row {i} of {n}")
-                assert state(engine) == alone, f"{n} rows"
-                engine.roll_back(start)
-                for token in tokens:
-                    engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
 
 
 def state(engine: RowEngine) -> bytes:
@@ -115,7 +115,8 @@ def test_every_variant_that_runs_here(variant: str) -> None:
     if os.environ.get("SPECEE_KERNELS"):
         pytest.skip("inside of such a process")
     environment = os.environ | {"SPECEE_KERNELS": variant}
-    probe = "import numpy as np; from specee.native import ggml_kernels as k; w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
+    probe = "import numpy as np; from specee.native import ggml_kernels as k; "
+    probe += "w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
     probe += "k.run(k.product('Q8_0', w, w[:1], 32, np.zeros((1, 8), 'f')))"
     if subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True).returncode:
         pytest.skip(f"this CPU does not run {variant}")
