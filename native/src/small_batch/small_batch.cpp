@@ -13,36 +13,35 @@ namespace {
 
 using Find = Kernel (*)(int type, specee_layout layout, int64_t n_rows);
 
-struct Variant {
-    const char * name;
-    Find         find;
-    bool         runs_here;
-};
-
 Kernel none(int, specee_layout, int64_t) {
     return nullptr;
 }
 
 // The best one that this CPU runs; SPECEE_KERNELS names another one, or "none" (tests and comparisons).
 Find choose() {
-    const char * const wanted = std::getenv("SPECEE_KERNELS");
-#if defined(SPECEE_X86_KERNELS)
+    const char * const wanted    = std::getenv("SPECEE_KERNELS");
+    const auto         is_wanted = [wanted](const char * name) { return !wanted || !std::strcmp(wanted, name); };
+    (void) is_wanted;
+#if defined(SPECEE_AVX2)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    const bool avx512        = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                               __builtin_cpu_supports("avx512vl");
-    const Variant variants[] = {
-        { "avx512_vnni", find_avx512_vnni, avx512 && __builtin_cpu_supports("avx512vnni") },
-        { "avx_vnni", find_avx_vnni, avx2 && __builtin_cpu_supports("avxvnni") },
-        { "avx2", find_avx2, avx2 },
-    };
-    for (const Variant & variant : variants) {
-        if (variant.runs_here && (!wanted || !std::strcmp(wanted, variant.name))) {
-            return variant.find;
-        }
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+        return none;
+    }
+#if defined(SPECEE_AVX512_VNNI)
+    if (is_wanted("avx512_vnni") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        return find_avx512_vnni;
     }
 #endif
-    (void) wanted;
+#if defined(SPECEE_AVX_VNNI)
+    if (is_wanted("avx_vnni") && __builtin_cpu_supports("avxvnni")) {
+        return find_avx_vnni;
+    }
+#endif
+    if (is_wanted("avx2")) {
+        return find_avx2;
+    }
+#endif
     return none;
 }
 
