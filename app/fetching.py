@@ -53,7 +53,7 @@ def question(plan: Plan) -> str:
 
 
 def fetch(plan: Plan, data_dir: str | None) -> Path:
-    """Pulls with a line of progress on standard error; Ctrl+C leaves what has come for the next time."""
+    """Pulls with a line of progress on standard error; Ctrl+C (click.Abort) leaves what has come for the next time."""
     from specee.models import inspect, pull
 
     line = _Line(plan.name)
@@ -62,7 +62,7 @@ def fetch(plan: Plan, data_dir: str | None) -> Path:
     except KeyboardInterrupt:
         line.clear()
         print("stopped; what has come is kept, and the same command goes on from there", file=sys.stderr)
-        raise
+        raise click.Abort from None
     finally:
         line.clear()
     if len(plan.files) == 1:

@@ -116,7 +116,7 @@ def models_show(context: click.Context, /, name: str | None, as_json: bool, **gi
 @_common
 @click.pass_context
 def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any) -> int:
-    """Delete a model from the shared cache, and what of it has come so far."""
+    """Delete a model from the shared cache; of one that is not complete, what has come so far."""
     from specee.app.fetching import size
     from specee.models import cache, resolve
 
@@ -124,18 +124,18 @@ def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any)
     if wanted.source is None:
         what = "it comes with specee-chat" if wanted.embedded else "it is a file of yours; delete it yourself"
         raise AppError("not ours to delete", f"{name}: {what}", USAGE)
-    found = cache.find(wanted.source) or ()
-    doomed = sum(path.stat().st_size for path in (*found, *cache.unfinished(wanted.source.repo)))
+    doomed = cache.find(wanted.source) or cache.unfinished(wanted.source.repo)
     if not doomed:
         raise resolve.NotHere(wanted)
+    n_bytes = sum(path.stat().st_size for path in doomed)
     if not _settings(context, **given).get("yes"):
         if not sys.stdin.isatty():
             raise AppError("nobody to ask", "other programs use this cache too; give --yes to delete", USAGE)
         if not click.confirm(
-            f"Delete {wanted.name} ({size(doomed)}, in {cache.folder(wanted.source.repo)})?", err=True
+            f"Delete {wanted.name} ({size(n_bytes)}, in {cache.folder(wanted.source.repo)})?", err=True
         ):
             return OK
-    freed = cache.remove(wanted.source.repo, found)
+    freed = cache.remove(wanted.source.repo, doomed)
     if as_json:
         _print_json({"name": wanted.name, "bytes": freed})
     else:

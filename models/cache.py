@@ -125,21 +125,20 @@ def models() -> Iterator[Cached]:
                         yield Cached(repo, name, paths)
 
 
-def unfinished(repo: str) -> list[Path]:
+def unfinished(repo: str) -> tuple[Path, ...]:
     """Files of the repository that have not arrived completely."""
-    return sorted((folder(repo) / "blobs").glob("*.part"))
+    return tuple(sorted((folder(repo) / "blobs").glob("*.part")))
 
 
 def remove(repo: str, paths: tuple[Path, ...]) -> int:
-    """Deletes these files under all their names, and unfinished ones of their repository; returns the bytes freed."""
-    blobs = {path.resolve() for path in paths}
-    doomed = [*blobs, *unfinished(repo)]
+    """Deletes these files of a repository under all their names, and returns the bytes freed."""
+    doomed = {path.resolve() for path in paths}
     freed = sum(path.stat().st_size for path in doomed)
     for name in (folder(repo) / "snapshots").rglob("*"):
-        if name.is_symlink() and name.resolve() in blobs:
+        if name.is_symlink() and name.resolve() in doomed:
             name.unlink()
     for path in doomed:
         path.unlink(missing_ok=True)
-    if not any(path.is_file() for path in (folder(repo) / "snapshots").rglob("*")):
+    if not unfinished(repo) and not any(path.is_file() for path in (folder(repo) / "snapshots").rglob("*")):
         shutil.rmtree(folder(repo), ignore_errors=True)
     return freed

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +118,24 @@ def test_pull_list_path_rm(env: dict[str, str], no_sockets: dict[str, str]) -> N
     assert not Path(path).exists() and the_model().exists()
     assert "models pull" in one_line(env, "models", "rm", "llama2-7b-q4", "--yes", code=3)
     assert "not ours" in one_line(env, "models", "rm", "smollm2-135m", code=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_keeps_what_has_come(env: dict[str, str], hub: Hub) -> None:
+    hub.slow = 0.002
+    process = subprocess.Popen([*PROGRAM, "models", "pull", "llama2-7b-q4"], env=env, stderr=subprocess.PIPE, text=True)
+    blobs = Path(env["HF_HOME"], "hub", "models--TheBloke--Llama-2-7B-Chat-GGUF", "blobs")
+    end = time.monotonic() + 30
+    while not any(part.stat().st_size for part in blobs.glob("*.part")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and errors.splitlines()[-1].startswith("stopped; what has come is kept"), errors
+    (part,) = blobs.glob("*.part")
+    rows = {row["name"]: row for row in json.loads(call(env, "models", "list", "--json").stdout)}
+    assert rows["llama2-7b-q4"]["where"] == "partly"
+    freed = json.loads(call(env, "models", "rm", "llama2-7b-q4", "--yes", "--json").stdout)["bytes"]
+    assert freed > 0 and not part.exists()
 
 
 def test_show(no_sockets: dict[str, str]) -> None:
