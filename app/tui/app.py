@@ -215,8 +215,9 @@ class ChatApp(App[int]):
     async def show_chat(self, *, all_of_it: bool = False) -> None:
         """The branch in use, anew."""
         self._editing = None
-        await self.query_one(Conversation).show_path(self.session.path, all_of_it=all_of_it)
-        chat = self.session.chat
+        path, chat = self.session.path, self.session.chat
+        await self.query_one(Conversation).show_path(path, all_of_it=all_of_it)
+        self._gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
         self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
         self._stale = True
 

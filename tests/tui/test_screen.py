@@ -451,7 +451,7 @@ async def test_the_window_is_told_and_room_is_made() -> None:
 async def test_chats_at_the_side() -> None:
     store = Store()
     for title in ("About foxes", "About the sea"):
-        made = store.begin(title, None, {})
+        made = store.begin(title, None, {"temperature": 0.3})
         recorder = store.answer(made.id, store.ask(made.id, None, title))
         recorder.add(ChatEvent(0, f"*{title}* indeed", 1, 30, "verified", 0.0))
         recorder.finish("interrupted")
@@ -462,6 +462,9 @@ async def test_chats_at_the_side() -> None:
         await pilot.pause(0.1)
         await pilot.press("enter", "enter")
         await until(pilot, lambda: answers(pilot.app) == ["*About foxes* indeed"])
+        assert pilot.app.options.sampling.temperature == 0.3  # the chat's own
+        await pilot.pause(0.1)
+        assert "█" in screen(pilot.app)  # the depths of a kept answer
         assert "interrupted: /continue goes on" in screen(pilot.app)
         await pilot.press("ctrl+b")
         assert not pilot.app.query_one(Sidebar).display
