@@ -15,7 +15,8 @@ _POLICY_HELP = "auto (default), dense, exact or specee; in short also specee@0.5
 def _read_config(context: click.Context, _: click.Parameter, data_dir: str | None) -> str | None:
     """Before the other options are looked at: config.toml has their defaults."""
     if context.parent is None and not context.resilient_parsing:
-        found = config.read(paths.find(data_dir).config, {str(p.name) for p in context.command.params})
+        names = {str(parameter.name) for parameter in COMMON} | MORE_SETTINGS
+        found = config.read(paths.find(data_dir).config, names - {"data_dir"})
         context.default_map = found.defaults
         context.meta[PERSONAS] = found.personas
     return data_dir
@@ -47,6 +48,9 @@ COMMON: list[click.Parameter] = [
         ["--data-dir"], metavar="DIR", is_eager=True, callback=_read_config, help="Keep all files in this folder."
     ),
 ]
+
+MORE_SETTINGS = {"persona", "when_full", "no_history", "stats"}
+"""Options of the program alone that config.toml may set."""
 
 PERSONAS = "specee.personas"
 """Where a click context has the personas of config.toml."""

@@ -41,7 +41,7 @@ def read(path: Path, known: Collection[str]) -> Config:
     defaults: dict[str, str | bool] = {}
     for key, value in content.items():
         name = key.replace("-", "_")
-        if name not in known or name in ("data_dir", "prompt"):
+        if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
             raise AppError("bad config", f"{path}: there is no option {key!r}{hint}", USAGE)

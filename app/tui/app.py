@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App, ComposeResult, SuspendNotSupported
@@ -27,13 +22,13 @@ from specee.app.protocol import ChatEvent, Done, Progress, PromptProgress, Start
 from specee.app.session import NEARLY_FULL, Session
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation, Notice, Said
+from specee.app.tui.depth_panel import DepthPanel
+from specee.app.tui.editor import edit
 from specee.app.tui.prompt import Prompt, Suggestions
 from specee.app.tui.race import Lane, Race, lanes
 from specee.app.tui.sidebar import Sidebar
-from specee.app.tui.state import Gauge, status_lines
+from specee.app.tui.state import status_lines
 from specee.app.tui.status import Status
-from specee.app.tui.views import VIEWS, DepthView
-from specee.app.tui.views.dial import Dial
 from specee.app.tui.worker import Buffer, Ended, EventsReady
 
 FLUSH_SECONDS = 0.1
@@ -74,7 +69,6 @@ class ChatApp(App[int]):
         super().__init__()
         self.session, self.options, self.personas = session, options, personas or {}
         self._commands = Commands(self)
-        self._gauge = Gauge()
         self._buffer = Buffer()
         self._activity = "starting"
         self._busy = False
@@ -83,7 +77,6 @@ class ChatApp(App[int]):
         self._editing: int | None = None
         self._pending_text = ""
         self._growing = ""  # the answer so far, for /copy
-        self._view = next(iter(VIEWS))
         self._stale = True  # the figures on the screen
         self._changed = False  # the branch in use is another when the session is free again
         self._race: tuple[Race, Lane, Lane] | None = None
@@ -99,7 +92,7 @@ class ChatApp(App[int]):
             yield Sidebar(self.session.store)
             with Vertical():
                 yield Conversation()
-                yield VIEWS[self._view]()
+                yield DepthPanel()
                 yield Status()
                 yield Suggestions()
                 yield Prompt(helps)
@@ -148,7 +141,8 @@ class ChatApp(App[int]):
         path = self.session.path
         await self.query_one(Conversation).close_answer(path[-1] if path and self._race is None else None)
         self._busy, self._race, self._activity = False, None, ""
-        if self._changed:
+        refused = message.error is not None and not isinstance(message.error, EngineLostError)
+        if self._changed or (refused and self._asked):  # what was refused is not there any more
             self._changed = False
             await self.show_chat()
         if message.error is not None:
@@ -172,12 +166,12 @@ class ChatApp(App[int]):
             hint = f"\n{MAKE_ROOM}"
         await self.tell(error.line + hint, error=True)
         prompt = self.query_one(Prompt)
-        refused = not isinstance(error, EngineLostError)
-        if refused and self._asked and not prompt.text:
+        if self._asked and not prompt.text and not isinstance(error, EngineLostError):
             prompt.write(self._asked)
 
     async def _take(self, event: Event) -> None:
         self._stale = True
+        gauge = self.query_one(DepthPanel).gauge
         if isinstance(event, Progress):
             share = "" if event.fraction is None else f" {event.fraction:.0%}"
             self._activity = event.what + share
@@ -190,15 +184,15 @@ class ChatApp(App[int]):
             self._take_race(event)
         elif isinstance(event, Started):
             self._activity = "answering"
-            self._gauge.begin(event.policy, event.policy_reason, event.dense_rate)
+            gauge.begin(event.policy, event.policy_reason, event.dense_rate)
             await self.query_one(Conversation).open_answer(self._growing)
         elif isinstance(event, ChatEvent):
-            self._gauge.add(event)
+            gauge.add(event)
             if event.state == "verified":
                 self._pending_text += event.text
                 self._growing += event.text
         elif isinstance(event, Done):
-            self._gauge.finish(event.stats, self.options.policy.threshold)
+            gauge.finish(event.stats, self.options.policy.threshold)
             if event.stats.stop_reason == "window":
                 await self.tell(f"the window is full: {MAKE_ROOM}; then /continue")
 
@@ -215,8 +209,9 @@ class ChatApp(App[int]):
     async def show_chat(self, *, all_of_it: bool = False) -> None:
         """The branch in use, anew."""
         self._editing = None
-        await self.query_one(Conversation).show_path(self.session.path, all_of_it=all_of_it)
-        chat = self.session.chat
+        path, chat = self.session.path, self.session.chat
+        await self.query_one(Conversation).show_path(path, all_of_it=all_of_it)
+        self.query_one(DepthPanel).gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
         self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
         self._stale = True
 
@@ -231,8 +226,9 @@ class ChatApp(App[int]):
     def _refresh_figures(self) -> None:
         self._stale = False
         info = self.session.info
-        self.query_one(DepthView).show(self._gauge, info.n_layers if info else 1)
-        self.query_one(Status).show(status_lines(self._gauge, info, self._activity, self.session.used))
+        panel = self.query_one(DepthPanel)
+        panel.draw(info.n_layers if info else 1, self.options.policy.threshold)
+        self.query_one(Status).show(status_lines(panel.gauge, info, self._activity, self.session.used))
         if self._race is not None:
             self._race[0].show(*self._race[1:])
 
@@ -248,12 +244,11 @@ class ChatApp(App[int]):
 
     async def set_view(self, name: str) -> None:
         """Another picture of the depth."""
-        old, new = self.query_one(DepthView), VIEWS[name]()
-        await old.parent.mount(new, after=old)  # type: ignore[union-attr]
-        await old.remove()
-        self._view = name
-        self.query_one(Prompt).dials = isinstance(new, Dial)
-        self._turn_dial()
+        await self.query_one(DepthPanel).set_view(name)
+        self._view_changed()
+
+    def _view_changed(self) -> None:
+        self.query_one(Prompt).dials = self.query_one(DepthPanel).is_dial
         self._refresh_figures()
 
     # ---- what the user does ----------------------------------------------------------------------------------------
@@ -404,36 +399,24 @@ class ChatApp(App[int]):
 
     def action_sidebar(self) -> None:
         """Shows the chats, or folds them away."""
-        sidebar = self.query_one(Sidebar)
-        shown = sidebar.display
-        sidebar.set_class(shown, "-folded")
-        sidebar.set_class(not shown, "-shown")
-        if shown:
+        if not self.query_one(Sidebar).toggle():
             self.query_one(Prompt).focus()
-        else:
-            sidebar.query_one("OptionList").focus()
 
     def search(self, words: str) -> None:
         """Looks for words in all chats."""
-        sidebar = self.query_one(Sidebar)
-        if not sidebar.display:
-            self.action_sidebar()
-        sidebar.search(words)
+        self.query_one(Sidebar).search(words)
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
-        sidebar = self.query_one(Sidebar)
-        sidebar.remove_class("-shown")
+        self.query_one(Sidebar).remove_class("-shown")
         self.query_one(Prompt).focus()
 
     async def action_next_view(self) -> None:
-        names = list(VIEWS)
-        await self.set_view(names[(names.index(self._view) + 1) % len(names)])
+        await self.query_one(DepthPanel).next_view()
+        self._view_changed()
 
     def action_inspect(self, step: int) -> None:
-        count = len(self._gauge.answer)
-        self._gauge.cursor = max(-count, min(-1, self._gauge.cursor + step))
-        self._refresh_figures()
+        self.query_one(DepthPanel).inspect(step)
 
     def on_prompt_dialed(self, message: Prompt.Dialed) -> None:
         now = self.options.policy.threshold
@@ -443,28 +426,18 @@ class ChatApp(App[int]):
     def set_threshold(self, threshold: float | None) -> None:
         """Another threshold from the next answer on."""
         self.options = replace(self.options, policy=replace(self.options.policy, threshold=threshold))
-        self._turn_dial()
         self._refresh_figures()
-
-    def _turn_dial(self) -> None:
-        view = self.query_one(DepthView)
-        if isinstance(view, Dial):
-            view.threshold = self.options.policy.threshold
 
     def action_editor(self) -> None:
         """The prompt in $EDITOR."""
         prompt = self.query_one(Prompt)
-        command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "prompt.md"
-            file.write_text(prompt.text, "utf-8")
-            try:
-                with self.suspend():
-                    subprocess.run([*command, str(file)], check=False)
-            except (SuspendNotSupported, OSError) as error:
-                self.notify(f"{command[0]}: {error}", severity="error")
-                return
-            prompt.write(file.read_text("utf-8").rstrip("\n"))
+        try:
+            with self.suspend():
+                text = edit(prompt.text)
+        except (SuspendNotSupported, OSError) as error:
+            self.notify(f"no editor: {error}", severity="error")
+            return
+        prompt.write(text)
 
     async def action_quit(self) -> None:
         self.exit(OK)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from specee.app.common_options import to_json
 from specee.app.errors import USAGE, AppError
 from specee.app.history import export
-from specee.app.options import PolicyChoice, Sampling, parse_threshold
+from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
 from specee.app.tui.views import VIEWS
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ class Commands:
             self._app.action_sidebar()
             return
         self._app.need_rest()
-        self._app.session.resume(_number(argument))
+        session = self._app.session
+        session.resume(_number(argument))
+        assert session.chat is not None
+        self._app.options = recall(session.chat.options)
         await self._app.show_chat()
 
     async def do_search(self, argument: str) -> None:

@@ -10,7 +10,7 @@ from textual.widgets.markdown import MarkdownStream
 
 from specee.app.history.records import Turn
 
-SHOWN = 40  # turns that are put on the screen at once: more take long, and few scroll so far up
+SHOWN = 20  # turns that are put on the screen at once: more take seconds, and few scroll so far up
 STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
 
 

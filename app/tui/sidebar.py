@@ -47,8 +47,19 @@ class Sidebar(Vertical):
         chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
         self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
 
+    def toggle(self) -> bool:
+        """Comes out, or folds away; returns whether it is there now."""
+        shown = not self.display
+        self.set_class(shown, "-shown")
+        self.set_class(not shown, "-folded")
+        if shown:
+            self.query_one(OptionList).focus()
+        return shown
+
     def search(self, words: str) -> None:
         """Shows what is found instead of the list of chats."""
+        if not self.display:
+            self.toggle()
         self.query_one(Input).value = words
         self.query_one(Input).focus()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from specee.app.history.records import Turn
 from specee.app.protocol import ChatEvent, ModelInfo, Stats
 
 RATE_SECONDS = 2.0  # "now" in tokens per second now
@@ -64,6 +65,20 @@ class Gauge:
         self._times.clear()
         self._layer_sum = self.rolled_back = 0
         self.cursor = -1
+
+    def restore(self, turn: Turn | None) -> None:
+        """Shows a kept answer, or none; what was saved in this sitting stays."""
+        self.columns.clear()
+        stats = turn.stats if turn is not None and turn.stats else {}
+        self.begin(stats.get("policy", ""), stats.get("policy_reason", ""), stats.get("dense_rate"))
+        self.rate, self.mean_layer = stats.get("tokens_per_second", 0.0), stats.get("mean_exit_layer", 0.0)
+        at = 0
+        if turn is not None:
+            for depth in turn.depths:
+                self.answer.append(Column(depth.layer, text=turn.content[at : at + depth.characters]))
+                at += depth.characters
+        self.columns.extend(self.answer)
+        self._layer_sum = sum(column.layer for column in self.answer)
 
     def add(self, event: ChatEvent) -> None:
         """One token event."""

@@ -13,7 +13,7 @@ from specee.app.errors import AppError
 from specee.app.history import export
 from specee.app.history.store import Store
 
-KNOWN = {"max_tokens", "offline", "threshold", "data_dir"}
+KNOWN = {"max_tokens", "offline", "threshold"}
 
 
 def test_a_config_file(tmp_path: Path) -> None:

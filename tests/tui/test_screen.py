@@ -451,7 +451,7 @@ async def test_the_window_is_told_and_room_is_made() -> None:
 async def test_chats_at_the_side() -> None:
     store = Store()
     for title in ("About foxes", "About the sea"):
-        made = store.begin(title, None, {})
+        made = store.begin(title, None, {"temperature": 0.3})
         recorder = store.answer(made.id, store.ask(made.id, None, title))
         recorder.add(ChatEvent(0, f"*{title}* indeed", 1, 30, "verified", 0.0))
         recorder.finish("interrupted")
@@ -462,6 +462,9 @@ async def test_chats_at_the_side() -> None:
         await pilot.pause(0.1)
         await pilot.press("enter", "enter")
         await until(pilot, lambda: answers(pilot.app) == ["*About foxes* indeed"])
+        assert pilot.app.options.sampling.temperature == 0.3  # the chat's own
+        await pilot.pause(0.1)
+        assert "█" in screen(pilot.app)  # the depths of a kept answer
         assert "interrupted: /continue goes on" in screen(pilot.app)
         await pilot.press("ctrl+b")
         assert not pilot.app.query_one(Sidebar).display
@@ -492,7 +495,7 @@ async def test_a_long_chat_shows_its_end_first() -> None:
     session.resume(made.id)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        assert answers(pilot.app)[0] == "answer 40" and len(answers(pilot.app)) == 20
+        assert answers(pilot.app)[0] == "answer 50" and len(answers(pilot.app)) == 10
         await say(pilot, "/earlier")
         await until(pilot, lambda: len(answers(pilot.app)) == 60)
 
@@ -652,3 +655,27 @@ async def test_a_race_marks_the_first_difference() -> None:
         assert [asked.options.policy.name for asked in session.asked[1:]] == ["dense", "auto"]
         assert "the same words" in screen(pilot.app)
         assert len(session.store.tree(session.chat.id)) == 2  # nothing of it is kept
+
+
+async def test_f2_goes_through_the_views() -> None:
+    async with chat(FakeSession()).run_test(size=(80, 30)) as pilot:
+        await ready(pilot)
+        for name in [*list(VIEWS)[1:], "skyline"]:
+            await pilot.press("f2")
+            await until(pilot, lambda name=name: bool(pilot.app.query(VIEWS[name])))
+
+
+@pytest.mark.parametrize("theme", ["textual-dark", "textual-light"])
+@pytest.mark.parametrize("width", [60, 80, 120])
+async def test_what_stands_on_the_screen_at_each_width(width: int, theme: str) -> None:
+    session = FakeSession()
+    async with chat(session).run_test(size=(width, 24)) as pilot:
+        pilot.app.theme = theme
+        await ready(pilot)
+        await say(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        await pilot.pause(0.2)
+        shown = screen(pilot.app)
+        assert "Bold words here" in shown and "tokens/s" in shown and "exits ON (exact)" in shown
+        assert ("Search all chats" in shown) == (width >= 100)
+        assert pilot.app.query_one(Prompt).region.bottom <= 24
