@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from specee.app import memory, paths
-from specee.app.errors import AppError
+from specee.app.errors import MODEL_MISSING, AppError
 from specee.models import resolve
 from specee.models.progress import Progress
 from specee.models.pull import Plan
@@ -29,9 +29,8 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
         path = resolve.resolve(model).path
     except resolve.NotHere as missing:
         if offline or hub.is_offline():
-            raise AppError(
-                missing.title, f"{missing.wanted.name} is not here, and nothing is fetched offline", 3
-            ) from None
+            why = f"{missing.wanted.name} is not on this machine, and nothing is fetched offline"
+            raise AppError(missing.title, why, MODEL_MISSING) from None
         if not (yes or _somebody_there()):
             raise
         plan = pull.prepare(missing.wanted.name)
