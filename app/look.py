@@ -8,7 +8,7 @@ from typing import Any
 from specee.app import memory
 from specee.app.paths import Paths
 
-LAYER_RANGES = ("llama", "qwen2")  # as native/src/rows.cpp has it; the loaded model has the last word
+LAYER_RANGES = ("llama", "qwen2")  # as native/src/abi.cpp has it; the loaded model has the last word
 DEFAULT_CTX = 4096
 
 

@@ -12,7 +12,7 @@ from specee.app import look, memory
 
 
 def test_layer_ranges_are_what_the_native_code_says() -> None:
-    source = Path(__file__).parents[2] / "native" / "src" / "rows.cpp"
+    source = Path(__file__).parents[2] / "native" / "src" / "abi.cpp"
     body = re.search(r"bool is_supported\(llm_arch arch\) \{(.*?)\n\}", source.read_text("utf-8"), re.DOTALL)
     assert body is not None
     assert {name.lower() for name in re.findall(r"LLM_ARCH_(\w+)", body[1])} == set(look.LAYER_RANGES)
