@@ -12,6 +12,7 @@ from specee.app.history.records import Chat, Turn
 from specee.app.history.store import Store
 from specee.app.options import ChatOptions, LoadOptions, Sampling, remember
 from specee.app.protocol import ChatEvent, Done, Message, ModelInfo, Progress, Stats
+from specee.models.resolve import resolve
 
 NEARLY_FULL = 0.8  # of the window: time to say so
 KEPT_SHARE = 0.5  # of the text, when room is made
@@ -88,6 +89,17 @@ class Session:
         """The model is loaded again, with another window, at the next question."""
         self._load = replace(self._load, n_ctx=n_ctx)
         self._client.reload(self._load)
+
+    def use(self, model: str) -> None:
+        """Another model answers from the next question on. Raises errors with a title when it is not here."""
+        resolve(model)
+        self._load = replace(self._load, model=model)
+        self._client.reload(self._load)
+
+    @property
+    def offline(self) -> bool:
+        """Whether nothing may be fetched."""
+        return self._load.offline
 
     def close(self) -> None:
         """Ends the engine process."""

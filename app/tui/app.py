@@ -25,6 +25,7 @@ from specee.app.tui.conversation import Conversation, Notice, Said
 from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.editor import edit
 from specee.app.tui.prompt import Prompt, Suggestions
+from specee.app.tui.pulling import Pull
 from specee.app.tui.race import Lane, Race, lanes
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.state import status_lines
@@ -80,6 +81,7 @@ class ChatApp(App[int]):
         self._stale = True  # the figures on the screen
         self._changed = False  # the branch in use is another when the session is free again
         self._race: tuple[Race, Lane, Lane] | None = None
+        self._pull: Pull | None = None
 
     @property
     def busy(self) -> bool:
@@ -106,6 +108,8 @@ class ChatApp(App[int]):
 
     async def on_unmount(self) -> None:
         # its thread must end before the event loop can
+        if self._pull is not None:
+            self._pull.stop()
         await asyncio.to_thread(self.session.close)
 
     # ---- the session's thread --------------------------------------------------------------------------------------
@@ -140,6 +144,7 @@ class ChatApp(App[int]):
         await self._show_pending()
         path = self.session.path
         await self.query_one(Conversation).close_answer(path[-1] if path and self._race is None else None)
+        transfer, self._pull = self._pull, None
         self._busy, self._race, self._activity = False, None, ""
         refused = message.error is not None and not isinstance(message.error, EngineLostError)
         if self._changed or (refused and self._asked):  # what was refused is not there any more
@@ -147,6 +152,8 @@ class ChatApp(App[int]):
             await self.show_chat()
         if message.error is not None:
             await self._tell_error(message.error)
+        elif transfer is not None:
+            await self.tell(transfer.told)
         elif self._window_share() >= NEARLY_FULL:
             await self.tell(f"the window is {self._window_share():.0%} full: {MAKE_ROOM}")
         chat = self.session.chat
@@ -347,6 +354,21 @@ class ChatApp(App[int]):
         self._asked, self._changed = "", True
         self._work(job)
 
+    def pull(self, name: str) -> None:
+        """Fetches a model."""
+        transfer = self._pull = Pull(name)
+        self._activity, self._asked = f"asking for {name}", ""
+
+        def show(progress: Progress) -> None:
+            self._buffer.put(progress)
+            self.post_message(EventsReady())
+
+        def job() -> Iterator[Event]:
+            transfer.run(show, offline=self.session.offline)
+            return iter(())
+
+        self._work(job)
+
     async def race(self) -> None:
         """The last question in two lanes; nothing of it is kept."""
         dense, mine = lanes(self.options)
@@ -388,6 +410,8 @@ class ChatApp(App[int]):
             self._editing = None
             prompt.clear()
         else:
+            if self._pull is not None:
+                self._pull.stop()
             self.session.cancel()
 
     def action_page(self, direction: int) -> None:

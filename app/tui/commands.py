@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specee.app.common_options import to_json
-from specee.app.errors import USAGE, AppError
+from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.history import export
 from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
 from specee.app.tui.views import VIEWS
+from specee.models.errors import ModelError
+from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -194,6 +196,24 @@ class Commands:
             raise AppError("bad window", "give 16 tokens or more", USAGE)
         self._app.session.widen(wanted)
         self._app.load()
+
+    async def do_model(self, argument: str) -> None:
+        """NAME: another model answers this chat from now on"""
+        self._app.need_rest()
+        try:
+            self._app.session.use(argument)
+        except NotHere as error:
+            raise AppError(error.title, f"/pull {argument} fetches it") from None
+        except ModelError as error:
+            raise as_app_error(error) from error
+        self._app.load()
+
+    async def do_pull(self, argument: str) -> None:
+        """NAME: fetch a model; Esc stops, and the next /pull goes on from there"""
+        self._app.need_rest()
+        if not argument:
+            raise AppError("which model", "give a name, or hf:owner/repo", USAGE)
+        self._app.pull(argument)
 
     async def do_restart(self, argument: str) -> None:
         """end the engine, also one that hangs, and start it again"""
