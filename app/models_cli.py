@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from specee.app.common_options import to_json
 from specee.app.errors import OK, USAGE, AppError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,10 +30,6 @@ def _settings(context: click.Context, **given: Any) -> dict[str, Any]:
     return {**(context.obj or {}), **{name: value for name, value in given.items() if value is not None}}
 
 
-def _print_json(content: object) -> None:
-    click.echo(json.dumps(content, ensure_ascii=False))
-
-
 @click.group()
 def models() -> None:
     """Models: fetch them, look inside, delete them."""
@@ -48,7 +44,7 @@ def models_list(context: click.Context, /, as_json: bool, **given: Any) -> int:
 
     rows = shelf.rows(paths.find(_settings(context, **given).get("data_dir")))
     if as_json:
-        _print_json([row.as_dict() for row in rows])
+        click.echo(to_json([row.as_dict() for row in rows]))
     else:
         click.echo(shelf.table(rows))
     return OK
@@ -69,8 +65,10 @@ def models_pull(context: click.Context, /, name: str, as_json: bool, **given: An
     header = gguf_header.read_model(path)
     if as_json:
         sha256 = [file.sha256 for file in plan.files] if plan is not None else []
-        _print_json(
-            {"name": name, "path": str(path), "bytes": plan.total if plan else header.file_bytes, "sha256": sha256}
+        click.echo(
+            to_json(
+                {"name": name, "path": str(path), "bytes": plan.total if plan else header.file_bytes, "sha256": sha256}
+            )
         )
     else:
         click.echo(path)
@@ -87,7 +85,7 @@ def models_path(context: click.Context, /, name: str | None, as_json: bool, **gi
 
     found = resolve(name or _settings(context).get("model"))
     if as_json:
-        _print_json({"name": found.name, "path": str(found.path)})
+        click.echo(to_json({"name": found.name, "path": str(found.path)}))
     else:
         click.echo(found.path)
     return OK
@@ -105,7 +103,7 @@ def models_show(context: click.Context, /, name: str | None, as_json: bool, **gi
     settings = _settings(context, **given)
     facts = look.facts(name or settings.get("model"), paths.find(settings.get("data_dir")), settings.get("ctx"))
     if as_json:
-        _print_json(facts)
+        click.echo(to_json(facts))
     else:
         click.echo(look.lines(facts))
     return OK
@@ -137,7 +135,7 @@ def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any)
             return OK
     freed = cache.remove(wanted.source.repo, doomed)
     if as_json:
-        _print_json({"name": wanted.name, "bytes": freed})
+        click.echo(to_json({"name": wanted.name, "bytes": freed}))
     else:
         click.echo(f"deleted {wanted.name}, {size(freed)}")
     return OK
@@ -167,7 +165,7 @@ def models_optimize(
     )
     result = run_task("optimize", load, {"output": output, "force": force})
     if as_json:
-        _print_json(result)
+        click.echo(to_json(result))
     else:
         click.echo(summary(result))
     return OK

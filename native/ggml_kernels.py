@@ -19,6 +19,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 TYPES = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+_IDS = {**TYPES, "F16": 1}
 REPACKED = ("Q4_0", "Q4_K")
 ROWS, REPACKED_8 = 0, 1
 N_MAX = 8
@@ -82,16 +83,16 @@ def quantize(name: str, weights: Floats) -> Bytes:
     """[n_out, n_in] -> rows of blocks."""
     base, _ = _libraries()
     n_out, n_in = weights.shape
-    out = np.zeros((n_out, base.ggml_row_size(TYPES[name], n_in)), np.uint8)
+    out = np.zeros((n_out, base.ggml_row_size(_IDS[name], n_in)), np.uint8)
     weights = np.ascontiguousarray(weights, np.float32)
-    base.ggml_quantize_chunk(TYPES[name], weights.ctypes.data, out.ctypes.data, 0, n_out, n_in, None)
+    base.ggml_quantize_chunk(_IDS[name], weights.ctypes.data, out.ctypes.data, 0, n_out, n_in, None)
     return out
 
 
 def quantize_rows(name: str, rows: Floats) -> Bytes:
     """Activations [n, n_in] as the kernels of weight type `name` want them."""
     base, cpu = _libraries()
-    kind = cpu.ggml_get_type_traits_cpu(TYPES[name]).contents.vec_dot_type
+    kind = cpu.ggml_get_type_traits_cpu(_IDS[name]).contents.vec_dot_type
     from_float = cpu.ggml_get_type_traits_cpu(kind).contents.from_float
     out = np.zeros((len(rows), base.ggml_row_size(kind, rows.shape[1])), np.uint8)
     rows = np.ascontiguousarray(rows, np.float32)
@@ -103,7 +104,7 @@ def quantize_rows(name: str, rows: Floats) -> Bytes:
 def product(name: str, weights: Bytes, rows: Bytes, n_in: int, out: Floats, layout: int = ROWS) -> Product:
     """The argument of our kernels; the arrays must outlive it. out [n, n_out]"""
     return Product(
-        TYPES[name], layout, n_in, weights.ctypes.data, weights.strides[0], len(weights), rows.ctypes.data,
+        _IDS[name], layout, n_in, weights.ctypes.data, weights.strides[0], len(weights), rows.ctypes.data,
         rows.strides[0], len(rows), out.ctypes.data, out.strides[0] // 4,
     )  # fmt: skip
 
@@ -116,7 +117,7 @@ def run(p: Product) -> None:
 
 def one_by_one(name: str, weights: Bytes, rows: Bytes, n_in: int) -> Floats:
     """ggml's kernel for one row, for each row and weight row: [n, n_out]"""
-    vec_dot = _libraries()[1].ggml_get_type_traits_cpu(TYPES[name]).contents.vec_dot
+    vec_dot = _libraries()[1].ggml_get_type_traits_cpu(_IDS[name]).contents.vec_dot
     out = np.zeros((len(rows), len(weights)), np.float32)
     for i, row in enumerate(rows):
         for j, weight in enumerate(weights):

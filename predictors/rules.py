@@ -50,8 +50,8 @@ class ExitRules:
     """Policy specee, K and V of the skipped layers: computed later, several rows in one batch (exact), or from the
     exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
-    """Rows whose remaining layers are computed in one batch, at most. Up to 3 rows every kernel of llama.cpp gives the
-    bits of single rows; larger batches may not (4-bit K-quants), and `exact` would then differ from dense."""
+    """Rows whose remaining layers are computed in one batch, at most. Up to 8 rows our kernels give each the bits
+    that it has alone; larger batches need not, and `exact` would then differ from dense."""
     sources: tuple[str, ...] = SOURCES
     """Draft sources of the candidates, in order; later ones fill what earlier ones leave open. Or LENS."""
     ngram_max: int = 3

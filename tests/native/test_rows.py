@@ -1,8 +1,7 @@
 """Rows in flight say what whole tokens say: split, deferred, batched, rolled back.
 
 Tolerance: none. A split runs the same kernels on the same numbers, and up to 8 rows at once give each row the bits that
-it has alone (patches/0004) as long as the weights have no batch kernel of their own: true of F32 and of Q4_1 without
-AMX and with it. So everything here is compared for equality.
+it has alone (patches/0004; test_small_batch.py has the quantized types). So everything here is compared for equality.
 """
 
 from __future__ import annotations

@@ -37,6 +37,15 @@ def ours(
     return out[:, : len(weights)]
 
 
+@pytest.fixture(autouse=True)
+def _some_kernels_here() -> None:
+    weights = kernels.quantize("Q8_0", np.ones((8, 32), np.float32))
+    try:
+        kernels.run(kernels.product("Q8_0", weights, weights[:1], 32, np.zeros((1, 8), np.float32)))
+    except NativeError:
+        pytest.skip("no kernels of ours for this CPU")
+
+
 @pytest.mark.parametrize("name", kernels.TYPES)
 @pytest.mark.parametrize("n_in,n_out", [(1536, 24), (256, 9), (768, 31)])
 def test_rows_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> None:
@@ -44,6 +53,17 @@ def test_rows_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> 
         weights, rows = operands(name, n, n_in, n_out)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
         np.testing.assert_array_equal(ours(name, w, x, n_in), kernels.one_by_one(name, w, x, n_in), f"{n} rows")
+
+
+def test_f16_rows_have_the_bits_of_single_rows() -> None:
+    for n in range(1, kernels.N_MAX + 1):
+        weights, rows = operands("F16", n, 256, 31)
+        w, x = kernels.quantize("F16", weights), kernels.quantize_rows("F16", rows)
+        try:
+            mine = ours("F16", w, x, 256)
+        except NativeError:
+            pytest.skip("F16 is for AVX512")
+        np.testing.assert_array_equal(mine, kernels.one_by_one("F16", w, x, 256), f"{n} rows")
 
 
 @pytest.mark.parametrize("name", kernels.REPACKED)
