@@ -82,6 +82,10 @@ class ChatApp(App[int]):
         self._changed = False  # the branch in use is another when the session is free again
         self._race: tuple[Race, Lane, Lane] | None = None
         self._pull: Pull | None = None
+        # held, not looked up: while the app closes, what is under way may still ask for a widget that is gone
+        self._sidebar = Sidebar(session.store)
+        self._conversation, self._panel, self._status = Conversation(), DepthPanel(), Status()
+        self._suggestions, self._prompt = Suggestions(), Prompt(Commands.helps())
 
     @property
     def busy(self) -> bool:
@@ -89,18 +93,17 @@ class ChatApp(App[int]):
         return self._busy
 
     def compose(self) -> ComposeResult:
-        helps = Commands.helps()
         with Horizontal():
-            yield Sidebar(self.session.store)
+            yield self._sidebar
             with Vertical():
-                yield Conversation()
-                yield DepthPanel()
-                yield Status()
-                yield Suggestions()
-                yield Prompt(helps)
+                yield self._conversation
+                yield self._panel
+                yield self._status
+                yield self._suggestions
+                yield self._prompt
 
     async def on_mount(self) -> None:
-        self.query_one(Prompt).focus()
+        self._prompt.focus()
         self.set_interval(FLUSH_SECONDS, self._show_pending)
         await self.show_chat()
         await self.tell(HINTS)
@@ -134,16 +137,25 @@ class ChatApp(App[int]):
 
     # ---- what it posts ---------------------------------------------------------------------------------------------
 
+    @property
+    def _is_up(self) -> bool:
+        """Whether there is a screen to show things on; messages and ticks still come while the app closes."""
+        return self.is_running and self._conversation.is_attached
+
     async def on_events_ready(self, message: EventsReady) -> None:
+        if not self._is_up:
+            return
         for event in self._buffer.drain():
             await self._take(event)
 
     async def on_ended(self, message: Ended) -> None:
+        if not self._is_up:
+            return
         for event in self._buffer.drain():
             await self._take(event)
         await self._show_pending()
         path = self.session.path
-        await self.query_one(Conversation).close_answer(path[-1] if path and self._race is None else None)
+        await self._conversation.close_answer(path[-1] if path and self._race is None else None)
         transfer, self._pull = self._pull, None
         self._busy, self._race, self._activity = False, None, ""
         refused = message.error is not None and not isinstance(message.error, EngineLostError)
@@ -157,7 +169,7 @@ class ChatApp(App[int]):
         elif self._window_share() >= NEARLY_FULL:
             await self.tell(f"the window is {self._window_share():.0%} full: {MAKE_ROOM}")
         chat = self.session.chat
-        self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
+        self._sidebar.refresh_chats(chat.id if chat is not None else None)
         self._refresh_figures()
         if self._waiting is not None and message.error is None:
             text, self._waiting = self._waiting, None
@@ -172,13 +184,12 @@ class ChatApp(App[int]):
         elif error.exit_code == PROMPT_TOO_LONG:
             hint = f"\n{MAKE_ROOM}"
         await self.tell(error.line + hint, error=True)
-        prompt = self.query_one(Prompt)
-        if self._asked and not prompt.text and not isinstance(error, EngineLostError):
-            prompt.write(self._asked)
+        if self._asked and not self._prompt.text and not isinstance(error, EngineLostError):
+            self._prompt.write(self._asked)
 
     async def _take(self, event: Event) -> None:
         self._stale = True
-        gauge = self.query_one(DepthPanel).gauge
+        gauge = self._panel.gauge
         if isinstance(event, Progress):
             share = "" if event.fraction is None else f" {event.fraction:.0%}"
             self._activity = event.what + share
@@ -192,7 +203,7 @@ class ChatApp(App[int]):
         elif isinstance(event, Started):
             self._activity = "answering"
             gauge.begin(event.policy, event.policy_reason, event.dense_rate)
-            await self.query_one(Conversation).open_answer(self._growing)
+            await self._conversation.open_answer(self._growing)
         elif isinstance(event, ChatEvent):
             gauge.add(event)
             if event.state == "verified":
@@ -207,7 +218,7 @@ class ChatApp(App[int]):
 
     async def tell(self, text: str, *, error: bool = False) -> None:
         """A word from the program."""
-        await self.query_one(Conversation).add(Notice(text, error=error))
+        await self._conversation.add(Notice(text, error=error))
 
     async def tell_help(self) -> None:
         """Commands and keys."""
@@ -217,25 +228,26 @@ class ChatApp(App[int]):
         """The branch in use, anew."""
         self._editing = None
         path, chat = self.session.path, self.session.chat
-        await self.query_one(Conversation).show_path(path, all_of_it=all_of_it)
-        self.query_one(DepthPanel).gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
-        self.query_one(Sidebar).refresh_chats(chat.id if chat is not None else None)
+        await self._conversation.show_path(path, all_of_it=all_of_it)
+        self._panel.gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
+        self._sidebar.refresh_chats(chat.id if chat is not None else None)
         self._stale = True
 
     async def _show_pending(self) -> None:
         """Ten times a second: show what came meanwhile."""
+        if not self._is_up:
+            return
         if self._pending_text:
             text, self._pending_text = self._pending_text, ""
-            await self.query_one(Conversation).write(text)
+            await self._conversation.write(text)
         if self._stale:
             self._refresh_figures()
 
     def _refresh_figures(self) -> None:
         self._stale = False
         info = self.session.info
-        panel = self.query_one(DepthPanel)
-        panel.draw(info.n_layers if info else 1, self.options.policy.threshold)
-        self.query_one(Status).show(status_lines(panel.gauge, info, self._activity, self.session.used))
+        self._panel.draw(info.n_layers if info else 1, self.options.policy.threshold)
+        self._status.show(status_lines(self._panel.gauge, info, self._activity, self.session.used))
         if self._race is not None:
             self._race[0].show(*self._race[1:])
 
@@ -251,11 +263,11 @@ class ChatApp(App[int]):
 
     async def set_view(self, name: str) -> None:
         """Another picture of the depth."""
-        await self.query_one(DepthPanel).set_view(name)
+        await self._panel.set_view(name)
         self._view_changed()
 
     def _view_changed(self) -> None:
-        self.query_one(Prompt).dials = self.query_one(DepthPanel).is_dial
+        self._prompt.dials = self._panel.is_dial
         self._refresh_figures()
 
     # ---- what the user does ----------------------------------------------------------------------------------------
@@ -270,20 +282,20 @@ class ChatApp(App[int]):
             await self.action_command(message.text)
             return
         if self._busy and self.session.info is not None:
-            self.query_one(Prompt).write(message.text)  # one at a time: it stays where it was
+            self._prompt.write(message.text)  # one at a time: it stays where it was
             self.notify("still answering; Esc stops", timeout=2)
             return
         try:
             text, files = attach(message.text)
         except AppError as error:
-            self.query_one(Prompt).write(message.text)
+            self._prompt.write(message.text)
             await self.tell(error.line, error=True)
             return
         self._asked = message.text
         if self._editing is not None:
             await self._send_edited(text)
             return
-        await self.query_one(Conversation).add(Said(message.text))
+        await self._conversation.add(Said(message.text))
         if files:
             await self.tell("attached: " + ", ".join(f"{file} ({file.stat().st_size} bytes)" for file in files))
         if self._busy:
@@ -299,8 +311,8 @@ class ChatApp(App[int]):
         turn, self._editing = self._editing, None
         assert turn is not None
         before = [t.id for t in self.session.path].index(turn)
-        await self.query_one(Conversation).show_path(self.session.path[:before])
-        await self.query_one(Conversation).add(Said(text))
+        await self._conversation.show_path(self.session.path[:before])
+        await self._conversation.add(Said(text))
         self._growing = ""
         self._work(lambda: self.session.edit(turn, text, self.options))
 
@@ -312,13 +324,13 @@ class ChatApp(App[int]):
         question = next((turn for turn in reversed(self.session.path) if turn.role == "user"), None)
         if question is not None and not self._busy:
             self._editing = question.id
-            self.query_one(Prompt).write(question.content)
+            self._prompt.write(question.content)
             self.notify("sending makes a branch; Esc leaves it", timeout=3)
 
     async def answer_again(self) -> None:
         """The last question once more."""
         path = self.session.path
-        await self.query_one(Conversation).show_path(path[:-1] if path and path[-1].role == "assistant" else path)
+        await self._conversation.show_path(path[:-1] if path and path[-1].role == "assistant" else path)
         self._growing = ""
         self._work(lambda: self.session.regenerate(self.options))
 
@@ -327,7 +339,7 @@ class ChatApp(App[int]):
         path = self.session.path
         if not path or path[-1].role != "assistant":
             raise AppError("nothing to go on with", "there is no answer yet")
-        await self.query_one(Conversation).show_path(path[:-1])
+        await self._conversation.show_path(path[:-1])
         self._growing = path[-1].content
         self._work(lambda: self.session.go_on(self.options))
 
@@ -373,7 +385,7 @@ class ChatApp(App[int]):
         """The last question in two lanes; nothing of it is kept."""
         dense, mine = lanes(self.options)
         widget, one, two = Race(), Lane("dense"), Lane(self.options.policy.label)
-        await self.query_one(Conversation).mount(widget)
+        await self._conversation.mount(widget)
         self._race = (widget, one, two)
         self._asked = ""
         self._work(lambda: chain(self.session.rehearse(dense), self.session.rehearse(mine)))
@@ -399,11 +411,10 @@ class ChatApp(App[int]):
             await self.tell(as_app_error(error).line, error=True)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        prompt = self.query_one(Prompt)
-        self.query_one(Suggestions).show(prompt.matches(), Commands.helps())
+        self._suggestions.show(self._prompt.matches(), Commands.helps())
 
     def action_stop(self) -> None:
-        prompt = self.query_one(Prompt)
+        prompt = self._prompt
         if not prompt.has_focus:
             prompt.focus()
         elif self._editing is not None:
@@ -415,7 +426,7 @@ class ChatApp(App[int]):
             self.session.cancel()
 
     def action_page(self, direction: int) -> None:
-        conversation = self.query_one(Conversation)
+        conversation = self._conversation
         if direction < 0:
             conversation.scroll_page_up()
         else:
@@ -423,24 +434,24 @@ class ChatApp(App[int]):
 
     def action_sidebar(self) -> None:
         """Shows the chats, or folds them away."""
-        if not self.query_one(Sidebar).toggle():
-            self.query_one(Prompt).focus()
+        if not self._sidebar.toggle():
+            self._prompt.focus()
 
     def search(self, words: str) -> None:
         """Looks for words in all chats."""
-        self.query_one(Sidebar).search(words)
+        self._sidebar.search(words)
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
-        self.query_one(Sidebar).remove_class("-shown")
-        self.query_one(Prompt).focus()
+        self._sidebar.remove_class("-shown")
+        self._prompt.focus()
 
     async def action_next_view(self) -> None:
-        await self.query_one(DepthPanel).next_view()
+        await self._panel.next_view()
         self._view_changed()
 
     def action_inspect(self, step: int) -> None:
-        self.query_one(DepthPanel).inspect(step)
+        self._panel.inspect(step)
 
     def on_prompt_dialed(self, message: Prompt.Dialed) -> None:
         now = self.options.policy.threshold
@@ -454,7 +465,7 @@ class ChatApp(App[int]):
 
     def action_editor(self) -> None:
         """The prompt in $EDITOR."""
-        prompt = self.query_one(Prompt)
+        prompt = self._prompt
         try:
             with self.suspend():
                 text = edit(prompt.text)

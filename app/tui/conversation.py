@@ -67,12 +67,13 @@ class Conversation(VerticalScroll):
 
     async def add(self, widget: Static | Markdown) -> None:
         """Something more at the end."""
-        await self.mount(widget)
+        if self.is_attached:
+            await self.mount(widget)
 
     async def open_answer(self, text: str = "") -> None:
         """An answer begins; `text` is what there is of it."""
         self._answer = Markdown(text, open_links=False)
-        await self.mount(self._answer)
+        await self.add(self._answer)
         self._stream = Markdown.get_stream(self._answer)
 
     async def write(self, text: str) -> None:
@@ -86,10 +87,10 @@ class Conversation(VerticalScroll):
         if stream is None or answer is None:
             return
         await stream.stop()
-        if turn is not None and turn.role == "assistant":
+        if turn is not None and turn.role == "assistant" and self.is_attached:
             await answer.update(turn.content)
             if note := _note(turn):
-                await self.mount(Notice(note))
+                await self.add(Notice(note))
 
 
 def _widgets(turn: Turn) -> list[Static | Markdown]:

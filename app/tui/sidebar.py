@@ -35,14 +35,16 @@ class Sidebar(Vertical):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
+        self._words = Input(placeholder="Search all chats", compact=True)
+        self._list = OptionList()
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="Search all chats", compact=True)
-        yield OptionList()
+        yield self._words
+        yield self._list
 
     def refresh_chats(self, current: int | None) -> None:
         """Reads the chats again; the one in use is marked."""
-        if self.query_one(Input).value.strip():
+        if self._words.value.strip():
             return
         chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
         self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
@@ -53,15 +55,15 @@ class Sidebar(Vertical):
         self.set_class(shown, "-shown")
         self.set_class(not shown, "-folded")
         if shown:
-            self.query_one(OptionList).focus()
+            self._list.focus()
         return shown
 
     def search(self, words: str) -> None:
         """Shows what is found instead of the list of chats."""
         if not self.display:
             self.toggle()
-        self.query_one(Input).value = words
-        self.query_one(Input).focus()
+        self._words.value = words
+        self._words.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -73,15 +75,14 @@ class Sidebar(Vertical):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.query_one(OptionList).focus()
+        self._list.focus()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         self.post_message(self.Chosen(int((event.option.id or "0").partition("-")[0])))
 
     def _show(self, rows: Sequence[tuple[int, str]]) -> None:
-        options = self.query_one(OptionList)
-        options.clear_options()
+        self._list.clear_options()
         # a chat may be found more than once
-        options.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])
-        options.highlighted = 0 if rows else None
+        self._list.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])
+        self._list.highlighted = 0 if rows else None

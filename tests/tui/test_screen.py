@@ -40,6 +40,7 @@ from specee.app.tui.state import Gauge
 from specee.app.tui.status import Status
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.skyline import Skyline
+from specee.app.tui.worker import Ended, EventsReady
 from specee.models.progress import Progress as Transferred
 
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
@@ -545,6 +546,17 @@ async def test_a_long_chat_shows_its_end_first() -> None:
 
 
 # ---- commands and keys ----------------------------------------------------------------------------------------------
+
+
+async def test_what_comes_while_the_screen_closes_is_dropped() -> None:
+    app = chat(FakeSession())
+    async with app.run_test() as pilot:
+        await pilot.pause()
+    app._stale, app._pending_text = True, "late"
+    with app._context():
+        await app._show_pending()
+        await app.on_events_ready(EventsReady())
+        await app.on_ended(Ended())
 
 
 async def test_commands_are_completed_and_listed() -> None:
