@@ -37,6 +37,7 @@ class Sidebar(Vertical):
         self._store = store
         self._words = Input(placeholder="Search all chats", compact=True)
         self._list = OptionList()
+        self._current: int | None = None
 
     def compose(self) -> ComposeResult:
         yield self._words
@@ -44,10 +45,14 @@ class Sidebar(Vertical):
 
     def refresh_chats(self, current: int | None) -> None:
         """Reads the chats again; the one in use is marked."""
-        if self._words.value.strip():
+        self._current = current
+        if self._words.value.strip() or not self.display:
             return
         chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
         self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
+
+    def on_show(self) -> None:
+        self.refresh_chats(self._current)
 
     def toggle(self) -> bool:
         """Comes out, or folds away; returns whether it is there now."""
@@ -55,6 +60,7 @@ class Sidebar(Vertical):
         self.set_class(shown, "-shown")
         self.set_class(not shown, "-folded")
         if shown:
+            self.refresh_chats(self._current)
             self._list.focus()
         return shown
 
@@ -68,7 +74,7 @@ class Sidebar(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if not event.value.strip():
-            self.refresh_chats(None)
+            self.refresh_chats(self._current)
             return
         hits = self._store.search(event.value, SHOWN)
         self._show([(hit.chat, " ".join(hit.excerpt.split())) for hit in hits])

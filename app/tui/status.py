@@ -14,6 +14,9 @@ class Status(Static):
 
     def __init__(self) -> None:
         super().__init__("", markup=False)
+        self._lines = ("", "")
 
     def show(self, lines: tuple[str, str]) -> None:
-        self.update("\n".join(lines))
+        if lines != self._lines:
+            self._lines = lines
+            self.update("\n".join(lines), layout=False)
