@@ -10,8 +10,8 @@ from specee.app.tui import markdown
 from specee.app.tui.entries import Entry, Notice, Said
 from specee.app.tui.lines import NOTHING, Block, Line, wrap
 
-LONG = 48  # lines of one paragraph: from there on it is cut,
-TAIL = 16  # and so many lines of it stay open
+LONG = 32  # lines of one paragraph: from there on it is cut,
+TAIL = 12  # and so many lines of it stay open
 TRIES = 4  # places looked at for the cut
 STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]\n]+\]:", re.MULTILINE)

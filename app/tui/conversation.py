@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from textual import events
-from textual.geometry import Offset, Size
+from textual.geometry import Offset, Region, Size
 from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -217,18 +217,36 @@ class Conversation(ScrollView, can_focus=False):
         lines, within = self.entries[index].lines, y - self._tops[index]
         return lines[within] if within < len(lines) else EMPTY
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines in view. Textual's own cache knows lines by their place in the widget, so that scrolling by one
+        draws all of them; here the same line is the same strip wherever it stands."""
+        top, selection = self.scroll_offset.y, self.text_selection
+        strips = []
+        for y in range(crop.y + top, crop.bottom + top):
+            line = self._line(y)
+            if selection is not None and (span := selection.get_span(y)) is not None:
+                strips.append(self._finished(self._draw(line, y, span)))
+                continue
+            strip = self._drawn.get((line, y))
+            if strip is None:
+                if len(self._drawn) > CACHED:
+                    self._drawn.clear()
+                strip = self._drawn[line, y] = self._finished(self._draw(line, y))
+            strips.append(strip)
+        if crop.column_span != (0, self.size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         y += self.scroll_offset.y
-        line = self._line(y)
-        selection = self.text_selection
-        span = selection.get_span(y) if selection is not None else None
-        if span is not None:
-            return self._draw(line, y, span)
-        strip = self._drawn.get((line, y))
-        if strip is None:
-            if len(self._drawn) > CACHED:
-                self._drawn.clear()
-            strip = self._drawn[line, y] = self._draw(line, y)
+        return self._draw(self._line(y), y)
+
+    def _finished(self, strip: Strip) -> Strip:
+        """With its margins, and as the terminal can show it."""
+        base = self.visual_style.rich_style
+        strip = Strip.join([Strip.blank(1, base), strip]).extend_cell_length(self.size.width, base)
+        for line_filter in self.get_line_filters():
+            strip = strip.apply_filter(line_filter, self.background_colors[1])
         return strip
 
     def _draw(self, line: Line, y: int, selected: tuple[int, int] | None = None) -> Strip:
