@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import TextArea
 
@@ -76,6 +75,7 @@ class ChatApp(App[int]):
         self.answering = Answering(self)
         self.turns = Turns(self, self._jobs)
         self._timer: Timer | None = None
+        self._blinks = True
 
     @property
     def busy(self) -> bool:
@@ -83,14 +83,13 @@ class ChatApp(App[int]):
         return self._jobs.busy
 
     def compose(self) -> ComposeResult:
-        with Horizontal():
-            yield self._sidebar
-            with Vertical():
-                yield self.conversation
-                yield self.panel
-                yield self.status
-                yield self._suggestions
-                yield self.prompt
+        # no containers: each is drawn again, under everything, whenever something changes
+        yield self._sidebar
+        yield self.conversation
+        yield self.panel
+        yield self.status
+        yield self._suggestions
+        yield self.prompt
 
     def on_mount(self) -> None:
         self.prompt.focus()
@@ -109,6 +108,8 @@ class ChatApp(App[int]):
     def work(self, job: Callable[[], Iterator[Event]]) -> None:
         """Lets the session's thread do a job; one at a time."""
         self._jobs.start(job)
+        self._blinks = self.prompt.cursor_blink
+        self.prompt.cursor_blink = False  # each blink draws all that is beside it
         if self._timer is not None:
             self._timer.resume()
 
@@ -144,6 +145,7 @@ class ChatApp(App[int]):
         if raced is not None:
             self.conversation.changed(raced)
         self._jobs.busy = False
+        self.prompt.cursor_blink = self._blinks
         if self._timer is not None:
             self._timer.pause()  # nothing to do when nothing comes
         self.answering.end()

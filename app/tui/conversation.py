@@ -54,7 +54,7 @@ class Conversation(ScrollView, can_focus=False):
         self._answer: Answer | None = None
         self._width = 0
         self._follows = True
-        self._drawn: dict[tuple[Line, int], Strip] = {}
+        self._drawn: dict[tuple[Line, int, int], Strip] = {}
         self._styles: dict[str | Style, Style] = {}
 
     # ---- what is in it ---------------------------------------------------------------------------------------------
@@ -221,30 +221,29 @@ class Conversation(ScrollView, can_focus=False):
         """The lines in view. Textual's own cache knows lines by their place in the widget, so that scrolling by one
         draws all of them; here the same line is the same strip wherever it stands."""
         top, selection = self.scroll_offset.y, self.text_selection
+        width = crop.right  # of the widget: with the place of the scrollbar when there is none
         strips = []
         for y in range(crop.y + top, crop.bottom + top):
             line = self._line(y)
             if selection is not None and (span := selection.get_span(y)) is not None:
-                strips.append(self._finished(self._draw(line, y, span)))
+                strips.append(self._finished(self._draw(line, y, span), width))
                 continue
-            strip = self._drawn.get((line, y))
+            strip = self._drawn.get((line, y, width))
             if strip is None:
                 if len(self._drawn) > CACHED:
                     self._drawn.clear()
-                strip = self._drawn[line, y] = self._finished(self._draw(line, y))
+                strip = self._drawn[line, y, width] = self._finished(self._draw(line, y), width)
             strips.append(strip)
-        if crop.column_span != (0, self.size.width):
-            strips = [strip.crop(*crop.column_span) for strip in strips]
-        return strips
+        return [strip.crop(crop.x, crop.right) for strip in strips] if crop.x else strips
 
     def render_line(self, y: int) -> Strip:
         y += self.scroll_offset.y
         return self._draw(self._line(y), y)
 
-    def _finished(self, strip: Strip) -> Strip:
+    def _finished(self, strip: Strip, width: int) -> Strip:
         """With its margins, and as the terminal can show it."""
         base = self.visual_style.rich_style
-        strip = Strip.join([Strip.blank(1, base), strip]).extend_cell_length(self.size.width, base)
+        strip = Strip.join([Strip.blank(1, base), strip]).extend_cell_length(width, base)
         for line_filter in self.get_line_filters():
             strip = strip.apply_filter(line_filter, self.background_colors[1])
         return strip

@@ -20,7 +20,7 @@ class Sidebar(Vertical):
     """A search field and the chats, the last one first. On narrow screens it is folded away until it is called."""
 
     DEFAULT_CSS = """
-    Sidebar { width: 30; display: none; border-right: solid $primary-muted; }
+    Sidebar { dock: left; width: 30; display: none; border-right: solid $primary-muted; }
     Sidebar Input { border: none; height: 1; padding: 0 1; }
     Sidebar OptionList { height: 1fr; border: none; padding: 0; background: transparent; }
     """
