@@ -22,7 +22,7 @@ class Sidebar(Vertical):
     DEFAULT_CSS = """
     Sidebar { dock: left; width: 30; display: none; border-right: solid $primary-muted; }
     Sidebar Input { border: none; height: 1; padding: 0 1; }
-    Sidebar OptionList { height: 1fr; border: none; padding: 0; background: transparent; }
+    Sidebar OptionList, Sidebar OptionList:focus { height: 1fr; border: none; padding: 0; background: transparent; }
     """
 
     class Chosen(Message):

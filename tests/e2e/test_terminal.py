@@ -101,7 +101,7 @@ def test_two_turns_a_stop_and_a_crash(terminal: Terminal) -> None:
     terminal.type("What is the capital of France?")
     terminal.press("Enter")
     shown = terminal.wait(lambda s: answered(s) and "Paris" in s)
-    assert "exits OFF" in shown and "layer 30.0 of 30" in shown and "█" in shown
+    assert "exits OFF" in shown and "layer 30.0/30" in shown and "█" in shown
     terminal.type("And of Italy?")
     terminal.press("Enter")
     terminal.wait(lambda s: "And of Italy?" in s and answered(s))

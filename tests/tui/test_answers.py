@@ -23,7 +23,7 @@ async def test_an_answer_appears_with_its_depths() -> None:
         assert answers(pilot.app) == ["**Bold** words here"]
         shown = screen(pilot.app)
         assert "Hi [bold]there[/bold]" in shown and "Bold words here" in shown and "?" not in shown.split("Bold")[1]
-        assert "81.5 tokens/s (dense 79.9)" in shown and "layer 27.3 of 30" in shown
+        assert "81.5 tokens/s (dense 79.9)" in shown and "layer 27.3/30" in shown
         assert "exits ON (exact): exits reach 1.02x of dense here" in shown
         assert "█" in shown
 

@@ -19,7 +19,7 @@ class Dial(DepthView):
     def picture(self) -> list[Row]:
         points = self.gauge.points[-len(TRAIL) - 1 :]
         name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
-        head = lines(f"threshold {name}   [ lower: more exits   ] higher: fewer")
+        head = lines(f"threshold {name}   [ more exits   ] fewer")
         if not points:
             return head + lines("an answer is a point here")
         width, height = max(8, self.content_size.width - 8), max(2, self.content_size.height - 1)

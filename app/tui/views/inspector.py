@@ -28,9 +28,8 @@ class Inspector(DepthView):
         how = "all layers" if column.layer >= self.n_layers else "left early"
         scores = "  ".join(f"{layer}:{score:.2f}" for layer, score in column.scores)
         text = (
-            f"token {at + 1} of {len(tokens)}, id {column.token}: "
-            f"layer {column.layer} of {self.n_layers} ({how}), {state}\n"
+            f"token {at + 1} of {len(tokens)}: layer {column.layer} of {self.n_layers} ({how}), {state}\n"
             f"scores by layer  {scores or 'not probed'}\n"
-            f"candidates  {' '.join(map(str, column.candidates)) or 'none'}"
+            f"candidates  {' '.join(map(str, column.candidates)) or 'none'}; id {column.token} was taken"
         )
         return [row, *lines(text)]

@@ -40,7 +40,8 @@ class Lens(DepthView):
                 rows.append([])
                 starts.append(index)
                 room = width
-            rows[-1].append((word[:width], tokens[index]))
+            word = word[:width] if rows[-1] else word.lstrip(" ")[:width]
+            rows[-1].append((word, tokens[index]))
             room -= cell_len(word)
         self._starts = starts
         return rows[-fit:]

@@ -22,5 +22,5 @@ class Odometer(DepthView):
         return [
             *layers,
             *lines(f"seconds saved    {gauge.seconds_saved:+.2f}  {word}", SLOWER if slower else FASTER),
-            *lines(f"dense rate here  {gauge.dense_rate:.1f} tokens/s; drafts and looks are subtracted"),
+            *lines(f"dense rate here  {gauge.dense_rate:.1f} tokens/s; looks are subtracted"),
         ]
