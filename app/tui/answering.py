@@ -31,7 +31,8 @@ class Answering:
 
     def begin(self, text: str = "") -> None:
         """An answer is asked for; `text` is what there is of it."""
-        self.growing = text
+        self.growing, self.activity = text, "answering"
+        self.refresh()
 
     def end(self) -> None:
         """The session is free again."""

@@ -36,6 +36,7 @@ KEYS = (
     "Ctrl+B chats · Ctrl+F search · Ctrl+R retry · Ctrl+G $EDITOR · Ctrl+Y copy · F2 view · Ctrl+Left/Right inspect · "
     "Ctrl+P palette · @file attaches\nthe mouse selects, twice selects a message or its code, then Ctrl+C copies"
 )
+KEY_ACTIONS = {"stop", "page", "sidebar", "command", "editor", "next_view", "inspect", "copy_or_quit"}
 
 
 class ChatApp(App[int]):
@@ -241,12 +242,19 @@ class ChatApp(App[int]):
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
-        self._sidebar.remove_class("-shown")
+        self._sidebar.fold()
         self.prompt.focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Our keys are for the chat screen: what lies above it (the palette) has its own."""
+        if len(self.screen_stack) > 1 and action in KEY_ACTIONS:
+            return False
+        return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
         self.screen.clear_selection()
         if not self.prompt.has_focus:
+            self._sidebar.fold()
             self.prompt.focus()
         elif self.turns.editing:
             self.turns.leave_editing()

@@ -23,6 +23,7 @@ class Sidebar(Vertical):
     Sidebar { dock: left; width: 30; display: none; border-right: solid $primary-muted; }
     Sidebar Input { border: none; height: 1; padding: 0 1; }
     Sidebar OptionList, Sidebar OptionList:focus { height: 1fr; border: none; padding: 0; background: transparent; }
+    Sidebar.-chats OptionList { text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     class Chosen(Message):
@@ -64,6 +65,10 @@ class Sidebar(Vertical):
             self._list.focus()
         return shown
 
+    def fold(self) -> None:
+        """Folds away again, where there is no room for it all the time."""
+        self.remove_class("-shown")
+
     def search(self, words: str) -> None:
         """Shows what is found instead of the list of chats."""
         if not self.display:
@@ -88,6 +93,7 @@ class Sidebar(Vertical):
         self.post_message(self.Chosen(int((event.option.id or "0").partition("-")[0])))
 
     def _show(self, rows: Sequence[tuple[int, str]]) -> None:
+        self.set_class(not self._words.value.strip(), "-chats")
         self._list.clear_options()
         # a chat may be found more than once
         self._list.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
 
 from specee.app.options import ChatOptions
@@ -49,27 +48,18 @@ async def test_commands_are_completed_and_listed() -> None:
         assert "/export" in "\n".join(notices(pilot.app))
 
 
-async def test_copy_and_export(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = FakeSession("Look:\n```python\nprint(1)\n```\nand\n```\nsecond\n```")
+async def test_export(tmp_path: Any) -> None:
+    session = FakeSession("Look: `this`")
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         await say(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
-        await pilot.press("ctrl+y")
-        assert pilot.app.clipboard == session.answer
-        await say(pilot, "/copy code 1")
-        await pilot.pause(0.05)
-        assert pilot.app.clipboard == "print(1)"
-        await say(pilot, "/copy code")
-        await pilot.pause(0.05)
-        assert pilot.app.clipboard == "second"
         for name in ("chat.md", "chat.json"):
             await say(pilot, f"/export {tmp_path / name}")
-            await pilot.pause(0.1)
-        assert "print(1)" in (tmp_path / "chat.md").read_text() and '"branch"' in (tmp_path / "chat.json").read_text()
+            await until(pilot, lambda name=name: (tmp_path / name).exists())
+        assert "`this`" in (tmp_path / "chat.md").read_text() and '"branch"' in (tmp_path / "chat.json").read_text()
         await say(pilot, f"/export {tmp_path / 'no' / 'such'}")
-        await pilot.pause(0.1)
-        assert "No such file" in screen(pilot.app)
+        await until(pilot, lambda: "No such file" in screen(pilot.app))
 
 
 async def test_settings_of_a_chat() -> None:
@@ -90,3 +80,12 @@ async def test_settings_of_a_chat() -> None:
         await say(pilot, "/theme textual-light")
         await pilot.pause(0.1)
         assert pilot.app.theme == "textual-light"
+
+
+async def test_the_palette_has_its_own_keys() -> None:
+    async with chat(FakeSession()).run_test() as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: len(pilot.app.screen_stack) == 2)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
