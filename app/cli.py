@@ -78,9 +78,11 @@ def program(
     if not screen:
         prompt, attached = _prompt(prompt)
     from specee.app.opening import LAST, open_session
+    from specee.app.terminal import Terminal
 
     wanted = resume if resume is not None else LAST if last else None
-    session, options = open_session(context, values, persona, wanted, keep=not no_history)
+    terminal = Terminal.capture() if screen else None
+    session, options = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
             from specee.app.tui.app import run_tui
