@@ -28,7 +28,8 @@ def ask(
 ) -> int:
     """Answers `text`, or goes on with the last answer (None); `form` is text, json or jsonl.
 
-    `stats` prints the figures on standard error. Returns the exit code. Raises AppError. Only verified text is printed: nothing is ever taken back.
+    `stats` prints the figures on standard error. Returns the exit code. Raises AppError. Only verified text is printed:
+    nothing is ever taken back.
     """
     printer = _PRINTERS[form](session)
     code = OK
