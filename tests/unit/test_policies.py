@@ -36,7 +36,7 @@ def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules
     seed=st.integers(0, 10**6),
     agreement=st.floats(0, 1),
     threshold=st.floats(0, 1),
-    max_pending=st.integers(1, 9),
+    max_pending=st.integers(1, 7),
     penalty=st.sampled_from([1.0, 1.3]),
     stops=st.sampled_from([(), (5,), (5, 9, 13)]),
     rule=st.sampled_from(["predictor", "margin"]),
