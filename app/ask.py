@@ -20,15 +20,16 @@ from specee.app.session import Session, summary
 
 def ask(
     session: Session,
-    text: str,
+    text: str | None,
     options: ChatOptions,
     form: str = "text",
     stats: bool = False,
     when_full: str = "stop",
 ) -> int:
-    """Answers `text`; `form` is text, json or jsonl; `stats` prints the figures on standard error.
+    """Answers `text`, or goes on with the last answer (None); `form` is text, json or jsonl.
 
-    Returns the exit code. Raises AppError. Only verified text is printed: nothing is ever taken back.
+    `stats` prints the figures on standard error. Returns the exit code. Raises AppError. Only verified text is printed:
+    nothing is ever taken back.
     """
     printer = _PRINTERS[form](session)
     code = OK
@@ -45,11 +46,11 @@ def ask(
     return code
 
 
-def _events(session: Session, text: str, options: ChatOptions, when_full: str) -> Iterator[Event]:
-    """Sends the text; makes room for it first if need be and allowed, and says so."""
+def _events(session: Session, text: str | None, options: ChatOptions, when_full: str) -> Iterator[Event]:
+    """Sends the text, if there is one; makes room for it first if need be and allowed, and says so."""
     while True:
         try:
-            yield from session.send(text, options)
+            yield from session.go_on(options) if text is None else session.send(text, options)
             return
         except AppError as error:
             if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.turns:

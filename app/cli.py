@@ -23,6 +23,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("-p", "prompt", metavar="TEXT", help="Answer TEXT and exit (default: the terminal screen).")
 @click.option("-c", "--continue", "last", is_flag=True, help="Go on with the last chat.")
 @click.option("--resume", type=int, metavar="ID", help="Go on with this chat; specee-chat history lists them.")
+@click.option("--more", is_flag=True, help="Print more of the last answer: it was interrupted, stopped or cut short.")
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="With -p: print events as JSON lines.")
 @click.option("--stats", is_flag=True, help="With -p: print figures on standard error.")
@@ -43,6 +44,7 @@ def program(
     prompt: str | None,
     last: bool,
     resume: int | None,
+    more: bool,
     as_json: bool,
     as_jsonl: bool,
     stats: bool,
@@ -59,6 +61,7 @@ def program(
     specee-chat -p "Shorten this: @notes.txt"   with the text of a file
     git diff | specee-chat --system "Review."   what comes in through a pipe is the prompt
     specee-chat -c -p "And at night?"           the last chat goes on
+    specee-chat --more                          its last answer goes on
     specee-chat -p "..." --json | jq .text      for programs
 
     \b
@@ -72,15 +75,19 @@ def program(
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
     if last and resume is not None:
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
+    if more and (prompt is not None or no_history):
+        raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
     chat_options(values)  # what is wrong with them is told before anything is read
-    screen = prompt is None and _on_a_terminal() and not (as_json or as_jsonl)
+    screen = prompt is None and not more and _on_a_terminal() and not (as_json or as_jsonl)
     attached: list[Any] = []
-    if not screen:
+    if not screen and not more:
         prompt, attached = _prompt(prompt)
     from specee.app.opening import LAST, open_session
+    from specee.app.terminal import Terminal
 
-    wanted = resume if resume is not None else LAST if last else None
-    session, options = open_session(context, values, persona, wanted, keep=not no_history)
+    wanted = resume if resume is not None else LAST if last or more else None
+    terminal = Terminal.capture() if screen else None
+    session, options = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
             from specee.app.tui.app import run_tui
@@ -88,7 +95,6 @@ def program(
             return run_tui(session, options, context.meta.get(PERSONAS, {}))
         from specee.app.ask import ask
 
-        assert prompt is not None
         if stats and attached:
             print("attached: " + ", ".join(map(str, attached)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"
@@ -208,7 +214,7 @@ def doctor(context: click.Context, /, quick: bool, as_json: bool, **values: Any)
 @click.pass_context
 def serve(context: click.Context, /, port: int, **values: Any) -> int:
     """Serve the model to other programs: the OpenAI chat completions API on 127.0.0.1, an answer at a time."""
-    from specee.app.serve import serve as run
+    from specee.app.serve.server import serve as run
 
     values = merged(context, values)
     run(load_options(values), chat_options(values), port)

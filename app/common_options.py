@@ -41,7 +41,7 @@ COMMON: list[click.Parameter] = [
     click.Option(["--threshold"], metavar="X", help="Exit above this score: 0 to 1, or calibrated (default)."),
     click.Option(["--rule"], type=click.Choice(opts.RULES), help="What decides on an exit."),
     click.Option(["--kv"], type=click.Choice(opts.KV_FILLS), help="K and V of skipped layers (policy specee)."),
-    click.Option(["--max-pending"], type=click.IntRange(1, 32), metavar="N", help="Rows that wait to be verified."),
+    click.Option(["--max-pending"], type=click.IntRange(1, 7), metavar="N", help="Rows that wait to be verified."),
     click.Option(["--offline"], is_flag=True, default=None, help="Never use a network."),
     click.Option(["--yes"], is_flag=True, default=None, help="Fetch a model that is not here without asking."),
     click.Option(

@@ -25,6 +25,7 @@ from specee.app.protocol import (
     Started,
     Tokens,
 )
+from specee.app.terminal import Terminal
 
 SILENCE_SECONDS = 30.0  # a chunk of a prompt can take seconds with a large model; half a minute of nothing is told
 
@@ -63,11 +64,11 @@ class EngineLink(Protocol):
 Start = Callable[[LoadOptions], EngineLink]
 
 
-def start_process(load: LoadOptions) -> EngineLink:
-    """The real engine process."""
+def start_process(load: LoadOptions, terminal: Terminal | None = None) -> EngineLink:
+    """The real engine process. `terminal`: what it gives back if this process is killed."""
     from specee.app.engine_process import EngineProcess
 
-    return EngineProcess(paths.find(load.data_dir).logs)
+    return EngineProcess(paths.find(load.data_dir).logs, terminal=terminal)
 
 
 class EngineClient:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from specee.app.errors import AppError
-from specee.app.protocol import Close, Failed, read_message, write_message
+from specee.app.protocol import Close, Failed, GuardTerminal, read_message, write_message
+from specee.app.terminal import Terminal
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 CLOSE_SECONDS = 3.0
@@ -29,7 +30,7 @@ class EngineProcess:
     It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone.
     """
 
-    def __init__(self, logs: Path, program: str = PROGRAM) -> None:
+    def __init__(self, logs: Path, program: str = PROGRAM, terminal: Terminal | None = None) -> None:
         self.log_path = logs / "engine.log"
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._closing = False
@@ -41,6 +42,7 @@ class EngineProcess:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     start_new_session=True,
+                    pass_fds=() if terminal is None else (terminal.fd,),
                 )
             except OSError as error:
                 raise AppError("cannot start the engine", f"{error.strerror or error}") from error
@@ -48,6 +50,8 @@ class EngineProcess:
         self._outbox: IO[bytes] = self._process.stdin
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
+        if terminal is not None:
+            self.send(GuardTerminal(terminal))
 
     @property
     def alive(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -9,10 +10,12 @@ from click.core import ParameterSource
 
 from specee.app import paths
 from specee.app.common_options import PERSONAS, chat_options, load_options
+from specee.app.engine_client import start_process
 from specee.app.errors import USAGE, AppError
 from specee.app.history.store import Store
 from specee.app.options import ChatOptions, recall
 from specee.app.session import Session
+from specee.app.terminal import Terminal
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -24,15 +27,17 @@ def open_session(
     chat: int | None,
     *,
     keep: bool,
+    terminal: Terminal | None = None,
 ) -> tuple[Session, ChatOptions]:
     """A session, and how it is to answer. Raises AppError.
 
+    `terminal` is given back by the engine process if this one is killed.
     A chat that goes on keeps its own settings, except for what was typed now; config.toml is for new ones.
     """
     system = _system(context, values, persona)
     store = Store(paths.find(values["data_dir"]).history if keep else None)
     try:
-        session = Session(load_options(values), system, store=store)
+        session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
         if chat is None:
             return session, chat_options(values)
         session.resume(_last(store) if chat == LAST else chat)

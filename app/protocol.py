@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from specee.app.options import ChatOptions, LoadOptions
+from specee.app.terminal import Terminal
 
 # ---- to the engine -------------------------------------------------------------------------------------------------
 
@@ -49,6 +50,13 @@ class Cancel:
     """Stop the request soon, also in the middle of reading the prompt."""
 
     request: int
+
+
+@dataclass(frozen=True)
+class GuardTerminal:
+    """Give the terminal back when the program dies without a Close."""
+
+    terminal: Terminal
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Runtime:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
         self._tuner = tuner
-        self._policies: dict[PolicyChoice, Policy] = {}
+        self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
         self._spoken: tuple[str, list[int]] = ("", [])  # the last prompt with its answer: text and tokens
 
     def generate(self, request: Generate, emit: Emit) -> None:
@@ -62,13 +62,13 @@ class Runtime:
     def _generate(self, request: Generate, emit: Emit) -> None:
         began = time.perf_counter()
         text, tokens = self._prompt(request)
-        verdict = self._tuner.choose(self.backend, request.options.policy, emit)
-        if verdict.measured_now:
-            began = time.perf_counter()  # measuring happens once; it is no part of this answer's times
-        policy = self._policy(verdict.choice)
+        sampling = request.options.sampling
+        seeded = sampling.temperature > 0 and sampling.seed is not None
+        verdict = self._tuner.choose(self.backend, request.options.policy, reproducible=seeded)
+        policy = self._policy(request.options.policy, verdict)
         if sum(m.role == "user" for m in request.messages) <= 1:
             policy.reset()
-        seed = request.options.sampling.seed
+        seed = sampling.seed
         plan = _Plan(request.options, tokens, policy, verdict, _random_seed() if seed is None else seed, began)
         reused = self._prefill(request.request, tokens, emit)
         answer = Answer(self.backend.piece, emit, began)
@@ -78,6 +78,8 @@ class Runtime:
         emit(Started(policy.name, verdict.reason, len(tokens), reused, plan.seed, verdict.dense_rate))
         cancelled = self._decode(request.request, plan, answer)
         answer.finish()
+        if verdict.undecided is not None:
+            self._tuner.save()
         self._spoken = (text + answer.text, tokens + answer.words)
         emit(Done(self._stats(plan, answer, reused, "cancelled" if cancelled else self._stop_reason(plan, answer))))
 
@@ -145,10 +147,12 @@ class Runtime:
 
     # ---- policy and figures ----------------------------------------------------------------------------------------
 
-    def _policy(self, choice: PolicyChoice) -> Policy:
-        if choice not in self._policies:
-            self._policies[choice] = self.backend.policy(choice)
-        return self._policies[choice]
+    def _policy(self, wanted: PolicyChoice, verdict: Verdict) -> Policy:
+        """Policies last as long as the model: they remember the exits of the last tokens."""
+        key = (wanted if verdict.undecided else verdict.choice, verdict.undecided is not None)
+        if key not in self._policies:
+            self._policies[key] = self._tuner.policy(self.backend, wanted, verdict)
+        return self._policies[key]
 
     @staticmethod
     def _stop_reason(plan: _Plan, answer: Answer) -> str:
@@ -175,7 +179,7 @@ class Runtime:
             policy_reason=plan.verdict.reason,
             stop_reason=stop_reason,
             seed=plan.seed,
-            dense_rate=plan.verdict.dense_rate,
+            dense_rate=plan.verdict.undecided.dense_rate if plan.verdict.undecided else plan.verdict.dense_rate,
             policy_stats=asdict(plan.policy.stats),
         )
 

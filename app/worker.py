@@ -20,6 +20,7 @@ from specee.app.protocol import (
     Close,
     Failed,
     Generate,
+    GuardTerminal,
     Load,
     Loaded,
     Progress,
@@ -28,6 +29,7 @@ from specee.app.protocol import (
     read_message,
     write_message,
 )
+from specee.app.terminal import Terminal
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
 
@@ -65,12 +67,17 @@ class Worker:
 
     def listen(self, inbox: BinaryIO) -> None:
         """Reads requests in a thread of its own, so that a Cancel arrives during a computation."""
+        terminal: Terminal | None = None
         while True:
             try:
                 message = read_message(inbox)
             except (EOFError, OSError):
                 message = Close()  # the user's process is gone
-            if isinstance(message, Cancel):
+                if terminal is not None:
+                    terminal.restore()
+            if isinstance(message, GuardTerminal):
+                terminal = message.terminal
+            elif isinstance(message, Cancel):
                 self._cancel(message.request)
             elif isinstance(message, Close):
                 self._stopping.set()

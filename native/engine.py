@@ -39,7 +39,6 @@ class Rise:
 
     stopped: int
     scores: tuple[float, ...]
-    candidates: tuple[int, ...]
     best: int
 
 
@@ -231,12 +230,11 @@ class RowEngine:
     ) -> Rise:
         """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
 
-        Rows that wait below come along. With k > 0 the score is the predictor's for k candidates, which are drawn from
-        the shortlist at the first look when none are given; with k = 0 it is the margin rule's lead.
+        Rows that wait below come along. With k > 0 the score is the predictor's for the k candidates; with
+        k = 0 it is the margin rule's lead.
         """
         n = len(layers)
         self._layers[:n] = list(layers)
-        self._candidates[0] = -1
         self._candidates[: len(candidates)] = list(candidates)
         self._token.value = -1
         stopped = self.lib.specee_rows_rise(
@@ -255,7 +253,7 @@ class RowEngine:
             self.tokens.append(token)
         if stopped < 0:
             self._check(stopped)
-        return Rise(stopped, tuple(self._scores[: min(stopped + 1, n)]), tuple(self._candidates[:k]), self._token.value)
+        return Rise(stopped, tuple(self._scores[: min(stopped + 1, n)]), self._token.value)
 
     def draft(self, pos: int, token: int, k: int) -> Tokens:
         """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""

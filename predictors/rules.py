@@ -16,8 +16,8 @@ RuleKind = Literal["predictor", "margin"]
 SkippedKV = Literal["propagate", "settle"]
 
 SOURCES = ("ngram", "linear")
-LENS = ("lens",)
-"""Instead of draft sources: the best of the shortlist through the lens of the row's first look."""
+MAX_PENDING = 7
+"""With the row that rises 8: so many at once get the bits that each has alone, without which `exact` is not dense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,9 @@ class ExitRules:
     """Policy specee, K and V of the skipped layers: computed later, several rows in one batch (exact), or from the
     exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
-    """Rows whose remaining layers are computed in one batch, at most. Up to 8 rows our kernels give each the bits
-    that it has alone; larger batches need not, and `exact` would then differ from dense."""
+    """Words that wait for the layers left out, at most: with the row that rises they are computed in one batch."""
     sources: tuple[str, ...] = SOURCES
-    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open. Or LENS."""
+    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open."""
     ngram_max: int = 3
     """Longest context that the n-gram source looks up."""
     ngram_min: int = 2
@@ -69,10 +68,11 @@ class ExitRules:
         _check(self.reach >= 0, f"reach = {self.reach}: take 0 layers or more")
         _check(self.rule in ("predictor", "margin"), f"rule = {self.rule!r}: take 'predictor' or 'margin'")
         _check(self.kv in ("propagate", "settle"), f"kv = {self.kv!r}: take 'propagate' or 'settle'")
-        _check(1 <= self.max_pending <= 32, f"max_pending = {self.max_pending}: take 1 to 32 rows")
+        limits = f"take 1 to {MAX_PENDING} rows"
+        _check(1 <= self.max_pending <= MAX_PENDING, f"max_pending = {self.max_pending}: {limits}")
         _check(len(set(self.sources)) == len(self.sources) > 0, f"sources = {self.sources}: name each source once")
-        for name in self.sources if self.sources != LENS else ():
-            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}, or lens alone")
+        for name in self.sources:
+            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}")
         _check(
             1 <= self.ngram_min <= self.ngram_max <= 8,
             f"n-grams of {self.ngram_min} to {self.ngram_max}: take lengths from 1 to 8, the shortest first",

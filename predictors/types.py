@@ -65,11 +65,6 @@ class Rise(Protocol):
         ...
 
     @property
-    def candidates(self) -> tuple[int, ...]:
-        """The k tokens that were scored."""
-        ...
-
-    @property
     def best(self) -> int:
         """The margin rule's token at the last look, -1 without that rule."""
         ...
@@ -97,8 +92,8 @@ class Engine(Protocol):
     ) -> Rise:
         """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
 
-        Rows that wait below a layer come along to it. With k > 0 the score is the predictor's for k candidates, which
-        are drawn from the shortlist at the first look when none are given; with k = 0 it is the margin rule's lead.
+        Rows that wait below a layer come along to it. With k > 0 the score is the predictor's for the k candidates;
+        with k = 0 it is the margin rule's lead.
         """
         ...
 

@@ -50,7 +50,6 @@ class FakeSampler:
 class FakeRise:
     stopped: int
     scores: tuple[float, ...]
-    candidates: tuple[int, ...]
     best: int
 
 
@@ -121,13 +120,11 @@ class FakeEngine:
             if k == 0:
                 best, score = self.margin(self.length - 1)
             else:
-                if not candidates:
-                    candidates = np.argsort(-self._logits(self.length - 1, layer))[:k].tolist()
                 score = self.probe(self.length - 1, np.array(candidates, np.int32))
             scores.append(score)
             if score > threshold:
-                return FakeRise(len(scores) - 1, tuple(scores), tuple(candidates), best)
-        return FakeRise(len(layers), tuple(scores), tuple(candidates), best)
+                return FakeRise(len(scores) - 1, tuple(scores), best)
+        return FakeRise(len(layers), tuple(scores), best)
 
     def propagate(self, pos: int, n: int) -> None:
         assert n == 1 and all(d == self.n_layer for d in self.depths[:pos])

@@ -1,4 +1,4 @@
-"""A program that chats for ever with the fake engine, and prints what it has shown, and when: fault_app.py DATA."""
+"""A program that chats for ever and prints what it has shown, and when: fault_app.py DATA fake|real."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 
 import fault_engine
 
+from specee.app.engine_client import start_process
 from specee.app.history.store import Store
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.protocol import ChatEvent
 from specee.app.session import Session
 
 
-def main(data: str) -> None:
+def main(data: str, engine: str) -> None:
     store = Store(Path(data) / "history.sqlite")
-    session = Session(LoadOptions(data_dir=data), start=fault_engine.start, store=store)
+    start = fault_engine.start if engine == "fake" else start_process
+    session = Session(LoadOptions(data_dir=data), start=start, store=store)
     chats = store.chats()
     if chats:
         session.resume(chats[0].id)
@@ -34,4 +36,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

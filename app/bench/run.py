@@ -96,7 +96,7 @@ def _contenders(backend: Backend, tuner: Tuner, choices: Sequence[PolicyChoice],
     found = {"dense": Contender("dense", Verdict(PolicyChoice("dense"), "the measure"))}
     for choice in choices:
         if choice.label not in found:
-            found[choice.label] = Contender(choice.label, tuner.choose(backend, choice, emit))
+            found[choice.label] = Contender(choice.label, tuner.decide(backend, choice, emit))
     return list(found.values())
 
 

@@ -11,7 +11,7 @@ from specee.app.history.database import Database
 from specee.app.history.records import Depth, State, Turn, pack
 from specee.app.protocol import ChatEvent, Stats
 
-WRITE_SECONDS = 0.25
+WRITE_SECONDS = 0.1
 
 
 class Recorder:

@@ -116,13 +116,13 @@ void specee_probe::margin(const float * logits, llama_token * best, float * lead
     *lead = (1.0f - std::exp(second - top)) / sum;
 }
 
-// k is small: insertion into a sorted list, nearly always one failed comparison.
-template <typename score_of>
-static void best_tokens(const std::vector<llama_token> & tokens, int32_t k, llama_token * out, score_of score) {
+// The k tokens with the best scores. k is small: insertion into a sorted list, nearly always one failed comparison.
+static void best_tokens(const std::vector<llama_token> & tokens, const float * scores, const float * bias, int32_t k,
+                        llama_token * out) {
     float best[SPECEE_K_MAX];
     std::fill_n(best, k, -INFINITY);
     for (size_t i = 0; i < tokens.size(); ++i) {
-        const float v = score(i);
+        const float v = scores[i] + bias[i];
         if (v > best[k - 1]) {
             int32_t j = k - 1;
             for (; j > 0 && best[j - 1] < v; --j) {
@@ -133,10 +133,6 @@ static void best_tokens(const std::vector<llama_token> & tokens, int32_t k, llam
             out[j]  = tokens[i];
         }
     }
-}
-
-void specee_probe::best_of_shortlist(const float * logits, int32_t k, llama_token * out) const {
-    best_tokens(shortlist.tokens, k, out, [&](size_t i) { return logits[i]; });
 }
 
 void specee_probe::draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out) {
@@ -152,7 +148,7 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
     multiply(draft.down, x.data(), z.data());
     scores.resize(draft.tokens.size());
     multiply(draft.up, z.data(), scores.data());
-    best_tokens(draft.tokens, k, out, [&](size_t i) { return scores[i] + draft.bias[i]; });
+    best_tokens(draft.tokens, scores.data(), draft.bias.data(), k, out);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
@@ -269,28 +265,22 @@ int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, i
 }
 
 int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                         const int32_t * layers, int32_t k, llama_token * candidates, float threshold, float * scores,
-                         llama_token * best) {
+                         const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
+                         float * scores, llama_token * best) {
     specee_sequence & s = rows->sequence(seq);
     if (rows->kv == nullptr || k < 0 || k > SPECEE_K_MAX) {
         return specee_fail(SPECEE_INVALID, "no layer ranges, or too many candidates");
     }
-    bool draw = k > 0 && candidates[0] < 0; // candidates, from the shortlist
-    if ((k > 0 && !draw && !are_tokens(rows, k, candidates)) ||
-        ((k == 0 || draw) && rows->probe->shortlist.up == nullptr)) {
+    if (k > 0 ? !are_tokens(rows, k, candidates) : rows->probe->shortlist.up == nullptr) {
         return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
     for (int32_t i = 0; i < n_layers; ++i) {
         if (rows->probe->lenses.count(layers[i]) == 0) {
             return specee_fail(SPECEE_INVALID, "no lens is set for layer " + std::to_string(layers[i]));
         }
-        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i], k == 0 || draw);
+        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i], k == 0);
         if (status != SPECEE_OK) {
             return status;
-        }
-        if (draw) {
-            rows->probe->best_of_shortlist(rows->short_logits.data(), k, candidates);
-            draw = false;
         }
         if (k == 0) {
             rows->probe->margin(rows->short_logits.data(), best, scores + i);

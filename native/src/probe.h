@@ -71,8 +71,6 @@ struct specee_probe {
 
     // From the logits of the shortlist [n_short]: the best token and its lead in probability over the second.
     void margin(const float * logits, llama_token * best, float * lead) const;
-    // The k best tokens of the shortlist, best first.
-    void best_of_shortlist(const float * logits, int32_t k, llama_token * out) const;
 
     void draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out);
 

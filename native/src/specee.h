@@ -95,18 +95,17 @@ LLAMA_API int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_
 
 // Shortlist: up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0) times h' / rms(h') are the logits
 // of these tokens at any layer with a lens. The margin rule exits on the lead, the difference of the two greatest
-// probabilities; `rise` may take its candidates from it.
+// probabilities.
 LLAMA_API int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens,
                                        const void * up);
 
 // Raises the last row of a sequence from layer to layer (ascending) and looks at it at each, until its score is above
 // the threshold. `token` starts that row, -1 goes on with it; stopped rows before it come along where it passes them.
-// k > 0: the score is the predictor's for `candidates` [k]; when the first of these is negative, they are drawn from
-// the shortlist at the first look, and written there. k = 0: the score is the margin rule's lead, and `best` its token.
+// k > 0: the score is the predictor's for `candidates` [k]; k = 0: it is the margin rule's lead, and `best` its token.
 // Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
 // status; `scores` gets one value for each look.
 LLAMA_API int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                                   const int32_t * layers, int32_t k, llama_token * candidates, float threshold,
+                                   const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
                                    float * scores, llama_token * best);
 
 // Linear draft head: z = down [x ; e], where x is the final state (or its lens estimate) of position pos-1 divided by

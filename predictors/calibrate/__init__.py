@@ -74,7 +74,6 @@ def assemble(fitted: Fitted, base: Base, engine: CalibrationEngine, settings: Se
         lenses={b: _lens(lens) for b, lens in fitted.lenses.items()},
         predictors={b: PredictorWeights(m.w1, m.b1, m.w2, m.b2) for b, m in fitted.predictors.items()},
         draft=DraftWeights(to_q8(fitted.draft.down), fitted.words, to_q8(fitted.draft.up), fitted.draft.bias),
-        sources=fitted.sources,
         metrics=fitted.metrics,
         created_by=f"specee-chat calibrate, {tokens} tokens, {seconds:.0f} s, seed {settings.seed}",
     )

@@ -15,21 +15,19 @@ from specee.predictors import lens as lenses_
 from specee.predictors import mlp as mlp_
 from specee.predictors.calibrate import data as data_
 from specee.predictors.calibrate.data import Data, Rows
-from specee.predictors.calibrate.looks import Looks, lens_candidates, look
+from specee.predictors.calibrate.looks import Looks, look
 from specee.predictors.calibrate.setup import CalibrationEngine, ProgressCallback, Settings
 from specee.predictors.calibrate.simulate import Outcome, Scores, lowest, margin_rule, predictor_rule, score_all
 from specee.predictors.features import assemble
 from specee.predictors.lens import LowRank, Moments
 from specee.predictors.mlp import MLP
-from specee.predictors.rules import LENS, SOURCES, ExitRules
+from specee.predictors.rules import ExitRules
 from specee.predictors.schedule import Schedule
 from specee.predictors.tune import Teacher, tune
 from specee.predictors.types import Floats, Tokens
 
 LENS_ALPHA = 0.01
 DRAFT_ALPHA = 0.03
-LENS_HITS = 0.6
-LENS_GAIN = 0.3  # layers that candidates from the lens must save to be worth scoring the shortlist for every word
 FOLDS = 3
 
 
@@ -46,7 +44,6 @@ class Fitted:
     threshold: float
     margin_layers: tuple[int, ...]
     margin_threshold: float
-    sources: tuple[str, ...]
     metrics: dict[str, Any]
 
 
@@ -62,20 +59,11 @@ def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: Pro
     cands = data_.candidates(data, rows, inputs, draft, head @ draft.up, head @ draft.bias, words, rules)
     progress("looking through the lenses", 0.0)
     looks = look(lenses, data, rows, cands, words, engine)
-    drafted = _Study(data, rows, cands, looks, engine.n_layer, settings, rules)
-    studies: dict[tuple[str, ...], _Study] = {SOURCES: drafted}
-    first, seen = first_look(lenses, data, rows, head, words, rules.k)
-    above = {b: lens for b, lens in lenses.items() if b >= first}
-    looks = look(above, data, rows, seen, words, engine, {b: looks[b] for b in above})
-    studies[LENS] = _Study(data, rows, seen, looks, engine.n_layer, settings, rules, first)
-    choices = {source: study.choose(progress) for source, study in studies.items()}
-    gain = choices[SOURCES][2].mean_exit_layer - choices[LENS][2].mean_exit_layer
-    source = LENS if gain >= LENS_GAIN else SOURCES
-    boundaries, offline, outcome, mlps = choices[source]
-    margin = drafted.choose_margin()
+    study = _Study(data, rows, cands, looks, engine.n_layer, settings, rules)
+    boundaries, offline, outcome, mlps = study.choose(progress)
+    margin = study.choose_margin()
     progress("measuring", 0.0)
-    metrics = studies[source].measure(mlps, boundaries, offline, outcome, margin, drafted.looks)
-    metrics["sources"] = {",".join(name): choice[2].as_dict() for name, choice in choices.items()}
+    metrics = study.measure(mlps, boundaries, offline, outcome, margin)
     metrics["lens_rank"] = next(iter(lenses.values())).down.shape[0]
     metrics["draft"].update(rank=int(draft.down.shape[0]), shortlist=len(words))
     margin_layers = tuple(sorted(margin.exits))
@@ -90,23 +78,8 @@ def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: Pro
         threshold=outcome.threshold,
         margin_layers=margin_layers,
         margin_threshold=margin.threshold,
-        sources=source,
         metrics=metrics,
     )
-
-
-def first_look(
-    lenses: dict[int, LowRank], data: Data, rows: Rows, head: Floats, words: Tokens, k: int
-) -> tuple[int, NDArray[np.int32]]:
-    """Where candidates are drawn from the lens: the lowest boundary whose k best hold most of the dense words.
-
-    Returns that boundary and the candidates [n, k].
-    """
-    for b in sorted(lenses):
-        found = lens_candidates(lenses[b], data.states[b][rows], head, words, k)
-        if (found == data.best[rows][:, None]).any(1).mean() >= LENS_HITS:
-            break
-    return b, found
 
 
 def fit_lenses(data: Data, head: Floats, settings: Settings, progress: ProgressCallback) -> dict[int, LowRank]:
@@ -149,10 +122,8 @@ class _Study:
         n_layer: int,
         settings: Settings,
         rules: ExitRules,
-        first: int | None = None,
     ) -> None:
         self.looks, self.n_layer, self.settings, self.rules, self.cands = looks, n_layer, settings, rules, cands
-        self.first = first  # the boundary that gives the candidates, always armed
         self.answers = data.answer[rows]
         self.best = data.best[rows]
         self.b = np.flatnonzero(data.part[rows] == "b")
@@ -169,8 +140,6 @@ class _Study:
             scores = self.cross_scores(boundaries)
             everywhere = self.lowest(scores, boundaries, boundaries)
             ranked = [b for b, n in Counter(everywhere.exits).most_common() if n >= 0.002 * self.judges.sum()]
-            if self.first is not None:
-                ranked = [self.first, *(b for b in ranked if b != self.first)]
             if limit:
                 boundaries = tuple(sorted(ranked[:limit] or boundaries[-2:]))
         offline = tuple(sorted(ranked[: self.settings.n_offline] or boundaries[-1:]))
@@ -246,7 +215,6 @@ class _Study:
         offline: tuple[int, ...],
         chosen: Outcome,
         margin: Outcome,
-        all_looks: dict[int, Looks],
     ) -> dict[str, Any]:
         """Metrics on part c, which nothing was fitted on."""
         c = self.c
@@ -263,7 +231,7 @@ class _Study:
                 "precision_after_check": _ratio((above & label).sum(), (above & lk.passes[c]).sum()),
                 "recall": _ratio((above & label).sum(), label.sum()),
             }
-        looks_c = {b: _select(v, c) for b, v in all_looks.items()}
+        looks_c = {b: _select(v, c) for b, v in self.looks.items()}
         hits = (self.cands == self.best[:, None])[c]
         layers = tuple(sorted(margin.exits))
         return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.predictors.calibrate.data import Data, Mask, Rows, top_words
+from specee.predictors.calibrate.data import Data, Mask, Rows
 from specee.predictors.calibrate.setup import CalibrationEngine
 from specee.predictors.features import inverse_rms, sliced_logits, softmax
 from specee.predictors.lens import LowRank
@@ -93,15 +93,6 @@ def regrets(data: Data, rows: Rows, words: NDArray[np.int32], engine: Calibratio
     return out
 
 
-def lens_candidates(
-    lens: LowRank, states: NDArray[np.float16], head: Floats, words: Tokens, k: int
-) -> NDArray[np.int32]:
-    """The k best of the shortlist through a lens: [n, k]; head [n_short, n_embd]."""
-    up, bias = head @ lens.up, head @ lens.bias
-    blocks = (lens.code(states[at : at + _ROWS]) @ up.T + bias for at in range(0, len(states), _ROWS))
-    return np.concatenate([top_words(scores, words, k) for scores in blocks])
-
-
 def look(
     lenses: dict[int, LowRank],
     data: Data,
@@ -109,13 +100,9 @@ def look(
     cands: NDArray[np.int32],
     words: Tokens,
     engine: CalibrationEngine,
-    other: dict[int, Looks] | None = None,
 ) -> dict[int, Looks]:
-    """Everything about `rows` at every boundary; cands [n, k], words: the shortlist.
-
-    `other`: looks at the same rows with other candidates, to take over what does not depend on these.
-    """
-    best = {b: v.word for b, v in other.items()} if other else best_words(lenses, data, rows, engine)
+    """Everything about `rows` at every boundary; cands [n, k], words: the shortlist."""
+    best = best_words(lenses, data, rows, engine)
     known, place = np.unique(cands, return_inverse=True)
     known_rows = engine.head_rows(known.astype(np.int32))
     place = place.reshape(cands.shape)
@@ -126,21 +113,17 @@ def look(
         for at in range(0, len(rows), _ROWS):
             part = slice(at, at + _ROWS)
             logits[part] = sliced_logits(lens(data.states[b][rows[part]]), known_rows[place[part]])
-        if other:
-            short_word, lead, short_regret = other[b].short_word, other[b].lead, other[b].short_regret
-        else:
-            short_word, lead = leads(lens, data.states[b][rows], short, words)
-            lead[short_word == data.token[rows]] = 0.0
-            short_regret = regrets(data, rows, short_word, engine)
+        short_word, lead = leads(lens, data.states[b][rows], short, words)
+        lead[short_word == data.token[rows]] = 0.0
         out[b] = Looks(
             word=best[b],
             logits=logits,
             probs=softmax(logits),
             passes=(cands == best[b][:, None]).any(1) & (best[b] != data.token[rows]),
             right=best[b] == data.best[rows],
-            regret=other[b].regret if other else regrets(data, rows, best[b], engine),
+            regret=regrets(data, rows, best[b], engine),
             short_word=short_word,
             lead=lead,
-            short_regret=short_regret,
+            short_regret=regrets(data, rows, short_word, engine),
         )
     return out

@@ -9,10 +9,23 @@ from specee.predictors.policies.dense import Dense
 from specee.predictors.policies.exact import Exact
 from specee.predictors.policies.specee import SpecEE
 from specee.predictors.policies.stats import PolicyStats
+from specee.predictors.policies.turns import InTurns, Referee
 from specee.predictors.rules import ExitRules
 from specee.predictors.schedule import Schedule
 
-__all__ = ["NAMES", "Dense", "Exact", "Policy", "PolicyStats", "SpecEE", "Step", "build", "schedule_of"]
+__all__ = [
+    "NAMES",
+    "Dense",
+    "Exact",
+    "InTurns",
+    "Policy",
+    "PolicyStats",
+    "Referee",
+    "SpecEE",
+    "Step",
+    "build",
+    "schedule_of",
+]
 
 NAMES = ("dense", "specee", "exact")
 

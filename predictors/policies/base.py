@@ -27,8 +27,11 @@ class Policy(Protocol):
     """A way to decode."""
 
     name: str
-    stats: PolicyStats
-    """Of the present or last answer."""
+
+    @property
+    def stats(self) -> PolicyStats:
+        """Of the present or last answer."""
+        ...
 
     def generate(
         self,

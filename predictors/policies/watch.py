@@ -12,7 +12,7 @@ from specee.predictors.acceptance import certain, sample
 from specee.predictors.policies.base import Step
 from specee.predictors.policies.flight import Flight
 from specee.predictors.policies.stats import PolicyStats
-from specee.predictors.rules import LENS, ExitRules
+from specee.predictors.rules import ExitRules
 from specee.predictors.schedule import Schedule
 from specee.predictors.types import Distribution, Engine, Probe, Sampler
 
@@ -24,8 +24,7 @@ class Watch:
         self.rules = rules
         self.schedule = schedule
         self.drafts = drafts.build(rules)
-        self._from_lens = rules.sources == LENS
-        self._drafting = rules.rule == "predictor" and not self._from_lens
+        self._drafting = rules.rule == "predictor"
         self._stats = PolicyStats()
         self._said: list[int] = []
 
@@ -56,11 +55,10 @@ class Watch:
         candidates = self._candidates(engine, token) if armed else ()
         probes: list[Probe] = []
         step, start = None, True
-        if k > 0 and not self._from_lens and len(candidates) < k:  # a predictor knows no other number
+        if k > 0 and len(candidates) < k:  # a predictor knows no other number
             left = ()
         while left and step is None:
             seen = flight.rise(token if start else None, left, k, candidates, rules.threshold)
-            candidates = seen.candidates
             probes += map(Probe, left, seen.scores)
             if seen.stopped < len(left):
                 begin = perf_counter()
@@ -79,11 +77,8 @@ class Watch:
         return step or Step(-1, engine.n_layer, tuple(probes), candidates)
 
     def _candidates(self, engine: Engine, token: int) -> tuple[int, ...]:
-        """Drafted once a row: k tokens for the place after `token`, which will stand at the end of the sequence.
-
-        Candidates from the lens are drawn by the engine at the row's first look.
-        """
-        if self.rules.rule == "margin" or self._from_lens:
+        """Drafted once a row: k tokens for the place after `token`, which will stand at the end of the sequence."""
+        if not self._drafting:
             return ()
         begin = perf_counter()
         found = tuple(self.drafts.draft(engine, engine.length, token, self.rules.k))

@@ -315,6 +315,9 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert hits[0]["chat"] == first["chat"]
     whole = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)
     assert whole["turns"][1]["exit_layers"] == [30] * first["stats"]["tokens"]
+    rest = json.loads(call(env, "--more", "--resume", str(first["chat"]), "--json", "--max-tokens", "6").stdout)
+    grown = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)["turns"][-1]["content"]
+    assert rest["chat"] == first["chat"] and grown == second["text"] + rest["text"] and rest["text"]
     resumed = call(env, "--resume", str(first["chat"]), "-p", "Bye", "--json", "--max-tokens", "2")
     assert json.loads(resumed.stdout)["chat"] == first["chat"]
     assert json.loads(call(env, "history", "rm", str(first["chat"]), "--json").stdout) == {"removed": [first["chat"]]}
@@ -336,6 +339,7 @@ def test_a_full_window_is_told_or_room_is_made(env: dict[str, str]) -> None:
 
 
 def test_nothing_to_go_on_with(env: dict[str, str]) -> None:
+    assert call(env, "--more").returncode == 2 and call(env, "--more", "-p", "x").returncode == 2
     done = call(env, "-c", "-p", "x")
     assert done.returncode == 2 and "no chat to go on with" in one_line(done)
     done = call(env, "--resume", "7", "-p", "x")

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from specee.app.backend import open_backend
+from specee.app.comparison import STRETCH
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.app.protocol import Message
+from specee.app.tuner import Tuner
 from specee.models import embedded
+from specee.predictors.policies import Policy
 from specee.predictors.types import State
 
 PROMPTS = (
@@ -33,9 +36,12 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     backend.close()
 
 
-def run(backend: Any, choice: PolicyChoice, text: str, sampling: Sampling = PLAIN_GREEDY) -> tuple[list[int], Any]:
+def run(
+    backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
+) -> tuple[list[int], Any]:
     prompt = backend.tokenize(backend.format((Message("user", text),)), bos=False)
-    engine, policy, sampler = backend.engine, backend.policy(choice), backend.sampler(sampling)
+    engine, sampler = backend.engine, backend.sampler(sampling)
+    policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
     engine.roll_back(0)
     engine.prefill(prompt)
     sampler.rewind(prompt)
@@ -61,6 +67,20 @@ def test_exact_says_what_dense_says(backend: Any, rule: Any) -> None:
             assert words == expected
             exits += stats.exits
     assert exits > 10
+
+
+def test_an_answer_in_turns_is_the_dense_one(backend: Any, tmp_path: Path) -> None:
+    auto, tuner = PolicyChoice("auto"), Tuner(tmp_path / "tuner.json")
+    verdict = tuner.choose(backend, auto)
+    assert verdict.undecided is not None
+    policy = tuner.policy(backend, auto, verdict)
+    exits = 0
+    for text in PROMPTS:
+        expected, _ = run(backend, PolicyChoice("dense"), text)
+        words, stats = run(backend, policy, text)
+        assert words == expected and stats.tokens == len(words)
+        exits += stats.exits
+    assert exits > 0 and verdict.undecided.next_turn()[1] == STRETCH, "all have warmed up"
 
 
 @pytest.mark.parametrize("kv", ["settle", "propagate"])

@@ -24,20 +24,40 @@ from specee.app.session import Session
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 KILLS = 25  # of each kind
 LOST_SECONDS = 0.5
+REAL_KILLS = int(os.environ.get("SPECEE_TEST_KILLS", "2"))  # of each kind, on the embedded model
 FAULT_APP = Path(__file__).parents[1] / "fault_app.py"
+
+
+def _no_model() -> str | None:
+    from specee.models import embedded
+    from specee.native import library
+    from specee.native.errors import NativeError
+
+    try:
+        library.directory()
+    except NativeError as error:
+        return str(error)
+    return None if embedded.path() is not None else "not in this build"
+
+
+NO_MODEL = _no_model()
 
 
 def numbers(content: str) -> list[int]:
     return [int(word) for word in content.split(" ")[:-1]]
 
 
-def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
-    chance = random.Random(5)
+def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) -> list[float]:
+    """Kills a program that answers, again and again; returns how many seconds of each answer were lost."""
     asked = ["question 0"]
     lost: list[float] = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         program = subprocess.Popen(
-            [sys.executable, str(FAULT_APP), str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, str(FAULT_APP), str(data), engine],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         assert program.stdout is not None
         lines = [program.stdout.readline()]
@@ -49,7 +69,7 @@ def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
         program.stdout.close()
         shown = [(float(at), int(turn), int(length)) for at, turn, length in map(str.split, lines) if length]
 
-        store = Store(tmp_path / "history.sqlite")
+        store = Store(data / "history.sqlite")
         assert store.check() == "ok"
         path = store.path(store.chats()[0].id)
         store.close()
@@ -57,13 +77,52 @@ def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
         assert last.id == shown[-1][1] and last.state == "interrupted"
         kept = [at for at, turn, length in shown if turn == last.id and length <= len(last.content)]
         lost.append(killed - max(kept, default=shown[0][0]))
-        assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer goes on without a gap"
+        if engine == "fake":
+            assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer goes on without a gap"
         questions = [turn.content for turn in path if turn.role == "user"]
         assert questions[: len(asked)] == asked
         asked = questions
-    middle = statistics.median(lost)
-    print(f"of an answer {max(lost):.3f} s were lost at most, {middle:.3f} s in the middle of {KILLS} kills")
-    assert middle <= LOST_SECONDS  # one slow write to the disk is no fault of ours
+    print(f"of an answer {max(lost):.3f} s were lost at most, {statistics.median(lost):.3f} s in the middle of {kills}")
+    return lost
+
+
+def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
+    lost = kill_programs(tmp_path, "fake", KILLS, random.Random(5))
+    assert statistics.median(lost) <= LOST_SECONDS  # one slow write to the disk is no fault of ours
+
+
+@pytest.mark.skipif(NO_MODEL is not None, reason=f"no embedded model to kill: {NO_MODEL}")
+def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    lost = kill_programs(tmp_path, "real", REAL_KILLS, chance)
+    assert statistics.median(lost) <= LOST_SECONDS
+
+    store = Store(tmp_path / "history.sqlite")
+    session = Session(LoadOptions(data_dir=str(tmp_path)), store=store)
+    session.resume(store.chats()[0].id)
+    killed = 0
+    for _ in range(4 * REAL_KILLS):  # an answer may end before it is killed
+        shown, timer = "", None
+        try:
+            for event in session.send("Count slowly from one to two hundred.", ChatOptions()):
+                if isinstance(event, ChatEvent):
+                    if timer is None:
+                        pid = session._client._engine.pid  # type: ignore[union-attr]
+                        timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
+                        timer.start()
+                    shown += event.text if event.state == "verified" else ""
+        except EngineLostError as error:
+            assert "SIGKILL" in error.message
+            assert session.path[-1].content == shown and session.path[-1].state == "interrupted"
+            killed += 1
+        if timer is not None:
+            timer.join()
+        assert store.check() == "ok"
+        if killed == REAL_KILLS:
+            break
+    assert killed == REAL_KILLS
+    session.close()
+    store.close()
 
 
 def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:

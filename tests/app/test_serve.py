@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specee.app.engine_client import EngineClient
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
-from specee.app.serve import Server
+from specee.app.serve.server import Server
+from specee.app.serve.stop_words import StopWords
 
 Make = Callable[..., Any]
 ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
@@ -131,3 +134,40 @@ def test_the_official_client(server: Server) -> None:
         next(iter(stream))
         stream.close()  # leaves in the middle
         assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."
+
+
+def test_an_answer_ends_before_a_stop_word(server: Server) -> None:
+    for stop, said in (
+        ("there", "Hello "),
+        (["zebra", "lo th", "."], "Hel"),
+        (["?"], "Hello there."),
+        (["e.."], "Hello there."),
+    ):
+        status, answer = call(server, {**ASK, "stop": stop})
+        assert status == 200 and answer["choices"][0]["message"]["content"] == said
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert len(answer["specee"]["exit_layers"]) <= len("Hello there.")
+    assert call(server, ASK)[1]["choices"][0]["message"]["content"] == "Hello there."
+
+
+@pytest.mark.parametrize("stop", ["", [""], [1], ["a"] * 5, {"a": 1}])
+def test_what_cannot_stop_is_refused(server: Server, stop: Any) -> None:
+    status, answer = call(server, {**ASK, "stop": stop})
+    assert status == 400 and "stop" in answer["error"]["message"]
+
+
+@given(
+    text=st.text("ab", max_size=12), words=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), data=st.data()
+)
+def test_what_is_said_before_a_stop_word_does_not_depend_on_the_pieces(text: str, words: list[str], data: Any) -> None:
+    stop = StopWords(words)
+    said, rest = "", text
+    while rest:
+        n = data.draw(st.integers(1, len(rest)))
+        said += stop.add(rest[:n])
+        rest = rest[n:]
+    said += stop.end()
+    places = [(at, at + len(word)) for word in words if (at := text.find(word)) >= 0]
+    assert stop.found == bool(places)
+    assert text.startswith(said) and (said == text or bool(places))
+    assert not any(word in said for word in words)

@@ -1,4 +1,4 @@
-"""Policy auto: what it decides, and that it measures once."""
+"""Policy auto: what it decides, and that it finds out while it answers."""
 
 from __future__ import annotations
 
@@ -9,88 +9,135 @@ from typing import Any
 
 import pytest
 
-from specee.app import tuner
+from specee.app.comparison import COUNTED, PATIENCE, ROUNDS, STRETCH, WARM_UP, Comparison
 from specee.app.options import PolicyChoice
-from specee.app.tuner import Measured, Tuner
+from specee.app.tuner import Tuner
 
 AUTO = PolicyChoice("auto")
+RULES = ("predictor", "margin")
 
 
-def quiet(message: object) -> None: ...
+def compared(*ratios: float, rounds: int = ROUNDS) -> Comparison:
+    return Comparison(RULES[: len(ratios)], [[100.0, *(100.0 * ratio for ratio in ratios)] for _ in range(rounds)])
 
 
-@pytest.mark.parametrize(("ratio", "policy"), [(1.2, "exact"), (0.991, "exact"), (0.98, "dense"), (0.5, "dense")])
-def test_exits_must_not_cost_more_than_a_hundredth(
-    ratio: float, policy: str, make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 100.0 * ratio, ratio, ratio))
-    verdict = Tuner().choose(make_backend(), AUTO, quiet)
-    assert verdict.choice.name == policy
-    assert f"{ratio:.2f}x" in verdict.reason and verdict.dense_rate == 100.0 and verdict.measured_now
+def tuner_with(comparison: Comparison, backend: Any, choice: PolicyChoice = AUTO) -> Tuner:
+    tuner = Tuner()
+    tuner._load()[tuner._key(backend, choice)] = comparison
+    return tuner
 
 
-def test_never_a_policy_that_changes_the_text(
-    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(1.0, 9.0, 9.0, 9.0))
-    assert Tuner().choose(make_backend(), AUTO, quiet).choice.name == "exact"
+def take_turns(comparison: Comparison, speeds: Callable[[int], float]) -> list[int]:
+    order = []
+    while not comparison.decided:
+        turn, length = comparison.next_turn()
+        assert length is not None
+        order.append(turn)
+        comparison.took(turn, length, length / speeds(turn))
+    return order
 
 
-def test_measured_once_for_a_machine_and_a_build(
-    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    calls: list[int] = []
+# ---- the comparison ------------------------------------------------------------------------------------------------
 
-    def measure(*_: object) -> Measured:
-        calls.append(1)
-        return Measured(100.0, 90.0, 0.9, 0.9)
 
-    monkeypatch.setattr(tuner, "measure", measure)
-    store = tmp_path / "deep" / "tuner.json"
+def test_each_has_a_turn_in_every_round_and_who_begins_rotates() -> None:
+    order = take_turns(Comparison(RULES), lambda turn: (100.0, 90.0, 120.0)[turn])
+    assert order[:3] == [0, 1, 2], "the first turn of each warms up"
+    assert order[3:12] == [0, 1, 2, 1, 2, 0, 2, 0, 1]
+    assert len(order) == 3 * (ROUNDS + 1)
+
+
+def test_short_turns_count_for_nothing() -> None:
+    comparison = Comparison(("margin",))
+    for turn in (0, 1):
+        assert comparison.next_turn() == (turn, WARM_UP)
+        comparison.took(turn, 3, 1.0)
+    comparison.took(0, COUNTED - 1, 1.0)
+    assert comparison.next_turn() == (0, STRETCH) and not comparison.rounds
+    comparison.took(0, STRETCH, 1.0)
+    comparison.took(1, STRETCH, 0.5)
+    assert comparison.rounds == [[32.0, 64.0]] and comparison.dense_rate == 32.0
+
+
+@pytest.mark.parametrize(("ratio", "winner"), [(1.2, 1), (0.991, 1), (0.98, 0), (0.5, 0)])
+def test_exits_must_not_cost_more_than_a_hundredth(ratio: float, winner: int) -> None:
+    comparison = compared(ratio)
+    assert comparison.decided and comparison.winner == winner and comparison.ratio == pytest.approx(ratio)
+    assert comparison.next_turn() == (winner, None)
+
+
+def test_bad_rounds_are_enough_for_dense_but_one_slip_is_not() -> None:
+    comparison = compared(1.03)
+    comparison.rounds[0][1] = 90.0
+    assert comparison.winner == 1
+    comparison.rounds[1][1] = 90.0
+    assert comparison.winner == 0
+
+
+def test_a_busy_machine_is_compared_longer_and_then_not_judged() -> None:
+    slow = iter([1.0, 0.5, 1.4] * 100)
+    comparison = Comparison(("margin",))
+    take_turns(comparison, lambda turn: 100.0 * next(slow) if turn else 100.0)
+    assert len(comparison.rounds) == PATIENCE and not comparison.steady and comparison.winner == 0
+
+
+# ---- what auto says ------------------------------------------------------------------------------------------------
+
+
+def test_the_faster_rule_is_taken(make_backend: Callable[..., Any]) -> None:
     backend = make_backend()
-    assert Tuner(store, "v1").choose(backend, AUTO, quiet).measured_now
-    again = Tuner(store, "v1").choose(backend, AUTO, quiet)
-    assert not again.measured_now and again.dense_rate == 100.0 and len(calls) == 1
-    assert Tuner(store, "v1").choose(backend, PolicyChoice("dense"), quiet).dense_rate == 100.0
-    Tuner(store, "v2").choose(backend, AUTO, quiet)
-    assert len(calls) == 2
-    assert json.loads(store.read_text())["format"] == 3
-    store.write_text("{broken")
-    Tuner(store, "v1").choose(backend, AUTO, quiet)
-    assert len(calls) == 3
-
-
-def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
-    assert "not calibrated" in Tuner().choose(make_backend(calibrated=False), AUTO, quiet).reason
-    assert Tuner().choose(make_backend(), PolicyChoice("specee"), quiet).choice.name == "specee"
-
-
-def test_a_real_measurement_is_a_ratio_of_rates(make_backend: Callable[..., Any]) -> None:
-    choices = [PolicyChoice("exact", rule=rule) for rule in ("predictor", "margin")]
-    measured = tuner.measure(make_backend(b"word " * 100), choices, quiet)
-    assert measured.rule in ("predictor", "margin")
-    assert measured.dense_rate > 0 and measured.exact_rate > 0 and measured.ratio > 0
-
-
-def test_the_faster_rule_is_taken(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds = {None: 100.0, "predictor": 90.0, "margin": 104.0}
-    monkeypatch.setattr(tuner, "_rate", lambda backend, choice, tokens, n: speeds[choice.rule])
-    verdict = Tuner().choose(make_backend(), AUTO, quiet)
+    verdict = tuner_with(compared(0.9, 1.04), backend).choose(backend, AUTO)
     assert verdict.choice == PolicyChoice("exact", rule="margin") and "1.04x" in verdict.reason
-    verdict = Tuner().choose(make_backend(), PolicyChoice("auto", rule="predictor"), quiet)
+    assert verdict.dense_rate == 100.0 and verdict.undecided is None
+    chosen = PolicyChoice("auto", rule="predictor")
+    verdict = tuner_with(compared(0.9), backend, chosen).choose(backend, chosen)
     assert verdict.choice.name == "dense" and "0.90x" in verdict.reason
 
 
-def test_a_busy_machine_is_not_remembered(
-    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    rates = iter([100.0, 50.0, 130.0] * 20)
-    monkeypatch.setattr(tuner, "_rate", lambda backend, choice, tokens, n: next(rates) if choice.rule else 100.0)
-    store = tmp_path / "tuner.json"
-    verdict = Tuner(store).choose(make_backend(), PolicyChoice("auto", rule="margin"), quiet)
-    assert verdict.choice.name == "dense" and "busy" in verdict.reason and not store.exists()
+def test_never_a_policy_that_changes_the_text(make_backend: Callable[..., Any]) -> None:
+    backend = make_backend()
+    assert tuner_with(compared(9.0, 9.0), backend).choose(backend, AUTO).choice.name == "exact"
 
 
-def test_one_bad_round_is_enough_for_dense(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuner, "measure", lambda *_: Measured(100.0, 101.0, 1.01, 0.9))
-    assert Tuner().choose(make_backend(), AUTO, quiet).choice.name == "dense"
+def test_until_it_knows_they_take_turns_unless_a_seed_must_repeat(make_backend: Callable[..., Any]) -> None:
+    backend = make_backend()
+    tuner = tuner_with(compared(1.0, 1.0, rounds=2), backend)
+    verdict = tuner.choose(backend, AUTO)
+    assert verdict.undecided is not None and "round 3" in verdict.reason
+    seeded = tuner.choose(backend, AUTO, reproducible=True)
+    assert seeded.undecided is None and seeded.choice.name == "dense" and "seed" in seeded.reason
+
+
+def test_a_busy_machine_stays_dense_and_nothing_is_remembered(make_backend: Callable[..., Any], tmp_path: Path) -> None:
+    backend = make_backend()
+    unsteady = Comparison(("predictor", "margin"), [[100.0, 50.0 + 10 * n, 50.0 + 10 * n] for n in range(PATIENCE)])
+    tuner = Tuner(tmp_path / "tuner.json")
+    tuner._load()[tuner._key(backend, AUTO)] = unsteady
+    verdict = tuner.choose(backend, AUTO)
+    assert verdict.choice.name == "dense" and "busy" in verdict.reason
+    tuner.save()
+    assert Tuner(tmp_path / "tuner.json").choose(backend, AUTO).undecided is not None
+
+
+def test_known_for_a_machine_and_a_build(make_backend: Callable[..., Any], tmp_path: Path) -> None:
+    store = tmp_path / "deep" / "tuner.json"
+    backend = make_backend(b"word " * 100)
+    assert Tuner(store, "v1").decide(backend, AUTO, lambda message: None).undecided is None
+    assert json.loads(store.read_text())["format"] == 4
+    again = Tuner(store, "v1").choose(backend, AUTO)
+    assert again.undecided is None and again.dense_rate
+    assert Tuner(store, "v1").choose(backend, PolicyChoice("dense")).dense_rate == again.dense_rate
+    assert Tuner(store, "v2").choose(backend, AUTO).undecided is not None
+    for damaged in ("{broken", '{"format": 4, "measured": {"x": {"rules": [null], "rounds": [[1.0]]}}}'):
+        store.write_text(damaged)
+        assert Tuner(store, "v1").choose(backend, AUTO).undecided is not None
+
+
+def test_answers_too_short_to_compare_end_the_measuring(make_backend: Callable[..., Any]) -> None:
+    verdict = Tuner().decide(make_backend(b"no"), AUTO, lambda message: None)
+    assert verdict.choice.name == "dense" and verdict.undecided is None
+
+
+def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
+    assert "not calibrated" in Tuner().choose(make_backend(calibrated=False), AUTO).reason
+    assert Tuner().choose(make_backend(), PolicyChoice("specee")).choice.name == "specee"

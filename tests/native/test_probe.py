@@ -188,7 +188,7 @@ def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
     hidden = engine.hidden(pos)
     engine.roll_back(pos)
     seen = engine.rise(5, layers, K, candidates.tolist(), 1.0)
-    assert (seen.stopped, list(seen.scores), seen.candidates) == (2, expected, tuple(candidates.tolist()))
+    assert (seen.stopped, list(seen.scores)) == (2, expected)
     assert np.array_equal(engine.hidden(pos), hidden)
     engine.roll_back(pos)
     seen = engine.rise(5, layers, K, candidates.tolist(), expected[0] - 1e-4)
@@ -203,18 +203,3 @@ def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
     for row, token in enumerate((5, 6)):
         engine.advance(pos + row, 1, engine.n_layer, tokens=[token], logits=True)
         assert np.array_equal(engine.logits(0), both[row])
-
-
-def test_rise_draws_candidates_from_the_shortlist(engine: RowEngine, twin: Twin) -> None:
-    tokens = Twin(engine, engine.n_layer - 1, seed=1).tokens  # the shortlist now
-    pos = engine.length
-    layers = [twin.layer, engine.n_layer - 1]
-    seen = engine.rise(5, layers, K, (), 1.0)
-    engine.roll_back(pos)
-    engine.advance(pos, 1, twin.layer, tokens=[5])
-    logits = twin.logits(engine.hidden(pos), tokens)
-    found = logits[[list(tokens).index(t) for t in seen.candidates]]
-    assert len(set(seen.candidates)) == K
-    assert np.allclose(found, np.sort(logits)[::-1][:K], atol=0.06 * np.ptp(logits))
-    engine.roll_back(pos)
-    assert engine.rise(5, layers, K, seen.candidates, 1.0).scores == seen.scores

@@ -36,7 +36,7 @@ def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules
     seed=st.integers(0, 10**6),
     agreement=st.floats(0, 1),
     threshold=st.floats(0, 1),
-    max_pending=st.integers(1, 9),
+    max_pending=st.integers(1, 7),
     penalty=st.sampled_from([1.0, 1.3]),
     stops=st.sampled_from([(), (5,), (5, 9, 13)]),
     rule=st.sampled_from(["predictor", "margin"]),
@@ -230,3 +230,48 @@ def test_build_says_what_is_wrong() -> None:
     with pytest.raises(ArtifactError, match="k = 4"):
         policies.build("exact", ARTIFACT, ExitRules(k=8))
     assert policies.build("dense", None, ExitRules()).name == "dense"
+
+
+class Rota:
+    """Turns of random length; remembers who had how many tokens."""
+
+    def __init__(self, lengths: list[int], number: int) -> None:
+        self.lengths, self.number = lengths, number
+        self.log: list[tuple[int, int]] = []
+
+    def next_turn(self) -> tuple[int, int | None]:
+        at = len(self.log)
+        return at % self.number, self.lengths[at] if at < len(self.lengths) else None
+
+    def took(self, policy: int, tokens: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.log.append((policy, tokens))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    lengths=st.lists(st.integers(1, 9), max_size=6),
+    stops=st.sampled_from([(), (5, 9, 13)]),
+    penalty=st.sampled_from([1.0, 1.3]),
+    n=st.integers(1, 40),
+    n_ctx=st.sampled_from([12, 256]),
+)
+def test_policies_in_turns_say_what_dense_says(
+    seed: int, lengths: list[int], stops: tuple[int, ...], penalty: float, n: int, n_ctx: int
+) -> None:
+    def fake() -> FakeEngine:
+        return FakeEngine(seed=seed, stop_tokens=stops, n_ctx=n_ctx)
+
+    _, _, dense = answer("dense", fake(), FakeSampler(repeat_penalty=penalty), ExitRules(), n)
+    engine, sampler, rota = fake(), FakeSampler(repeat_penalty=penalty), Rota(lengths, 3)
+    engine.prefill(PROMPT)
+    sampler.rewind(PROMPT)
+    rules = ExitRules(max_pending=3)
+    names = ("dense", "exact", "exact")
+    in_turns = policies.InTurns([policies.build(name, ARTIFACT, rules) for name in names], rota)
+    words = replay(list(in_turns.generate(engine, sampler, np.random.default_rng(0), n, PROMPT)))
+    assert words == dense
+    assert sum(tokens for _, tokens in rota.log) == in_turns.stats.tokens == len(words)
+    assert all(tokens <= length for (_, tokens), length in zip(rota.log, lengths, strict=False))
+    assert all(d == engine.n_layer for d in engine.depths)

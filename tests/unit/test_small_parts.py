@@ -33,6 +33,7 @@ def test_paper_rules_are_the_default() -> None:
         ({"rule": "guess"}, "'predictor' or 'margin'"),
         ({"kv": "holes"}, "'propagate' or 'settle'"),
         ({"max_pending": 0}, "max_pending"),
+        ({"max_pending": 8}, "1 to 7 rows"),
         ({"sources": ("tea",)}, "'tea'"),
         ({"sources": ()}, "sources"),
         ({"ngram_min": 4}, "n-grams"),

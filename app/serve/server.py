@@ -7,25 +7,22 @@ import select
 import socket
 import sys
 import threading
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from specee.app.engine_client import EngineClient, Event
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import ChatOptions, LoadOptions, replace_sampling
-from specee.app.protocol import ChatEvent, Done, Message, Stats
+from specee.app.options import ChatOptions, LoadOptions
+from specee.app.protocol import ChatEvent, Done, Stats
+from specee.app.serve.reply import Reply, error_object
+from specee.app.serve.request import Asked
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")  # another Host header is a web page that plays tricks with DNS
 BODY_LIMIT = 8 << 20  # bytes
 QUEUE_LIMIT = 8  # requests that wait for their turn
-REFUSED = ("tools", "functions", "stop", "logprobs", "logit_bias", "response_format")
-FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
 
 
 class Server(ThreadingHTTPServer):
@@ -43,54 +40,6 @@ class Server(ThreadingHTTPServer):
     def model(self) -> str:
         info = self.client.info
         return info.name if info is not None else "specee"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request for an answer."""
-
-    messages: tuple[Message, ...]
-    options: ChatOptions
-    stream: bool
-    stream_usage: bool
-
-    @classmethod
-    def read(cls, body: dict[str, Any], defaults: ChatOptions) -> Asked:
-        """Raises AppError for what is wrong or what we cannot do."""
-        for name in REFUSED:
-            if body.get(name) not in (None, [], {}, False, {"type": "text"}):
-                raise AppError("not supported", f"{name!r} is not supported here", USAGE)
-        if body.get("n", 1) != 1:
-            raise AppError("not supported", "only n = 1 is", USAGE)
-        turns = body.get("messages")
-        if not isinstance(turns, list) or not turns:
-            raise AppError("bad request", "'messages' must be a list that is not empty", USAGE)
-        sampling = {
-            name: _number(body, name) for name in ("temperature", "top_p", "seed") if body.get(name) is not None
-        }
-        limit = body.get("max_completion_tokens") or body.get("max_tokens") or defaults.max_tokens
-        if not isinstance(limit, int) or limit < 1:
-            raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
-        options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
-        usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        return cls(tuple(_message(turn) for turn in turns), options, bool(body.get("stream")), usage)
-
-
-def _number(body: dict[str, Any], name: str) -> float:
-    value = body[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise AppError("bad request", f"{name!r} must be a number from 0", USAGE)
-    return value
-
-
-def _message(turn: Any) -> Message:
-    role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
-    role = "system" if role == "developer" else role
-    if role not in ("system", "user", "assistant") or not isinstance(content, str):
-        raise AppError("bad request", "a message has a role (system, user, assistant) and a text", USAGE)
-    return Message(role, content)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -138,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
     # ---- an answer -------------------------------------------------------------------------------------------------
 
     def _answer(self, asked: Asked) -> None:
-        reply = _Reply(self.server.model)
+        reply = Reply(self.server.model, asked.stop)
         begun = False
         try:
             # closing: the engine is free again before the next request has its turn, however this one ends
@@ -150,21 +99,26 @@ class Handler(BaseHTTPRequestHandler):
                         self._chunk(reply.chunk({"role": "assistant", "content": ""}))
                     if isinstance(event, Done):
                         self._finish(asked, reply, event.stats)
-                    else:
-                        reply.add(event)
-                        if asked.stream and event.text:
-                            self._chunk(reply.chunk({"content": event.text}))
+                        continue
+                    text = reply.add(event)
+                    if reply.stopped:
+                        self.server.client.cancel()
+                    if asked.stream and text:
+                        self._chunk(reply.chunk({"content": text}))
         except AppError as error:
             if begun:
-                self._chunk(_error(error.title, error.message))
+                self._chunk(error_object(error.title, error.message))
                 self._end_stream()
             else:
                 self._fail(400 if error.exit_code in (USAGE, PROMPT_TOO_LONG) else 500, error.title, error.message)
 
-    def _finish(self, asked: Asked, reply: _Reply, stats: Stats) -> None:
+    def _finish(self, asked: Asked, reply: Reply, stats: Stats) -> None:
+        rest = reply.end()
         if not asked.stream:
             self._send(200, reply.whole(stats))
             return
+        if rest:
+            self._chunk(reply.chunk({"content": rest}))
         self._chunk(reply.chunk({}, stats))
         if asked.stream_usage:
             self._chunk(reply.usage(stats))
@@ -217,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fail(self, status: int, title: str, message: str) -> None:
         self.close_connection = True  # the request's body may be unread
-        self._send(status, _error(title, message))
+        self._send(status, error_object(title, message))
 
     def _begin_stream(self) -> None:
         self.send_response(200)
@@ -232,53 +186,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _end_stream(self) -> None:
         self.wfile.write(b"data: [DONE]\n\n")
-
-
-class _Reply:
-    """The objects of one answer; `specee` in the last one has the figures of the exits."""
-
-    def __init__(self, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
-        self._text: list[str] = []
-        self._layers: dict[int, int] = {}
-
-    def add(self, event: ChatEvent) -> None:
-        self._text.append(event.text)
-        if not event.stop:
-            self._layers.setdefault(event.index, event.exit_layer)
-
-    def whole(self, stats: Stats) -> dict[str, Any]:
-        message = {"role": "assistant", "content": "".join(self._text)}
-        choice = {"index": 0, "message": message, "finish_reason": FINISH[stats.stop_reason], "logprobs": None}
-        extra = {"usage": _usage(stats), "specee": self._exits(stats)}
-        return {**self._head, "object": "chat.completion", "choices": [choice], **extra}
-
-    def chunk(self, delta: dict[str, str], stats: Stats | None = None) -> dict[str, Any]:
-        reason = FINISH[stats.stop_reason] if stats is not None else None
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        extra = {} if stats is None else {"specee": self._exits(stats)}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **extra}
-
-    def usage(self, stats: Stats) -> dict[str, Any]:
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(stats)}
-
-    def _exits(self, stats: Stats) -> dict[str, Any]:
-        names = ("policy", "policy_reason", "mean_exit_layer", "n_layers", "tokens_per_second", "ttft_s", "reused")
-        layers = [self._layers[index] for index in sorted(self._layers)]
-        return {**{name: getattr(stats, name) for name in names}, "exit_layers": layers}
-
-
-def _usage(stats: Stats) -> dict[str, Any]:
-    return {
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.tokens,
-        "total_tokens": stats.prompt_tokens + stats.tokens,
-        "prompt_tokens_details": {"cached_tokens": stats.reused},
-    }
-
-
-def _error(title: str, message: str) -> dict[str, Any]:
-    return {"error": {"message": f"{title}: {message}", "type": title.replace(" ", "_"), "code": None, "param": None}}
 
 
 def serve(load: LoadOptions, options: ChatOptions, port: int) -> None:

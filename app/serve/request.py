@@ -1,0 +1,72 @@
+"""A request of the chat completions API, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from specee.app.errors import USAGE, AppError
+from specee.app.options import ChatOptions, replace_sampling
+from specee.app.protocol import Message
+
+REFUSED = ("tools", "functions", "logprobs", "logit_bias", "response_format")
+MOST_STOPS = 4  # as the API has it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for an answer."""
+
+    messages: tuple[Message, ...]
+    options: ChatOptions
+    stream: bool
+    stream_usage: bool
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer before they are said."""
+
+    @classmethod
+    def read(cls, body: dict[str, Any], defaults: ChatOptions) -> Asked:
+        """Raises AppError for what is wrong or what we cannot do."""
+        for name in REFUSED:
+            if body.get(name) not in (None, [], {}, False, {"type": "text"}):
+                raise AppError("not supported", f"{name!r} is not supported here", USAGE)
+        if body.get("n", 1) != 1:
+            raise AppError("not supported", "only n = 1 is", USAGE)
+        turns = body.get("messages")
+        if not isinstance(turns, list) or not turns:
+            raise AppError("bad request", "'messages' must be a list that is not empty", USAGE)
+        sampling = {
+            name: _number(body, name) for name in ("temperature", "top_p", "seed") if body.get(name) is not None
+        }
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or defaults.max_tokens
+        if not isinstance(limit, int) or limit < 1:
+            raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
+        options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
+        usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        return cls(
+            tuple(_message(turn) for turn in turns), options, bool(body.get("stream")), usage, _stop(body.get("stop"))
+        )
+
+
+def _stop(given: Any) -> tuple[str, ...]:
+    words = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(words, list) or len(words) > MOST_STOPS or not all(isinstance(w, str) and w for w in words):
+        raise AppError("bad request", f"'stop' must be a text or a list of at most {MOST_STOPS}", USAGE)
+    return tuple(words)
+
+
+def _number(body: dict[str, Any], name: str) -> float:
+    value = body[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise AppError("bad request", f"{name!r} must be a number from 0", USAGE)
+    return value
+
+
+def _message(turn: Any) -> Message:
+    role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    role = "system" if role == "developer" else role
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise AppError("bad request", "a message has a role (system, user, assistant) and a text", USAGE)
+    return Message(role, content)
