@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -77,6 +78,7 @@ class ChatApp(App[int]):
         self.turns = Turns(self, self._jobs)
         self._timer: Timer | None = None
         self._blinks = True
+        self._settled = False
 
     @property
     def busy(self) -> bool:
@@ -149,6 +151,10 @@ class ChatApp(App[int]):
         self.prompt.cursor_blink = self._blinks
         if self._timer is not None:
             self._timer.pause()  # nothing to do when nothing comes
+        if not self._settled and not self.is_headless:
+            # what is there now stays: to look for garbage in it takes 100 ms, in the middle of an answer
+            gc.freeze()
+        self._settled = True
         self.answering.end()
         self.turns.ended(message.error)
         self._refresh_chats()

@@ -13,7 +13,7 @@ _WORD = re.compile(r"\s*\S+\s*")
 NOTHING = Content("")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Line:
     """One line. `joint` is what stood between the line before and this one in the text: that is what copying needs."""
 
@@ -36,7 +36,7 @@ class Line:
         return 0 if self.marked else len(self.prefix.plain)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """Text that wraps as one: a paragraph, a heading, a line of code. `first` and `rest` stand before its lines."""
 

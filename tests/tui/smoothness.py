@@ -35,7 +35,7 @@ STEP_SECONDS = 0.1
 def long_answer(tokens: int) -> str:
     """Prose, headings, lists, code, a table now and then, and a paragraph that does not end for long."""
     words: list[str] = []
-    while len(words) < tokens:
+    while len(words) < tokens:  # there are more than that, since some are several
         n = len(words)
         if n % 1000 < 300:
             words += [f"word{n + i}" + ("." if i % 12 == 11 else "") for i in range(49)] + ["end.\n\n"]
@@ -47,7 +47,7 @@ def long_answer(tokens: int) -> str:
             words += ["\n| a | b |\n|---|---|\n", *(f"| {i} | some text {i} |\n" for i in range(20)), "\n"]
         else:
             words += [f"on{i} and *on*" for i in range(480)] + ["\n\n"]
-    return " ".join(words[:tokens])
+    return " ".join(" ".join(words).split(" ")[:tokens])
 
 
 def long_chat(turns: int) -> FakeSession:
@@ -134,7 +134,7 @@ class LongAnswer(Measured):
             for _ in range(STEP):
                 gate.release()
             await asyncio.sleep(STEP_SECONDS)
-        return {"flush": summary(self._flushes), "scroll": await self.scroll(100)}
+        return {"flush": summary(self._flushes), "scroll": await self.scroll(300)}
 
 
 class LongChat(Measured):
@@ -148,7 +148,7 @@ class LongChat(Measured):
             pages.append(time.perf_counter() - begun)
             await asyncio.sleep(0.05)
         self.conversation.scroll_end(animate=False)
-        return {"earlier": summary(pages), "scroll": await self.scroll(100)}
+        return {"earlier": summary(pages), "scroll": await self.scroll(300)}
 
 
 def main() -> None:
