@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -17,7 +16,7 @@ from specee.app.engine_client import Event
 from specee.app.errors import OK, AppError, as_app_error
 from specee.app.options import ChatOptions
 from specee.app.session import NEARLY_FULL, Session
-from specee.app.tui import clipboard
+from specee.app.tui import clipboard, idle
 from specee.app.tui.answering import MAKE_ROOM, Answering
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
@@ -31,6 +30,7 @@ from specee.app.tui.turns import Turns
 from specee.app.tui.worker import Ended, EventsReady, Jobs
 
 FLUSH_SECONDS = 0.125
+IDLE_SECONDS = 1.0
 THRESHOLD_STEP = 0.05
 HINTS = "Enter sends · Ctrl+J new line · Esc stops · Up edits · Ctrl+C quits\nF2 another view of the depth · / commands"
 KEYS = (
@@ -78,7 +78,6 @@ class ChatApp(App[int]):
         self.turns = Turns(self, self._jobs)
         self._timer: Timer | None = None
         self._blinks = True
-        self._settled = False
 
     @property
     def busy(self) -> bool:
@@ -151,14 +150,22 @@ class ChatApp(App[int]):
         self.prompt.cursor_blink = self._blinks
         if self._timer is not None:
             self._timer.pause()  # nothing to do when nothing comes
-        if not self._settled and not self.is_headless:
-            # what is there now stays: to look for garbage in it takes 100 ms, in the middle of an answer
-            gc.freeze()
-        self._settled = True
+        self.tidy_soon()
         self.answering.end()
         self.turns.ended(message.error)
         self._refresh_chats()
         self.answering.refresh()
+
+    def on_conversation_longer(self, message: Conversation.Longer) -> None:
+        self.tidy_soon()
+
+    def tidy_soon(self) -> None:
+        """Leaves nothing to tidy up for the middle of the next answer."""
+        self.set_timer(IDLE_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        if not self.busy and not self.is_headless:
+            idle.tidy()
 
     # ---- what the screen shows -------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from textual import events
 from textual.geometry import Offset, Region, Size
+from textual.message import Message
 from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -46,6 +47,9 @@ class Conversation(ScrollView, can_focus=False):
     # more lines need no new layout of the whole screen: the scrollbar has a place of its own
     virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False)
 
+    class Longer(Message):
+        """Older turns have come."""
+
     def __init__(self) -> None:
         super().__init__(id="conversation")
         self.entries: list[Entry] = []
@@ -79,6 +83,7 @@ class Conversation(ScrollView, can_focus=False):
             entry.lay(self._width, plain=self.app.no_color)
         self._replace([*new, *kept], laid=True)
         self.scroll_to(y=y + self._tops[-1] - before, animate=False)
+        self.post_message(self.Longer())
         return True
 
     def add(self, entry: Entry) -> None:

@@ -89,7 +89,7 @@ class Measured(ChatApp):
     async def _measure(self) -> None:
         while self.busy:
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2.0)
         lags: list[float] = []
         beat = asyncio.ensure_future(self._beat(lags))
         cpu, begun = time.process_time(), time.perf_counter()
@@ -134,6 +134,7 @@ class LongAnswer(Measured):
             for _ in range(STEP):
                 gate.release()
             await asyncio.sleep(STEP_SECONDS)
+        await asyncio.sleep(2.0)
         return {"flush": summary(self._flushes), "scroll": await self.scroll(300)}
 
 
@@ -148,6 +149,7 @@ class LongChat(Measured):
             pages.append(time.perf_counter() - begun)
             await asyncio.sleep(0.05)
         self.conversation.scroll_end(animate=False)
+        await asyncio.sleep(2.0)
         return {"earlier": summary(pages), "scroll": await self.scroll(300)}
 
 
