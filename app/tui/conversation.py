@@ -24,7 +24,7 @@ from specee.app.tui.lines import NOTHING, Line
 
 SHOWN = 20  # turns that are put on the screen at once
 PAGE = 40  # and so many more when the user wants to see what was earlier
-CACHED = 2000  # drawn lines
+CACHED = 256  # drawn lines; many screens more would only be more to clean up
 EMPTY = Line(NOTHING)
 
 
