@@ -3,7 +3,8 @@
 The embedded model answers the same question again and again in the real program, drawn to a pseudo terminal. Compared
 are the engine's own tokens per second (decoding only): each view of the depth against none, in turn within each round;
 and the whole screen against `specee-chat -p`, which has none. Ratios are taken within a round; printed are their median
-and quartiles. The UI's processor time is that of its process, in milliseconds per second of decoding.
+with its standard error, and their quartiles. The UI's processor time is that of its process, in milliseconds per second
+of decoding: a view cannot cost the engine more than it adds to that.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def _without_screen(policy: str, max_tokens: int) -> float:
 
 def _line(name: str, rates: list[float], ratios: list[float], cpu: list[float]) -> str:
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-    figures = f"{statistics.median(rates):7.1f} tokens/s   ratio {middle:.3f} ({low:.3f} to {high:.3f})"
+    error = 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5  # of the median, as for a normal distribution
+    figures = f"{statistics.median(rates):7.1f} tokens/s   ratio {middle:.3f} +-{error:.3f} ({low:.3f} to {high:.3f})"
     return f"{name:12}{figures}" + (f"   UI {1000 * statistics.median(cpu):4.0f} ms/s" if cpu else "")
 
 
