@@ -7,6 +7,8 @@
 #include "small_batch.h"
 #include "variants.h"
 
+#include <algorithm>
+
 namespace specee::small_batch {
 namespace {
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "x86_kernels_256.h"
-#include "x86_kernels_32.h"
 
 namespace specee::small_batch {
 namespace {
@@ -18,6 +17,29 @@ struct GroupQ4_0 { // block_q4_0x8; its nibbles are signed
     ggml_half d[8];
     uint8_t   qs[128];
 };
+
+template <int N> struct RowsGroup32 {
+    int8_t  x[N][32];
+    int32_t correction[N]; // -8 * (sum of the 32 numbers)
+    float   d[N];
+};
+
+template <int N> const RowsGroup32<N> * pack_group_32(const specee_product & p) {
+    const int64_t n_blocks = p.n_in / 32;
+    auto * const  packed   = static_cast<RowsGroup32<N> *>(scratch(size_t(n_blocks) * sizeof(RowsGroup32<N>)));
+    for (int i = 0; i < N; ++i) {
+        const auto * row = reinterpret_cast<const block_q8_0 *>(row_of(p, i));
+        for (int64_t b = 0; b < n_blocks; ++b) {
+            std::memcpy(packed[b].x[i], row[b].qs, 32);
+            packed[b].correction[i] = 0;
+            for (int k = 0; k < 32; ++k) {
+                packed[b].correction[i] -= 8 * row[b].qs[k];
+            }
+            packed[b].d[i] = half_to_float(row[b].d);
+        }
+    }
+    return packed;
+}
 
 inline __m256 eight_halves(const ggml_half * h) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(h)));
@@ -91,12 +113,12 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
 }
 
 template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
-    using Int                        = typename V::Int;
-    constexpr int           P        = V::parts;
-    const int64_t           n_blocks = p.n_in / 32;
-    const Rows32<N> * const rows     = pack_32<Q4_0, N>(p);
-    const auto *            group    = static_cast<const GroupQ4_0 *>(p.weights);
-    const Int               eight    = V::set1(8);
+    using Int                             = typename V::Int;
+    constexpr int                P        = V::parts;
+    const int64_t                n_blocks = p.n_in / 32;
+    const RowsGroup32<N> * const rows     = pack_group_32<N>(p);
+    const auto *                 group    = static_cast<const GroupQ4_0 *>(p.weights);
+    const Int                    eight    = V::set1(8);
     for (int64_t r = 0; r < p.n_out; r += 8) {
         __m256 acc[N];
         for (int i = 0; i < N; ++i) {
@@ -104,8 +126,8 @@ template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
         }
         for (int64_t b = 0; b < n_blocks; ++b, ++group) {
             prefetch(reinterpret_cast<const char *>(group), sizeof(GroupQ4_0));
-            const Rows32<N> & row = rows[b];
-            Int               q[4][P]; // stored ^ 8 = weight + 8
+            const RowsGroup32<N> & row = rows[b];
+            Int                    q[4][P]; // stored ^ 8 = weight + 8
             for (int part = 0; part < P; ++part) {
                 for (int j = 0; j < 2; ++j) {
                     const Int raw  = V::bytes(group->qs + 64 * j + 32 * part);
@@ -115,11 +137,7 @@ template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
             }
             const __m256 d = eight_halves(group->d);
             for (int i = 0; i < N; ++i) {
-                const __m256i fours = load_bytes(row.correction[i]);
-                const __m128i half  = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
-                const __m128i quarter    = _mm_add_epi32(half, _mm_srli_si128(half, 8));
-                const __m128i correction = _mm_add_epi32(quarter, _mm_srli_si128(quarter, 4));
-                Int           dots[P];
+                Int dots[P];
                 for (int part = 0; part < P; ++part) {
                     auto dot = V::zero();
                     for (int j = 0; j < 4; ++j) {
@@ -127,7 +145,7 @@ template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
                     }
                     dots[part] = V::sum(dot);
                 }
-                const __m256i sum = _mm256_add_epi32(V::pair_sums(dots), _mm256_broadcastd_epi32(correction));
+                const __m256i sum = _mm256_add_epi32(V::pair_sums(dots), _mm256_set1_epi32(row.correction[i]));
                 acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d, _mm256_set1_ps(row.d[i])), acc[i]);
             }
         }
