@@ -1,0 +1,42 @@
+// How many threads compute. They wait for each other hundreds of times a token, so two of them on two cores of which
+// another process wants one are several times slower than one alone. So: no more threads than there are cores for them.
+#pragma once
+
+#include "cores.h"
+
+#include <cstdint>
+
+// The decision, from what was seen since the last one; reads no clock.
+struct specee_thread_rule {
+    const int32_t n_cores; // that we may use
+    const int32_t n_max;
+    int32_t       n; // threads now
+    double        hold;
+    double        since_change;
+
+    specee_thread_rule(int32_t n_cores, int32_t n_threads);
+
+    // In core seconds: `idle` that nobody used, `own` that this process used. alone: nobody else wants to run now.
+    // Returns the threads from now on.
+    int32_t decide(double seconds, double idle, double own, bool alone);
+};
+
+// The rule with this system's clocks. Where it says nothing about its cores, the number stays.
+class specee_threads {
+  public:
+    explicit specee_threads(int32_t n_threads);
+
+    // For the pass that begins now.
+    int32_t current();
+    // From now on: this many, or with 0 as the cores allow.
+    void fix(int32_t n);
+
+  private:
+    specee_thread_rule rule;
+    specee_core_times  last;
+    double             next_look = 0;
+    bool               watches;
+    int32_t            n_fixed = 0;
+
+    void look();
+};
