@@ -1,4 +1,7 @@
-"""What this machine's CPU can do, under the names that native/cmake/cpu-record.cmake wrote down at the build, and its cores."""
+"""What this machine's CPU can do, under the names that native/cmake/cpu-record.cmake wrote down at the build.
+
+And how many of its cores this process may use.
+"""
 
 from __future__ import annotations
 
