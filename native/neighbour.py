@@ -51,7 +51,7 @@ def step(engine: RowEngine, n: int) -> float:
 
 def mean(engine: RowEngine, n: int, least: float) -> float:
     """Mean seconds of a step, over at least so many seconds."""
-    times = []
+    times: list[float] = []
     while not times or sum(times) < least:
         times.append(step(engine, n))
     if n == N_PREFILL:
@@ -97,7 +97,7 @@ def course(engine: RowEngine, n_neighbours: int) -> None:
             if part == 15:
                 for process in busy:
                     process.kill()
-            times = []
+            times: list[float] = []
             while not times or time.perf_counter() - begin < 0.2 * (part + 1):
                 times.append(step(engine, 1))
             print(f"  {time.perf_counter() - begin:5.2f} {statistics.mean(times) * 1e3:8.2f} {engine.active_threads}")

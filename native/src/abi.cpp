@@ -116,3 +116,7 @@ int32_t specee_rows_threads(specee_rows * rows) {
 void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
     rows->threads.fix(n);
 }
+
+int32_t specee_rows_stop_next(specee_rows * rows) {
+    return rows->threads.stop_next();
+}

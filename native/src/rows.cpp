@@ -6,7 +6,8 @@
 #include <numeric>
 
 static bool abort_requested(void * data) {
-    return static_cast<specee_rows *>(data)->cancelled.load(std::memory_order_relaxed);
+    auto * rows = static_cast<specee_rows *>(data);
+    return rows->cancelled.load(std::memory_order_relaxed) || rows->threads.stop();
 }
 
 specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
@@ -27,11 +28,8 @@ specee_rows::~specee_rows() {
     ctx.set_abort_callback(nullptr, nullptr);
 }
 
-void specee_rows::take_threads() {
-    const int32_t n = threads.current();
-    if (n != (int32_t) ctx.n_threads() || n != (int32_t) ctx.n_threads_batch()) {
-        ctx.set_n_threads(n, n);
-    }
+void specee_rows::take_threads(bool may_stop) {
+    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(may_stop);
 }
 
 specee_sequence & specee_rows::sequence(llama_seq_id seq) {
@@ -71,8 +69,13 @@ int32_t specee_rows::whole(llama_seq_id seq, llama_pos p, int32_t n, const llama
         batch.logits[i]    = i >= n - n_wanted;
     }
     const bool reserve = ctx.sched_need_reserve;
-    take_threads();
-    const int32_t status = ctx.decode(batch);
+    take_threads(kv != nullptr);
+    int32_t status = ctx.decode(batch);
+    if (threads.has_stopped() && status != 0) {
+        llama_memory_seq_rm(ctx.get_memory(), seq, p, -1);
+        take_threads(false);
+        status = ctx.decode(batch);
+    }
     llama_batch_free(batch);
     ctx.synchronize();
     if (reserve) {

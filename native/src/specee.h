@@ -79,6 +79,10 @@ LLAMA_API int32_t specee_rows_threads(specee_rows * rows);
 // From now on exactly n threads, whatever other processes do; 0: as before.
 LLAMA_API void specee_rows_fix_threads(specee_rows * rows, int32_t n);
 
+// The next computation stops in its middle and begins again, as when a neighbour came meanwhile (tests).
+// Returns how many have done so before.
+LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
+
 // ---- probe: lens, sliced head, features, predictor -----------------------------------------------------------------
 //
 // Lens of a boundary: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its

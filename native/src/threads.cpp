@@ -47,6 +47,10 @@ int32_t specee_thread_rule::decide(double seconds, double idle, double own, bool
 
 static constexpr double PERIOD = 0.1;   // seconds between looks, at least
 static constexpr double SHARE  = 0.001; // of the time that looking may take, at most
+// A pass is begun again in its first seconds only: later, more would be lost than won. The clock is read once in a
+// number of questions, of which a token asks several hundred.
+static constexpr double  STOP_TIME      = 0.5;
+static constexpr int32_t ASKED_PER_LOOK = 16;
 
 static double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -58,18 +62,48 @@ specee_threads::specee_threads(int32_t n_threads) :
     next_look = now() + PERIOD;
 }
 
-int32_t specee_threads::current() {
-    if (n_fixed > 0) {
-        return n_fixed;
+int32_t specee_threads::begin(bool may_stop) {
+    stopped    = false;
+    stop_until = 0;
+    if (n_fixed == 0 && watches) {
+        const double begun = now();
+        if (begun >= next_look) {
+            look();
+        }
+        if (may_stop && rule.n > 1) {
+            stop_until = begun + STOP_TIME;
+        }
     }
-    if (watches && now() >= next_look) {
+    if (may_stop && stops_next) {
+        stop_until = HUGE_VAL;
+    }
+    return current();
+}
+
+bool specee_threads::stop() {
+    if (stopped || stop_until == 0 || ++n_asked % ASKED_PER_LOOK != 0) {
+        return stopped;
+    }
+    const double asked = now();
+    if (stops_next) {
+        stopped    = true;
+        stops_next = false;
+    } else if (asked >= next_look && asked < stop_until) {
+        const int32_t before = rule.n;
         look();
+        stopped = rule.n < before;
     }
-    return rule.n;
+    n_stopped += stopped;
+    return stopped;
 }
 
 void specee_threads::fix(int32_t n) {
     n_fixed = n;
+}
+
+int32_t specee_threads::stop_next() {
+    stops_next = true;
+    return n_stopped;
 }
 
 void specee_threads::look() {

@@ -26,17 +26,28 @@ class specee_threads {
   public:
     explicit specee_threads(int32_t n_threads);
 
-    // For the pass that begins now.
-    int32_t current();
+    // Threads for the pass that begins now. may_stop: it can be begun again with the same result.
+    int32_t begin(bool may_stop);
+    // Asked often during the pass, by the thread that began it: whether to stop, and begin again with fewer threads.
+    bool    stop();
+    bool    has_stopped() const { return stopped; } // the pass that was begun last
+    int32_t current() const { return n_fixed > 0 ? n_fixed : rule.n; }
     // From now on: this many, or with 0 as the cores allow.
     void fix(int32_t n);
+    // The next pass that may be stopped will be (tests). Returns how many have been, so far.
+    int32_t stop_next();
 
   private:
     specee_thread_rule rule;
     specee_core_times  last;
     double             next_look = 0;
     bool               watches;
-    int32_t            n_fixed = 0;
+    int32_t            n_fixed    = 0;
+    double             stop_until = 0; // 0: not at all
+    int32_t            n_asked    = 0;
+    bool               stopped    = false;
+    bool               stops_next = false;
+    int32_t            n_stopped  = 0;
 
     void look();
 };

@@ -162,6 +162,37 @@ def decode(engine: RowEngine, threads: list[int]) -> tuple[Floats, bytes]:
     return np.array(rows), state(engine)
 
 
+def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
+    """A prompt, a token, rows at once, rows through a range of layers: each stopped in its middle."""
+    path = embedded.path()
+    if path is None:
+        pytest.skip("built without the embedded model")
+    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=1024, n_threads=2)) as engine:
+        stop = engine.lib.specee_rows_stop_next
+        engine.fix_threads(2)  # a real neighbour must not stop another one
+        found = []
+        for stops in (True, False):
+            rows = []
+            engine.roll_back(0)
+            before = stop(engine._handle) if stops else 0
+            engine.prefill(list(range(100, 164)))
+            rows.append(engine.logits(0))
+            for begin, n in ((64, 1), (65, 4)):
+                if stops:
+                    stop(engine._handle)
+                engine.advance(begin, n, 12, tokens=list(range(200, 200 + n)))
+                if stops:
+                    stop(engine._handle)
+                engine.advance(begin, n, engine.n_layer, logits=True)
+                rows += [engine.logits(i) for i in range(n)]
+            found.append((np.array(rows), state(engine)))
+            if stops:
+                assert stop(engine._handle) == before + 5
+                engine.advance(engine.length, 1, engine.n_layer, tokens=[5])
+        np.testing.assert_array_equal(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1], "K/V"
+
+
 def test_threads_are_those_asked_for_or_fewer(tmp_path: Path) -> None:
     path = embedded.path()
     if path is None:
