@@ -116,7 +116,8 @@ void specee_threads::look() {
         last = seen;
     }
     const double end = now();
-    next_look        = end + std::max(PERIOD, (end - begin) / SHARE);
+    look_cost        = std::min(look_cost, end - begin); // the least: this thread may lose its core meanwhile
+    next_look        = end + std::max(PERIOD, look_cost / SHARE);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------

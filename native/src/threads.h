@@ -41,6 +41,7 @@ class specee_threads {
     specee_thread_rule rule;
     specee_core_times  last;
     double             next_look = 0;
+    double             look_cost = 1; // seconds
     bool               watches;
     int32_t            n_fixed    = 0;
     double             stop_until = 0; // 0: not at all
