@@ -33,6 +33,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_resume": (None, [_rows]),
     "specee_rows_threads": (ctypes.c_int32, [_rows]),
     "specee_rows_fix_threads": (None, [_rows, ctypes.c_int32]),
+    "specee_rows_limit_single": (None, [_rows, ctypes.c_int32]),
     "specee_rows_stop_next": (ctypes.c_int32, [_rows]),
     "specee_thread_rule_init": (ctypes.c_void_p, [ctypes.c_int32, ctypes.c_int32]),
     "specee_thread_rule_decide": (

@@ -363,6 +363,10 @@ class RowEngine:
         """Compute with exactly n threads from now on; 0: as the machine allows (for measurements and tests)."""
         self.lib.specee_rows_fix_threads(self._handle, n)
 
+    def limit_single(self, n: int) -> None:
+        """At most n threads for one row, which waits for memory; more rows at once take all."""
+        self.lib.specee_rows_limit_single(self._handle, n)
+
     def cancel(self) -> None:
         """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""
         self.lib.specee_rows_cancel(self._handle)

@@ -117,6 +117,10 @@ void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
     rows->threads.fix(n);
 }
 
+void specee_rows_limit_single(specee_rows * rows, int32_t n) {
+    rows->threads.limit_single(n);
+}
+
 int32_t specee_rows_stop_next(specee_rows * rows) {
     return rows->threads.stop_next();
 }

@@ -28,8 +28,8 @@ specee_rows::~specee_rows() {
     ctx.set_abort_callback(nullptr, nullptr);
 }
 
-void specee_rows::take_threads(bool may_stop) {
-    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(may_stop);
+void specee_rows::take_threads(int32_t n, bool may_stop) {
+    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(n, may_stop);
 }
 
 specee_sequence & specee_rows::sequence(llama_seq_id seq) {
@@ -69,11 +69,11 @@ int32_t specee_rows::whole(llama_seq_id seq, llama_pos p, int32_t n, const llama
         batch.logits[i]    = i >= n - n_wanted;
     }
     const bool reserve = ctx.sched_need_reserve;
-    take_threads(kv != nullptr);
+    take_threads(n, kv != nullptr);
     int32_t status = ctx.decode(batch);
     if (threads.has_stopped() && status != 0) {
         llama_memory_seq_rm(ctx.get_memory(), seq, p, -1);
-        take_threads(false);
+        take_threads(n, false);
         status = ctx.decode(batch);
     }
     llama_batch_free(batch);

@@ -139,7 +139,7 @@ struct specee_rows {
     void drop_graphs();
 
   private:
-    void             take_threads(bool may_stop); // before each computation
+    void             take_threads(int32_t n, bool may_stop); // before each computation
     specee_segment & segment(const specee_range & range);
     int32_t compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks,
                     const llama_kv_cache::slot_info & slot);

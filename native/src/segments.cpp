@@ -223,7 +223,7 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
             if (seg.in != nullptr) {
                 ggml_backend_tensor_set(seg.in, hidden_in.data(), 0, ggml_nbytes(seg.in));
             }
-            take_threads(!again);
+            take_threads(n, !again);
             status = ctx.graph_compute(seg.result->get_gf(), n > 1);
             ggml_backend_sched_synchronize(ctx.sched.get());
             again = status == GGML_STATUS_ABORTED && threads.has_stopped();

@@ -78,6 +78,8 @@ LLAMA_API void specee_rows_resume(specee_rows * rows);
 LLAMA_API int32_t specee_rows_threads(specee_rows * rows);
 // From now on exactly n threads, whatever other processes do; 0: as before.
 LLAMA_API void specee_rows_fix_threads(specee_rows * rows, int32_t n);
+// At most n threads for one row, which waits for memory (see saturation.py).
+LLAMA_API void specee_rows_limit_single(specee_rows * rows, int32_t n);
 
 // The next computation stops in its middle and begins again, as when a neighbour came meanwhile (tests).
 // Returns how many have done so before.

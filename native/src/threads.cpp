@@ -62,7 +62,7 @@ specee_threads::specee_threads(int32_t n_threads) :
     next_look = now() + PERIOD;
 }
 
-int32_t specee_threads::begin(bool may_stop) {
+int32_t specee_threads::begin(int32_t n_rows, bool may_stop) {
     stopped    = false;
     stop_until = 0;
     if (n_fixed == 0 && watches) {
@@ -77,7 +77,7 @@ int32_t specee_threads::begin(bool may_stop) {
     if (may_stop && stops_next) {
         stop_until = HUGE_VAL;
     }
-    return current();
+    return n_rows == 1 && n_fixed == 0 ? std::min(current(), n_single) : current();
 }
 
 bool specee_threads::stop() {

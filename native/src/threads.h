@@ -26,14 +26,16 @@ class specee_threads {
   public:
     explicit specee_threads(int32_t n_threads);
 
-    // Threads for the pass that begins now. may_stop: it can be begun again with the same result.
-    int32_t begin(bool may_stop);
+    // Threads for the pass of n_rows that begins now. may_stop: it can be begun again with the same result.
+    int32_t begin(int32_t n_rows, bool may_stop);
     // Asked often during the pass, by the thread that began it: whether to stop, and begin again with fewer threads.
     bool    stop();
     bool    has_stopped() const { return stopped; } // the pass that was begun last
     int32_t current() const { return n_fixed > 0 ? n_fixed : rule.n; }
     // From now on: this many, or with 0 as the cores allow.
     void fix(int32_t n);
+    // A single row waits for memory: it takes at most this many.
+    void limit_single(int32_t n) { n_single = n; }
     // The next pass that may be stopped will be (tests). Returns how many have been, so far.
     int32_t stop_next();
 
@@ -44,6 +46,7 @@ class specee_threads {
     double             look_cost = 1; // seconds
     bool               watches;
     int32_t            n_fixed    = 0;
+    int32_t            n_single   = INT32_MAX;
     double             stop_until = 0; // 0: not at all
     int32_t            n_asked    = 0;
     bool               stopped    = false;

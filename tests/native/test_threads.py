@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from specee.models import embedded
-from specee.native import cpu, library
+from specee.native import cpu, library, saturation
 from specee.native.engine import Floats, Model, RowEngine
 
 LOOK = 0.1  # seconds between looks
@@ -223,3 +223,48 @@ def test_the_quota_of_control_groups(tmp_path: Path, own: str, files: dict[str, 
     (tmp_path / "own").write_text(own)
     assert cpu._quota(tmp_path / "own", tmp_path / "groups") == quota
     assert 1 <= cpu.usable_cores(tmp_path / "own", tmp_path / "groups") <= max(1, np.ceil(quota))
+
+
+class Memory:
+    """Rows take `work` seconds of computing, shared by the threads, and never less than `memory` seconds."""
+
+    n_threads, n_layer, n_ctx, length = 16, 4, 100, 7
+
+    def __init__(self, work: float, memory: float, waiting: float) -> None:
+        self.work, self.memory, self.waiting = work, memory, waiting
+        self.now, self.threads = 0.0, 0
+        self.log: list[int] = []
+
+    def advance(self, pos: int, n: int, end: int, tokens: object = None, logits: bool = False) -> None:
+        assert (pos, n, end) == (7, 1, 4)
+        self.now += max(self.memory, self.work / self.threads) + self.waiting * self.threads
+
+    def roll_back(self, length: int) -> None:
+        assert length == 7
+
+    def fix_threads(self, n: int) -> None:
+        self.threads = n
+        self.log.append(n)
+
+
+def test_the_fewest_threads_that_are_as_fast() -> None:
+    assert saturation.counts(16) == [16, 12, 9, 6, 4, 3, 2, 1] and saturation.counts(2) == [2, 1]
+    for work, memory, waiting, fewest in ((16, 0, 0, 16), (16, 4, 0.001, 4), (16, 16, 0.0, 1), (16, 2.7, 0.001, 6)):
+        machine = Memory(work, memory, waiting)
+        assert saturation.fewest_threads(machine, lambda machine=machine: machine.now) == fewest
+        assert machine.log[-1] == 0
+
+
+def test_trying_threads_and_a_limit_change_no_row(engine: RowEngine) -> None:
+    engine.prefill([5, 6, 7, 8])
+    engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+    expected = engine.logits(0)
+    engine.roll_back(4)
+    fewest = saturation.fewest_threads(engine)
+    assert 1 <= fewest <= engine.n_threads and engine.length == 4
+    for limit in (1, fewest):
+        engine.limit_single(limit)
+        engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+        assert np.array_equal(engine.logits(0), expected)
+        engine.roll_back(4)
+    engine.limit_single(engine.n_threads)
