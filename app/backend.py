@@ -23,6 +23,20 @@ class ChatEngine(Engine, Protocol):
 
     tokens: list[int]
     """What the cache holds."""
+    n_threads: int
+
+    @property
+    def active_threads(self) -> int:
+        """Threads of the next computation: fewer than n_threads while other processes keep cores busy."""
+        ...
+
+    def fix_threads(self, n: int) -> None:
+        """Exactly n threads from now on; 0: as the machine allows."""
+        ...
+
+    def limit_single(self, n: int) -> None:
+        """At most n threads for one row."""
+        ...
 
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
         """Read the prompt, keeping the common prefix with the cache; returns how many tokens were reused."""

@@ -9,11 +9,13 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+from specee.native import cpu
+
 
 def default_threads() -> int:
     """Threads for decoding: the physical cores that we may use; more of them only wait for memory."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, _physical_cores() or usable))
+    usable = cpu.usable_cores()
+    return min(usable, _physical_cores() or usable)
 
 
 def _cpu_records() -> list[dict[str, str]]:

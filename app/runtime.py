@@ -46,12 +46,14 @@ class Runtime:
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
         self._tuner = tuner
         self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
+        tuner.limit_threads(backend, measure=False)
         self._spoken: tuple[str, list[int]] = ("", [])  # the last prompt with its answer: text and tokens
 
     def generate(self, request: Generate, emit: Emit) -> None:
         """Answers one request; emits Started, Tokens..., Done. Raises errors with a title and a message."""
         try:
             self._generate(request, emit)
+            self._tuner.limit_threads(self.backend, measure=True)  # the answer is out: nobody waits
         except BaseException:
             self._spoken = ("", [])
             self.backend.engine.roll_back(0)  # whatever state the failure left

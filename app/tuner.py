@@ -20,6 +20,7 @@ from specee.app.backend import Backend
 from specee.app.comparison import ROUNDS, STRETCH, Comparison
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
 from specee.app.protocol import Message, Progress
+from specee.native.saturation import fewest_threads
 from specee.predictors.policies import InTurns, Policy
 
 PROMPTS = (  # how often words leave early depends on the text
@@ -47,6 +48,7 @@ class Tuner:
     def __init__(self, store: Path | None = None, build: str = "") -> None:
         self._store, self._build = store, build
         self._known: dict[str, Comparison] | None = None
+        self._threads: dict[str, int] = {}
 
     def choose(self, backend: Backend, choice: PolicyChoice, *, reproducible: bool = False) -> Verdict:
         """What to run for the user's choice. `reproducible`: the same seed must give the same words again."""
@@ -100,16 +102,29 @@ class Tuner:
         self.save()
         return replace(verdict, undecided=None)
 
+    def limit_threads(self, backend: Backend, *, measure: bool) -> None:
+        """A single row gets the fewest threads that it is as fast with. `measure`: find out, if it is not known."""
+        engine, key = backend.engine, self._key(backend, PolicyChoice())
+        self._load()
+        if engine.n_threads <= 2:  # with so few, each counts
+            return
+        if key not in self._threads and measure and engine.active_threads == engine.n_threads:
+            self._threads[key] = fewest_threads(engine)
+            self.save()
+        if key in self._threads:
+            engine.limit_single(self._threads[key])
+
     def save(self) -> None:
         """Keeps the rounds so far. What a busy machine gave is forgotten with the process."""
         if self._store is None:
             return
         kept = {key: c for key, c in self._load().items() if c.rounds and (c.steady or not c.decided)}
         measured = {key: {"rules": c.rules, "rounds": c.rounds} for key, c in kept.items()}
+        content = {"format": FORMAT, "measured": measured, "threads": self._threads}
         part = self._store.with_name(f"{self._store.name}.{os.getpid()}")
         try:
             self._store.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"format": FORMAT, "measured": measured}, indent=1), "utf-8")
+            part.write_text(json.dumps(content, indent=1), "utf-8")
             part.replace(self._store)
         except OSError:
             part.unlink(missing_ok=True)
@@ -133,6 +148,7 @@ class Tuner:
                 stored = json.loads(self._store.read_text("utf-8")) if self._store else {}
                 if stored.get("format") == FORMAT:
                     self._known = {k: _comparison(v["rules"], v["rounds"]) for k, v in stored["measured"].items()}
+                    self._threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}
             except (OSError, ValueError, TypeError, KeyError, AttributeError):
                 pass  # a damaged file is measured again
         return self._known

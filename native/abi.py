@@ -31,6 +31,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_length": (ctypes.c_int32, [_rows, _seq]),
     "specee_rows_cancel": (None, [_rows]),
     "specee_rows_resume": (None, [_rows]),
+    "specee_rows_threads": (ctypes.c_int32, [_rows]),
+    "specee_rows_fix_threads": (None, [_rows, ctypes.c_int32]),
+    "specee_rows_limit_single": (None, [_rows, ctypes.c_int32]),
+    "specee_rows_stop_next": (ctypes.c_int32, [_rows]),
+    "specee_thread_rule_init": (ctypes.c_void_p, [ctypes.c_int32, ctypes.c_int32]),
+    "specee_thread_rule_decide": (
+        ctypes.c_int32,
+        [ctypes.c_void_p, ctypes.c_double, ctypes.c_double, ctypes.c_double, ctypes.c_int32],
+    ),
+    "specee_thread_rule_free": (None, [ctypes.c_void_p]),
     "specee_lens_set": (
         ctypes.c_int32,
         [_rows, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, _float_p],

@@ -216,31 +216,6 @@ def measure_model(model: Path, n_threads: int, rounds: int, times: int, stock_py
     return table
 
 
-def measure_neighbour(model: Path, n_threads: int, rounds: int) -> None:
-    """A token's time while another process keeps one core busy, over the time without: mean, since both take turns."""
-    ours = Ours(model, n_threads)
-    busy = [sys.executable, "-c", "while True: pass"]
-    ratios = []
-    for _ in range(rounds):
-        alone = _mean_token(ours)
-        with subprocess.Popen(busy) as neighbour:
-            time.sleep(0.3)
-            ratios.append(_mean_token(ours) / alone)
-            neighbour.kill()
-        time.sleep(0.3)
-    ratios.sort()
-    middle = statistics.median(ratios)
-    print(f"{model.name}: {n_threads} threads, a busy neighbour x {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-
-
-def _mean_token(ours: Ours, least: float = 2.0) -> float:
-    begin, n = time.perf_counter(), 0
-    while time.perf_counter() < begin + least:
-        ours.run(1, 1)
-        n += 1
-    return (time.perf_counter() - begin) / n
-
-
 def show(table: dict[str, Any]) -> None:
     """The figures as text."""
     print(f"{table['model']}: {table['threads']} threads, {table['kernels']}")
@@ -260,14 +235,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--times", type=int, default=9, help="decodes of each size in a round")
-    parser.add_argument("--neighbour", action="store_true", help="measure one token beside a busy process instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.model is None:
         measure_kernels()
-        return
-    if options.neighbour:
-        measure_neighbour(options.model, options.threads, options.rounds)
         return
     table = measure_model(options.model, options.threads, options.rounds, options.times, options.stock)
     if options.json:

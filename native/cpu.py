@@ -1,11 +1,18 @@
-"""What this machine's CPU can do, under the names that native/cmake/cpu-record.cmake wrote down at the build."""
+"""What this machine's CPU can do, under the names that native/cmake/cpu-record.cmake wrote down at the build.
+
+And how many of its cores this process may use.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def _first_processor(cpuinfo: Path) -> dict[str, str]:
@@ -37,3 +44,41 @@ def identity(cpuinfo: Path = CPUINFO) -> str:
 def missing(needed: str, available: frozenset[str] | None) -> list[str]:
     """Extensions in `needed` (blank-separated) that the CPU lacks; empty when it is unknown what it has."""
     return [] if available is None else [name for name in needed.split() if name not in available]
+
+
+def usable_cores(own_groups: Path = OWN_GROUPS, groups: Path = GROUPS) -> int:
+    """Logical cores whose time this process may use: its affinity, and the quota of its control groups, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota(own_groups, groups))))
+
+
+def _quota(own_groups: Path, groups: Path) -> float:
+    """Cores that the control groups allow, the outer ones too; infinity where there is no limit."""
+    least = math.inf
+    for line in _lines(own_groups):
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = groups / controllers if controllers else groups
+        # in a container the name may be the host's: then only the root is there
+        for folder in (root.joinpath(*part) for part in _ancestors(name)):
+            if controllers:
+                quota = [*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]
+            else:
+                quota = " ".join(_lines(folder / "cpu.max")).split()
+            if len(quota) == 2 and all(word.isdigit() for word in quota) and int(quota[1]) > 0:
+                least = min(least, int(quota[0]) / int(quota[1]))
+    return least
+
+
+def _ancestors(name: str) -> list[tuple[str, ...]]:
+    parts = tuple(part for part in name.split("/") if part)
+    return [parts[:n] for n in range(len(parts) + 1)]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

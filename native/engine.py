@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.native import abi, library
+from specee.native import abi, cpu, library
 from specee.native.errors import NativeError
 from specee.native.model import Model
 from specee.native.sampler import Distribution, Sampler
@@ -68,7 +68,7 @@ class RowEngine:
         self.model, self.seq = model, seq
         self.lib, llama = model.lib, model.llama
         self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
-        self.n_threads = n_threads or os.cpu_count() or 1
+        self.n_threads = n_threads or cpu.usable_cores()
         self.tokens: list[int] = []  # what the cache holds, one token per position
         self._handle: int | None = None
         params = llama.llama_context_default_params()
@@ -353,6 +353,19 @@ class RowEngine:
         return known
 
     # ---- control
+
+    @property
+    def active_threads(self) -> int:
+        """Threads that the next computation takes: fewer than `n_threads` while other processes keep cores busy."""
+        return int(self.lib.specee_rows_threads(self._handle))
+
+    def fix_threads(self, n: int) -> None:
+        """Compute with exactly n threads from now on; 0: as the machine allows (for measurements and tests)."""
+        self.lib.specee_rows_fix_threads(self._handle, n)
+
+    def limit_single(self, n: int) -> None:
+        """At most n threads for one row, which waits for memory; more rows at once take all."""
+        self.lib.specee_rows_limit_single(self._handle, n)
 
     def cancel(self) -> None:
         """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 TYPES = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 _IDS = {**TYPES, "F16": 1}
 REPACKED = ("Q4_0", "Q4_K")
-ROWS, REPACKED_8 = 0, 1
+ROWS, REPACKED_8 = 0, 0x88
 N_MAX = 8
 
 
@@ -43,11 +43,23 @@ class Product(ctypes.Structure):
     )
 
 
+_TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 _FROM_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 _VEC_DOT = ctypes.CFUNCTYPE(
     None, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
     ctypes.c_size_t, ctypes.c_int,
 )  # fmt: skip
+
+
+class _BaseTraits(ctypes.Structure):
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _TO_FLOAT),
+    )
 
 
 class _Traits(ctypes.Structure):
@@ -71,6 +83,8 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     base.ggml_quantize_chunk.argtypes = [
         ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
     ]  # fmt: skip
+    base.ggml_get_type_traits.restype = ctypes.POINTER(_BaseTraits)
+    base.ggml_get_type_traits.argtypes = [ctypes.c_int]
     cpu.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_Traits)
     cpu.ggml_get_type_traits_cpu.argtypes = [ctypes.c_int]
     cpu.specee_small_batch.restype = ctypes.c_bool
@@ -86,6 +100,15 @@ def quantize(name: str, weights: Floats) -> Bytes:
     out = np.zeros((n_out, base.ggml_row_size(_IDS[name], n_in)), np.uint8)
     weights = np.ascontiguousarray(weights, np.float32)
     base.ggml_quantize_chunk(_IDS[name], weights.ctypes.data, out.ctypes.data, 0, n_out, n_in, None)
+    return out
+
+
+def dequantize(name: str, weights: Bytes, n_in: int) -> Floats:
+    """Rows of blocks -> the weights that they stand for, [n_out, n_in]"""
+    to_float = _libraries()[0].ggml_get_type_traits(_IDS[name]).contents.to_float
+    out = np.zeros((len(weights), n_in), np.float32)
+    for row, floats in zip(np.ascontiguousarray(weights), out, strict=True):
+        to_float(row.ctypes.data, floats.ctypes.data, n_in)
     return out
 
 

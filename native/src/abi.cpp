@@ -108,3 +108,19 @@ void specee_rows_cancel(specee_rows * rows) {
 void specee_rows_resume(specee_rows * rows) {
     rows->cancelled.store(false, std::memory_order_relaxed);
 }
+
+int32_t specee_rows_threads(specee_rows * rows) {
+    return rows->threads.current();
+}
+
+void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
+    rows->threads.fix(n);
+}
+
+void specee_rows_limit_single(specee_rows * rows, int32_t n) {
+    rows->threads.limit_single(n);
+}
+
+int32_t specee_rows_stop_next(specee_rows * rows) {
+    return rows->threads.stop_next();
+}

@@ -6,13 +6,14 @@
 #include <numeric>
 
 static bool abort_requested(void * data) {
-    return static_cast<specee_rows *>(data)->cancelled.load(std::memory_order_relaxed);
+    auto * rows = static_cast<specee_rows *>(data);
+    return rows->cancelled.load(std::memory_order_relaxed) || rows->threads.stop();
 }
 
 specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
     ctx(ctx), model(ctx.get_model()), kv(kv), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
     n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max), ring(512 + n_rows_max), graph_cache_max(graph_cache_max),
-    seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0) {
+    seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0), threads(ctx.n_threads()) {
     tokens.resize(n_rows_max);
     pos.resize(n_rows_max);
     n_seq_id.assign(n_rows_max, 1);
@@ -25,6 +26,10 @@ specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_row
 specee_rows::~specee_rows() {
     ctx.cparams.specee = nullptr;
     ctx.set_abort_callback(nullptr, nullptr);
+}
+
+void specee_rows::take_threads(int32_t n, bool may_stop) {
+    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(n, may_stop);
 }
 
 specee_sequence & specee_rows::sequence(llama_seq_id seq) {
@@ -63,8 +68,14 @@ int32_t specee_rows::whole(llama_seq_id seq, llama_pos p, int32_t n, const llama
         batch.seq_id[i][0] = seq;
         batch.logits[i]    = i >= n - n_wanted;
     }
-    const bool    reserve = ctx.sched_need_reserve;
-    const int32_t status  = ctx.decode(batch);
+    const bool reserve = ctx.sched_need_reserve;
+    take_threads(n, kv != nullptr);
+    int32_t status = ctx.decode(batch);
+    if (threads.has_stopped() && status != 0) {
+        llama_memory_seq_rm(ctx.get_memory(), seq, p, -1);
+        take_threads(n, false);
+        status = ctx.decode(batch);
+    }
     llama_batch_free(batch);
     ctx.synchronize();
     if (reserve) {

@@ -5,6 +5,7 @@
 #include "head.h"
 #include "probe.h"
 #include "specee.h"
+#include "threads.h"
 
 #include "llama-context.h"
 #include "llama-kv-cache.h"
@@ -105,6 +106,7 @@ struct specee_rows {
     std::vector<std::pair<float, llama_token>> sample_heap;
 
     std::atomic<bool> cancelled{ false };
+    specee_threads    threads;
 
     std::unique_ptr<specee_head>  head;
     std::unique_ptr<specee_probe> probe;
@@ -137,6 +139,7 @@ struct specee_rows {
     void drop_graphs();
 
   private:
+    void             take_threads(int32_t n, bool may_stop); // before each computation
     specee_segment & segment(const specee_range & range);
     int32_t compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks,
                     const llama_kv_cache::slot_info & slot);

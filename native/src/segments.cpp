@@ -217,12 +217,17 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
 
     ggml_status status = GGML_STATUS_ALLOC_FAILED;
     if ((seg.built && seg.result->can_reuse(params)) || build(seg, params)) {
-        seg.result->set_inputs(&ubatch);
-        if (seg.in != nullptr) {
-            ggml_backend_tensor_set(seg.in, hidden_in.data(), 0, ggml_nbytes(seg.in));
-        }
-        status = ctx.graph_compute(seg.result->get_gf(), n > 1);
-        ggml_backend_sched_synchronize(ctx.sched.get());
+        bool again = false;
+        do {
+            seg.result->set_inputs(&ubatch); // each time: their memory is used again
+            if (seg.in != nullptr) {
+                ggml_backend_tensor_set(seg.in, hidden_in.data(), 0, ggml_nbytes(seg.in));
+            }
+            take_threads(n, !again);
+            status = ctx.graph_compute(seg.result->get_gf(), n > 1);
+            ggml_backend_sched_synchronize(ctx.sched.get());
+            again = status == GGML_STATUS_ABORTED && threads.has_stopped();
+        } while (again);
     }
     std::swap(ctx.sched, seg.sched);
 

@@ -74,6 +74,17 @@ LLAMA_API llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id se
 LLAMA_API void specee_rows_cancel(specee_rows * rows);
 LLAMA_API void specee_rows_resume(specee_rows * rows);
 
+// Threads that the next computation takes: those of the context, fewer while other processes keep their cores busy.
+LLAMA_API int32_t specee_rows_threads(specee_rows * rows);
+// From now on exactly n threads, whatever other processes do; 0: as before.
+LLAMA_API void specee_rows_fix_threads(specee_rows * rows, int32_t n);
+// At most n threads for one row, which waits for memory (see saturation.py).
+LLAMA_API void specee_rows_limit_single(specee_rows * rows, int32_t n);
+
+// The next computation stops in its middle and begins again, as when a neighbour came meanwhile (tests).
+// Returns how many have done so before.
+LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
+
 // ---- probe: lens, sliced head, features, predictor -----------------------------------------------------------------
 //
 // Lens of a boundary: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its
@@ -134,6 +145,15 @@ LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, int32_t i, struct llama
 // up to 1. Returns how many, or a negative status.
 LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, int32_t i, struct llama_sampler * chain,
                                            int32_t preselect, int32_t capacity, llama_token * tokens, float * probs);
+
+// ---- the rule behind specee_rows_threads, for tests: see threads.h -------------------------------------------------
+
+typedef struct specee_thread_rule specee_thread_rule;
+
+LLAMA_API specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads);
+LLAMA_API int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own,
+                                            int32_t alone);
+LLAMA_API void    specee_thread_rule_free(specee_thread_rule * rule);
 
 #ifdef __cplusplus
 }

@@ -44,6 +44,7 @@ class FakeEngine:
     """Says `script`, byte by byte, after whatever prompt."""
 
     n_layer, n_embd, n_vocab = N_LAYER, 32, 257
+    n_threads = active_threads = 2
 
     def __init__(self, script: bytes, n_ctx: int = 512) -> None:
         self.script = [*script, STOP]
@@ -102,6 +103,11 @@ class FakeEngine:
 
     def word(self, token: int) -> str:
         return ""
+
+    def fix_threads(self, n: int) -> None: ...
+
+    def limit_single(self, n: int) -> None:
+        self.single = n
 
     def cancel(self) -> None:
         self.cancelled.set()

@@ -128,7 +128,7 @@ def test_known_for_a_machine_and_a_build(make_backend: Callable[..., Any], tmp_p
     assert again.undecided is None and again.dense_rate
     assert Tuner(store, "v1").choose(backend, PolicyChoice("dense")).dense_rate == again.dense_rate
     assert Tuner(store, "v2").choose(backend, AUTO).undecided is not None
-    for damaged in ("{broken", '{"format": 4, "measured": {"x": {"rules": [null], "rounds": [[1.0]]}}}'):
+    for damaged in ("{broken", '{"format": 4, "measured": {"x": {"rules": [null], "rounds": [[1.0]]}}, "threads": {}}'):
         store.write_text(damaged)
         assert Tuner(store, "v1").choose(backend, AUTO).undecided is not None
 
@@ -141,3 +141,24 @@ def test_answers_too_short_to_compare_end_the_measuring(make_backend: Callable[.
 def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
     assert "not calibrated" in Tuner().choose(make_backend(calibrated=False), AUTO).reason
     assert Tuner().choose(make_backend(), PolicyChoice("specee")).choice.name == "specee"
+
+
+def test_a_single_row_gets_the_fewest_threads(
+    make_backend: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specee.app.tuner.fewest_threads", lambda engine: 5)
+    store, backend = tmp_path / "tuner.json", make_backend()
+    Tuner(store).limit_threads(backend, measure=True)
+    assert not hasattr(backend.engine, "single"), "of two threads none is left out"
+    backend.engine.n_threads = 8
+    Tuner(store).limit_threads(backend, measure=True)
+    assert not hasattr(backend.engine, "single"), "a busy machine says nothing about it"
+    backend.engine.active_threads = 8
+    Tuner(store).limit_threads(backend, measure=False)
+    assert not hasattr(backend.engine, "single")
+    Tuner(store).limit_threads(backend, measure=True)
+    assert backend.engine.single == 5
+    again = make_backend()
+    again.engine.n_threads = 8
+    Tuner(store).limit_threads(again, measure=False)
+    assert again.engine.single == 5

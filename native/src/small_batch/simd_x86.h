@@ -83,16 +83,22 @@ struct Avx2 {
         return sum(_mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w)));
     }
 
-    static Float to_float(Int x) { return _mm256_cvtepi32_ps(x); }
-    static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
-    static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+    static constexpr int lanes = 8; // of a Float
+    static Float         load(const float * p) { return _mm256_loadu_ps(p); }
+    static void          store(float * p, Float x) { _mm256_storeu_ps(p, x); }
+    static Float         to_float(Int x) { return _mm256_cvtepi32_ps(x); }
+    static Float         mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+    static Float         fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+
+    // Of types with a scale for each 32 weights.
+    template <class T> static Int weights_32(const char * w, size_t) { return T::load(w); }
 
     // Half floats of each of rows * rows weight rows, scale in the low 16 bits and min above it -> vectors of scales,
-    // one for each vector of weights, and the mins.
-    static void scales(const uint32_t * halves, Float * scale, __m128 & min) {
+    // one for each vector of weights, and the mins of all again and again.
+    static void scales(const uint32_t * halves, Float * scale, Float & min) {
         const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(int(*halves)));
         *scale            = _mm256_broadcastss_ps(both);
-        min               = _mm_movehdup_ps(both);
+        min               = _mm256_broadcastss_ps(_mm_movehdup_ps(both));
     }
 
     // The sum of each row's eight numbers, added as ggml's hsum_float_8 does.
@@ -190,17 +196,44 @@ struct Avx512Vnni {
     static Int scale_pair(Int scales, int g) { return scale_at(scales, pair_places.at[g]); }
     static Int scale_one(Int scales, int g) { return scale_at(scales, one_places.at[g]); }
 
-    static Float to_float(Int x) { return _mm512_cvtepi32_ps(x); }
-    static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
-    static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+    static constexpr int lanes = 16;
+    static Float         load(const float * p) { return _mm512_loadu_ps(p); }
+    static void          store(float * p, Float x) { _mm512_storeu_ps(p, x); }
+    static Float         to_float(Int x) { return _mm512_cvtepi32_ps(x); }
+    static Float         mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    static Float         fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
 
-    static void scales(const uint32_t * halves, Float * scale, __m128 & min) { // of four rows
+    template <class T> static Int weights_32(const char * w, size_t stride) {
+        if constexpr (!T::nibbles) {
+            return join(T::load(w), T::load(w + stride));
+        } else { // each row's 16 bytes twice, the second time shifted
+            const auto & a     = *reinterpret_cast<const typename T::Block *>(w);
+            const auto & b     = *reinterpret_cast<const typename T::Block *>(w + stride);
+            const auto   bytes = [](const auto & block) {
+                return _mm_loadu_si128(reinterpret_cast<const __m128i *>(block.qs));
+            };
+            const Int raw = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(bytes(a)), 0xff00, bytes(b));
+            const Int x   = _mm512_and_si512(_mm512_srlv_epi64(raw, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)),
+                                             _mm512_set1_epi8(15));
+            if constexpr (!T::fifth_bits) {
+                return x;
+            } else {
+                uint32_t bits[2];
+                std::memcpy(&bits[0], a.qh, sizeof bits[0]);
+                std::memcpy(&bits[1], b.qh, sizeof bits[1]);
+                const __mmask64 both = bits[0] | uint64_t(bits[1]) << 32;
+                return _mm512_mask_add_epi8(x, both, x, _mm512_set1_epi8(16));
+            }
+        }
+    }
+
+    static void scales(const uint32_t * halves, Float * scale, Float & min) { // of four rows
         const auto   h    = [halves](int i) { return int(halves[i]); };
         const __m256 both = _mm256_cvtph_ps(_mm_set_epi32(h(3), h(2), h(1), h(0)));
         const __m512 wide = _mm512_castps256_ps512(both);
         scale[0] = _mm512_permutexvar_ps(_mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0), wide);
         scale[1] = _mm512_permutexvar_ps(_mm512_set_epi32(6, 6, 6, 6, 6, 6, 6, 6, 4, 4, 4, 4, 4, 4, 4, 4), wide);
-        min      = _mm_shuffle_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1), 0xdd);
+        min      = _mm512_permutexvar_ps(_mm512_set_epi32(7, 5, 3, 1, 7, 5, 3, 1, 7, 5, 3, 1, 7, 5, 3, 1), wide);
     }
 
     // x[n] holds rows 2i and 2i + 1: out[2n]

@@ -8,6 +8,17 @@
 #include <cstring>
 #include <vector>
 
+// Where ggml itself multiplies without the dot product instructions, its order of additions is a different one.
+#if defined(SPECEE_NEON_DOTPROD) && defined(__ARM_FEATURE_DOTPROD)
+#define SPECEE_NEON
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+#endif
+
 namespace specee::small_batch {
 namespace {
 
@@ -16,6 +27,36 @@ using Find = Kernel (*)(int type, specee_layout layout, int64_t n_rows);
 Kernel none(int, specee_layout, int64_t) {
     return nullptr;
 }
+
+#if defined(SPECEE_NEON)
+#if defined(__APPLE__)
+bool cpu_has(const char * feature) {
+    int    answer = 0;
+    size_t size   = sizeof answer;
+    return !sysctlbyname(feature, &answer, &size, nullptr, 0) && answer;
+}
+bool has_dotprod() {
+    return cpu_has("hw.optional.arm.FEAT_DotProd");
+}
+bool has_i8mm() {
+    return cpu_has("hw.optional.arm.FEAT_I8MM");
+}
+#elif defined(__linux__)
+bool has_dotprod() {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+bool has_i8mm() {
+    return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+}
+#else
+bool has_dotprod() {
+    return true; // ggml was compiled for it
+}
+bool has_i8mm() {
+    return false;
+}
+#endif
+#endif
 
 // The best one that this CPU runs; SPECEE_KERNELS names another one, or "none" (tests and comparisons).
 Find choose() {
@@ -42,12 +83,34 @@ Find choose() {
         return find_avx2;
     }
 #endif
+#if defined(SPECEE_NEON)
+#if defined(SPECEE_NEON_I8MM)
+    if (is_wanted("neon_i8mm") && has_i8mm()) {
+        return find_neon_i8mm;
+    }
+#endif
+    if (is_wanted("neon_dotprod") && has_dotprod()) {
+        return find_neon_dotprod;
+    }
+#endif
     return none;
 }
 
 constexpr int64_t least_rows = 8; // of weights; kernels take up to four at a time
 
+// Whether ggml's kernel for one row adds in an order of its own: where it uses SVE.
+bool is_special(int type, specee_layout layout) {
+#if defined(__ARM_FEATURE_SVE)
+    return layout == SPECEE_ROWS &&
+           (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K);
+#else
+    (void) type, (void) layout;
+    return false;
+#endif
+}
+
 } // namespace
+
 void * scratch(size_t bytes) {
     constexpr uintptr_t            alignment = 64;
     thread_local std::vector<char> memory;
@@ -61,7 +124,7 @@ void * scratch(size_t bytes) {
 
 bool specee_small_batch(const specee_product * p) {
     using namespace specee::small_batch;
-    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || p->layout == SPECEE_NO_LAYOUT) {
+    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout)) {
         return false;
     }
     static const Find find = choose();

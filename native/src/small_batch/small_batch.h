@@ -19,15 +19,22 @@ enum { SPECEE_SMALL_BATCH = 8 };
 // Weight rows that a thread takes at a time: larger chunks prefetch better, smaller ones share out better.
 enum { SPECEE_CHUNK = 256 };
 
-// Where the weights lie: rows as in the file, ggml's repacked groups of eight rows, or a layout without a kernel.
-enum specee_layout { SPECEE_ROWS, SPECEE_REPACKED_8, SPECEE_NO_LAYOUT };
+// Where the weights lie: rows as in the file, or ggml's repacked groups: as many rows to a group (the upper digit), of
+// which as many numbers stand together (the lower one). Others have no kernel here.
+enum specee_layout {
+    SPECEE_ROWS         = 0,
+    SPECEE_REPACKED_4X4 = 0x44,
+    SPECEE_REPACKED_4X8 = 0x48,
+    SPECEE_REPACKED_8X4 = 0x84,
+    SPECEE_REPACKED_8X8 = 0x88
+};
 
 struct specee_product {
     int                type; // ggml_type of the weights
     enum specee_layout layout;
     int64_t            n_in;           // length of a row
-    const void *       weights;        // first row, for SPECEE_REPACKED_8 the first group
-    size_t             weights_stride; // bytes from row to row (a group of eight takes eight times as many)
+    const void *       weights;        // first row, or the first group
+    size_t             weights_stride; // bytes from row to row (a group of eight rows takes eight times as many)
     int64_t            n_out;          // weight rows
     const void *       rows;           // quantized activations (block_q8_0, q8_1 or q8_K as the type wants)
     size_t             rows_stride;

@@ -1,4 +1,4 @@
-#include "kernels.h"
+#include "x86_kernels.h"
 
 namespace specee::small_batch {
 

@@ -1,0 +1,9 @@
+#include "neon_kernels.h"
+
+namespace specee::small_batch {
+
+Kernel find_neon_dotprod(int type, specee_layout layout, int64_t n_rows) {
+    return find<false>(type, layout, n_rows);
+}
+
+} // namespace specee::small_batch

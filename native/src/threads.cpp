@@ -1,0 +1,135 @@
+#include "threads.h"
+
+#include "specee.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+// ---- the rule ------------------------------------------------------------------------------------------------------
+
+// In cores. Times are known with an error of about 0.1. A neighbour that always wants to run gets half of the core of a
+// thread that does so too.
+static constexpr double SLACK_FEWER = 0.3;
+static constexpr double SLACK_MORE  = 0.2;
+// In seconds. One more thread is tried now and then even if its core looks taken: processes of low priority yield.
+static constexpr double HOLD_MIN = 2.0;
+static constexpr double HOLD_MAX = 16.0;
+// Of a longer time only the present counts: who was busy may have ended long ago.
+static constexpr double STALE = 0.3;
+
+specee_thread_rule::specee_thread_rule(int32_t n_cores, int32_t n_threads) :
+    n_cores(n_cores), n_max(std::clamp(n_threads, 1, n_cores)), n(n_max), hold(HOLD_MIN), since_change(HOLD_MIN) {}
+
+int32_t specee_thread_rule::decide(double seconds, double idle, double own, bool alone) {
+    double others = std::clamp(n_cores - (idle + own) / seconds, 0.0, (double) n_cores);
+    if (alone && seconds > STALE) {
+        others = 0;
+    }
+    const int32_t most  = std::clamp((int32_t) std::floor(n_cores - others + SLACK_FEWER), 1, n_max);
+    const int32_t least = std::clamp((int32_t) std::floor(n_cores - others + SLACK_MORE), 1, n_max);
+    since_change += seconds;
+    if (n > most) {
+        hold         = since_change < hold ? std::min(2 * hold, HOLD_MAX) : HOLD_MIN;
+        n            = most;
+        since_change = 0;
+    } else if (n < least) {
+        n            = least;
+        since_change = 0;
+    } else if (n < n_max && since_change >= hold) {
+        n += 1;
+        since_change = 0;
+    }
+    return n;
+}
+
+// ---- this system ---------------------------------------------------------------------------------------------------
+
+static constexpr double PERIOD = 0.1;   // seconds between looks, at least
+static constexpr double SHARE  = 0.001; // of the time that looking may take, at most
+// A pass is begun again in its first seconds only: later, more would be lost than won. The clock is read once in a
+// number of questions, of which a token asks several hundred.
+static constexpr double  STOP_TIME      = 0.5;
+static constexpr int32_t ASKED_PER_LOOK = 16;
+
+static double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+specee_threads::specee_threads(int32_t n_threads) :
+    rule(specee_core_count() > 0 ? specee_core_count() : n_threads, n_threads),
+    watches(rule.n_max > 1 && specee_core_times_now(last)) {
+    next_look = now() + PERIOD;
+}
+
+int32_t specee_threads::begin(int32_t n_rows, bool may_stop) {
+    stopped    = false;
+    stop_until = 0;
+    if (n_fixed == 0 && watches) {
+        const double begun = now();
+        if (begun >= next_look) {
+            look();
+        }
+        if (may_stop && rule.n > 1) {
+            stop_until = begun + STOP_TIME;
+        }
+    }
+    if (may_stop && stops_next) {
+        stop_until = HUGE_VAL;
+    }
+    return n_rows == 1 && n_fixed == 0 ? std::min(current(), n_single) : current();
+}
+
+bool specee_threads::stop() {
+    if (stopped || stop_until == 0 || ++n_asked % ASKED_PER_LOOK != 0) {
+        return stopped;
+    }
+    const double asked = now();
+    if (stops_next) {
+        stopped    = true;
+        stops_next = false;
+    } else if (asked >= next_look && asked < stop_until) {
+        const int32_t before = rule.n;
+        look();
+        stopped = rule.n < before;
+    }
+    n_stopped += stopped;
+    return stopped;
+}
+
+void specee_threads::fix(int32_t n) {
+    n_fixed = n;
+}
+
+int32_t specee_threads::stop_next() {
+    stops_next = true;
+    return n_stopped;
+}
+
+void specee_threads::look() {
+    const double      begin = now();
+    specee_core_times seen;
+    watches              = specee_core_times_now(seen);
+    const double seconds = seen.clock - last.clock;
+    if (watches && seconds > 0) {
+        rule.decide(seconds, seen.idle - last.idle, seen.own - last.own, specee_alone());
+        last = seen;
+    }
+    const double end = now();
+    look_cost        = std::min(look_cost, end - begin); // the least: this thread may lose its core meanwhile
+    next_look        = end + std::max(PERIOD, look_cost / SHARE);
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads) {
+    return new specee_thread_rule(n_cores, n_threads);
+}
+
+int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own, int32_t alone) {
+    return rule->decide(seconds, idle, own, alone != 0);
+}
+
+void specee_thread_rule_free(specee_thread_rule * rule) {
+    delete rule;
+}

@@ -1,0 +1,76 @@
+"""The NEON kernels under emulation: the bits of ggml's kernels for one row, for 1 to 8 rows, each type and layout.
+
+Needs a cross compiler and qemu's user mode (Debian: g++-aarch64-linux-gnu, qemu-user), and the llama.cpp that a build
+of this checkout has unpacked and patched. It says nothing about time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+VARIANTS = {"neon_dotprod": "armv8.2-a+dotprod", "neon_i8mm": "armv8.2-a+dotprod+i8mm"}
+
+
+def ggml_source() -> Path | None:
+    """ggml with our patches: $SPECEE_LLAMA_SOURCE, or what the newest build of this checkout has unpacked."""
+    given = os.environ.get("SPECEE_LLAMA_SOURCE")
+    found = [Path(given)] if given else [*ROOT.glob("build/*/llama.cpp"), *ROOT.glob("build/llama.cpp")]
+    found = [path / "ggml" for path in found if (path / "ggml/src/ggml-cpu/arch/arm/repack.cpp").is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ggml = ggml_source()
+    for tool in (COMPILER, EMULATOR):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    if ggml is None:
+        pytest.skip("no unpacked llama.cpp in build/ and none in SPECEE_LLAMA_SOURCE")
+    folder, kernels = tmp_path_factory.mktemp("arm"), ROOT / "native/src/small_batch"
+    cpu, whole = ggml / "src/ggml-cpu", VARIANTS["neon_i8mm"]
+    sources = {
+        cpu / "arch/arm/quants.c": whole,
+        cpu / "arch/arm/repack.cpp": whole,
+        kernels / "small_batch.cpp": whole,
+        kernels / "f16.cpp": whole,
+        Path(__file__).with_name("small_batch_arm.cpp"): whole,
+    }
+    sources |= {kernels / f"{name}.cpp": march for name, march in VARIANTS.items()}
+    common = ["-O3", "-w", "-DNDEBUG", "-ffunction-sections", "-DSPECEE_NEON_DOTPROD", "-DSPECEE_NEON_I8MM"]
+    common += [f"-I{path}" for path in (ggml / "include", ggml / "src", cpu, ROOT / "native/src")]
+
+    def build(source: Path, march: str) -> Path:
+        out = folder / f"{source.parent.name}-{source.stem}.o"
+        c = source.suffix == ".c"
+        compiler = COMPILER.replace("g++", "gcc") if c else COMPILER
+        # GCC 12 at -O3 vectorizes the loop that ends ggml's Q5_0 kernel (odd numbers of blocks) to a wrong sum.
+        language = ["-fno-tree-vectorize"] if c else ["-std=gnu++17"]
+        run([compiler, *language, *common, f"-march={march}", "-c", str(source), "-o", str(out)])
+        return out
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(build, sources.keys(), sources.values()))
+    run([COMPILER, "-static", "-Wl,--gc-sections", *map(str, objects), "-o", str(folder / "program")])
+    return folder / "program"
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rows_have_the_bits_of_single_rows(variant: str, program: Path) -> None:
+    environment = os.environ | {"SPECEE_KERNELS": variant}
+    done = subprocess.run([EMULATOR, "-cpu", "max", str(program)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 17, done.stdout  # types and layouts

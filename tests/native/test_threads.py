@@ -1,0 +1,270 @@
+"""How many threads compute: the rule with times of our own, and that no number of them changes a bit."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specee.models import embedded
+from specee.native import cpu, library, saturation
+from specee.native.engine import Floats, Model, RowEngine
+
+LOOK = 0.1  # seconds between looks
+
+
+class Machine:
+    """A computation on some cores beside others that always want to run, as the system would report it."""
+
+    def __init__(self, cores: int, threads: int) -> None:
+        self.lib, self.cores = library.load(), cores
+        self.rule = ctypes.c_void_p(self.lib.specee_thread_rule_init(cores, threads))
+        self.threads = min(cores, threads)
+
+    def look(self, others: float = 0, seconds: float = LOOK, share: float = 0.5, waiting: bool = False) -> int:
+        """What is decided with so many others; where cores are short, they get `share` of one."""
+        ours = 0 if waiting else self.threads
+        short = max(0.0, ours + others - self.cores)
+        theirs = others - short * (1 - share)
+        own = min(float(ours), self.cores - theirs)
+        return self.decide(seconds, (self.cores - own - theirs) * seconds, own * seconds)
+
+    def decide(self, seconds: float, idle: float, own: float, alone: bool = False) -> int:
+        self.threads = self.lib.specee_thread_rule_decide(self.rule, seconds, idle, own, alone)
+        return self.threads
+
+
+@pytest.fixture
+def machine() -> Iterator[Callable[[int, int], Machine]]:
+    made: list[Machine] = []
+
+    def make(cores: int, threads: int) -> Machine:
+        made.append(Machine(cores, threads))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.lib.specee_thread_rule_free(one.rule)
+
+
+Make = Callable[[int, int], Machine]
+
+
+def test_alone_all_threads_compute(machine: Make) -> None:
+    two = machine(2, 2)
+    assert {two.look(others=noise) for noise in (0, 0.1, 0.25, 0.1, 0.2) for _ in range(20)} == {2}
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_neighbour_takes_one_thread_and_gives_it_back(machine: Make, waiting: bool) -> None:
+    two = machine(2, 2)
+    assert two.look() == 2
+    assert two.look(others=1, waiting=waiting) == 1
+    assert two.look(others=1) == 1
+    assert two.look() == 2
+
+
+def test_no_core_free_leaves_one_thread(machine: Make) -> None:
+    two = machine(2, 2)
+    assert [two.look(others=2) for _ in range(5)] == [1] * 5
+    assert two.look(others=1) == 1
+    assert two.look() == 2
+
+
+def test_many_cores(machine: Make) -> None:
+    many = machine(16, 16)
+    seen = [many.look(others=4) for _ in range(10)]
+    assert seen == sorted(seen, reverse=True) and seen[-1] == 12
+    assert many.look(others=1) == 15
+    assert many.look() == 16
+
+
+def test_others_on_cores_that_are_not_needed_cost_nothing(machine: Make) -> None:
+    some = machine(16, 4)
+    assert {some.look(others=12) for _ in range(30)} == {4}
+    assert some.look(others=13) <= 4
+
+
+def test_more_threads_than_cores_are_never_used(machine: Make) -> None:
+    assert machine(2, 6).look() == 2
+    assert machine(1, 4).look() == 1
+
+
+def test_a_neighbour_that_stays_is_tried_ever_less_often(machine: Make) -> None:
+    two = machine(2, 2)
+    for _ in range(round(100 / LOOK)):
+        two.look(others=1)
+    tries = sum(two.look(others=1) == 2 for _ in range(round(160 / LOOK)))
+    assert 8 <= tries <= 11  # every 16 s, one look long
+
+
+def test_a_neighbour_that_yields_is_found_out(machine: Make) -> None:
+    """Of low priority: it uses what is free, and takes nearly nothing from who wants it too."""
+    two = machine(2, 2)
+    two.look(others=1, waiting=True)
+    assert two.threads == 1
+    after = [two.look(others=1, share=0.05) for _ in range(round(10 / LOOK))]
+    assert after[-1] == 2 and after.index(2) * LOOK <= 2.1
+
+
+def test_who_was_busy_long_ago_does_not_count(machine: Make) -> None:
+    two = machine(2, 2)
+    assert two.decide(60, idle=60, own=0, alone=True) == 2
+    assert two.decide(60, idle=60, own=0, alone=False) == 1
+    assert two.decide(60, idle=60, own=0, alone=True) == 2
+    assert two.decide(LOOK, idle=0, own=1.5 * LOOK, alone=True) == 1  # nobody else, but only for an instant
+
+
+def state(engine: RowEngine) -> bytes:
+    """Every byte of K and V."""
+    llama, context = engine.model.llama, engine._context
+    size = llama.llama_state_seq_get_size(context, 0)
+    buffer = (ctypes.c_uint8 * size)()
+    return bytes(buffer[: llama.llama_state_seq_get_data(context, buffer, size, 0)])
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    """A prompt of 700 tokens, tokens, batches of 2 to 8 rows and segments; also when it changes in the middle."""
+    path = embedded.path()
+    if path is None:
+        pytest.skip("built without the embedded model")
+    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=1024, n_threads=2)) as engine:
+        expected = None
+        for threads in ([1], [2], [3], [2, 1, 1, 3, 2]):
+            found = decode(engine, threads)
+            if expected is None:
+                expected = found
+            assert found[1] == expected[1], "K/V"
+            np.testing.assert_array_equal(found[0], expected[0], f"logits with {threads} threads")
+
+
+def decode(engine: RowEngine, threads: list[int]) -> tuple[Floats, bytes]:
+    """Logits of all rows and the state, with these numbers of threads, one step each."""
+    text = [int(t) for t in np.random.default_rng(3).integers(3, 4000, 800)]
+    rows, at = [], 700
+    engine.roll_back(0)
+    engine.fix_threads(threads[0])
+    engine.prefill(text[:at])
+    for turn, n in enumerate((1, 1, 2, 1, 3, 4, 1, 6, 8, 1, 1, 12)):
+        engine.fix_threads(threads[turn % len(threads)])
+        assert engine.active_threads == threads[turn % len(threads)]
+        cut = 7 + turn
+        engine.advance(at, n, cut, tokens=text[at : at + n])
+        engine.fix_threads(threads[(turn + 1) % len(threads)])
+        engine.advance(at, n, engine.n_layer, logits=True)
+        rows += [engine.logits(i) for i in range(n)]
+        at += n
+    engine.fix_threads(0)
+    return np.array(rows), state(engine)
+
+
+def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
+    """A prompt, a token, rows at once, rows through a range of layers: each stopped in its middle."""
+    path = embedded.path()
+    if path is None:
+        pytest.skip("built without the embedded model")
+    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=1024, n_threads=2)) as engine:
+        stop = engine.lib.specee_rows_stop_next
+        engine.fix_threads(2)  # a real neighbour must not stop another one
+        found = []
+        for stops in (True, False):
+            rows = []
+            engine.roll_back(0)
+            before = stop(engine._handle) if stops else 0
+            engine.prefill(list(range(100, 164)))
+            rows.append(engine.logits(0))
+            for begin, n in ((64, 1), (65, 4)):
+                if stops:
+                    stop(engine._handle)
+                engine.advance(begin, n, 12, tokens=list(range(200, 200 + n)))
+                if stops:
+                    stop(engine._handle)
+                engine.advance(begin, n, engine.n_layer, logits=True)
+                rows += [engine.logits(i) for i in range(n)]
+            found.append((np.array(rows), state(engine)))
+            if stops:
+                assert stop(engine._handle) == before + 5
+                engine.advance(engine.length, 1, engine.n_layer, tokens=[5])
+        np.testing.assert_array_equal(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1], "K/V"
+
+
+def test_threads_are_those_asked_for_or_fewer(tmp_path: Path) -> None:
+    path = embedded.path()
+    if path is None:
+        pytest.skip("built without the embedded model")
+    with closing(Model(path)) as model:
+        for asked in (1, 2, 64):
+            with closing(RowEngine(model, n_ctx=256, n_threads=asked)) as engine:
+                engine.prefill([5, 6, 7])
+                assert 1 <= engine.active_threads <= min(asked, cpu.usable_cores())
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "quota"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000\n", "a/b/cpu.max": "max 100000\n"}, 1.5),
+        ("0::/elsewhere\n", {"cpu.max": "100000 100000\n"}, 1.0),
+        ("3:cpu,x:/g\n0::/\n", {"cpu,x/g/cpu.cfs_quota_us": "50000", "cpu,x/g/cpu.cfs_period_us": "100000"}, 0.5),
+        ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+        ("3:cpuset:/\n", {}, float("inf")),
+        ("", {}, float("inf")),
+    ],
+)  # fmt: skip
+def test_the_quota_of_control_groups(tmp_path: Path, own: str, files: dict[str, str], quota: float) -> None:
+    for name, content in files.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (tmp_path / "own").write_text(own)
+    assert cpu._quota(tmp_path / "own", tmp_path / "groups") == quota
+    assert 1 <= cpu.usable_cores(tmp_path / "own", tmp_path / "groups") <= max(1, np.ceil(quota))
+
+
+class Memory:
+    """Rows take `work` seconds of computing, shared by the threads, and never less than `memory` seconds."""
+
+    n_threads, n_layer, n_ctx, length = 16, 4, 100, 7
+
+    def __init__(self, work: float, memory: float, waiting: float) -> None:
+        self.work, self.memory, self.waiting = work, memory, waiting
+        self.now, self.threads = 0.0, 0
+        self.log: list[int] = []
+
+    def advance(self, pos: int, n: int, end: int, tokens: object = None, logits: bool = False) -> None:
+        assert (pos, n, end) == (7, 1, 4)
+        self.now += max(self.memory, self.work / self.threads) + self.waiting * self.threads
+
+    def roll_back(self, length: int) -> None:
+        assert length == 7
+
+    def fix_threads(self, n: int) -> None:
+        self.threads = n
+        self.log.append(n)
+
+
+def test_the_fewest_threads_that_are_as_fast() -> None:
+    assert saturation.counts(16) == [16, 12, 9, 6, 4, 3, 2, 1] and saturation.counts(2) == [2, 1]
+    for work, memory, waiting, fewest in ((16, 0, 0, 16), (16, 4, 0.001, 4), (16, 16, 0.0, 1), (16, 2.7, 0.001, 6)):
+        machine = Memory(work, memory, waiting)
+        assert saturation.fewest_threads(machine, lambda machine=machine: machine.now) == fewest
+        assert machine.log[-1] == 0
+
+
+def test_trying_threads_and_a_limit_change_no_row(engine: RowEngine) -> None:
+    engine.prefill([5, 6, 7, 8])
+    engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+    expected = engine.logits(0)
+    engine.roll_back(4)
+    fewest = saturation.fewest_threads(engine)
+    assert 1 <= fewest <= engine.n_threads and engine.length == 4
+    for limit in (1, fewest):
+        engine.limit_single(limit)
+        engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+        assert np.array_equal(engine.logits(0), expected)
+        engine.roll_back(4)
+    engine.limit_single(engine.n_threads)
