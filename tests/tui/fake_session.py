@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from textual.pilot import Pilot
 
 from specee.app.errors import AppError
@@ -35,6 +35,7 @@ from specee.app.tui.app import ChatApp
 from specee.app.tui.entries import Notice
 from specee.app.tui.prompt import Prompt
 
+PATIENCE = 60.0  # seconds; machines may be slow
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
 
 
@@ -168,11 +169,10 @@ def chat(session: FakeSession) -> ChatApp:
 
 
 async def until(pilot: Pilot[Any], condition: Any) -> None:
-    for _ in range(200):
-        if condition():
-            return
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"it did not happen; the screen shows:\n{screen(pilot.app)}"
         await pilot.pause(0.02)
-    pytest.fail("it did not happen")
 
 
 async def say(pilot: Pilot[Any], text: str) -> None:
