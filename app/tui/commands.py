@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,14 +11,14 @@ from specee.app.common_options import to_json
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.history import export
 from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
+from specee.app.tui.copying import choose
+from specee.app.tui.depth_panel import OFF
 from specee.app.tui.views import VIEWS
 from specee.models.errors import ModelError
 from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
-
-_CODE = re.compile(r"^(`{3,})[^\n]*\n(.*?)(?:^\1`*\s*$|\Z)", re.DOTALL | re.MULTILINE)
 
 
 class Commands:
@@ -48,8 +47,8 @@ class Commands:
         """a new conversation"""
         self._app.need_rest()
         self._app.session.new()
-        await self._app.show_chat()
-        await self._app.tell("a new conversation")
+        self._app.show_chat()
+        self._app.tell("a new conversation")
 
     async def do_resume(self, argument: str) -> None:
         """NUMBER: go on with that chat; without a number, show the list"""
@@ -61,16 +60,16 @@ class Commands:
         session.resume(_number(argument))
         assert session.chat is not None
         self._app.options = recall(session.chat.options)
-        await self._app.show_chat()
+        self._app.show_chat()
 
     async def do_search(self, argument: str) -> None:
         """WORDS: find them in all chats"""
         self._app.search(argument)
 
     async def do_earlier(self, argument: str) -> None:
-        """show the whole conversation, not only its end"""
-        self._app.need_rest()
-        await self._app.show_chat(all_of_it=True)
+        """show more turns of this conversation, above those on the screen"""
+        if not self._app.conversation.earlier():
+            raise AppError("nothing earlier", "the whole conversation is there")
 
     async def do_export(self, argument: str) -> None:
         """FILE.md or FILE.json: write this chat there"""
@@ -83,23 +82,23 @@ class Commands:
         else:
             text = export.markdown(session.chat, session.path)
         path.write_text(text, "utf-8")
-        await self._app.tell(f"written to {path.absolute()}")
+        self._app.tell(f"written to {path.absolute()}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
     async def do_retry(self, argument: str) -> None:
         """answer the last question again; the old answer stays as a branch"""
         self._app.need_rest()
-        await self._app.answer_again()
+        self._app.turns.again()
 
     async def do_continue(self, argument: str) -> None:
         """let the last answer go on"""
         self._app.need_rest()
-        await self._app.answer_on()
+        self._app.turns.on()
 
     async def do_edit(self, argument: str) -> None:
         """change the last question; the old one stays as a branch"""
-        self._app.edit_last()
+        self._app.turns.edit_last()
 
     async def do_branch(self, argument: str) -> None:
         """NUMBER: show that version of the last turn that has several"""
@@ -112,24 +111,19 @@ class Commands:
                 if not 1 <= wanted <= len(siblings):
                     raise AppError("no such branch", f"there are {len(siblings)}", USAGE)
                 session.choose(siblings[wanted - 1])
-                await self._app.show_chat()
+                self._app.show_chat()
                 return
         raise AppError("no branches", "/retry and /edit make them")
 
     async def do_copy(self, argument: str) -> None:
-        """copy the last answer; `/copy code` its last code block, `/copy code 1` its first"""
-        text = self._app.last_answer()
-        if argument.startswith("code"):
-            blocks = [match[2].rstrip("\n") for match in _CODE.finditer(text)]
-            number = argument.removeprefix("code").strip()
-            index = _number(number) - 1 if number else -1
-            if not blocks or index >= len(blocks):
-                raise AppError("no such code block", f"the last answer has {len(blocks)}")
-            text = blocks[index]
-        if not text:
-            raise AppError("nothing to copy", "there is no answer yet")
-        self._app.copy_to_clipboard(text)
-        self._app.notify(f"copied {len(text)} characters", timeout=2)
+        """the last answer; `/copy 2` the one before, `/copy code` its last code block, `/copy code 1` its first"""
+        app = self._app
+        turns = [turn.content for turn in app.session.path]
+        answer = next((turn.content for turn in reversed(app.session.path) if turn.role == "assistant"), "")
+        if app.busy and app.answering.text:
+            answer = app.answering.text  # it still grows
+            turns = [*turns[:-1], answer]
+        app.copy(choose(argument, turns, answer))
 
     async def do_editor(self, argument: str) -> None:
         """write the prompt in $EDITOR"""
@@ -141,7 +135,7 @@ class Commands:
         """NAME: auto, dense, exact, specee, specee@0.5, ..."""
         choice = PolicyChoice.parse(argument or "auto")
         self._app.options = replace(self._app.options, policy=choice)
-        await self._app.tell(f"policy {choice.label} from the next answer on")
+        self._app.tell(f"policy {choice.label} from the next answer on")
 
     async def do_threshold(self, argument: str) -> None:
         """X: leave early above this score, 0 to 1 or calibrated"""
@@ -161,12 +155,12 @@ class Commands:
         except ValueError:
             raise AppError("bad value", f"{value!r} for {name}", USAGE) from None
         self._app.options = replace(self._app.options, sampling=sampling)
-        await self._app.tell(f"{name} {value} from the next answer on")
+        self._app.tell(f"{name} {value} from the next answer on")
 
     async def do_system(self, argument: str) -> None:
         """TEXT: the system prompt of this chat"""
         self._app.session.set_system(argument or None)
-        await self._app.tell(f"system prompt: {argument or 'none'}")
+        self._app.tell(f"system prompt: {argument or 'none'}")
 
     async def do_persona(self, argument: str) -> None:
         """NAME: a system prompt from config.toml"""
@@ -181,12 +175,12 @@ class Commands:
         """make room in the window: the oldest turns are not sent any more"""
         self._app.need_rest()
         self._app.session.make_room()
-        await self._app.show_chat()
+        self._app.show_chat()
 
     async def do_summarize(self, argument: str) -> None:
         """make room in the window: a summary takes the place of the oldest turns"""
         self._app.need_rest()
-        self._app.summarize()
+        self._app.turns.summarize()
 
     async def do_ctx(self, argument: str) -> None:
         """N: a window of N tokens; the model is loaded again"""
@@ -195,7 +189,7 @@ class Commands:
         if wanted < 16:
             raise AppError("bad window", "give 16 tokens or more", USAGE)
         self._app.session.widen(wanted)
-        self._app.load()
+        self._app.turns.load()
 
     async def do_model(self, argument: str) -> None:
         """NAME: another model answers this chat from now on"""
@@ -206,31 +200,31 @@ class Commands:
             raise AppError(error.title, f"/pull {argument} fetches it") from None
         except ModelError as error:
             raise as_app_error(error) from error
-        self._app.load()
+        self._app.turns.load()
 
     async def do_pull(self, argument: str) -> None:
         """NAME: fetch a model; Esc stops, and the next /pull goes on from there"""
         self._app.need_rest()
         if not argument:
             raise AppError("which model", "give a name, or hf:owner/repo", USAGE)
-        self._app.pull(argument)
+        self._app.turns.pull(argument)
 
     async def do_restart(self, argument: str) -> None:
         """end the engine, also one that hangs, and start it again"""
-        self._app.restart()
+        self._app.turns.restart()
 
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:
-        """NAME: skyline, lens, elevator, inspector, dial, odometer or ledger; F2 goes through them"""
-        if argument not in VIEWS:
-            raise AppError("unknown view", ", ".join(VIEWS), USAGE)
+        """NAME: skyline, lens, elevator, inspector, dial, odometer, ledger or off; F2 goes through them"""
+        if argument not in (*VIEWS, OFF):
+            raise AppError("unknown view", ", ".join([*VIEWS, OFF]), USAGE)
         await self._app.set_view(argument)
 
     async def do_race(self, argument: str) -> None:
         """the last question again, dense against the policy in use"""
         self._app.need_rest()
-        await self._app.race()
+        self._app.turns.race()
 
     async def do_theme(self, argument: str) -> None:
         """NAME: the colours; Ctrl+P has them too"""
@@ -240,7 +234,7 @@ class Commands:
 
     async def do_help(self, argument: str) -> None:
         """all commands and keys"""
-        await self._app.tell_help()
+        self._app.tell_help()
 
     async def do_quit(self, argument: str) -> None:
         """leave; everything is kept"""

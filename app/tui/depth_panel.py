@@ -8,17 +8,20 @@ from specee.app.tui.state import Gauge
 from specee.app.tui.views import VIEWS, DepthView
 from specee.app.tui.views.dial import Dial
 
+OFF = "off"
+
 
 class DepthPanel(Vertical):
-    """Shows one of the views of its gauge."""
+    """Shows one of the views of its gauge, or none."""
 
     DEFAULT_CSS = """
     DepthPanel { height: auto; }
     """
 
     def __init__(self) -> None:
-        self._view = next(iter(VIEWS))
-        super().__init__(VIEWS[self._view]())
+        self.name_shown = next(iter(VIEWS))
+        self._view: DepthView | None = VIEWS[self.name_shown]()
+        super().__init__(self._view)
         self.gauge = Gauge()
         self._n_layers = 1
         self._threshold: float | None = None
@@ -26,19 +29,22 @@ class DepthPanel(Vertical):
     @property
     def is_dial(self) -> bool:
         """Whether brackets turn something here."""
-        return self._view == "dial"
+        return self.name_shown == "dial"
 
     async def set_view(self, name: str) -> None:
-        """Another picture of the same."""
-        self._view = name
+        """Another picture of the same; "off" for none."""
+        self.name_shown, self._view = name, None
         await self.remove_children()
-        await self.mount(VIEWS[name]())
-        self.draw(self._n_layers, self._threshold)
+        if name != OFF:
+            self._view = VIEWS[name]()
+            await self.mount(self._view)
+            self.draw(self._n_layers, self._threshold)
 
     async def next_view(self) -> None:
         """The one after this."""
-        names = list(VIEWS)
-        await self.set_view(names[(names.index(self._view) + 1) % len(names)])
+        names = [OFF, *VIEWS]
+        index = names.index(self.name_shown)
+        await self.set_view(names[index + 1] if index + 1 < len(names) else names[1])
 
     def inspect(self, step: int) -> None:
         """Moves the inspector over the tokens of the last answer."""
@@ -49,7 +55,7 @@ class DepthPanel(Vertical):
     def draw(self, n_layers: int, threshold: float | None) -> None:
         """Draws the gauge as it is now."""
         self._n_layers, self._threshold = n_layers, threshold
-        for view in self.query(DepthView):
-            if isinstance(view, Dial):
-                view.threshold = threshold
-            view.show(self.gauge, n_layers)
+        if isinstance(self._view, Dial):
+            self._view.threshold = threshold
+        if self._view is not None:
+            self._view.show(self.gauge, n_layers)

@@ -94,5 +94,7 @@ class Suggestions(Static):
         super().__init__("", markup=False)
 
     def show(self, names: list[str], commands: Mapping[str, str]) -> None:
+        if not names and not self.display:
+            return  # most keys change nothing here
         self.display = bool(names)
         self.update("\n".join(f"{name:12} {commands[name]}" for name in names[:6]))

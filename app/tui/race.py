@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
-from rich.style import Style
-from rich.text import Text
-from textual.widgets import Static
+from textual.content import Content
 
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.app.protocol import ChatEvent, Stats
+from specee.app.tui.entries import Entry
+from specee.app.tui.lines import NOTHING, Block
 
 SAME_SEED = 1
-MARK = Style(reverse=True)
+BAR = Content.styled("│ ", "$text-muted")
 
 
 @dataclass
@@ -32,6 +33,14 @@ class Lane:
     def tokens(self) -> list[str]:
         return [self.words[index] for index in sorted(self.words)]
 
+    @property
+    def title(self) -> str:
+        """Its name and its figures."""
+        if self.stats is None:
+            return f"{self.name}: {'running' if self.words else 'waiting'}"
+        rate = f"{self.stats.tokens_per_second:.1f} tokens/s"
+        return f"{self.name}: {rate}, layer {self.stats.mean_exit_layer:.1f} of {self.stats.n_layers}"
+
 
 def lanes(options: ChatOptions) -> tuple[ChatOptions, ChatOptions]:
     """How the two run: greedy, so that a difference is the policy's and not the dice's."""
@@ -47,27 +56,44 @@ def first_difference(one: Lane, two: Lane) -> int | None:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), None)
 
 
-class Race(Static):
+class Race(Entry):
     """Two lanes; the first differing token is marked in both."""
 
-    DEFAULT_CSS = """
-    Race { margin: 1 0; padding: 0 1; border: round $primary-muted; }
-    """
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.lanes = Lane("dense"), Lane(label)
 
-    def show(self, one: Lane, two: Lane) -> None:
-        differs = first_difference(one, two)
-        text = Text()
-        for lane in (one, two):
-            rate = f"{lane.stats.tokens_per_second:.1f} tokens/s" if lane.stats is not None else "running"
-            text.append(f"{lane.name}: {rate}\n", Style(bold=True))
-            for index, word in enumerate(lane.tokens):
-                text.append(word, MARK if index == differs else "")
-            text.append("\n\n")
-        both = one.stats is not None and two.stats is not None
-        if both and differs is None:
-            text.append("the same words")
-        elif differs is not None:
-            text.append(f"they differ from token {differs + 1} on")
-        if both and one.stats is not None and two.stats is not None and one.stats.tokens_per_second:
-            text.append(f"; {two.stats.tokens_per_second / one.stats.tokens_per_second:.2f} times the speed")
-        self.update(text)
+    @property
+    def running(self) -> Lane:
+        """The lane whose turn it is."""
+        one, two = self.lanes
+        return one if one.stats is None else two
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(f"{lane.title}\n{''.join(lane.tokens)}" for lane in self.lanes)
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        differs = first_difference(*self.lanes)
+        blocks = []
+        for lane in self.lanes:
+            words = [
+                Content.styled(f"[{word}]" if plain else word, "reverse") if index == differs else Content(word)
+                for index, word in enumerate(lane.tokens)
+            ]
+            blocks += [
+                Block(Content.styled(lane.title, "bold"), BAR, BAR),
+                Block(NOTHING.join(words), BAR, BAR),
+                Block(NOTHING, BAR, BAR),
+            ]
+        return [*blocks, Block(Content(self._verdict(differs)), BAR, BAR)]
+
+    def _verdict(self, differs: int | None) -> str:
+        one, two = (lane.stats for lane in self.lanes)
+        if differs is not None:
+            said = f"they differ from token {differs + 1} on"
+        else:
+            said = "the same words" if one is not None and two is not None else "the same words so far"
+        if one is not None and two is not None and one.tokens_per_second:
+            said += f"; {two.tokens_per_second / one.tokens_per_second:.2f} times the speed"
+        return said

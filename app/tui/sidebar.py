@@ -20,9 +20,10 @@ class Sidebar(Vertical):
     """A search field and the chats, the last one first. On narrow screens it is folded away until it is called."""
 
     DEFAULT_CSS = """
-    Sidebar { width: 30; display: none; border-right: solid $primary-muted; }
+    Sidebar { dock: left; width: 30; display: none; border-right: solid $primary-muted; }
     Sidebar Input { border: none; height: 1; padding: 0 1; }
-    Sidebar OptionList { height: 1fr; border: none; padding: 0; background: transparent; }
+    Sidebar OptionList, Sidebar OptionList:focus { height: 1fr; border: none; padding: 0; background: transparent; }
+    Sidebar.-chats OptionList { text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     class Chosen(Message):
@@ -37,6 +38,7 @@ class Sidebar(Vertical):
         self._store = store
         self._words = Input(placeholder="Search all chats", compact=True)
         self._list = OptionList()
+        self._current: int | None = None
 
     def compose(self) -> ComposeResult:
         yield self._words
@@ -44,10 +46,14 @@ class Sidebar(Vertical):
 
     def refresh_chats(self, current: int | None) -> None:
         """Reads the chats again; the one in use is marked."""
-        if self._words.value.strip():
+        self._current = current
+        if self._words.value.strip() or not self.display:
             return
         chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
         self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
+
+    def on_show(self) -> None:
+        self.refresh_chats(self._current)
 
     def toggle(self) -> bool:
         """Comes out, or folds away; returns whether it is there now."""
@@ -55,8 +61,13 @@ class Sidebar(Vertical):
         self.set_class(shown, "-shown")
         self.set_class(not shown, "-folded")
         if shown:
+            self.refresh_chats(self._current)
             self._list.focus()
         return shown
+
+    def fold(self) -> None:
+        """Folds away again, where there is no room for it all the time."""
+        self.remove_class("-shown")
 
     def search(self, words: str) -> None:
         """Shows what is found instead of the list of chats."""
@@ -68,7 +79,7 @@ class Sidebar(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if not event.value.strip():
-            self.refresh_chats(None)
+            self.refresh_chats(self._current)
             return
         hits = self._store.search(event.value, SHOWN)
         self._show([(hit.chat, " ".join(hit.excerpt.split())) for hit in hits])
@@ -82,6 +93,7 @@ class Sidebar(Vertical):
         self.post_message(self.Chosen(int((event.option.id or "0").partition("-")[0])))
 
     def _show(self, rows: Sequence[tuple[int, str]]) -> None:
+        self.set_class(not self._words.value.strip(), "-chats")
         self._list.clear_options()
         # a chat may be found more than once
         self._list.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])

@@ -134,26 +134,44 @@ class Gauge:
                 self.seconds_saved += stats.tokens / self.dense_rate - stats.tokens / stats.tokens_per_second
 
 
-def status_lines(gauge: Gauge, info: ModelInfo | None, activity: str, used: int = 0) -> tuple[str, str]:
-    """Figures, and why exits are on or off. The most important things stand first: narrow screens cut the rest."""
+def status_lines(
+    gauge: Gauge, info: ModelInfo | None, activity: str, used: int = 0, policy: str = "auto"
+) -> tuple[str, str]:
+    """Figures, and why exits are on or off; `policy` is what the next answer is asked with.
+
+    The most important things stand first: narrow screens cut the rest.
+    """
     if info is None:
         return activity or "starting", ""
     figures = []
     if activity:
         figures.append(activity)
     if gauge.rate:
-        dense = f" (dense {gauge.dense_rate:.1f})" if gauge.dense_rate else ""
-        figures.append(f"{gauge.rate:.1f} tokens/s{dense}")
-    if gauge.mean_layer:
-        figures.append(f"layer {gauge.mean_layer:.1f} of {info.n_layers}")
+        dense = f" (dense {_short(gauge.dense_rate)})" if gauge.dense_rate else ""
+        figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
     if used:
         figures.append(f"window {used}/{info.n_ctx}")
+    if gauge.mean_layer:
+        figures.append(f"layer {gauge.mean_layer:.1f}/{info.n_layers}")
     if gauge.last is not None and gauge.last.reused:
-        figures.append(f"{gauge.last.reused} reused")
+        figures.append(f"reused {gauge.last.reused}/{gauge.last.prompt_tokens}")
     if gauge.rolled_back:
         figures.append(f"{gauge.rolled_back} withdrawn")
     figures.append(info.name)
-    if not gauge.policy:
-        return " · ".join(figures), info.dense_only or ""
-    switch = "OFF" if gauge.policy == "dense" else f"ON ({gauge.policy})"
-    return " · ".join(figures), f"exits {switch}: {gauge.reason}"
+    return " · ".join(figures), _switch(gauge, info, policy)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
+
+
+def _switch(gauge: Gauge, info: ModelInfo, policy: str) -> str:
+    """Whether words may leave early, and why."""
+    if gauge.policy:
+        switch = "OFF" if gauge.policy == "dense" else f"ON ({gauge.policy})"
+        return f"exits {switch}: {gauge.reason}"
+    if info.dense_only:
+        return f"exits OFF: {info.dense_only}"
+    if policy == "dense":
+        return "exits OFF: policy dense was asked for"
+    return f"exits OFF yet: policy {policy} decides at the first answer"

@@ -1,17 +1,21 @@
-"""From the session's thread to the screen: events are buffered, and one message in the queue is enough for all."""
+"""From the session's thread to the screen: events are buffered, and the screen takes them when it draws."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 
+from textual.app import App
 from textual.message import Message
+from textual.worker import get_current_worker
 
-from specee.app.engine_client import Event
-from specee.app.errors import AppError
+from specee.app.engine_client import EngineLostError, Event
+from specee.app.errors import AppError, as_app_error
+from specee.app.protocol import ChatEvent
 
 
 class EventsReady(Message):
-    """There is something in the buffer. One in the queue is enough, however many tokens come."""
+    """There is something in the buffer that should be seen at once. One in the queue is enough."""
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, EventsReady)
@@ -40,3 +44,41 @@ class Buffer:
         with self._lock:
             events, self._events = self._events, []
         return events
+
+
+class Jobs:
+    """Lets a thread do jobs with the session, one at a time."""
+
+    def __init__(self, app: App[int]) -> None:
+        self._app = app
+        self.buffer = Buffer()
+        self.busy = False
+
+    def start(self, job: Callable[[], Iterator[Event]]) -> None:
+        """Begins a job; Ended tells that it is over."""
+        self.busy = True
+        self._app.run_worker(lambda: self._talk(job), thread=True, exit_on_error=False)
+
+    def show(self, event: Event) -> None:
+        """An event that should be seen at once. From any thread."""
+        self.buffer.put(event)
+        self._app.post_message(EventsReady())
+
+    def _talk(self, job: Callable[[], Iterator[Event]]) -> None:
+        error: AppError | None = None
+        worker = get_current_worker()
+        tokens = False
+        try:
+            for event in job():
+                # the first token is shown at once; the others wait until the screen looks: a message each would cost
+                # more than showing them
+                if tokens and isinstance(event, ChatEvent):
+                    self.buffer.put(event)
+                else:
+                    self.show(event)
+                tokens = isinstance(event, ChatEvent)
+                if worker.is_cancelled:
+                    return
+        except Exception as caught:  # whatever it is, the user gets a line and the screen stays
+            error = caught if isinstance(caught, EngineLostError) else as_app_error(caught)
+        self._app.post_message(Ended(error))

@@ -101,7 +101,7 @@ def test_two_turns_a_stop_and_a_crash(terminal: Terminal) -> None:
     terminal.type("What is the capital of France?")
     terminal.press("Enter")
     shown = terminal.wait(lambda s: answered(s) and "Paris" in s)
-    assert "exits OFF" in shown and "layer 30.0 of 30" in shown and "█" in shown
+    assert "exits OFF" in shown and "layer 30.0/30" in shown and "█" in shown
     terminal.type("And of Italy?")
     terminal.press("Enter")
     terminal.wait(lambda s: "And of Italy?" in s and answered(s))
@@ -132,8 +132,7 @@ def test_escape_stops_a_long_answer(terminal: Terminal) -> None:
     before = terminal.wait(answered)
     time.sleep(1)
     assert terminal.screen() == before
-    terminal.press("C-q")
-    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+    _quit(terminal)
 
 
 def test_a_killed_program_goes_on_where_it_was(terminal: Terminal) -> None:
@@ -156,10 +155,39 @@ def test_a_killed_program_goes_on_where_it_was(terminal: Terminal) -> None:
         again.type("/search very long story")
         again.press("Enter")
         again.wait(lambda s: "Search" not in s and "Write a very" in s)
-        again.press("C-q")
-        again.wait(lambda s: "shell>" in s and "Ask something" not in s)
+        _quit(again)
     finally:
         again.close()
+
+
+def test_regenerate_copy_search_quit_and_resume(terminal: Terminal) -> None:
+    terminal.tmux("set-option", "-g", "set-clipboard", "on")
+    options = ("--max-tokens", "12", "--policy", "dense", "--temperature", "0")
+    terminal.start(*options)
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("What is the capital of France?")
+    terminal.press("Enter")
+    terminal.wait(lambda s: answered(s) and "Paris" in s)
+    terminal.press("C-r")
+    terminal.wait(lambda s: "branch 2 of 2" in s and answered(s))
+    terminal.press("C-y")
+    terminal.wait(lambda s: "copied" in s)
+    assert "Paris" in terminal.tmux("show-buffer")
+    terminal.type("/new")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "a new conversation" in s and "Paris" not in s)
+    terminal.type("/search capital fran")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "Ask something" in s and "What is the capital" in s)
+    terminal.press("Enter")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "branch 2 of 2" in s and "Paris" in s)
+    _quit(terminal)
+    for again in (("-c",), ("--resume", "1")):
+        terminal.press("C-l")
+        terminal.start(*again, *options)
+        terminal.wait(lambda s: "branch 2 of 2" in s and "Paris" in s and "smollm2-135m" in s)
+        _quit(terminal)
 
 
 def test_escape_stops_while_the_prompt_is_read(terminal: Terminal) -> None:
@@ -171,14 +199,18 @@ def test_escape_stops_while_the_prompt_is_read(terminal: Terminal) -> None:
     terminal.wait(lambda s: "reading" in s)
     terminal.press("Escape")
     terminal.wait(lambda s: "reading" not in s and "answering" not in s, seconds=5)
-    terminal.press("C-q")
-    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+    _quit(terminal)
 
 
 def test_a_wrong_model_is_a_line_before_the_screen_starts(terminal: Terminal) -> None:
     terminal.start("--model", "no-such.gguf")
     shown = terminal.wait(lambda s: "shell>" in s.partition("model not found")[2])
     assert "Traceback" not in shown
+
+
+def _quit(terminal: Terminal) -> None:
+    terminal.press("C-q")
+    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
 
 
 def _programs(terminal: Terminal) -> list[int]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from rich.style import Style
-from rich.text import Text
-
-from specee.app.tui.views.base import DepthView
+from specee.app.tui.views.base import DIM, PLAIN, DepthView, Row, lines
 
 TRAIL = "123456789"
 
@@ -19,12 +16,12 @@ class Dial(DepthView):
     threshold: float | None = None
     """The one in use; None is the calibrated one."""
 
-    def render(self) -> Text:
+    def picture(self) -> list[Row]:
         points = self.gauge.points[-len(TRAIL) - 1 :]
         name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
-        text = Text(f"threshold {name}   [ lower: more exits   ] higher: fewer", no_wrap=True, overflow="crop")
+        head = lines(f"threshold {name}   [ more exits   ] fewer")
         if not points:
-            return text.append("\nan answer is a point here")
+            return head + lines("an answer is a point here")
         width, height = max(8, self.content_size.width - 8), max(2, self.content_size.height - 1)
         rates, layers = [p.rate for p in points], [p.mean_layer for p in points]
         low, high, first = min(rates), max(rates), min(layers)
@@ -33,11 +30,8 @@ class Dial(DepthView):
             x = _place(point.mean_layer, first, float(self.n_layers), width)
             y = _place(point.rate, low, high, height)
             grid[height - 1 - y][x] = "*" if number == len(points) - 1 else TRAIL[number]
-        for row, cells in enumerate(grid):
-            label = f"{high:6.1f} " if row == 0 else f"{low:6.1f} " if row == height - 1 else " " * 7
-            text.append("\n" + label, Style(dim=True))
-            text.append("".join(cells))
-        return text
+        labels = [f"{high:6.1f} ", *[" " * 7] * (height - 2), f"{low:6.1f} "]
+        return head + [[(label, DIM), ("".join(cells), PLAIN)] for label, cells in zip(labels, grid, strict=True)]
 
 
 def _place(value: float, low: float, high: float, cells: int) -> int:

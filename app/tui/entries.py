@@ -1,0 +1,62 @@
+"""What a conversation consists of: questions, answers, words from the program. Each knows its lines at a width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+
+from specee.app.tui.lines import NOTHING, Block, Line, wrap
+
+BAR = Content.styled("▌ ", "$accent")
+
+
+class Entry:
+    """A part of the conversation."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def lay(self, width: int, *, plain: bool) -> None:
+        """Computes the lines for a width in cells. `plain`: there are no colours."""
+        self.lines = [line for block in self.blocks(width, plain) for line in wrap(block, width)]
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        raise NotImplementedError
+
+    @property
+    def text(self) -> str:
+        """What copying takes."""
+        raise NotImplementedError
+
+
+class Said(Entry):
+    """What the user said, as it is."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "said")]
+
+
+class Notice(Entry):
+    """A word from the program: hints, marks and errors."""
+
+    def __init__(self, text: str, *, error: bool = False) -> None:
+        super().__init__()
+        self._text, self._error = text, error
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        mark = Content("! ") if self._error else NOTHING
+        rest = Content("  ") if self._error else NOTHING
+        return [Block(Content(self._text), mark, rest, "error" if self._error else "notice")]

@@ -1,0 +1,202 @@
+"""A session that says what the test wants, and what tests of the screen ask of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from specee.app.errors import AppError
+from specee.app.history.store import Store
+from specee.app.options import ChatOptions, LoadOptions
+from specee.app.protocol import (
+    Cancel,
+    ChatEvent,
+    Done,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    ModelInfo,
+    Progress,
+    PromptProgress,
+    Started,
+    Stats,
+    Tokens,
+)
+from specee.app.session import Session
+from specee.app.tui.answers import Answer
+from specee.app.tui.app import ChatApp
+from specee.app.tui.entries import Notice
+from specee.app.tui.prompt import Prompt
+
+INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
+
+
+def figures(**changes: Any) -> Stats:
+    values: dict[str, Any] = {
+        "prompt_tokens": 12,
+        "reused": 0,
+        "tokens": 3,
+        "ttft_s": 0.1,
+        "total_s": 0.2,
+        "tokens_per_second": 81.5,
+        "mean_exit_layer": 27.3,
+        "n_layers": 30,
+        "policy": "exact",
+        "policy_reason": "exits reach 1.02x of dense here",
+        "stop_reason": "stop",
+        "seed": 1,
+        "dense_rate": 79.9,
+    }
+    return Stats(**{**values, **changes})
+
+
+class FakeSession(Session):
+    """A real session whose engine answers `answer`, a token a word, and waits before each when `gate` is set."""
+
+    def __init__(
+        self,
+        answer: str = "**Bold** words here",
+        load_error: AppError | None = None,
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(LoadOptions(), None, self._start, store)
+        self.answer = answer
+        self.load_error = load_error
+        self.asked: list[Generate] = []
+        self.loads: list[LoadOptions] = []
+        self.cancelled = threading.Event()
+        self.loaded = threading.Event()
+        self.loaded.set()
+        self.gate: threading.Semaphore | None = None
+        self.closes = 0
+        self.error: AppError | None = None
+        self.stats = figures()
+
+    @property
+    def sent(self) -> list[tuple[str, ChatOptions]]:
+        return [(asked.messages[-1].content, asked.options) for asked in self.asked]
+
+    def _start(self, load: LoadOptions) -> ScriptedLink:
+        self.loads.append(load)
+        return ScriptedLink(self)
+
+    def close(self) -> None:
+        self.closes += 1
+        self.cancelled.set()
+        self.loaded.set()
+        super().close()
+
+
+class ScriptedLink:
+    """The engine of a FakeSession, as a thread."""
+
+    def __init__(self, session: FakeSession) -> None:
+        self.session = session
+        self.alive = True
+        self.killed = threading.Event()
+        self._inbox: queue.Queue[Any] = queue.Queue()
+
+    def send(self, message: Any) -> None:
+        if isinstance(message, Cancel):
+            self.session.cancelled.set()
+        else:
+            threading.Thread(target=self._serve, args=(message,), daemon=True).start()
+
+    def receive(self, timeout: float | None = None) -> Any:
+        return self._inbox.get(timeout=timeout)
+
+    def kill(self) -> None:
+        self.killed.set()
+        self.alive = False
+        self._inbox.put(Failed("engine crashed", "signal 9 (SIGKILL)", fatal=True))
+
+    def close(self) -> None:
+        self.alive = False
+
+    def _serve(self, message: Any) -> None:
+        session, put = self.session, self._inbox.put
+        if isinstance(message, Load):
+            put(Progress("loading the model", 0.4))
+            session.loaded.wait(10)
+            error = session.load_error
+            put(Loaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True))
+            return
+        session.asked.append(message)
+        session.cancelled.clear()
+        if session.error is not None:
+            error, session.error = session.error, None
+            put(Failed(error.title, error.message, error.exit_code, fatal=error.exit_code == 1))
+            return
+        put(PromptProgress(12, 12))
+        put(Started("exact", "exits reach 1.02x of dense here", 12, 0, 1, 79.9))
+        reason = "stop"
+        words = session.answer.split(" ")
+        begun = message.messages[-1].content.count(" ") + 1 if message.go_on else 0
+        for index, word in enumerate(words[begun:]):
+            while session.gate is not None and not session.gate.acquire(timeout=0.01):
+                if session.cancelled.is_set() or self.killed.is_set():
+                    break
+            if self.killed.is_set():
+                return
+            if session.cancelled.is_set():
+                reason = "cancelled"
+                break
+            put(Tokens(tuple(_events(index, word if index + begun == 0 else " " + word))))
+        put(Done(replace(session.stats, stop_reason=reason)))
+
+
+def _events(index: int, text: str) -> Iterator[ChatEvent]:
+    layer = 24 if index % 2 else 30
+    t = 0.01 * index
+    scores = ((20, 0.31), (24, 0.92))
+    if layer < 30:
+        yield ChatEvent(index, "?", 1, layer, "provisional", t)
+        yield ChatEvent(index, "", 1, layer, "rolled_back", t)
+        yield ChatEvent(index, text, 2, layer, "provisional", t, scores, (2, 5, 7, 9))
+    yield ChatEvent(index, text, 2, layer, "verified", t, scores)
+
+
+def chat(session: FakeSession) -> ChatApp:
+    return ChatApp(session, ChatOptions())
+
+
+async def until(pilot: Pilot[Any], condition: Any) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await pilot.pause(0.02)
+    pytest.fail("it did not happen")
+
+
+async def say(pilot: Pilot[Any], text: str) -> None:
+    pilot.app.query_one(Prompt).cursor_blink = False
+    pilot.app.query_one(Prompt).text = text
+    await pilot.press("enter")
+
+
+def screen(app: Any) -> str:
+    """What stands on the screen, as text."""
+    return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
+
+
+def answers(app: Any) -> list[str]:
+    return [entry.text for entry in app.conversation.entries if isinstance(entry, Answer)]
+
+
+def notices(app: Any) -> list[str]:
+    return [entry.text for entry in app.conversation.entries if isinstance(entry, Notice)]
+
+
+def idle(app: Any) -> bool:
+    return not app.busy
+
+
+async def ready(pilot: Pilot[Any]) -> None:
+    await until(pilot, lambda: idle(pilot.app))

@@ -1,0 +1,104 @@
+"""Chats at the side, and long ones."""
+
+from __future__ import annotations
+
+import threading
+
+from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
+
+from specee.app.history.store import Store
+from specee.app.protocol import (
+    ChatEvent,
+)
+from specee.app.tui.prompt import Prompt
+from specee.app.tui.sidebar import Sidebar
+
+
+async def test_chats_at_the_side() -> None:
+    store = Store()
+    for title in ("About foxes", "About the sea"):
+        made = store.begin(title, None, {"temperature": 0.3})
+        recorder = store.answer(made.id, store.ask(made.id, None, title))
+        recorder.add(ChatEvent(0, f"*{title}* indeed", 1, 30, "verified", 0.0))
+        recorder.finish("interrupted")
+    async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
+        await ready(pilot)
+        assert pilot.app.query_one(Sidebar).display and "About the sea" in screen(pilot.app)
+        await say(pilot, "/search foxes")
+        await pilot.pause(0.1)
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: answers(pilot.app) == ["*About foxes* indeed"])
+        assert pilot.app.options.sampling.temperature == 0.3  # the chat's own
+        await pilot.pause(0.1)
+        assert "█" in screen(pilot.app)  # the depths of a kept answer
+        assert "interrupted: /continue goes on" in screen(pilot.app)
+        await pilot.press("ctrl+b")
+        assert not pilot.app.query_one(Sidebar).display
+        assert pilot.app.query_one(Prompt).has_focus
+
+
+async def test_the_side_folds_away_on_narrow_screens() -> None:
+    async with chat(FakeSession()).run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        assert not pilot.app.query_one(Sidebar).display
+        await pilot.press("ctrl+b")
+        assert pilot.app.query_one(Sidebar).display
+        await pilot.press("escape")
+        assert pilot.app.query_one(Prompt).has_focus
+
+
+def long_chat(turns: int) -> FakeSession:
+    store = Store()
+    made = store.begin("long", None, {})
+    parent = None
+    for number in range(turns):
+        question = store.ask(made.id, parent, f"question {number}")
+        recorder = store.answer(made.id, question)
+        recorder.add(ChatEvent(0, f"answer {number}", 1, 30, "verified", 0.0))
+        recorder.finish("complete")
+        parent = recorder.turn.id
+    session = FakeSession(store=store)
+    session.resume(made.id)
+    return session
+
+
+async def test_a_long_chat_shows_its_end_first_and_more_in_pages() -> None:
+    async with chat(long_chat(60)).run_test() as pilot:
+        await ready(pilot)
+        assert answers(pilot.app)[0] == "answer 50" and len(answers(pilot.app)) == 10
+        await pilot.press("pageup")
+        await pilot.pause(0.05)
+        before = screen(pilot.app)
+        await say(pilot, "/earlier")
+        await until(pilot, lambda: len(answers(pilot.app)) == 30)
+        await pilot.pause(0.05)
+        assert [line[:40] for line in screen(pilot.app).split("\n")[:8]] == [
+            line[:40] for line in before.split("\n")[:8]
+        ]  # what was in view stays there
+        for _ in range(60):
+            await pilot.press("pageup")
+        await until(pilot, lambda: len(answers(pilot.app)) == 60)
+        assert "earlier turns" not in "".join(notices(pilot.app))
+        await say(pilot, "/earlier")
+        await until(pilot, lambda: any("nothing earlier" in notice for notice in notices(pilot.app)))
+
+
+async def test_new_words_do_not_move_what_the_user_has_scrolled_to() -> None:
+    session = FakeSession("word " * 2000)
+    session.gate = threading.Semaphore(1000)
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        await say(pilot, "Hi")
+        await until(pilot, lambda: answers(pilot.app) == [("word " * 1000).strip()])
+        conversation = pilot.app.conversation
+        assert conversation.scroll_offset.y == conversation.max_scroll_y > 0
+        await pilot.press("pageup")
+        await pilot.pause(0.05)
+        y = conversation.scroll_offset.y
+        session.gate = None
+        await until(pilot, lambda: idle(pilot.app))
+        assert conversation.scroll_offset.y == y < conversation.max_scroll_y
+        for _ in range(30):
+            await pilot.press("pagedown")
+        await pilot.pause(0.05)
+        assert conversation.scroll_offset.y == conversation.max_scroll_y
