@@ -38,7 +38,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_thread_rule_init": (ctypes.c_void_p, [ctypes.c_int32, ctypes.c_int32]),
     "specee_thread_rule_decide": (
         ctypes.c_int32,
-        [ctypes.c_void_p, ctypes.c_double, ctypes.c_double, ctypes.c_double, ctypes.c_int32],
+        [ctypes.c_void_p, ctypes.c_double, ctypes.c_double, ctypes.c_double],
     ),
     "specee_thread_rule_free": (None, [ctypes.c_void_p]),
     "specee_lens_set": (

@@ -67,12 +67,6 @@ bool specee_core_times_now(specee_core_times & now) {
     return n_seen > 0 && n_seen == CPU_COUNT(&cores); // in containers the numbers may be other ones
 }
 
-bool specee_alone() {
-    std::vector<char> text(64);
-    int               running = 0;
-    return std::sscanf(read_text("/proc/loadavg", text), "%*s %*s %*s %d/", &running) == 1 && running <= 1;
-}
-
 #else
 
 int32_t specee_core_count() {
@@ -80,10 +74,6 @@ int32_t specee_core_count() {
 }
 
 bool specee_core_times_now(specee_core_times &) {
-    return false;
-}
-
-bool specee_alone() {
     return false;
 }
 

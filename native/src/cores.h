@@ -14,5 +14,3 @@ struct specee_core_times {
 int32_t specee_core_count();
 // False when unknown.
 bool specee_core_times_now(specee_core_times & now);
-// Whether, at this moment, nothing wants to run but the calling thread.
-bool specee_alone();

@@ -151,8 +151,7 @@ LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, int32_t i, struct
 typedef struct specee_thread_rule specee_thread_rule;
 
 LLAMA_API specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads);
-LLAMA_API int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own,
-                                            int32_t alone);
+LLAMA_API int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own);
 LLAMA_API void    specee_thread_rule_free(specee_thread_rule * rule);
 
 #ifdef __cplusplus

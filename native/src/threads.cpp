@@ -15,19 +15,20 @@ static constexpr double SLACK_MORE  = 0.2;
 // In seconds. One more thread is tried now and then even if its core looks taken: processes of low priority yield.
 static constexpr double HOLD_MIN = 2.0;
 static constexpr double HOLD_MAX = 16.0;
-// Of a longer time only the present counts: who was busy may have ended long ago.
-static constexpr double STALE = 0.3;
+// A pause of so many seconds, in which this process used little of a core, says nothing: who was busy may have ended.
+static constexpr double PAUSE      = 0.3;
+static constexpr double PAUSE_LOAD = 0.25;
 
 specee_thread_rule::specee_thread_rule(int32_t n_cores, int32_t n_threads) :
     n_cores(n_cores), n_max(std::clamp(n_threads, 1, n_cores)), n(n_max), hold(HOLD_MIN), since_change(HOLD_MIN) {}
 
-int32_t specee_thread_rule::decide(double seconds, double idle, double own, bool alone) {
-    double others = std::clamp(n_cores - (idle + own) / seconds, 0.0, (double) n_cores);
-    if (alone && seconds > STALE) {
-        others = 0;
+int32_t specee_thread_rule::decide(double seconds, double idle, double own) {
+    if (seconds > PAUSE && own < PAUSE_LOAD * seconds) {
+        return n;
     }
-    const int32_t most  = std::clamp((int32_t) std::floor(n_cores - others + SLACK_FEWER), 1, n_max);
-    const int32_t least = std::clamp((int32_t) std::floor(n_cores - others + SLACK_MORE), 1, n_max);
+    const double  others = std::clamp(n_cores - (idle + own) / seconds, 0.0, (double) n_cores);
+    const int32_t most   = std::clamp((int32_t) std::floor(n_cores - others + SLACK_FEWER), 1, n_max);
+    const int32_t least  = std::clamp((int32_t) std::floor(n_cores - others + SLACK_MORE), 1, n_max);
     since_change += seconds;
     if (n > most) {
         hold         = since_change < hold ? std::min(2 * hold, HOLD_MAX) : HOLD_MIN;
@@ -112,7 +113,7 @@ void specee_threads::look() {
     watches              = specee_core_times_now(seen);
     const double seconds = seen.clock - last.clock;
     if (watches && seconds > 0) {
-        rule.decide(seconds, seen.idle - last.idle, seen.own - last.own, specee_alone());
+        rule.decide(seconds, seen.idle - last.idle, seen.own - last.own);
         last = seen;
     }
     const double end = now();
@@ -126,8 +127,8 @@ specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads)
     return new specee_thread_rule(n_cores, n_threads);
 }
 
-int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own, int32_t alone) {
-    return rule->decide(seconds, idle, own, alone != 0);
+int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own) {
+    return rule->decide(seconds, idle, own);
 }
 
 void specee_thread_rule_free(specee_thread_rule * rule) {

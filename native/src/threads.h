@@ -16,9 +16,8 @@ struct specee_thread_rule {
 
     specee_thread_rule(int32_t n_cores, int32_t n_threads);
 
-    // In core seconds: `idle` that nobody used, `own` that this process used. alone: nobody else wants to run now.
-    // Returns the threads from now on.
-    int32_t decide(double seconds, double idle, double own, bool alone);
+    // In core seconds: `idle` that nobody used, `own` that this process used. Returns the threads from now on.
+    int32_t decide(double seconds, double idle, double own);
 };
 
 // The rule with this system's clocks. Where it says nothing about its cores, the number stays.

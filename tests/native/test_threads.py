@@ -33,8 +33,8 @@ class Machine:
         own = min(float(ours), self.cores - theirs)
         return self.decide(seconds, (self.cores - own - theirs) * seconds, own * seconds)
 
-    def decide(self, seconds: float, idle: float, own: float, alone: bool = False) -> int:
-        self.threads = self.lib.specee_thread_rule_decide(self.rule, seconds, idle, own, alone)
+    def decide(self, seconds: float, idle: float, own: float) -> int:
+        self.threads = self.lib.specee_thread_rule_decide(self.rule, seconds, idle, own)
         return self.threads
 
 
@@ -111,12 +111,12 @@ def test_a_neighbour_that_yields_is_found_out(machine: Make) -> None:
     assert after[-1] == 2 and after.index(2) * LOOK <= 2.1
 
 
-def test_who_was_busy_long_ago_does_not_count(machine: Make) -> None:
+def test_a_pause_says_nothing(machine: Make) -> None:
     two = machine(2, 2)
-    assert two.decide(60, idle=60, own=0, alone=True) == 2
-    assert two.decide(60, idle=60, own=0, alone=False) == 1
-    assert two.decide(60, idle=60, own=0, alone=True) == 2
-    assert two.decide(LOOK, idle=0, own=1.5 * LOOK, alone=True) == 1  # nobody else, but only for an instant
+    assert two.decide(60, idle=60, own=0) == 2
+    assert two.decide(5, idle=0, own=5) == 1  # no pause: a long pass on one core
+    assert two.decide(60, idle=120, own=0) == 1
+    assert two.look() == 2
 
 
 def state(engine: RowEngine) -> bytes:
