@@ -241,7 +241,8 @@ struct TilesQ6_K : Tiles256 {
     }
 };
 
-template <class T, int N> void multiply_tiles(const specee_product & p) {
+// flatten: all of it in one function, or GCC leaves the lambdas of several rows outside and the vectors in memory
+template <class T, int N> [[gnu::flatten]] void multiply_tiles(const specee_product & p) {
     const int64_t n_blocks = p.n_in / T::weights;
     const auto *  rows     = T::template pack<N>(p);
     const char *  tile     = static_cast<const char *>(p.weights);
