@@ -13,18 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ggml_programs import KERNELS, ggml_source, includes, run
 
-ROOT = Path(__file__).resolve().parents[2]
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 VARIANTS = {"neon_dotprod": "armv8.2-a+dotprod", "neon_i8mm": "armv8.2-a+dotprod+i8mm"}
-
-
-def ggml_source() -> Path | None:
-    """ggml with our patches: $SPECEE_LLAMA_SOURCE, or what the newest build of this checkout has unpacked."""
-    given = os.environ.get("SPECEE_LLAMA_SOURCE")
-    found = [Path(given)] if given else [*ROOT.glob("build/*/llama.cpp"), *ROOT.glob("build/llama.cpp")]
-    found = [path / "ggml" for path in found if (path / "ggml/src/ggml-cpu/arch/arm/repack.cpp").is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +27,18 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip(f"{tool} is not installed")
     if ggml is None:
         pytest.skip("no unpacked llama.cpp in build/ and none in SPECEE_LLAMA_SOURCE")
-    folder, kernels = tmp_path_factory.mktemp("arm"), ROOT / "native/src/small_batch"
+    folder = tmp_path_factory.mktemp("arm")
     cpu, whole = ggml / "src/ggml-cpu", VARIANTS["neon_i8mm"]
     sources = {
         cpu / "arch/arm/quants.c": whole,
         cpu / "arch/arm/repack.cpp": whole,
-        kernels / "small_batch.cpp": whole,
-        kernels / "f16.cpp": whole,
+        KERNELS / "small_batch.cpp": whole,
+        KERNELS / "f16.cpp": whole,
         Path(__file__).with_name("small_batch_arm.cpp"): whole,
     }
-    sources |= {kernels / f"{name}.cpp": march for name, march in VARIANTS.items()}
+    sources |= {KERNELS / f"{name}.cpp": march for name, march in VARIANTS.items()}
     common = ["-O3", "-w", "-DNDEBUG", "-ffunction-sections", "-DSPECEE_NEON_DOTPROD", "-DSPECEE_NEON_I8MM"]
-    common += [f"-I{path}" for path in (ggml / "include", ggml / "src", cpu, ROOT / "native/src")]
+    common += includes(ggml)
 
     def build(source: Path, march: str) -> Path:
         out = folder / f"{source.parent.name}-{source.stem}.o"
@@ -61,11 +53,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         objects = list(pool.map(build, sources.keys(), sources.values()))
     run([COMPILER, "-static", "-Wl,--gc-sections", *map(str, objects), "-o", str(folder / "program")])
     return folder / "program"
-
-
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -127,9 +127,11 @@ bool specee_small_batch(const specee_product * p) {
     if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout)) {
         return false;
     }
-    static const Find find = choose();
-    const Kernel      kernel =
-        p->type == GGML_TYPE_F16 && find != none ? find_f16(p->n_in) : find(p->type, p->layout, p->n_rows);
+    static const Find find   = choose();
+    const Kernel      kernel = find == none                   ? nullptr
+                               : p->layout == SPECEE_AMX_16X4 ? find_amx_layout(p->type, p->n_rows)
+                               : p->type == GGML_TYPE_F16     ? find_f16(p->n_in)
+                                                              : find(p->type, p->layout, p->n_rows);
     if (!kernel) {
         return false;
     }

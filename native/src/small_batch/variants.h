@@ -23,6 +23,9 @@ Kernel find_neon_i8mm(int type, specee_layout layout, int64_t n_rows);
 // For F16 weights, any number of rows; it is compiled as ggml is.
 Kernel find_f16(int64_t n_in);
 
+// For weights in the layout of ggml's AMX code; compiled as that is.
+Kernel find_amx_layout(int type, int64_t n_rows);
+
 namespace { // nothing compiled for one set of instructions may be linked into code for another
 
 // kernel_for(n) of the constant n = n_rows.
