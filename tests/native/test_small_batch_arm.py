@@ -34,6 +34,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cpu / "arch/arm/repack.cpp": whole,
         KERNELS / "small_batch.cpp": whole,
         KERNELS / "f16.cpp": whole,
+        KERNELS / "x86_amx_layout.cpp": whole,
         Path(__file__).with_name("small_batch_arm.cpp"): whole,
     }
     sources |= {KERNELS / f"{name}.cpp": march for name, march in VARIANTS.items()}
