@@ -255,6 +255,9 @@ class ChatApp(App[int]):
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
+        if message.turn is not None and not self.busy and message.turn not in [turn.id for turn in self.session.path]:
+            self.session.choose(message.turn)  # in another branch
+            self.show_chat()
         self._sidebar.fold()
         self.prompt.focus()
 

@@ -27,11 +27,11 @@ class Sidebar(Vertical):
     """
 
     class Chosen(Message):
-        """The user wants this chat."""
+        """The user wants this chat, and of it the branch with this turn if one was found."""
 
-        def __init__(self, chat: int) -> None:
+        def __init__(self, chat: int, turn: int | None = None) -> None:
             super().__init__()
-            self.chat = chat
+            self.chat, self.turn = chat, turn
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -39,6 +39,7 @@ class Sidebar(Vertical):
         self._words = Input(placeholder="Search all chats", compact=True)
         self._list = OptionList()
         self._current: int | None = None
+        self._choices: list[Sidebar.Chosen] = []  # by row
 
     def compose(self) -> ComposeResult:
         yield self._words
@@ -49,8 +50,10 @@ class Sidebar(Vertical):
         self._current = current
         if self._words.value.strip() or not self.display:
             return
-        chats = [(chat.id, chat.title or "(no title)") for chat in self._store.chats(SHOWN)]
-        self._show([(number, f"{'>' if number == current else ' '} {title}") for number, title in chats])
+        chats = self._store.chats(SHOWN)
+        marks = (">" if chat.id == current else " " for chat in chats)
+        titles = [f"{mark} {chat.title or '(no title)'}" for mark, chat in zip(marks, chats, strict=True)]
+        self._show([self.Chosen(chat.id) for chat in chats], titles)
 
     def on_show(self) -> None:
         self.refresh_chats(self._current)
@@ -82,7 +85,7 @@ class Sidebar(Vertical):
             self.refresh_chats(self._current)
             return
         hits = self._store.search(event.value, SHOWN)
-        self._show([(hit.chat, " ".join(hit.excerpt.split())) for hit in hits])
+        self._show([self.Chosen(hit.chat, hit.turn) for hit in hits], [" ".join(hit.excerpt.split()) for hit in hits])
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -90,11 +93,12 @@ class Sidebar(Vertical):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self.post_message(self.Chosen(int((event.option.id or "0").partition("-")[0])))
+        chosen = self._choices[event.option_index]
+        self.post_message(self.Chosen(chosen.chat, chosen.turn))
 
-    def _show(self, rows: Sequence[tuple[int, str]]) -> None:
+    def _show(self, choices: list[Sidebar.Chosen], texts: Sequence[str]) -> None:
+        self._choices = choices
         self.set_class(not self._words.value.strip(), "-chats")
         self._list.clear_options()
-        # a chat may be found more than once
-        self._list.add_options([Option(Content(text), id=f"{chat}-{row}") for row, (chat, text) in enumerate(rows)])
-        self._list.highlighted = 0 if rows else None
+        self._list.add_options([Option(Content(text)) for text in texts])
+        self._list.highlighted = 0 if texts else None

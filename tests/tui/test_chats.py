@@ -37,6 +37,23 @@ async def test_chats_at_the_side() -> None:
         assert pilot.app.query_one(Prompt).has_focus
 
 
+async def test_what_is_found_is_shown_in_its_branch() -> None:
+    store = Store()
+    made = store.begin("animals", None, {})
+    question = store.ask(made.id, None, "Which animal?")
+    for text in ("a walrus", "a heron"):
+        recorder = store.answer(made.id, question)
+        recorder.add(ChatEvent(0, text, 1, 30, "verified", 0.0))
+        recorder.finish("complete")
+    async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
+        await ready(pilot)
+        for word in ("walrus", "heron"):
+            await say(pilot, f"/search {word}")
+            await pilot.pause(0.1)
+            await pilot.press("enter", "enter")
+            await until(pilot, lambda word=word: answers(pilot.app) == [f"a {word}"])
+
+
 async def test_the_side_folds_away_on_narrow_screens() -> None:
     async with chat(FakeSession()).run_test(size=(80, 24)) as pilot:
         await ready(pilot)
