@@ -123,7 +123,14 @@ def test_pull_list_path_rm(env: dict[str, str], no_sockets: dict[str, str]) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_keeps_what_has_come(env: dict[str, str], hub: Hub) -> None:
     hub.slow = 0.002
-    process = subprocess.Popen([*PROGRAM, "models", "pull", "llama2-7b-q4"], env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PROGRAM, "models", "pull", "llama2-7b-q4"],
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        # tests that run in the background of a shell are started with it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     blobs = Path(env["HF_HOME"], "hub", "models--TheBloke--Llama-2-7B-Chat-GGUF", "blobs")
     end = time.monotonic() + 30
     while not any(part.stat().st_size for part in blobs.glob("*.part")) and time.monotonic() < end:

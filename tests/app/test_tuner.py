@@ -121,8 +121,10 @@ def test_a_busy_machine_stays_dense_and_nothing_is_remembered(make_backend: Call
 
 def test_known_for_a_machine_and_a_build(make_backend: Callable[..., Any], tmp_path: Path) -> None:
     store = tmp_path / "deep" / "tuner.json"
-    backend = make_backend(b"word " * 100)
-    assert Tuner(store, "v1").decide(backend, AUTO, lambda message: None).undecided is None
+    backend = make_backend()
+    tuner = Tuner(store, "v1")
+    tuner._load()[tuner._key(backend, AUTO)] = compared(0.9, 0.9)
+    tuner.save()
     assert json.loads(store.read_text())["format"] == 4
     again = Tuner(store, "v1").choose(backend, AUTO)
     assert again.undecided is None and again.dense_rate
@@ -131,6 +133,13 @@ def test_known_for_a_machine_and_a_build(make_backend: Callable[..., Any], tmp_p
     for damaged in ("{broken", '{"format": 4, "measured": {"x": {"rules": [null], "rounds": [[1.0]]}}, "threads": {}}'):
         store.write_text(damaged)
         assert Tuner(store, "v1").choose(backend, AUTO).undecided is not None
+
+
+def test_deciding_takes_as_many_answers_as_it_needs(make_backend: Callable[..., Any]) -> None:
+    tuner, backend = Tuner(), make_backend(b"word " * 100)
+    assert tuner.decide(backend, AUTO, lambda message: None).undecided is None
+    (known,) = tuner._load().values()
+    assert known.decided and all(len(rates) == 3 for rates in known.rounds)
 
 
 def test_answers_too_short_to_compare_end_the_measuring(make_backend: Callable[..., Any]) -> None:

@@ -24,6 +24,7 @@ def test_tile_configuration_is_stored(tmp_path: Path) -> None:
     ggml = sources[0]
     flags = ["-std=c++17", "-O3", "-DNDEBUG", "-march=sapphirerapids", "-S"]
     includes = [f"-I{ggml / folder}" for folder in ("include", "src", "src/ggml-cpu")]
+    includes.append(f"-I{Path(__file__).parents[2] / 'native/src'}")
     assembly = tmp_path / "mmq.s"
     source = ggml / "src/ggml-cpu/amx/mmq.cpp"
     subprocess.run([compiler, *flags, *includes, "-o", assembly, source], check=True, capture_output=True)
