@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -53,13 +54,16 @@ class Runtime:
         """Answers one request; emits Started, Tokens..., Done. Raises errors with a title and a message."""
         try:
             self._generate(request, emit)
-            self._tuner.limit_threads(self.backend, measure=True)  # the answer is out: nobody waits
         except BaseException:
             self._spoken = ("", [])
             self.backend.engine.roll_back(0)  # whatever state the failure left
             raise
         finally:
             self.cancellation.forget(request.request)
+        try:
+            self._tuner.limit_threads(self.backend, measure=True)
+        except Exception:
+            traceback.print_exc()  # to the log: the answer is out, and an error now would be the next one's
 
     def _generate(self, request: Generate, emit: Emit) -> None:
         began = time.perf_counter()

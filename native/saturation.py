@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Protocol
 
-ROUNDS = 5
+ROUNDS = 3
 EQUAL = 1.02  # so much slower counts as equally fast: fewer threads leave more of the machine to others
 
 
@@ -43,19 +43,26 @@ def fewest_threads(engine: RowComputer, clock: Callable[[], float] = time.perf_c
     length = engine.length
     if length >= engine.n_ctx:
         return engine.n_threads
-    numbers = counts(engine.n_threads)
-    times: dict[int, list[float]] = {n: [] for n in numbers}
+
+    def seconds(n: int) -> float:
+        engine.fix_threads(n)
+        began = clock()
+        engine.advance(length, 1, engine.n_layer, tokens=[0], logits=True)
+        took = clock() - began
+        engine.roll_back(length)
+        return took
+
+    best = fewest = engine.n_threads
     try:
-        for turn in range(ROUNDS + 1):
-            for n in numbers if turn % 2 else reversed(numbers):
-                engine.fix_threads(n)
-                began = clock()
-                engine.advance(length, 1, engine.n_layer, tokens=[0], logits=True)
-                if turn:  # the first one builds graphs and starts threads
-                    times[n].append(clock() - began)
-                engine.roll_back(length)
+        seconds(best)  # graphs are built and threads started at the first use
+        for fewer in counts(best)[1:]:
+            pairs = [(seconds(best), seconds(fewer)) for _ in range(ROUNDS)]
+            before, now = (median(side) for side in zip(*pairs, strict=True))
+            if now > EQUAL * before:  # with still fewer it only takes longer
+                break
+            fewest = fewer
+            best = fewer if now < before else best
     finally:
         engine.fix_threads(0)
         engine.roll_back(length)
-    best = min(map(median, times.values()))
-    return min(n for n, found in times.items() if median(found) <= EQUAL * best)
+    return fewest

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from specee.app.comparison import COUNTED, PATIENCE, ROUNDS, STRETCH, WARM_UP, Comparison
-from specee.app.options import PolicyChoice
+from specee.app.options import ChatOptions, PolicyChoice
+from specee.app.protocol import Done, Generate, Message
 from specee.app.tuner import Tuner
 
 AUTO = PolicyChoice("auto")
@@ -171,3 +172,19 @@ def test_a_single_row_gets_the_fewest_threads(
     again.engine.n_threads = 8
     Tuner(store).limit_threads(again, measure=False)
     assert again.engine.single == 5
+
+
+def test_trying_threads_cannot_harm_the_answer(
+    make_backend: Callable[..., Any], make_link: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: Any) -> int:
+        raise RuntimeError("no threads today")
+
+    monkeypatch.setattr("specee.app.tuner.fewest_threads", fail)
+    backend = make_backend()
+    backend.engine.n_threads = backend.engine.active_threads = 8
+    sent: list[Any] = []
+    asked = Generate(1, (Message("user", "Hi"),), ChatOptions(PolicyChoice("dense")))
+    make_link(backend).runtime.generate(asked, sent.append)
+    assert isinstance(sent[-1], Done) and sent[-1].stats.tokens == len("Hello there.")
+    assert backend.engine.tokens, "the cache is kept"
