@@ -111,6 +111,17 @@ bool is_special(int type, specee_layout layout) {
 
 } // namespace
 
+ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch) {
+#if defined(SPECEE_AVX512_VNNI)
+    static const bool here = choose() == find_avx512_vnni;
+    if (here) {
+        return find_columns_avx512_vnni(type, n_rows, as_batch);
+    }
+#endif
+    (void) type, (void) n_rows, (void) as_batch;
+    return {};
+}
+
 void * scratch(size_t bytes) {
     constexpr uintptr_t            alignment = 64;
     thread_local std::vector<char> memory;
@@ -126,6 +137,19 @@ bool specee_small_batch(const specee_product * p) {
     using namespace specee::small_batch;
     if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout)) {
         return false;
+    }
+    if (p->layout == SPECEE_COLUMNS) {
+        const ColumnKernel columns = find_columns(p->type, p->n_rows, false);
+        if (!columns.multiply) {
+            return false;
+        }
+        specee_product packed = *p;
+        if (columns.pack) {
+            packed.rows = scratch(columns.packed_block * size_t(p->n_in / 32));
+            columns.pack(*p, const_cast<void *>(packed.rows));
+        }
+        columns.multiply(packed);
+        return true;
     }
     static const Find find   = choose();
     const Kernel      kernel = find == none                   ? nullptr

@@ -27,7 +27,8 @@ enum specee_layout {
     SPECEE_REPACKED_4X8 = 0x48,
     SPECEE_REPACKED_8X4 = 0x84,
     SPECEE_REPACKED_8X8 = 0x88,
-    SPECEE_AMX_16X4     = 0x104 // all of n_out / 16 groups, as amx/mmq.cpp packs them
+    SPECEE_AMX_16X4     = 0x104, // all of n_out / 16 groups, as amx/mmq.cpp packs them
+    SPECEE_COLUMNS      = 0x105  // n_out / 16 rows of tiles of our own (columns.h)
 };
 
 struct specee_product {

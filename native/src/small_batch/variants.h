@@ -20,6 +20,17 @@ Kernel find_avx512_vnni(int type, specee_layout layout, int64_t n_rows);
 Kernel find_neon_dotprod(int type, specee_layout layout, int64_t n_rows);
 Kernel find_neon_i8mm(int type, specee_layout layout, int64_t n_rows);
 
+// A kernel for weights in columns (columns.h).
+struct ColumnKernel {
+    size_t packed_block; // bytes that `pack` makes of each 32 activations of all rows; 0: rows are taken as quantized
+    void (*pack)(const specee_product &, void * packed); // uses what the product says of its rows, n_in: any number
+    Kernel multiply;                                     // p.rows: packed
+};
+
+// Without a `multiply` where there is none. as_batch: for a part of a batch of more rows than a small one has.
+ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_avx512_vnni(int type, int64_t n_rows, bool as_batch);
+
 // For F16 weights, any number of rows; it is compiled as ggml is.
 Kernel find_f16(int64_t n_in);
 
@@ -29,7 +40,7 @@ Kernel find_amx_layout(int type, int64_t n_rows);
 namespace { // nothing compiled for one set of instructions may be linked into code for another
 
 // kernel_for(n) of the constant n = n_rows.
-template <class F> Kernel for_rows(int64_t n_rows, F kernel_for) {
+template <class F> auto for_rows(int64_t n_rows, F kernel_for) -> decltype(kernel_for(std::integral_constant<int, 1>())) {
     switch (n_rows) {
         case 1: return kernel_for(std::integral_constant<int, 1>());
         case 2: return kernel_for(std::integral_constant<int, 2>());
@@ -39,7 +50,7 @@ template <class F> Kernel for_rows(int64_t n_rows, F kernel_for) {
         case 6: return kernel_for(std::integral_constant<int, 6>());
         case 7: return kernel_for(std::integral_constant<int, 7>());
         case 8: return kernel_for(std::integral_constant<int, 8>());
-        default: return nullptr;
+        default: return {};
     }
 }
 

@@ -1,0 +1,24 @@
+// Weights in a layout of our own, where this CPU has kernels for it (x86_columns.h): tiles of 16 weight rows side by side,
+// in a ggml buffer type of our own. Prompts are read in it as well, with the additions of ggml's kernels for batches.
+#pragma once
+
+#include "small_batch.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Rows of quantized blocks, as in a file -> tiles, as many bytes. False when there are no columns for this type, for
+// n_out (a multiple of 16), or on this CPU.
+bool specee_pack_columns(int type, const void * rows, int64_t n_in, int64_t n_out, void * tiles);
+
+struct ggml_backend_buffer_type;
+// The buffer type, or NULL when this CPU has no kernels for it.
+struct ggml_backend_buffer_type * specee_columns_buffer_type(void);
+
+#ifdef __cplusplus
+}
+#endif

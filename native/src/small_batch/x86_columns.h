@@ -1,0 +1,330 @@
+// Our own layout: tiles of 16 weight rows, as many bytes as in the file. Four neighbouring weights of a row are the 32
+// bits that they are in the file, and the same four of 16 rows stand together in a vector, so that one instruction
+// multiplies 16 weight rows by four numbers. Scales follow, 16 together.
+//
+// ggml's kernels for rows as in the file add eight partial sums a row as floats, one for each four of 32 weights. Here a
+// partial sum is a vector of 16 rows: "lane" below means one of those eight.
+#pragma once
+
+#include "ggml.h"
+#include "x86_tiles.h"
+
+namespace specee::small_batch {
+namespace {
+
+constexpr int n_lanes = 8;
+constexpr int columns_ahead = 16384; // bytes
+
+// ---- types with a scale for each 32 weights ----
+
+struct NibbleColumns {
+    static void load(const char * tile, int v, __m512i * w) { load_nibbles(tile + 64 * v, &w[0], &w[1]); }
+};
+struct Q4_1Columns : NibbleColumns {
+    using Block                   = block_q4_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
+};
+struct Q5_0Columns {
+    using Block                   = block_q5_0;
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), bits_at = 256, d_at = 320, offset = 16;
+    static void           load(const char * tile, int v, __m512i * w) {
+        load_nibbles(tile + 64 * v, &w[0], &w[1]);
+        const __m512i bits = vector_at(tile + bits_at), sixteen = _mm512_set1_epi8(16);
+        w[0] = or_masked(w[0], _mm512_slli_epi16(bits, unsigned(4 - v)), sixteen); // bit v of a byte: lane v
+        w[1] = or_masked(w[1], _mm512_srli_epi16(bits, unsigned(v)), sixteen);
+    }
+};
+struct Q8_0Columns { // weights are stored + 128
+    using Block                   = block_q8_0;
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, offset = 128;
+    static void           load(const char * tile, int v, __m512i * w) {
+        w[0] = vector_at(tile + 128 * v);
+        w[1] = vector_at(tile + 128 * v + 64);
+    }
+};
+
+template <class T, int N> struct Row32 {
+    int8_t  x[N][32];
+    int32_t start[T::offset ? N : 1][n_lanes]; // of a lane's sum: weights are stored too large by a constant
+    float   d[N], s[T::has_min ? N : 1];
+};
+
+template <class T, int N> void pack_columns_32(const specee_product & p, void * to) {
+    auto * const packed = static_cast<Row32<T, N> *>(to);
+    for (int i = 0; i < N; ++i) {
+        const auto * row = reinterpret_cast<const typename T::RowBlock *>(row_of(p, i));
+        for (int64_t b = 0; b < p.n_in / 32; ++b) {
+            const __m256i x = load_bytes(row[b].qs);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(packed[b].x[i]), x);
+            packed[b].d[i] = half_to_float(row[b].d);
+            if constexpr (T::has_min) {
+                packed[b].s[i] = half_to_float(row[b].s);
+            }
+            if constexpr (T::offset != 0) {
+                const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), x);
+                const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(-T::offset));
+                _mm256_storeu_si256(reinterpret_cast<__m256i *>(packed[b].start[i]), fours);
+            }
+        }
+    }
+}
+
+// One pass over a row of tiles: rows from..from + R, lanes v and v + 4 for each of V. Adds to sums[row] what these lanes
+// come to, and fetches an n_passes-th of what is `ahead`.
+template <class T, int N, int from, int R, int n_passes, int... V>
+inline void pass_32(const char * tile, const Row32<T, N> * rows, int64_t n_blocks, __m512 * sums, __m512 * mins,
+                    std::integer_sequence<int, V...>, const char * ahead) {
+    constexpr int n_pairs    = sizeof...(V);
+    constexpr int vectors[]  = { V... };
+    constexpr bool with_mins = T::has_min && vectors[0] == 0;
+    __m512         acc[R][n_pairs][2];
+    each<R>([&](auto i) {
+        each<n_pairs>([&](auto k) { acc[i][k][0] = acc[i][k][1] = _mm512_setzero_ps(); });
+    });
+    for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
+        const Row32<T, N> & row = rows[b];
+        for (int at = 0; at < T::bytes / n_passes; at += 64, ahead += 64) {
+            _mm_prefetch(ahead, _MM_HINT_T0);
+        }
+        const __m512 d = halves_at(tile + T::d_at);
+        __m512       scale[R];
+        each<R>([&](auto i) { scale[i] = _mm512_mul_ps(d, _mm512_set1_ps(row.d[from + i])); });
+        if constexpr (with_mins) {
+            const __m512 m = halves_at(tile + T::m_at);
+            each<R>([&](auto i) { mins[from + i] = _mm512_fmadd_ps(m, _mm512_set1_ps(row.s[from + i]), mins[from + i]); });
+        }
+        each<n_pairs>([&](auto k) {
+            constexpr int v = vectors[k];
+            __m512i       w[2];
+            T::load(tile, v, w);
+            each<R>([&](auto i) {
+                each<2>([&](auto h) {
+                    constexpr int lane = v + 4 * h;
+                    __m512i       dot  = _mm512_setzero_si512();
+                    if constexpr (T::offset != 0) {
+                        dot = _mm512_set1_epi32(row.start[from + i][lane]);
+                    }
+                    dot          = _mm512_dpbusd_epi32(dot, w[h], four_of(row.x[from + i] + 4 * lane));
+                    acc[i][k][h] = _mm512_fmadd_ps(scale[i], _mm512_cvtepi32_ps(dot), acc[i][k][h]);
+                });
+            });
+        });
+    }
+    // as hsum_float_8: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))
+    each<R>([&](auto i) {
+        __m512 pairs[n_pairs];
+        each<n_pairs>([&](auto k) { pairs[k] = _mm512_add_ps(acc[i][k][0], acc[i][k][1]); });
+        if constexpr (n_pairs == 2) {
+            const __m512 four = _mm512_add_ps(pairs[0], pairs[1]);
+            sums[from + i]    = vectors[0] == 0 ? four : _mm512_add_ps(sums[from + i], four);
+        } else {
+            sums[from + i] = _mm512_add_ps(_mm512_add_ps(pairs[0], pairs[2]), _mm512_add_ps(pairs[1], pairs[3]));
+        }
+    });
+}
+
+template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee_product & p) {
+    const int64_t n_blocks = p.n_in / 32;
+    const auto *  rows     = static_cast<const Row32<T, N> *>(p.rows);
+    const char *  tile     = static_cast<const char *>(p.weights);
+    for (int64_t r = 0; r < p.n_out; r += tile_rows, tile += n_blocks * T::bytes) {
+        __m512 sums[N], mins[N];
+        each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
+        if constexpr (N <= 2) {
+            pass_32<T, N, 0, N, 1>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 1, 2, 3>(), tile + columns_ahead);
+        } else {
+            constexpr int first = N <= 4 ? N : (N + 1) / 2, n_passes = N <= 4 ? 2 : 4;
+            using Even          = std::integer_sequence<int, 0, 2>;
+            using Odd           = std::integer_sequence<int, 1, 3>;
+            const char * ahead  = tile + n_blocks * T::bytes;
+            const int64_t part = (T::bytes / n_passes + 63) / 64 * 64 * n_blocks;
+            pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Even(), ahead);
+            pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Odd(), ahead + part);
+            if constexpr (first < N) {
+                pass_32<T, N, first, N - first, n_passes>(tile, rows, n_blocks, sums, mins, Even(), ahead + 2 * part);
+                pass_32<T, N, first, N - first, n_passes>(tile, rows, n_blocks, sums, mins, Odd(), ahead + 3 * part);
+            }
+        }
+        each<N>([&](auto i) {
+            const __m512 sum = T::has_min ? _mm512_add_ps(sums[i], mins[i]) : sums[i];
+            _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sum);
+        });
+    }
+}
+
+// ---- types with a scale for each 256 weights ----
+
+// sum + 16-bit numbers of each weight row times the k-th two sums of 16 activations.
+inline __m512i add_sums(__m512i sum, __m512i two, const block_q8_K & row, int k) {
+    return _mm512_dpwssd_epi32(sum, two, four_of(reinterpret_cast<const int8_t *>(row.bsums + 2 * k)));
+}
+
+// A lane of Q6_K: for each half of the 256 weights two vectors of nibbles and one of upper bits.
+struct Q6_KColumns {
+    using Block                   = block_q6_K;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), scales_at = 3072, d_at = scales_at + 256, n_scales = 2;
+
+    static void load(const char * tile, int lane, __m512i * w) {
+        const __m512i two_bits = _mm512_set1_epi8(0x30);
+        each<2>([&](auto half) {
+            const char * const at   = tile + 384 * lane + 192 * half;
+            const __m512i      bits = vector_at(at + 128);
+            load_nibbles(at, &w[4 * half], &w[4 * half + 2]);
+            load_nibbles(at + 64, &w[4 * half + 1], &w[4 * half + 3]);
+            w[4 * half]     = or_masked(w[4 * half], _mm512_slli_epi16(bits, 4), two_bits);
+            w[4 * half + 1] = or_masked(w[4 * half + 1], _mm512_slli_epi16(bits, 2), two_bits);
+            w[4 * half + 2] = or_masked(w[4 * half + 2], bits, two_bits);
+            w[4 * half + 3] = or_masked(w[4 * half + 3], _mm512_srli_epi16(bits, 2), two_bits);
+        });
+    }
+    // scale[j][b]: of lanes 4j to 4j + 3 in the b-th 32 weights, 16 bits
+    // for_sums[b]: what the sums of each 16 activations are to be multiplied with, for lane b (stored weights are 32 too
+    // large)
+    static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
+        each<8>([&](auto b) {
+            const auto *  s      = reinterpret_cast<const __m128i *>(tile + scales_at + 32 * b);
+            const __m512i first  = _mm512_cvtepi8_epi32(_mm_loadu_si128(s));
+            const __m512i second = _mm512_cvtepi8_epi32(_mm_loadu_si128(s + 1));
+            const __m512i low    = _mm512_set1_epi32(0xffff);
+            scale[0][b]          = _mm512_and_si512(first, low);
+            scale[1][b]          = _mm512_and_si512(second, low);
+            for_sums[b]          = _mm512_mullo_epi16(_mm512_or_si512(scale[0][b], _mm512_slli_epi32(second, 16)),
+                                                      _mm512_set1_epi16(-32));
+        });
+    }
+};
+
+// A lane of Q5_K: four vectors of nibbles and one of fifth bits.
+struct Q5_KColumns {
+    using Block                   = block_q5_K;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), scales_at = 2560, d_at = scales_at + 192, n_scales = 1;
+
+    static void load(const char * tile, int lane, __m512i * w) {
+        const char * const at   = tile + 320 * lane;
+        const __m512i      bits = vector_at(at + 256), sixteen = _mm512_set1_epi8(16);
+        each<4>([&](auto k) { load_nibbles(at + 64 * k, &w[2 * k], &w[2 * k + 1]); });
+        each<8>([&](auto b) {
+            constexpr int up = 4 - b;
+            w[b] = or_masked(w[b], up > 0 ? _mm512_slli_epi16(bits, up > 0 ? up : 0)
+                                          : _mm512_srli_epi16(bits, up > 0 ? 0 : -up), sixteen);
+        });
+    }
+    // for_sums[b]: the min of the b-th 32 weights, twice, for the sums of 16 activations
+    static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
+        const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
+        const __m512i two = _mm512_set1_epi32(0x30303030), byte = _mm512_set1_epi32(255);
+        const __m512i u0 = vector_at(tile + scales_at), u1 = vector_at(tile + scales_at + 64);
+        const __m512i u2 = vector_at(tile + scales_at + 128); // as scales_and_mins, for 16 rows
+        const __m512i s[2] = { _mm512_and_si512(u0, six),
+                               or_masked(_mm512_and_si512(u2, four), _mm512_srli_epi32(u0, 2), two) };
+        const __m512i m[2] = { _mm512_and_si512(u1, six),
+                               or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four), _mm512_srli_epi32(u1, 2), two) };
+        each<8>([&](auto b) {
+            const __m512i min = _mm512_and_si512(_mm512_srli_epi32(m[b / 4], 8 * (b % 4)), byte);
+            scale[0][b]       = _mm512_and_si512(_mm512_srli_epi32(s[b / 4], 8 * (b % 4)), byte);
+            for_sums[b]       = _mm512_or_si512(min, _mm512_slli_epi32(min, 16));
+        });
+    }
+};
+
+// as_batch: with the additions of ggml's kernel for batches, which rounds once for 256 weights.
+template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_256(const specee_product & p) {
+    const int64_t n_blocks = p.n_in / QK_K;
+    const char *  tile     = static_cast<const char *>(p.weights);
+    for (int64_t r = 0; r < p.n_out; r += tile_rows) {
+        __m512 acc[as_batch ? 1 : n_lanes][N], mins[N];
+        for (auto & lane : acc) {
+            each<N>([&](auto i) { lane[i] = _mm512_setzero_ps(); });
+        }
+        each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
+        for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
+            const block_q8_K * row[N];
+            __m512i            scale[T::n_scales][8], for_sums[8], total[N], min_total[N];
+            const __m512       d = halves_at(tile + T::d_at);
+            T::load_scales(tile, scale, for_sums);
+            each<N>([&](auto i) {
+                row[i]   = reinterpret_cast<const block_q8_K *>(row_of(p, i)) + b;
+                total[i] = min_total[i] = _mm512_setzero_si512();
+                if constexpr (T::has_min) {
+                    each<8>([&](auto k) { min_total[i] = add_sums(min_total[i], for_sums[k], *row[i], k); });
+                }
+            });
+            for (int lane = 0; lane < n_lanes; ++lane) {
+                for (int at = 0; at < T::bytes / n_lanes; at += 64) {
+                    _mm_prefetch(tile + columns_ahead + T::bytes / n_lanes * lane + at, _MM_HINT_T0);
+                }
+                __m512i w[8], s[8];
+                T::load(tile, lane, w);
+                each<8>([&](auto k) { s[k] = scale[lane * T::n_scales / n_lanes][k]; });
+                each<N>([&](auto i) {
+                    __m512i sum = as_batch ? total[i] : _mm512_setzero_si512();
+                    if constexpr (!T::has_min) {
+                        sum = add_sums(sum, for_sums[lane], *row[i], lane);
+                    }
+                    each<8>([&](auto k) {
+                        const __m512i x = four_of(row[i]->qs + 32 * k + 4 * lane);
+                        sum = _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[k], x), s[k]);
+                    });
+                    if constexpr (as_batch) {
+                        total[i] = sum;
+                    } else {
+                        const __m512 scale_of_both = _mm512_mul_ps(d, _mm512_set1_ps(row[i]->d));
+                        acc[lane][i] = _mm512_fmadd_ps(scale_of_both, _mm512_cvtepi32_ps(sum), acc[lane][i]);
+                    }
+                });
+            }
+            each<N>([&](auto i) {
+                const __m512 row_d = _mm512_set1_ps(row[i]->d);
+                __m512       sum   = _mm512_mul_ps(_mm512_cvtepi32_ps(total[i]), d);
+                if constexpr (T::has_min) {
+                    const __m512 dmin = halves_at(tile + T::d_at + 32), least = _mm512_cvtepi32_ps(min_total[i]);
+                    sum               = _mm512_fnmadd_ps(dmin, least, sum);
+                    mins[i]           = _mm512_fnmadd_ps(_mm512_mul_ps(row_d, dmin), least, mins[i]);
+                }
+                if constexpr (as_batch) {
+                    acc[0][i] = _mm512_fmadd_ps(sum, row_d, acc[0][i]);
+                }
+            });
+        }
+        each<N>([&](auto i) {
+            __m512 sum = acc[0][i];
+            if constexpr (!as_batch) { // as hsum_float_8
+                __m512 pair[4];
+                each<4>([&](auto k) { pair[k] = _mm512_add_ps(acc[k][i], acc[k + 4][i]); });
+                sum = _mm512_add_ps(_mm512_add_ps(pair[0], pair[2]), _mm512_add_ps(pair[1], pair[3]));
+                sum = T::has_min ? _mm512_add_ps(sum, mins[i]) : sum;
+            }
+            _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sum);
+        });
+    }
+}
+
+template <int N> ColumnKernel column_kernel(int type, bool as_batch) {
+    const auto of_32  = [](auto t) -> ColumnKernel {
+        using T = decltype(t);
+        return { sizeof(Row32<T, N>), pack_columns_32<T, N>, multiply_columns_32<T, N> };
+    };
+    const auto of_256 = [as_batch](auto t) -> ColumnKernel {
+        using T = decltype(t);
+        return { 0, nullptr, as_batch ? multiply_columns_256<T, N, true> : multiply_columns_256<T, N, false> };
+    };
+    switch (type) {
+        case GGML_TYPE_Q4_1: return of_32(Q4_1Columns());
+        case GGML_TYPE_Q5_0: return of_32(Q5_0Columns());
+        case GGML_TYPE_Q8_0: return of_32(Q8_0Columns());
+        case GGML_TYPE_Q5_K: return of_256(Q5_KColumns());
+        case GGML_TYPE_Q6_K: return of_256(Q6_KColumns());
+        default: return {};
+    }
+}
+
+} // namespace
+} // namespace specee::small_batch

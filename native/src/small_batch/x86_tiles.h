@@ -1,0 +1,47 @@
+// Tiles of 16 weight rows, side by side in the lanes of 512 bits: what the kernels for ggml's AMX layout and for ours share.
+#pragma once
+
+#include "x86_common.h"
+
+#include <utility>
+
+namespace specee::small_batch {
+namespace {
+
+constexpr int tile_rows = 16;
+
+template <class F, int... I> inline void each(F f, std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>()), ...);
+}
+template <int N, class F> inline void each(F f) { // f(0) to f(N - 1), of constants: what is indexed stays in registers
+    each(f, std::make_integer_sequence<int, N>());
+}
+
+inline __m512i vector_at(const char * p) {
+    return _mm512_loadu_si512(p);
+}
+inline __m512 halves_at(const char * p) { // of 16 rows
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+inline __m512i four_of(const int8_t * x) { // the same four numbers for each weight row
+    int32_t four;
+    std::memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+inline __m512i or_masked(__m512i a, __m512i b, __m512i mask) { // a | (b & mask)
+    return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
+}
+inline void load_nibbles(const char * p, __m512i * low, __m512i * high) {
+    const __m512i raw = vector_at(p), mask = _mm512_set1_epi8(15);
+    *low  = _mm512_and_si512(raw, mask);
+    *high = _mm512_and_si512(_mm512_srli_epi16(raw, 4), mask);
+}
+
+// sum + the products of 4 * n weights with each.
+template <int n> inline __m512i dot(__m512i sum, const __m512i * w, const int8_t * x) {
+    each<n>([&](auto k) { sum = _mm512_dpbusd_epi32(sum, w[k], four_of(x + 4 * k)); });
+    return sum;
+}
+
+} // namespace
+} // namespace specee::small_batch
