@@ -126,14 +126,15 @@ struct Activations {
 
     explicit Activations(const ggml_tensor * dst) :
         x(dst->src[1]), type(dst->src[0]->type), n_in(x->ne[0]), n_all(ggml_nrows(x)),
-        as_batch(x->ne[1] > SPECEE_SMALL_BATCH),
-        quantized(ggml_get_type_traits_cpu(dst->src[0]->type)->vec_dot_type) {}
+        as_batch(x->ne[1] > SPECEE_SMALL_BATCH), quantized(ggml_get_type_traits_cpu(dst->src[0]->type)->vec_dot_type) {}
 
     int64_t groups() const { return (n_all + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH; }
-    int64_t rows_of(int64_t group) const { return std::min<int64_t>(SPECEE_SMALL_BATCH, n_all - group * SPECEE_SMALL_BATCH); }
+    int64_t rows_of(int64_t group) const {
+        return std::min<int64_t>(SPECEE_SMALL_BATCH, n_all - group * SPECEE_SMALL_BATCH);
+    }
     ColumnKernel kernel(int64_t group) const { return find_columns(type, rows_of(group), as_batch); }
-    size_t row_bytes() const { return ggml_row_size(quantized, n_in); }
-    size_t group_bytes(int64_t group) const {
+    size_t       row_bytes() const { return ggml_row_size(quantized, n_in); }
+    size_t       group_bytes(int64_t group) const {
         const size_t packed = kernel(group).packed_block;
         return packed ? packed * size_t(n_in / QK8_0) : row_bytes() * size_t(rows_of(group));
     }
@@ -153,12 +154,15 @@ struct Activations {
         for (int64_t item = items * ith / nth, end = items * (ith + 1) / nth; item < end;) {
             const int64_t      group = item / n_blocks, begin = item % n_blocks;
             const int64_t      n = std::min(n_blocks - begin, end - item), first = begin * ggml_blck_size(quantized);
-            const size_t       offset = ggml_row_size(quantized, first), bytes = ggml_row_size(quantized, n_in) / size_t(n_blocks) * size_t(n);
+            const size_t       offset  = ggml_row_size(quantized, first),
+                               bytes   = ggml_row_size(quantized, n_in) / size_t(n_blocks) * size_t(n);
             const ColumnKernel columns = kernel(group);
-            char * const       to      = columns.pack ? static_cast<char *>(scratch(bytes * SPECEE_SMALL_BATCH)) : at(work, group) + offset;
-            const size_t       stride  = columns.pack ? bytes : row_bytes();
+            char * const       to =
+                columns.pack ? static_cast<char *>(scratch(bytes * SPECEE_SMALL_BATCH)) : at(work, group) + offset;
+            const size_t stride = columns.pack ? bytes : row_bytes();
             for (int64_t i = 0; i < rows_of(group); ++i) {
-                from_float(row(group * SPECEE_SMALL_BATCH + i) + first, to + size_t(i) * stride, n * ggml_blck_size(quantized));
+                from_float(row(group * SPECEE_SMALL_BATCH + i) + first, to + size_t(i) * stride,
+                           n * ggml_blck_size(quantized));
             }
             if (columns.pack) {
                 specee_product p = {};
@@ -182,20 +186,26 @@ void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
     ggml_barrier(params->threadpool);
 
     const int64_t n_tiles = weights->ne[1] / n_rows, tile_bytes = int64_t(weights->nb[1]) * n_rows;
-    const int64_t share = (n_tiles + params->nth * 4 - 1) / (params->nth * 4);
+    const int64_t share    = (n_tiles + params->nth * 4 - 1) / (params->nth * 4);
     const int64_t in_cache = std::max<int64_t>(1, l2_bytes / tile_bytes);
-    const int64_t chunk = params->nth == 1 && rows.groups() == 1 ? n_tiles : rows.groups() == 1 ? share : std::min(share, in_cache);
+    const int64_t chunk    = params->nth == 1 && rows.groups() == 1 ? n_tiles
+                             : rows.groups() == 1                   ? share
+                                                                    : std::min(share, in_cache);
     for (int64_t begin = params->ith * chunk; begin < n_tiles;
-         begin = ggml_threadpool_chunk_add(params->threadpool, 1) * chunk) {
+         begin         = ggml_threadpool_chunk_add(params->threadpool, 1) * chunk) {
         for (int64_t group = 0; group < rows.groups(); ++group) {
-            const specee_product product = {
-                weights->type, SPECEE_COLUMNS, rows.n_in,
-                static_cast<const char *>(weights->data) + begin * tile_bytes, weights->nb[1],
-                (std::min(n_tiles, begin + chunk) - begin) * n_rows, rows.at(params->wdata, group), rows.row_bytes(),
-                rows.rows_of(group),
-                static_cast<float *>(dst->data) + group * SPECEE_SMALL_BATCH * weights->ne[1] + begin * n_rows,
-                size_t(weights->ne[1])
-            };
+            const specee_product product = { weights->type,
+                                             SPECEE_COLUMNS,
+                                             rows.n_in,
+                                             static_cast<const char *>(weights->data) + begin * tile_bytes,
+                                             weights->nb[1],
+                                             (std::min(n_tiles, begin + chunk) - begin) * n_rows,
+                                             rows.at(params->wdata, group),
+                                             rows.row_bytes(),
+                                             rows.rows_of(group),
+                                             static_cast<float *>(dst->data) +
+                                                 group * SPECEE_SMALL_BATCH * weights->ne[1] + begin * n_rows,
+                                             size_t(weights->ne[1]) };
             rows.kernel(group).multiply(product);
         }
     }

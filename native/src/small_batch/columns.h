@@ -1,5 +1,6 @@
-// Weights in a layout of our own, where this CPU has kernels for it (x86_columns.h): tiles of 16 weight rows side by side,
-// in a ggml buffer type of our own. Prompts are read in it as well, with the additions of ggml's kernels for batches.
+// Weights in a layout of our own, where this CPU has kernels for it (x86_columns.h): tiles of 16 weight rows side by
+// side, in a ggml buffer type of our own. Prompts are read in it as well, with the additions of ggml's kernels for
+// batches.
 #pragma once
 
 #include "small_batch.h"

@@ -40,7 +40,8 @@ Kernel find_amx_layout(int type, int64_t n_rows);
 namespace { // nothing compiled for one set of instructions may be linked into code for another
 
 // kernel_for(n) of the constant n = n_rows.
-template <class F> auto for_rows(int64_t n_rows, F kernel_for) -> decltype(kernel_for(std::integral_constant<int, 1>())) {
+template <class F>
+auto for_rows(int64_t n_rows, F kernel_for) -> decltype(kernel_for(std::integral_constant<int, 1>())) {
     switch (n_rows) {
         case 1: return kernel_for(std::integral_constant<int, 1>());
         case 2: return kernel_for(std::integral_constant<int, 2>());

@@ -2,8 +2,8 @@
 // bits that they are in the file, and the same four of 16 rows stand together in a vector, so that one instruction
 // multiplies 16 weight rows by four numbers. Scales follow, 16 together.
 //
-// ggml's kernels for rows as in the file add eight partial sums a row as floats, one for each four of 32 weights. Here a
-// partial sum is a vector of 16 rows: "lane" below means one of those eight.
+// ggml's kernels for rows as in the file add eight partial sums a row as floats, one for each four of 32 weights. Here
+// a partial sum is a vector of 16 rows: "lane" below means one of those eight.
 #pragma once
 
 #include "ggml.h"
@@ -12,7 +12,7 @@
 namespace specee::small_batch {
 namespace {
 
-constexpr int n_lanes = 8;
+constexpr int n_lanes       = 8;
 constexpr int columns_ahead = 16384; // bytes
 
 // ---- types with a scale for each 32 weights ----
@@ -75,18 +75,16 @@ template <class T, int N> void pack_columns_32(const specee_product & p, void * 
     }
 }
 
-// One pass over a row of tiles: rows from..from + R, lanes v and v + 4 for each of V. Adds to sums[row] what these lanes
-// come to, and fetches an n_passes-th of what is `ahead`.
+// One pass over a row of tiles: rows from..from + R, lanes v and v + 4 for each of V. Adds to sums[row] what these
+// lanes come to, and fetches an n_passes-th of what is `ahead`.
 template <class T, int N, int from, int R, int n_passes, int... V>
 inline void pass_32(const char * tile, const Row32<T, N> * rows, int64_t n_blocks, __m512 * sums, __m512 * mins,
                     std::integer_sequence<int, V...>, const char * ahead) {
-    constexpr int n_pairs    = sizeof...(V);
-    constexpr int vectors[]  = { V... };
+    constexpr int  n_pairs   = sizeof...(V);
+    constexpr int  vectors[] = { V... };
     constexpr bool with_mins = T::has_min && vectors[0] == 0;
     __m512         acc[R][n_pairs][2];
-    each<R>([&](auto i) {
-        each<n_pairs>([&](auto k) { acc[i][k][0] = acc[i][k][1] = _mm512_setzero_ps(); });
-    });
+    each<R>([&](auto i) { each<n_pairs>([&](auto k) { acc[i][k][0] = acc[i][k][1] = _mm512_setzero_ps(); }); });
     for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
         const Row32<T, N> & row = rows[b];
         for (int at = 0; at < T::bytes / n_passes; at += 64, ahead += 64) {
@@ -97,7 +95,8 @@ inline void pass_32(const char * tile, const Row32<T, N> * rows, int64_t n_block
         each<R>([&](auto i) { scale[i] = _mm512_mul_ps(d, _mm512_set1_ps(row.d[from + i])); });
         if constexpr (with_mins) {
             const __m512 m = halves_at(tile + T::m_at);
-            each<R>([&](auto i) { mins[from + i] = _mm512_fmadd_ps(m, _mm512_set1_ps(row.s[from + i]), mins[from + i]); });
+            each<R>(
+                [&](auto i) { mins[from + i] = _mm512_fmadd_ps(m, _mm512_set1_ps(row.s[from + i]), mins[from + i]); });
         }
         each<n_pairs>([&](auto k) {
             constexpr int v = vectors[k];
@@ -137,13 +136,14 @@ template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee
         __m512 sums[N], mins[N];
         each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
         if constexpr (N <= 2) {
-            pass_32<T, N, 0, N, 1>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 1, 2, 3>(), tile + columns_ahead);
+            pass_32<T, N, 0, N, 1>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 1, 2, 3>(),
+                                   tile + columns_ahead);
         } else {
             constexpr int first = N <= 4 ? N : (N + 1) / 2, n_passes = N <= 4 ? 2 : 4;
             using Even          = std::integer_sequence<int, 0, 2>;
             using Odd           = std::integer_sequence<int, 1, 3>;
-            const char * ahead  = tile + n_blocks * T::bytes;
-            const int64_t part = (T::bytes / n_passes + 63) / 64 * 64 * n_blocks;
+            const char *  ahead = tile + n_blocks * T::bytes;
+            const int64_t part  = (T::bytes / n_passes + 63) / 64 * 64 * n_blocks;
             pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Even(), ahead);
             pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Odd(), ahead + part);
             if constexpr (first < N) {
@@ -185,8 +185,8 @@ struct Q6_KColumns {
         });
     }
     // scale[j][b]: of lanes 4j to 4j + 3 in the b-th 32 weights, 16 bits
-    // for_sums[b]: what the sums of each 16 activations are to be multiplied with, for lane b (stored weights are 32 too
-    // large)
+    // for_sums[b]: what the sums of each 16 activations are to be multiplied with, for lane b (stored weights are 32
+    // too large)
     static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
         each<8>([&](auto b) {
             const auto *  s      = reinterpret_cast<const __m128i *>(tile + scales_at + 32 * b);
@@ -195,8 +195,8 @@ struct Q6_KColumns {
             const __m512i low    = _mm512_set1_epi32(0xffff);
             scale[0][b]          = _mm512_and_si512(first, low);
             scale[1][b]          = _mm512_and_si512(second, low);
-            for_sums[b]          = _mm512_mullo_epi16(_mm512_or_si512(scale[0][b], _mm512_slli_epi32(second, 16)),
-                                                      _mm512_set1_epi16(-32));
+            for_sums[b] =
+                _mm512_mullo_epi16(_mm512_or_si512(scale[0][b], _mm512_slli_epi32(second, 16)), _mm512_set1_epi16(-32));
         });
     }
 };
@@ -213,8 +213,9 @@ struct Q5_KColumns {
         each<4>([&](auto k) { load_nibbles(at + 64 * k, &w[2 * k], &w[2 * k + 1]); });
         each<8>([&](auto b) {
             constexpr int up = 4 - b;
-            w[b] = or_masked(w[b], up > 0 ? _mm512_slli_epi16(bits, up > 0 ? up : 0)
-                                          : _mm512_srli_epi16(bits, up > 0 ? 0 : -up), sixteen);
+            w[b]             = or_masked(
+                w[b], up > 0 ? _mm512_slli_epi16(bits, up > 0 ? up : 0) : _mm512_srli_epi16(bits, up > 0 ? 0 : -up),
+                sixteen);
         });
     }
     // for_sums[b]: the min of the b-th 32 weights, twice, for the sums of 16 activations
@@ -222,11 +223,11 @@ struct Q5_KColumns {
         const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
         const __m512i two = _mm512_set1_epi32(0x30303030), byte = _mm512_set1_epi32(255);
         const __m512i u0 = vector_at(tile + scales_at), u1 = vector_at(tile + scales_at + 64);
-        const __m512i u2 = vector_at(tile + scales_at + 128); // as scales_and_mins, for 16 rows
+        const __m512i u2   = vector_at(tile + scales_at + 128); // as scales_and_mins, for 16 rows
         const __m512i s[2] = { _mm512_and_si512(u0, six),
                                or_masked(_mm512_and_si512(u2, four), _mm512_srli_epi32(u0, 2), two) };
-        const __m512i m[2] = { _mm512_and_si512(u1, six),
-                               or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four), _mm512_srli_epi32(u1, 2), two) };
+        const __m512i m[2] = { _mm512_and_si512(u1, six), or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four),
+                                                                    _mm512_srli_epi32(u1, 2), two) };
         each<8>([&](auto b) {
             const __m512i min = _mm512_and_si512(_mm512_srli_epi32(m[b / 4], 8 * (b % 4)), byte);
             scale[0][b]       = _mm512_and_si512(_mm512_srli_epi32(s[b / 4], 8 * (b % 4)), byte);
@@ -286,8 +287,8 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
                 __m512       sum   = _mm512_mul_ps(_mm512_cvtepi32_ps(total[i]), d);
                 if constexpr (T::has_min) {
                     const __m512 dmin = halves_at(tile + T::d_at + 32), least = _mm512_cvtepi32_ps(min_total[i]);
-                    sum               = _mm512_fnmadd_ps(dmin, least, sum);
-                    mins[i]           = _mm512_fnmadd_ps(_mm512_mul_ps(row_d, dmin), least, mins[i]);
+                    sum     = _mm512_fnmadd_ps(dmin, least, sum);
+                    mins[i] = _mm512_fnmadd_ps(_mm512_mul_ps(row_d, dmin), least, mins[i]);
                 }
                 if constexpr (as_batch) {
                     acc[0][i] = _mm512_fmadd_ps(sum, row_d, acc[0][i]);
@@ -308,7 +309,7 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
 }
 
 template <int N> ColumnKernel column_kernel(int type, bool as_batch) {
-    const auto of_32  = [](auto t) -> ColumnKernel {
+    const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
         return { sizeof(Row32<T, N>), pack_columns_32<T, N>, multiply_columns_32<T, N> };
     };

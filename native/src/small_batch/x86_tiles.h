@@ -1,4 +1,5 @@
-// Tiles of 16 weight rows, side by side in the lanes of 512 bits: what the kernels for ggml's AMX layout and for ours share.
+// Tiles of 16 weight rows, side by side in the lanes of 512 bits: what the kernels for ggml's AMX layout and for ours
+// share.
 #pragma once
 
 #include "x86_common.h"
