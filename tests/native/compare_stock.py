@@ -81,6 +81,7 @@ def main() -> None:
         policy = backend.policy(PolicyChoice(name))
         same = 0
         for line, prompt, expected in zip(lines, prompts, theirs, strict=True):
+            engine.roll_back(0)  # the whole prompt in one batch, as there
             engine.prefill(prompt)
             policy.reset()
             sampler = backend.sampler(PLAIN_GREEDY)

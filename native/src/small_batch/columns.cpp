@@ -81,6 +81,21 @@ void pack(const block_q6_K * const * blocks, char * tile) {
     copy_halves(blocks, offsetof(block_q6_K, d), tile + 3328);
 }
 
+template <class Block> void pack_k_scales(const Block * const * blocks, char * to) {
+    for (size_t k = 0; k < 3; ++k) {
+        copy_words(blocks, offsetof(Block, scales) + 4 * k, to + 64 * k);
+    }
+    copy_halves(blocks, offsetof(Block, d), to + 192);
+    copy_halves(blocks, offsetof(Block, dmin), to + 224);
+}
+
+void pack(const block_q4_K * const * blocks, char * tile) {
+    for (size_t k = 0; k < 32; ++k) {
+        copy_words(blocks, offsetof(block_q4_K, qs) + 4 * k, tile + 64 * k);
+    }
+    pack_k_scales(blocks, tile + 2048);
+}
+
 void pack(const block_q5_K * const * blocks, char * tile) {
     for (size_t lane = 0; lane < 8; ++lane) {
         for (size_t k = 0; k < 4; ++k) {
@@ -88,11 +103,7 @@ void pack(const block_q5_K * const * blocks, char * tile) {
         }
         copy_words(blocks, offsetof(block_q5_K, qh) + 4 * lane, tile + 320 * lane + 256);
     }
-    for (size_t k = 0; k < 3; ++k) {
-        copy_words(blocks, offsetof(block_q5_K, scales) + 4 * k, tile + 2560 + 64 * k);
-    }
-    copy_halves(blocks, offsetof(block_q5_K, d), tile + 2752);
-    copy_halves(blocks, offsetof(block_q5_K, dmin), tile + 2784);
+    pack_k_scales(blocks, tile + 2560);
 }
 
 template <class Block> void pack_all(const void * rows, int64_t n_blocks, int64_t n_out, void * tiles) {
@@ -116,64 +127,85 @@ bool has_columns(int type, int64_t n_out) {
 
 constexpr int64_t l2_bytes = 256 << 10; // of weights that several groups of rows meet one after the other
 
-// Rows of activations in groups of 8 (the last one smaller), each quantized and packed as its kernel reads it.
-struct Activations {
-    const ggml_tensor * x;
-    int                 type; // of the weights
-    int64_t             n_in, n_all;
-    bool                as_batch;
-    ggml_type           quantized;
+// Rows of activations that a kernel takes at once.
+struct Group {
+    int64_t      first, n_rows;
+    ColumnKernel kernel;
+};
 
+// All rows of activations: in groups of 8 or fewer, quantized, and packed as their kernel reads them.
+class Activations {
+  public:
     explicit Activations(const ggml_tensor * dst) :
-        x(dst->src[1]), type(dst->src[0]->type), n_in(x->ne[0]), n_all(ggml_nrows(x)),
-        as_batch(x->ne[1] > SPECEE_SMALL_BATCH), quantized(ggml_get_type_traits_cpu(dst->src[0]->type)->vec_dot_type) {}
-
-    int64_t groups() const { return (n_all + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH; }
-    int64_t rows_of(int64_t group) const {
-        return std::min<int64_t>(SPECEE_SMALL_BATCH, n_all - group * SPECEE_SMALL_BATCH);
-    }
-    ColumnKernel kernel(int64_t group) const { return find_columns(type, rows_of(group), as_batch); }
-    size_t       row_bytes() const { return ggml_row_size(quantized, n_in); }
-    size_t       group_bytes(int64_t group) const {
-        const size_t packed = kernel(group).packed_block;
-        return packed ? packed * size_t(n_in / QK8_0) : row_bytes() * size_t(rows_of(group));
-    }
-    size_t bytes() const { return size_t(groups() - 1) * group_bytes(0) + group_bytes(groups() - 1); }
-    char * at(void * work, int64_t group) const { return static_cast<char *>(work) + size_t(group) * group_bytes(0); }
-
-    const float * row(int64_t i) const {
-        const int64_t i1 = i % x->ne[1], i2 = i / x->ne[1] % x->ne[2], i3 = i / x->ne[1] / x->ne[2];
-        return reinterpret_cast<const float *>(static_cast<const char *>(x->data) + i1 * x->nb[1] + i2 * x->nb[2] +
-                                               i3 * x->nb[3]);
+        x(dst->src[1]), weights(dst->src[0]->type), quantized(ggml_get_type_traits_cpu(weights)->vec_dot_type),
+        n_in(x->ne[0]), n_blocks(n_in / ggml_blck_size(quantized)), row_bytes(ggml_row_size(quantized, n_in)) {
+        // ggml takes what is left of fours as single rows where it repacks weights in groups of eight
+        const int64_t n     = x->ne[1];
+        n_batch             = n <= SPECEE_SMALL_BATCH ? 0 : n - (weights == GGML_TYPE_Q4_K ? n % 4 : 0);
+        n_groups            = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
+        const size_t packed = find_columns(weights, SPECEE_SMALL_BATCH, false).packed_block;
+        group_bytes         = packed ? packed * size_t(n_in / QK8_0) : row_bytes * SPECEE_SMALL_BATCH;
     }
 
-    // A thread's share: of each group some of the blocks.
+    int64_t      count() const { return n_groups * x->ne[2] * x->ne[3]; }
+    size_t       bytes() const { return size_t(count()) * group_bytes; }
+    size_t       stride() const { return row_bytes; }
+    const void * at(const void * work, int64_t g) const {
+        return static_cast<const char *>(work) + size_t(g) * group_bytes;
+    }
+
+    Group group(int64_t g) const {
+        const int64_t begin = g % n_groups * SPECEE_SMALL_BATCH;
+        const bool    batch = begin < n_batch;
+        const int64_t first = batch ? begin : n_batch;
+        const int64_t n     = std::min<int64_t>(SPECEE_SMALL_BATCH, (batch ? n_batch : x->ne[1]) - first);
+        return { g / n_groups * x->ne[1] + first, n, find_columns(weights, n, batch) };
+    }
+
+    // A thread's share of the blocks of all groups.
     void prepare(void * work, int ith, int nth) const {
-        const auto    from_float = ggml_get_type_traits_cpu(quantized)->from_float;
-        const int64_t n_blocks = n_in / ggml_blck_size(quantized), items = groups() * n_blocks;
-        for (int64_t item = items * ith / nth, end = items * (ith + 1) / nth; item < end;) {
-            const int64_t      group = item / n_blocks, begin = item % n_blocks;
-            const int64_t      n = std::min(n_blocks - begin, end - item), first = begin * ggml_blck_size(quantized);
-            const size_t       offset  = ggml_row_size(quantized, first),
-                               bytes   = ggml_row_size(quantized, n_in) / size_t(n_blocks) * size_t(n);
-            const ColumnKernel columns = kernel(group);
-            char * const       to =
-                columns.pack ? static_cast<char *>(scratch(bytes * SPECEE_SMALL_BATCH)) : at(work, group) + offset;
-            const size_t stride = columns.pack ? bytes : row_bytes();
-            for (int64_t i = 0; i < rows_of(group); ++i) {
-                from_float(row(group * SPECEE_SMALL_BATCH + i) + first, to + size_t(i) * stride,
-                           n * ggml_blck_size(quantized));
-            }
-            if (columns.pack) {
-                specee_product p = {};
-                p.n_in           = n * ggml_blck_size(quantized);
-                p.rows           = to;
-                p.rows_stride    = stride;
-                columns.pack(p, at(work, group) + columns.packed_block * size_t(begin));
-            }
+        const int64_t items = count() * n_blocks, end = items * (ith + 1) / nth;
+        for (int64_t item = items * ith / nth; item < end;) {
+            const int64_t g = item / n_blocks, begin = item % n_blocks;
+            const int64_t n = std::min(n_blocks - begin, end - item);
+            prepare(group(g), begin, n, static_cast<char *>(work) + size_t(g) * group_bytes);
             item += n;
         }
     }
+
+  private:
+    const float * row(int64_t i) const {
+        const int64_t i1 = i % x->ne[1], i2 = i / x->ne[1] % x->ne[2], i3 = i / x->ne[1] / x->ne[2];
+        return reinterpret_cast<const float *>(static_cast<const char *>(x->data) + i1 * int64_t(x->nb[1]) +
+                                               i2 * int64_t(x->nb[2]) + i3 * int64_t(x->nb[3]));
+    }
+
+    void prepare(const Group & group, int64_t begin, int64_t n, char * to) const {
+        const auto    from_float = ggml_get_type_traits_cpu(quantized)->from_float;
+        const int64_t per_block  = ggml_blck_size(quantized);
+        const size_t  block      = row_bytes / size_t(n_blocks);
+        const bool    packs      = group.kernel.pack;
+        const size_t  stride     = packs ? block * size_t(n) : row_bytes;
+        char * const  blocks =
+            packs ? static_cast<char *>(scratch(stride * SPECEE_SMALL_BATCH)) : to + block * size_t(begin);
+        for (int64_t i = 0; i < group.n_rows; ++i) {
+            from_float(row(group.first + i) + begin * per_block, blocks + size_t(i) * stride, n * per_block);
+        }
+        if (packs) {
+            specee_product p = {};
+            p.n_in           = n * per_block;
+            p.rows           = blocks;
+            p.rows_stride    = stride;
+            group.kernel.pack(p, to + group.kernel.packed_block * size_t(begin));
+        }
+    }
+
+    const ggml_tensor * x;
+    ggml_type           weights, quantized;
+    int64_t             n_in, n_blocks;
+    size_t              row_bytes;
+    int64_t             n_batch, n_groups; // of rows that meet the kernel for batches; of groups, in a matrix of x
+    size_t              group_bytes;
 };
 
 void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
@@ -185,28 +217,21 @@ void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
     rows.prepare(params->wdata, params->ith, params->nth);
     ggml_barrier(params->threadpool);
 
-    const int64_t n_tiles = weights->ne[1] / n_rows, tile_bytes = int64_t(weights->nb[1]) * n_rows;
-    const int64_t share    = (n_tiles + params->nth * 4 - 1) / (params->nth * 4);
-    const int64_t in_cache = std::max<int64_t>(1, l2_bytes / tile_bytes);
-    const int64_t chunk    = params->nth == 1 && rows.groups() == 1 ? n_tiles
-                             : rows.groups() == 1                   ? share
-                                                                    : std::min(share, in_cache);
+    const int64_t n_out = weights->ne[1], n_tiles = n_out / n_rows, tile_bytes = int64_t(weights->nb[1]) * n_rows;
+    int64_t       chunk = params->nth == 1 ? n_tiles : (n_tiles + params->nth * 4 - 1) / (params->nth * 4);
+    if (rows.count() > 1) {
+        chunk = std::min(chunk, std::max<int64_t>(1, l2_bytes / tile_bytes));
+    }
     for (int64_t begin = params->ith * chunk; begin < n_tiles;
          begin         = ggml_threadpool_chunk_add(params->threadpool, 1) * chunk) {
-        for (int64_t group = 0; group < rows.groups(); ++group) {
-            const specee_product product = { weights->type,
-                                             SPECEE_COLUMNS,
-                                             rows.n_in,
-                                             static_cast<const char *>(weights->data) + begin * tile_bytes,
-                                             weights->nb[1],
-                                             (std::min(n_tiles, begin + chunk) - begin) * n_rows,
-                                             rows.at(params->wdata, group),
-                                             rows.row_bytes(),
-                                             rows.rows_of(group),
-                                             static_cast<float *>(dst->data) +
-                                                 group * SPECEE_SMALL_BATCH * weights->ne[1] + begin * n_rows,
-                                             size_t(weights->ne[1]) };
-            rows.kernel(group).multiply(product);
+        const int64_t n = std::min(n_tiles, begin + chunk) - begin;
+        for (int64_t g = 0; g < rows.count(); ++g) {
+            const Group group = rows.group(g);
+            group.kernel.multiply({ weights->type, SPECEE_COLUMNS, weights->ne[0],
+                                    static_cast<const char *>(weights->data) + begin * tile_bytes, weights->nb[1],
+                                    n * n_rows, rows.at(params->wdata, g), rows.stride(), group.n_rows,
+                                    static_cast<float *>(dst->data) + group.first * n_out + begin * n_rows,
+                                    size_t(n_out) });
         }
     }
 }
@@ -286,6 +311,7 @@ bool specee_pack_columns(int type, const void * rows, int64_t n_in, int64_t n_ou
         case GGML_TYPE_Q4_1: pack_all<block_q4_1>(rows, n_in / QK4_1, n_out, tiles); break;
         case GGML_TYPE_Q5_0: pack_all<block_q5_0>(rows, n_in / QK5_0, n_out, tiles); break;
         case GGML_TYPE_Q8_0: pack_all<block_q8_0>(rows, n_in / QK8_0, n_out, tiles); break;
+        case GGML_TYPE_Q4_K: pack_all<block_q4_K>(rows, n_in / QK_K, n_out, tiles); break;
         case GGML_TYPE_Q5_K: pack_all<block_q5_K>(rows, n_in / QK_K, n_out, tiles); break;
         case GGML_TYPE_Q6_K: pack_all<block_q6_K>(rows, n_in / QK_K, n_out, tiles); break;
         default: return false;

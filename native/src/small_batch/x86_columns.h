@@ -201,6 +201,24 @@ struct Q6_KColumns {
     }
 };
 
+// The 6-bit scales and mins of Q4_K and Q5_K: of the b-th 32 weights, and the min twice, for the sums of 16
+// activations.
+inline void load_k_scales(const char * packed, __m512i * scale, __m512i * for_sums) {
+    const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
+    const __m512i two = _mm512_set1_epi32(0x30303030), byte = _mm512_set1_epi32(255);
+    const __m512i u0 = vector_at(packed), u1 = vector_at(packed + 64);
+    const __m512i u2   = vector_at(packed + 128); // as scales_and_mins, for 16 rows
+    const __m512i s[2] = { _mm512_and_si512(u0, six),
+                           or_masked(_mm512_and_si512(u2, four), _mm512_srli_epi32(u0, 2), two) };
+    const __m512i m[2] = { _mm512_and_si512(u1, six),
+                           or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four), _mm512_srli_epi32(u1, 2), two) };
+    each<8>([&](auto b) {
+        const __m512i min = _mm512_and_si512(_mm512_srli_epi32(m[b / 4], 8 * (b % 4)), byte);
+        scale[b]          = _mm512_and_si512(_mm512_srli_epi32(s[b / 4], 8 * (b % 4)), byte);
+        for_sums[b]       = _mm512_or_si512(min, _mm512_slli_epi32(min, 16));
+    });
+}
+
 // A lane of Q5_K: four vectors of nibbles and one of fifth bits.
 struct Q5_KColumns {
     using Block                   = block_q5_K;
@@ -218,21 +236,8 @@ struct Q5_KColumns {
                 sixteen);
         });
     }
-    // for_sums[b]: the min of the b-th 32 weights, twice, for the sums of 16 activations
     static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
-        const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
-        const __m512i two = _mm512_set1_epi32(0x30303030), byte = _mm512_set1_epi32(255);
-        const __m512i u0 = vector_at(tile + scales_at), u1 = vector_at(tile + scales_at + 64);
-        const __m512i u2   = vector_at(tile + scales_at + 128); // as scales_and_mins, for 16 rows
-        const __m512i s[2] = { _mm512_and_si512(u0, six),
-                               or_masked(_mm512_and_si512(u2, four), _mm512_srli_epi32(u0, 2), two) };
-        const __m512i m[2] = { _mm512_and_si512(u1, six), or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four),
-                                                                    _mm512_srli_epi32(u1, 2), two) };
-        each<8>([&](auto b) {
-            const __m512i min = _mm512_and_si512(_mm512_srli_epi32(m[b / 4], 8 * (b % 4)), byte);
-            scale[0][b]       = _mm512_and_si512(_mm512_srli_epi32(s[b / 4], 8 * (b % 4)), byte);
-            for_sums[b]       = _mm512_or_si512(min, _mm512_slli_epi32(min, 16));
-        });
+        load_k_scales(tile + scales_at, scale[0], for_sums);
     }
 };
 
@@ -308,6 +313,65 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
     }
 }
 
+// Q4_K: for each 64 weights eight vectors of nibbles. ggml repacks this type, and then adds as floats once for 256
+// weights, or in batches once for 64.
+template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q4_k(const specee_product & p) {
+    constexpr int bytes = 16 * sizeof(block_q4_K), scales_at = 2048, d_at = scales_at + 192;
+    const int64_t n_blocks = p.n_in / QK_K;
+    const char *  tile     = static_cast<const char *>(p.weights);
+    for (int64_t r = 0; r < p.n_out; r += tile_rows) {
+        __m512 acc[N], mins[N];
+        each<N>([&](auto i) { acc[i] = mins[i] = _mm512_setzero_ps(); });
+        for (int64_t b = 0; b < n_blocks; ++b, tile += bytes) {
+            const block_q8_K * row[N];
+            __m512i            scale[8], for_sums[8], total[N], min_total[N];
+            const __m512       d = halves_at(tile + d_at), dmin = halves_at(tile + d_at + 32);
+            load_k_scales(tile + scales_at, scale, for_sums);
+            each<N>([&](auto i) {
+                row[i]   = reinterpret_cast<const block_q8_K *>(row_of(p, i)) + b;
+                total[i] = min_total[i] = _mm512_setzero_si512();
+            });
+            const auto add = [&] {
+                each<N>([&](auto i) {
+                    const __m512 row_d = _mm512_set1_ps(row[i]->d);
+                    acc[i]             = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[i]), _mm512_mul_ps(d, row_d), acc[i]);
+                    mins[i]  = _mm512_fmadd_ps(_mm512_cvtepi32_ps(min_total[i]), _mm512_mul_ps(dmin, row_d), mins[i]);
+                    total[i] = min_total[i] = _mm512_setzero_si512();
+                });
+            };
+            for (int pair = 0; pair < 4; ++pair) {
+                for (int at = 0; at < bytes / 4; at += 64) {
+                    _mm_prefetch(tile + columns_ahead + bytes / 4 * pair + at, _MM_HINT_T0);
+                }
+                const __m512i s0 = scale[2 * pair], s1 = scale[2 * pair + 1];
+                for (int half = 0; half < 2; ++half) {
+                    __m512i low[4], high[4];
+                    each<4>([&](auto v) { load_nibbles(tile + 512 * pair + 256 * half + 64 * v, &low[v], &high[v]); });
+                    each<N>([&](auto i) { // 16 products of 15 * 127 fit into 16 bits
+                        const int8_t * const x    = row[i]->qs + 64 * pair + 16 * half;
+                        const __m512i        zero = _mm512_setzero_si512();
+                        total[i]                  = _mm512_dpwssd_epi32(total[i], dot<4>(zero, low, x), s0);
+                        total[i]                  = _mm512_dpwssd_epi32(total[i], dot<4>(zero, high, x + 32), s1);
+                    });
+                }
+                each<N>([&](auto i) {
+                    min_total[i] = add_sums(min_total[i], for_sums[2 * pair], *row[i], 2 * pair);
+                    min_total[i] = add_sums(min_total[i], for_sums[2 * pair + 1], *row[i], 2 * pair + 1);
+                });
+                if constexpr (as_batch) {
+                    add();
+                }
+            }
+            if constexpr (!as_batch) {
+                add();
+            }
+        }
+        each<N>([&](auto i) {
+            _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), _mm512_sub_ps(acc[i], mins[i]));
+        });
+    }
+}
+
 template <int N> ColumnKernel column_kernel(int type, bool as_batch) {
     const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
@@ -321,6 +385,8 @@ template <int N> ColumnKernel column_kernel(int type, bool as_batch) {
         case GGML_TYPE_Q4_1: return of_32(Q4_1Columns());
         case GGML_TYPE_Q5_0: return of_32(Q5_0Columns());
         case GGML_TYPE_Q8_0: return of_32(Q8_0Columns());
+        case GGML_TYPE_Q4_K:
+            return { 0, nullptr, as_batch ? multiply_columns_q4_k<N, true> : multiply_columns_q4_k<N, false> };
         case GGML_TYPE_Q5_K: return of_256(Q5_KColumns());
         case GGML_TYPE_Q6_K: return of_256(Q6_KColumns());
         default: return {};
