@@ -1,5 +1,6 @@
 // Products with F16 weights: the attention over the K/V cache. Compiled as ggml is, whose order of additions depends on
 // the instructions it is compiled for.
+#include "each.h"
 #include "small_batch.h"
 #include "variants.h"
 
@@ -30,8 +31,41 @@ inline __m512 load(const uint16_t * p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
 
-void multiply(const specee_product & p) {
-    constexpr int R    = 4;
+// R weight rows by X rows of activations: out[x * stride + k]
+template <int R, int X>
+inline void dots(const uint16_t * const * w, const float * rows, int64_t n, float * out, size_t stride) {
+    __m512 acc[X * R][n_acc];
+    each<X * R>([&](auto i) { each<n_acc>([&](auto j) { acc[i][j] = _mm512_setzero_ps(); }); });
+    for (int64_t at = 0; at < n; at += step) {
+        each<n_acc>([&](auto j) {
+            __m512 weights[R];
+            each<R>([&](auto k) { weights[k] = load(w[k] + at + j * lanes); });
+            each<X>([&](auto x) {
+                const __m512 y = _mm512_load_ps(rows + x * n + at + j * lanes);
+                each<R>([&](auto k) { acc[x * R + k][j] = _mm512_fmadd_ps(weights[k], y, acc[x * R + k][j]); });
+            });
+        });
+    }
+    constexpr int n_sums = (R * X + 3) / 4 * 4;
+    __m512        sums[n_sums];
+    each<n_sums>([&](auto i) {
+        constexpr int at = i < R * X ? int(i) : 0;
+        sums[i] = _mm512_add_ps(_mm512_add_ps(acc[at][0], acc[at][2]), _mm512_add_ps(acc[at][1], acc[at][3]));
+    });
+    each<n_sums / 4>([&](auto four) {
+        const __m128 all = sums_of_four(sums + 4 * four);
+        if constexpr (R == 4) {
+            _mm_storeu_ps(out + size_t(four) * stride, all);
+        } else {
+            _mm_storel_pi(reinterpret_cast<__m64 *>(out + size_t(2 * four) * stride), all);
+            if constexpr (2 * four + 1 < X) {
+                _mm_storeh_pi(reinterpret_cast<__m64 *>(out + size_t(2 * four + 1) * stride), all);
+            }
+        }
+    });
+}
+
+[[gnu::flatten]] void multiply(const specee_product & p) {
     const int64_t n    = p.n_in;
     float * const rows = static_cast<float *>(scratch(size_t(p.n_rows * n) * sizeof(float)));
     for (int64_t i = 0; i < p.n_rows; ++i) {
@@ -41,34 +75,31 @@ void multiply(const specee_product & p) {
             _mm512_store_ps(rows + i * n + k, load(from + k));
         }
     }
+    const int R = p.n_rows == 1 ? 4 : 2; // what fits into registers
     for (int64_t at = 0; at < p.n_out; at += R) {
-        const int64_t    r = at + R <= p.n_out ? at : p.n_out - R;
-        const uint16_t * w[R];
+        const int64_t    r = at + R <= p.n_out ? at : p.n_out - R; // the last ones may be done twice
+        const uint16_t * w[4];
         for (int k = 0; k < R; ++k) {
             w[k] = reinterpret_cast<const uint16_t *>(static_cast<const char *>(p.weights) +
                                                       size_t(r + k) * p.weights_stride);
         }
-        for (int64_t i = 0; i < p.n_rows; ++i) {
-            const float * const row = rows + i * n;
-            __m512              acc[R][n_acc];
-            for (int k = 0; k < R; ++k) {
-                for (int j = 0; j < n_acc; ++j) {
-                    acc[k][j] = _mm512_setzero_ps();
-                }
+        for (int64_t i = 0; i < p.n_rows;) {
+            const float * const x    = rows + i * n;
+            float * const       out  = p.out + size_t(i) * p.out_stride + size_t(r);
+            const int64_t       left = p.n_rows - i;
+            if (R == 4) {
+                dots<4, 1>(w, x, n, out, p.out_stride);
+                i += 1;
+            } else if (left == 2 || left == 4) {
+                dots<2, 2>(w, x, n, out, p.out_stride);
+                i += 2;
+            } else if (left == 1) {
+                dots<2, 1>(w, x, n, out, p.out_stride);
+                i += 1;
+            } else {
+                dots<2, 3>(w, x, n, out, p.out_stride);
+                i += 3;
             }
-            for (int64_t x = 0; x < n; x += step) {
-                for (int j = 0; j < n_acc; ++j) {
-                    const __m512 y = _mm512_load_ps(row + x + j * lanes);
-                    for (int k = 0; k < R; ++k) {
-                        acc[k][j] = _mm512_fmadd_ps(load(w[k] + x + j * lanes), y, acc[k][j]);
-                    }
-                }
-            }
-            __m512 sums[R];
-            for (int k = 0; k < R; ++k) {
-                sums[k] = _mm512_add_ps(_mm512_add_ps(acc[k][0], acc[k][2]), _mm512_add_ps(acc[k][1], acc[k][3]));
-            }
-            _mm_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sums_of_four(sums));
         }
     }
 }

@@ -48,6 +48,9 @@ struct specee_product {
 // Computes the product; false when there is no kernel for it here, and nothing was done.
 bool specee_small_batch(const struct specee_product * p);
 
+// n activations (a multiple of 256) to block_q8_K, with the bits of ggml's scalar code; false: use that.
+bool specee_quantize_q8_k(const float * x, void * to, int64_t n);
+
 // One chunk of ggml's MUL_MAT `dst` whose weights lie as in the file: weight rows r0.. by flattened rows r1.. (a row of
 // each head in turn, for attention). `rows`: all activations, quantized. False: do it as ggml does.
 struct ggml_tensor;

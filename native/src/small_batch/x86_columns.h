@@ -87,9 +87,10 @@ inline void pass_32(const char * tile, const Row32<T, N> * rows, int64_t n_block
     each<R>([&](auto i) { each<n_pairs>([&](auto k) { acc[i][k][0] = acc[i][k][1] = _mm512_setzero_ps(); }); });
     for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
         const Row32<T, N> & row = rows[b];
-        for (int at = 0; at < T::bytes / n_passes; at += 64, ahead += 64) {
-            _mm_prefetch(ahead, _MM_HINT_T0);
+        for (int at = 0; at < T::bytes / n_passes; at += 64) {
+            _mm_prefetch(ahead + at, _MM_HINT_T0);
         }
+        ahead += T::bytes / n_passes;
         const __m512 d = halves_at(tile + T::d_at);
         __m512       scale[R];
         each<R>([&](auto i) { scale[i] = _mm512_mul_ps(d, _mm512_set1_ps(row.d[from + i])); });
@@ -128,6 +129,35 @@ inline void pass_32(const char * tile, const Row32<T, N> * rows, int64_t n_block
     });
 }
 
+// What fits into registers: three rows with all lanes, or four with half of them at a time.
+constexpr bool in_halves(int n_left) {
+    return n_left == 4 || n_left > 6;
+}
+constexpr int rows_at_once(int n_left) {
+    return in_halves(n_left) ? 4 : n_left < 3 ? n_left : 3;
+}
+constexpr int count_passes(int n_left) {
+    return n_left ? 1 + in_halves(n_left) + count_passes(n_left - rows_at_once(n_left)) : 0;
+}
+
+template <class T, int N, int from = 0>
+inline void passes_32(const char * tile, const Row32<T, N> * rows, int64_t n_blocks, __m512 * sums, __m512 * mins,
+                      const char * ahead) {
+    constexpr int R = rows_at_once(N - from), n_passes = count_passes(N);
+    const int64_t part = T::bytes / n_passes * n_blocks;
+    if constexpr (in_halves(N - from)) {
+        pass_32<T, N, from, R, n_passes>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 2>(), ahead);
+        ahead += part;
+        pass_32<T, N, from, R, n_passes>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 1, 3>(), ahead);
+    } else {
+        pass_32<T, N, from, R, n_passes>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 1, 2, 3>(),
+                                         ahead);
+    }
+    if constexpr (from + R < N) {
+        passes_32<T, N, from + R>(tile, rows, n_blocks, sums, mins, ahead + part);
+    }
+}
+
 template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee_product & p) {
     const int64_t n_blocks = p.n_in / 32;
     const auto *  rows     = static_cast<const Row32<T, N> *>(p.rows);
@@ -135,22 +165,9 @@ template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee
     for (int64_t r = 0; r < p.n_out; r += tile_rows, tile += n_blocks * T::bytes) {
         __m512 sums[N], mins[N];
         each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
-        if constexpr (N <= 2) {
-            pass_32<T, N, 0, N, 1>(tile, rows, n_blocks, sums, mins, std::integer_sequence<int, 0, 1, 2, 3>(),
-                                   tile + columns_ahead);
-        } else {
-            constexpr int first = N <= 4 ? N : (N + 1) / 2, n_passes = N <= 4 ? 2 : 4;
-            using Even          = std::integer_sequence<int, 0, 2>;
-            using Odd           = std::integer_sequence<int, 1, 3>;
-            const char *  ahead = tile + n_blocks * T::bytes;
-            const int64_t part  = (T::bytes / n_passes + 63) / 64 * 64 * n_blocks;
-            pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Even(), ahead);
-            pass_32<T, N, 0, first, n_passes>(tile, rows, n_blocks, sums, mins, Odd(), ahead + part);
-            if constexpr (first < N) {
-                pass_32<T, N, first, N - first, n_passes>(tile, rows, n_blocks, sums, mins, Even(), ahead + 2 * part);
-                pass_32<T, N, first, N - first, n_passes>(tile, rows, n_blocks, sums, mins, Odd(), ahead + 3 * part);
-            }
-        }
+        // what is read once is fetched a little earlier; what is read several times, with the row of tiles before it
+        passes_32<T, N>(tile, rows, n_blocks, sums, mins,
+                        tile + (count_passes(N) == 1 ? columns_ahead : n_blocks * T::bytes));
         each<N>([&](auto i) {
             const __m512 sum = T::has_min ? _mm512_add_ps(sums[i], mins[i]) : sums[i];
             _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sum);

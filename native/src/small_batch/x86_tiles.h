@@ -2,21 +2,13 @@
 // share.
 #pragma once
 
+#include "each.h"
 #include "x86_common.h"
-
-#include <utility>
 
 namespace specee::small_batch {
 namespace {
 
 constexpr int tile_rows = 16;
-
-template <class F, int... I> inline void each(F f, std::integer_sequence<int, I...>) {
-    (f(std::integral_constant<int, I>()), ...);
-}
-template <int N, class F> inline void each(F f) { // f(0) to f(N - 1), of constants: what is indexed stays in registers
-    each(f, std::make_integer_sequence<int, N>());
-}
 
 inline __m512i vector_at(const char * p) {
     return _mm512_loadu_si512(p);
