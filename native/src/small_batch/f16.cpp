@@ -50,7 +50,7 @@ inline void dots(const uint16_t * const * w, const float * rows, int64_t n, floa
     __m512        sums[n_sums];
     each<n_sums>([&](auto i) {
         constexpr int at = i < R * X ? int(i) : 0;
-        sums[i] = _mm512_add_ps(_mm512_add_ps(acc[at][0], acc[at][2]), _mm512_add_ps(acc[at][1], acc[at][3]));
+        sums[i]          = _mm512_add_ps(_mm512_add_ps(acc[at][0], acc[at][2]), _mm512_add_ps(acc[at][1], acc[at][3]));
     });
     each<n_sums / 4>([&](auto four) {
         const __m128 all = sums_of_four(sums + 4 * four);

@@ -49,13 +49,13 @@ void quantize(const float * x, block_q8_K & to) {
         for (int i = 0; i < 4; ++i) {
             v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(by, _mm256_loadu_ps(x + k + 8 * i)));
         }
-        const __m256i half  = _mm256_packs_epi32(v[0], v[1]), other = _mm256_packs_epi32(v[2], v[3]);
+        const __m256i half = _mm256_packs_epi32(v[0], v[1]), other = _mm256_packs_epi32(v[2], v[3]);
         const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(half, other), order);
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(to.qs + k), bytes);
-        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-        __m256i       sums  = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); // of four each
-        sums                = _mm256_hadd_epi32(sums, sums);
-        sums                = _mm256_hadd_epi32(sums, sums);
+        const __m256i pairs  = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+        __m256i       sums   = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); // of four each
+        sums                 = _mm256_hadd_epi32(sums, sums);
+        sums                 = _mm256_hadd_epi32(sums, sums);
         to.bsums[k / 16]     = int16_t(_mm256_extract_epi32(sums, 0));
         to.bsums[k / 16 + 1] = int16_t(_mm256_extract_epi32(sums, 4));
     }

@@ -182,6 +182,14 @@ inline __m512i add_sums(__m512i sum, __m512i two, const block_q8_K & row, int k)
     return _mm512_dpwssd_epi32(sum, two, four_of(reinterpret_cast<const int8_t *>(row.bsums + 2 * k)));
 }
 
+// Two sums that fit into 16 bits, side by side, for one product with two scales.
+inline __m512i side_by_side(__m512i low, __m512i high) {
+    const __m512i up = _mm512_set_epi32(0x0d0c0000, 0x09080000, 0x05040000, 0x01000000, 0x0d0c0000, 0x09080000,
+                                        0x05040000, 0x01000000, 0x0d0c0000, 0x09080000, 0x05040000, 0x01000000,
+                                        0x0d0c0000, 0x09080000, 0x05040000, 0x01000000);
+    return _mm512_mask_shuffle_epi8(low, 0xcccccccccccccccc, high, up);
+}
+
 // A lane of Q6_K: for each half of the 256 weights two vectors of nibbles and one of upper bits.
 struct Q6_KColumns {
     using Block                   = block_q6_K;
@@ -201,25 +209,28 @@ struct Q6_KColumns {
             w[4 * half + 3] = or_masked(w[4 * half + 3], _mm512_srli_epi16(bits, 2), two_bits);
         });
     }
-    // scale[j][b]: of lanes 4j to 4j + 3 in the b-th 32 weights, 16 bits
+    // scale[j][k]: of lanes 4j to 4j + 3 in the 2k-th and the next 32 weights, 16 bits each
     // for_sums[b]: what the sums of each 16 activations are to be multiplied with, for lane b (stored weights are 32
     // too large)
-    static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
-        each<8>([&](auto b) {
-            const auto *  s      = reinterpret_cast<const __m128i *>(tile + scales_at + 32 * b);
-            const __m512i first  = _mm512_cvtepi8_epi32(_mm_loadu_si128(s));
-            const __m512i second = _mm512_cvtepi8_epi32(_mm_loadu_si128(s + 1));
-            const __m512i low    = _mm512_set1_epi32(0xffff);
-            scale[0][b]          = _mm512_and_si512(first, low);
-            scale[1][b]          = _mm512_and_si512(second, low);
-            for_sums[b] =
-                _mm512_mullo_epi16(_mm512_or_si512(scale[0][b], _mm512_slli_epi32(second, 16)), _mm512_set1_epi16(-32));
+    static void load_scales(const char * tile, __m512i (*scale)[4], __m512i * for_sums) {
+        each<4>([&](auto k) {
+            __m512i s[4];
+            each<4>([&](auto i) {
+                const auto * at = reinterpret_cast<const __m128i *>(tile + scales_at + 64 * k + 16 * i);
+                s[i]            = _mm512_cvtepi8_epi32(_mm_loadu_si128(at));
+            });
+            scale[0][k] = _mm512_mask_blend_epi16(0xaaaaaaaa, s[0], _mm512_slli_epi32(s[2], 16));
+            scale[1][k] = _mm512_mask_blend_epi16(0xaaaaaaaa, s[1], _mm512_slli_epi32(s[3], 16));
+            each<2>([&](auto i) {
+                const __m512i two = _mm512_mask_blend_epi16(0xaaaaaaaa, s[2 * i], _mm512_slli_epi32(s[2 * i + 1], 16));
+                for_sums[2 * k + i] = _mm512_mullo_epi16(two, _mm512_set1_epi16(-32));
+            });
         });
     }
 };
 
-// The 6-bit scales and mins of Q4_K and Q5_K: of the b-th 32 weights, and the min twice, for the sums of 16
-// activations.
+// The 6-bit scales and mins of Q4_K and Q5_K: scale[k] of the 2k-th and the next 32 weights, 16 bits each; for_sums[b]:
+// the min of the b-th 32 weights, twice, for the sums of 16 activations.
 inline void load_k_scales(const char * packed, __m512i * scale, __m512i * for_sums) {
     const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
     const __m512i two = _mm512_set1_epi32(0x30303030), byte = _mm512_set1_epi32(255);
@@ -229,9 +240,12 @@ inline void load_k_scales(const char * packed, __m512i * scale, __m512i * for_su
                            or_masked(_mm512_and_si512(u2, four), _mm512_srli_epi32(u0, 2), two) };
     const __m512i m[2] = { _mm512_and_si512(u1, six),
                            or_masked(_mm512_and_si512(_mm512_srli_epi32(u2, 4), four), _mm512_srli_epi32(u1, 2), two) };
+    each<4>([&](auto k) {
+        const __m512i both = _mm512_srli_epi32(s[k / 2], 16 * (k % 2)); // in the lower two bytes
+        scale[k] = or_masked(_mm512_and_si512(both, byte), _mm512_slli_epi32(both, 8), _mm512_set1_epi32(0xff0000));
+    });
     each<8>([&](auto b) {
         const __m512i min = _mm512_and_si512(_mm512_srli_epi32(m[b / 4], 8 * (b % 4)), byte);
-        scale[b]          = _mm512_and_si512(_mm512_srli_epi32(s[b / 4], 8 * (b % 4)), byte);
         for_sums[b]       = _mm512_or_si512(min, _mm512_slli_epi32(min, 16));
     });
 }
@@ -253,7 +267,7 @@ struct Q5_KColumns {
                 sixteen);
         });
     }
-    static void load_scales(const char * tile, __m512i (*scale)[8], __m512i * for_sums) {
+    static void load_scales(const char * tile, __m512i (*scale)[4], __m512i * for_sums) {
         load_k_scales(tile + scales_at, scale[0], for_sums);
     }
 };
@@ -270,7 +284,7 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
         each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
         for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
             const block_q8_K * row[N];
-            __m512i            scale[T::n_scales][8], for_sums[8], total[N], min_total[N];
+            __m512i            scale[T::n_scales][4], for_sums[8], total[N], min_total[N];
             const __m512       d = halves_at(tile + T::d_at);
             T::load_scales(tile, scale, for_sums);
             each<N>([&](auto i) {
@@ -284,17 +298,21 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
                 for (int at = 0; at < T::bytes / n_lanes; at += 64) {
                     _mm_prefetch(tile + columns_ahead + T::bytes / n_lanes * lane + at, _MM_HINT_T0);
                 }
-                __m512i w[8], s[8];
+                __m512i w[8], s[4];
                 T::load(tile, lane, w);
-                each<8>([&](auto k) { s[k] = scale[lane * T::n_scales / n_lanes][k]; });
+                each<4>([&](auto k) { s[k] = scale[lane * T::n_scales / n_lanes][k]; });
                 each<N>([&](auto i) {
                     __m512i sum = as_batch ? total[i] : _mm512_setzero_si512();
                     if constexpr (!T::has_min) {
                         sum = add_sums(sum, for_sums[lane], *row[i], lane);
                     }
-                    each<8>([&](auto k) {
-                        const __m512i x = four_of(row[i]->qs + 32 * k + 4 * lane);
-                        sum = _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[k], x), s[k]);
+                    each<4>([&](auto k) { // four products of 63 * 127 fit into 16 bits
+                        __m512i dots[2];
+                        each<2>([&](auto h) {
+                            const __m512i x = four_of(row[i]->qs + 64 * k + 32 * h + 4 * lane);
+                            dots[h]         = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[2 * k + h], x);
+                        });
+                        sum = _mm512_dpwssd_epi32(sum, side_by_side(dots[0], dots[1]), s[k]);
                     });
                     if constexpr (as_batch) {
                         total[i] = sum;
@@ -341,7 +359,7 @@ template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q4_k(cons
         each<N>([&](auto i) { acc[i] = mins[i] = _mm512_setzero_ps(); });
         for (int64_t b = 0; b < n_blocks; ++b, tile += bytes) {
             const block_q8_K * row[N];
-            __m512i            scale[8], for_sums[8], total[N], min_total[N];
+            __m512i            scale[4], for_sums[8], total[N], min_total[N];
             const __m512       d = halves_at(tile + d_at), dmin = halves_at(tile + d_at + 32);
             load_k_scales(tile + scales_at, scale, for_sums);
             each<N>([&](auto i) {
@@ -360,15 +378,14 @@ template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q4_k(cons
                 for (int at = 0; at < bytes / 4; at += 64) {
                     _mm_prefetch(tile + columns_ahead + bytes / 4 * pair + at, _MM_HINT_T0);
                 }
-                const __m512i s0 = scale[2 * pair], s1 = scale[2 * pair + 1];
                 for (int half = 0; half < 2; ++half) {
                     __m512i low[4], high[4];
                     each<4>([&](auto v) { load_nibbles(tile + 512 * pair + 256 * half + 64 * v, &low[v], &high[v]); });
                     each<N>([&](auto i) { // 16 products of 15 * 127 fit into 16 bits
                         const int8_t * const x    = row[i]->qs + 64 * pair + 16 * half;
                         const __m512i        zero = _mm512_setzero_si512();
-                        total[i]                  = _mm512_dpwssd_epi32(total[i], dot<4>(zero, low, x), s0);
-                        total[i]                  = _mm512_dpwssd_epi32(total[i], dot<4>(zero, high, x + 32), s1);
+                        const __m512i        two  = side_by_side(dot<4>(zero, low, x), dot<4>(zero, high, x + 32));
+                        total[i]                  = _mm512_dpwssd_epi32(total[i], two, scale[pair]);
                     });
                 }
                 each<N>([&](auto i) {
