@@ -65,6 +65,22 @@ inline void dots(const uint16_t * const * w, const float * rows, int64_t n, floa
     });
 }
 
+// The same for rows of one step (keys of a head): four weight rows stay in registers for all rows of activations.
+inline void dots_of_one_step(const uint16_t * const * w, const float * rows, int64_t n_rows, float * out, size_t stride) {
+    __m512 weights[4][n_acc];
+    each<4>([&](auto k) { each<n_acc>([&](auto j) { weights[k][j] = load(w[k] + j * lanes); }); });
+    for (int64_t i = 0; i < n_rows; ++i) {
+        __m512 y[n_acc], sums[4];
+        each<n_acc>([&](auto j) { y[j] = _mm512_load_ps(rows + i * step + j * lanes); });
+        each<4>([&](auto k) {
+            __m512 acc[n_acc];
+            each<n_acc>([&](auto j) { acc[j] = _mm512_fmadd_ps(weights[k][j], y[j], _mm512_setzero_ps()); });
+            sums[k] = _mm512_add_ps(_mm512_add_ps(acc[0], acc[2]), _mm512_add_ps(acc[1], acc[3]));
+        });
+        _mm_storeu_ps(out + size_t(i) * stride, sums_of_four(sums));
+    }
+}
+
 [[gnu::flatten]] void multiply(const specee_product & p) {
     const int64_t n    = p.n_in;
     float * const rows = static_cast<float *>(scratch(size_t(p.n_rows * n) * sizeof(float)));
@@ -75,13 +91,17 @@ inline void dots(const uint16_t * const * w, const float * rows, int64_t n, floa
             _mm512_store_ps(rows + i * n + k, load(from + k));
         }
     }
-    const int R = p.n_rows == 1 ? 4 : 2; // what fits into registers
+    const int R = n == step || p.n_rows == 1 ? 4 : 2; // what fits into registers
     for (int64_t at = 0; at < p.n_out; at += R) {
         const int64_t    r = at + R <= p.n_out ? at : p.n_out - R; // the last ones may be done twice
         const uint16_t * w[4];
         for (int k = 0; k < R; ++k) {
             w[k] = reinterpret_cast<const uint16_t *>(static_cast<const char *>(p.weights) +
                                                       size_t(r + k) * p.weights_stride);
+        }
+        if (n == step) {
+            dots_of_one_step(w, rows, p.n_rows, p.out + r, p.out_stride);
+            continue;
         }
         for (int64_t i = 0; i < p.n_rows;) {
             const float * const x    = rows + i * n;
