@@ -8,6 +8,7 @@ own, turn by turn. Medians of ratios: machines are noisy.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -23,6 +24,7 @@ import numpy as np
 
 from specee.native import ggml_kernels as kernels
 from specee.native import library
+from specee.native.errors import NativeError
 
 BATCHES = (1, 2, 3, 4, 6, 8)
 N_PROMPT = 64
@@ -61,6 +63,8 @@ def measure_kernels() -> None:
         layouts = {"rows": (kernels.ROWS, some)}
         if name in kernels.REPACKED:
             layouts["repacked"] = (kernels.REPACKED_8, kernels.repack(name, some, N_IN))
+        with contextlib.suppress(NativeError):  # not on every CPU
+            layouts["columns"] = (kernels.COLUMNS, kernels.columns(name, some, N_IN))
         for label, (layout, weights) in layouts.items():
             weights = np.tile(weights, (N_OUT // len(weights), 1))
             cells = [_cell(name, weights, layout, n, bandwidth) for n in BATCHES]

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 TYPES = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 _IDS = {**TYPES, "F16": 1}
 REPACKED = ("Q4_0", "Q4_K")
-ROWS, REPACKED_8 = 0, 0x88
+ROWS, REPACKED_8, COLUMNS = 0, 0x88, 0x105
 N_MAX = 8
 
 
@@ -89,6 +89,10 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     cpu.ggml_get_type_traits_cpu.argtypes = [ctypes.c_int]
     cpu.specee_small_batch.restype = ctypes.c_bool
     cpu.specee_small_batch.argtypes = [ctypes.POINTER(Product)]
+    cpu.specee_pack_columns.restype = ctypes.c_bool
+    cpu.specee_pack_columns.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    base.quantize_row_q8_K_ref.restype = None
+    base.quantize_row_q8_K_ref.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
     cpu.ggml_cpu_init()
     return base, cpu
 
@@ -121,6 +125,13 @@ def quantize_rows(name: str, rows: Floats) -> Bytes:
     rows = np.ascontiguousarray(rows, np.float32)
     for row, quantized in zip(rows, out, strict=True):
         from_float(row.ctypes.data, quantized.ctypes.data, rows.shape[1])
+    return out
+
+
+def quantize_k_row_by_ggml(row: Floats) -> Bytes:
+    """One row of activations for the K types, by ggml's scalar code."""
+    out = np.zeros(len(row) // 256 * 292, np.uint8)
+    _libraries()[0].quantize_row_q8_K_ref(row.ctypes.data, out.ctypes.data, len(row))
     return out
 
 
@@ -160,6 +171,20 @@ def gemv(name: str, groups: Bytes, rows: Bytes, n_in: int) -> Floats:
             ctypes.c_int(len(groups)),
         )  # fmt: skip
     return out
+
+
+def columns(name: str, weights: Bytes, n_in: int) -> Bytes:
+    """Rows -> tiles of our own layout (src/small_batch/columns.h): same shape as `weights`.
+
+    Raises NativeError when there are none for this type, number of rows or CPU.
+    """
+    memory = np.zeros(weights.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64  # as buffers are aligned
+    tiles: Bytes = memory[start : start + weights.nbytes].reshape(weights.shape)
+    weights = np.ascontiguousarray(weights)
+    if not _libraries()[1].specee_pack_columns(_IDS[name], weights.ctypes.data, n_in, len(weights), tiles.ctypes.data):
+        raise NativeError("No columns", f"type {name}, {len(weights)} rows")
+    return tiles
 
 
 def repack(name: str, weights: Bytes, n_in: int) -> Bytes:

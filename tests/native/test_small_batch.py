@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -55,15 +56,16 @@ def test_rows_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> 
         np.testing.assert_array_equal(ours(name, w, x, n_in), kernels.one_by_one(name, w, x, n_in), f"{n} rows")
 
 
-def test_f16_rows_have_the_bits_of_single_rows() -> None:
+@pytest.mark.parametrize("n_in", [64, 128, 256])  # keys of one head, or values of a cache
+def test_f16_rows_have_the_bits_of_single_rows(n_in: int) -> None:
     for n in range(1, kernels.N_MAX + 1):
-        weights, rows = operands("F16", n, 256, 31)
+        weights, rows = operands("F16", n, n_in, 31)
         w, x = kernels.quantize("F16", weights), kernels.quantize_rows("F16", rows)
         try:
-            mine = ours("F16", w, x, 256)
+            mine = ours("F16", w, x, n_in)
         except NativeError:
             pytest.skip("F16 is for AVX512")
-        np.testing.assert_array_equal(mine, kernels.one_by_one("F16", w, x, 256), f"{n} rows")
+        np.testing.assert_array_equal(mine, kernels.one_by_one("F16", w, x, n_in), f"{n} rows")
 
 
 @pytest.mark.parametrize("name", kernels.REPACKED)
@@ -75,17 +77,94 @@ def test_repacked_rows_have_the_bits_of_single_rows(name: str) -> None:
         np.testing.assert_array_equal(ours(name, w, x, 1536, kernels.REPACKED_8), expected, f"{n} rows")
 
 
+def in_columns(name: str, weights: kernels.Bytes, n_in: int) -> kernels.Bytes:
+    try:
+        return kernels.columns(name, weights, n_in)
+    except NativeError:
+        pytest.skip("no columns on this CPU")
+
+
+@pytest.mark.parametrize("name", kernels.TYPES)
+@pytest.mark.parametrize("n_in,n_out", [(1536, 32), (256, 16), (768, 48)])
+def test_columns_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> None:
+    for n in range(1, kernels.N_MAX + 1):
+        weights, rows = operands(name, n, n_in, n_out)
+        w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
+        if name in kernels.REPACKED:
+            expected = kernels.gemv(name, kernels.repack(name, w, n_in), x, n_in)
+        else:
+            expected = kernels.one_by_one(name, w, x, n_in)
+        mine = ours(name, in_columns(name, w, n_in), x, n_in, kernels.COLUMNS)
+        np.testing.assert_array_equal(mine, expected, f"{n} rows")
+
+
+def test_there_are_no_columns_for_an_odd_number_of_rows() -> None:
+    weights = kernels.quantize("Q8_0", np.ones((24, 32), np.float32))
+    with pytest.raises(NativeError, match="No columns"):
+        kernels.columns("Q8_0", weights, 32)
+
+
+def test_k_activations_are_quantized_as_by_ggml() -> None:
+    rng = np.random.default_rng(0)
+    for i in range(500):
+        row = (rng.standard_normal(1024) * 10 ** rng.uniform(-6, 6)).astype(np.float32)
+        if i % 3 == 0:  # halves, which are rounded to even
+            row = (np.round(row / np.abs(row).max() * 254) / 2).astype(np.float32)
+        if i % 5 == 0:  # the largest twice, with both signs
+            row[[17, 700]] = np.abs(row).max() * np.array([-1, 1], np.float32)
+        if i % 7 == 0:
+            row[256:512] = 0
+        mine = kernels.quantize_rows("Q6_K", row[None])[0]
+        np.testing.assert_array_equal(mine, kernels.quantize_k_row_by_ggml(row))
+
+
+PROMPT_SIZES = (1, 8, 9, 10, 11, 12, 17, 31, 64, 101)
+PROMPTS = """
+import sys
+from contextlib import closing
+from specee.native.engine import Model, RowEngine
+with closing(Model(sys.argv[1])) as model, closing(RowEngine(model, n_ctx=256, n_threads=2)) as engine:
+    for n in map(int, sys.argv[2:]):
+        engine.roll_back(0)
+        engine.prefill([3 + 7 * i % 80 for i in range(n)])
+        sys.stdout.buffer.write(engine.logits(0).tobytes())
+"""
+
+
+@pytest.mark.parametrize("name", kernels.TYPES)
+def test_prompts_have_the_bits_of_ggml(name: str, tmp_path: Path) -> None:
+    """A whole model of each type reads prompts of many lengths, with kernels of ours and without any."""
+    quantize = (name, lambda weights: kernels.quantize(name, weights))
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama", width=4, quantize=quantize)
+    logits = []
+    for choice in ({}, {"SPECEE_KERNELS": "none"}):
+        done = subprocess.run(
+            [sys.executable, "-c", PROMPTS, str(path), *map(str, PROMPT_SIZES)],
+            env=os.environ | choice,
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr[-1000:]
+        logits.append(np.frombuffer(done.stdout, np.float32).reshape(len(PROMPT_SIZES), -1))
+    for size, mine, theirs in zip(PROMPT_SIZES, *logits, strict=True):
+        np.testing.assert_array_equal(mine, theirs, f"a prompt of {size}")
+
+
 @pytest.mark.parametrize("name", kernels.TYPES)
 def test_the_error_is_not_above_that_of_single_rows(name: str) -> None:
     """Against float64, from the weights as stored and the activations before they are rounded to 8 bits."""
     for n in range(1, kernels.N_MAX + 1):
-        weights, rows = operands(name, n)
+        weights, rows = operands(name, n, n_out=48)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
         exact = rows.astype(np.float64) @ kernels.dequantize(name, w, 1536).astype(np.float64).T
-        results = {"rows": (ours(name, w, x, 1536), kernels.one_by_one(name, w, x, 1536))}
+        one_row = kernels.one_by_one(name, w, x, 1536)
+        results = {"rows": (ours(name, w, x, 1536), one_row)}
         if name in kernels.REPACKED:
             groups = kernels.repack(name, w, 1536)
-            results["groups"] = (ours(name, groups, x, 1536, kernels.REPACKED_8), kernels.gemv(name, groups, x, 1536))
+            one_row = kernels.gemv(name, groups, x, 1536)
+            results["groups"] = (ours(name, groups, x, 1536, kernels.REPACKED_8), one_row)
+        with contextlib.suppress(NativeError):  # not on every CPU
+            tiles = kernels.columns(name, w, 1536)
+            results["columns"] = (ours(name, tiles, x, 1536, kernels.COLUMNS), one_row)
         for layout, both in results.items():
             mine, theirs = (float(np.sqrt(np.mean((got - exact) ** 2) / np.mean(exact**2))) for got in both)
             assert mine <= theirs, (

@@ -32,6 +32,13 @@ template <class Block> void copy_halves(const Block * const * blocks, size_t fro
     }
 }
 
+void pack(const block_q4_0 * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        copy_words(blocks, offsetof(block_q4_0, qs) + 4 * v, tile + 64 * v);
+    }
+    copy_halves(blocks, offsetof(block_q4_0, d), tile + 256);
+}
+
 void pack(const block_q4_1 * const * blocks, char * tile) {
     for (size_t v = 0; v < 4; ++v) {
         copy_words(blocks, offsetof(block_q4_1, qs) + 4 * v, tile + 64 * v);
@@ -316,6 +323,7 @@ bool specee_pack_columns(int type, const void * rows, int64_t n_in, int64_t n_ou
         return false;
     }
     switch (type) {
+        case GGML_TYPE_Q4_0: pack_all<block_q4_0>(rows, n_in / QK4_0, n_out, tiles); break;
         case GGML_TYPE_Q4_1: pack_all<block_q4_1>(rows, n_in / QK4_1, n_out, tiles); break;
         case GGML_TYPE_Q5_0: pack_all<block_q5_0>(rows, n_in / QK5_0, n_out, tiles); break;
         case GGML_TYPE_Q8_0: pack_all<block_q8_0>(rows, n_in / QK8_0, n_out, tiles); break;

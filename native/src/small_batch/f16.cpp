@@ -66,7 +66,8 @@ inline void dots(const uint16_t * const * w, const float * rows, int64_t n, floa
 }
 
 // The same for rows of one step (keys of a head): four weight rows stay in registers for all rows of activations.
-inline void dots_of_one_step(const uint16_t * const * w, const float * rows, int64_t n_rows, float * out, size_t stride) {
+inline void dots_of_one_step(const uint16_t * const * w, const float * rows, int64_t n_rows, float * out,
+                             size_t stride) {
     __m512 weights[4][n_acc];
     each<4>([&](auto k) { each<n_acc>([&](auto j) { weights[k][j] = load(w[k] + j * lanes); }); });
     for (int64_t i = 0; i < n_rows; ++i) {

@@ -18,9 +18,9 @@ template <int N> struct TileRows32 {
     float   d[N], s[N];
 };
 
-template <class T, int N> const TileRows32<N> * pack_tile_rows_32(const specee_product & p) {
+template <class T, int N> void pack_tile_rows_32(const specee_product & p, void * to) {
     const int64_t n_blocks = p.n_in / 32;
-    auto * const  packed   = static_cast<TileRows32<N> *>(scratch(size_t(n_blocks) * sizeof(TileRows32<N>)));
+    auto * const  packed   = static_cast<TileRows32<N> *>(to);
     for (int i = 0; i < N; ++i) {
         const auto * row = reinterpret_cast<const typename T::RowBlock *>(row_of(p, i));
         for (int64_t b = 0; b < n_blocks; ++b) {
@@ -37,14 +37,17 @@ template <class T, int N> const TileRows32<N> * pack_tile_rows_32(const specee_p
             }
         }
     }
-    return packed;
 }
 
 // T: load(tile, w[8]); weights + offset, unsigned.
 template <class T> struct Tiles32 : T {
     static constexpr int                          weights = 32;
-    template <int N> static const TileRows32<N> * pack(const specee_product & p) { return pack_tile_rows_32<T, N>(p); }
-    template <int N> static void                  add(const char * tile, const TileRows32<N> & row, __m512 * acc) {
+    template <int N> static const TileRows32<N> * pack(const specee_product & p) {
+        void * const to = scratch(size_t(p.n_in / 32) * sizeof(TileRows32<N>));
+        pack_tile_rows_32<T, N>(p, to);
+        return static_cast<const TileRows32<N> *>(to);
+    }
+    template <int N> static void add(const char * tile, const TileRows32<N> & row, __m512 * acc) {
         prefetch(tile, T::bytes);
         __m512i w[8];
         T::load(tile, w);
@@ -205,9 +208,9 @@ struct TilesQ6_K : Tiles256 {
 };
 
 // flatten: all of it in one function, or GCC leaves the lambdas of several rows outside and the vectors in memory
-template <class T, int N> [[gnu::flatten]] void multiply_tiles(const specee_product & p) {
+template <class T, int N, class Rows>
+[[gnu::flatten]] void multiply_packed(const specee_product & p, const Rows * rows) {
     const int64_t n_blocks = p.n_in / T::weights;
-    const auto *  rows     = T::template pack<N>(p);
     const char *  tile     = static_cast<const char *>(p.weights);
     for (int64_t r = 0; r < p.n_out; r += tile_rows) {
         __m512 acc[N];
@@ -217,6 +220,10 @@ template <class T, int N> [[gnu::flatten]] void multiply_tiles(const specee_prod
         }
         each<N>([&](auto i) { _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), acc[i]); });
     }
+}
+
+template <class T, int N> void multiply_tiles(const specee_product & p) {
+    multiply_packed<T, N>(p, T::template pack<N>(p));
 }
 
 } // namespace

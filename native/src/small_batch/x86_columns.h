@@ -7,6 +7,7 @@
 #pragma once
 
 #include "ggml.h"
+#include "x86_amx_layout.h"
 #include "x86_tiles.h"
 
 namespace specee::small_batch {
@@ -173,6 +174,20 @@ template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee
             _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sum);
         });
     }
+}
+
+// Q4_0: ggml repacks this type, and then adds the products of 32 weights before they become floats, as for AMX.
+struct Q4_0Columns {
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(block_q4_0), d_at = 256, offset = 8;
+    static void           load(const char * tile, __m512i * w) {
+        each<4>([&](auto v) { load_nibbles(tile + 64 * v, &w[v], &w[v + 4]); });
+    }
+};
+
+template <int N> void multiply_columns_q4_0(const specee_product & p) {
+    multiply_packed<Tiles32<Q4_0Columns>, N>(p, static_cast<const TileRows32<N> *>(p.rows));
 }
 
 // ---- types with a scale for each 256 weights ----
@@ -416,6 +431,8 @@ template <int N> ColumnKernel column_kernel(int type, bool as_batch) {
         return { 0, nullptr, as_batch ? multiply_columns_256<T, N, true> : multiply_columns_256<T, N, false> };
     };
     switch (type) {
+        case GGML_TYPE_Q4_0:
+            return { sizeof(TileRows32<N>), pack_tile_rows_32<Q4_0Columns, N>, multiply_columns_q4_0<N> };
         case GGML_TYPE_Q4_1: return of_32(Q4_1Columns());
         case GGML_TYPE_Q5_0: return of_32(Q5_0Columns());
         case GGML_TYPE_Q8_0: return of_32(Q8_0Columns());
