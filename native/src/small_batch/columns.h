@@ -12,8 +12,12 @@
 extern "C" {
 #endif
 
-// Rows of quantized blocks, as in a file -> tiles, as many bytes. False when there are no columns for this type, for
-// n_out (a multiple of 16), or on this CPU.
+enum { SPECEE_COLUMNS_ROWS = 16 }; // weight rows of a tile
+
+// Whether there are columns for this type and number of weight rows (a multiple of 16) on this CPU.
+bool specee_has_columns(int type, int64_t n_out);
+
+// Rows of quantized blocks, as in a file -> tiles, as many bytes. False where there are none.
 bool specee_pack_columns(int type, const void * rows, int64_t n_in, int64_t n_out, void * tiles);
 
 struct ggml_backend_buffer_type;

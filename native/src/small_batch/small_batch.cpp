@@ -1,5 +1,6 @@
 #include "small_batch.h"
 
+#include "ggml-cpu.h"
 #include "ggml.h"
 #include "variants.h"
 
@@ -143,11 +144,11 @@ bool specee_small_batch(const specee_product * p) {
         if (!columns.multiply) {
             return false;
         }
-        specee_product packed = *p;
-        if (columns.pack) {
-            packed.rows = scratch(columns.packed_block * size_t(p->n_in / 32));
-            columns.pack(*p, const_cast<void *>(packed.rows));
-        }
+        const int64_t  n_blocks = p->n_in / ggml_blck_size(ggml_get_type_traits_cpu(ggml_type(p->type))->vec_dot_type);
+        specee_product packed   = *p;
+        void * const   to       = scratch(columns.packed_block * size_t(n_blocks));
+        columns.pack(*p, to);
+        packed.rows = to;
         columns.multiply(packed);
         return true;
     }

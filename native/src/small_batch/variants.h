@@ -22,9 +22,11 @@ Kernel find_neon_i8mm(int type, specee_layout layout, int64_t n_rows);
 
 // A kernel for weights in columns (columns.h).
 struct ColumnKernel {
-    size_t packed_block; // bytes that `pack` makes of each 32 activations of all rows; 0: rows are taken as quantized
-    void (*pack)(const specee_product &, void * packed); // uses what the product says of its rows, n_in: any number
-    Kernel multiply;                                     // p.rows: packed
+    size_t packed_block; // bytes that `pack` makes of a quantized block of each of the rows
+    // Rows of quantized blocks, as the product has them (n_in: any number of blocks) -> the order in which they are
+    // read.
+    void (*pack)(const specee_product &, void * packed);
+    Kernel multiply; // p.rows: packed
 };
 
 // Without a `multiply` where there is none. as_batch: for a part of a batch of more rows than a small one has.
