@@ -18,7 +18,8 @@ constexpr int64_t n_rows = SPECEE_COLUMNS_ROWS;
 
 // ---- a product of ggml's -------------------------------------------------------------------------------------------
 
-constexpr int64_t l2_bytes = 256 << 10; // of weights that several groups of rows meet one after the other
+constexpr int64_t l2_bytes    = 256 << 10; // of weights that several groups of rows meet one after the other
+constexpr int64_t first_bytes = 8192;      // fetched before the activations are ready
 
 // Rows of activations that a kernel takes at once.
 struct Group {
@@ -92,27 +93,49 @@ class Activations {
     size_t              group_bytes;
 };
 
+// How threads share rows of tiles. Where one group of rows meets all weights, each thread first takes most of its share
+// at once, because memory is read ahead within a run only; the rest evens out what they differ by.
+struct Runs {
+    int64_t n_tiles, n_threads, first, rest;
+
+    Runs(int64_t tiles, int64_t tile_bytes, int64_t groups, int64_t threads) : n_tiles(tiles), n_threads(threads) {
+        const int64_t share = n_tiles / n_threads;
+        if (groups > 1) {
+            first = rest = std::clamp<int64_t>(l2_bytes / tile_bytes, 1, share / 4 + 1);
+        } else {
+            first = n_threads > 1 ? share - share / 4 : n_tiles;
+            rest  = (n_tiles - n_threads * first) / (2 * n_threads) + 1;
+        }
+    }
+    int64_t begin(int64_t run) const {
+        return run < n_threads ? run * first : n_threads * first + (run - n_threads) * rest;
+    }
+    int64_t end(int64_t run) const { return std::min(n_tiles, begin(run + 1)); }
+};
+
 void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
     const ggml_tensor * const weights = dst->src[0];
-    const Activations         rows(dst);
+    const int64_t             n_out = weights->ne[1], tile_bytes = int64_t(weights->nb[1]) * n_rows;
+    const auto        tile_at = [&](int64_t r) { return static_cast<const char *>(weights->data) + r * tile_bytes; };
+    const Activations rows(dst);
+    const Runs        runs(n_out / n_rows, tile_bytes, rows.count(), params->nth);
     if (params->ith == 0) {
-        ggml_threadpool_chunk_set(params->threadpool, params->nth); // each begins with the chunk of its own number
+        ggml_threadpool_chunk_set(params->threadpool, params->nth); // each begins with the run of its own number
+    }
+    if (runs.begin(params->ith) < runs.n_tiles) { // comes while the activations are made ready
+        for (int64_t at = 0; at < std::min(tile_bytes, first_bytes); at += 64) {
+            __builtin_prefetch(tile_at(runs.begin(params->ith)) + at);
+        }
     }
     rows.prepare(params->wdata, params->ith, params->nth);
     ggml_barrier(params->threadpool);
 
-    const int64_t n_out = weights->ne[1], n_tiles = n_out / n_rows, tile_bytes = int64_t(weights->nb[1]) * n_rows;
-    int64_t       chunk = params->nth == 1 ? n_tiles : (n_tiles + params->nth * 4 - 1) / (params->nth * 4);
-    if (rows.count() > 1) {
-        chunk = std::min(chunk, std::max<int64_t>(1, l2_bytes / tile_bytes));
-    }
-    for (int64_t begin = params->ith * chunk; begin < n_tiles;
-         begin         = ggml_threadpool_chunk_add(params->threadpool, 1) * chunk) {
-        const int64_t n = std::min(n_tiles, begin + chunk) - begin;
+    for (int64_t run = params->ith; runs.begin(run) < runs.n_tiles;
+         run         = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        const int64_t begin = runs.begin(run), n = runs.end(run) - begin;
         for (int64_t g = 0; g < rows.count(); ++g) {
             const Group group = rows.group(g);
-            group.kernel.multiply({ weights->type, SPECEE_COLUMNS, weights->ne[0],
-                                    static_cast<const char *>(weights->data) + begin * tile_bytes, weights->nb[1],
+            group.kernel.multiply({ weights->type, SPECEE_COLUMNS, weights->ne[0], tile_at(begin), weights->nb[1],
                                     n * n_rows, rows.at(params->wdata, g), 0, group.n_rows,
                                     static_cast<float *>(dst->data) + group.first * n_out + begin * n_rows,
                                     size_t(n_out) });
