@@ -220,10 +220,13 @@ bool specee_has_columns(int type, int64_t n_out) {
 
 ggml_backend_buffer_type * specee_columns_buffer_type() {
     using namespace specee::small_batch;
+    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) {
+        return nullptr;
+    }
     static ggml_backend_buffer_type type = {
         { get_name, alloc_buffer, get_alignment, nullptr, nullptr, nullptr },
         ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
         new Columns,
     };
-    return specee_has_columns(GGML_TYPE_Q8_0, n_rows) ? &type : nullptr;
+    return &type;
 }
