@@ -9,14 +9,12 @@ namespace {
 constexpr int n_lanes       = 8;
 constexpr int columns_ahead = 16384; // bytes
 
-struct NibbleColumns {
-    static void load(const char * tile, int v, __m512i * w) { load_nibbles(tile + 64 * v, &w[0], &w[1]); }
-};
-struct Q4_1Columns : NibbleColumns {
+struct Q4_1Columns {
     using Block                   = block_q4_1;
     using RowBlock                = block_q8_1;
     static constexpr bool has_min = true;
     static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
+    static void           load(const char * tile, int v, __m512i * w) { load_nibbles(tile + 64 * v, &w[0], &w[1]); }
 };
 struct Q5_0Columns {
     using Block                   = block_q5_0;
