@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from specee.predictors.artifact import Artifact, DraftWeights, LensWeights, PredictorWeights
-from specee.predictors.quant import to_q8
+from specee.predictors.calibration.file import Artifact, DraftWeights, LensWeights, PredictorWeights
+from specee.predictors.calibration.q8 import to_q8
 from specee.predictors.types import Distribution, Floats, Sampler, State, TokenEvent, Tokens
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import fault_engine
 
-from specee.app.engine_client import start_process
-from specee.app.history.store import Store
+from specee.app.chat.history.store import Store
+from specee.app.chat.session import Session
+from specee.app.engine.client import start_process
+from specee.app.engine.protocol import ChatEvent
 from specee.app.options import ChatOptions, LoadOptions
-from specee.app.protocol import ChatEvent
-from specee.app.session import Session
 
 
 def main(data: str, engine: str) -> None:

@@ -6,9 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from specee.app.engine_process import EngineProcess
-from specee.app.options import LoadOptions
-from specee.app.protocol import (
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.protocol import (
     Cancel,
     ChatEvent,
     Close,
@@ -23,7 +22,8 @@ from specee.app.protocol import (
     read_message,
     write_message,
 )
-from specee.app.worker import _take_pipes
+from specee.app.engine.worker import _take_pipes
+from specee.app.options import LoadOptions
 
 PROGRAM = "import sys; sys.path[:] = {path!r}; from fault_engine import main; main()"
 WORDS, SECONDS = 1000, 1 / 300

@@ -10,7 +10,7 @@ from typing import Any
 from specee.app.bench import metrics
 from specee.app.bench.prompts import Prompt
 from specee.app.bench.run import Contender, Judged, Run
-from specee.predictors.policies import PolicyStats
+from specee.predictors.decoding import PolicyStats
 
 Results = Sequence[dict[str, tuple[Run, Judged]]]
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from specee.app.backend import Backend, ChatEngine
 from specee.app.bench import metrics
 from specee.app.bench.prompts import Prompt
+from specee.app.engine.auto_policy import Tuner, Verdict
+from specee.app.engine.loading import Backend, ChatEngine
+from specee.app.engine.protocol import Message, Progress
+from specee.app.engine.verified_text import VerifiedText
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.app.protocol import Message, Progress
-from specee.app.text import VerifiedText
-from specee.app.tuner import Tuner, Verdict
-from specee.predictors.policies import PolicyStats
+from specee.predictors.decoding import PolicyStats
 from specee.predictors.types import State
 
 Emit = Callable[[object], None]
@@ -69,8 +69,8 @@ def run_bench(
 ) -> dict[str, Any]:
     """The whole benchmark in the engine process; returns the report (see bench.report)."""
     from specee.app import machine, paths
-    from specee.app.backend import open_backend
     from specee.app.bench.report import report
+    from specee.app.engine.loading import open_backend
 
     backend = open_backend(load, lambda what, fraction: emit(Progress(what, fraction)))
     tuner = Tuner(paths.find(load.data_dir).tuner, machine.library_build())

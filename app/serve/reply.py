@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from specee.app.protocol import ChatEvent, Stats
+from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.serve.stop_words import StopWords
 
 FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from specee.app.engine.protocol import Message
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, replace_sampling
-from specee.app.protocol import Message
 
 REFUSED = ("tools", "functions", "logprobs", "logit_bias", "response_format")
 MOST_STOPS = 4  # as the API has it

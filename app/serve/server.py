@@ -12,10 +12,10 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from specee.app.engine_client import EngineClient, Event
+from specee.app.engine.client import EngineClient, Event
+from specee.app.engine.protocol import ChatEvent, Done, Stats
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions
-from specee.app.protocol import ChatEvent, Done, Stats
 from specee.app.serve.reply import Reply, error_object
 from specee.app.serve.request import Asked
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specee.app.engine_client import Event, Silence
-from specee.app.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.engine.client import Event, Silence
+from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
 from specee.app.tui.race import Race
 from specee.app.tui.state import status_lines
 

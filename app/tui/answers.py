@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from specee.app.history.records import Turn
+from specee.app.chat.history.records import Turn
 from specee.app.tui import markdown
 from specee.app.tui.entries import Entry, Notice, Said
 from specee.app.tui.lines import NOTHING, Block, Line, wrap

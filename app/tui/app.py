@@ -12,10 +12,10 @@ from textual.binding import Binding, BindingType
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from specee.app.engine_client import Event
+from specee.app.chat.session import NEARLY_FULL, Session
+from specee.app.engine.client import Event
 from specee.app.errors import OK, AppError, as_app_error
 from specee.app.options import ChatOptions
-from specee.app.session import NEARLY_FULL, Session
 from specee.app.tui import clipboard, idle
 from specee.app.tui.answering import MAKE_ROOM, Answering
 from specee.app.tui.commands import Commands

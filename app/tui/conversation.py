@@ -17,7 +17,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
 
-from specee.app.history.records import Turn
+from specee.app.chat.history.records import Turn
 from specee.app.tui.answers import Answer, entries_of, note_of
 from specee.app.tui.entries import Entry, Notice
 from specee.app.tui.lines import NOTHING, Line

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from specee.app.cli.fetch_model import describe, size
+from specee.app.engine.protocol import Progress
 from specee.app.errors import AppError
-from specee.app.fetching import describe, size
-from specee.app.protocol import Progress
-from specee.models import progress as transfer
-from specee.models import pull
+from specee.models import download
+from specee.models import transfer as transfer
 
 
 class Pull:
@@ -30,5 +30,5 @@ class Pull:
                 raise AppError("stopped", f"what has come is kept; /pull {self.name} goes on from there")
             show(Progress(f"fetching {self.name}: {describe(progress)}"))
 
-        path = pull.pull(self.name, on_progress, offline=offline)
+        path = download.pull(self.name, on_progress, offline=offline)
         self.told = f"{self.name} is here, {size(path.stat().st_size)}; /model {self.name} answers with it"

@@ -8,8 +8,8 @@ from itertools import zip_longest
 
 from textual.content import Content
 
+from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.options import ChatOptions, PolicyChoice
-from specee.app.protocol import ChatEvent, Stats
 from specee.app.tui.entries import Entry
 from specee.app.tui.lines import NOTHING, Block
 

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from specee.app.history.store import Store
+from specee.app.chat.history.store import Store
 
 SHOWN = 200
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from specee.app.history.records import Turn
-from specee.app.protocol import ChatEvent, ModelInfo, Stats
+from specee.app.chat.history.records import Turn
+from specee.app.engine.protocol import ChatEvent, ModelInfo, Stats
 
 RATE_SECONDS = 2.0  # "now" in tokens per second now
 MAX_COLUMNS = 512

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from specee.app.attach import attach
-from specee.app.engine_client import EngineLostError, Event
+from specee.app.chat.attachments import attach
+from specee.app.engine.client import EngineLostError, Event
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.tui.answering import MAKE_ROOM
 from specee.app.tui.entries import Said

@@ -9,9 +9,9 @@ from textual.app import App
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from specee.app.engine_client import EngineLostError, Event
+from specee.app.engine.client import EngineLostError, Event
+from specee.app.engine.protocol import ChatEvent
 from specee.app.errors import AppError, as_app_error
-from specee.app.protocol import ChatEvent
 
 
 class EventsReady(Message):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specee.app.engine.auto_policy import Tuner
+from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
+from specee.app.engine.runtime import Runtime
 from specee.app.errors import AppError, as_app_error
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.app.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
-from specee.app.runtime import Runtime
-from specee.app.tuner import Tuner
-from specee.predictors.policies import PolicyStats
+from specee.predictors.decoding import PolicyStats
 from specee.predictors.types import Distribution, State, TokenEvent
 
 STOP = 256
@@ -193,7 +193,7 @@ class FakeBackend:
         return ("predictor", "margin") if self.info.calibrated else ()
 
     def policy(self, choice: PolicyChoice) -> Any:
-        from specee.predictors.policies import Dense
+        from specee.predictors.decoding import Dense
 
         if choice.name == "dense":
             return Dense()
@@ -258,7 +258,7 @@ def make_backend() -> Callable[..., FakeBackend]:
 @pytest.fixture
 def make_session() -> Callable[..., Any]:
     """A session over a fake backend; every start of an engine is listed in its `links`."""
-    from specee.app.session import Session
+    from specee.app.chat.session import Session
 
     def make(backend: FakeBackend | None = None, system: str | None = None, store: Any = None) -> Any:
         links: list[FakeLink] = []

@@ -15,9 +15,9 @@ from specee.app.bench import metrics
 from specee.app.bench.prompts import DEFAULT, Prompt, read_prompts
 from specee.app.bench.report import report, table
 from specee.app.bench.run import Contender, compare
+from specee.app.engine.auto_policy import Verdict
 from specee.app.errors import AppError
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
-from specee.app.tuner import Verdict
 
 FACTS: dict[str, Any] = {
     "model": "fake",

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 import tiny_gguf
 from mutations import Mutations
 
-from specee.app.engine_process import EngineProcess
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.protocol import Failed, Load, Loaded
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions
-from specee.app.protocol import Failed, Load, Loaded
 from specee.models import gguf_header
 from specee.models.errors import ModelError
 from specee.native import library

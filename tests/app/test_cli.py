@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = [sys.executable, "-c", "from specee.app.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
 FORBID_SOCKETS = """
 import sys
 
@@ -68,9 +68,8 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
-    code = (
-        "import sys; import specee.app.cli; print([m for m in ('numpy', 'textual', 'llama_cpp') if m in sys.modules])"
-    )
+    heavy = "('numpy', 'textual', 'llama_cpp')"
+    code = f"import sys; import specee.app.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert "--max-pending" in call(env, "--help").stdout

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from specee.app import config
-from specee.app.attach import LIMIT, attach
+from specee.app.chat.attachments import LIMIT, attach
+from specee.app.chat.history import export
+from specee.app.chat.history.store import Store
+from specee.app.cli import config
 from specee.app.errors import AppError
-from specee.app.history import export
-from specee.app.history.store import Store
 
 KNOWN = {"max_tokens", "offline", "threshold"}
 

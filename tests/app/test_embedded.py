@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.app.backend import open_backend
-from specee.app.comparison import STRETCH
+from specee.app.engine.auto_policy import Tuner
+from specee.app.engine.loading import open_backend
+from specee.app.engine.policy_comparison import STRETCH
+from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
-from specee.app.protocol import Message
-from specee.app.tuner import Tuner
 from specee.models import embedded
-from specee.predictors.policies import Policy
+from specee.predictors.decoding import Policy
 from specee.predictors.types import State
 
 PROMPTS = (

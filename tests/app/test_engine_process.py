@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from specee.app.engine_process import EngineProcess
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.protocol import Failed, Load, Progress, read_message, write_message
 from specee.app.options import LoadOptions, PolicyChoice, parse_threshold
-from specee.app.protocol import Failed, Load, Progress, read_message, write_message
 
 WAIT = 60.0
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import fault_engine
 import pytest
 
-from specee.app.engine_client import EngineLostError, Silence
-from specee.app.history.store import Store
+from specee.app.chat.history.store import Store
+from specee.app.chat.session import Session
+from specee.app.engine.client import EngineLostError, Silence
+from specee.app.engine.protocol import ChatEvent
 from specee.app.options import ChatOptions, LoadOptions
-from specee.app.protocol import ChatEvent
-from specee.app.session import Session
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 KILLS = 25  # of each kind

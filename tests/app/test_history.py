@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from specee.app.chat.history import database, schema
+from specee.app.chat.history.recorder import Recorder
+from specee.app.chat.history.records import Depth, pack, unpack
+from specee.app.chat.history.store import Store
+from specee.app.engine.protocol import ChatEvent
 from specee.app.errors import AppError
-from specee.app.history import database, schema
-from specee.app.history.recorder import Recorder
-from specee.app.history.records import Depth, pack, unpack
-from specee.app.history.store import Store
-from specee.app.protocol import ChatEvent
 
 
 @pytest.fixture

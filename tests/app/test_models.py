@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from specee.models import artifacts, embedded, inspect, resolve
+from specee.models import calibrations, embedded, model_file, resolve
 from specee.models.errors import ModelError
 
 
@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_header_is_read(model: Path) -> None:
-    found = inspect.inspect(model)
+    found = model_file.inspect(model)
     assert (found.name, found.arch, found.n_layer, found.n_embd, found.n_ctx_train) == ("Tiny", "llama", 3, 8, 64)
     assert found.chat_template == "{{ messages }}"
 
@@ -40,20 +40,20 @@ def test_a_file_that_is_cut_off(model: Path, share: float) -> None:
     whole = model.read_bytes()
     model.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ModelError, match="cut off"):
-        inspect.inspect(model)
+        model_file.inspect(model)
 
 
 def test_a_hash_is_remembered_until_the_file_changes(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = inspect.sha256(model, cache)
+    first = model_file.sha256(model, cache)
     (store,) = cache.iterdir()
     store.write_text(store.read_text().replace(first, "f" * 64))
-    assert inspect.sha256(model, cache) == "f" * 64  # it was not computed again
+    assert model_file.sha256(model, cache) == "f" * 64  # it was not computed again
     model.write_bytes(model.read_bytes() + b"x")
-    changed = inspect.sha256(model, cache)
+    changed = model_file.sha256(model, cache)
     assert changed not in (first, "f" * 64)
     store.write_text("[broken")
-    assert inspect.sha256(model, cache) == changed
+    assert model_file.sha256(model, cache) == changed
 
 
 def test_names_and_paths(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +74,8 @@ def test_names_and_paths(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_users_calibration_comes_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = tmp_path / "shipped.gguf"
     monkeypatch.setattr(embedded, "artifact", lambda: shipped)
-    assert artifacts.find(tmp_path, "abc") is None
-    assert artifacts.find(tmp_path, "abc", embedded=True) == shipped
-    own = artifacts.own_path(tmp_path, "abc")
+    assert calibrations.find(tmp_path, "abc") is None
+    assert calibrations.find(tmp_path, "abc", embedded=True) == shipped
+    own = calibrations.own_path(tmp_path, "abc")
     own.write_bytes(b"")
-    assert artifacts.find(tmp_path, "abc", embedded=True) == own
+    assert calibrations.find(tmp_path, "abc", embedded=True) == own

@@ -22,7 +22,7 @@ from specee.models.hub import CHUNK
 from specee.native import library
 from specee.native.errors import NativeError
 
-PROGRAM = [sys.executable, "-c", "from specee.app.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
 LLAMA = ("TheBloke/Llama-2-7B-Chat-GGUF", "llama-2-7b-chat.Q4_K_M.gguf")
 ANSWER = ["--max-tokens", "4", "--policy", "dense", "--temperature", "0", "--repeat-penalty", "1.0"]
 FORBID_SOCKETS = """

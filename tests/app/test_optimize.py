@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
 import tiny_gguf
 
-from specee.app import optimize
+from specee.app.engine import optimization_task
+from specee.app.engine.optimization_task import Figures
 from specee.app.errors import AppError
-from specee.app.optimize import Figures
 from specee.app.options import LoadOptions
 from specee.models import embedded
 from specee.native import library
@@ -35,7 +35,7 @@ BEFORE = Figures(prefill=100, t1=0.010, t4=0.030, perplexity=5.0)
     ],
 )
 def test_the_verdict(after: Figures, worth: bool, says: str) -> None:
-    found = optimize.verdict(BEFORE, after)
+    found = optimization_task.verdict(BEFORE, after)
     assert found["worth_it"] is worth and found["verdict"].startswith(("mixed: " if "slower" in says else "") + says)
 
 
@@ -43,20 +43,20 @@ def test_a_loss_is_refused_unless_forced(tmp_path: Path, monkeypatch: pytest.Mon
     model = tiny_gguf.write(tmp_path / "tiny.gguf", "llama", tied=True)
     load = LoadOptions(model=str(model), data_dir=str(tmp_path / "data"))
     worse = Figures(200, 0.010, 0.020, 5.1)
-    monkeypatch.setattr(optimize, "compare", lambda *arguments: (BEFORE, worse))
+    monkeypatch.setattr(optimization_task, "compare", lambda *arguments: (BEFORE, worse))
     with pytest.raises(AppError, match=r"\+2\.00%") as told:
-        optimize.run_optimize(load, lambda message: None)
+        optimization_task.run_optimize(load, lambda message: None)
     assert told.value.exit_code == 2 and list((tmp_path / "data" / "models").iterdir()) == []
-    kept = optimize.run_optimize(load, lambda message: None, force=True)
+    kept = optimization_task.run_optimize(load, lambda message: None, force=True)
     assert Path(kept["path"]).name == "tiny-q8_0.gguf" and Path(kept["path"]).stat().st_size == kept["bytes"]
     with pytest.raises(AppError, match="already there"):
-        optimize.run_optimize(load, lambda message: None)
+        optimization_task.run_optimize(load, lambda message: None)
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
     model = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
     with pytest.raises(AppError, match="nothing to do"):
-        optimize.run_optimize(LoadOptions(model=str(model), data_dir=str(tmp_path)), lambda message: None)
+        optimization_task.run_optimize(LoadOptions(model=str(model), data_dir=str(tmp_path)), lambda message: None)
 
 
 def first_layers(model: Path, path: Path, n_layer: int) -> Path:
@@ -88,7 +88,7 @@ def test_both_models_are_measured(tmp_path: Path) -> None:
     model = first_layers(whole, tmp_path / "front.gguf", 2)
     done = subprocess.run(
         [
-            *(sys.executable, "-c", "from specee.app.cli import main; main()"),
+            *(sys.executable, "-c", "from specee.app.cli.main import main; main()"),
             *("models", "optimize", str(model), "--output", str(tmp_path / "copy.gguf"), "--json", "--force"),
         ],
         env={**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "data")},

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specee.app.engine_client import EngineClient
+from specee.app.engine.client import EngineClient
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 from specee.app.serve.server import Server
 from specee.app.serve.stop_words import StopWords

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from specee.app.engine_client import Silence
+from specee.app.engine.client import Silence
+from specee.app.engine.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice, Sampling
-from specee.app.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
 
 Make = Callable[..., Any]
 EXACT = ChatOptions(PolicyChoice("exact"))

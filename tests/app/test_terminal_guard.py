@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no terminals of
 PROGRAM = """
 import sys, time, tty
 from pathlib import Path
-from specee.app.engine_process import EngineProcess
-from specee.app.terminal import Terminal
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.terminal_guard import Terminal
 terminal = Terminal.capture()
 assert terminal is not None
 engine = EngineProcess(Path(sys.argv[1]), terminal=terminal)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from specee.app.comparison import COUNTED, PATIENCE, ROUNDS, STRETCH, WARM_UP, Comparison
+from specee.app.engine.auto_policy import Tuner
+from specee.app.engine.policy_comparison import COUNTED, PATIENCE, ROUNDS, STRETCH, WARM_UP, Comparison
+from specee.app.engine.protocol import Done, Generate, Message
 from specee.app.options import ChatOptions, PolicyChoice
-from specee.app.protocol import Done, Generate, Message
-from specee.app.tuner import Tuner
 
 AUTO = PolicyChoice("auto")
 RULES = ("predictor", "margin")
@@ -156,7 +156,7 @@ def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
 def test_a_single_row_gets_the_fewest_threads(
     make_backend: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("specee.app.tuner.fewest_threads", lambda engine: 5)
+    monkeypatch.setattr("specee.app.engine.auto_policy.fewest_threads", lambda engine: 5)
     store, backend = tmp_path / "tuner.json", make_backend()
     Tuner(store).limit_threads(backend, measure=True)
     assert not hasattr(backend.engine, "single"), "of two threads none is left out"
@@ -180,7 +180,7 @@ def test_trying_threads_cannot_harm_the_answer(
     def fail(engine: Any) -> int:
         raise RuntimeError("no threads today")
 
-    monkeypatch.setattr("specee.app.tuner.fewest_threads", fail)
+    monkeypatch.setattr("specee.app.engine.auto_policy.fewest_threads", fail)
     backend = make_backend()
     backend.engine.n_threads = backend.engine.active_threads = 8
     sent: list[Any] = []

@@ -69,7 +69,7 @@ class Terminal:
         names = ("PYTHONPATH", "SPECEE_LIB_DIR", "SPECEE_EMBEDDED_DIR")
         settings = [f"{n}={shlex.quote(os.environ[n])}" for n in names if n in os.environ]
         settings += [f"SPECEE_DATA_DIR={shlex.quote(str(self.data))}", "LC_ALL=C.UTF-8"]
-        program = [sys.executable, "-c", "from specee.app.cli import main; main()", *arguments]
+        program = [sys.executable, "-c", "from specee.app.cli.main import main; main()", *arguments]
         # the shell may start slowly: what is typed before its prompt stands would be shown twice
         self.wait(lambda s: "shell>" in s)
         # and the pane may get its size late

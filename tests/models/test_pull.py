@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, FILE, REPO, Hub
 
-from specee.models import cache, pull, resolve
+from specee.models import cache, download, resolve
 from specee.models.errors import DownloadError
 from specee.models.hub import CHUNK
-from specee.models.progress import Meter, Progress
+from specee.models.transfer import Meter, Progress
 
 NAME = f"hf:{REPO}"
 
@@ -39,7 +39,7 @@ def test_a_pull_is_verified_and_others_find_it(hub: Hub, payload: Path) -> None:
     with pytest.raises(resolve.NotHere, match="models pull"):
         resolve.resolve(NAME)
     seen: list[Progress] = []
-    path = pull.pull(NAME, seen.append)
+    path = download.pull(NAME, seen.append)
     assert digest(path) == digest(payload) and path == resolve.resolve(NAME).path
     assert try_to_load_from_cache(REPO, FILE) == str(path)
     scanned = scan_cache_dir(cache.root())
@@ -53,9 +53,9 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub: Hub, payload: Path) -> N
 
     theirs = hf_hub_download(REPO, FILE)
     fetched = len(hub.requests)
-    assert pull.pull(NAME) == Path(theirs)
+    assert download.pull(NAME) == Path(theirs)
     hub.commit = "d" * 40  # the repository has moved on, the file has not changed
-    assert pull.pull(NAME).parent.name == hub.commit
+    assert download.pull(NAME).parent.name == hub.commit
     assert len(hub.requests) == fetched
 
 
@@ -70,18 +70,18 @@ def test_a_cut_at_any_byte_goes_on_from_there(hub: Hub, payload: Path, at: int) 
     assert at - CHUNK < kept <= at
     hub.cut_after = None
     hub.requests.clear()
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
     assert hub.requests == [[kept, payload.stat().st_size - kept]]
 
 
 def _once(hub: Hub) -> None:
     """A pull whose connection, once cut, does not come back."""
-    plan = pull.prepare(NAME)
+    plan = download.prepare(NAME)
     assert plan is not None
     watch = threading.Thread(target=_refuse_after_the_first, args=(hub,), daemon=True)
     watch.start()
     try:
-        pull.fetch(plan)
+        download.fetch(plan)
     finally:
         hub.status = {}
         watch.join()
@@ -95,33 +95,33 @@ def _refuse_after_the_first(hub: Hub) -> None:
 
 def test_a_connection_that_is_cut_again_and_again_is_bridged(hub: Hub, payload: Path) -> None:
     hub.cut_after = 2_000_000
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
     assert len(hub.requests) > 2
 
 
 def test_wrong_bytes_are_not_kept(hub: Hub, payload: Path) -> None:
     hub.wrong_bytes = True
     with pytest.raises(DownloadError, match="wrong bytes"):
-        pull.pull(NAME)
+        download.pull(NAME)
     assert not part(hub).exists() and cache.find(resolve.interpret(NAME).source) is None  # type: ignore[arg-type]
     hub.wrong_bytes = False
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
 
 
 def test_a_damaged_part_is_noticed(hub: Hub, payload: Path) -> None:
     part(hub).parent.mkdir(parents=True)
     part(hub).write_bytes(bytes(CHUNK))
     with pytest.raises(DownloadError, match="wrong bytes"):
-        pull.pull(NAME)
+        download.pull(NAME)
     part(hub).write_bytes(bytes(payload.stat().st_size + 1))  # longer than the file can be
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
 
 
 def test_a_server_without_ranges(hub: Hub, payload: Path) -> None:
     part(hub).parent.mkdir(parents=True)
     part(hub).write_bytes(payload.read_bytes()[:CHUNK])
     hub.ignore_ranges = True
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
     assert hub.requests == [[0, payload.stat().st_size]]
 
 
@@ -143,10 +143,10 @@ def test_a_server_without_ranges(hub: Hub, payload: Path) -> None:
 def test_refusals(hub: Hub, status: dict[str, int], headers: dict[str, str], says: str) -> None:
     hub.status, hub.headers = status, headers
     with pytest.raises(DownloadError, match=says) as told:
-        pull.pull(NAME)
+        download.pull(NAME)
     assert told.value.exit_code == 4 and "\n" not in str(told.value)
     hub.status = {}
-    assert pull.pull(NAME).is_file()
+    assert download.pull(NAME).is_file()
 
 
 def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
     with pytest.raises(DownloadError, match="connection lost"):
-        pull.pull(NAME)
+        download.pull(NAME)
 
 
 def test_another_file_than_the_registry_knows(hub: Hub) -> None:
@@ -169,9 +169,9 @@ def test_another_file_than_the_registry_knows(hub: Hub) -> None:
 
 def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(pull.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(DownloadError, match="no room"):
-        pull.pull(NAME)
+        download.pull(NAME)
     assert hub.requests == []
 
 
@@ -184,9 +184,9 @@ def test_the_caller_can_stop_it(hub: Hub, payload: Path) -> None:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        pull.pull(NAME, stop)
+        download.pull(NAME, stop)
     assert part(hub).stat().st_size >= 2 * CHUNK
-    assert digest(pull.pull(NAME)) == digest(payload)
+    assert digest(download.pull(NAME)) == digest(payload)
 
 
 def test_a_split_model(hub: Hub, payload: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
         parts[-1].write_bytes(payload.read_bytes()[i::3])
     hub.repos["owner/big"] = dict(zip(names, parts, strict=True))
     seen: list[Progress] = []
-    first = pull.pull("owner/big:Q8_0", seen.append)
+    first = download.pull("owner/big:Q8_0", seen.append)
     assert first.name == names[0] and [digest(first.with_name(n)) for n in names] == [digest(p) for p in parts]
     assert seen[-1].total == payload.stat().st_size
     assert resolve.resolve("owner/big:q8_0").path == first
@@ -210,10 +210,10 @@ def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     from huggingface_hub import constants
 
     with pytest.raises(DownloadError, match="offline"):
-        pull.pull(NAME, offline=True)
+        download.pull(NAME, offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="offline"):
-        pull.pull(NAME)
+        download.pull(NAME)
     assert hub.tokens == []
 
 
@@ -229,7 +229,7 @@ def test_the_rate_is_of_the_last_seconds() -> None:
 
 # ---- processes ------------------------------------------------------------------------------------------------------
 
-PULL = "import sys; from specee.models import pull; print(pull.pull(sys.argv[1]))"
+PULL = "import sys; from specee.models import download; print(download.pull(sys.argv[1]))"
 
 
 def start(hub: Hub, cache_dir: Path) -> subprocess.Popen[str]:

@@ -11,10 +11,9 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from specee.app.errors import AppError
-from specee.app.history.store import Store
-from specee.app.options import ChatOptions, LoadOptions
-from specee.app.protocol import (
+from specee.app.chat.history.store import Store
+from specee.app.chat.session import Session
+from specee.app.engine.protocol import (
     Cancel,
     ChatEvent,
     Done,
@@ -29,7 +28,8 @@ from specee.app.protocol import (
     Stats,
     Tokens,
 )
-from specee.app.session import Session
+from specee.app.errors import AppError
+from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui.answers import Answer
 from specee.app.tui.app import ChatApp
 from specee.app.tui.entries import Notice

@@ -6,8 +6,8 @@ import threading
 
 from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
 
-from specee.app.history.store import Store
-from specee.app.protocol import (
+from specee.app.chat.history.store import Store
+from specee.app.engine.protocol import (
     ChatEvent,
 )
 from specee.app.tui.prompt import Prompt

@@ -10,7 +10,7 @@ import pytest
 from fake_session import FakeSession, chat, idle, ready, say, screen, until
 
 from specee.app.errors import AppError
-from specee.models.progress import Progress as Transferred
+from specee.models.transfer import Progress as Transferred
 
 
 async def test_a_model_that_cannot_be_loaded_is_told() -> None:
@@ -28,7 +28,7 @@ async def test_a_model_is_fetched_with_its_progress_and_esc_keeps_what_came(monk
             on_progress(Transferred(30_000_000, 100_000_000, 5e6, 14.0))
         return Path(__file__)
 
-    monkeypatch.setattr("specee.models.pull.pull", pull)
+    monkeypatch.setattr("specee.models.download.pull", pull)
     async with chat(FakeSession()).run_test(size=(120, 30)) as pilot:
         await ready(pilot)
         await say(pilot, "/pull llama3.2-1b")

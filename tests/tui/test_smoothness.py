@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.skipif(os.name != "posix", reason="pseudo terminals are for Unix")
 @pytest.mark.parametrize("what", ["answer", "chat"])
 def test_a_long_answer_and_a_long_chat_are_drawn(what: str, tmp_path: Path) -> None:
-    from specee.app.tui import pseudo_terminal
+    import pseudo_terminal
 
     script, report = Path(__file__).with_name("smoothness.py"), tmp_path / "report.json"
     command = [sys.executable, str(script), "--tokens", "400", "--turns", "120", "--inside", what, str(report)]

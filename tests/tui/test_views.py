@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fake_session import FakeSession, chat, figures, idle, ready, say, screen, until
 
-from specee.app.protocol import (
+from specee.app.engine.protocol import (
     ChatEvent,
 )
 from specee.app.tui.prompt import Prompt

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors.acceptance import accept, certain, residual, sample
 from specee.predictors.types import Distribution
+from specee.predictors.verify import accept, certain, residual, sample
 
 
 def distribution(seed: int, n: int, vocab: int) -> Distribution:

@@ -10,10 +10,10 @@ import pytest
 from fakes import make_artifact
 from gguf import GGUFWriter
 
-from specee.predictors import artifact as artifacts
-from specee.predictors.artifact import Artifact
+from specee.predictors.calibration import file as artifacts
+from specee.predictors.calibration.file import Artifact
+from specee.predictors.calibration.q8 import from_q8, to_q8
 from specee.predictors.errors import ArtifactError
-from specee.predictors.quant import from_q8, to_q8
 
 
 class Recorder:

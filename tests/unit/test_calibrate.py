@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fakes import FakeEngine, FakeSampler
 
-from specee.predictors import artifact as files
-from specee.predictors.calibrate import Base, Settings, calibrate
-from specee.predictors.calibrate.recording import normalise, record, without_loop
-from specee.predictors.calibrate.setup import bundled_prompts, candidate_boundaries
+from specee.predictors.calibration import Base, Settings, calibrate
+from specee.predictors.calibration import file as files
+from specee.predictors.calibration.recording import normalise, record, without_loop
+from specee.predictors.calibration.settings import bundled_prompts, candidate_boundaries
 from specee.predictors.errors import CalibrationError
 from specee.predictors.types import Floats
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors import lens as lenses
-from specee.predictors import mlp as mlps
-from specee.predictors import tune as tuning
-from specee.predictors.features import assemble, inverse_rms, sliced_logits, softmax
-from specee.predictors.lens import LowRank, Moments
+from specee.predictors.calibration import distillation as tuning
+from specee.predictors.exits import exit_predictor as mlps
+from specee.predictors.exits import lens as lenses
+from specee.predictors.exits.features import assemble, inverse_rms, sliced_logits, softmax
+from specee.predictors.exits.lens import LowRank, Moments
 
 
 def test_ridge_recovers_a_linear_map() -> None:

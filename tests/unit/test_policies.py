@@ -10,9 +10,9 @@ from fakes import FakeEngine, FakeSampler, make_artifact, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors import policies
+from specee.predictors import decoding
 from specee.predictors.errors import ArtifactError, RulesError
-from specee.predictors.rules import ExitRules
+from specee.predictors.exits.rules import ExitRules
 from specee.predictors.types import State
 
 PROMPT = [1, 2, 3, 1, 2]
@@ -22,7 +22,7 @@ ARTIFACT = make_artifact()
 def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules, n: int = 40, seed: int = 0) -> Any:
     engine.prefill(PROMPT)
     sampler.rewind(PROMPT)
-    policy = policies.build(name, ARTIFACT, rules)
+    policy = decoding.build(name, ARTIFACT, rules)
     events = list(policy.generate(engine, sampler, np.random.default_rng(seed), n, PROMPT))
     words = replay(events)
     assert all(d == engine.n_layer for d in engine.depths)
@@ -144,7 +144,7 @@ def test_no_exit_says_the_last_word_again(rule: Any) -> None:
 
 
 def test_no_exit_is_dense() -> None:
-    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in policies.NAMES]
+    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in decoding.NAMES]
     assert texts[0] == texts[1] == texts[2]
 
 
@@ -159,7 +159,7 @@ def test_closing_leaves_nothing_pending(seed: int, name: str, kv: Any, after: in
     engine = FakeEngine(seed, early_agreement=0.9, score_range=(0.5, 1.0))
     engine.prefill(PROMPT)
     rules = ExitRules(kv=kv, max_pending=6, threshold=0.5)
-    events = policies.build(name, ARTIFACT, rules).generate(
+    events = decoding.build(name, ARTIFACT, rules).generate(
         engine, FakeSampler(said=list(PROMPT)), np.random.default_rng(0), 50, PROMPT
     )
     words: list[int] = []
@@ -180,7 +180,7 @@ def test_closing_leaves_nothing_pending(seed: int, name: str, kv: Any, after: in
 def test_failure_leaves_nothing_pending(name: str, fail_at: int) -> None:
     engine = FakeEngine(7, early_agreement=0.9, score_range=(0.6, 1.0), fail_at=fail_at)
     engine.prefill(PROMPT)
-    policy = policies.build(name, ARTIFACT, ExitRules(kv="settle", max_pending=6))
+    policy = decoding.build(name, ARTIFACT, ExitRules(kv="settle", max_pending=6))
     with pytest.raises(RuntimeError, match="scripted"):
         list(policy.generate(engine, FakeSampler(), np.random.default_rng(0), 50, PROMPT))
     assert all(d == engine.n_layer for d in engine.depths)
@@ -206,7 +206,7 @@ def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
     expand([], 1.0)
     n = 3000
     rng = np.random.default_rng(0)
-    policy = policies.build("exact", ARTIFACT, ExitRules(rule=rule, threshold=0.5, max_pending=3, arm_all=True))
+    policy = decoding.build("exact", ARTIFACT, ExitRules(rule=rule, threshold=0.5, max_pending=3, arm_all=True))
     seen: dict[tuple[int, ...], int] = {}
     rolled_back = 0
     for _ in range(n):
@@ -224,12 +224,12 @@ def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
 
 def test_build_says_what_is_wrong() -> None:
     with pytest.raises(ArtifactError, match="calibrate"):
-        policies.build("exact", None, ExitRules())
+        decoding.build("exact", None, ExitRules())
     with pytest.raises(RulesError, match="dense, specee, exact"):
-        policies.build("exakt", ARTIFACT, ExitRules())
+        decoding.build("exakt", ARTIFACT, ExitRules())
     with pytest.raises(ArtifactError, match="k = 4"):
-        policies.build("exact", ARTIFACT, ExitRules(k=8))
-    assert policies.build("dense", None, ExitRules()).name == "dense"
+        decoding.build("exact", ARTIFACT, ExitRules(k=8))
+    assert decoding.build("dense", None, ExitRules()).name == "dense"
 
 
 class Rota:
@@ -269,7 +269,7 @@ def test_policies_in_turns_say_what_dense_says(
     sampler.rewind(PROMPT)
     rules = ExitRules(max_pending=3)
     names = ("dense", "exact", "exact")
-    in_turns = policies.InTurns([policies.build(name, ARTIFACT, rules) for name in names], rota)
+    in_turns = decoding.InTurns([decoding.build(name, ARTIFACT, rules) for name in names], rota)
     words = replay(list(in_turns.generate(engine, sampler, np.random.default_rng(0), n, PROMPT)))
     assert words == dense
     assert sum(tokens for _, tokens in rota.log) == in_turns.stats.tokens == len(words)

@@ -10,12 +10,12 @@ from fakes import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specee.predictors.drafts import Chain, LinearHead, NGram, build
-from specee.predictors.drafts.chain import merge
+from specee.predictors.decoding.stats import PolicyStats
+from specee.predictors.drafters import Chain, LinearHead, NGram, build
+from specee.predictors.drafters.combined import merge
 from specee.predictors.errors import ArtifactError, PredictorError, RulesError
-from specee.predictors.policies.stats import PolicyStats
-from specee.predictors.rules import ExitRules
-from specee.predictors.schedule import Schedule
+from specee.predictors.exits.rules import ExitRules
+from specee.predictors.exits.schedule import Schedule
 
 
 def test_paper_rules_are_the_default() -> None:

@@ -1,0 +1,157 @@
+"""The file behind the history: one thread of ours that reads and writes it, migrations, and errors in plain words."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from specee.app.chat.history.schema import MIGRATIONS
+from specee.app.errors import AppError
+
+T = TypeVar("T")
+BUSY_SECONDS = 10.0  # another specee-chat may be writing
+
+
+class Database:
+    """An open history file; None is one in memory that nobody sees. Safe to use from any thread.
+
+    Raises AppError when the file cannot be used; it is never deleted or replaced.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.owner = uuid.uuid4().hex
+        self._alive: FileLock | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
+        try:
+            self._connection = self._thread.submit(self._told, self._open).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `job` in a transaction and returns what it returns; nothing is left of a job that fails."""
+        return self._thread.submit(self._told, lambda: self._transaction(job)).result()
+
+    def check(self) -> str:
+        """What SQLite's integrity check says; "ok" when all is well."""
+        return str(self.do(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
+
+    def close(self) -> None:
+        """Ends the thread after what it was asked before."""
+        with suppress(RuntimeError):  # closed before
+            self._thread.submit(self._connection.close).result()
+        self._thread.shutdown()
+        if self._alive is not None:
+            self._alive.release()
+            Path(self._alive.lock_file).unlink(missing_ok=True)
+            self._alive = None
+
+    # ---- in the thread ---------------------------------------------------------------------------------------------
+
+    def _transaction(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = job(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # SQLite has rolled back some errors by itself
+                self._connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def _told(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            raise AppError("the history cannot be used", f"{self.path}: {error}; --no-history does without") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a broken constraint or the like: our mistake
+                raise
+            raise AppError(
+                "the history is damaged",
+                f"{self.path}: {error}; it is left as it is: move it away to begin a new one, or use --no-history",
+            ) from error
+        except OSError as error:
+            what = error.strerror or error
+            raise AppError("the history cannot be used", f"{self.path}: {what}; --no-history does without") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path is None:
+            connection = _connect(":memory:")
+            _migrate(connection, None)
+            return connection
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):  # two programs that start at once must not both migrate
+            connection = _connect(str(self.path))
+            try:
+                _migrate(connection, self.path)
+                self._alive = self._owner_lock(self.owner)
+                self._alive.acquire()
+                self._settle_interrupted(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _settle_interrupted(self, connection: sqlite3.Connection) -> None:
+        """Answers whose program is gone grow no more. Who runs holds a lock; the system frees that of the killed."""
+        for (owner,) in connection.execute("SELECT DISTINCT owner FROM turns WHERE state = 'streaming'").fetchall():
+            lock = self._owner_lock(owner)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            sql = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND owner = ?"
+            connection.execute(sql, (owner,))
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _owner_lock(self, owner: str) -> FileLock:
+        assert self.path is not None
+        folder = self.path.with_name("running")
+        folder.mkdir(exist_ok=True)
+        return FileLock(folder / f"{owner}.lock", thread_local=False)
+
+
+def _connect(target: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # a killed program loses nothing with NORMAL, a power cut at most the last transactions; the file stays sound
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied REAL NOT NULL)")
+    applied = {name for (name,) in connection.execute("SELECT name FROM migrations")}
+    if unknown := applied - {name for name, _ in MIGRATIONS}:
+        raise AppError("the history is from a newer version", f"{path} has {', '.join(sorted(unknown))}; upgrade")
+    for name, statements in MIGRATIONS:
+        if name in applied:
+            continue
+        if applied and path is not None:
+            _back_up(connection, path.with_name(f"{path.stem}-before-{name}{path.suffix}"))
+        noted = f"INSERT INTO migrations VALUES ('{name}', strftime('%s', 'now'));"
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {statements} {noted} COMMIT;")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _back_up(connection: sqlite3.Connection, target: Path) -> None:
+    copy = sqlite3.connect(target)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()

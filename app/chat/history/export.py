@@ -1,0 +1,64 @@
+"""A chat as Markdown to read, or as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from specee.app.chat.history.records import Chat, Turn
+
+NAMES = {"user": "You", "assistant": "Model"}
+
+
+def markdown(chat: Chat, path: Sequence[Turn]) -> str:
+    """The branch in use."""
+    parts = [f"# {chat.title}"]
+    if chat.system:
+        parts.append(f"*System: {chat.system}*")
+    for turn in path:
+        if turn.cut is not None:
+            parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
+        state = "" if turn.state == "complete" else f" ({turn.state})"
+        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.content}")
+    return "\n\n".join(parts) + "\n"
+
+
+def chat_object(chat: Chat) -> dict[str, Any]:
+    """A chat without its turns."""
+    return {
+        "id": chat.id,
+        "title": chat.title,
+        "created": iso(chat.created),
+        "updated": iso(chat.updated),
+        "turns": chat.turns,
+        "system": chat.system,
+        "options": chat.options,
+    }
+
+
+def tree_object(chat: Chat, turns: Sequence[Turn], path: Sequence[Turn]) -> dict[str, Any]:
+    """A chat with all its branches; `branch` has the ids of the turns in use."""
+    return {
+        **chat_object(chat),
+        "branch": [turn.id for turn in path],
+        "turns": [
+            {
+                "id": turn.id,
+                "parent": turn.parent,
+                "role": turn.role,
+                "content": turn.content,
+                "state": turn.state,
+                "created": iso(turn.created),
+                "cut": turn.cut,
+                "stats": turn.stats,
+                "exit_layers": [depth.layer for depth in turn.depths],
+            }
+            for turn in turns
+        ],
+    }
+
+
+def iso(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

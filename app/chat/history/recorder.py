@@ -1,0 +1,92 @@
+"""Writes one answer while it grows."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import asdict
+
+from specee.app.chat.history.database import Database
+from specee.app.chat.history.records import Depth, State, Turn, pack
+from specee.app.engine.protocol import ChatEvent, Stats
+
+WRITE_SECONDS = 0.1
+
+
+class Recorder:
+    """Takes an answer's events at full speed; a thread of its own writes them, so that a pause loses nothing either.
+
+    A write that fails stops no answer: `finish` raises it.
+    """
+
+    def __init__(self, database: Database, turn: Turn) -> None:
+        self.turn = turn
+        self._database = database
+        self._lock = threading.Lock()
+        self._pieces = [turn.content]
+        self._depths = list(turn.depths)
+        self._first = len(self._depths)  # a continued answer counts its tokens from 0 again
+        self._changed = False
+        self._finished = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
+
+    @property
+    def text(self) -> str:
+        with self._lock:
+            return "".join(self._pieces)
+
+    @property
+    def finished(self) -> bool:
+        return self._finished.is_set()
+
+    def add(self, event: ChatEvent) -> None:
+        """One more event; only verified ones count."""
+        if event.state != "verified":
+            return
+        with self._lock:
+            self._changed = True
+            self._pieces.append(event.text)
+            if event.stop:
+                return
+            index = self._first + event.index
+            if index < len(self._depths):  # the rest of a character whose token is known
+                known = self._depths[index]
+                self._depths[index] = Depth(known.layer, known.characters + len(event.text))
+            else:
+                self._depths.append(Depth(event.exit_layer, len(event.text)))
+
+    def finish(self, state: State, stats: Stats | None = None) -> None:
+        """Writes the rest and the figures. Raises AppError."""
+        self._finished.set()
+        self._ticker.join()
+        text, depths = self._snapshot()
+        figures = None if stats is None else json.dumps(asdict(stats))
+        self._database.do(
+            lambda db: db.execute(
+                "UPDATE turns SET content = ?, depths = ?, state = ?, owner = NULL, stats = coalesce(?, stats)"
+                " WHERE id = ?",
+                (text, depths, state, figures, self.turn.id),
+            )
+        )
+
+    def _snapshot(self) -> tuple[str, bytes]:
+        with self._lock:
+            self._changed = False
+            self._pieces = ["".join(self._pieces)]
+            return self._pieces[0], pack(self._depths)
+
+    def _tick(self) -> None:
+        while not self._finished.wait(WRITE_SECONDS):
+            if not self._changed:
+                continue
+            text, depths = self._snapshot()
+            try:
+                self._database.do(
+                    lambda db, text=text, depths=depths: db.execute(  # type: ignore[misc]
+                        "UPDATE turns SET content = ?, depths = ? WHERE id = ?", (text, depths, self.turn.id)
+                    )
+                )
+            except Exception:
+                time.sleep(WRITE_SECONDS)  # a full disk: `finish` tries again and tells

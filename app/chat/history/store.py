@@ -1,0 +1,217 @@
+"""Chats and their turns. A chat is a tree: each turn follows its parent, and the leaf says which branch is used."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from specee.app.chat.history.database import Database
+from specee.app.chat.history.recorder import Recorder
+from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.errors import USAGE, AppError
+
+TITLE_LENGTH = 60
+
+_CHATS = """
+    SELECT id, title, created, updated, leaf, system, options,
+           (SELECT count(*) FROM turns WHERE chat_id = chats.id) AS turns FROM chats
+"""
+# from a leaf up to the root; recursion ends where parent_id is null
+_PATH = """
+    WITH RECURSIVE up (id, parent_id, step) AS (
+        SELECT id, parent_id, 0 FROM turns WHERE id = ?
+        UNION ALL
+        SELECT turns.id, turns.parent_id, step + 1 FROM turns JOIN up ON turns.id = up.parent_id
+    )
+    SELECT turns.*,
+        (SELECT count(*) FROM turns AS s
+            WHERE s.chat_id = turns.chat_id AND s.parent_id IS turns.parent_id) AS siblings,
+        (SELECT count(*) FROM turns AS s
+            WHERE s.chat_id = turns.chat_id AND s.parent_id IS turns.parent_id AND s.id <= turns.id) AS place
+    FROM up JOIN turns ON turns.id = up.id ORDER BY step DESC
+"""
+
+
+class Store:
+    """The history in `path`, or in memory. Methods raise AppError; they may be called from any thread."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._database = Database(path)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def check(self) -> str:
+        """ "ok", or what is wrong with the file."""
+        return self._database.check()
+
+    # ---- chats -----------------------------------------------------------------------------------------------------
+
+    def chats(self, limit: int = -1) -> list[Chat]:
+        """All chats, the one last used first; at most `limit` of them when it is not negative."""
+        return self._database.do(
+            lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
+        )
+
+    def chat(self, chat_id: int) -> Chat:
+        """Raises AppError when there is none."""
+        found = self._database.do(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
+        if not found:
+            raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+        return _chat(found[0])
+
+    def begin(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
+        """A new, empty chat; its title is the beginning of the first line of `title`."""
+        line = next(iter(title.split("\n")), "").strip()
+        short = line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
+        now = time.time()
+        return self.chat(
+            self._database.do(
+                lambda db: _insert(
+                    db,
+                    "INSERT INTO chats (title, created, updated, system, options) VALUES (?, ?, ?, ?, ?)",
+                    (short, now, now, system, json.dumps(options)),
+                )
+            )
+        )
+
+    def change(self, chat_id: int, **columns: Any) -> Chat:
+        """Sets `title`, `system` or `options` of a chat."""
+        assert columns.keys() <= {"title", "system", "options"}
+        if "options" in columns:
+            columns["options"] = json.dumps(columns["options"])
+        setters = ", ".join(f"{name} = ?" for name in columns)
+        self._database.do(
+            lambda db: db.execute(f"UPDATE chats SET {setters} WHERE id = ?", (*columns.values(), chat_id))
+        )
+        return self.chat(chat_id)
+
+    def remove(self, chat_id: int) -> None:
+        """Deletes a chat with all its turns."""
+        self.chat(chat_id)
+        self._database.do(lambda db: db.execute("DELETE FROM chats WHERE id = ?", (chat_id,)))
+
+    # ---- turns -----------------------------------------------------------------------------------------------------
+
+    def path(self, chat_id: int) -> tuple[Turn, ...]:
+        """The branch in use, oldest turn first."""
+        leaf = self.chat(chat_id).leaf
+        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _PATH, leaf)))
+
+    def tree(self, chat_id: int) -> list[Turn]:
+        """All turns of a chat in the order they were made."""
+        sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
+        return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+
+    def ask(self, chat_id: int, parent: int | None, text: str) -> int:
+        """Adds a question under `parent` and makes it the leaf; returns its id."""
+        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete"))
+
+    def answer(self, chat_id: int, question: int) -> Recorder:
+        """Adds an empty answer to a question, which then grows."""
+        turn = self._database.do(lambda db: self._add(db, chat_id, question, "assistant", "", "streaming"))
+        return Recorder(self._database, self._turn_by_id(turn))
+
+    def go_on(self, answer: int) -> Recorder:
+        """An answer that stopped grows again."""
+        self._database.do(
+            lambda db: db.execute(
+                "UPDATE turns SET state = 'streaming', owner = ? WHERE id = ?", (self._database.owner, answer)
+            )
+        )
+        return Recorder(self._database, self._turn_by_id(answer))
+
+    def choose(self, turn_id: int) -> None:
+        """Uses the branch of this turn, down to its newest end."""
+
+        def job(db: sqlite3.Connection) -> None:
+            leaf = turn_id
+            newest = "SELECT id FROM turns WHERE parent_id = ? ORDER BY id DESC LIMIT 1"
+            while child := db.execute(newest, (leaf,)).fetchone():
+                leaf = child[0]
+            db.execute("UPDATE chats SET leaf = ? WHERE id = (SELECT chat_id FROM turns WHERE id = ?)", (leaf, leaf))
+
+        self._database.do(job)
+
+    def siblings(self, turn_id: int) -> list[int]:
+        """The ids of all turns under the same parent, oldest first."""
+        sql = """SELECT s.id FROM turns AS t JOIN turns AS s ON s.chat_id = t.chat_id AND s.parent_id IS t.parent_id
+                 WHERE t.id = ? ORDER BY s.id"""
+        return self._database.do(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
+
+    def cut_before(self, turn_id: int, summary: str | None) -> None:
+        """Nothing before this turn is sent any more, but `summary`; None undoes it."""
+        self._database.do(lambda db: db.execute("UPDATE turns SET cut = ? WHERE id = ?", (summary, turn_id)))
+
+    def take_back(self, turn_id: int, leaf: int | None) -> None:
+        """Deletes a turn and all that follows it, as if it had not been; `leaf` is in use again."""
+
+        def job(db: sqlite3.Connection) -> None:
+            (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat_id))
+            db.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
+            empty = "DELETE FROM chats WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE chat_id = chats.id)"
+            db.execute(empty, (chat_id,))
+
+        self._database.do(job)
+
+    def search(self, words: str, limit: int = 50) -> list[Hit]:
+        """Turns of all chats that hold all the words, the last one perhaps only begun; the best first."""
+        quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
+        if not quoted:
+            return []
+        sql = """SELECT turns.chat_id, chats.title, turns.id, turns.role, snippet(words, 0, '', '', '…', 16)
+                 FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
+                 WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
+        query = " ".join(quoted) + "*"
+        return self._database.do(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+
+    def _turn_by_id(self, turn_id: int) -> Turn:
+        return self._database.do(lambda db: _turn(_rows(db, _PATH, turn_id)[-1]))
+
+    def _add(
+        self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
+    ) -> int:
+        now = time.time()
+        owner = self._database.owner if state == "streaming" else None
+        sql = (
+            "INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        )
+        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner))
+        db.execute("UPDATE chats SET leaf = ?, updated = ? WHERE id = ?", (turn, now, chat_id))
+        return turn
+
+
+def _rows(db: sqlite3.Connection, sql: str, *values: Any) -> list[dict[str, Any]]:
+    cursor = db.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
+    made = db.execute(sql, values).lastrowid
+    assert made is not None
+    return made
+
+
+def _chat(row: dict[str, Any]) -> Chat:
+    return Chat(**{**row, "options": json.loads(row["options"])})
+
+
+def _turn(row: dict[str, Any]) -> Turn:
+    return Turn(
+        id=row["id"],
+        parent=row["parent_id"],
+        role=row["role"],
+        content=row["content"],
+        state=row["state"],
+        created=row["created"],
+        cut=row["cut"],
+        stats=json.loads(row["stats"]) if row["stats"] else None,
+        depths=unpack(row["depths"]),
+        place=row["place"],
+        siblings=row["siblings"],
+    )

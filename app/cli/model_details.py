@@ -1,0 +1,122 @@
+"""`models show`: what a model is made of, what it needs here, and what it can do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from specee.app import memory
+from specee.app.paths import Paths
+
+LAYER_RANGES = ("llama", "qwen2")  # as native/src/abi.cpp has it; the loaded model has the last word
+DEFAULT_CTX = 4096
+
+
+def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
+    """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
+    from specee.models import gguf_header, model_file, resolve, tensor_groups
+
+    found = resolve.resolve(name)
+    read = tensor_groups.read(gguf_header.read_model(found.path))
+    entry = resolve.interpret(name).entry
+    digest = model_file.sha256(found.path, where.cache)
+    window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
+    needed, free = read.memory(window), memory.free_ram()
+    return {
+        **asdict(read),
+        "name": found.name,
+        "title": read.name,
+        "path": str(found.path),
+        "sha256": digest,
+        "licence": read.licence or (entry.licence if entry is not None else None),
+        "notes": entry.notes if entry is not None else None,
+        "window": window,
+        "memory_bytes": needed,
+        "free_ram_bytes": free,
+        "free_vram_bytes": memory.free_vram(),
+        "fits": None if free is None else needed < free,
+        "dense_only": dense_only(read),
+        **_calibration(where, digest, found.embedded),
+    }
+
+
+def dense_only(read: Any) -> str | None:
+    """Why words of this model cannot leave early; None when they can."""
+    if read.arch not in LAYER_RANGES:
+        return f"the architecture {read.arch!r} does not run in layer ranges yet"
+    if read.sliding_window:
+        return "sliding-window attention does not run in layer ranges yet"
+    if read.width % 32:
+        return "the model's width is not a multiple of 32"
+    return None
+
+
+def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
+    from specee.models import calibrations
+    from specee.predictors.calibration import file
+    from specee.predictors.errors import ArtifactError
+
+    path = calibrations.find(where.artifacts, digest, embedded=embedded)
+    if path is None:
+        return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
+    try:
+        metrics = file.read(path).metrics
+    except ArtifactError as error:  # made by another version, say
+        return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
+    return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}
+
+
+def lines(facts: dict[str, Any]) -> str:
+    """As text."""
+    from specee.app.cli.fetch_model import size
+
+    tied = "tied to the embedding" if facts["head_tied"] else "of its own"
+    free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
+    if facts["free_vram_bytes"] is not None:
+        free += f", {size(facts['free_vram_bytes'])} on the GPU"
+    fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
+    rows = {
+        "name": facts["name"],
+        "title": facts["title"],
+        "path": facts["path"],
+        "sha256": facts["sha256"],
+        "licence": facts["licence"] or "not stated",
+        "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",
+        "architecture": facts["arch"],
+        "layers": f"{facts['layers']} of width {facts['width']}, feed-forward {facts['feed_forward']}",
+        "attention": f"{facts['heads']:g} heads of {facts['head_dim']}, keys and values of {facts['heads_kv']:g}",
+        "vocabulary": facts["vocabulary"],
+        "trained window": facts["context"],
+        **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
+        "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
+        "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
+        "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
+        "early exits": f"no, {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "calibration": facts["calibration"] or _uncalibrated(facts),
+        **_rules(facts["calibration_metrics"] or {}),
+    }
+    return "\n".join(f"{key:18} {value}" for key, value in rows.items())
+
+
+def _uncalibrated(facts: dict[str, Any]) -> str:
+    if facts["calibration_unusable"]:
+        return f"unusable: {facts['calibration_unusable']}"
+    return "none: dense only" if facts["dense_only"] else "none: run specee-chat calibrate"
+
+
+def _rules(metrics: dict[str, Any]) -> dict[str, str]:
+    """What each exit rule reached on text that calibration held back."""
+    found = {}
+    for key, name in (("calibrated", "predictor"), ("margin", "margin")):
+        if rule := metrics.get(key):
+            found[f"  {name}"] = (
+                f"above {rule['threshold']:.3g}: mean exit layer {rule['mean_exit_layer']:.1f}, "
+                f"agreement {rule['agreement']:.1%}, perplexity x {rule['ppl_ratio']:.3f}"
+            )
+    return found
+
+
+def _mix(types: dict[str, int]) -> str:
+    from specee.app.cli.fetch_model import size
+
+    return ", ".join(f"{name} {size(n_bytes)}" for name, n_bytes in types.items())

@@ -1,0 +1,177 @@
+"""One answer on standard output: as text, as one JSON object, or as a stream of JSON events."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from specee.app.chat.session import Session, summary
+from specee.app.engine.client import Event, Silence
+from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
+from specee.app.options import ChatOptions
+
+
+def ask(
+    session: Session,
+    text: str | None,
+    options: ChatOptions,
+    form: str = "text",
+    stats: bool = False,
+    when_full: str = "stop",
+) -> int:
+    """Answers `text`, or goes on with the last answer (None); `form` is text, json or jsonl.
+
+    `stats` prints the figures on standard error. Returns the exit code. Raises AppError. Only verified text is printed:
+    nothing is ever taken back.
+    """
+    printer = _PRINTERS[form](session)
+    code = OK
+    with _interrupt_cancels(session):
+        for event in _events(session, text, options, when_full):
+            printer(event)
+            if isinstance(event, Silence) and form != "jsonl":
+                print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
+            if isinstance(event, Done):
+                if stats:
+                    print(summary(event.stats), file=sys.stderr)
+                if event.stats.stop_reason == "cancelled":
+                    code = INTERRUPTED
+    return code
+
+
+def _events(session: Session, text: str | None, options: ChatOptions, when_full: str) -> Iterator[Event]:
+    """Sends the text, if there is one; makes room for it first if need be and allowed, and says so."""
+    while True:
+        try:
+            yield from session.go_on(options) if text is None else session.send(text, options)
+            return
+        except AppError as error:
+            if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.turns:
+                raise
+        dropped = session.make_room(summarize=when_full == "summarize")
+        how = "summarized" if when_full == "summarize" else "left out"
+        print(f"specee-chat: the window is full: the oldest {dropped} turns are {how} from now on", file=sys.stderr)
+
+
+@contextmanager
+def _interrupt_cancels(session: Session) -> Iterator[None]:
+    """The first Ctrl+C ends the answer in good order; the second, or one before it has begun, ends the program."""
+    pressed = False
+
+    def handle(*_: object) -> None:
+        nonlocal pressed
+        if pressed or not session.answering:
+            raise KeyboardInterrupt
+        pressed = True
+        # in a thread: the signal may have come in the middle of a write to the same pipe
+        threading.Thread(target=session.cancel, daemon=True).start()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, Any]:
+    """The object of --json."""
+    stats = done.stats
+    return {
+        "model": session.info.name if session.info else "",
+        "policy": stats.policy,
+        "policy_reason": stats.policy_reason,
+        "text": "".join(e.text for e in events),
+        "prompt_tokens": stats.prompt_tokens,
+        "tokens": _words(events),
+        "n_layers": stats.n_layers,
+        "mean_exit_layer": round(stats.mean_exit_layer, 4),
+        "tokens_per_second": round(stats.tokens_per_second, 3),
+        "ttft_s": round(stats.ttft_s, 6),
+        "stop_reason": stats.stop_reason,
+        "stats": asdict(stats),
+        "chat": session.chat.id if session.chat else None,
+    }
+
+
+def _words(events: list[ChatEvent]) -> list[dict[str, Any]]:
+    """One entry a token; an event that only completes a character adds its text to its token's entry."""
+    words: dict[int, dict[str, Any]] = {}
+    for e in events:
+        if e.stop:
+            continue
+        word = words.setdefault(e.index, {"id": e.token, "text": "", "exit_layer": e.exit_layer})
+        word["text"] += e.text
+    return [words[index] for index in sorted(words)]
+
+
+class _Text:
+    """The answer as it comes, and a line end where it has none."""
+
+    def __init__(self, session: Session) -> None:
+        self._line_open = False
+
+    def __call__(self, event: Event) -> None:
+        text = ""
+        if isinstance(event, ChatEvent) and event.state == "verified":
+            text = event.text
+        elif isinstance(event, Done) and self._line_open:
+            text = "\n"
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self._line_open = not text.endswith("\n")
+
+
+class _Json:
+    """One object at the end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._events: list[ChatEvent] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ChatEvent) and event.state == "verified":
+            self._events.append(event)
+        elif isinstance(event, Done):
+            _print_json(result(self._session, self._events, event))
+
+
+class _JsonLines:
+    """An object an event; `type` is progress, silence, prompt, start, token or done."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._events: list[ChatEvent] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Done):
+            _print_json({"type": "done", **result(self._session, self._events, event)})
+            return
+        if isinstance(event, ChatEvent) and event.state == "verified":
+            self._events.append(event)
+        _print_json({"type": _KINDS[type(event)], **asdict(event)})
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+_KINDS: dict[type, str] = {
+    Progress: "progress",
+    Silence: "silence",
+    PromptProgress: "prompt",
+    Started: "start",
+    ChatEvent: "token",
+}
+_PRINTERS: dict[str, Callable[[Session], Callable[[Event], None]]] = {
+    "text": _Text,
+    "json": _Json,
+    "jsonl": _JsonLines,
+}

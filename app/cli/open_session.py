@@ -1,0 +1,70 @@
+"""From options to a session with its history: a new chat, the last one, or one by its number."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from specee.app import paths
+from specee.app.chat.history.store import Store
+from specee.app.chat.session import Session
+from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
+from specee.app.engine.client import start_process
+from specee.app.engine.terminal_guard import Terminal
+from specee.app.errors import USAGE, AppError
+from specee.app.options import ChatOptions, recall
+
+LAST = -1  # in place of a chat's number: the one last used
+
+
+def open_session(
+    context: click.Context,
+    values: dict[str, Any],
+    persona: str | None,
+    chat: int | None,
+    *,
+    keep: bool,
+    terminal: Terminal | None = None,
+) -> tuple[Session, ChatOptions]:
+    """A session, and how it is to answer. Raises AppError.
+
+    `terminal` is given back by the engine process if this one is killed.
+    A chat that goes on keeps its own settings, except for what was typed now; config.toml is for new ones.
+    """
+    system = _system(context, values, persona)
+    store = Store(paths.find(values["data_dir"]).history if keep else None)
+    try:
+        session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
+        if chat is None:
+            return session, chat_options(values)
+        session.resume(_last(store) if chat == LAST else chat)
+        typed = {name: value if _typed(context, name) else None for name, value in values.items()}
+        if system is not None and (_typed(context, "system") or _typed(context, "persona")):
+            session.set_system(system)
+        assert session.chat is not None
+        return session, chat_options(typed, recall(session.chat.options))
+    except BaseException:
+        store.close()
+        raise
+
+
+def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:
+    personas: dict[str, str] = context.meta.get(PERSONAS, {})
+    if persona is not None and persona not in personas:
+        known = ", ".join(sorted(personas)) or "none; write them under [personas] in config.toml"
+        raise AppError("unknown persona", f"{persona!r}; there are: {known}", USAGE)
+    return values["system"] or (personas[persona] if persona is not None else None)
+
+
+def _last(store: Store) -> int:
+    chats = store.chats(1)
+    if not chats:
+        raise AppError("no chat to go on with", "none is kept yet", USAGE)
+    return chats[0].id
+
+
+def _typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -1,0 +1,82 @@
+"""One answer as it grows: events for the user, times, and the figures at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from specee.app.engine.protocol import ChatEvent, Tokens
+from specee.app.engine.verified_text import VerifiedText
+from specee.predictors.types import State, TokenEvent
+
+FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
+
+
+class Answer:
+    """Takes a policy's token events, sends chat events in small batches. Times count from `began`."""
+
+    def __init__(self, piece: Callable[[int], bytes], emit: Callable[[object], None], began: float) -> None:
+        self.text = ""
+        self.first_at: float | None = None
+        self._piece, self._emit, self._began = piece, emit, began
+        self._verified = VerifiedText(piece)
+        self._batch: list[ChatEvent] = []
+        self._sent_at = 0.0
+
+    def add(self, event: TokenEvent) -> None:
+        """One more event of the policy."""
+        now = time.perf_counter()
+        if self.first_at is None:
+            self.first_at = now
+        released = self._verified.add(event)
+        self.text += released
+        if event.state is State.VERIFIED:
+            text = released
+        elif event.state is State.PROVISIONAL and not event.stop:
+            text = self._piece(event.token).decode("utf-8", "replace")
+        else:
+            text = ""
+        self._batch.append(
+            ChatEvent(
+                index=event.index,
+                text=text,
+                token=event.token,
+                exit_layer=event.exit_layer,
+                state=event.state.value,
+                t=round(now - self._began, 6),
+                scores=tuple((p.layer, p.score) for p in event.probes),
+                candidates=tuple(int(c) for c in event.candidates),
+                stop=event.stop,
+            )
+        )
+        if now - self._sent_at >= FLUSH_SECONDS:
+            self.flush(now)
+
+    def flush(self, now: float | None = None) -> None:
+        """Send what waits."""
+        if self._batch:
+            self._emit(Tokens(tuple(self._batch)))
+            self._batch = []
+            self._sent_at = time.perf_counter() if now is None else now
+
+    def finish(self) -> None:
+        """The policy is done: release the rest of the text and send what waits."""
+        tail = self._verified.finish()
+        if tail:
+            self.text += tail
+            last = self._verified.verified[-1]
+            now = time.perf_counter() - self._began
+            state = State.VERIFIED.value
+            # the last token again, with what its unfinished character looks like
+            self._batch.append(ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6)))
+        self.flush()
+
+    @property
+    def events(self) -> list[TokenEvent]:
+        """The verified tokens in order, a stop token included."""
+        return self._verified.verified
+
+    @property
+    def words(self) -> list[int]:
+        """The answer's tokens without the stop token."""
+        return [event.token for event in self.events if not event.stop]

@@ -1,0 +1,218 @@
+"""`models optimize` in the engine process: write a copy, and measure both, in turn, whether it is worth it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from specee.app import paths
+from specee.app.bench.prompts import DEFAULT
+from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.protocol import Message, Progress
+from specee.app.errors import USAGE, AppError
+from specee.app.options import LoadOptions, Sampling
+
+Emit = Callable[[object], None]
+
+MAX_LOSS = 1.01  # of the perplexity; more is refused
+N_CTX = 1024
+ANSWER_TOKENS = 48
+ROUNDS, ROUNDS_SECONDS = 7, 60.0
+PREFILL_TOKENS, STEPS = 256, 12
+ROWS = 4
+# greedy, but without the loops that small models fall into: text in a loop is certain, and tells nothing
+ANSWERS = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.1, seed=0)
+NOTICEABLE = 1.05
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`prefill` in tokens a second, `t1` and `t4` in seconds for a step of one row and of four."""
+
+    prefill: float
+    t1: float
+    t4: float
+    perplexity: float
+
+
+def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force: bool = False) -> dict[str, Any]:
+    """Writes the copy where `output` says (default: the data folder), and returns what changed and what was measured.
+
+    Raises AppError when there is nothing to change, or when the copy loses more quality than MAX_LOSS (unless `force`);
+    then no copy is left. The model itself is never touched.
+    """
+    from specee.models import gguf_header, requantize, resolve
+
+    found = resolve.resolve(load.model)
+    header = gguf_header.read(found.path)
+    changed = requantize.changes(header)
+    if not changed:
+        raise AppError(
+            "nothing to do", f"{found.name} has no weights that a faster type would hold without loss", USAGE
+        )
+    where = paths.find(load.data_dir)
+    target = Path(output).expanduser().absolute() if output else where.data / "models" / f"{found.name}-q8_0.gguf"
+    if target.exists():
+        raise AppError("already there", f"{target} exists; delete it, or give another --output", USAGE)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    n_bytes = requantize.size_of_copy(header, changed)
+    if n_bytes > shutil.disk_usage(target.parent).free:
+        raise AppError("no room", f"the copy takes {n_bytes / 1e9:.2f} GB in {target.parent}; give another --output")
+    part = target.with_name(f".{target.name}.part")
+    try:
+        requantize.write(header, changed, part, lambda share: emit(Progress("writing the copy", share)))
+        before, after = compare(load, part, emit)
+        loss = after.perplexity / before.perplexity
+        if loss > MAX_LOSS and not force:
+            raise AppError(
+                "refused",
+                f"the copy's perplexity is {loss - 1:+.2%} (limit {MAX_LOSS - 1:+.0%}); --force keeps it nevertheless",
+                USAGE,
+            )
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return {
+        "model": found.name,
+        "path": str(target),
+        "bytes_before": header.file_bytes,
+        "bytes": target.stat().st_size,
+        "changes": requantize.describe(changed),
+        "before": asdict(before),
+        "after": asdict(after),
+        "perplexity_ratio": loss,
+        **verdict(before, after),
+    }
+
+
+def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures]:
+    """Both models, loaded together and measured in turn: whatever the machine does meanwhile hits both."""
+    options = [replace(load, n_ctx=N_CTX), replace(load, n_ctx=N_CTX, model=str(copy))]
+    backends = [open_backend(o, lambda what, share: emit(Progress(what, share)), calibration=False) for o in options]
+    texts = _answers(backends[0], emit)
+    perplexities = [_perplexity(backend, texts, emit) for backend in backends]
+    speeds: tuple[list[tuple[float, float, float]], ...] = ([], [])
+    began = time.perf_counter()
+    for turn in range(ROUNDS + 1):
+        emit(Progress("measuring in turn", turn / (ROUNDS + 1)))
+        for backend, found in zip(backends, speeds, strict=True):
+            found.append(_speed(backend))
+        if time.perf_counter() - began > ROUNDS_SECONDS:
+            break
+    # the first round builds graphs
+    before, after = (
+        _figures(found[1:] or found, perplexity) for found, perplexity in zip(speeds, perplexities, strict=True)
+    )
+    return before, after
+
+
+def _figures(rounds: list[tuple[float, float, float]], perplexity: float) -> Figures:
+    prefill, t1, t4 = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return Figures(prefill, t1, t4, perplexity)
+
+
+def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[int]]]:
+    """The model's own answers to the bundled prompts: tokens of the prompt, tokens of the answer."""
+    texts = []
+    for index, prompt in enumerate(DEFAULT):
+        emit(Progress("answering the bundled prompts", index / len(DEFAULT)))
+        text = backend.format((Message("user", prompt.text),))
+        tokens = backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text)))
+        sampler, engine = backend.sampler(ANSWERS), backend.engine
+        sampler.rewind(tokens)
+        engine.prefill(tokens)
+        answer: list[int] = []
+        while len(answer) < ANSWER_TOKENS:
+            token = int(engine.greedy(0, sampler))
+            answer.append(token)
+            if engine.is_stop(token):
+                break
+            sampler.accept(token)
+            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+        texts.append((tokens, answer))
+    return texts
+
+
+def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]], emit: Emit) -> float:
+    from specee.app.bench.run import judge
+
+    nll: list[float] = []
+    for index, (prompt, answer) in enumerate(texts):
+        emit(Progress("reading them again", index / len(texts)))
+        nll += judge(backend, prompt, answer, ANSWERS).nll
+    return math.exp(statistics.fmean(nll))
+
+
+def _speed(backend: NativeBackend) -> tuple[float, float, float]:
+    """Prefill in tokens a second, then seconds of a step of one row and of ROWS rows."""
+    engine = backend.engine
+    words = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
+    engine.roll_back(0)
+    began = time.perf_counter()
+    engine.prefill(words)
+    prefill = PREFILL_TOKENS / (time.perf_counter() - began)
+    return prefill, _step(engine, 1), _step(engine, ROWS)
+
+
+def _step(engine: Any, n: int) -> float:
+    times = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        engine.advance(engine.length, n, engine.n_layer, tokens=list(range(10, 10 + n)), logits=True)
+        times.append(time.perf_counter() - began)
+        engine.roll_back(PREFILL_TOKENS)
+    return statistics.median(times)
+
+
+def verdict(before: Figures, after: Figures) -> dict[str, Any]:
+    """Whether the copy is worth its size: it must be noticeably faster somewhere, and at decoding not slower."""
+    gains = {
+        "reading prompts": after.prefill / before.prefill,
+        "one word at a time": before.t1 / after.t1,
+        f"{ROWS} rows at once": before.t4 / after.t4,
+    }
+    told = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
+    slower = gains["one word at a time"] < 1 / NOTICEABLE
+    worth = not slower and max(gains.values()) >= NOTICEABLE
+    if slower and max(gains.values()) >= NOTICEABLE:
+        why = "mixed: words come slower; worth it for long prompts with short answers only"
+    else:
+        why = "worth it" if worth else "not worth it"
+    return {"worth_it": worth, "verdict": f"{why} ({told})"}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result as text."""
+    from specee.app.cli.fetch_model import size
+
+    rows = [("", "prefill tok/s", "t(1) ms", f"t({ROWS}) ms", "perplexity", "size")]
+    for name, n_bytes in (("before", "bytes_before"), ("after", "bytes")):
+        found = Figures(**result[name])
+        rows.append(
+            (
+                name,
+                f"{found.prefill:.0f}",
+                f"{found.t1 * 1e3:.2f}",
+                f"{found.t4 * 1e3:.2f}",
+                f"{found.perplexity:.4f}",
+                size(result[n_bytes]),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(
+        [
+            *result["changes"],
+            "",
+            *table,
+            "",
+            f"{result['verdict']}; perplexity {result['perplexity_ratio'] - 1:+.2%}",
+            f"written to {result['path']}: use it with --model, and calibrate it, since exits are learned per file",
+        ]
+    )

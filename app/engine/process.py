@@ -1,0 +1,132 @@
+"""The user's side of the engine process: start it, send, receive, notice its death."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from specee.app.engine.protocol import Close, Failed, GuardTerminal, read_message, write_message
+from specee.app.engine.terminal_guard import Terminal
+from specee.app.errors import AppError
+
+LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
+CLOSE_SECONDS = 3.0
+
+# the child gets our own module path, not the current folder, so that no file lying there is imported by mistake
+PROGRAM = "import sys; sys.path[:] = {path!r}; from specee.app.engine.worker import main; main()"
+
+
+class EngineProcess:
+    """A child that owns the model. Pipes only, no sockets; it ends when this process does.
+
+    It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone.
+    """
+
+    def __init__(self, logs: Path, program: str = PROGRAM, terminal: Terminal | None = None) -> None:
+        self.log_path = logs / "engine.log"
+        self._inbox: queue.Queue[Any] = queue.Queue()
+        self._closing = False
+        with _open_log(self.log_path) as log:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program.format(path=sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=() if terminal is None else (terminal.fd,),
+                )
+            except OSError as error:
+                raise AppError("cannot start the engine", f"{error.strerror or error}") from error
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._outbox: IO[bytes] = self._process.stdin
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+        if terminal is not None:
+            self.send(GuardTerminal(terminal))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: object) -> None:
+        """Sends a request; that the engine has died shows when receiving."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            write_message(self._outbox, message)  # type: ignore[arg-type]
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; after the engine's death a fatal Failed, each time. Raises queue.Empty on timeout."""
+        return self._inbox.get(timeout=timeout)
+
+    def messages(self) -> Iterator[Any]:
+        """Messages as they come."""
+        while True:
+            yield self.receive()
+
+    def kill(self) -> None:
+        """Ends the process at once, from any thread; what it had sent can still be received."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process; waits a little, then kills it."""
+        self._closing = True
+        self.send(Close())
+        with contextlib.suppress(OSError):
+            self._outbox.close()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(CLOSE_SECONDS)
+
+    def _read(self, stream: BinaryIO) -> None:
+        try:
+            with stream:
+                while True:
+                    self._inbox.put(read_message(stream))
+        except (EOFError, OSError):
+            pass
+        except Exception as error:  # a message that cannot be unpickled: out of step for good
+            self._process.kill()
+            self._inbox.put(Failed("engine failed", f"it sent what cannot be read ({error})", fatal=True))
+            return
+        code = self._process.wait()
+        self._inbox.put(Failed("engine crashed", self._cause(code), fatal=True))
+
+    def _cause(self, code: int) -> str:
+        if self._closing:
+            return "it was closed"
+        what = f"it ended with exit code {code}"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                what = f"signal {-code} ({signal.Signals(-code).name})"
+            if -code == getattr(signal, "SIGKILL", 9):
+                what += ", perhaps for lack of memory"
+            if -code == getattr(signal, "SIGILL", 4):
+                what += ": the library was built for another CPU; install again on this machine"
+        return f"{what}; try again to restart it; log: {self.log_path}"
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """The log to append to; nowhere when the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_suffix(".old.log"))
+        return path.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")

@@ -1,0 +1,211 @@
+"""The messages between the user's process and the engine process, and how they travel.
+
+Each message is a frozen dataclass, pickled behind its length, over an anonymous pipe between two processes of ours.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from specee.app.engine.terminal_guard import Terminal
+from specee.app.options import ChatOptions, LoadOptions
+
+# ---- to the engine -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Load:
+    """Open the model: answered by Progress..., then Loaded or Failed."""
+
+    options: LoadOptions
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Answer the conversation: answered by Started, Tokens..., then Done or Failed, all with the same request id.
+
+    `go_on`: the last message is the beginning of an answer, and what comes is its rest.
+    """
+
+    request: int
+    messages: tuple[Message, ...]
+    options: ChatOptions
+    go_on: bool = False
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """Run a long job (see app/tasks.py) by name: answered by Progress..., then TaskDone or Failed."""
+
+    name: str
+    load: LoadOptions
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop the request soon, also in the middle of reading the prompt."""
+
+    request: int
+
+
+@dataclass(frozen=True)
+class GuardTerminal:
+    """Give the terminal back when the program dies without a Close."""
+
+    terminal: Terminal
+
+
+@dataclass(frozen=True)
+class Close:
+    """End the process."""
+
+
+# ---- from the engine -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can."""
+
+    name: str
+    path: str
+    arch: str
+    n_layers: int
+    n_ctx: int
+    threads: int
+    dense_only: str | None = None
+    calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    info: ModelInfo
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A long step under way; `fraction` in [0, 1], None when unknown."""
+
+    what: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """Prompt tokens read so far, of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prompt is in; what will run, and why. `dense_rate` is the measured dense tokens per second, if known."""
+
+    policy: str
+    policy_reason: str
+    prompt_tokens: int
+    reused: int
+    seed: int
+    dense_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class ChatEvent:
+    """A token was chosen, confirmed or withdrawn (state: provisional, verified, rolled_back).
+
+    The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
+    are (layer, score) pairs of the probes; `t` counts seconds from the request.
+    """
+
+    index: int
+    text: str
+    token: int
+    exit_layer: int
+    state: str
+    t: float
+    scores: tuple[tuple[int, float], ...] = ()
+    candidates: tuple[int, ...] = ()
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class Tokens:
+    events: tuple[ChatEvent, ...]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures of one answer. `tokens_per_second` is decoding only: from the first token to the end."""
+
+    prompt_tokens: int
+    reused: int
+    tokens: int
+    ttft_s: float
+    total_s: float
+    tokens_per_second: float
+    mean_exit_layer: float
+    n_layers: int
+    policy: str
+    policy_reason: str
+    stop_reason: str  # stop | length | cancelled | window
+    seed: int
+    dense_rate: float | None = None
+    policy_stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request failed. `fatal`: the engine process is gone or cannot go on."""
+
+    title: str
+    message: str
+    exit_code: int = 1
+    fatal: bool = False
+
+
+# ---- framing -------------------------------------------------------------------------------------------------------
+
+_LENGTH = struct.Struct("<Q")
+
+
+def write_message(stream: BinaryIO, message: object) -> None:
+    """Sends one message; raises BrokenPipeError when nobody reads any more."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(body)) + body)
+    stream.flush()
+
+
+def read_message(stream: BinaryIO) -> Any:
+    """Receives one message; raises EOFError when the other side is gone, also in the middle of a message."""
+    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
+    return pickle.loads(_read_exactly(stream, length))
+
+
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data

@@ -1,0 +1,147 @@
+"""The engine process: owns the model, reads requests from a pipe, writes events to another.
+
+Its standard output and error belong to the native library's logs; the pipes are private copies of the descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from specee.app.engine.protocol import (
+    Cancel,
+    Close,
+    Failed,
+    Generate,
+    GuardTerminal,
+    Load,
+    Loaded,
+    Progress,
+    RunTask,
+    TaskDone,
+    read_message,
+    write_message,
+)
+from specee.app.engine.terminal_guard import Terminal
+from specee.app.errors import as_app_error
+
+GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
+
+
+def main() -> None:
+    """Entry point of the process."""
+    inbox, outbox = _take_pipes()
+    worker = Worker(outbox)
+    threading.Thread(target=worker.listen, args=(inbox,), daemon=True).start()
+    worker.run()
+    # native threads may still run after a cancelled load; nothing here needs an orderly shutdown
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Moves the pipes away from descriptors 0 and 1; prints, ours or the library's, then go to the log (2)."""
+    inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return inbox, outbox
+
+
+class Worker:
+    """Serves one request after the other."""
+
+    def __init__(self, outbox: BinaryIO) -> None:
+        self._outbox = outbox
+        self._requests: queue.Queue[Any] = queue.Queue()
+        self._runtime: Any = None
+        self._early: set[int] = set()  # cancelled before the runtime was there
+        self._stopping = threading.Event()
+
+    def listen(self, inbox: BinaryIO) -> None:
+        """Reads requests in a thread of its own, so that a Cancel arrives during a computation."""
+        terminal: Terminal | None = None
+        while True:
+            try:
+                message = read_message(inbox)
+            except (EOFError, OSError):
+                message = Close()  # the user's process is gone
+                if terminal is not None:
+                    terminal.restore()
+            if isinstance(message, GuardTerminal):
+                terminal = message.terminal
+            elif isinstance(message, Cancel):
+                self._cancel(message.request)
+            elif isinstance(message, Close):
+                self._stopping.set()
+                self._requests.put(message)
+                if self._runtime is not None:
+                    self._runtime.cancellation.cancel_all()
+                timer = threading.Timer(GRACE_SECONDS, os._exit, (0,))
+                timer.daemon = True
+                timer.start()
+                return
+            else:
+                self._requests.put(message)
+
+    def run(self) -> None:
+        """Serves until Close."""
+        handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate, RunTask: self._task}
+        while True:
+            message = self._requests.get()
+            if isinstance(message, Close):
+                return
+            try:
+                handlers[type(message)](message)
+            except BrokenPipeError:
+                return
+            except BaseException as error:
+                if self._stopping.is_set():
+                    return
+                traceback.print_exc()  # to the log
+                told = as_app_error(error)
+                with suppress(BrokenPipeError):
+                    self._send(Failed(told.title, told.message, told.exit_code, fatal=isinstance(message, Load)))
+
+    def _send(self, message: object) -> None:
+        write_message(self._outbox, message)
+
+    def _cancel(self, request: int) -> None:
+        runtime = self._runtime
+        if runtime is None:
+            self._early.add(request)
+        else:
+            runtime.cancellation.cancel(request)
+
+    def _load(self, message: Load) -> None:
+        from specee.app.engine.loading import open_backend
+
+        send = self._send
+        backend = open_backend(message.options, lambda what, fraction: send(Progress(what, fraction)))
+        self._runtime = _runtime(backend, message.options.data_dir)
+        for request in self._early:
+            self._runtime.cancellation.cancel(request)
+        self._send(Loaded(backend.info))
+
+    def _generate(self, message: Generate) -> None:
+        self._runtime.generate(message, self._send)
+
+    def _task(self, message: RunTask) -> None:
+        from specee.app.engine import tasks
+
+        self._send(TaskDone(tasks.run(message, self._send)))
+
+
+def _runtime(backend: Any, data_dir: str | None) -> Any:
+    from specee.app import machine, paths
+    from specee.app.engine.auto_policy import Tuner
+    from specee.app.engine.runtime import Runtime
+
+    return Runtime(backend, Tuner(paths.find(data_dir).tuner, machine.library_build()))

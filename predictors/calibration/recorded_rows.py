@@ -1,0 +1,138 @@
+"""Recordings as arrays, split by prompt, and the candidates that a decoder would have had.
+
+Row j of all arrays is one row of an answer. The first row of an answer (the prompt's last token) is never probed: at
+run time it is at full depth already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specee.predictors.calibration.recording import Recording, normalise
+from specee.predictors.calibration.settings import CalibrationEngine, Settings, candidate_boundaries
+from specee.predictors.drafters import NGram
+from specee.predictors.drafters.combined import merge
+from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.rules import ExitRules
+from specee.predictors.types import Floats, Tokens
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+# Of ten prompts in order of first use: six for the lenses and the draft head, three for the predictors and thresholds
+# (which must see text that the draft head has not seen), one for the metrics.
+SPLIT = "aabaabaacb"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """All rows. `states[b]` and `final` are [n, n_embd] float16, divided by their rms."""
+
+    recordings: list[Recording]
+    states: dict[int, NDArray[np.float16]]
+    final: NDArray[np.float16]
+    token: NDArray[np.int32]
+    best: NDArray[np.int32]
+    answer: NDArray[np.int32]
+    """Which recording a row belongs to."""
+    first: Mask
+    """First row of its answer."""
+    greedy: Mask
+    """Rows of plain greedy answers: there agreement with the dense model means an unchanged word."""
+    part: NDArray[np.str_]
+    """'a', 'b' or 'c': see SPLIT."""
+
+    @property
+    def n(self) -> int:
+        return len(self.token)
+
+    def rows(self, parts: str, probed: bool = False) -> Rows:
+        """Indices of the rows of some parts; `probed` leaves first rows out."""
+        keep = np.isin(self.part, list(parts))
+        return np.flatnonzero(keep & ~self.first if probed else keep)
+
+
+def gather(recordings: Sequence[Recording], n_layer: int) -> Data:
+    """Concatenate the recordings."""
+    boundaries = candidate_boundaries(n_layer)
+    place = {index: i for i, index in enumerate(dict.fromkeys(r.prompt_index for r in recordings))}
+    lengths = [len(r.row_tokens) for r in recordings]
+    starts = np.cumsum([0, *lengths[:-1]])
+    first = np.zeros(sum(lengths), np.bool_)
+    first[starts] = True
+    parts = [SPLIT[place[r.prompt_index] % len(SPLIT)] for r in recordings]
+    return Data(
+        recordings=[replace(r, states=r.states[:, :0]) for r in recordings],  # the states move, they are large
+        states={b: np.concatenate([r.states[i] for r in recordings]) for i, b in enumerate(boundaries)},
+        final=np.concatenate([r.states[-1] for r in recordings]),
+        token=np.concatenate([r.row_tokens for r in recordings]).astype(np.int32),
+        best=np.concatenate([r.best for r in recordings]).astype(np.int32),
+        answer=np.repeat(np.arange(len(recordings)), lengths).astype(np.int32),
+        first=first,
+        greedy=np.repeat(np.array([r.is_greedy for r in recordings]), lengths),
+        part=np.repeat(np.array(parts), lengths),
+    )
+
+
+def draft_inputs(data: Data, rows: Rows, engine: CalibrationEngine) -> NDArray[np.float16]:
+    """[final state of the previous row ; embedding of the row's token], each divided by its rms: [n, 2 n_embd]."""
+    tokens, place = np.unique(data.token[rows], return_inverse=True)
+    embedded = normalise(engine.embedding_rows(tokens.astype(np.int32))).astype(np.float16)
+    return np.concatenate([data.final[rows - 1], embedded[place]], axis=1)
+
+
+def shortlist(data: Data, settings: Settings, n_vocab: int) -> Tokens:
+    """Words that the scorers of a reduced vocabulary know: the most frequent ones, then the lowest ids."""
+    count = np.bincount(data.best[data.rows("a")], minlength=n_vocab).astype(np.int64) * 4
+    for i in np.unique(data.answer[data.rows("a")]):
+        r = data.recordings[int(i)]
+        np.add.at(count, np.concatenate([r.prompt, r.row_tokens]), 1)
+    n = min(settings.shortlist, n_vocab)
+    order = np.lexsort((np.arange(n_vocab), -count))  # count first; low ids are frequent merges
+    return np.sort(order[:n]).astype(np.int32)
+
+
+def top_words(scores: Floats, words: Tokens, k: int) -> NDArray[np.int32]:
+    """The k best words of each row, best first: scores [n, n_words] -> [n, k]."""
+    some = np.argpartition(scores, -k, axis=1)[:, -k:]
+    order = np.argsort(-np.take_along_axis(scores, some, 1), axis=1)
+    return words[np.take_along_axis(some, order, 1)]
+
+
+def candidates(
+    data: Data,
+    rows: Rows,
+    inputs: NDArray[np.float16],
+    head: LowRank,
+    up: Floats,
+    bias: Floats,
+    words: Tokens,
+    rules: ExitRules,
+) -> NDArray[np.int32]:
+    """What the chain of draft sources would have given for each row: [n, k]. `up`, `bias`: the shortlist scorer."""
+    linear = np.empty((len(rows), rules.k), np.int32)
+    for at in range(0, len(rows), 1024):
+        block = head.code(inputs[at : at + 1024]) @ up.T + bias
+        linear[at : at + 1024] = top_words(block, words, rules.k)
+    out = np.empty_like(linear)
+    source, current = NGram(rules.ngram_max, rules.ngram_min), -1
+    for i, row in enumerate(rows):
+        if data.answer[row] != current:  # the prompt's last token is the answer's first row
+            current = int(data.answer[row])
+            source.begin([int(t) for t in data.recordings[current].prompt])
+        token = int(data.token[row])
+        source.accept(token)
+        found = source.draft(None, 0, token, min(rules.ngram_share, rules.k)) if "ngram" in rules.sources else []
+        out[i] = merge(found, [int(word) for word in linear[i]], rules.k)
+    return out
+
+
+def fold_of(data: Data, rows: Rows, n_folds: int) -> NDArray[np.int64]:
+    """A fold for each row, the same for all rows of a prompt."""
+    prompts = np.array([r.prompt_index for r in data.recordings])
+    known = {p: i for i, p in enumerate(dict.fromkeys(prompts[data.answer[rows]].tolist()))}
+    return np.array([known[p] % n_folds for p in prompts[data.answer[rows]].tolist()], np.int64)
