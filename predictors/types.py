@@ -1,7 +1,7 @@
-"""The vocabulary that the algorithms share: the engine they drive, and the events they emit.
+"""What the algorithms share: the engine they drive, the events they emit.
 
-Row, depth, boundary, probe, exit, settle: see the README's picture. Positions count tokens of the one conversation
-from 0; a row's depth is the number of layers done; `n_layer` means that none was skipped.
+A *row* is a token at a position, in flight over the layers; its *depth* is the number of layers done, n_layer when none
+is missing. Rows are committed to the slot's sequence, or dropped.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
+TIP = -1
+"""In place of a row: the last committed one."""
 
-class State(str, Enum):
-    """What is known of an emitted token."""
 
-    PROVISIONAL = "provisional"  # an exit chose it, its deferred layers have not run yet
+class TokenState(str, Enum):
+    """What is known of a generated token."""
+
+    PROVISIONAL = "provisional"  # an exit chose it, its row has deferred layers
     VERIFIED = "verified"  # final under the policy's promise
-    ROLLED_BACK = "rolled_back"  # withdrawn, with everything after it
+    ROLLED_BACK = "rolled_back"  # rejected, with everything after it
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One look at a row: the layer, and the predictor's score in [0, 1]."""
+    """One evaluation of an exit predictor: the exit layer, and the score in [0, 1]."""
 
     layer: int
     score: float
@@ -36,102 +39,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """A token was chosen, confirmed or withdrawn.
+    """A token was chosen, verified or rolled back.
 
     `index` counts the answer's tokens from 0. A PROVISIONAL event is followed by a VERIFIED or ROLLED_BACK one with
-    the same index; ROLLED_BACK withdraws every token from `index` on. `stop` marks an end-of-generation token.
+    the same index; ROLLED_BACK takes back every token from `index` on. `stop` marks an end-of-generation token.
     """
 
     index: int
     token: int
     exit_layer: int
-    state: State
+    state: TokenState
     probes: tuple[Probe, ...] = ()
     candidates: tuple[int, ...] = ()
     stop: bool = False
-
-
-class Rise(Protocol):
-    """Where a row stopped, and what was seen on the way."""
-
-    @property
-    def stopped(self) -> int:
-        """Index of the layer where it stopped; the number of layers when it is at the last, with no score above."""
-        ...
-
-    @property
-    def scores(self) -> tuple[float, ...]:
-        """One for each look."""
-        ...
-
-    @property
-    def best(self) -> int:
-        """The margin rule's token at the last look, -1 without that rule."""
-        ...
-
-
-class Engine(Protocol):
-    """Rows in flight of one conversation. `specee.native.engine.RowEngine` is the real one."""
-
-    n_layer: int
-    n_embd: int
-    n_vocab: int
-    n_ctx: int
-
-    @property
-    def length(self) -> int:
-        """First position without a row."""
-        ...
-
-    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
-        """Take the n rows at pos.. to depth `end`; `tokens` starts new rows; `logits` (end = n_layer) runs the head."""
-        ...
-
-    def rise(
-        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
-    ) -> Rise:
-        """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
-
-        Rows that wait below a layer come along to it. With k > 0 the score is the predictor's for the k candidates;
-        with k = 0 it is the margin rule's lead.
-        """
-        ...
-
-    def propagate(self, pos: int, n: int) -> None:
-        """Fill K and V of the remaining layers of n rows from their present hidden state (approximate)."""
-        ...
-
-    def lens_head(self, pos: int) -> None:
-        """Logits (row 0) of the hidden state at `pos` through the lens of its depth: the full-head check."""
-        ...
-
-    def probe(self, pos: int, candidates: Tokens) -> float:
-        """Predictor score of the row at its depth for k candidates: int32 [k]."""
-        ...
-
-    def draft(self, pos: int, token: int, k: int) -> Tokens:
-        """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""
-        ...
-
-    def roll_back(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        ...
-
-    def greedy(self, row: int, sampler: Sampler) -> int:
-        """The most probable token of logits row `row` under the sampler's shaping."""
-        ...
-
-    def distribution(self, row: int, sampler: Sampler) -> Distribution:
-        """The shaped distribution of logits row `row`."""
-        ...
-
-    def is_stop(self, token: int) -> bool:
-        """Whether the token ends the generation."""
-        ...
-
-    def word(self, token: int) -> str:
-        """Letters and digits of the token's text in lower case: what makes two tokens the same word to a reader."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +80,122 @@ class Sampler(Protocol):
         """Whether it is greedy and reshapes nothing (no penalties): the best logit wins."""
         ...
 
+    @property
+    def window(self) -> int:
+        """How many of the last tokens the penalties look at; 0 without penalties."""
+        ...
+
     def accept(self, token: int) -> None:
-        """Count a token as said."""
+        """Count a token as generated."""
         ...
 
     def rewind(self, tokens: Sequence[int]) -> None:
-        """Forget what was accepted and take these tokens instead; only the last ones a penalty can see need be read."""
+        """Forget what was accepted and take these tokens instead; the last `window` of them are enough."""
+        ...
+
+
+class Logits(Protocol):
+    """Rows of logits, readable until the next ones are made."""
+
+    def greedy(self, i: int, sampler: Sampler) -> int:
+        """The most probable token of logits row i under the sampler's shaping."""
+        ...
+
+    def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
+        """The shaped distribution of logits row i: tokens [n], most probable first, and their probabilities [n]."""
+        ...
+
+
+class ExitResult(Protocol):
+    """Where a row stopped, and the scores on the way."""
+
+    @property
+    def stopped(self) -> int:
+        """Index of the exit layer where it stopped; their number when no score was above the threshold."""
+        ...
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """One for each probe."""
+        ...
+
+    @property
+    def best(self) -> int:
+        """The margin rule's token at the last probe, -1 without that rule."""
+        ...
+
+
+class Engine(Logits, Protocol):
+    """The rows of one slot. `specee.native.engine.RowEngine` is the real one."""
+
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_ctx: int
+    max_equal_rows: int
+    """So many rows in one batch get each the bits that it has alone, without which `exact` would not be dense."""
+
+    @property
+    def length(self) -> int:
+        """Committed positions."""
+        ...
+
+    @property
+    def n_in_flight(self) -> int:
+        """Rows that are neither committed nor dropped."""
+        ...
+
+    @property
+    def tip(self) -> int:
+        """The last committed row."""
+        ...
+
+    def append(self, token: int, parent: int = TIP) -> int:
+        """A new row after `parent` (in flight, or the tip), at depth 0: its id."""
+        ...
+
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
+        ...
+
+    def complete(self, logits: bool = False) -> None:
+        """Run the deferred layers of all rows in flight; logits row i is that of the i-th of them."""
+        ...
+
+    def run_to_exit(
+        self, row: int, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> ExitResult:
+        """Run the last row from exit layer to exit layer until its score is above the threshold.
+
+        Rows in flight before it come along where it passes them. With k > 0 the score is the exit predictor's for the k
+        candidates; with k = 0 it is the margin rule's lead.
+        """
+        ...
+
+    def propagate_kv(self, row: int) -> None:
+        """Fill K and V of the row's deferred layers from its present hidden state (approximate)."""
+        ...
+
+    def lens_head(self, row: int) -> None:
+        """Logits (row 0) of the row's hidden state through the lens of its depth: the full-head check."""
+        ...
+
+    def draft(self, row: int, token: int, k: int) -> Tokens:
+        """The linear head's k best guesses for the token after `token`, which follows `row`: int32 [k]."""
+        ...
+
+    def commit(self, row: int) -> None:
+        """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped."""
+        ...
+
+    def roll_back(self, length: int) -> None:
+        """Forget every committed position from `length` on, and all rows in flight."""
+        ...
+
+    def is_stop(self, token: int) -> bool:
+        """Whether the token ends the generation."""
+        ...
+
+    def letters(self, token: int) -> str:
+        """Letters and digits of the token's text in lower case: two tokens with the same ones read the same."""
         ...

@@ -1,15 +1,43 @@
-"""Acceptance of proposed tokens: which words survive verification. Pure functions.
+"""Verification of proposed tokens. Pure functions.
 
 Rejection sampling as in speculative decoding (Leviathan et al., "Fast Inference from Transformers via Speculative
-Decoding", ICML 2023, section 2.3): a word drawn from q is kept with probability min(1, p / q), else one is drawn from
-the residual max(p - q, 0), normalised. What comes out is distributed as p.
+Decoding", ICML 2023, section 2.3): a token drawn from q is accepted with probability min(1, p / q), else one is drawn
+from the residual max(p - q, 0), normalised. What comes out is distributed as p.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from specee.predictors.types import Distribution, Engine, Sampler
+from specee.predictors.types import Distribution, Logits, Sampler
+
+
+def choose(logits: Logits, i: int, sampler: Sampler, rng: np.random.Generator) -> int:
+    """The next token of logits row i: the best one, or one drawn from the shaped distribution."""
+    if sampler.is_greedy:
+        return logits.greedy(i, sampler)
+    return sample(Distribution(*logits.distribution(i, sampler)), rng)
+
+
+def verify(
+    logits: Logits, i: int, sampler: Sampler, token: int, q: Distribution | None, rng: np.random.Generator
+) -> tuple[int, bool]:
+    """Hold a proposed token against the dense model's logits: (the token that stands, whether `token` is accepted).
+
+    `q` is what the token was drawn from; None stands for a token that was not drawn.
+    """
+    if sampler.is_greedy:
+        best = logits.greedy(i, sampler)
+        return best, best == token
+    return accept(Distribution(*logits.distribution(i, sampler)), q or certain(token), token, rng)
+
+
+def accept(p: Distribution, q: Distribution, token: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """Accept `token`, drawn from q, or replace it so that the result is distributed as p: (token, accepted)."""
+    proposed = q.prob(token)
+    if proposed > 0.0 and rng.random() * proposed < p.prob(token):
+        return token, True
+    return sample(residual(p, q), rng), False
 
 
 def sample(distribution: Distribution, rng: np.random.Generator) -> int:
@@ -33,31 +61,3 @@ def residual(p: Distribution, q: Distribution) -> Distribution:
     if total <= 0.0:
         return p
     return Distribution(p.tokens, (left / total).astype(np.float32))
-
-
-def accept(p: Distribution, q: Distribution, word: int, rng: np.random.Generator) -> tuple[int, bool]:
-    """Keep `word`, drawn from q, or replace it so that the result is distributed as p: (token, kept)."""
-    proposed = q.prob(word)
-    if proposed > 0.0 and rng.random() * proposed < p.prob(word):
-        return word, True
-    return sample(residual(p, q), rng), False
-
-
-def choose(engine: Engine, row: int, sampler: Sampler, rng: np.random.Generator) -> int:
-    """The next token of a logits row: the best one, or one drawn from the shaped distribution."""
-    if sampler.is_greedy:
-        return engine.greedy(row, sampler)
-    return sample(engine.distribution(row, sampler), rng)
-
-
-def verify(
-    engine: Engine, row: int, sampler: Sampler, word: int, q: Distribution | None, rng: np.random.Generator
-) -> tuple[int, bool]:
-    """Hold a proposed word against the true logits of a row: (the token that stands, whether it is `word`).
-
-    `q` is what the word was drawn from; None stands for a word that was not drawn.
-    """
-    if sampler.is_greedy:
-        true = engine.greedy(row, sampler)
-        return true, true == word
-    return accept(engine.distribution(row, sampler), q or certain(word), word, rng)

@@ -1,4 +1,4 @@
-"""Stand-ins for the tests: an engine with scripted logits that checks the rules of the real one, small artifacts."""
+"""Stand-ins for the tests: an engine with scripted logits that checks the rules of the real one, small calibrations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from specee.predictors.calibration.file import Artifact, DraftWeights, LensWeights, PredictorWeights
-from specee.predictors.calibration.q8 import to_q8
-from specee.predictors.types import Distribution, Floats, Sampler, State, TokenEvent, Tokens
+from specee.predictors.calibration.file import Calibration, DraftWeights, LensWeights, PredictorWeights
+from specee.predictors.q8 import to_q8
+from specee.predictors.types import Floats, Sampler, TokenEvent, Tokens, TokenState
 
 
 @dataclass
@@ -21,7 +21,7 @@ class FakeSampler:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 16
     top_k: int = 0
-    said: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
 
     @property
     def is_greedy(self) -> bool:
@@ -31,15 +31,19 @@ class FakeSampler:
     def is_plain(self) -> bool:
         return self.is_greedy and self.repeat_penalty == 1.0
 
+    @property
+    def window(self) -> int:
+        return self.repeat_last_n if self.repeat_penalty != 1.0 else 0
+
     def accept(self, token: int) -> None:
-        self.said.append(token)
+        self.accepted.append(token)
 
     def rewind(self, tokens: Sequence[int]) -> None:
-        self.said = list(tokens)
+        self.accepted = list(tokens)
 
     def shape(self, logits: Floats) -> Floats:
         shaped = logits.astype(np.float64)
-        for token in set(self.said[-self.repeat_last_n :]):
+        for token in set(self.accepted[-self.repeat_last_n :]):
             shaped[token] = (
                 shaped[token] / self.repeat_penalty if shaped[token] > 0 else shaped[token] * self.repeat_penalty
             )
@@ -47,10 +51,17 @@ class FakeSampler:
 
 
 @dataclass(frozen=True)
-class FakeRise:
+class FakeExitResult:
     stopped: int
     scores: tuple[float, ...]
     best: int
+
+
+@dataclass
+class FakeRow:
+    token: int
+    depth: int = 0
+    propagated: int = 0  # 0: exact K/V, else the depth it was propagated from
 
 
 @dataclass
@@ -58,7 +69,7 @@ class FakeEngine:
     """A model whose logits are a hash of the text so far; its early layers agree with its last with a given chance.
 
     A row computed on top of rows that were propagated or are not deep enough would be wrong in the real engine; here
-    the first changes its logits, the second is an error.
+    the first changes its logits, the second is an error. Ids of rows are ascending; rows are a chain.
     """
 
     seed: int = 0
@@ -66,160 +77,199 @@ class FakeEngine:
     n_embd: int = 8
     n_vocab: int = 24
     n_ctx: int = 256
+    max_equal_rows: int = 8
     early_agreement: float = 0.7
     score_range: tuple[float, float] = (0.0, 1.0)
     stop_tokens: tuple[int, ...] = ()
-    words: dict[int, str] = field(default_factory=dict)
+    spelled: dict[int, str] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)  # 0: exact K/V, else the depth it was propagated from
-    calls: list[tuple[str, int, int, int]] = field(default_factory=list)
-    rows: list[Floats] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)  # of the committed rows: `FakeRow.propagated`
+    flight: dict[int, FakeRow] = field(default_factory=dict)
+    tip: int = -1
+    next_id: int = 0
+    calls: list[tuple[str, int, int]] = field(default_factory=list)  # name, rows, depth
+    logits: list[Floats] = field(default_factory=list)
     fail_at: int = -1
 
     @property
     def length(self) -> int:
         return len(self.tokens)
 
+    @property
+    def n_in_flight(self) -> int:
+        return len(self.flight)
+
     def prefill(self, tokens: Sequence[int]) -> int:
-        self.tokens, self.depths, self.marks = list(tokens), [self.n_layer] * len(tokens), [0] * len(tokens)
-        self.rows = [self._logits(len(tokens) - 1, self.n_layer)]
+        assert not self.flight
+        self.tokens, self.marks = list(tokens), [0] * len(tokens)
+        self.tip, self.next_id = self.next_id, self.next_id + 1
+        self.logits = [self._logits(self._text(), self.n_layer)]
         return 0
 
-    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
-        self.calls.append(("advance", pos, n, end))
+    def append(self, token: int, parent: int = -1) -> int:
+        assert parent == max(self.flight) if self.flight else parent in (-1, self.tip), "rows are a chain"
+        assert self.length + len(self.flight) < self.n_ctx, "no cells left"
+        row, self.next_id = self.next_id, self.next_id + 1
+        self.flight[row] = FakeRow(token)
+        return row
+
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        self.calls.append(("advance", len(rows), end))
         if 0 <= self.fail_at <= len(self.calls):
             raise RuntimeError("scripted failure")
-        if tokens is not None:
-            assert pos == self.length and len(tokens) == n
-            assert self.length + n <= self.n_ctx, "no cells left"
-            self.tokens += [int(t) for t in tokens]
-            self.depths += [0] * n
-            self.marks += [0] * n
-        assert n >= 1 and pos + n <= self.length
-        assert len(set(self.depths[pos : pos + n])) == 1, "rows of one batch start at one depth"
-        assert self.depths[pos] < end <= self.n_layer
-        assert all(d >= end for d in self.depths[:pos]), "an earlier row is not deep enough"
-        self.depths[pos : pos + n] = [end] * n
+        assert rows and list(rows) == sorted(set(rows))
+        assert len({self.flight[row].depth for row in rows}) == 1, "rows of one batch start at one depth"
+        assert self.flight[rows[0]].depth < end <= self.n_layer
+        before = [row for row in self.flight if row < rows[-1] and row not in rows]
+        assert all(self.flight[row].depth >= end for row in before), "an earlier row is not deep enough"
+        for row in rows:
+            self.flight[row].depth = end
         assert not logits or end == self.n_layer
         if logits:
-            self.rows = [self._logits(p, end) for p in range(pos, pos + n)]
+            self.logits = [self._logits(self._text(row), end) for row in rows]
 
-    def rise(
-        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
-    ) -> FakeRise:
+    def complete(self, logits: bool = False) -> None:
+        self._bring_up([row for row in self.flight if self.flight[row].depth < self.n_layer], self.n_layer, logits)
+
+    def _bring_up(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        """Rows of falling depth to `end` at least; they join as their depths meet."""
+        while rows and self.flight[rows[-1]].depth < end:
+            depth = self.flight[rows[-1]].depth
+            low = [row for row in rows if self.flight[row].depth == depth]
+            others = [self.flight[row].depth for row in rows if row < low[0]]
+            stop = min([end, *others])
+            self.advance(low, stop, logits and stop == self.n_layer)
+
+    def run_to_exit(
+        self, row: int, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> FakeExitResult:
+        assert row == max(self.flight)
         scores: list[float] = []
         best = -1
-        if token is not None:
-            self.advance(self.length, 1, min([layers[0], *self.depths]), tokens=[token])
         for layer in layers:
-            while (depth := self.depths[-1]) < layer:
-                first = self.depths.index(depth)
-                stop = min(layer, self.depths[first - 1]) if first else layer
-                self.advance(first, self.length - first, stop)
+            self._bring_up(list(self.flight), layer)
             if k == 0:
-                best, score = self.margin(self.length - 1)
+                best, score = self.margin(row)
             else:
-                score = self.probe(self.length - 1, np.array(candidates, np.int32))
+                score = self.probe(row, np.array(candidates, np.int32))
             scores.append(score)
             if score > threshold:
-                return FakeRise(len(scores) - 1, tuple(scores), best)
-        return FakeRise(len(layers), tuple(scores), best)
+                return FakeExitResult(len(scores) - 1, tuple(scores), best)
+        return FakeExitResult(len(layers), tuple(scores), best)
 
-    def propagate(self, pos: int, n: int) -> None:
-        assert n == 1 and all(d == self.n_layer for d in self.depths[:pos])
-        self.calls.append(("propagate", pos, n, self.depths[pos]))
-        self.marks[pos] = self.depths[pos]
-        self.depths[pos] = self.n_layer
+    def propagate_kv(self, row: int) -> None:
+        assert list(self.flight) == [row]
+        self.calls.append(("propagate_kv", 1, self.flight[row].depth))
+        self.flight[row].propagated, self.flight[row].depth = self.flight[row].depth, self.n_layer
 
-    def lens_head(self, pos: int) -> None:
-        self.calls.append(("lens_head", pos, 1, self.depths[pos]))
-        self.rows = [self._logits(pos, self.depths[pos])]
+    def lens_head(self, row: int) -> None:
+        self.calls.append(("lens_head", 1, self.flight[row].depth))
+        self.logits = [self._logits(self._text(row), self.flight[row].depth)]
 
-    def probe(self, pos: int, candidates: Tokens) -> float:
+    def probe(self, row: int, candidates: Tokens) -> float:
         assert len(set(candidates.tolist())) == len(candidates) == 4
-        assert 0 < self.depths[pos] < self.n_layer
+        depth = self.flight[row].depth
+        assert 0 < depth < self.n_layer
         low, high = self.score_range
-        return low + (high - low) * float(self._rng(pos, self.depths[pos], "probe").random())
+        return low + (high - low) * float(self._rng(self._text(row), depth, "probe").random())
 
-    def margin(self, pos: int) -> tuple[int, float]:
-        best = int(np.argmax(self._logits(pos, self.depths[pos])))
-        return best, self.probe(pos, np.arange(4, dtype=np.int32))
+    def margin(self, row: int) -> tuple[int, float]:
+        best = int(np.argmax(self._logits(self._text(row), self.flight[row].depth)))
+        return best, self.probe(row, np.arange(4, dtype=np.int32))
 
-    def draft(self, pos: int, token: int, k: int) -> Tokens:
-        assert pos > 0
-        true = np.argsort(-self._logits(pos, self.n_layer))[:2]
-        others = self._rng(pos, 0, "draft").permutation(self.n_vocab)
+    def draft(self, row: int, token: int, k: int) -> Tokens:
+        text = [*(self._text(row) if row in self.flight else self._text()), (token, 0)]
+        true = np.argsort(-self._logits(text, self.n_layer))[:2]
+        others = self._rng(text, 0, "draft").permutation(self.n_vocab)
         return np.array(list(dict.fromkeys([*true.tolist(), *others.tolist()]))[:k], np.int32)
+
+    def commit(self, row: int) -> None:
+        path = [r for r in self.flight if r <= row]
+        assert path[-1] == row and all(self.flight[r].depth == self.n_layer for r in path), "rows must be complete"
+        self.tokens += [self.flight[r].token for r in path]
+        self.marks += [self.flight[r].propagated for r in path]
+        self.tip = row
+        self.flight = {}
 
     def roll_back(self, length: int) -> None:
         assert 0 <= length <= self.length
-        self.calls.append(("roll_back", length, 0, 0))
-        del self.tokens[length:], self.depths[length:], self.marks[length:]
+        self.calls.append(("roll_back", length, 0))
+        del self.tokens[length:], self.marks[length:]
+        self.flight = {}
 
-    def greedy(self, row: int, sampler: Sampler) -> int:
+    def greedy(self, i: int, sampler: Sampler) -> int:
         assert isinstance(sampler, FakeSampler)
-        return int(np.argmax(sampler.shape(self.rows[row])))
+        return int(np.argmax(sampler.shape(self.logits[i])))
 
-    def distribution(self, row: int, sampler: Sampler) -> Distribution:
+    def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
         assert isinstance(sampler, FakeSampler)
-        shaped = sampler.shape(self.rows[row]).astype(np.float64) / sampler.temperature
+        shaped = sampler.shape(self.logits[i]).astype(np.float64) / sampler.temperature
         order = np.argsort(-shaped)[: sampler.top_k or None]
         probs = np.exp(shaped[order] - shaped[order[0]])
-        return Distribution(order.astype(np.int32), (probs / probs.sum()).astype(np.float32))
+        return order.astype(np.int32), (probs / probs.sum()).astype(np.float32)
 
     def is_stop(self, token: int) -> bool:
         return token in self.stop_tokens
 
-    def word(self, token: int) -> str:
-        return self.words.get(token, "")
+    def letters(self, token: int) -> str:
+        return self.spelled.get(token, "")
 
-    def _rng(self, pos: int, depth: int, what: str) -> np.random.Generator:
-        text = repr((self.seed, self.tokens[: pos + 1], self.marks[: pos + 1], depth, what))
-        return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+    def _text(self, row: int | None = None) -> list[tuple[int, int]]:
+        """(token, mark) of every row up to this one; of the committed ones alone without it."""
+        rows = [self.flight[r] for r in self.flight if row is not None and r <= row]
+        return [*zip(self.tokens, self.marks, strict=True), *((r.token, r.propagated) for r in rows)]
 
-    def _logits(self, pos: int, depth: int) -> Floats:
-        true = self._rng(pos, self.n_layer, "logits").normal(size=self.n_vocab) * 2
-        rng = self._rng(pos, depth, "lens")
+    def _rng(self, text: list[tuple[int, int]], depth: int, what: str) -> np.random.Generator:
+        seed = repr((self.seed, [t for t, _ in text], [m for _, m in text], depth, what))
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little"))
+
+    def _logits(self, text: list[tuple[int, int]], depth: int) -> Floats:
+        true = self._rng(text, self.n_layer, "logits").normal(size=self.n_vocab) * 2
+        rng = self._rng(text, depth, "lens")
         if depth < self.n_layer and rng.random() > self.early_agreement:
             true = rng.normal(size=self.n_vocab) * 2
         return true.astype(np.float32)
 
 
-def make_artifact(
-    boundaries: tuple[int, ...] = (4, 6, 8, 10),
+def make_calibration(
+    exit_layers: tuple[int, ...] = (4, 6, 8, 10),
     offline: tuple[int, ...] = (6, 10),
     n_layer: int = 12,
     n_embd: int = 32,
     n_vocab: int = 24,
     n_hidden: int = 512,
     seed: int = 0,
-) -> Artifact:
-    """An artifact with random weights: rank 32, k = 4, margin rule at the last boundary."""
+) -> Calibration:
+    """A calibration with random weights: rank 32, k = 4, margin rule at the last exit layer."""
     rng = np.random.default_rng(seed)
 
     def floats(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    lenses = {b: LensWeights(to_q8(floats(32, n_embd)), to_q8(floats(n_embd, 32)), floats(n_embd)) for b in boundaries}
-    lenses[boundaries[-1]] = LensWeights(to_q8(floats(n_embd, n_embd)), None, floats(n_embd))
-    mlps = {b: PredictorWeights(floats(n_hidden, 12), floats(n_hidden), floats(n_hidden), 0.25) for b in boundaries}
+    def lens() -> LensWeights:
+        return LensWeights(to_q8(floats(32, n_embd)), to_q8(floats(n_embd, 32)), floats(n_embd))
+
+    def mlp() -> PredictorWeights:
+        return PredictorWeights(floats(n_hidden, 12), floats(n_hidden), floats(n_hidden), 0.25)
+
+    lenses = {layer: lens() for layer in exit_layers}
+    lenses[exit_layers[-1]] = LensWeights(to_q8(floats(n_embd, n_embd)), None, floats(n_embd))
     shortlist = np.arange(0, n_vocab, 2, dtype=np.int32)
-    return Artifact(
+    return Calibration(
         base_sha256="ab" * 32,
         base_name="tiny.gguf",
         n_layer=n_layer,
         n_embd=n_embd,
         n_vocab=n_vocab,
         k=4,
-        boundaries=boundaries,
+        exit_layers=exit_layers,
         offline=offline,
         threshold=0.75,
         target_agreement=0.97,
-        margin_layers=boundaries[-1:],
+        margin_layers=exit_layers[-1:],
         margin_threshold=0.5,
         lenses=lenses,
-        predictors=mlps,
+        predictors={layer: mlp() for layer in exit_layers},
         draft=DraftWeights(to_q8(floats(32, 2 * n_embd)), shortlist, to_q8(floats(n_embd, 32)), floats(n_embd)),
         metrics={"held_out": {"agreement": 0.5}},
         created_by="test",
@@ -228,21 +278,21 @@ def make_artifact(
 
 def replay(events: Iterable[TokenEvent]) -> list[int]:
     """The text that the events leave; checks the life of every token."""
-    words: list[int] = []
+    tokens: list[int] = []
     verified = 0
     for event in events:
-        if event.state is State.ROLLED_BACK:
-            assert verified <= event.index < len(words)
-            assert words[event.index] == event.token
-            del words[event.index :]
-        elif event.index == len(words):
-            words.append(event.token)
-            if event.state is State.VERIFIED:
+        if event.state is TokenState.ROLLED_BACK:
+            assert verified <= event.index < len(tokens)
+            assert tokens[event.index] == event.token
+            del tokens[event.index :]
+        elif event.index == len(tokens):
+            tokens.append(event.token)
+            if event.state is TokenState.VERIFIED:
                 assert verified == event.index, "a token is final only after all before it"
                 verified += 1
         else:
-            assert event.state is State.VERIFIED and event.index == verified < len(words)
-            assert words[event.index] == event.token
+            assert event.state is TokenState.VERIFIED and event.index == verified < len(tokens)
+            assert tokens[event.index] == event.token
             verified += 1
-    assert verified == len(words), "every token is final in the end"
-    return words
+    assert verified == len(tokens), "every token is final in the end"
+    return tokens

@@ -1,6 +1,6 @@
-"""Fine-tuning of a low-rank map for what it is used for: its words, not its distances.
+"""Fine-tuning of a low-rank map for what it is used for: its tokens, not its distances.
 
-Least squares spends rank on everything that moves the final state; distillation spends it on the words that the dense
+Least squares spends rank on everything that moves the final state; distillation spends it on the tokens that the dense
 model considers (the "tuned lens" of Belrose et al., 2023, with a bottleneck). Adam on the cross-entropy against the
 dense model's distribution over the shortlist, started from the ridge solution.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from specee.predictors.calibration.adam import Adam
 from specee.predictors.exits.features import inverse_rms
 from specee.predictors.exits.lens import LowRank
 from specee.predictors.types import Floats
@@ -22,14 +23,14 @@ _BATCH = 512
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The dense model's distribution on the shortlist, its most probable words only: [n, m] each."""
+    """The dense model's distribution on the shortlist, its most probable tokens only: [n, m] each."""
 
     place: NDArray[np.int32]
     prob: Floats
 
     @classmethod
     def of(cls, final: Any, head: Floats, m: int = 32) -> Teacher:
-        """final [n, n_embd] divided by its rms, in any float type; head [n_words, n_embd]."""
+        """final [n, n_embd] divided by its rms, in any float type; head [n_tokens, n_embd]."""
         n, m = len(final), min(m, len(head))
         place, prob = np.empty((n, m), np.int32), np.empty((n, m), np.float32)
         for at in range(0, n, _BATCH):
@@ -44,7 +45,7 @@ class Teacher:
         return Teacher(self.place[rows], self.prob[rows])
 
 
-def tune(
+def distill(
     model: LowRank,
     x: Any,
     teacher: Teacher,
@@ -55,11 +56,11 @@ def tune(
     rate: float = 1e-3,
     seed: int = 0,
 ) -> LowRank:
-    """x [n, n_in] in any float type; head [n_words, n_embd]. `scaled`: the logits are divided by the output's rms."""
+    """x [n, n_in] in any float type; head [n_tokens, n_embd]. `scaled`: the logits are divided by the output's rms."""
     rng = np.random.default_rng(seed)
     weights = [model.down.copy(), model.up.copy(), model.bias.copy()]
-    pace = [rate * float(np.abs(w).mean()) * 10 for w in weights[:2]] + [rate]
-    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    sizes = [rate * float(np.abs(w).mean()) * 10 for w in weights[:2]] + [rate]
+    adam = Adam(weights, beta=0.99, epsilon=1e-12)
     n, step = len(x), 0
     total = epochs * -(-n // _BATCH)
     for _ in range(epochs):
@@ -69,10 +70,7 @@ def tune(
             step += 1
             gradients = _gradients(weights, np.asarray(x[rows], np.float32), teacher[rows], head, scaled)
             cool = 0.5 * (1 + np.cos(np.pi * step / total))
-            for w, g, m, v, p in zip(weights, gradients, first, second, pace, strict=True):
-                m += 0.1 * (g - m)
-                v += 0.01 * (g * g - v)
-                w -= (cool * p) * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-12)
+            adam.step(gradients, [cool * size for size in sizes])
     return LowRank(weights[0], weights[1], weights[2])
 
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
-from specee.predictors.calibration.q8 import Blocks, columns_of, from_q8, to_q8
-from specee.predictors.errors import ArtifactError
-from specee.predictors.exits.rules import SOURCES, ExitRules, RuleKind
+from specee.predictors.errors import CalibrationFileError
+from specee.predictors.exits.rules import DRAFTERS, ExitRules, RuleKind
+from specee.predictors.q8 import Blocks, columns_of, from_q8, to_q8
 from specee.predictors.types import Floats, Tokens
 
-FORMAT = 2
+FORMAT = 3
 ARCH = "specee"
 
 
@@ -72,8 +72,8 @@ class DraftWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """One model's calibration. Boundaries count layers done."""
+class Calibration:
+    """One model's calibration. Exit layers count layers done."""
 
     base_sha256: str
     base_name: str
@@ -81,7 +81,7 @@ class Artifact:
     n_embd: int
     n_vocab: int
     k: int
-    boundaries: tuple[int, ...]
+    exit_layers: tuple[int, ...]
     offline: tuple[int, ...]
     threshold: float
     target_agreement: float
@@ -90,8 +90,8 @@ class Artifact:
     lenses: dict[int, LensWeights]
     predictors: dict[int, PredictorWeights]
     draft: DraftWeights
-    sources: tuple[str, ...] = SOURCES
-    """Where the candidates came from that the predictors were trained on."""
+    drafters: tuple[str, ...] = DRAFTERS
+    """What drafted the candidates that the predictors were trained on."""
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = ""
 
@@ -102,7 +102,7 @@ class Artifact:
         """`base` (the paper's rules) with this model's calibrated threshold and number of candidates."""
         threshold = self.margin_threshold if rule == "margin" else self.threshold
         rules = base or ExitRules()
-        return rules.with_(rule=rule, threshold=threshold, k=self.k, n_hidden=self.n_hidden, sources=self.sources)
+        return rules.with_(rule=rule, threshold=threshold, k=self.k, n_hidden=self.n_hidden, drafters=self.drafters)
 
     @property
     def n_hidden(self) -> int:
@@ -110,22 +110,24 @@ class Artifact:
         return next((len(p.b1) for p in self.predictors.values()), ExitRules().n_hidden)
 
     def check_rules(self, rules: ExitRules) -> None:
-        """Raises ArtifactError when the rules ask for what was not calibrated."""
+        """Raises CalibrationFileError when the rules ask for what was not calibrated."""
         if rules.rule == "margin":
             if not self.margin_layers:
-                raise ArtifactError("it has no margin rule: calibrate again, or use rule 'predictor'")
+                raise CalibrationFileError("it has no margin rule: calibrate again, or use rule 'predictor'")
         elif rules.k != self.k or rules.n_hidden != self.n_hidden:
-            raise ArtifactError(
+            raise CalibrationFileError(
                 f"its predictors take k = {self.k} and {self.n_hidden} hidden units, "
                 f"the rules ask for {rules.k} and {rules.n_hidden}"
             )
 
     def check_base(self, sha256: str, n_layer: int, n_embd: int, n_vocab: int) -> None:
-        """Raises ArtifactError when the calibration belongs to another model."""
+        """Raises CalibrationFileError when the calibration belongs to another model."""
         if sha256 != self.base_sha256:
-            raise ArtifactError(f"it was made for {self.base_name}, another file (sha256 {self.base_sha256[:12]}...)")
+            raise CalibrationFileError(
+                f"it was made for {self.base_name}, another file (sha256 {self.base_sha256[:12]}...)"
+            )
         if (n_layer, n_embd, n_vocab) != (self.n_layer, self.n_embd, self.n_vocab):
-            raise ArtifactError(
+            raise CalibrationFileError(
                 f"it was made for {self.n_layer} layers, width {self.n_embd}, vocabulary {self.n_vocab}; "
                 f"the model has {n_layer}, {n_embd}, {n_vocab}"
             )
@@ -142,43 +144,43 @@ class Artifact:
         engine.set_draft(self.draft.down, tokens, to_q8(head @ from_q8(self.draft.up)), head @ self.draft.bias)
 
 
-def write(artifact: Artifact, path: Path) -> None:
+def write(calibration: Calibration, path: Path) -> None:
     """Write the file, replacing an old one in a single step."""
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     w = GGUFWriter(part, ARCH)
     w.add_uint32("specee.format", FORMAT)
-    w.add_string("specee.base.sha256", artifact.base_sha256)
-    w.add_string("specee.base.name", artifact.base_name)
+    w.add_string("specee.base.sha256", calibration.base_sha256)
+    w.add_string("specee.base.name", calibration.base_name)
     for name in ("n_layer", "n_embd", "n_vocab", "k"):
-        w.add_uint32(f"specee.{name}", getattr(artifact, name))
-    w.add_float64("specee.threshold", artifact.threshold)
-    w.add_float64("specee.target_agreement", artifact.target_agreement)
-    w.add_float64("specee.margin.threshold", artifact.margin_threshold)
-    w.add_string("specee.metrics", json.dumps(artifact.metrics))
-    w.add_string("specee.created.by", artifact.created_by)
-    w.add_string("specee.sources", ",".join(artifact.sources))
+        w.add_uint32(f"specee.{name}", getattr(calibration, name))
+    w.add_float64("specee.threshold", calibration.threshold)
+    w.add_float64("specee.target_agreement", calibration.target_agreement)
+    w.add_float64("specee.margin.threshold", calibration.margin_threshold)
+    w.add_string("specee.metrics", json.dumps(calibration.metrics))
+    w.add_string("specee.created.by", calibration.created_by)
+    w.add_string("specee.drafters", ",".join(calibration.drafters))
     layers = {
-        "boundaries": artifact.boundaries,
-        "offline": artifact.offline,
-        "margin.layers": artifact.margin_layers,
+        "exit_layers": calibration.exit_layers,
+        "offline": calibration.offline,
+        "margin.layers": calibration.margin_layers,
     }
     for name, values in layers.items():
         w.add_tensor(f"schedule.{name}", np.array(values or (-1,), np.int32))
-    for b, lens in artifact.lenses.items():
-        _add_q8(w, f"lens.{b}.down", lens.down)
+    for layer, lens in calibration.lenses.items():
+        _add_q8(w, f"lens.{layer}.down", lens.down)
         if lens.up is not None:
-            _add_q8(w, f"lens.{b}.up", lens.up)
-        w.add_tensor(f"lens.{b}.bias", lens.bias)
-    for b, mlp in artifact.predictors.items():
-        w.add_tensor(f"predictor.{b}.w1", mlp.w1)
-        w.add_tensor(f"predictor.{b}.b1", mlp.b1)
-        w.add_tensor(f"predictor.{b}.w2", mlp.w2)
-        w.add_tensor(f"predictor.{b}.b2", np.array([mlp.b2], np.float32))
-    _add_q8(w, "draft.down", artifact.draft.down)
-    _add_q8(w, "draft.up", artifact.draft.up)
-    w.add_tensor("draft.tokens", artifact.draft.tokens.astype(np.int32))
-    w.add_tensor("draft.bias", artifact.draft.bias)
+            _add_q8(w, f"lens.{layer}.up", lens.up)
+        w.add_tensor(f"lens.{layer}.bias", lens.bias)
+    for layer, mlp in calibration.predictors.items():
+        w.add_tensor(f"predictor.{layer}.w1", mlp.w1)
+        w.add_tensor(f"predictor.{layer}.b1", mlp.b1)
+        w.add_tensor(f"predictor.{layer}.w2", mlp.w2)
+        w.add_tensor(f"predictor.{layer}.b2", np.array([mlp.b2], np.float32))
+    _add_q8(w, "draft.down", calibration.draft.down)
+    _add_q8(w, "draft.up", calibration.draft.up)
+    w.add_tensor("draft.tokens", calibration.draft.tokens.astype(np.int32))
+    w.add_tensor("draft.bias", calibration.draft.bias)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -186,53 +188,57 @@ def write(artifact: Artifact, path: Path) -> None:
     part.replace(path)
 
 
-def read(path: Path) -> Artifact:
-    """Read a calibration file. Raises ArtifactError when it cannot be used."""
+def read(path: Path) -> Calibration:
+    """Read a calibration file. Raises CalibrationFileError when it cannot be used."""
     try:
         reader = GGUFReader(path)
         tensors = {t.name: np.array(t.data) for t in reader.tensors}
         meta = {name: f.contents() for name, f in reader.fields.items()}
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is not there", "No calibration") from None
+        raise CalibrationFileError(f"{path} is not there", "No calibration") from None
     except Exception as error:
-        raise ArtifactError(f"{path.name} is not a readable GGUF file ({error})") from None
+        raise CalibrationFileError(f"{path.name} is not a readable GGUF file ({error})") from None
     if meta.get("general.architecture") != ARCH:
-        raise ArtifactError(f"{path.name} is a GGUF file, but not a calibration")
+        raise CalibrationFileError(f"{path.name} is a GGUF file, but not a calibration")
     if meta.get("specee.format") != FORMAT:
         found = meta.get("specee.format")
-        raise ArtifactError(f"{path.name} has format {found}, this version reads format {FORMAT}: calibrate again")
+        raise CalibrationFileError(
+            f"{path.name} has format {found}, this version reads format {FORMAT}: calibrate again"
+        )
     try:
         return _assemble(meta, tensors)
     except KeyError as error:
-        raise ArtifactError(f"{path.name} lacks {error.args[0]}: calibrate again") from None
+        raise CalibrationFileError(f"{path.name} lacks {error.args[0]}: calibrate again") from None
 
 
-def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Artifact:
+def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Calibration:
     layers = {
-        name: tuple(int(b) for b in tensors[f"schedule.{name}"] if b >= 0)
-        for name in ("boundaries", "offline", "margin.layers")
+        name: tuple(int(layer) for layer in tensors[f"schedule.{name}"] if layer >= 0)
+        for name in ("exit_layers", "offline", "margin.layers")
     }
-    lens_layers = sorted({*layers["boundaries"], *layers["margin.layers"]})
+    lens_layers = sorted({*layers["exit_layers"], *layers["margin.layers"]})
     lenses = {
-        b: LensWeights(tensors[f"lens.{b}.down"], tensors.get(f"lens.{b}.up"), tensors[f"lens.{b}.bias"])
-        for b in lens_layers
+        layer: LensWeights(
+            tensors[f"lens.{layer}.down"], tensors.get(f"lens.{layer}.up"), tensors[f"lens.{layer}.bias"]
+        )
+        for layer in lens_layers
     }
     predictors = {}
-    for b in layers["boundaries"]:
-        w1, b1, w2, b2 = (tensors[f"predictor.{b}.{part}"] for part in ("w1", "b1", "w2", "b2"))
-        predictors[b] = PredictorWeights(w1, b1, w2, float(b2[0]))
+    for layer in layers["exit_layers"]:
+        w1, b1, w2, b2 = (tensors[f"predictor.{layer}.{part}"] for part in ("w1", "b1", "w2", "b2"))
+        predictors[layer] = PredictorWeights(w1, b1, w2, float(b2[0]))
     try:
         metrics = json.loads(meta["specee.metrics"])
     except ValueError:
         metrics = {}
-    return Artifact(
+    return Calibration(
         base_sha256=str(meta["specee.base.sha256"]),
         base_name=str(meta["specee.base.name"]),
         n_layer=int(meta["specee.n_layer"]),
         n_embd=int(meta["specee.n_embd"]),
         n_vocab=int(meta["specee.n_vocab"]),
         k=int(meta["specee.k"]),
-        boundaries=layers["boundaries"],
+        exit_layers=layers["exit_layers"],
         offline=layers["offline"],
         threshold=float(meta["specee.threshold"]),
         target_agreement=float(meta["specee.target_agreement"]),
@@ -241,7 +247,7 @@ def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Artifact:
         lenses=lenses,
         predictors=predictors,
         draft=DraftWeights(*(tensors[f"draft.{part}"] for part in ("down", "tokens", "up", "bias"))),
-        sources=tuple(str(meta["specee.sources"]).split(",")),
+        drafters=tuple(str(meta["specee.drafters"]).split(",")),
         metrics=metrics,
         created_by=str(meta["specee.created.by"]),
     )
@@ -251,27 +257,29 @@ def _add_q8(w: GGUFWriter, name: str, blocks: Blocks) -> None:
     w.add_tensor(name, blocks, raw_dtype=GGMLQuantizationType.Q8_0)
 
 
-def _check_shapes(a: Artifact) -> None:
-    """Raises ArtifactError unless the layers make sense and all weights fit together."""
-    for b in (*a.boundaries, *a.offline, *a.margin_layers):
-        _expect(0 < b < a.n_layer, f"boundary {b} is outside of the model's {a.n_layer} layers")
-    _expect(set(a.offline) <= set(a.boundaries), "its offline schedule names a layer that is no boundary")
+def _check_shapes(a: Calibration) -> None:
+    """Raises CalibrationFileError unless the layers make sense and all weights fit together."""
+    for layer in (*a.exit_layers, *a.offline, *a.margin_layers):
+        _expect(0 < layer < a.n_layer, f"exit layer {layer} is outside of the model's {a.n_layer} layers")
+    _expect(set(a.offline) <= set(a.exit_layers), "its offline schedule names a layer that is no exit layer")
     _expect(0.0 <= a.threshold <= 1.0 and 0.0 <= a.margin_threshold <= 1.0, "a threshold is not between 0 and 1")
-    for b in {*a.boundaries, *a.margin_layers}:
-        _expect(b in a.lenses, f"no lens for boundary {b}")
-    for b in a.boundaries:
-        _expect(b in a.predictors, f"no predictor for boundary {b}")
-    for b, lens in a.lenses.items():
+    for layer in {*a.exit_layers, *a.margin_layers}:
+        _expect(layer in a.lenses, f"no lens for exit layer {layer}")
+    for layer in a.exit_layers:
+        _expect(layer in a.predictors, f"no predictor for exit layer {layer}")
+    for layer, lens in a.lenses.items():
         rank = lens.down.shape[0]
         fits = columns_of(lens.down) == a.n_embd == len(lens.bias)
         if lens.up is None:
             fits = fits and rank == a.n_embd
         else:
             fits = fits and lens.up.shape[0] == a.n_embd and columns_of(lens.up) == rank
-        _expect(fits, f"the lens of boundary {b} does not fit a width of {a.n_embd}")
-    for b, mlp in a.predictors.items():
+        _expect(fits, f"the lens of exit layer {layer} does not fit a width of {a.n_embd}")
+    for layer, mlp in a.predictors.items():
         n = len(mlp.b1)
-        _expect(mlp.w1.shape == (n, 3 * a.k) and mlp.w2.shape == (n,), f"the predictor of boundary {b} is misshapen")
+        _expect(
+            mlp.w1.shape == (n, 3 * a.k) and mlp.w2.shape == (n,), f"the predictor of exit layer {layer} is misshapen"
+        )
     rank = a.draft.down.shape[0]
     fits = columns_of(a.draft.down) == 2 * a.n_embd and a.draft.up.shape[0] == len(a.draft.bias) == a.n_embd
     _expect(fits and columns_of(a.draft.up) == rank, "the draft head is misshapen")
@@ -280,4 +288,4 @@ def _check_shapes(a: Artifact) -> None:
 
 def _expect(ok: bool, message: str) -> None:
     if not ok:
-        raise ArtifactError(message)
+        raise CalibrationFileError(message)

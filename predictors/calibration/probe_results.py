@@ -1,4 +1,4 @@
-"""What a row would show at each boundary: the lens's best word, probabilities of the candidates, the margin's lead.
+"""What a probe would see at each exit layer: the lens's best token, the candidates' probabilities, the margin's lead.
 
 Vocabulary-sized arrays exist only in blocks.
 """
@@ -16,59 +16,61 @@ from specee.predictors.exits.features import inverse_rms, sliced_logits, softmax
 from specee.predictors.exits.lens import LowRank
 from specee.predictors.types import Floats, Tokens
 
-_WORDS = 8192  # LM head rows at a time
+_HEAD_ROWS = 8192  # LM head rows at a time
 _ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """Rows `rows` at one boundary."""
+class ProbeResults:
+    """Rows `rows` at one exit layer."""
 
-    word: NDArray[np.int32]
-    """[n] best word of the whole vocabulary through the lens."""
+    token: NDArray[np.int32]
+    """[n] best token of the whole vocabulary through the lens."""
     logits: Floats
     """[n, k] of the candidates."""
     probs: Floats
     passes: Mask
-    """[n] the best word is among the candidates, and not the row's own token: what the checks let through."""
+    """[n] the best token is among the candidates, and not the row's own token: what the checks let through."""
     right: Mask
-    """[n] the best word is the dense model's."""
+    """[n] the best token is the dense model's."""
     regret: Floats
-    """[n] what the best word lacks to the dense model's, in the dense model's logits: nats of perplexity."""
-    short_word: NDArray[np.int32]
-    """[n] best word of the shortlist."""
+    """[n] what the best token lacks to the dense model's, in the dense model's logits: nats of perplexity."""
+    short_token: NDArray[np.int32]
+    """[n] best token of the shortlist."""
     lead: Floats
     """[n] its lead in probability; 0 for the row's own token, which is no exit."""
     short_regret: Floats
 
 
-def best_words(
+def best_tokens(
     lenses: dict[int, LowRank], data: Data, rows: Rows, engine: CalibrationEngine
 ) -> dict[int, NDArray[np.int32]]:
-    """Best word of the whole vocabulary for each row through each lens."""
-    codes = {b: lens.code(data.states[b][rows]) for b, lens in lenses.items()}
-    top = {b: np.full(len(rows), -np.inf, np.float32) for b in lenses}
-    word = {b: np.zeros(len(rows), np.int32) for b in lenses}
-    for start in range(0, engine.n_vocab, _WORDS):
-        ids = np.arange(start, min(start + _WORDS, engine.n_vocab), dtype=np.int32)
+    """Best token of the whole vocabulary for each row through each lens."""
+    codes = {layer: lens.code(data.states[layer][rows]) for layer, lens in lenses.items()}
+    top = {layer: np.full(len(rows), -np.inf, np.float32) for layer in lenses}
+    token = {layer: np.zeros(len(rows), np.int32) for layer in lenses}
+    for start in range(0, engine.n_vocab, _HEAD_ROWS):
+        ids = np.arange(start, min(start + _HEAD_ROWS, engine.n_vocab), dtype=np.int32)
         head = engine.head_rows(ids)
-        for b, lens in lenses.items():
+        for layer, lens in lenses.items():
             up, bias = head @ lens.up, head @ lens.bias
             for at in range(0, len(rows), _ROWS):
                 part = slice(at, at + _ROWS)
-                scores = codes[b][part] @ up.T + bias
+                scores = codes[layer][part] @ up.T + bias
                 place = scores.argmax(1)
                 value = np.take_along_axis(scores, place[:, None], 1)[:, 0]
-                better = value > top[b][part]
-                top[b][part] = np.where(better, value, top[b][part])
-                word[b][part] = np.where(better, ids[place], word[b][part])
-    return word
+                better = value > top[layer][part]
+                top[layer][part] = np.where(better, value, top[layer][part])
+                token[layer][part] = np.where(better, ids[place], token[layer][part])
+    return token
 
 
-def leads(lens: LowRank, states: NDArray[np.float16], head: Floats, words: Tokens) -> tuple[NDArray[np.int32], Floats]:
-    """The margin rule's view: best word of the shortlist and its lead; head [n_short, n_embd]."""
+def leads(
+    lens: LowRank, states: NDArray[np.float16], head: Floats, shortlist: Tokens
+) -> tuple[NDArray[np.int32], Floats]:
+    """The margin rule's view: best token of the shortlist and its lead; head [n_short, n_embd]."""
     up, bias = head @ lens.up, head @ lens.bias
-    word = np.empty(len(states), np.int32)
+    token = np.empty(len(states), np.int32)
     lead = np.empty(len(states), np.float32)
     for at in range(0, len(states), _ROWS):
         part = slice(at, at + _ROWS)
@@ -77,53 +79,53 @@ def leads(lens: LowRank, states: NDArray[np.float16], head: Floats, words: Token
         scores = (code @ up.T + bias) * scale
         two = np.partition(scores, -2, axis=1)[:, -2:]  # second, first
         total = np.exp(scores - two[:, 1:]).sum(1)
-        word[part] = words[scores.argmax(1)]
+        token[part] = shortlist[scores.argmax(1)]
         lead[part] = (1.0 - np.exp(two[:, 0] - two[:, 1])) / total
-    return word, lead
+    return token, lead
 
 
-def regrets(data: Data, rows: Rows, words: NDArray[np.int32], engine: CalibrationEngine) -> Floats:
-    """Dense logit of the dense model's word less that of `words` [n]: [n], zero where they are the same."""
+def regrets(data: Data, rows: Rows, tokens: NDArray[np.int32], engine: CalibrationEngine) -> Floats:
+    """Dense logit of the dense model's token less that of `tokens` [n]: [n], zero where they are the same."""
     out = np.zeros(len(rows), np.float32)
-    wrong = np.flatnonzero(words != data.best[rows])
+    wrong = np.flatnonzero(tokens != data.best[rows])
     for at in range(0, len(wrong), _ROWS):
         some = wrong[at : at + _ROWS]
-        apart = engine.head_rows(data.best[rows[some]]) - engine.head_rows(words[some])
+        apart = engine.head_rows(data.best[rows[some]]) - engine.head_rows(tokens[some])
         out[some] = np.maximum((apart * data.final[rows[some]].astype(np.float32)).sum(1), 0.0)
     return out
 
 
-def look(
+def probe_all(
     lenses: dict[int, LowRank],
     data: Data,
     rows: Rows,
-    cands: NDArray[np.int32],
-    words: Tokens,
+    candidates: NDArray[np.int32],
+    shortlist: Tokens,
     engine: CalibrationEngine,
-) -> dict[int, Looks]:
-    """Everything about `rows` at every boundary; cands [n, k], words: the shortlist."""
-    best = best_words(lenses, data, rows, engine)
-    known, place = np.unique(cands, return_inverse=True)
+) -> dict[int, ProbeResults]:
+    """Everything about `rows` at every exit layer; candidates [n, k]."""
+    best = best_tokens(lenses, data, rows, engine)
+    known, place = np.unique(candidates, return_inverse=True)
     known_rows = engine.head_rows(known.astype(np.int32))
-    place = place.reshape(cands.shape)
-    short = engine.head_rows(words)
-    out: dict[int, Looks] = {}
-    for b, lens in lenses.items():
-        logits = np.empty(cands.shape, np.float32)
+    place = place.reshape(candidates.shape)
+    short = engine.head_rows(shortlist)
+    out: dict[int, ProbeResults] = {}
+    for layer, lens in lenses.items():
+        logits = np.empty(candidates.shape, np.float32)
         for at in range(0, len(rows), _ROWS):
             part = slice(at, at + _ROWS)
-            logits[part] = sliced_logits(lens(data.states[b][rows[part]]), known_rows[place[part]])
-        short_word, lead = leads(lens, data.states[b][rows], short, words)
-        lead[short_word == data.token[rows]] = 0.0
-        out[b] = Looks(
-            word=best[b],
+            logits[part] = sliced_logits(lens(data.states[layer][rows[part]]), known_rows[place[part]])
+        short_token, lead = leads(lens, data.states[layer][rows], short, shortlist)
+        lead[short_token == data.token[rows]] = 0.0
+        out[layer] = ProbeResults(
+            token=best[layer],
             logits=logits,
             probs=softmax(logits),
-            passes=(cands == best[b][:, None]).any(1) & (best[b] != data.token[rows]),
-            right=best[b] == data.best[rows],
-            regret=regrets(data, rows, best[b], engine),
-            short_word=short_word,
+            passes=(candidates == best[layer][:, None]).any(1) & (best[layer] != data.token[rows]),
+            right=best[layer] == data.best[rows],
+            regret=regrets(data, rows, best[layer], engine),
+            short_token=short_token,
             lead=lead,
-            short_regret=regrets(data, rows, short_word, engine),
+            short_regret=regrets(data, rows, short_token, engine),
         )
     return out

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specee.predictors.calibration.recording import Recording, normalise
-from specee.predictors.calibration.settings import CalibrationEngine, Settings, candidate_boundaries
-from specee.predictors.drafters import NGram
-from specee.predictors.drafters.combined import merge
+from specee.predictors.calibration.settings import CalibrationEngine, Settings, candidate_exit_layers
+from specee.predictors.decoding.policies import drafter_of
+from specee.predictors.drafters.base import Budget
 from specee.predictors.exits.lens import LowRank
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.types import Floats, Tokens
@@ -30,7 +30,7 @@ SPLIT = "aabaabaacb"
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """All rows. `states[b]` and `final` are [n, n_embd] float16, divided by their rms."""
+    """All rows. `states[layer]` and `final` are [n, n_embd] float16, divided by their rms."""
 
     recordings: list[Recording]
     states: dict[int, NDArray[np.float16]]
@@ -42,7 +42,7 @@ class Data:
     first: Mask
     """First row of its answer."""
     greedy: Mask
-    """Rows of plain greedy answers: there agreement with the dense model means an unchanged word."""
+    """Rows of plain greedy answers: there agreement with the dense model means an unchanged token."""
     part: NDArray[np.str_]
     """'a', 'b' or 'c': see SPLIT."""
 
@@ -58,7 +58,7 @@ class Data:
 
 def gather(recordings: Sequence[Recording], n_layer: int) -> Data:
     """Concatenate the recordings."""
-    boundaries = candidate_boundaries(n_layer)
+    exit_layers = candidate_exit_layers(n_layer)
     place = {index: i for i, index in enumerate(dict.fromkeys(r.prompt_index for r in recordings))}
     lengths = [len(r.row_tokens) for r in recordings]
     starts = np.cumsum([0, *lengths[:-1]])
@@ -67,7 +67,7 @@ def gather(recordings: Sequence[Recording], n_layer: int) -> Data:
     parts = [SPLIT[place[r.prompt_index] % len(SPLIT)] for r in recordings]
     return Data(
         recordings=[replace(r, states=r.states[:, :0]) for r in recordings],  # the states move, they are large
-        states={b: np.concatenate([r.states[i] for r in recordings]) for i, b in enumerate(boundaries)},
+        states={layer: np.concatenate([r.states[i] for r in recordings]) for i, layer in enumerate(exit_layers)},
         final=np.concatenate([r.states[-1] for r in recordings]),
         token=np.concatenate([r.row_tokens for r in recordings]).astype(np.int32),
         best=np.concatenate([r.best for r in recordings]).astype(np.int32),
@@ -86,7 +86,7 @@ def draft_inputs(data: Data, rows: Rows, engine: CalibrationEngine) -> NDArray[n
 
 
 def shortlist(data: Data, settings: Settings, n_vocab: int) -> Tokens:
-    """Words that the scorers of a reduced vocabulary know: the most frequent ones, then the lowest ids."""
+    """Tokens that the scorers of a reduced vocabulary know: the most frequent ones, then the lowest ids."""
     count = np.bincount(data.best[data.rows("a")], minlength=n_vocab).astype(np.int64) * 4
     for i in np.unique(data.answer[data.rows("a")]):
         r = data.recordings[int(i)]
@@ -96,38 +96,44 @@ def shortlist(data: Data, settings: Settings, n_vocab: int) -> Tokens:
     return np.sort(order[:n]).astype(np.int32)
 
 
-def top_words(scores: Floats, words: Tokens, k: int) -> NDArray[np.int32]:
-    """The k best words of each row, best first: scores [n, n_words] -> [n, k]."""
+def top_tokens(scores: Floats, tokens: Tokens, k: int) -> NDArray[np.int32]:
+    """The k best tokens of each row, best first: scores [n, n_tokens] -> [n, k]."""
     some = np.argpartition(scores, -k, axis=1)[:, -k:]
     order = np.argsort(-np.take_along_axis(scores, some, 1), axis=1)
-    return words[np.take_along_axis(some, order, 1)]
+    return tokens[np.take_along_axis(some, order, 1)]
 
 
-def candidates(
-    data: Data,
-    rows: Rows,
-    inputs: NDArray[np.float16],
-    head: LowRank,
-    up: Floats,
-    bias: Floats,
-    words: Tokens,
-    rules: ExitRules,
-) -> NDArray[np.int32]:
-    """What the chain of draft sources would have given for each row: [n, k]. `up`, `bias`: the shortlist scorer."""
-    linear = np.empty((len(rows), rules.k), np.int32)
-    for at in range(0, len(rows), 1024):
-        block = head.code(inputs[at : at + 1024]) @ up.T + bias
-        linear[at : at + 1024] = top_words(block, words, rules.k)
+@dataclass(slots=True)
+class _Replayed:
+    """What a drafter sees of a recorded answer: the number of the row in place of the engine's."""
+
+    row: int
+    tokens: list[int]
+
+
+def candidates(data: Data, rows: Rows, linear: NDArray[np.int32], rules: ExitRules) -> NDArray[np.int32]:
+    """What the drafters propose for each row: [n, k]. `linear` [n, k]: the linear head's tokens."""
+    drafter = drafter_of(rules, lambda row, token, k: linear[row, :k])
     out = np.empty_like(linear)
-    source, current = NGram(rules.ngram_max, rules.ngram_min), -1
+    state, current = _Replayed(0, []), -1
     for i, row in enumerate(rows):
         if data.answer[row] != current:  # the prompt's last token is the answer's first row
             current = int(data.answer[row])
-            source.begin([int(t) for t in data.recordings[current].prompt])
+            drafter.begin([int(t) for t in data.recordings[current].prompt])
         token = int(data.token[row])
-        source.accept(token)
-        found = source.draft(None, 0, token, min(rules.ngram_share, rules.k)) if "ngram" in rules.sources else []
-        out[i] = merge(found, [int(word) for word in linear[i]], rules.k)
+        drafter.accept(token)
+        state.row, state.tokens = i, [token]
+        out[i] = drafter.propose(state, Budget(width=rules.k)).tokens
+    return out
+
+
+def linear_candidates(
+    inputs: NDArray[np.float16], head: LowRank, up: Floats, bias: Floats, shortlist: Tokens, k: int
+) -> NDArray[np.int32]:
+    """The linear head's k best tokens for each row: inputs [n, 2 n_embd] -> [n, k]. `up`, `bias`: the scorer."""
+    out = np.empty((len(inputs), k), np.int32)
+    for at in range(0, len(inputs), 1024):
+        out[at : at + 1024] = top_tokens(head.code(inputs[at : at + 1024]) @ up.T + bias, shortlist, k)
     return out
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specee.predictors.calibration.settings import (
-    Base,
+    CalibratedModel,
     CalibrationEngine,
     ProgressCallback,
     Settings,
     bundled_prompts,
-    candidate_boundaries,
+    candidate_exit_layers,
 )
+from specee.predictors.decoding import driver
+from specee.predictors.decoding.dense import Dense
+from specee.predictors.decoding.state import begin
 from specee.predictors.errors import CalibrationError
-from specee.predictors.types import Floats, Sampler
-from specee.predictors.verify import choose
+from specee.predictors.repetition import NGRAM, loop_start
+from specee.predictors.types import TIP, Floats, Sampler
 
 MODES = ((0.0, 1.0), (0.7, 1.1), (0.0, 1.1))  # temperature, repetition penalty; one for each prompt in turn
-LOOP = 12  # an answer ends at its first repeated n-gram of this length
 BATCH = 64
 LEAST = 2000  # tokens below which the time limit does not count
 
@@ -36,7 +39,7 @@ LEAST = 2000  # tokens below which the time limit does not count
 class Recording:
     """One answer. Row i holds token i of `row_tokens`: the prompt's last token, then the answer's but its last.
 
-    `states` [n_boundaries + 1, n_rows, n_embd] are float16 and divided by their rms; the last layer's come last.
+    `states` [n_exit_layers + 1, n_rows, n_embd] are float16 and divided by their rms; the last layer's come last.
     `best` [n_rows]: the dense model's most probable next token.
     """
 
@@ -48,7 +51,7 @@ class Recording:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the answer follows the dense model's most probable words (nearly: batches round otherwise)."""
+        """Whether the answer follows the dense model's most probable tokens (nearly: batches round otherwise)."""
         return bool(np.mean(self.row_tokens[1:] == self.best[:-1]) > 0.97) if len(self.best) > 1 else True
 
 
@@ -59,65 +62,58 @@ def normalise(states: Floats) -> Floats:
     return result
 
 
-def without_loop(tokens: Sequence[int], n: int = LOOP) -> list[int]:
+def without_loop(tokens: list[int]) -> list[int]:
     """The tokens up to the end of the first n-gram that stood before."""
-    seen: set[tuple[int, ...]] = set()
-    for end in range(n, len(tokens) + 1):
-        gram = tuple(tokens[end - n : end])
-        if gram in seen:
-            return list(tokens[:end])
-        seen.add(gram)
-    return list(tokens)
+    last = loop_start(tokens)
+    return tokens if last is None else tokens[: last + 1]
 
 
-def answer(
+def generate(
     engine: CalibrationEngine, prompt: Sequence[int], sampler: Sampler, rng: np.random.Generator, n: int
 ) -> list[int]:
-    """Dense decoding without the stop token."""
+    """A dense answer of at most n tokens, without the stop token, up to its first repeated n-gram."""
     engine.prefill(prompt)
-    sampler.rewind(prompt)
-    words: list[int] = []
-    while len(words) < n and engine.length < engine.n_ctx:
-        word = choose(engine, 0, sampler, rng)
-        if engine.is_stop(word):
-            break
-        sampler.accept(word)
-        words.append(word)
-        if len(words) % LOOP == 0 and len(without_loop(words)) < len(words):
-            break
-        engine.advance(engine.length, 1, engine.n_layer, tokens=[word], logits=True)
-    return without_loop(words)
+    tokens: list[int] = []
+    events = driver.run(Dense(), engine, begin(engine, prompt, sampler, rng, n))
+    with closing(events):  # type: ignore[type-var]
+        for event in events:
+            if not event.stop:
+                tokens.append(event.token)
+            if len(tokens) % NGRAM == 0 and loop_start(tokens) is not None:
+                break
+    return without_loop(tokens)
 
 
 def read_states(
-    engine: CalibrationEngine, start: int, tokens: Sequence[int], boundaries: Sequence[int], plain: Sampler
+    engine: CalibrationEngine, start: int, tokens: Sequence[int], exit_layers: Sequence[int], plain: Sampler
 ) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
     """Teacher-forced pass over `tokens` from position `start` on: normalised states, and the best next tokens."""
-    ends = (*boundaries, engine.n_layer)
+    ends = (*exit_layers, engine.n_layer)
     states = np.empty((len(ends), len(tokens), engine.n_embd), np.float16)
     best = np.empty(len(tokens), np.int32)
     engine.roll_back(start)
     for at in range(0, len(tokens), BATCH):
-        chunk = list(tokens[at : at + BATCH])
-        n = len(chunk)
+        rows: list[int] = []
+        for token in tokens[at : at + BATCH]:
+            rows.append(engine.append(token, rows[-1] if rows else TIP))
+        chunk = slice(at, at + len(rows))
         for i, end in enumerate(ends):
-            new = chunk if i == 0 else None
-            engine.advance(start + at, n, end, tokens=new, logits=end == engine.n_layer)
-            rows = np.stack([engine.hidden(start + at + j) for j in range(n)])
-            states[i, at : at + n] = normalise(rows)
-        best[at : at + n] = [engine.greedy(j, plain) for j in range(n)]
+            engine.advance(rows, end, logits=end == engine.n_layer)
+            states[i, chunk] = normalise(np.stack([engine.hidden(row) for row in rows]))
+        best[chunk] = [engine.greedy(j, plain) for j in range(len(rows))]
+        engine.commit(rows[-1])
     return states, best
 
 
 def record(
-    engine: CalibrationEngine, base: Base, settings: Settings, folder: Path, progress: ProgressCallback
+    engine: CalibrationEngine, base: CalibratedModel, settings: Settings, folder: Path, progress: ProgressCallback
 ) -> list[Recording]:
     """Answers until the budget is used up. Raises CalibrationError when the model says too little."""
     folder.mkdir(parents=True, exist_ok=True)
     prompts = bundled_prompts()
     order = np.random.default_rng(settings.seed).permutation(len(prompts))
-    boundaries = candidate_boundaries(engine.n_layer)
-    if not boundaries:
+    exit_layers = candidate_exit_layers(engine.n_layer)
+    if not exit_layers:
         raise CalibrationError(f"a model of {engine.n_layer} layers has nothing to skip")
     plain = base.make_sampler(0.0, 1.0)
     done: list[Recording] = []
@@ -133,17 +129,17 @@ def record(
         index = int(order[turn % len(prompts)])
         temperature, penalty = MODES[(turn + turn // len(prompts)) % len(MODES)]
         path = folder / f"{turn:05d}.npz"
-        recording = _load(path, len(boundaries) + 1, engine.n_embd)
+        recording = _load(path, len(exit_layers) + 1, engine.n_embd)
         if recording is None:
             prompt = base.encode(prompts[index])
             if len(prompt) + settings.answer_tokens > engine.n_ctx or len(prompt) < 2:
                 continue
             rng = np.random.default_rng((settings.seed, turn))
-            words = answer(engine, prompt, base.make_sampler(temperature, penalty), rng, settings.answer_tokens)
-            if not words:
+            tokens = generate(engine, prompt, base.make_sampler(temperature, penalty), rng, settings.answer_tokens)
+            if not tokens:
                 continue
-            row_tokens = [prompt[-1], *words[:-1]]
-            states, best = read_states(engine, len(prompt) - 1, row_tokens, boundaries, plain)
+            row_tokens = [prompt[-1], *tokens[:-1]]
+            states, best = read_states(engine, len(prompt) - 1, row_tokens, exit_layers, plain)
             recording = Recording(index, np.array(prompt, np.int32), np.array(row_tokens, np.int32), states, best)
             _save(path, recording)
             (folder / "seconds").write_text(f"{spent_before + time.monotonic() - begin:.1f}")

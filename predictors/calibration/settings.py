@@ -18,7 +18,7 @@ class CalibrationEngine(Engine, Protocol):
 
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int: ...
 
-    def hidden(self, pos: int) -> Floats:
+    def hidden(self, row: int) -> Floats:
         """Hidden state of a recent row at its depth: float32 [n_embd]."""
         ...
 
@@ -32,8 +32,8 @@ class CalibrationEngine(Engine, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """The model that is calibrated, as the composition root knows it."""
+class CalibratedModel:
+    """The model that is calibrated, as the app knows it."""
 
     name: str
     sha256: str
@@ -58,23 +58,23 @@ class Settings:
     """0: the model's width, which is best (the states are not of low rank). Else a multiple of 32."""
     draft_rank: int = 160
     shortlist: int = 8192
-    max_boundaries: int = 8
+    max_exit_layers: int = 8
     n_offline: int = 4
     target_agreement: float = 0.97
     ppl_limit: float = 1.045
-    """How much exits may raise the perplexity of greedy text under the dense model: agreement counts wrong words, this
+    """How much exits may raise the perplexity of greedy text under the dense model: agreement counts wrong tokens, this
     also says how wrong they are."""
     tune_epochs: int = 3
     """Passes of distillation over the rows, for each lens; twice as many for the draft head."""
 
 
-def candidate_boundaries(n_layer: int) -> tuple[int, ...]:
-    """Boundaries worth recording: eight or so over the upper quarter of the model, where most exits happen, and two
-    below, which the surest words reach."""
+def candidate_exit_layers(n_layer: int) -> tuple[int, ...]:
+    """Exit layers worth recording: eight or so over the upper quarter of the model, where most exits happen, and two
+    below, which the surest tokens reach."""
     step = max(1, round(0.27 * n_layer / 8))
     upper = range(n_layer - step, round(0.72 * n_layer) - 1, -step)
     lower = (min(upper, default=n_layer) - 2 * step * i for i in (1, 2))
-    return tuple(sorted(b for b in (*upper, *lower) if 0 < b < n_layer)) or (n_layer - 1,)
+    return tuple(sorted(layer for layer in (*upper, *lower) if 0 < layer < n_layer)) or (n_layer - 1,)
 
 
 def bundled_prompts() -> list[str]:

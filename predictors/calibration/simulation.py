@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.predictors.calibration.probe_results import Looks
+from specee.predictors.calibration.probe_results import ProbeResults
 from specee.predictors.calibration.recorded_rows import Mask
 from specee.predictors.exits.exit_predictor import MLP
 from specee.predictors.exits.features import assemble
@@ -28,27 +28,27 @@ class Outcome:
     exit_share: float
     exits: dict[int, int]
     ppl_ratio: float = 1.0
-    """Perplexity of the words under the dense model over that of its own, as estimated from the logits."""
+    """Perplexity of the tokens under the dense model over that of its own, as estimated from the logits."""
     mean_armed: float = 0.0
     hit_rate: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
         rounded = {name: round(float(getattr(self, name)), 4) for name in _RATIOS}
-        return {**rounded, "exits": {str(b): n for b, n in self.exits.items()}}
+        return {**rounded, "exits": {str(layer): n for layer, n in self.exits.items()}}
 
 
 _RATIOS = ("threshold", "mean_exit_layer", "agreement", "exit_share", "ppl_ratio", "mean_armed", "hit_rate")
 
-Scores = dict[tuple[int, int], Floats]  # (boundary, boundary of the probe before, or 0) -> [n]
+Scores = dict[tuple[int, int], Floats]  # (exit layer, exit layer of the probe before, or 0) -> [n]
 
 
-def score_all(mlps: dict[int, MLP], looks: dict[int, Looks], rows: NDArray[np.int64] | slice) -> Scores:
-    """Scores for every boundary after every possible previous probe."""
+def score_all(mlps: dict[int, MLP], results: dict[int, ProbeResults], rows: NDArray[np.int64] | slice) -> Scores:
+    """Scores for every exit layer after every possible previous probe."""
     out: Scores = {}
-    for b, mlp in mlps.items():
-        for before in (0, *(c for c in mlps if c < b)):
-            previous = looks[before].probs[rows] if before else None
-            out[b, before] = mlp(assemble(looks[b].logits[rows], looks[b].probs[rows], previous))
+    for layer, mlp in mlps.items():
+        for before in (0, *(c for c in mlps if c < layer)):
+            previous = results[before].probs[rows] if before else None
+            out[layer, before] = mlp(assemble(results[layer].logits[rows], results[layer].probs[rows], previous))
     return out
 
 
@@ -62,7 +62,7 @@ def predictor_rule(
     threshold: float,
     new_schedule: Callable[[], Schedule],
 ) -> Outcome:
-    """The paper's rule row after row: armed boundaries, scores, full-head check, schedule."""
+    """The paper's rule row after row: armed exit layers, scores, full-head check, schedule."""
     exits: dict[int, int] = dict.fromkeys(right, 0)
     layers = agreed = armed_sum = hits = 0
     regrets = 0.0
@@ -74,12 +74,12 @@ def predictor_rule(
         armed = schedule.armed()
         armed_sum += len(armed)
         before, left = 0, None
-        for b in armed:
-            if scores[b, before][i] > threshold and passes[b][i]:
-                left = b
+        for layer in armed:
+            if scores[layer, before][i] > threshold and passes[layer][i]:
+                left = layer
                 break
-            before = b
-        hits += schedule.note(left)
+            before = layer
+        hits += schedule.record(left)
         layers += left or n_layer
         agreed += 1 if left is None else int(right[left][i])
         if left is not None:
@@ -92,18 +92,18 @@ def predictor_rule(
 
 
 def margin_rule(
-    looks: dict[int, Looks], best: NDArray[np.int32], layers: tuple[int, ...], n_layer: int, threshold: float
+    results: dict[int, ProbeResults], best: NDArray[np.int32], layers: tuple[int, ...], n_layer: int, threshold: float
 ) -> Outcome:
-    """Exit at the first of `layers` whose lead is above the threshold; best [n]: the dense model's words."""
+    """Exit at the first of `layers` whose lead is above the threshold; best [n]: the dense model's tokens."""
     depth = np.full(len(best), n_layer)
     right = np.ones(len(best), np.bool_)
     regret = np.zeros(len(best), np.float32)
-    for b in sorted(layers, reverse=True):
-        leaves = looks[b].lead > threshold
-        depth[leaves] = b
-        right[leaves] = looks[b].short_word[leaves] == best[leaves]
-        regret[leaves] = looks[b].short_regret[leaves]
-    exits = {b: int((depth == b).sum()) for b in layers}
+    for layer in sorted(layers, reverse=True):
+        leaves = results[layer].lead > threshold
+        depth[leaves] = layer
+        right[leaves] = results[layer].short_token[leaves] == best[leaves]
+        regret[leaves] = results[layer].short_regret[leaves]
+    exits = {layer: int((depth == layer).sum()) for layer in layers}
     share = float((depth < n_layer).mean())
     ppl_ratio = float(np.exp(regret.mean()))
     return Outcome(threshold, float(depth.mean()), float(right.mean()), share, exits, ppl_ratio, len(layers), 0.0)
@@ -115,7 +115,7 @@ def lowest(
     ppl_limit: float = np.inf,
     thresholds: Iterable[float] = THRESHOLDS,
 ) -> Outcome:
-    """The outcome with the least mean exit layer that agrees in `target` of the words, within the perplexity limit.
+    """The outcome with the least mean exit layer that agrees in `target` of the tokens, within the perplexity limit.
 
     The strictest threshold when none does.
     """

@@ -1,51 +1,25 @@
-"""What every policy offers, and the step it makes."""
+"""What every policy offers, and the step that several of them make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Generator
+from typing import Any, Protocol
 
-import numpy as np
+from specee.predictors.decoding.state import Decoding
+from specee.predictors.decoding.work import Advance, Append, Commit, Work
+from specee.predictors.types import Logits, TokenEvent
 
-from specee.predictors.decoding.stats import PolicyStats
-from specee.predictors.types import Distribution, Engine, Probe, Sampler, TokenEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A chosen word, and how it came about. `q`: what it was drawn from, None for a word that was not drawn."""
-
-    word: int
-    layer: int
-    probes: tuple[Probe, ...] = ()
-    candidates: tuple[int, ...] = ()
-    q: Distribution | None = None
+Steps = Generator[Work | TokenEvent, Any, None]
+"""Work, whose result is sent back, and events, which are passed on."""
 
 
 class Policy(Protocol):
-    """A way to decode."""
+    """A way to decode. It does no I/O: it yields work and events."""
 
     name: str
 
-    @property
-    def stats(self) -> PolicyStats:
-        """Of the present or last answer."""
-        ...
-
-    def generate(
-        self,
-        engine: Engine,
-        sampler: Sampler,
-        rng: np.random.Generator,
-        max_tokens: int,
-        history: Sequence[int] = (),
-    ) -> Iterator[TokenEvent]:
-        """Answer after a prefill that left the first distribution in logits row 0.
-
-        `history`: the tokens in the cache (the conversation so far), which the sampler has accepted already.
-        However it ends, no row is left with layers undone; a stop token ends the answer.
-        """
+    def decode(self, state: Decoding) -> Steps:
+        """One answer, up to `state.is_last`. A committed row stands for every token but the last when it ends."""
         ...
 
     def reset(self) -> None:
@@ -53,6 +27,12 @@ class Policy(Protocol):
         ...
 
 
-def is_last(engine: Engine, step: Step, n_words: int, max_tokens: int) -> bool:
-    """Whether the answer ends with this word: a stop token, enough tokens, or no place for its row."""
-    return engine.is_stop(step.word) or n_words >= max_tokens or engine.length >= engine.n_ctx
+def forward(state: Decoding) -> Generator[Work, Any, Logits]:
+    """The last token through all layers, as plain decoding does it: logits row 0 is its own."""
+    row = yield Append(state.tokens[-1], state.row)
+    state.logits = yield Advance((row,), state.n_layer, logits=True)
+    yield Commit(row)
+    state.row = row
+    state.stats.rows += 1
+    state.stats.steps += 1
+    return state.logits

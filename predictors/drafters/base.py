@@ -1,4 +1,4 @@
-"""The short life that all draft sources share: begin, draft, accept (or withdraw), stats."""
+"""The short life that all drafters share: begin, propose, accept or roll back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from specee.predictors.types import Engine
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much may be drafted: `width` alternatives for a position, `depth` positions ahead."""
+
+    width: int
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DraftTree:
+    """Drafted tokens, most likely first among siblings.
+
+    `parents[i]` is the index of token i's parent, which stands before it, -1 for the answer's last token. `probs[i]`
+    estimates that token i is accepted once its parent is; empty where a drafter does not estimate.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    probs: tuple[float, ...] = ()
+
+    @classmethod
+    def siblings(cls, tokens: Sequence[int]) -> DraftTree:
+        """Alternatives for the next position."""
+        return cls(tuple(tokens), (-1,) * len(tokens))
+
+
+class DraftState(Protocol):
+    """What a drafter sees of an answer under way; `decoding.state.Decoding` is one."""
+
+    @property
+    def row(self) -> int:
+        """The row that the last token follows, -1 when it is not known."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The answer so far; its last token has no row yet, or one at depth 0."""
+        ...
 
 
 @dataclass(slots=True)
 class DraftStats:
-    """How often a source was asked, how many candidates it gave, and how often the next word was among them."""
+    """How often a drafter was asked, how many tokens it gave, and how often the next token was among them."""
 
     asked: int = 0
     given: int = 0
@@ -19,28 +57,51 @@ class DraftStats:
 
     @property
     def hit_rate(self) -> float:
-        """Share of the questions that had the next word among the candidates."""
+        """Share of the requests that had the next token among the drafted ones."""
         return self.hits / self.asked if self.asked else 0.0
 
 
-class DraftSource(Protocol):
-    """Guesses the token that follows the accepted ones."""
+class Drafter(Protocol):
+    """Proposes tokens that may follow the accepted ones."""
 
     name: str
     stats: DraftStats
 
-    def begin(self, history: Sequence[int]) -> None:
+    def begin(self, tokens: Sequence[int]) -> None:
         """Start an answer after these tokens (the whole conversation so far)."""
         ...
 
-    def draft(self, engine: Engine, pos: int, token: int, k: int) -> list[int]:
-        """Up to k distinct guesses for the token after `token`, which stands at `pos`; best first."""
+    def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        """At most what the budget allows."""
         ...
 
     def accept(self, token: int) -> None:
         """The next token was chosen."""
         ...
 
-    def withdraw(self, n: int) -> None:
-        """The last n accepted tokens were rolled back."""
+    def roll_back(self, n: int) -> None:
+        """The last n accepted tokens were rejected."""
         ...
+
+
+class HitCounter:
+    """Keeps the statistics of a drafter that proposes alternatives for the next position."""
+
+    def __init__(self) -> None:
+        self.stats = DraftStats()
+        self._last: frozenset[int] = frozenset()
+
+    def proposed(self, tokens: Sequence[int]) -> DraftTree:
+        """Counts what is proposed, and gives it as a tree."""
+        self._last = frozenset(tokens)
+        self.stats.asked += 1
+        self.stats.given += len(tokens)
+        return DraftTree.siblings(tokens)
+
+    def accepted(self, token: int) -> None:
+        self.stats.hits += token in self._last
+        self._last = frozenset()
+
+    def forget(self) -> None:
+        """What was proposed last is not asked for any more."""
+        self._last = frozenset()

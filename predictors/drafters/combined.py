@@ -1,64 +1,41 @@
-"""Several sources in a row: the cheap one first, the next fills what is left open."""
+"""Several drafters, the cheap one first; the next ones fill what is left open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specee.predictors.drafters.base import DraftSource, DraftStats
-from specee.predictors.drafters.linear_head import LinearHead
-from specee.predictors.drafters.ngram import NGram
-from specee.predictors.exits.rules import ExitRules
-from specee.predictors.types import Engine
+from specee.predictors.drafters.base import Budget, Drafter, DraftState, DraftTree, HitCounter
 
 
-def merge(first: Sequence[int], second: Sequence[int], k: int) -> list[int]:
-    """The first k distinct tokens of both, in order."""
-    return list(dict.fromkeys((*first, *second)))[:k]
+class CombinedDrafter(HitCounter):
+    """Distinct tokens of its drafters, in order; all but the last one give at most `share` of them."""
 
+    name = "combined"
 
-class Chain:
-    """Fills k distinct candidates from its sources; all but the last one give at most `share` of them."""
-
-    name = "chain"
-
-    def __init__(self, sources: Sequence[DraftSource], share: int) -> None:
-        self.sources = tuple(sources)
-        self.stats = DraftStats()
+    def __init__(self, drafters: Sequence[Drafter], share: int) -> None:
+        super().__init__()
+        self.drafters = tuple(drafters)
         self._share = share
-        self._last: frozenset[int] = frozenset()
 
-    def begin(self, history: Sequence[int]) -> None:
-        self._last = frozenset()
-        for source in self.sources:
-            source.begin(history)
+    def begin(self, tokens: Sequence[int]) -> None:
+        self.forget()
+        for drafter in self.drafters:
+            drafter.begin(tokens)
 
-    def draft(self, engine: Engine, pos: int, token: int, k: int) -> list[int]:
-        found: list[int] = []
-        for source in self.sources:
-            share = k if source is self.sources[-1] else min(self._share, k)
-            if len(found) < k:
-                found = merge(found, source.draft(engine, pos, token, share), k)
-        self._last = frozenset(found)
-        self.stats.asked += 1
-        self.stats.given += len(found)
-        return found
+    def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        found: dict[int, None] = {}
+        for drafter in self.drafters:
+            if len(found) < budget.width:
+                share = budget.width if drafter is self.drafters[-1] else min(self._share, budget.width)
+                found.update(dict.fromkeys(drafter.propose(state, Budget(share)).tokens))
+        return self.proposed(list(found)[: budget.width])
 
     def accept(self, token: int) -> None:
-        self.stats.hits += token in self._last
-        self._last = frozenset()
-        for source in self.sources:
-            source.accept(token)
+        self.accepted(token)
+        for drafter in self.drafters:
+            drafter.accept(token)
 
-    def withdraw(self, n: int) -> None:
-        self._last = frozenset()
-        for source in self.sources:
-            source.withdraw(n)
-
-
-def build(rules: ExitRules) -> Chain:
-    """The sources that the rules name."""
-    made: dict[str, DraftSource] = {
-        "ngram": NGram(rules.ngram_max, rules.ngram_min),
-        "linear": LinearHead(),
-    }
-    return Chain([made[name] for name in rules.sources if name in made], rules.ngram_share)
+    def roll_back(self, n: int) -> None:
+        self.forget()
+        for drafter in self.drafters:
+            drafter.roll_back(n)

@@ -5,34 +5,33 @@ The arithmetic is the engine's (see `specee_draft_set` in native/src/specee.h); 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from specee.predictors.drafters.base import DraftStats
-from specee.predictors.types import Engine
+from specee.predictors.drafters.base import Budget, DraftState, DraftTree, HitCounter
+from specee.predictors.types import Tokens
+
+Draft = Callable[[int, int, int], Tokens]
+"""`Engine.draft`: (row, token, k) -> the k best guesses for the token after `token`, which follows `row`."""
 
 
-class LinearHead:
-    """The k best words of the shortlist. Not usable at position 0, which has no previous state."""
+class LinearHeadDrafter(HitCounter):
+    """The k best tokens of the shortlist. Proposes nothing at the first position, which has no previous state."""
 
     name = "linear"
 
-    def __init__(self) -> None:
-        self.stats = DraftStats()
-        self._last: frozenset[int] = frozenset()
+    def __init__(self, draft: Draft) -> None:
+        super().__init__()
+        self._draft = draft
 
-    def begin(self, history: Sequence[int]) -> None:
-        self._last = frozenset()
+    def begin(self, tokens: Sequence[int]) -> None:
+        self.forget()
 
-    def draft(self, engine: Engine, pos: int, token: int, k: int) -> list[int]:
-        found = [int(word) for word in engine.draft(pos, token, k)] if pos > 0 else []
-        self._last = frozenset(found)
-        self.stats.asked += 1
-        self.stats.given += len(found)
-        return found
+    def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        found = self._draft(state.row, state.tokens[-1], budget.width).tolist() if state.row >= 0 else []
+        return self.proposed(found)
 
     def accept(self, token: int) -> None:
-        self.stats.hits += token in self._last
-        self._last = frozenset()
+        self.accepted(token)
 
-    def withdraw(self, n: int) -> None:
-        self._last = frozenset()
+    def roll_back(self, n: int) -> None:
+        self.forget()

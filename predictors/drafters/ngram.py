@@ -1,58 +1,52 @@
 """Look-up of what followed the last tokens earlier in the conversation (prompt and answers).
 
-An n-gram maps to the list of tokens that followed it, oldest first, so that withdrawing is popping.
+An n-gram maps to the list of tokens that followed it, oldest first, so that rolling back is popping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specee.predictors.drafters.base import DraftStats
-from specee.predictors.types import Engine
+from specee.predictors.drafters.base import Budget, DraftState, DraftTree, HitCounter
 
-_LOOK_BACK = 32  # continuations of one n-gram that are ranked: bounds the work for common n-grams
+_MAX_FOLLOWERS = 32  # continuations of one n-gram that are ranked: bounds the time for common n-grams
 
 
-class NGram:
+class NGramDrafter(HitCounter):
     """Longest contexts first; the continuations of one context by count, then by recency."""
 
     name = "ngram"
 
     def __init__(self, longest: int = 3, shortest: int = 1) -> None:
-        self.stats = DraftStats()
+        super().__init__()
         self._lengths = range(longest, shortest - 1, -1)
         self._tokens: list[int] = []
         self._followers: dict[tuple[int, ...], list[int]] = {}
-        self._last: set[int] = set()
 
-    def begin(self, history: Sequence[int]) -> None:
+    def begin(self, tokens: Sequence[int]) -> None:
+        self.forget()
         self._tokens = []
         self._followers = {}
-        self._last = set()
-        for token in history:
+        for token in tokens:
             self._append(int(token))
 
-    def draft(self, engine: Engine | None, pos: int, token: int, k: int) -> list[int]:
-        """`token` must be the last accepted one; neither the engine nor the position is used."""
-        found: list[int] = []
+    def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        """What followed the accepted tokens; the state is not used."""
+        found: dict[int, None] = {}
         for n in self._lengths:
-            if len(found) >= k or n > len(self._tokens):
+            if len(found) >= budget.width or n > len(self._tokens):
                 continue
             followers = self._followers.get(tuple(self._tokens[-n:]))
             if followers:
-                found += [word for word in _ranked(followers[-_LOOK_BACK:]) if word not in found]
-        found = found[:k]
-        self._last = set(found)
-        self.stats.asked += 1
-        self.stats.given += len(found)
-        return found
+                found.update(dict.fromkeys(_ranked(followers[-_MAX_FOLLOWERS:])))
+        return self.proposed(list(found)[: budget.width])
 
     def accept(self, token: int) -> None:
-        self.stats.hits += token in self._last
-        self._last = set()
+        self.accepted(token)
         self._append(token)
 
-    def withdraw(self, n: int) -> None:
+    def roll_back(self, n: int) -> None:
+        self.forget()
         for _ in range(n):
             self._tokens.pop()
             for key in self._contexts():
@@ -60,7 +54,6 @@ class NGram:
                 followers.pop()
                 if not followers:
                     del self._followers[key]
-        self._last = set()
 
     def _append(self, token: int) -> None:
         for key in self._contexts():

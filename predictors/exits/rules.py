@@ -13,11 +13,9 @@ from typing import Literal
 from specee.predictors.errors import RulesError
 
 RuleKind = Literal["predictor", "margin"]
-SkippedKV = Literal["propagate", "settle"]
+SkippedKV = Literal["propagate", "complete"]
 
-SOURCES = ("ngram", "linear")
-MAX_PENDING = 7
-"""With the row that rises 8: so many at once get the bits that each has alone, without which `exact` is not dense."""
+DRAFTERS = ("ngram", "linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +23,40 @@ class ExitRules:
     """When a row may exit, and what becomes of the layers it skipped. Raises RulesError for values out of range."""
 
     k: int = 4
-    """Candidates that a predictor looks at (4.3)."""
+    """Candidates of an exit predictor (4.3)."""
     n_hidden: int = 512
-    """Hidden units of a predictor (4.3)."""
+    """Hidden units of an exit predictor (4.3)."""
     threshold: float = 0.5
-    """A row exits when its score is above this: the predictor's output, or the margin rule's lead."""
+    """A row exits when its score is above this: the exit predictor's output, or the margin rule's lead."""
     full_head_check: bool = True
-    """Predictor rule: exit only if the best word of the whole vocabulary is among the candidates (4.3)."""
-    no_echo: bool = True
-    """Not the paper's: no exit on the row's own token, nor on the last word that was said ("# Output" once more). Early
-    states still resemble their own token, an n-gram proposes what came before, and a small model that has doubled a
-    word is soon in a loop; here all layers are asked."""
+    """Predictor rule: exit only if the best token of the whole vocabulary is among the candidates (4.3)."""
+    no_repeat: bool = True
+    """Not the paper's: no exit on the row's own token, nor on one that reads like the last one ("# Output" once more).
+    Early states still resemble their own token, an n-gram proposes what came before, and a small model that has
+    repeated itself is soon in a loop; here all layers decide."""
     margin_head_check: bool = False
     """Margin rule: exit only if the whole vocabulary agrees with the shortlist."""
     recent_exits: int = 5
     """Online schedule: how many of the last tokens count (5)."""
     reach: int = 2
-    """Online schedule: boundaries within this many layers of a recent exit are armed (5)."""
+    """Online schedule: exit layers within this many layers of a recent exit are armed (5)."""
     arm_all: bool = False
-    """Leave the schedule out: every boundary is armed (for measurements)."""
+    """Leave the schedule out: every exit layer is armed (for measurements)."""
     rule: RuleKind = "predictor"
-    """What decides at a boundary: the paper's predictor, or the lead of the best word on a shortlist."""
-    kv: SkippedKV = "settle"
-    """Policy specee, K and V of the skipped layers: computed later, several rows in one batch (exact), or from the
-    exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
+    """What decides at an exit layer: the paper's predictor, or the lead of the best token of a shortlist."""
+    kv: SkippedKV = "complete"
+    """Policy specee, K and V of the deferred layers: computed later, several rows in one batch (exact), or propagated
+    from the exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
-    """Words that wait for the layers left out, at most: with the row that rises they are computed in one batch."""
-    sources: tuple[str, ...] = SOURCES
-    """Draft sources of the candidates, in order; later ones fill what earlier ones leave open."""
+    """Rows with deferred layers, at most; with the row that follows they are completed in one batch."""
+    drafters: tuple[str, ...] = DRAFTERS
+    """Drafters of the candidates, in order; later ones fill what earlier ones leave open."""
     ngram_max: int = 3
-    """Longest context that the n-gram source looks up."""
+    """Longest context that the n-gram drafter looks up."""
     ngram_min: int = 2
-    """Shortest context that the n-gram source looks up."""
+    """Shortest context that the n-gram drafter looks up."""
     ngram_share: int = 2
-    """Candidates that n-grams may take of the k when another source follows."""
+    """Candidates that n-grams may take of the k when another drafter follows."""
 
     def __post_init__(self) -> None:
         _check(1 <= self.k <= 16, f"k = {self.k}: take 1 to 16 candidates")
@@ -67,12 +65,11 @@ class ExitRules:
         _check(0 <= self.recent_exits <= 1024, f"recent_exits = {self.recent_exits}: take 0 to 1024 tokens")
         _check(self.reach >= 0, f"reach = {self.reach}: take 0 layers or more")
         _check(self.rule in ("predictor", "margin"), f"rule = {self.rule!r}: take 'predictor' or 'margin'")
-        _check(self.kv in ("propagate", "settle"), f"kv = {self.kv!r}: take 'propagate' or 'settle'")
-        limits = f"take 1 to {MAX_PENDING} rows"
-        _check(1 <= self.max_pending <= MAX_PENDING, f"max_pending = {self.max_pending}: {limits}")
-        _check(len(set(self.sources)) == len(self.sources) > 0, f"sources = {self.sources}: name each source once")
-        for name in self.sources:
-            _check(name in SOURCES, f"no draft source {name!r}: take some of {', '.join(SOURCES)}")
+        _check(self.kv in ("propagate", "complete"), f"kv = {self.kv!r}: take 'propagate' or 'complete'")
+        _check(self.max_pending >= 1, f"max_pending = {self.max_pending}: take 1 row or more")
+        _check(len(set(self.drafters)) == len(self.drafters) > 0, f"drafters = {self.drafters}: name each drafter once")
+        for name in self.drafters:
+            _check(name in DRAFTERS, f"no drafter {name!r}: take some of {', '.join(DRAFTERS)}")
         _check(
             1 <= self.ngram_min <= self.ngram_max <= 8,
             f"n-grams of {self.ngram_min} to {self.ngram_max}: take lengths from 1 to 8, the shortest first",

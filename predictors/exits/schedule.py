@@ -1,6 +1,6 @@
-"""Two-level schedule: which boundaries are armed for a token (SpecEE, ISCA 2025, section 5).
+"""Two-level schedule: which exit layers are armed for a token (SpecEE, ISCA 2025, section 5).
 
-Offline level: the boundaries with the highest share of exits in calibration, armed always. Online level: boundaries
+Offline level: the exit layers with the highest share of exits in calibration, armed always. Online level: exit layers
 within a few layers of the exits of the last tokens, since exits of neighbouring tokens resemble each other.
 """
 
@@ -11,19 +11,19 @@ from collections.abc import Iterable
 
 
 class Schedule:
-    """Armed boundaries of one conversation. Boundaries are layers done, below n_layer."""
+    """Armed exit layers of one conversation. An exit layer counts layers done, below n_layer."""
 
     def __init__(
         self,
-        boundaries: Iterable[int],
+        exit_layers: Iterable[int],
         offline: Iterable[int],
         *,
         recent_exits: int = 5,
         reach: int = 2,
         arm_all: bool = False,
     ) -> None:
-        self.boundaries = tuple(sorted(set(boundaries)))
-        self.offline = self.boundaries if arm_all else tuple(sorted(set(offline) & set(self.boundaries)))
+        self.exit_layers = tuple(sorted(set(exit_layers)))
+        self.offline = self.exit_layers if arm_all else tuple(sorted(set(offline) & set(self.exit_layers)))
         self._reach = reach
         self._recent: deque[int | None] = deque(maxlen=recent_exits)
 
@@ -32,15 +32,15 @@ class Schedule:
         self._recent.clear()
 
     def online(self) -> frozenset[int]:
-        """Boundaries near the exits of the last tokens."""
+        """Exit layers near the exits of the last tokens."""
         exits = {layer for layer in self._recent if layer is not None}
-        return frozenset(b for b in self.boundaries if any(abs(b - layer) <= self._reach for layer in exits))
+        return frozenset(e for e in self.exit_layers if any(abs(e - layer) <= self._reach for layer in exits))
 
     def armed(self) -> tuple[int, ...]:
         """Both levels together, lowest first."""
         return tuple(sorted(self.online() | set(self.offline)))
 
-    def note(self, exit_layer: int | None) -> bool:
+    def record(self, exit_layer: int | None) -> bool:
         """Record a token's exit (None: it took all layers). True when the online level alone had armed it."""
         hit = exit_layer is not None and exit_layer in self.online()
         self._recent.append(exit_layer)

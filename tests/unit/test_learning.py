@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors.calibration import distillation as tuning
-from specee.predictors.exits import exit_predictor as mlps
-from specee.predictors.exits import lens as lenses
+from specee.predictors.calibration import distillation, exit_predictor_training, lens_fitting
+from specee.predictors.calibration.lens_fitting import Moments
 from specee.predictors.exits.features import assemble, inverse_rms, sliced_logits, softmax
-from specee.predictors.exits.lens import LowRank, Moments
+from specee.predictors.exits.lens import LowRank
 
 
 def test_ridge_recovers_a_linear_map() -> None:
@@ -20,7 +19,7 @@ def test_ridge_recovers_a_linear_map() -> None:
     true = rng.normal(size=(32, 64)).astype(np.float32)
     y = x @ true + 0.5
     head = rng.normal(size=(100, 64)).astype(np.float32)
-    model = lenses.fit(Moments.of(x, y), 32, 1e-6, lenses.head_metric(head))
+    model = lens_fitting.fit(Moments.of(x, y), 32, 1e-6, lens_fitting.head_metric(head))
     np.testing.assert_allclose(model(x), y, atol=1e-2)
     assert model.down.shape == (32, 32)
     assert not model.is_square
@@ -31,7 +30,7 @@ def test_ridge_recovers_a_linear_map() -> None:
 def test_square_lens_keeps_no_second_matrix() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(2, 500, 64)).astype(np.float32)
-    model = lenses.fit(Moments.of(x, y), 64, 0.01, lenses.head_metric(x))
+    model = lens_fitting.fit(Moments.of(x, y), 64, 0.01, lens_fitting.head_metric(x))
     turned = LowRank(model.down, 2 * np.eye(64, dtype=np.float32), model.bias).rounded()
     np.testing.assert_array_equal(turned.up, np.eye(64))
     np.testing.assert_allclose(turned.code(x), 2 * model.code(x), atol=0.05)
@@ -43,7 +42,7 @@ def test_gradients_of_distillation(scaled: bool) -> None:
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((4, 6), (8, 4), (8,))]
     x = rng.normal(size=(5, 6)).astype(np.float32)
     head = rng.normal(size=(10, 8)).astype(np.float32)
-    teacher = tuning.Teacher.of(rng.normal(size=(5, 8)).astype(np.float32), head, m=10)
+    teacher = distillation.Teacher.of(rng.normal(size=(5, 8)).astype(np.float32), head, m=10)
 
     def loss() -> float:
         down, up, bias = (w.astype(np.float64) for w in weights)
@@ -53,7 +52,7 @@ def test_gradients_of_distillation(scaled: bool) -> None:
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         return float(-(np.take_along_axis(logp, teacher.place, 1) * teacher.prob).sum(1).mean())
 
-    gradients = tuning._gradients(weights, x, teacher, head, scaled)
+    gradients = distillation._gradients(weights, x, teacher, head, scaled)
     for w, g in zip(weights, gradients, strict=True):
         flat = w.reshape(-1)
         for i in range(0, flat.size, 5):
@@ -66,15 +65,15 @@ def test_gradients_of_distillation(scaled: bool) -> None:
             assert abs((above - below) / 2e-3 - g.reshape(-1)[i]) < 2e-3
 
 
-def test_distillation_improves_words() -> None:
+def test_distillation_improves_tokens() -> None:
     rng = np.random.default_rng(3)
     head = rng.normal(size=(50, 32)).astype(np.float32)
     final = rng.normal(size=(2000, 32)).astype(np.float32)
     x = (final @ rng.normal(size=(32, 32)) + rng.normal(size=(2000, 32))).astype(np.float32)
-    words = (final @ head.T).argmax(1)
-    start = lenses.fit(Moments.of(x, final), 32, 3.0, lenses.head_metric(head))
-    tuned = tuning.tune(start, x, tuning.Teacher.of(final, head), head, scaled=True, epochs=6, rate=3e-3)
-    assert ((tuned(x) @ head.T).argmax(1) == words).mean() > ((start(x) @ head.T).argmax(1) == words).mean()
+    tokens = (final @ head.T).argmax(1)
+    start = lens_fitting.fit(Moments.of(x, final), 32, 3.0, lens_fitting.head_metric(head))
+    tuned = distillation.distill(start, x, distillation.Teacher.of(final, head), head, scaled=True, epochs=6, rate=3e-3)
+    assert ((tuned(x) @ head.T).argmax(1) == tokens).mean() > ((start(x) @ head.T).argmax(1) == tokens).mean()
 
 
 def test_predictor_learns_and_folds_its_scaling() -> None:
@@ -82,9 +81,9 @@ def test_predictor_learns_and_folds_its_scaling() -> None:
     x = (rng.normal(size=(3000, 12)) * np.linspace(0.01, 30, 12) + 5).astype(np.float32)
     inside = np.abs((x[:, 3] - 5) / x[:, 3].std()) < 0.7
     held = np.arange(3000) % 5 == 0
-    model = mlps.train(x, inside, held, n_hidden=64)
+    model = exit_predictor_training.train(x, inside, held, n_hidden=64)
     assert model.w1.shape == (64, 12)
-    assert mlps.auc(model(x[held]), inside[held]) > 0.95
+    assert exit_predictor_training.auc(model(x[held]), inside[held]) > 0.95
 
 
 @settings(max_examples=50, deadline=None)
@@ -94,7 +93,7 @@ def test_auc_is_the_share_of_ordered_pairs(seed: int, n: int) -> None:
     scores = rng.integers(0, 5, n).astype(np.float32)
     labels = rng.random(n) < 0.5
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels] for b in scores[~labels]]
-    assert mlps.auc(scores, labels) == pytest.approx(np.mean(pairs) if pairs else 0.5)
+    assert exit_predictor_training.auc(scores, labels) == pytest.approx(np.mean(pairs) if pairs else 0.5)
 
 
 def test_features() -> None:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, FakeSampler, make_artifact, replay
+from fakes import FakeEngine, FakeSampler, make_calibration, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors import decoding
-from specee.predictors.errors import ArtifactError, RulesError
+from specee.predictors.decoding import driver, policies
+from specee.predictors.decoding.alternating import Alternating
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.decoding.state import Decoding, begin
+from specee.predictors.errors import CalibrationFileError, RulesError
 from specee.predictors.exits.rules import ExitRules
-from specee.predictors.types import State
+from specee.predictors.types import TokenState
 
 PROMPT = [1, 2, 3, 1, 2]
-ARTIFACT = make_artifact()
+CALIBRATION = make_calibration()
+
+
+def run(policy: Policy, engine: FakeEngine, sampler: FakeSampler, n: int, rng: Any = 0) -> tuple[Decoding, Any]:
+    state = begin(engine, PROMPT, sampler, np.random.default_rng(rng) if isinstance(rng, int) else rng, n)
+    return state, driver.run(policy, engine, state)
 
 
 def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules, n: int = 40, seed: int = 0) -> Any:
     engine.prefill(PROMPT)
-    sampler.rewind(PROMPT)
-    policy = decoding.build(name, ARTIFACT, rules)
-    events = list(policy.generate(engine, sampler, np.random.default_rng(seed), n, PROMPT))
-    words = replay(events)
-    assert all(d == engine.n_layer for d in engine.depths)
-    assert engine.tokens == (PROMPT + words)[: engine.length]
-    assert engine.length >= len(PROMPT) + len(words) - 1
-    return policy, events, words
+    state, steps = run(policies.build(name, CALIBRATION, rules, engine.draft), engine, sampler, n, seed)
+    events = list(steps)
+    tokens = replay(events)
+    assert not engine.flight
+    assert engine.tokens == (PROMPT + tokens)[:-1], "all tokens but the last have a committed row"
+    assert state.tokens == tokens
+    return state.stats, events, tokens
 
 
 @settings(max_examples=150, deadline=None)
@@ -65,19 +73,18 @@ def test_exact_is_dense(
     rules = ExitRules(threshold=threshold, max_pending=max_pending, rule=rule, full_head_check=check, arm_all=arm_all)
     _, _, dense = answer("dense", *fresh(), rules, n)
     engine, sampler = fresh()
-    policy, events, exact = answer("exact", engine, sampler, rules, n)
+    stats, events, exact = answer("exact", engine, sampler, rules, n)
     assert exact == dense
-    assert sampler.said == PROMPT + exact
-    stats = policy.stats
+    assert sampler.accepted[-16:] == (PROMPT + exact)[-16:] or sampler.window == 0
     assert stats.tokens == len(exact)
-    assert stats.tested - stats.accepted == sum(e.state is State.ROLLED_BACK for e in events)
+    assert stats.tested - stats.accepted == sum(e.state is TokenState.ROLLED_BACK for e in events)
     assert stats.exits == stats.accepted
-    assert stats.passes == sum(call[0] == "advance" and call[3] == engine.n_layer for call in engine.calls)
+    assert stats.steps == sum(call[0] == "advance" and call[2] == engine.n_layer for call in engine.calls)
     if n_ctx == 256 and exact:
         assert len(exact) == n or exact[-1] in stops
 
 
-@pytest.mark.parametrize("kv", ["propagate", "settle"])
+@pytest.mark.parametrize("kv", ["propagate", "complete"])
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_specee_is_dense_when_early_layers_always_agree(kv: Any, rule: Any, temperature: float) -> None:
@@ -85,53 +92,52 @@ def test_specee_is_dense_when_early_layers_always_agree(kv: Any, rule: Any, temp
     texts = []
     for name in ("dense", "specee"):
         engine = FakeEngine(3, early_agreement=1.0)
-        engine._rng = lambda pos, depth, what, e=engine: FakeEngine._rng(_unmarked(e), pos, depth, what)  # type: ignore
-        policy, _, words = answer(name, engine, FakeSampler(temperature, 1.1), rules)
-        texts.append(words)
+        engine._rng = partial(_exact_propagation, engine)  # type: ignore[method-assign]
+        stats, _, tokens = answer(name, engine, FakeSampler(temperature, 1.1), rules)
+        texts.append(tokens)
     assert texts[0] == texts[1]
-    assert policy.stats.exits > 10
-    assert policy.stats.mean_exit_layer < engine.n_layer
+    assert stats.exits > 10
+    assert stats.mean_exit_layer < engine.n_layer
 
 
-def _unmarked(engine: FakeEngine) -> FakeEngine:
-    """The same engine as if propagation were exact."""
-    return FakeEngine(engine.seed, tokens=engine.tokens, marks=[0] * engine.length)
+def _exact_propagation(engine: FakeEngine, text: list[tuple[int, int]], depth: int, what: str) -> np.random.Generator:
+    """The engine's random numbers as if propagated K and V were exact."""
+    return FakeEngine._rng(engine, [(token, 0) for token, _ in text], depth, what)
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), kv=st.sampled_from(["propagate", "settle"]), max_pending=st.integers(1, 6))
+@given(seed=st.integers(0, 10**6), kv=st.sampled_from(["propagate", "complete"]), max_pending=st.integers(1, 6))
 def test_specee_statistics_and_depths(seed: int, kv: Any, max_pending: int) -> None:
     engine = FakeEngine(seed, early_agreement=0.8)
     rules = ExitRules(kv=kv, max_pending=max_pending, threshold=0.4)
-    policy, events, words = answer("specee", engine, FakeSampler(), rules)
-    stats = policy.stats
-    assert len(words) == stats.tokens == 40 and stats.rows == 39
+    stats, events, tokens = answer("specee", engine, FakeSampler(), rules)
+    assert len(tokens) == stats.tokens == 40 and stats.rows == 39
     assert stats.exit_layers == sum(e.exit_layer for e in events)
-    assert stats.exits == sum(e.exit_layer < engine.n_layer for e in events) == stats.accepted == stats.taken
+    assert stats.exits == sum(e.exit_layer < engine.n_layer for e in events) == stats.accepted == stats.exits_tried
     assert stats.probes == sum(len(e.probes) for e in events)
     assert stats.checks == sum(p.score > 0.4 for e in events for p in e.probes)
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
-    if kv == "propagate":  # settled rows come along with others, or in batches of their own
-        assert stats.passes == stats.rows - stats.exits
-    assert stats.rows - stats.exits <= stats.passes <= stats.rows
+    if kv == "propagate":  # completed rows come along with others, or in batches of their own
+        assert stats.steps == stats.rows - stats.exits
+    assert stats.rows - stats.exits <= stats.steps <= stats.rows
     assert any(engine.marks) == (kv == "propagate" and stats.exits > 0)
 
 
 def test_full_head_check_goes_on() -> None:
     engine = FakeEngine(1, early_agreement=0.0, score_range=(0.9, 1.0))
-    policy, events, _ = answer("specee", engine, FakeSampler(), ExitRules(arm_all=True, kv="propagate"))
-    assert policy.stats.checks_failed > 0
+    stats, events, _ = answer("specee", engine, FakeSampler(), ExitRules(arm_all=True, kv="propagate"))
+    assert stats.checks_failed > 0
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
-def test_no_exit_says_the_last_word_again(rule: Any) -> None:
-    # tokens 0 to 11 say six words in two spellings each, the rest is punctuation
+def test_no_exit_repeats_the_last_token(rule: Any) -> None:
+    # tokens 0 to 11 read as six letters in two spellings each, the rest is punctuation
     spelled = {token: "abcdef"[token // 2] for token in range(12)}
 
-    def doubled(no_echo: bool) -> int:
-        engine = FakeEngine(seed=3, score_range=(0.9, 1.0), words=spelled)
-        rules = ExitRules(threshold=0.5, full_head_check=False, arm_all=True, rule=rule, no_echo=no_echo)
+    def doubled(no_repeat: bool) -> int:
+        engine = FakeEngine(seed=3, score_range=(0.9, 1.0), spelled=spelled)
+        rules = ExitRules(threshold=0.5, full_head_check=False, arm_all=True, rule=rule, no_repeat=no_repeat)
         _, events, _ = answer("specee", engine, FakeSampler(), rules, n=200)
         said, count = "", 0
         for event in events:
@@ -139,82 +145,79 @@ def test_no_exit_says_the_last_word_again(rule: Any) -> None:
             said = spelled.get(event.token, said)
         return count
 
-    assert doubled(no_echo=False) > 0
-    assert doubled(no_echo=True) == 0
+    assert doubled(no_repeat=False) > 0
+    assert doubled(no_repeat=True) == 0
 
 
 def test_no_exit_is_dense() -> None:
-    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in decoding.NAMES]
+    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in policies.NAMES]
     assert texts[0] == texts[1] == texts[2]
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    name=st.sampled_from(["specee", "exact"]),
-    kv=st.sampled_from(["propagate", "settle"]),
+    name=st.sampled_from(["dense", "specee", "exact"]),
+    kv=st.sampled_from(["propagate", "complete"]),
     after=st.integers(1, 25),
 )
-def test_closing_leaves_nothing_pending(seed: int, name: str, kv: Any, after: int) -> None:
+def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, after: int) -> None:
     engine = FakeEngine(seed, early_agreement=0.9, score_range=(0.5, 1.0))
     engine.prefill(PROMPT)
     rules = ExitRules(kv=kv, max_pending=6, threshold=0.5)
-    events = decoding.build(name, ARTIFACT, rules).generate(
-        engine, FakeSampler(said=list(PROMPT)), np.random.default_rng(0), 50, PROMPT
-    )
-    words: list[int] = []
+    _, events = run(policies.build(name, CALIBRATION, rules, engine.draft), engine, FakeSampler(), 50)
+    tokens: list[int] = []
     for _ in range(after):
         event = next(events)
-        del words[event.index :]
-        if event.state is not State.ROLLED_BACK:
-            words.append(event.token)
-    events.close()  # type: ignore[attr-defined]
-    assert all(d == engine.n_layer for d in engine.depths)
-    text = PROMPT + words
-    n = min(len(text), engine.length)
-    assert engine.tokens[:n] == text[:n]
+        del tokens[event.index :]
+        if event.state is not TokenState.ROLLED_BACK:
+            tokens.append(event.token)
+    events.close()
+    assert not engine.flight
+    assert engine.tokens == (PROMPT + tokens)[: engine.length]
 
 
 @pytest.mark.parametrize("fail_at", [3, 5, 8, 13])
 @pytest.mark.parametrize("name", ["specee", "exact"])
-def test_failure_leaves_nothing_pending(name: str, fail_at: int) -> None:
+def test_failure_drops_what_is_not_committed(name: str, fail_at: int) -> None:
     engine = FakeEngine(7, early_agreement=0.9, score_range=(0.6, 1.0), fail_at=fail_at)
     engine.prefill(PROMPT)
-    policy = decoding.build(name, ARTIFACT, ExitRules(kv="settle", max_pending=6))
+    policy = policies.build(name, CALIBRATION, ExitRules(kv="complete", max_pending=6), engine.draft)
     with pytest.raises(RuntimeError, match="scripted"):
-        list(policy.generate(engine, FakeSampler(), np.random.default_rng(0), 50, PROMPT))
-    assert all(d == engine.n_layer for d in engine.depths)
+        list(run(policy, engine, FakeSampler(), 50)[1])
+    assert not engine.flight
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
 def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
-    """First three words of many answers: chi-square against dense sampling's exact probabilities."""
+    """First three tokens of many answers: chi-square against dense sampling's exact probabilities."""
     engine = FakeEngine(11, n_vocab=6, early_agreement=0.3, score_range=(0.4, 1.0))
     sampler = FakeSampler(temperature=1.5, repeat_penalty=1.2, top_k=3)
     expected: dict[tuple[int, ...], float] = {}
 
-    def expand(words: list[int], p: float) -> None:
-        if len(words) == 3:
-            expected[tuple(words)] = p
+    def expand(tokens: list[int], p: float) -> None:
+        if len(tokens) == 3:
+            expected[tuple(tokens)] = p
             return
-        engine.prefill(PROMPT + words)
-        sampler.rewind(PROMPT + words)
-        d = engine.distribution(0, sampler)
-        for token, q in zip(d.tokens.tolist(), d.probs.tolist(), strict=True):
-            expand([*words, token], p * q)
+        engine.prefill(PROMPT + tokens)
+        sampler.rewind(PROMPT + tokens)
+        found, probs = engine.distribution(0, sampler)
+        for token, q in zip(found.tolist(), probs.tolist(), strict=True):
+            expand([*tokens, token], p * q)
 
     expand([], 1.0)
     n = 3000
     rng = np.random.default_rng(0)
-    policy = decoding.build("exact", ARTIFACT, ExitRules(rule=rule, threshold=0.5, max_pending=3, arm_all=True))
+    rules = ExitRules(rule=rule, threshold=0.5, max_pending=3, arm_all=True)
+    policy = policies.build("exact", CALIBRATION, rules, engine.draft)
     seen: dict[tuple[int, ...], int] = {}
     rolled_back = 0
     for _ in range(n):
         engine.prefill(PROMPT)
-        sampler.rewind(PROMPT)
-        words = tuple(replay(policy.generate(engine, sampler, rng, 3, PROMPT)))
-        seen[words] = seen.get(words, 0) + 1
-        rolled_back += policy.stats.rolled_back
+        state, events = run(policy, engine, sampler, 3, rng)
+        tokens = tuple(replay(events))
+        seen[tokens] = seen.get(tokens, 0) + 1
+        rolled_back += state.stats.rolled_back
     assert set(seen) <= set(expected)
     assert rolled_back > 100
     chi2 = sum((seen.get(w, 0) - n * p) ** 2 / (n * p) for w, p in expected.items())
@@ -223,27 +226,28 @@ def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
 
 
 def test_build_says_what_is_wrong() -> None:
-    with pytest.raises(ArtifactError, match="calibrate"):
-        decoding.build("exact", None, ExitRules())
+    draft = FakeEngine().draft
+    with pytest.raises(CalibrationFileError, match="calibrate"):
+        policies.build("exact", None, ExitRules(), draft)
     with pytest.raises(RulesError, match="dense, specee, exact"):
-        decoding.build("exakt", ARTIFACT, ExitRules())
-    with pytest.raises(ArtifactError, match="k = 4"):
-        decoding.build("exact", ARTIFACT, ExitRules(k=8))
-    assert decoding.build("dense", None, ExitRules()).name == "dense"
+        policies.build("exakt", CALIBRATION, ExitRules(), draft)
+    with pytest.raises(CalibrationFileError, match="k = 4"):
+        policies.build("exact", CALIBRATION, ExitRules(k=8), draft)
+    assert policies.build("dense", None, ExitRules(), draft).name == "dense"
 
 
-class Rota:
-    """Turns of random length; remembers who had how many tokens."""
+class FixedLengths:
+    """Policies take turns for given numbers of tokens; remembers how many each decoded."""
 
     def __init__(self, lengths: list[int], number: int) -> None:
         self.lengths, self.number = lengths, number
         self.log: list[tuple[int, int]] = []
 
-    def next_turn(self) -> tuple[int, int | None]:
+    def next_policy(self) -> tuple[int, int | None]:
         at = len(self.log)
         return at % self.number, self.lengths[at] if at < len(self.lengths) else None
 
-    def took(self, policy: int, tokens: int, seconds: float) -> None:
+    def record(self, policy: int, tokens: int, seconds: float) -> None:
         assert seconds >= 0
         self.log.append((policy, tokens))
 
@@ -257,21 +261,20 @@ class Rota:
     n=st.integers(1, 40),
     n_ctx=st.sampled_from([12, 256]),
 )
-def test_policies_in_turns_say_what_dense_says(
+def test_alternating_policies_generate_what_dense_generates(
     seed: int, lengths: list[int], stops: tuple[int, ...], penalty: float, n: int, n_ctx: int
 ) -> None:
     def fake() -> FakeEngine:
         return FakeEngine(seed=seed, stop_tokens=stops, n_ctx=n_ctx)
 
     _, _, dense = answer("dense", fake(), FakeSampler(repeat_penalty=penalty), ExitRules(), n)
-    engine, sampler, rota = fake(), FakeSampler(repeat_penalty=penalty), Rota(lengths, 3)
+    engine, comparison = fake(), FixedLengths(lengths, 3)
     engine.prefill(PROMPT)
-    sampler.rewind(PROMPT)
     rules = ExitRules(max_pending=3)
-    names = ("dense", "exact", "exact")
-    in_turns = decoding.InTurns([decoding.build(name, ARTIFACT, rules) for name in names], rota)
-    words = replay(list(in_turns.generate(engine, sampler, np.random.default_rng(0), n, PROMPT)))
-    assert words == dense
-    assert sum(tokens for _, tokens in rota.log) == in_turns.stats.tokens == len(words)
-    assert all(tokens <= length for (_, tokens), length in zip(rota.log, lengths, strict=False))
-    assert all(d == engine.n_layer for d in engine.depths)
+    members = [policies.build(name, CALIBRATION, rules, engine.draft) for name in ("dense", "exact", "exact")]
+    state, events = run(Alternating(members, comparison), engine, FakeSampler(repeat_penalty=penalty), n)
+    tokens = replay(events)
+    assert tokens == dense
+    assert sum(tokens for _, tokens in comparison.log) == state.stats.tokens == len(dense)
+    assert all(tokens <= length for (_, tokens), length in zip(comparison.log, lengths, strict=False))
+    assert not engine.flight

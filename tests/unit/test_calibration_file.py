@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_artifact
+from fakes import make_calibration
 from gguf import GGUFWriter
 
-from specee.predictors.calibration import file as artifacts
-from specee.predictors.calibration.file import Artifact
-from specee.predictors.calibration.q8 import from_q8, to_q8
-from specee.predictors.errors import ArtifactError
+from specee.predictors.calibration import file as files
+from specee.predictors.calibration.file import Calibration
+from specee.predictors.errors import CalibrationFileError
+from specee.predictors.q8 import from_q8, to_q8
 
 
 class Recorder:
@@ -44,11 +44,11 @@ class Recorder:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    made = make_artifact()
-    artifacts.write(made, tmp_path / "a.gguf")
+    made = make_calibration()
+    files.write(made, tmp_path / "a.gguf")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gguf"]
-    back = artifacts.read(tmp_path / "a.gguf")
-    for name in Artifact.__dataclass_fields__:
+    back = files.read(tmp_path / "a.gguf")
+    for name in Calibration.__dataclass_fields__:
         if name not in ("lenses", "predictors", "draft"):
             assert getattr(back, name) == getattr(made, name), name
     np.testing.assert_array_equal(back.lenses[6].down, made.lenses[6].down)
@@ -61,36 +61,40 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_no_margin(tmp_path: Path) -> None:
-    made = replace(make_artifact(), margin_layers=())
-    artifacts.write(made, tmp_path / "a.gguf")
-    assert artifacts.read(tmp_path / "a.gguf").margin_layers == ()
-    with pytest.raises(ArtifactError, match="margin"):
+    made = replace(make_calibration(), margin_layers=())
+    files.write(made, tmp_path / "a.gguf")
+    assert files.read(tmp_path / "a.gguf").margin_layers == ()
+    with pytest.raises(CalibrationFileError, match="margin"):
         made.check_rules(made.rules("margin"))
 
 
 def test_calibrated_rules() -> None:
-    made = make_artifact()
+    made = make_calibration()
     assert made.rules().threshold == 0.75
     assert made.rules("margin").threshold == 0.5
     assert made.rules("margin").rule == "margin"
 
 
 def test_base_check() -> None:
-    made = make_artifact()
+    made = make_calibration()
     made.check_base("ab" * 32, 12, 32, 24)
-    with pytest.raises(ArtifactError, match=r"made for tiny\.gguf"):
+    with pytest.raises(CalibrationFileError, match=r"made for tiny\.gguf"):
         made.check_base("cd" * 32, 12, 32, 24)
-    with pytest.raises(ArtifactError, match="12 layers"):
+    with pytest.raises(CalibrationFileError, match="12 layers"):
         made.check_base("ab" * 32, 13, 32, 24)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="not there"):
-        artifacts.read(tmp_path / "none.gguf")
+    with pytest.raises(CalibrationFileError, match="not there"):
+        files.read(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not a model at all, but long enough to be read as one")
-    with pytest.raises(ArtifactError, match="not a readable GGUF"):
-        artifacts.read(tmp_path / "text.gguf")
-    for arch, fmt, said in (("llama", 1, "not a calibration"), ("specee", 9, "format 9"), ("specee", 2, "lacks")):
+    with pytest.raises(CalibrationFileError, match="not a readable GGUF"):
+        files.read(tmp_path / "text.gguf")
+    for arch, fmt, reason in (
+        ("llama", 1, "not a calibration"),
+        ("specee", 9, "format 9"),
+        ("specee", files.FORMAT, "lacks"),
+    ):
         writer = GGUFWriter(tmp_path / "other.gguf", arch)
         writer.add_uint32("specee.format", fmt)
         writer.add_tensor("x", np.zeros(4, np.float32))
@@ -98,22 +102,22 @@ def test_unreadable_files(tmp_path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with pytest.raises(ArtifactError, match=said) as caught:
-            artifacts.read(tmp_path / "other.gguf")
+        with pytest.raises(CalibrationFileError, match=reason) as caught:
+            files.read(tmp_path / "other.gguf")
         assert "\n" not in caught.value.message
 
 
 def test_wrong_shapes() -> None:
-    made = make_artifact()
-    with pytest.raises(ArtifactError, match="outside"):
-        replace(made, boundaries=(4, 6, 8, 10, 12))
-    with pytest.raises(ArtifactError, match="no lens for boundary 6"):
+    made = make_calibration()
+    with pytest.raises(CalibrationFileError, match="outside"):
+        replace(made, exit_layers=(4, 6, 8, 10, 12))
+    with pytest.raises(CalibrationFileError, match="no lens for exit layer 6"):
         replace(made, lenses={b: w for b, w in made.lenses.items() if b != 6})
-    with pytest.raises(ArtifactError, match="does not fit a width"):
+    with pytest.raises(CalibrationFileError, match="does not fit a width"):
         replace(made, n_embd=64)
-    with pytest.raises(ArtifactError, match="shortlist"):
+    with pytest.raises(CalibrationFileError, match="shortlist"):
         replace(made, n_vocab=8)
-    with pytest.raises(ArtifactError, match="misshapen"):
+    with pytest.raises(CalibrationFileError, match="misshapen"):
         replace(made, k=5)
 
 

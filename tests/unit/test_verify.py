@@ -22,7 +22,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> tuple[float, int]:
     return float(((counts - expected)[use] ** 2 / expected[use]).sum()), max(int(use.sum()) - 1, 1)
 
 
-def test_accepted_words_are_distributed_as_p() -> None:
+def test_accepted_tokens_are_distributed_as_p() -> None:
     for seed in range(6):
         p, q = distribution(seed, 8, 12), distribution(seed + 100, 6, 12)
         rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def test_accepted_words_are_distributed_as_p() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 10), st.integers(1, 10))
 def test_expected_outcome_is_p_in_closed_form(seed: int, n: int, m: int) -> None:
-    """sum over words of q(w) [min(1, p/q) at w + (1 - min(1, p/q)) residual] = p."""
+    """sum over tokens of q(w) [min(1, p/q) at w + (1 - min(1, p/q)) residual] = p."""
     p, q = distribution(seed, n, 10), distribution(seed + 1, m, 10)
     rest = residual(p, q)
     keep = {int(w): min(1.0, p.prob(int(w)) / max(q.prob(int(w)), 1e-30)) for w in q.tokens}

@@ -1,0 +1,31 @@
+"""Runs a policy on an engine: the one place where work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.decoding.state import Decoding
+from specee.predictors.types import Engine, TokenEvent
+
+
+def run(policy: Policy, engine: Engine, state: Decoding) -> Iterator[TokenEvent]:
+    """The events of one answer. However it ends, rows that were not committed are dropped."""
+    steps = policy.decode(state)
+    result: Any = None
+    try:
+        while True:
+            try:
+                step = steps.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, TokenEvent):
+                result = None
+                yield step
+            else:
+                result = step.run(engine)
+    finally:
+        steps.close()
+        if engine.n_in_flight:
+            engine.roll_back(engine.length)

@@ -1,0 +1,58 @@
+"""The policies, by name."""
+
+from __future__ import annotations
+
+from specee.predictors.calibration.file import Calibration
+from specee.predictors.decoding.dense import Dense
+from specee.predictors.decoding.exact import Exact
+from specee.predictors.decoding.exit_controller import ExitController
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.decoding.specee import SpecEE
+from specee.predictors.drafters.base import Drafter
+from specee.predictors.drafters.combined import CombinedDrafter
+from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
+from specee.predictors.drafters.ngram import NGramDrafter
+from specee.predictors.errors import CalibrationFileError, RulesError
+from specee.predictors.exits.rules import ExitRules
+from specee.predictors.exits.schedule import Schedule
+
+NAMES = ("dense", "specee", "exact")
+
+
+def build(name: str, calibration: Calibration | None, rules: ExitRules, draft: Draft) -> Policy:
+    """A policy by name; `draft` computes the linear head.
+
+    Raises CalibrationFileError when it needs a calibration and there is none, RulesError for what cannot be.
+    """
+    if name == "dense":
+        return Dense()
+    if name not in NAMES:
+        raise RulesError(f"no policy {name!r}: take one of {', '.join(NAMES)}")
+    if calibration is None:
+        raise CalibrationFileError(
+            f"policy {name} needs one for this model: run specee-chat calibrate", "No calibration"
+        )
+    calibration.check_rules(rules)
+    exits = ExitController(rules, schedule_of(calibration, rules), drafter_of(rules, draft))
+    return SpecEE(exits) if name == "specee" else Exact(exits)
+
+
+def schedule_of(calibration: Calibration, rules: ExitRules) -> Schedule:
+    """The schedule of the rules and the calibration. The margin rule has exit layers of its own, always armed."""
+    margin = rules.rule == "margin"
+    return Schedule(
+        calibration.margin_layers if margin else calibration.exit_layers,
+        calibration.margin_layers if margin else calibration.offline,
+        recent_exits=rules.recent_exits,
+        reach=rules.reach,
+        arm_all=rules.arm_all,
+    )
+
+
+def drafter_of(rules: ExitRules, draft: Draft) -> CombinedDrafter:
+    """What drafts the candidates for the exit predictors."""
+    made: dict[str, Drafter] = {
+        "ngram": NGramDrafter(rules.ngram_max, rules.ngram_min),
+        "linear": LinearHeadDrafter(draft),
+    }
+    return CombinedDrafter([made[name] for name in rules.drafters], rules.ngram_share)

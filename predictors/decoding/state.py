@@ -1,0 +1,103 @@
+"""One answer under way: what policies and drafters know of it, and the figures that are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from specee.predictors.decoding.stats import DecodingStats
+from specee.predictors.types import Distribution, Engine, Logits, Probe, Sampler, TokenEvent, TokenState
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A chosen token, and how it came about. `q`: what it was drawn from, None for a token that was not drawn."""
+
+    token: int
+    exit_layer: int
+    probes: tuple[Probe, ...] = ()
+    candidates: tuple[int, ...] = ()
+    q: Distribution | None = None
+
+
+def no_clock() -> float:
+    """For callers that read no times."""
+    return 0.0
+
+
+@dataclass(slots=True)
+class Decoding:
+    """The answer to a prompt that was prefilled. Built by `begin`."""
+
+    n_layer: int
+    n_ctx: int
+    is_stop: Callable[[int], bool]
+    letters: Callable[[int], str]
+    prompt: Sequence[int]
+    """The tokens in the cache (the conversation so far), which the sampler has accepted already."""
+    logits: Logits
+    """Row 0 is of the last row that is complete: what follows the prompt, at first."""
+    row: int
+    """The row that the next token follows."""
+    sampler: Sampler
+    rng: np.random.Generator
+    max_tokens: int
+    clock: Callable[[], float] = no_clock
+    tokens: list[int] = field(default_factory=list)
+    """The answer so far, provisional tokens included."""
+    stats: DecodingStats = field(default_factory=DecodingStats)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer ends with its present last token: a stop token, enough tokens, no place for its row."""
+        n = len(self.tokens)
+        return n >= self.max_tokens or len(self.prompt) + n > self.n_ctx or self.is_stop(self.tokens[-1])
+
+    def add(self, proposal: Proposal, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
+        """The answer grows by a token."""
+        self.tokens.append(proposal.token)
+        self.sampler.accept(proposal.token)
+        return self.event(len(self.tokens) - 1, proposal, state)
+
+    def event(self, index: int, proposal: Proposal, state: TokenState) -> TokenEvent:
+        """What is known of the token at `index`; verified ones are counted."""
+        if state is TokenState.VERIFIED:
+            self.stats.tokens += 1
+            self.stats.exit_layers += proposal.exit_layer
+            self.stats.exits += proposal.exit_layer < self.n_layer
+        stop = self.is_stop(proposal.token)
+        return TokenEvent(index, proposal.token, proposal.exit_layer, state, proposal.probes, proposal.candidates, stop)
+
+    def rewind_sampler(self, n: int) -> None:
+        """The sampler has accepted the prompt and the answer's first n tokens, no more."""
+        if window := self.sampler.window:
+            some = self.tokens[max(0, n - window) : n]
+            missing = window - len(some)
+            self.sampler.rewind([*(self.prompt[-missing:] if missing else ()), *some])
+
+
+def begin(
+    engine: Engine,
+    prompt: Sequence[int],
+    sampler: Sampler,
+    rng: np.random.Generator,
+    max_tokens: int,
+    clock: Callable[[], float] = no_clock,
+) -> Decoding:
+    """The state of a new answer. `engine` has prefilled `prompt`: logits row 0 is of its last token."""
+    sampler.rewind(prompt)
+    return Decoding(
+        n_layer=engine.n_layer,
+        n_ctx=engine.n_ctx,
+        is_stop=engine.is_stop,
+        letters=engine.letters,
+        prompt=prompt,
+        logits=engine,
+        row=engine.tip,
+        sampler=sampler,
+        rng=rng,
+        max_tokens=max_tokens,
+        clock=clock,
+    )
