@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_gguf
 
-from specee.native import ggml_kernels as kernels
+import ggml_kernels as kernels
 from specee.native.engine import Model, RowEngine
 from specee.native.errors import NativeError
 
@@ -219,7 +219,7 @@ def test_every_variant_that_runs_here(variant: str) -> None:
     if os.environ.get("SPECEE_KERNELS"):
         pytest.skip("inside of such a process")
     environment = os.environ | {"SPECEE_KERNELS": variant}
-    probe = "import numpy as np; from specee.native import ggml_kernels as k; "
+    probe = "import numpy as np, ggml_kernels as k; "
     probe += "w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
     probe += "k.run(k.product('Q8_0', w, w[:1], 32, np.zeros((1, 8), 'f')))"
     if subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True).returncode:
