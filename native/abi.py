@@ -5,80 +5,80 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 OK, INVALID, UNSUPPORTED, NO_SPACE, FAILED, CANCELLED = 0, -1, -2, -3, -4, -5
 LOGITS, KV_ONLY = 1, 2
 K_MAX = 16
 
-_int32_p = ctypes.POINTER(ctypes.c_int32)
-_float_p = ctypes.POINTER(ctypes.c_float)
-_rows = ctypes.c_void_p
-_seq, _pos, _n = ctypes.c_int32, ctypes.c_int32, ctypes.c_int32
+_int32, _uint32, _float, _double, _void = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_double, None
+_text, _pointer = ctypes.c_char_p, ctypes.c_void_p
+_int32_p, _float_p = ctypes.POINTER(_int32), ctypes.POINTER(_float)
+_rows, _slot, _id, _n, _token = ctypes.c_void_p, _int32, _int32, _int32, _int32
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "specee_abi_version": (ctypes.c_int32, []),
-    "specee_build_info": (ctypes.c_char_p, []),
-    "specee_last_error": (ctypes.c_char_p, []),
-    "specee_model_supported": (ctypes.c_int32, [ctypes.c_void_p]),
-    "specee_rows_init": (_rows, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]),
-    "specee_rows_free": (None, [_rows]),
-    "specee_rows_prefill": (ctypes.c_int32, [_rows, _seq, _pos, _n, _int32_p, ctypes.c_int32]),
-    "specee_rows_advance": (ctypes.c_int32, [_rows, _seq, _n, _int32_p, _int32_p, ctypes.c_int32, ctypes.c_uint32]),
-    "specee_rows_lens_head": (ctypes.c_int32, [_rows, _seq, _pos]),
-    "specee_rows_logits": (_float_p, [_rows, ctypes.c_int32]),
-    "specee_rows_depth": (ctypes.c_int32, [_rows, _seq, _pos]),
-    "specee_rows_hidden": (_float_p, [_rows, _seq, _pos]),
-    "specee_rows_roll_back": (ctypes.c_int32, [_rows, _seq, _pos]),
-    "specee_rows_length": (ctypes.c_int32, [_rows, _seq]),
-    "specee_rows_cancel": (None, [_rows]),
-    "specee_rows_resume": (None, [_rows]),
-    "specee_rows_threads": (ctypes.c_int32, [_rows]),
-    "specee_rows_fix_threads": (None, [_rows, ctypes.c_int32]),
-    "specee_rows_limit_single": (None, [_rows, ctypes.c_int32]),
-    "specee_rows_stop_next": (ctypes.c_int32, [_rows]),
-    "specee_thread_rule_init": (ctypes.c_void_p, [ctypes.c_int32, ctypes.c_int32]),
-    "specee_thread_rule_decide": (
-        ctypes.c_int32,
-        [ctypes.c_void_p, ctypes.c_double, ctypes.c_double, ctypes.c_double],
+    "specee_abi_version": (_int32, []),
+    "specee_build_info": (_text, []),
+    "specee_last_error": (_text, []),
+    "specee_architecture_supported": (_int32, [_text]),
+    "specee_model_supported": (_int32, [_pointer]),
+    "specee_max_equal_rows": (_int32, []),
+    "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32]),
+    "specee_rows_free": (_void, [_rows]),
+    "specee_rows_prefill": (_int32, [_rows, _slot, _n, _int32_p, _int32]),
+    "specee_rows_append": (_int32, [_rows, _slot, _id, _token]),
+    "specee_rows_commit": (_int32, [_rows, _id]),
+    "specee_rows_roll_back": (_int32, [_rows, _slot, _int32]),
+    "specee_rows_length": (_int32, [_rows, _slot]),
+    "specee_rows_in_flight": (_int32, [_rows, _slot]),
+    "specee_rows_tip": (_int32, [_rows, _slot]),
+    "specee_rows_advance": (_int32, [_rows, _n, _int32_p, _int32, _uint32]),
+    "specee_rows_complete": (_int32, [_rows, _slot, _uint32]),
+    "specee_rows_run_to_exit": (
+        _int32,
+        [_rows, _id, _n, _int32_p, _int32, _int32_p, _float, _float_p, _int32_p],
     ),
-    "specee_thread_rule_free": (None, [ctypes.c_void_p]),
-    "specee_lens_set": (
-        ctypes.c_int32,
-        [_rows, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, _float_p],
-    ),
+    "specee_rows_probe": (_int32, [_rows, _n, _int32_p, _int32, _int32_p, _float_p, _float_p]),
+    "specee_rows_lens_head": (_int32, [_rows, _id]),
+    "specee_rows_draft": (_int32, [_rows, _id, _token, _int32, _int32_p]),
+    "specee_rows_depth": (_int32, [_rows, _id]),
+    "specee_rows_hidden": (_float_p, [_rows, _id]),
+    "specee_rows_logits": (_float_p, [_rows, _int32]),
+    "specee_rows_cancel": (_void, [_rows]),
+    "specee_rows_resume": (_void, [_rows]),
+    "specee_rows_threads": (_int32, [_rows]),
+    "specee_rows_fix_threads": (_void, [_rows, _int32]),
+    "specee_rows_limit_single_row": (_void, [_rows, _int32]),
+    "specee_rows_stop_next": (_int32, [_rows]),
+    "specee_lens_set": (_int32, [_rows, _int32, _int32, _pointer, _pointer, _float_p]),
     "specee_predictor_set": (
-        ctypes.c_int32,
-        [_rows, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, _float_p, _float_p, _float_p, ctypes.c_float],
+        _int32,
+        [_rows, _int32, _int32, _int32, _float_p, _float_p, _float_p, _float],
     ),
-    "specee_rows_probe": (ctypes.c_int32, [_rows, _seq, _pos, ctypes.c_int32, _int32_p, _float_p, _float_p]),
-    "specee_shortlist_set": (ctypes.c_int32, [_rows, ctypes.c_int32, _int32_p, ctypes.c_void_p]),
-    "specee_rows_rise": (
-        ctypes.c_int32,
-        [
-            _rows,
-            _seq,
-            ctypes.c_int32,
-            ctypes.c_int32,
-            _int32_p,
-            ctypes.c_int32,
-            _int32_p,
-            ctypes.c_float,
-            _float_p,
-            _int32_p,
-        ],
-    ),
-    "specee_draft_set": (
-        ctypes.c_int32,
-        [_rows, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, _int32_p, ctypes.c_void_p, _float_p],
-    ),
-    "specee_rows_draft": (ctypes.c_int32, [_rows, _seq, _pos, ctypes.c_int32, ctypes.c_int32, _int32_p]),
-    "specee_embedding_rows": (ctypes.c_int32, [_rows, _n, _int32_p, _float_p]),
-    "specee_head_rows": (ctypes.c_int32, [_rows, _n, _int32_p, _float_p]),
-    "specee_rows_greedy": (ctypes.c_int32, [_rows, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, _int32_p]),
+    "specee_shortlist_set": (_int32, [_rows, _n, _int32_p, _pointer]),
+    "specee_draft_set": (_int32, [_rows, _int32, _pointer, _n, _int32_p, _pointer, _float_p]),
+    "specee_embedding_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
+    "specee_head_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
+    "specee_rows_greedy": (_int32, [_rows, _int32, _pointer, _int32, _int32_p]),
     "specee_rows_distribution": (
-        ctypes.c_int32,
-        [_rows, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, _int32_p, _float_p],
+        _int32,
+        [_rows, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
     ),
+    "specee_thread_rule_init": (_pointer, [_int32, _int32]),
+    "specee_thread_rule_decide": (_int32, [_pointer, _double, _double, _double]),
+    "specee_thread_rule_free": (_void, [_pointer]),
 }
+
+
+def int32_p(array: NDArray[np.int32]) -> Any:
+    """Where a C function finds the numbers of a contiguous array, which must outlive the call."""
+    return array.ctypes.data_as(_int32_p)
+
+
+def float_p(array: NDArray[np.float32]) -> Any:
+    """The same for float32."""
+    return array.ctypes.data_as(_float_p)
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:

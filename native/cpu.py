@@ -1,6 +1,6 @@
-"""What this machine's CPU can do, under the names that native/cmake/cpu-record.cmake wrote down at the build.
+"""This machine's CPU: its name, its cores, how many of them this process may use, and what they can do.
 
-And how many of its cores this process may use.
+Instruction set extensions have the names that native/cmake/cpu-record.cmake wrote down at the build.
 """
 
 from __future__ import annotations
@@ -15,30 +15,65 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
 
 
-def _first_processor(cpuinfo: Path) -> dict[str, str]:
-    try:
-        text = cpuinfo.read_text(errors="replace")
-    except OSError:
-        return {}
-    fields = {}
-    for line in text.split("\n\n", 1)[0].splitlines():
-        key, _, value = line.partition(":")
-        fields[key.strip()] = value.strip()
-    return fields
+# the extensions that matter to matrix products
+MATRIX_FLAGS = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimddp",
+    "sve",
+)
+
+
+def _processors(cpuinfo: Path) -> list[dict[str, str]]:
+    """The fields of each logical processor; none where the system does not list them (macOS, Windows)."""
+    found = [dict(map(_field, block.splitlines())) for block in "\n".join(_lines(cpuinfo)).split("\n\n")]
+    return [fields for fields in found if fields]
+
+
+def _field(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
 
 
 def features(cpuinfo: Path = CPUINFO) -> frozenset[str] | None:
-    """Names of the instruction set extensions; None where the system does not list them (macOS, Windows)."""
-    fields = _first_processor(cpuinfo)
-    names = fields.get("flags") or fields.get("Features")
-    return frozenset(names.split()) if names else None
+    """Names of the instruction set extensions; None where the system does not list them."""
+    for fields in _processors(cpuinfo)[:1]:
+        if names := fields.get("flags") or fields.get("Features"):
+            return frozenset(names.split())
+    return None
+
+
+def matrix_flags(cpuinfo: Path = CPUINFO) -> list[str]:
+    """The extensions that matter to matrix products, of those that the CPU has."""
+    available = features(cpuinfo) or frozenset()
+    return [name for name in MATRIX_FLAGS if name in available]
+
+
+def has_amx(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the CPU has AMX; whether it is used is the library's to tell."""
+    return "amx_tile" in (features(cpuinfo) or ())
+
+
+def processor_name(cpuinfo: Path = CPUINFO) -> str:
+    """What the maker calls the processor, or its architecture where that is unknown."""
+    names = (fields.get("model name") for fields in _processors(cpuinfo))
+    return next(filter(None, names), "") or platform.processor() or platform.machine()
+
+
+def physical_cores(cpuinfo: Path = CPUINFO) -> int:
+    """Cores of all processors, however many threads each runs; 0 when unknown."""
+    return len({(f.get("physical id"), f["core id"]) for f in _processors(cpuinfo) if "core id" in f})
 
 
 def identity(cpuinfo: Path = CPUINFO) -> str:
     """A text that differs where results of the self-test may differ: model, extensions and kernel."""
-    fields = _first_processor(cpuinfo)
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    return f"{name}|{' '.join(sorted(features(cpuinfo) or ()))}|{platform.release()}"
+    return f"{processor_name(cpuinfo)}|{' '.join(sorted(features(cpuinfo) or ()))}|{platform.release()}"
 
 
 def missing(needed: str, available: frozenset[str] | None) -> list[str]:
@@ -67,7 +102,7 @@ def _quota(own_groups: Path, groups: Path) -> float:
                 quota = [*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]
             else:
                 quota = " ".join(_lines(folder / "cpu.max")).split()
-            if len(quota) == 2 and all(word.isdigit() for word in quota) and int(quota[1]) > 0:
+            if len(quota) == 2 and all(number.isdigit() for number in quota) and int(quota[1]) > 0:
                 least = min(least, int(quota[0]) / int(quota[1]))
     return least
 

@@ -1,127 +1,87 @@
 """The engine: a model, its rows in flight, and its samplers, as typed Python over the C ABI.
 
-Hidden states, K/V and logits stay inside of the library; Python passes positions and layers.
+Hidden states, K/V and logits stay inside of the library; Python passes the ids of rows, and layers.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from specee.native import abi, cpu, library
+from specee.native import abi, library
+from specee.native.abi import float_p, int32_p
+from specee.native.context import N_ROWS_MAX, Cancelled
 from specee.native.errors import NativeError
 from specee.native.model import Model
-from specee.native.sampler import Distribution, Sampler
+from specee.native.sampler import Sampler
+from specee.native.weights import Floats, Tokens, WeightedContext
 
-__all__ = ["Cancelled", "Distribution", "Model", "RowEngine", "Sampler"]
-
-Tokens = NDArray[np.int32]
-Floats = NDArray[np.float32]
-
-N_ROWS_MAX = 64
-GRAPH_CACHE_MAX = 64
-FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
-
-
-class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
-    """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+__all__ = ["Cancelled", "ExitResult", "Floats", "Model", "RowEngine", "Sampler", "Tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rise:
-    """Where a row stopped, and what was seen on the way: see `specee.predictors.types.Rise`."""
+class ExitResult:
+    """Where a row stopped, and the probes on the way."""
 
-    stopped: int
-    scores: tuple[float, ...]
-    best: int
-
-
-def _int32_p(a: NDArray[np.int32]) -> Any:
-    return a.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+    stopped: int  # index of the layer where it stopped; the number of layers when no score was above the threshold
+    scores: tuple[float, ...]  # one for each probe
+    best: int  # the margin rule's token at the last probe, -1 without that rule
 
 
-def _float_p(a: Floats) -> Any:
-    return a.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+class RowEngine(WeightedContext):
+    """One conversation over a model: committed tokens, and rows in flight after them.
 
+    A row is a token at a position; its depth is the number of layers done. Rows in flight advance from layer to layer,
+    and are committed once they are complete, or dropped. The hidden states of the last few hundred rows stay readable.
 
-def _f32(a: NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(a, dtype=np.float32)
+    Of a model that cannot run in layer ranges (`model.unsupported`) rows run whole: append, advance to n_layer, commit.
 
-
-class RowEngine:
-    """Rows in flight of one conversation over a model: implements `specee.predictors.types.Engine`.
-
-    Of a model that cannot run in layer ranges (`model.unsupported`) it runs whole rows only.
-
-    Every call raises NativeError when the library refuses, Cancelled when `cancel` was called meanwhile.
+    Every call raises NativeError when the library refuses it, which changes nothing; and Cancelled when `cancel` was
+    called meanwhile.
     """
 
-    def __init__(
-        self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512, seq: int = 0
-    ) -> None:
-        self.model, self.seq = model, seq
-        self.lib, llama = model.lib, model.llama
-        self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
-        self.n_threads = n_threads or cpu.usable_cores()
-        self.tokens: list[int] = []  # what the cache holds, one token per position
-        self._handle: int | None = None
-        params = llama.llama_context_default_params()
-        params.n_ctx = n_ctx
-        params.n_batch = params.n_ubatch = n_batch
-        params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
-        params.no_perf = True
-        self._context = llama.llama_init_from_model(model.handle, params)
-        if not self._context:
-            raise NativeError(
-                "The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx"
-            )
-        self.n_ctx = llama.llama_n_ctx(self._context)
-        self.n_batch = llama.llama_n_batch(self._context)
-        self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
-        if not self._handle:
-            message = library.last_error()
-            self.close()
-            raise NativeError("The model cannot start", message)
-        # reused arguments of the per-token calls
-        self._pos = np.zeros(N_ROWS_MAX, dtype=np.int32)
-        self._new = np.zeros(N_ROWS_MAX, dtype=np.int32)
-        self._token, self._score = ctypes.c_int32(), ctypes.c_float()
-        self._pos_p, self._new_p = _int32_p(self._pos), _int32_p(self._new)
-        self._token_p, self._score_p = ctypes.pointer(self._token), ctypes.pointer(self._score)
+    def __init__(self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512) -> None:
+        super().__init__(model, n_ctx=n_ctx, n_threads=n_threads, n_batch=n_batch)
+        self.tokens: list[int] = []  # committed, one for each position
+        self._in_flight: dict[int, int] = {}  # row -> token, in order of position
+        self._letters: dict[int, str] = {}
+        # reused arguments of the calls for each token
+        self._ids = (ctypes.c_int32 * N_ROWS_MAX)()
         self._layers = (ctypes.c_int32 * self.n_layer)()
-        self._scores = (ctypes.c_float * self.n_layer)()
         self._candidates = (ctypes.c_int32 * abi.K_MAX)()
-        self._words: dict[int, str] = {}
-        self._ids = np.zeros(self.n_vocab, dtype=np.int32)
-        self._probs = np.zeros(self.n_vocab, dtype=np.float32)
+        self._scores = (ctypes.c_float * self.n_layer)()
+        self._token = ctypes.c_int32()
+        self._token_p = ctypes.pointer(self._token)
+        self._drafted = np.zeros(abi.K_MAX, dtype=np.int32)
+        self._shaped, self._probs = np.zeros(self.n_vocab, dtype=np.int32), np.zeros(self.n_vocab, dtype=np.float32)
+        self._drafted_p = int32_p(self._drafted)
+        self._shaped_p, self._probs_p = int32_p(self._shaped), float_p(self._probs)
 
-    def _check(self, status: int) -> None:
-        if status == abi.OK:
-            return
-        if status == abi.CANCELLED:
-            raise Cancelled
-        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a step"
-        raise NativeError(title, library.last_error())
-
-    # ---- rows
+    # ---- the conversation
 
     @property
     def length(self) -> int:
-        """First position without a row."""
+        """Committed positions."""
         return len(self.tokens)
 
-    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
-        """Make the cache hold exactly these tokens, at full depth; logits row 0 is the last token's.
+    @property
+    def n_in_flight(self) -> int:
+        """Rows in flight after them."""
+        return len(self._in_flight)
 
-        What the cache already holds of them is kept (never the last one: its logits are wanted). `on_chunk(done,
-        total)` is told after each chunk. Returns how many tokens were reused.
+    @property
+    def tip(self) -> int:
+        """The last committed row, whose final state drafts start from; -1 when it is not kept."""
+        return int(self.lib.specee_rows_tip(self._handle, self.slot))
+
+    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
+        """Make exactly these tokens the committed ones, at full depth; logits row 0 is the last token's.
+
+        What the cache already holds of them is kept (never the last one: its logits are wanted), rows in flight are
+        dropped. `on_chunk(done, total)` is told after each chunk. Returns how many tokens were reused.
         """
         if not tokens:
             raise NativeError("Nothing to answer", "the prompt has no tokens")
@@ -139,247 +99,181 @@ class RowEngine:
         while at < len(tokens):
             chunk = np.asarray(tokens[at : at + self.n_batch], dtype=np.int32)
             last = at + len(chunk) == len(tokens)
-            self._check(
-                self.lib.specee_rows_prefill(self._handle, self.seq, at, len(chunk), _int32_p(chunk), int(last))
-            )
+            self._check(self.lib.specee_rows_prefill(self._handle, self.slot, len(chunk), int32_p(chunk), int(last)))
             self.tokens.extend(int(t) for t in chunk)
             at += len(chunk)
             if on_chunk is not None:
                 on_chunk(at - keep, len(tokens) - keep)
         return keep
 
-    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
-        """Take the n rows at pos.. to depth `end`; `tokens` starts new rows; `logits` (end = n_layer) runs the head."""
-        for i in range(n):
-            self._pos[i] = pos + i
-        if tokens is not None:
-            self._new[:n] = tokens
-        status = self.lib.specee_rows_advance(
-            self._handle,
-            self.seq,
-            n,
-            self._pos_p,
-            None if tokens is None else self._new_p,
-            end,
-            abi.LOGITS if logits else 0,
-        )
+    def forward(self, token: int) -> None:
+        """One token of plain decoding: all layers, logits (row 0), committed; when it raises, nothing has changed."""
+        row = self.append(token)
+        try:
+            self.advance((row,), self.n_layer, logits=True)
+            self.commit(row)
+        except BaseException:
+            self.roll_back(len(self.tokens))
+            raise
+
+    def commit(self, row: int) -> None:
+        """The rows in flight up to this one, all complete, become part of the committed ones; the rest is dropped."""
+        status = self.lib.specee_rows_commit(self._handle, row)
         if status != abi.OK:
             self._check(status)
-        if tokens is not None:
-            self.tokens.extend(tokens)
-
-    def propagate(self, pos: int, n: int) -> None:
-        """Fill K and V of the remaining layers of n rows from their present hidden state (approximate)."""
-        for i in range(n):
-            self._pos[i] = pos + i
-        self._check(
-            self.lib.specee_rows_advance(self._handle, self.seq, n, self._pos_p, None, self.n_layer, abi.KV_ONLY)
-        )
-
-    def lens_head(self, pos: int) -> None:
-        """Logits (row 0) of the hidden state at `pos` through the lens of its depth."""
-        self._check(self.lib.specee_rows_lens_head(self._handle, self.seq, pos))
+        for passed, token in self._in_flight.items():
+            self.tokens.append(token)
+            if passed == row:
+                break
+        self._in_flight.clear()
 
     def roll_back(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        self._check(self.lib.specee_rows_roll_back(self._handle, self.seq, length))
+        """Cut the committed tokens to `length` and drop all rows in flight."""
+        status = self.lib.specee_rows_roll_back(self._handle, self.slot, length)
+        if status != abi.OK:
+            self._check(status)
         del self.tokens[length:]
+        self._in_flight.clear()
 
-    def depth(self, pos: int) -> int:
-        """Layers done of the row at `pos`, -1 where there is none."""
-        return int(self.lib.specee_rows_depth(self._handle, self.seq, pos))
+    # ---- rows
 
-    def hidden(self, pos: int) -> Floats:
-        """Hidden state of a recent row at its depth, a copy: float32 [n_embd]."""
-        pointer = self.lib.specee_rows_hidden(self._handle, self.seq, pos)
+    def append(self, token: int, parent: int = -1) -> int:
+        """A new row at depth 0, in flight after `parent`: a row in flight, or -1, the committed tokens. Returns its id.
+
+        Nothing is computed.
+        """
+        row: int = self.lib.specee_rows_append(self._handle, self.slot, parent, token)
+        if row < 0:
+            self._check(row)
+        self._in_flight[row] = token
+        return row
+
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        """Take rows in flight of equal depth, in order of position, to depth `end`.
+
+        Rows before them must be at least that deep. `logits` (with end = n_layer) runs the LM head: one row of logits
+        for each.
+        """
+        self._advance(rows, end, abi.LOGITS if logits else 0)
+
+    def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
+        n = len(rows)
+        if n > N_ROWS_MAX:
+            raise NativeError("The engine refused a step", f"a batch must have 1 to {N_ROWS_MAX} rows")
+        for i in range(n):
+            self._ids[i] = rows[i]
+        status = self.lib.specee_rows_advance(self._handle, n, self._ids, end, flags)
+        if status != abi.OK:
+            self._check(status)
+
+    def complete(self, logits: bool = False) -> None:
+        """Run the deferred layers of all rows in flight; `logits`: row i is that of the i-th one that had any."""
+        status = self.lib.specee_rows_complete(self._handle, self.slot, abi.LOGITS if logits else 0)
+        if status != abi.OK:
+            self._check(status)
+
+    def propagate_kv(self, row: int) -> None:
+        """Write K and V of the row's remaining layers from its present hidden state (approximate)."""
+        self._advance((row,), self.n_layer, abi.KV_ONLY)
+
+    def depth(self, row: int) -> int:
+        """Layers done of a row in flight or a recent one, -1 for an unknown one."""
+        return int(self.lib.specee_rows_depth(self._handle, row))
+
+    def hidden(self, row: int) -> Floats:
+        """Hidden state of a row in flight or a recent one at its depth, a copy: float32 [n_embd]."""
+        pointer = self.lib.specee_rows_hidden(self._handle, row)
         if not pointer:
             raise NativeError("The engine refused a step", library.last_error())
         return np.array(np.ctypeslib.as_array(pointer, (self.n_embd,)), np.float32)
 
-    def logits(self, row: int) -> Floats:
-        """One row of the last logits, a copy: float32 [n_vocab]."""
-        pointer = self.lib.specee_rows_logits(self._handle, row)
-        if not pointer:
-            raise NativeError("The engine refused a step", library.last_error())
-        return np.array(np.ctypeslib.as_array(pointer, (self.n_vocab,)), np.float32)
+    # ---- exits and drafts
 
-    # ---- probe and drafts
+    def run_to_exit(
+        self, row: int, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
+    ) -> ExitResult:
+        """Advance the last row from layer to layer and probe it at each, until its score is above the threshold.
 
-    def probe(self, pos: int, candidates: Tokens) -> float:
-        """Predictor score of the row at its depth for the candidates: int32 [k]."""
-        status = self.lib.specee_rows_probe(
-            self._handle, self.seq, pos, len(candidates), _int32_p(candidates), self._score_p, None
-        )
-        if status != abi.OK:
-            self._check(status)
-        return self._score.value
-
-    def features(self, pos: int, candidates: Tokens) -> tuple[float, Floats]:
-        """A probe with the predictor's inputs: float32 [3k]."""
-        k = len(candidates)
-        features = np.zeros(3 * k, dtype=np.float32)
-        self._check(
-            self.lib.specee_rows_probe(
-                self._handle, self.seq, pos, k, _int32_p(candidates), self._score_p, _float_p(features)
-            )
-        )
-        return self._score.value, features
-
-    def rise(
-        self, token: int | None, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
-    ) -> Rise:
-        """Raise the last row (a new one of `token`) from layer to layer until its score is above the threshold.
-
-        Rows that wait below come along. With k > 0 the score is the predictor's for the k candidates; with
+        Rows before it join where it passes them. With k > 0 the score is the predictor's for the k candidates; with
         k = 0 it is the margin rule's lead.
         """
         n = len(layers)
         self._layers[:n] = list(layers)
         self._candidates[: len(candidates)] = list(candidates)
         self._token.value = -1
-        stopped = self.lib.specee_rows_rise(
-            self._handle,
-            self.seq,
-            -1 if token is None else token,
-            n,
-            self._layers,
-            k,
-            self._candidates,
-            threshold,
-            self._scores,
-            self._token_p,
+        stopped = self.lib.specee_rows_run_to_exit(
+            self._handle, row, n, self._layers, k, self._candidates, threshold, self._scores, self._token_p
         )
-        if token is not None and self.lib.specee_rows_length(self._handle, self.seq) > len(self.tokens):
-            self.tokens.append(token)
         if stopped < 0:
             self._check(stopped)
-        return Rise(stopped, tuple(self._scores[: min(stopped + 1, n)]), self._token.value)
+        return ExitResult(stopped, tuple(self._scores[: min(stopped + 1, n)]), self._token.value)
 
-    def draft(self, pos: int, token: int, k: int) -> Tokens:
-        """The linear head's k best guesses for the token after `token` at `pos`: int32 [k]."""
-        out = np.empty(k, dtype=np.int32)
-        status = self.lib.specee_rows_draft(self._handle, self.seq, pos, token, k, _int32_p(out))
+    def probe(self, row: int, candidates: Tokens) -> float:
+        """Predictor score of the row at its depth for the candidates: int32 [k]."""
+        self._ids[0] = row
+        status = self.lib.specee_rows_probe(
+            self._handle, 1, self._ids, len(candidates), int32_p(candidates), self._scores, None
+        )
         if status != abi.OK:
             self._check(status)
-        return out
+        return self._scores[0]
 
-    def set_lens(self, layer: int, down: NDArray[np.uint8], up: NDArray[np.uint8] | None, bias: Floats) -> None:
-        """Lens of a layer: Q8_0 bytes of [rank, n_embd] and [n_embd, rank] (None: square), bias float32 [n_embd]."""
-        down, bias = np.ascontiguousarray(down), _f32(bias)
-        up = None if up is None else np.ascontiguousarray(up)
-        up_data = None if up is None else up.ctypes.data
+    def features(self, row: int, candidates: Tokens) -> tuple[float, Floats]:
+        """A probe with the predictor's inputs: float32 [3k]."""
+        k = len(candidates)
+        features = np.zeros(3 * k, dtype=np.float32)
+        self._ids[0] = row
         self._check(
-            self.lib.specee_lens_set(self._handle, layer, down.shape[0], down.ctypes.data, up_data, _float_p(bias))
-        )
-
-    def set_predictor(self, layer: int, w1: Floats, b1: Floats, w2: Floats, b2: float) -> None:
-        """Predictor of a layer: w1 float32 [n_hidden, 3k], b1 and w2 [n_hidden]."""
-        w1, b1, w2 = _f32(w1), _f32(b1), _f32(w2).reshape(-1)
-        self._check(
-            self.lib.specee_predictor_set(
-                self._handle, layer, w1.shape[1] // 3, w1.shape[0], _float_p(w1), _float_p(b1), _float_p(w2), float(b2)
+            self.lib.specee_rows_probe(
+                self._handle, 1, self._ids, k, int32_p(candidates), self._scores, float_p(features)
             )
         )
+        return self._scores[0], features
 
-    def set_shortlist(self, tokens: Tokens, up: NDArray[np.uint8]) -> None:
-        """Frequent tokens int32 [n] and their head rows, Q8_0 bytes of [n, n_embd]."""
-        tokens, up = np.ascontiguousarray(tokens, dtype=np.int32), np.ascontiguousarray(up)
-        self._check(self.lib.specee_shortlist_set(self._handle, len(tokens), _int32_p(tokens), up.ctypes.data))
+    def lens_head(self, row: int) -> None:
+        """Logits (row 0) of the row's hidden state through the lens of its depth."""
+        self._check(self.lib.specee_rows_lens_head(self._handle, row))
 
-    def set_draft(self, down: NDArray[np.uint8], tokens: Tokens, up: NDArray[np.uint8], bias: Floats) -> None:
-        """Linear draft head: Q8_0 bytes of [rank, 2 n_embd] and [n, rank], shortlist int32 [n], bias float32 [n]."""
-        down, up = np.ascontiguousarray(down), np.ascontiguousarray(up)
-        tokens, bias = np.ascontiguousarray(tokens, dtype=np.int32), _f32(bias)
-        self._check(
-            self.lib.specee_draft_set(
-                self._handle,
-                down.shape[0],
-                down.ctypes.data,
-                len(tokens),
-                _int32_p(tokens),
-                up.ctypes.data,
-                _float_p(bias),
-            )
-        )
+    def draft(self, row: int, token: int, k: int) -> Tokens:
+        """The linear head's k best guesses for the token after `token`, which follows the row: int32 [k]."""
+        status = self.lib.specee_rows_draft(self._handle, row, token, k, self._drafted_p)
+        if status != abi.OK:
+            self._check(status)
+        return self._drafted[:k].copy()
 
-    def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
-        """Token embeddings: float32 [n, n_embd]."""
-        ids = np.ascontiguousarray(tokens, dtype=np.int32)
-        out = np.empty((len(ids), self.n_embd), dtype=np.float32)
-        self._check(self.lib.specee_embedding_rows(self._handle, len(ids), _int32_p(ids), _float_p(out)))
-        return out
+    # ---- logits and tokens
 
-    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
-        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
-        ids = np.ascontiguousarray(tokens, dtype=np.int32)
-        out = np.empty((len(ids), self.n_embd), dtype=np.float32)
-        self._check(self.lib.specee_head_rows(self._handle, len(ids), _int32_p(ids), _float_p(out)))
-        return out
+    def logits(self, i: int) -> Floats:
+        """One row of the last logits, a copy: float32 [n_vocab]."""
+        pointer = self.lib.specee_rows_logits(self._handle, i)
+        if not pointer:
+            raise NativeError("The engine refused a step", library.last_error())
+        return np.array(np.ctypeslib.as_array(pointer, (self.n_vocab,)), np.float32)
 
-    # ---- sampling
-
-    def greedy(self, row: int, sampler: Sampler) -> int:
-        """The most probable token of logits row `row` under the sampler's shaping."""
-        status = self.lib.specee_rows_greedy(self._handle, row, sampler.penalties, sampler.preselect, self._token_p)
+    def greedy(self, i: int, sampler: Sampler) -> int:
+        """The most probable token of logits row i under the sampler's shaping."""
+        status = self.lib.specee_rows_greedy(self._handle, i, sampler.penalties, sampler.preselect, self._token_p)
         if status != abi.OK:
             self._check(status)
         return self._token.value
 
-    def distribution(self, row: int, sampler: Sampler) -> Distribution:
-        """The shaped distribution of logits row `row`."""
+    def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
+        """The shaped distribution of logits row i: tokens int32 [n], probabilities float32 [n], most probable first."""
         n = self.lib.specee_rows_distribution(
-            self._handle,
-            row,
-            sampler.chain,
-            sampler.preselect,
-            self.n_vocab,
-            _int32_p(self._ids),
-            _float_p(self._probs),
+            self._handle, i, sampler.chain, sampler.preselect, self.n_vocab, self._shaped_p, self._probs_p
         )
         if n < 0:
             self._check(n)
-        return Distribution(self._ids[:n].copy(), self._probs[:n].copy())
+        return self._shaped[:n].copy(), self._probs[:n].copy()
 
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""
         return self.model.is_stop(token)
 
-    def word(self, token: int) -> str:
+    def letters(self, token: int) -> str:
         """Letters and digits of the token's text in lower case."""
-        known = self._words.get(token)
+        known = self._letters.get(token)
         if known is None:
             text = self.model.piece(token).decode("utf-8", "ignore")
-            known = self._words[token] = "".join(filter(str.isalnum, text)).lower()
+            known = self._letters[token] = "".join(filter(str.isalnum, text)).lower()
         return known
-
-    # ---- control
-
-    @property
-    def active_threads(self) -> int:
-        """Threads that the next computation takes: fewer than `n_threads` while other processes keep cores busy."""
-        return int(self.lib.specee_rows_threads(self._handle))
-
-    def fix_threads(self, n: int) -> None:
-        """Compute with exactly n threads from now on; 0: as the machine allows (for measurements and tests)."""
-        self.lib.specee_rows_fix_threads(self._handle, n)
-
-    def limit_single(self, n: int) -> None:
-        """At most n threads for one row, which waits for memory; more rows at once take all."""
-        self.lib.specee_rows_limit_single(self._handle, n)
-
-    def cancel(self) -> None:
-        """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""
-        self.lib.specee_rows_cancel(self._handle)
-
-    def resume(self) -> None:
-        """Take back `cancel`."""
-        self.lib.specee_rows_resume(self._handle)
-
-    def close(self) -> None:
-        """Free the rows and the context."""
-        if self._handle:
-            self.lib.specee_rows_free(self._handle)
-            self._handle = None
-        if self._context:
-            self.model.llama.llama_free(self._context)
-            self._context = None

@@ -15,7 +15,7 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 1  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 2  # SPECEE_ABI_VERSION of src/specee.h
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
 _lock = threading.Lock()
@@ -155,6 +155,12 @@ def cpu_buffers() -> list[str]:
     names = loaded().handle.specee_cpu_buffers
     names.restype = ctypes.c_char_p
     return [name for name in names().decode().split(",") if name] if use_extra_buffers() else []
+
+
+def architecture_unsupported(arch: str) -> str | None:
+    """Why models of an architecture (as GGUF files name it) do not run in layer ranges; None where they do."""
+    supported = load().specee_architecture_supported(arch.encode()) == abi.OK
+    return None if supported else last_error()
 
 
 def last_error() -> str:

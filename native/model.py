@@ -14,7 +14,7 @@ from specee.native.errors import NativeError
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises NativeError when llama.cpp cannot load it. `unsupported` says why layer ranges cannot be used, if so.
+    Raises NativeError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in layer ranges, if so.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Model:
             params.progress_callback = self._progress
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log says why.")
+            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log has the reason")
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)

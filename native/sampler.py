@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from specee.native.model import Model
-
-
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """Tokens with probabilities that add up to 1, most probable first."""
-
-    tokens: NDArray[np.int32]  # [n]
-    probs: NDArray[np.float32]  # [n]
-
-    def prob(self, token: int) -> float:
-        """Probability of one token, 0 when it was cut off."""
-        hit = np.flatnonzero(self.tokens == token)
-        return float(self.probs[hit[0]]) if hit.size else 0.0
 
 
 class Sampler:
@@ -75,7 +58,7 @@ class Sampler:
         return self.chain if self._penalised else None
 
     def accept(self, token: int) -> None:
-        """Count a token as said."""
+        """Count a token as generated."""
         if self._penalised:
             self._llama.llama_sampler_accept(self.chain, token)
 

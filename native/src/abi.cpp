@@ -1,105 +1,167 @@
-// The C ABI of rows in flight: specee.h.
+// The C ABI of slots, rows and control: specee.h.
 #include "rows.h"
+#include "small_batch/small_batch.h"
 
 #include <algorithm>
 #include <string>
 
 // Architectures whose layer ends are proven by tests/native. Adding one: see native/README.md.
-static bool is_supported(llm_arch arch) {
-    switch (arch) {
-        case LLM_ARCH_LLAMA:
-        case LLM_ARCH_QWEN2: return true;
-        default: return false;
-    }
-}
+static constexpr llm_arch ARCHITECTURES[] = { LLM_ARCH_LLAMA, LLM_ARCH_QWEN2 };
 
-int32_t specee_model_supported(const llama_model * model) {
-    if (!is_supported(model->arch)) {
-        return specee_fail(SPECEE_UNSUPPORTED, std::string("the architecture '") + llm_arch_name(model->arch) +
-                                                   "' does not run in layer ranges yet");
-    }
-    if (model->hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
-        return specee_fail(SPECEE_UNSUPPORTED, "sliding-window attention does not run in layer ranges yet");
-    }
-    if (model->hparams.n_embd % 32 != 0) {
-        return specee_fail(SPECEE_UNSUPPORTED, "the model's width is not a multiple of 32");
+static int32_t check_architecture(llm_arch arch, const char * name) {
+    if (std::find(std::begin(ARCHITECTURES), std::end(ARCHITECTURES), arch) == std::end(ARCHITECTURES)) {
+        return specee_fail(SPECEE_UNSUPPORTED,
+                           std::string("the architecture '") + name + "' does not run in layer ranges yet");
     }
     return SPECEE_OK;
 }
 
+int32_t specee_architecture_supported(const char * arch) {
+    return specee_entry(arch, [&] { return check_architecture(llm_arch_from_string(arch), arch); });
+}
+
+int32_t specee_model_supported(const llama_model * model) {
+    return specee_entry(model, [&] {
+        const int32_t status = check_architecture(model->arch, llm_arch_name(model->arch));
+        if (status != SPECEE_OK) {
+            return status;
+        }
+        if (model->hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
+            return specee_fail(SPECEE_UNSUPPORTED, "sliding-window attention does not run in layer ranges yet");
+        }
+        if (model->hparams.n_embd % 32 != 0) {
+            return specee_fail(SPECEE_UNSUPPORTED, "the model's width is not a multiple of 32");
+        }
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_max_equal_rows(void) {
+    return SPECEE_SMALL_BATCH;
+}
+
 specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                int32_t graph_cache_max) {
-    if (ctx == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
-        specee_fail(SPECEE_INVALID, "a context, at least one row and one graph are needed");
-        return nullptr;
-    }
-    // models that cannot run in layer ranges run whole rows, without exits
-    const bool ranges = specee_model_supported(&ctx->get_model()) == SPECEE_OK;
-    auto *     kv     = ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
-    try {
+    return specee_guard((specee_rows *) nullptr, [&]() -> specee_rows * {
+        if (ctx == nullptr || model_path == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
+            specee_fail(SPECEE_INVALID, "a context, a file, at least one row and one graph are needed");
+            return nullptr;
+        }
+        const llama_model & model  = ctx->get_model();
+        const bool          ranges = specee_model_supported(&model) == SPECEE_OK;
+        auto *              kv     = ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
+        if (kv != nullptr && kv->get_n_stream() > 1) {
+            kv = nullptr;
+        }
         auto rows =
             std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
         rows->head  = std::make_unique<specee_head>(kv != nullptr ? model_path : "", rows->n_embd, rows->n_vocab,
-                                                    ctx->get_model().hparams.f_norm_rms_eps);
-        rows->probe = std::make_unique<specee_probe>(*rows->head);
+                                                    model.hparams.f_norm_rms_eps);
+        rows->probe = std::make_unique<specee_probe>(*rows->head, rows->n_layer);
         return rows.release();
-    } catch (const std::exception & e) {
-        specee_fail(SPECEE_FAILED, e.what());
-        return nullptr;
-    }
+    });
 }
 
 void specee_rows_free(specee_rows * rows) {
     delete rows;
 }
 
-int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t n, const llama_token * tokens,
+// ---- slots ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                             int32_t want_logits) {
-    return rows->whole(seq, pos, n, tokens, want_logits != 0);
+    return specee_entry(rows, [&] { return rows->prefill(slot, n, tokens, want_logits != 0); });
 }
 
-int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int32_t n, const llama_pos * pos,
-                            const llama_token * tokens, int32_t end, uint32_t flags) {
-    return rows->advance(seq, n, pos, tokens, end, flags);
+int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent, llama_token token) {
+    return specee_entry(rows, [&] { return rows->append(slot, parent, token); });
 }
 
-int32_t specee_rows_lens_head(specee_rows * rows, llama_seq_id seq, llama_pos pos) {
-    return rows->lens_head(seq, pos);
+int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] { return rows->commit(id); });
+}
+
+int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id slot, llama_pos length) {
+    return specee_entry(rows, [&] { return rows->roll_back(slot, length); });
+}
+
+llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id slot) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        return s == nullptr ? (llama_pos) SPECEE_INVALID : s->length;
+    });
+}
+
+int32_t specee_rows_in_flight(const specee_rows * rows, llama_seq_id slot) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        return s == nullptr ? (int32_t) SPECEE_INVALID : (int32_t) s->in_flight.size();
+    });
+}
+
+int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot) {
+    return specee_guard(rows, (int32_t) -1, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        const specee_row *  r = s == nullptr ? nullptr : rows->find(s->last);
+        return r != nullptr && r->pos == s->length - 1 ? r->id : -1;
+    });
+}
+
+// ---- rows ----------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags) {
+    return specee_entry(rows, [&] { return rows->advance(n, ids, end, flags, false); });
+}
+
+int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        if (s == nullptr || (flags & ~(uint32_t) SPECEE_LOGITS) != 0) {
+            return specee_fail(SPECEE_INVALID, "no such slot, or no such flag");
+        }
+        return rows->advance_deferred(*s, rows->n_layer, (flags & SPECEE_LOGITS) != 0, false);
+    });
+}
+
+int32_t specee_rows_lens_head(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->needs_ranges();
+        }
+        specee_row * r = rows->find(id);
+        return r == nullptr ? specee_fail(SPECEE_INVALID, "no such row") : rows->lens_head(*r);
+    });
+}
+
+int32_t specee_rows_depth(const specee_rows * rows, int32_t id) {
+    return specee_guard(rows, (int32_t) -1, [&] {
+        const specee_row * r = rows->find(id);
+        return r == nullptr ? specee_fail(-1, "no such row") : r->depth;
+    });
+}
+
+const float * specee_rows_hidden(const specee_rows * rows, int32_t id) {
+    return specee_guard(rows, (const float *) nullptr, [&]() -> const float * {
+        const specee_row * r = rows->find(id);
+        if (r == nullptr || r->layer < 0) {
+            specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
+            return nullptr;
+        }
+        return rows->hidden(*r);
+    });
 }
 
 const float * specee_rows_logits(specee_rows * rows, int32_t i) {
-    if (i < 0 || i >= rows->n_logits) {
-        specee_fail(SPECEE_INVALID, "no such row of logits");
-        return nullptr;
-    }
-    return rows->logits + (size_t) i * rows->n_vocab;
+    return specee_guard(rows, (const float *) nullptr, [&]() -> const float * {
+        if (i < 0 || i >= rows->n_logits) {
+            specee_fail(SPECEE_INVALID, "no such row of logits");
+            return nullptr;
+        }
+        return rows->logits + (size_t) i * rows->n_vocab;
+    });
 }
 
-int32_t specee_rows_depth(const specee_rows * rows, llama_seq_id seq, llama_pos pos) {
-    const specee_sequence * s = rows->find(seq);
-    if (s == nullptr || pos < 0 || pos >= s->length) {
-        return -1;
-    }
-    return pos < s->settled ? rows->n_layer : s->rows[pos % rows->ring].depth;
-}
-
-const float * specee_rows_hidden(const specee_rows * rows, llama_seq_id seq, llama_pos pos) {
-    const specee_sequence * s = rows->find(seq);
-    if (s == nullptr || !rows->kept(*s, pos) || s->rows[pos % rows->ring].layer < 0) {
-        specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
-        return nullptr;
-    }
-    return s->hidden.data() + (size_t) (pos % rows->ring) * rows->n_embd;
-}
-
-int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id seq, llama_pos pos) {
-    return rows->roll_back(seq, pos);
-}
-
-llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id seq) {
-    const specee_sequence * s = rows->find(seq);
-    return s == nullptr ? 0 : s->length;
-}
+// ---- control -------------------------------------------------------------------------------------------------------
 
 void specee_rows_cancel(specee_rows * rows) {
     rows->cancelled.store(true, std::memory_order_relaxed);
@@ -117,8 +179,8 @@ void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
     rows->threads.fix(n);
 }
 
-void specee_rows_limit_single(specee_rows * rows, int32_t n) {
-    rows->threads.limit_single(n);
+void specee_rows_limit_single_row(specee_rows * rows, int32_t n) {
+    rows->threads.limit_single_row(n);
 }
 
 int32_t specee_rows_stop_next(specee_rows * rows) {

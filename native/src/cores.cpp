@@ -53,10 +53,10 @@ bool specee_core_times_now(specee_core_times & now) {
     now.idle       = 0;
     for (const char * line = read_text("/proc/stat", text); line != nullptr && std::strncmp(line, "cpu", 3) == 0;) {
         int                core = 0;
-        unsigned long long idle = 0, waiting = 0;
-        if (std::sscanf(line, "cpu%d %*u %*u %*u %llu %llu", &core, &idle, &waiting) == 3 && core >= 0 &&
+        unsigned long long idle = 0, io_wait = 0;
+        if (std::sscanf(line, "cpu%d %*u %*u %*u %llu %llu", &core, &idle, &io_wait) == 3 && core >= 0 &&
             core < CPU_SETSIZE && CPU_ISSET(core, &cores)) {
-            now.idle += tick * (idle + waiting);
+            now.idle += tick * (idle + io_wait);
             n_seen++;
         }
         line = std::strchr(line, '\n');

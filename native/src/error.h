@@ -1,13 +1,54 @@
-// The last error of this thread, as specee_last_error() returns it.
+// How the functions of the C ABI report errors: a status, and the last error of this thread.
 #pragma once
 
-#include <cstdint>
+#include "specee.h"
+
+#include <exception>
+#include <new>
 #include <string>
 
-void specee_set_error(const std::string & message);
+// What specee_last_error() returns; a message beyond a thousand bytes is cut.
+void specee_set_error(const char * message) noexcept;
 
-// How a function of the C ABI reports an error: returns `status`.
+// Returns `status`.
 inline int32_t specee_fail(int32_t status, const std::string & message) {
-    specee_set_error(message);
+    specee_set_error(message.c_str());
     return status;
 }
+
+// Runs the body of a C entry. No exception leaves it: one that does leave the body makes it return `failed`.
+template <typename R, typename F> R specee_guard(R failed, F && body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        specee_set_error("out of memory");
+    } catch (const std::exception & e) {
+        specee_set_error(e.what());
+    } catch (...) {
+        specee_set_error("an exception of an unknown kind");
+    }
+    return failed;
+}
+
+// The same for an entry that takes a handle, which may be null: after the handle was freed.
+template <typename H, typename R, typename F> R specee_guard(H * handle, R failed, F && body) noexcept {
+    if (handle == nullptr) {
+        specee_set_error("no open model was given");
+        return failed;
+    }
+    return specee_guard(failed, body);
+}
+
+// The same for an entry that returns a status.
+template <typename H, typename F> int32_t specee_entry(H * handle, F && body) noexcept {
+    return specee_guard(handle, (int32_t) SPECEE_FAILED, body);
+}
+
+// Runs `undo` when the scope is left, by an exception too.
+template <typename F> struct specee_at_exit {
+    F undo;
+
+    explicit specee_at_exit(F undo) : undo(undo) {}
+    specee_at_exit(const specee_at_exit &) = delete;
+    ~specee_at_exit() { undo(); }
+};

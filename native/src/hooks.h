@@ -11,5 +11,5 @@ void specee_graph_begin(llm_graph_context & graph);
 // The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
 ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il);
 
-// False, with a logged reason, while stopped rows have layers without K/V: `what` would read them.
-bool specee_may(const specee_rows * rows, const char * what);
+// False, with a logged reason, while rows in flight have deferred layers: `caller` would read K/V that are not there.
+bool specee_no_deferred_layers(const specee_rows * rows, const char * caller);

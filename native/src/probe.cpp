@@ -22,14 +22,8 @@ static float inverse_rms(const float * v, int32_t n, float eps) {
     return 1.0f / std::sqrt(dot(v, v, n) / n + eps);
 }
 
-void specee_q8::set(int32_t rows, int32_t cols, const void * blocks) {
-    n_rows             = rows;
-    n_cols             = cols;
-    const auto * bytes = static_cast<const uint8_t *>(blocks);
-    data.assign(bytes, bytes + rows * ggml_row_size(GGML_TYPE_Q8_0, cols));
-}
-
-specee_probe::specee_probe(specee_head & head) : head(head), x(2 * head.n_embd) {}
+specee_probe::specee_probe(specee_head & head, int32_t n_layer) :
+    head(head), lenses(n_layer + 1), predictors(n_layer + 1), x(2 * head.n_embd) {}
 
 void specee_probe::multiply(const specee_q8 & m, const float * v, float * out) {
     const auto * traits   = ggml_get_type_traits_cpu(GGML_TYPE_Q8_0);
@@ -151,182 +145,116 @@ void specee_probe::draft_best(const float * final_state, llama_token token, int3
     best_tokens(draft.tokens, scores.data(), draft.bias.data(), k, out);
 }
 
-// ---- C ABI ---------------------------------------------------------------------------------------------------------
-
-static bool are_tokens(const specee_rows * rows, int32_t n, const llama_token * tokens) {
-    return std::all_of(tokens, tokens + n, [&](llama_token t) { return t >= 0 && t < rows->n_vocab; });
+bool specee_rows::can_probe(const specee_row & r, int32_t k) const {
+    return r.layer >= 0 && r.lens_layer == r.layer && probe->predictors[r.layer].k == k;
 }
 
-int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
-                        const float * bias) {
-    if (rows->kv == nullptr || layer <= 0 || layer >= rows->n_layer || rank <= 0 || rank % 32 != 0 ||
-        (up == nullptr && rank != rows->n_embd)) {
-        return specee_fail(SPECEE_INVALID, "a lens needs a layer inside the model and a rank that is a multiple of 32");
-    }
-    specee_lens      lens;
-    ggml_init_params params = { 3 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
-    lens.ctx.reset(ggml_init(params));
-    lens.down = ggml_new_tensor_2d(lens.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, rank);
-    lens.up   = up == nullptr ? nullptr : ggml_new_tensor_2d(lens.ctx.get(), GGML_TYPE_Q8_0, rank, rows->n_embd);
-    lens.bias = ggml_new_tensor_1d(lens.ctx.get(), GGML_TYPE_F32, rows->n_embd);
-    lens.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(lens.ctx.get(), ggml_backend_cpu_buffer_type()));
-    if (lens.buffer == nullptr) {
-        return specee_fail(SPECEE_FAILED, "no memory for a lens");
-    }
-    ggml_backend_buffer_set_usage(lens.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    ggml_backend_tensor_set(lens.down, down, 0, ggml_nbytes(lens.down));
-    if (up != nullptr) {
-        ggml_backend_tensor_set(lens.up, up, 0, ggml_nbytes(lens.up));
-    }
-    ggml_backend_tensor_set(lens.bias, bias, 0, ggml_nbytes(lens.bias));
-    rows->drop_graphs(); // those that end at this layer lack it
-    rows->probe->lenses[layer] = std::move(lens);
-    return SPECEE_OK;
-}
-
-int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden, const float * w1,
-                             const float * b1, const float * w2, float b2) {
-    if (k < 1 || k > SPECEE_K_MAX || n_hidden < 1 || rows->probe->lenses.count(layer) == 0) {
-        return specee_fail(SPECEE_INVALID, "a predictor needs a lens at its layer and 1 to 16 candidates");
-    }
-    specee_mlp & mlp = rows->probe->predictors[layer];
-    mlp.k            = k;
-    mlp.n_hidden     = n_hidden;
-    mlp.w1.resize((size_t) 3 * k * n_hidden);
-    for (int32_t i = 0; i < n_hidden; ++i) {
-        for (int32_t j = 0; j < 3 * k; ++j) {
-            mlp.w1[(size_t) j * n_hidden + i] = w1[(size_t) i * 3 * k + j];
-        }
-    }
-    mlp.b1.assign(b1, b1 + n_hidden);
-    mlp.w2.assign(w2, w2 + n_hidden);
-    mlp.b2 = b2;
-    return SPECEE_OK;
-}
-
-int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
-    if (rows->kv == nullptr || n_short < SPECEE_K_MAX || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID, "a shortlist needs at least 16 tokens of this vocabulary");
-    }
-    specee_shortlist list;
-    list.tokens.assign(tokens, tokens + n_short);
-    ggml_init_params params = { ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
-    list.ctx.reset(ggml_init(params));
-    list.up = ggml_new_tensor_2d(list.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, n_short);
-    list.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(list.ctx.get(), ggml_backend_cpu_buffer_type()));
-    if (list.buffer == nullptr) {
-        return specee_fail(SPECEE_FAILED, "no memory for a shortlist");
-    }
-    ggml_backend_buffer_set_usage(list.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    ggml_backend_tensor_set(list.up, up, 0, ggml_nbytes(list.up));
-    rows->drop_graphs();
-    rows->probe->shortlist = std::move(list);
-    return SPECEE_OK;
-}
-
-int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
-                         const llama_token * tokens, const void * up, const float * bias) {
-    if (rank <= 0 || rank % 32 != 0 || n_short < SPECEE_K_MAX || !are_tokens(rows, n_short, tokens)) {
-        return specee_fail(SPECEE_INVALID,
-                           "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
-    }
-    specee_probe & probe = *rows->probe;
-    probe.draft.down.set(rank, 2 * rows->n_embd, down);
-    probe.draft.tokens.assign(tokens, tokens + n_short);
-    probe.draft.up.set(n_short, rank, up);
-    probe.draft.bias.assign(bias, bias + n_short);
-    return SPECEE_OK;
-}
-
-int32_t specee_rows::look(specee_sequence & s, llama_pos p, int32_t k, const llama_token * candidates, float * score,
-                          float * features) {
-    auto & r   = row(s, p);
-    auto   mlp = probe->predictors.find(r.layer);
-    if (r.lens_layer != r.layer || mlp == probe->predictors.end() || mlp->second.k != k) {
-        return specee_fail(SPECEE_INVALID,
-                           "no predictor for " + std::to_string(k) + " candidates at layer " + std::to_string(r.layer));
-    }
-    float * probs = s.probs.data() + (size_t) (p % ring) * SPECEE_K_MAX;
+void specee_rows::probe_row(specee_row & r, const llama_token * candidates, float * score, float * features) {
+    const specee_mlp & mlp    = probe->predictors[r.layer];
+    float *            before = probs.data() + place(r) * SPECEE_K_MAX;
     if (!r.probed) {
-        std::fill_n(probs, k, 1.0f / k);
+        std::fill_n(before, mlp.k, 1.0f / mlp.k);
         r.probed = true;
     }
-    *score = probe->score(mlp->second, estimate(s, p), candidates, probs, features);
-    return SPECEE_OK;
+    *score = probe->score(mlp, estimate(r), candidates, before, features);
 }
 
-int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
-                          const llama_token * candidates, float * score, float * features) {
-    specee_sequence & s = rows->sequence(seq);
-    if (!rows->kept(s, pos) || !are_tokens(rows, k, candidates)) {
-        return specee_fail(SPECEE_INVALID, "no such row or candidate");
-    }
-    return rows->look(s, pos, k, candidates, score, features);
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, int32_t k, const llama_token * candidates,
+                          float * scores, float * features) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->needs_ranges();
+        }
+        if (n < 1 || k < 1 || k > SPECEE_K_MAX || !rows->are_tokens(n * k, candidates)) {
+            return specee_fail(SPECEE_INVALID, "no row, or no such candidate");
+        }
+        for (int32_t i = 0; i < n; ++i) { // all of them before the first is probed
+            const specee_row * r = rows->find(ids[i]);
+            if (r == nullptr) {
+                return specee_fail(SPECEE_INVALID, "no such row");
+            }
+            if (!rows->can_probe(*r, k)) {
+                return specee_fail(SPECEE_INVALID, "no predictor for " + std::to_string(k) + " candidates at layer " +
+                                                       std::to_string(r->layer));
+            }
+        }
+        for (int32_t i = 0; i < n; ++i) {
+            rows->probe_row(*rows->find(ids[i]), candidates + (size_t) i * k, scores + i,
+                            features == nullptr ? nullptr : features + (size_t) i * 3 * k);
+        }
+        return (int32_t) SPECEE_OK;
+    });
 }
 
-int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                         const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
-                         float * scores, llama_token * best) {
-    specee_sequence & s = rows->sequence(seq);
-    if (rows->kv == nullptr || k < 0 || k > SPECEE_K_MAX) {
-        return specee_fail(SPECEE_INVALID, "no layer ranges, or too many candidates");
+// What specee_rows_run_to_exit needs to know before it changes anything.
+static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32_t n_layers, const int32_t * layers,
+                           int32_t k, const llama_token * candidates) {
+    if (r == nullptr || !r->in_flight || rows.slots[r->slot].in_flight.back() != r->id) {
+        return specee_fail(SPECEE_INVALID, "only the last row in flight of a slot runs to an exit");
     }
-    if (k > 0 ? !are_tokens(rows, k, candidates) : rows->probe->shortlist.up == nullptr) {
+    if (k < 0 || k > SPECEE_K_MAX || n_layers < 0) {
+        return specee_fail(SPECEE_INVALID, "too many candidates");
+    }
+    if (k > 0 ? !rows.are_tokens(k, candidates) : rows.probe->shortlist.up == nullptr) {
         return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
+    int32_t depth = r->depth;
     for (int32_t i = 0; i < n_layers; ++i) {
-        if (rows->probe->lenses.count(layers[i]) == 0) {
-            return specee_fail(SPECEE_INVALID, "no lens is set for layer " + std::to_string(layers[i]));
+        if (layers[i] <= depth || layers[i] >= rows.n_layer) {
+            return specee_fail(SPECEE_INVALID, "exit layers must ascend from beyond the row's depth");
         }
-        int32_t status = rows->climb(seq, i == 0 ? token : -1, layers[i], k == 0);
-        if (status != SPECEE_OK) {
-            return status;
+        depth = layers[i];
+        if (rows.probe->lenses[depth].down == nullptr || (k > 0 && rows.probe->predictors[depth].k != k)) {
+            return specee_fail(SPECEE_INVALID, "no lens, or no predictor for " + std::to_string(k) +
+                                                   " candidates, is set for layer " + std::to_string(depth));
         }
-        if (k == 0) {
-            rows->probe->margin(rows->short_logits.data(), best, scores + i);
-        } else {
-            status = rows->look(s, s.length - 1, k, candidates, scores + i, nullptr);
-        }
-        if (status != SPECEE_OK) {
-            return status;
-        }
-        if (scores[i] > threshold) {
-            return i;
-        }
-    }
-    return n_layers;
-}
-
-int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k,
-                          llama_token * out) {
-    specee_sequence & s = rows->sequence(seq);
-    if (k < 1 || k > SPECEE_K_MAX || rows->probe->draft.tokens.empty() || token < 0 || token >= rows->n_vocab) {
-        return specee_fail(SPECEE_INVALID, "no draft head is set, or too many candidates are asked for");
-    }
-    const float * state = rows->final_state(s, pos - 1);
-    if (state == nullptr) {
-        return specee_fail(SPECEE_INVALID, "the final state before this position is not known");
-    }
-    rows->probe->draft_best(state, token, k, out);
-    return SPECEE_OK;
-}
-
-int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    if (!rows->head->is_open() || !are_tokens(rows, n, tokens)) {
-        return specee_fail(SPECEE_INVALID, "no such token");
-    }
-    for (int32_t i = 0; i < n; ++i) {
-        rows->head->embedding_row(tokens[i], out + (size_t) i * rows->n_embd);
     }
     return SPECEE_OK;
 }
 
-int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    if (!rows->head->is_open() || !are_tokens(rows, n, tokens)) {
-        return specee_fail(SPECEE_INVALID, "no such token");
-    }
-    for (int32_t i = 0; i < n; ++i) {
-        rows->head->head_row(tokens[i], out + (size_t) i * rows->n_embd);
-    }
-    return SPECEE_OK;
+int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers, const int32_t * layers, int32_t k,
+                                const llama_token * candidates, float threshold, float * scores, llama_token * best) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->needs_ranges();
+        }
+        specee_row * r      = rows->find(id);
+        int32_t      status = check_exits(*rows, r, n_layers, layers, k, candidates);
+        for (int32_t i = 0; status == SPECEE_OK && i < n_layers; ++i) {
+            status = rows->advance_deferred(rows->slots[r->slot], layers[i], false, k == 0);
+            if (status != SPECEE_OK) {
+                return status;
+            }
+            if (k == 0) {
+                rows->probe->margin(rows->short_logits.data(), best, scores + i);
+            } else {
+                rows->probe_row(*r, candidates, scores + i, nullptr);
+            }
+            if (scores[i] > threshold) {
+                return i;
+            }
+        }
+        return status == SPECEE_OK ? n_layers : status;
+    });
+}
+
+int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int32_t k, llama_token * out) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->needs_ranges();
+        }
+        if (k < 1 || k > SPECEE_K_MAX || rows->probe->draft.tokens.empty() || !rows->are_tokens(1, &token)) {
+            return specee_fail(SPECEE_INVALID,
+                               "no draft head is set, too many candidates are asked for, or no such token");
+        }
+        const specee_row * r     = rows->find(id);
+        const float *      state = r == nullptr ? nullptr : rows->final_state(*r);
+        if (state == nullptr) {
+            return specee_fail(SPECEE_INVALID, "no such row, or its final state is not known");
+        }
+        rows->probe->draft_best(state, token, k, out);
+        return (int32_t) SPECEE_OK;
+    });
 }

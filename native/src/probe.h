@@ -1,4 +1,5 @@
-// What looks at a stopped row: lens, sliced head, features, predictor; the margin rule; the linear draft head.
+// What is computed of a row at an exit layer: lens, sliced head, features, predictor; the margin rule; and the linear
+// draft head.
 #pragma once
 
 #include "head.h"
@@ -7,7 +8,6 @@
 #include "ggml-cpp.h"
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #define SPECEE_K_MAX 16
@@ -58,12 +58,12 @@ struct specee_draft {
 struct specee_probe {
     specee_head & head;
 
-    std::map<int32_t, specee_lens> lenses;     // by layer
-    std::map<int32_t, specee_mlp>  predictors; // by layer
-    specee_shortlist               shortlist;
-    specee_draft                   draft;
+    std::vector<specee_lens> lenses;     // [n_layer + 1], `down` is null where none is set
+    std::vector<specee_mlp>  predictors; // [n_layer + 1], k is 0 where none is set
+    specee_shortlist         shortlist;
+    specee_draft             draft;
 
-    explicit specee_probe(specee_head & head);
+    specee_probe(specee_head & head, int32_t n_layer);
 
     // estimate: h'. probs: the candidates' probabilities at this row's previous probe, replaced by the present ones.
     float score(const specee_mlp & mlp, const float * estimate, const llama_token * candidates, float * probs,

@@ -1,4 +1,4 @@
-// Rows in flight of one llama_context: what rows.cpp, probe.cpp and sampling.cpp share.
+// Slots and rows in flight of one llama_context: what the sources of the C ABI share.
 #pragma once
 
 #include "error.h"
@@ -13,28 +13,31 @@
 
 #include <atomic>
 #include <list>
-#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
-// The most recent positions of a sequence, as a ring over the position. Older ones are complete and forgotten.
-struct specee_sequence {
-    struct row {
-        int32_t  depth      = 0;  // layers whose K/V are written
-        int32_t  layer      = -1; // layer after which `hidden` was taken, -1: not kept
-        int32_t  lens_layer = -1; // layer of the lens that `estimate` was seen through
-        uint32_t cell       = 0;  // its place in the KV cache
-        bool     probed     = false;
-    };
+// A token at a position of a slot: in flight, or committed not long ago.
+struct specee_row {
+    int32_t      id         = -1; // -1: nobody's place
+    int32_t      before     = -1; // its parent; of a prefilled row, the last committed one before that was kept
+    llama_seq_id slot       = 0;
+    llama_pos    pos        = 0;
+    llama_token  token      = 0;
+    int32_t      depth      = 0;  // layers whose K/V are written
+    int32_t      layer      = -1; // layer after which its hidden state was taken, -1: not kept
+    int32_t      lens_layer = -1; // layer of the lens that its estimate was seen through
+    uint32_t     cell       = 0;  // its place in the KV cache
+    bool         in_flight  = false;
+    bool         probed     = false;
+};
 
-    llama_pos length  = 0; // first position without a row
-    llama_pos settled = 0; // all rows before this one are complete
-
-    std::vector<row>   rows;      // [ring]
-    std::vector<float> hidden;    // [ring][n_embd]
-    std::vector<float> estimates; // [ring][n_embd], the hidden states seen through their lenses
-    std::vector<float> probs;     // [ring][SPECEE_K_MAX], candidates' probabilities at the last probe of the row
+// One conversation.
+struct specee_slot {
+    llama_pos length = 0;  // committed positions
+    int32_t   last   = -1; // the last committed row that was kept
+    std::vector<int32_t>
+        in_flight; // rows, in order of position, which is `length` and on: each is the next one's parent
 };
 
 // What a graph computes; graphs are cached by it.
@@ -62,29 +65,35 @@ struct specee_segment {
     ggml_tensor *          out    = nullptr; // [n_embd, n_rows] hidden states at `end`
     ggml_tensor *          lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
     ggml_tensor *          scores = nullptr; // [n_short, n_rows] logits of the shortlist
-    int                    n_seen = 0;       // K/V only: nodes of the scrap graph already looked at
+    int                    n_seen = 0;       // K/V only: nodes of the scrap graph that were searched for K/V writes
     bool                   built  = false;
 };
 
 struct specee_rows {
     llama_context &     ctx;
     const llama_model & model;
-    llama_kv_cache *    kv; // null: this model runs whole rows only
+    llama_kv_cache *    kv; // null: whole rows only
 
     const int32_t n_layer;
     const int32_t n_embd;
     const int32_t n_vocab;
     const int32_t n_rows_max;
-    const int32_t ring;
+    const int32_t ring; // rows that are kept: the place of a row is its id modulo this
     const size_t  graph_cache_max;
 
-    std::map<llama_seq_id, specee_sequence> sequences;
+    std::vector<specee_slot> slots;
+    std::vector<specee_row>  places;    // [ring]
+    std::vector<float>       states;    // [ring][n_embd] hidden states
+    std::vector<float>       estimates; // [ring][n_embd] the hidden states seen through their lenses
+    std::vector<float>       probs;     // [ring][SPECEE_K_MAX] candidates' probabilities at the last probe of the row
+    int64_t                  next_id = 0;
 
     std::list<specee_segment> segments; // most recently used first
     specee_segment *          building = nullptr;
 
     // last layer's output of the plain llama_decode graphs, by graph
     std::unordered_map<const llm_graph_result *, ggml_tensor *> tails;
+    bool                                                        decoding = false; // a llama_decode of ours is under way
 
     const float *      logits       = nullptr; // [n_logits][n_vocab]
     int32_t            n_logits     = 0;
@@ -93,6 +102,8 @@ struct specee_rows {
     std::vector<float> short_logits; // [n_short] of the last row whose range had `scores`
 
     // reused between calls
+    std::vector<specee_row *>                  batch; // the rows of the present computation
+    std::vector<int32_t>                       batch_ids;
     std::vector<llama_token>                   tokens;
     std::vector<llama_pos>                     pos;
     std::vector<int32_t>                       n_seq_id;
@@ -100,7 +111,6 @@ struct specee_rows {
     std::vector<llama_seq_id>                  seq_id;
     std::vector<int32_t>                       seq_idx;
     std::vector<int8_t>                        output;
-    std::vector<llama_pos>                     suffix;
     std::vector<float>                         hidden_in;
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
@@ -114,35 +124,60 @@ struct specee_rows {
     specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max);
     ~specee_rows();
 
-    specee_sequence &       sequence(llama_seq_id seq);
-    const specee_sequence * find(llama_seq_id seq) const;
+    // ---- bookkeeping: rows.cpp
 
-    specee_sequence::row & row(specee_sequence & s, llama_pos p) { return s.rows[p % ring]; }
-    float * hidden(specee_sequence & s, llama_pos p) { return s.hidden.data() + (size_t) (p % ring) * n_embd; }
-    float * estimate(specee_sequence & s, llama_pos p) { return s.estimates.data() + (size_t) (p % ring) * n_embd; }
-    bool kept(const specee_sequence & s, llama_pos p) const { return p >= 0 && p < s.length && p >= s.length - ring; }
+    specee_slot *       find_slot(llama_seq_id slot); // null, with an error, when there is none
+    const specee_slot * find_slot(llama_seq_id slot) const;
+    specee_row *        find(int32_t id) { return const_cast<specee_row *>(std::as_const(*this).find(id)); }
+    const specee_row *  find(int32_t id) const {
+        const specee_row * r = id < 0 ? nullptr : &places[id % ring];
+        return r != nullptr && r->id == id ? r : nullptr;
+    }
 
-    // New rows through all layers by plain llama_decode; the last `n_wanted` get logits.
-    int32_t whole(llama_seq_id seq, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
-    int32_t advance(llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks, int32_t end,
-                    uint32_t flags);
-    // Brings the last row (a new one with `token`, unless that is -1) to depth `end`, and with it the rows that wait at
-    // depths below `end`: depths never grow with the position, so they are a suffix, and rows join as depths meet.
-    int32_t climb(llama_seq_id seq, llama_token token, int32_t end, bool want_scores);
-    int32_t look(specee_sequence & s, llama_pos p, int32_t k, const llama_token * candidates, float * score,
-                 float * features);
-    // The last layer's output at a recent position, or the estimate of it after an exit; null when not known.
-    const float * final_state(specee_sequence & s, llama_pos p);
-    int32_t       lens_head(llama_seq_id seq, llama_pos p);
-    int32_t       roll_back(llama_seq_id seq, llama_pos p);
+    size_t        place(const specee_row & r) const { return &r - places.data(); }
+    float *       hidden(const specee_row & r) { return states.data() + place(r) * n_embd; }
+    const float * hidden(const specee_row & r) const { return states.data() + place(r) * n_embd; }
+    float *       estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
+    // The last layer's output, or the estimate of it after an exit; null when not known.
+    const float * final_state(const specee_row & r);
+
+    bool    are_tokens(int32_t n, const llama_token * toks) const; // of this vocabulary
+    int32_t needs_ranges() const;                                  // SPECEE_UNSUPPORTED where rows run whole
+
+    int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
+    int32_t commit(int32_t id);
+    int32_t roll_back(llama_seq_id slot, llama_pos length);
+
+    // ---- computation: advance.cpp
+
+    int32_t prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits);
+    // want_scores: also the shortlist's logits of the last row, through the lens of `end`.
+    int32_t advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores);
+    // Takes the last row of a slot that is not complete to depth `end`, and with it the rows that are less deep: among
+    // rows that are not complete depths never grow with the position, so these are a suffix, and join as depths meet.
+    int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
+    int32_t lens_head(specee_row & r);
+
+    // ---- probe.cpp
+
+    bool can_probe(const specee_row & r, int32_t k) const; // lens and predictor are set at its layer
+    void probe_row(specee_row & r, const llama_token * candidates, float * score, float * features);
 
     void drop_graphs();
 
   private:
-    void             take_threads(int32_t n, bool may_stop); // before each computation
+    specee_row * new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token); // null: all are in flight
+    bool         free_from(const specee_slot & s, llama_pos p); // K/V from p on; false: the memory cannot
+    void         drop_from(specee_slot & s, size_t n);          // rows in flight but the first n
+
+    int32_t take_batch(int32_t n, const int32_t * ids);
+    bool    ancestors_reach(int32_t end) const; // of the batch
+    int32_t advance_whole(bool want_logits);
+    int32_t decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
+    void    take_threads(int32_t n, bool may_stop); // before each computation
+
     specee_segment & segment(const specee_range & range);
-    int32_t compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps, const llama_token * toks,
-                    const llama_kv_cache::slot_info & slot);
-    bool    build(specee_segment & seg, const llm_graph_params & params);
-    void    keep_logits(specee_segment & seg);
+    int32_t          compute(specee_segment & seg, bool is_new, const llama_kv_cache::slot_info & cells);
+    bool             build(specee_segment & seg, const llm_graph_params & params);
+    void             keep_logits(specee_segment & seg);
 };

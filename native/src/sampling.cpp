@@ -60,40 +60,44 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, ll
 }
 
 int32_t specee_rows_greedy(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect, llama_token * out) {
-    const float * logits = specee_rows_logits(rows, i);
-    if (logits == nullptr) {
-        return SPECEE_INVALID;
-    }
-    if (chain == nullptr) {
-        *out = argmax(logits, rows->n_vocab);
-        return SPECEE_OK;
-    }
-    const llama_token_data_array array = shape(rows, logits, chain, preselect);
-    *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
-               return a.logit < b.logit;
-           })->id;
-    return SPECEE_OK;
+    return specee_entry(rows, [&] {
+        const float * logits = specee_rows_logits(rows, i);
+        if (logits == nullptr) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        if (chain == nullptr) {
+            *out = argmax(logits, rows->n_vocab);
+            return (int32_t) SPECEE_OK;
+        }
+        const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
+                   return a.logit < b.logit;
+               })->id;
+        return (int32_t) SPECEE_OK;
+    });
 }
 
 int32_t specee_rows_distribution(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect,
                                  int32_t capacity, llama_token * tokens, float * probs) {
-    const float * logits = specee_rows_logits(rows, i);
-    if (logits == nullptr || chain == nullptr || capacity < 1) {
-        return logits == nullptr ? SPECEE_INVALID
-                                 : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
-    }
-    const llama_token_data_array array = shape(rows, logits, chain, preselect);
-    const size_t                 n     = std::min<size_t>(array.size, capacity);
-    std::partial_sort(array.data, array.data + n, array.data + array.size,
-                      [](const auto & a, const auto & b) { return a.logit > b.logit; });
-    double sum = 0;
-    for (size_t j = 0; j < n; ++j) {
-        tokens[j] = array.data[j].id;
-        probs[j]  = std::exp(array.data[j].logit - array.data[0].logit);
-        sum += probs[j];
-    }
-    for (size_t j = 0; j < n; ++j) {
-        probs[j] /= sum;
-    }
-    return n;
+    return specee_entry(rows, [&] {
+        const float * logits = specee_rows_logits(rows, i);
+        if (logits == nullptr || chain == nullptr || capacity < 1) {
+            return logits == nullptr ? (int32_t) SPECEE_INVALID
+                                     : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+        }
+        const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
+        std::partial_sort(array.data, array.data + n, array.data + array.size,
+                          [](const auto & a, const auto & b) { return a.logit > b.logit; });
+        double sum = 0;
+        for (int32_t j = 0; j < n; ++j) {
+            tokens[j] = array.data[j].id;
+            probs[j]  = std::exp(array.data[j].logit - array.data[0].logit);
+            sum += probs[j];
+        }
+        for (int32_t j = 0; j < n; ++j) {
+            probs[j] /= sum;
+        }
+        return n;
+    });
 }

@@ -90,9 +90,9 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
         seg.out = cur;
         ggml_set_output(cur);
         ggml_build_forward_expand(gf, cur);
-        auto lens = rows->probe->lenses.find(r.end);
-        if (lens != rows->probe->lenses.end()) {
-            seg.lens = apply_lens(graph.ctx0, lens->second, cur, rows->head->eps);
+        const specee_lens & lens = rows->probe->lenses[r.end];
+        if (lens.down != nullptr) {
+            seg.lens = apply_lens(graph.ctx0, lens, cur, rows->head->eps);
             ggml_set_output(seg.lens);
             ggml_build_forward_expand(gf, seg.lens);
             if (r.scores) {
@@ -109,15 +109,18 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
     return cur;
 }
 
-bool specee_may(const specee_rows * rows, const char * what) {
-    if (rows == nullptr) {
+bool specee_no_deferred_layers(const specee_rows * rows, const char * caller) {
+    if (rows == nullptr || rows->decoding) { // ours reads one slot only, and has looked at its rows
         return true;
     }
-    for (const auto & [seq, s] : rows->sequences) {
-        if (s.settled < s.length) {
-            LLAMA_LOG_ERROR("%s: sequence %d has rows from position %d on whose layers are not all done\n", what, seq,
-                            s.settled);
-            return false;
+    for (const specee_slot & s : rows->slots) {
+        for (const int32_t id : s.in_flight) {
+            const specee_row & r = *rows->find(id);
+            if (r.depth > 0 && r.depth < rows->n_layer) {
+                LLAMA_LOG_ERROR("%s: the row at position %d of sequence %d has deferred layers\n", caller, r.pos,
+                                r.slot);
+                return false;
+            }
         }
     }
     return true;
@@ -151,14 +154,14 @@ specee_segment & specee_rows::segment(const specee_range & range) {
         }
         segments.erase(last);
     }
-    const size_t max_nodes = ctx.graph_max_nodes(range.n_rows);
-    segments.emplace_front();
-    specee_segment & seg = segments.front();
-    seg.range            = range;
+    const size_t   max_nodes = ctx.graph_max_nodes(range.n_rows);
+    specee_segment seg;
+    seg.range = range;
     seg.result.reset(new llm_graph_result(2 * max_nodes));
     seg.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
                                            max_nodes, false, ctx.cparams.op_offload));
-    return seg;
+    segments.push_front(std::move(seg));
+    return segments.front();
 }
 
 bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
@@ -167,9 +170,12 @@ bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
     ggml_backend_sched_reset(ctx.sched.get());
     ggml_backend_sched_set_eval_callback(ctx.sched.get(), ctx.cparams.cb_eval, ctx.cparams.cb_eval_user_data);
 
-    building         = &seg;
-    ggml_cgraph * gf = model.build_graph(params);
-    building         = nullptr;
+    ggml_cgraph * gf = nullptr;
+    {
+        specee_at_exit built([&] { building = nullptr; });
+        building = &seg;
+        gf       = model.build_graph(params);
+    }
     if (gf == nullptr) {
         return false;
     }
@@ -184,12 +190,12 @@ bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
     return seg.built;
 }
 
-int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, const llama_pos * ps,
-                             const llama_token * toks, const llama_kv_cache::slot_info & slot) {
-    seq_id[0] = seq;
-    std::copy_n(ps, n, pos.begin());
-    if (toks != nullptr) {
-        std::copy_n(toks, n, tokens.begin());
+int32_t specee_rows::compute(specee_segment & seg, bool is_new, const llama_kv_cache::slot_info & cells) {
+    const auto n = (int32_t) batch.size();
+    seq_id[0]    = batch[0]->slot;
+    for (int32_t i = 0; i < n; ++i) {
+        pos[i]    = batch[i]->pos;
+        tokens[i] = batch[i]->token;
     }
     llama_ubatch ubatch = {};
     ubatch.n_tokens     = n;
@@ -197,7 +203,7 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
     ubatch.n_seqs       = n;
     ubatch.n_seqs_unq   = 1;
     ubatch.n_pos        = 1;
-    ubatch.token        = toks != nullptr ? tokens.data() : nullptr;
+    ubatch.token        = is_new ? tokens.data() : nullptr;
     ubatch.pos          = pos.data();
     ubatch.n_seq_id     = n_seq_id.data();
     ubatch.seq_id       = seq_ids.data();
@@ -205,13 +211,17 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
     ubatch.seq_idx      = seq_idx.data();
     ubatch.output       = output.data();
 
-    if (toks != nullptr) {
-        kv->apply_ubatch(slot, ubatch);
+    if (is_new) {
+        kv->apply_ubatch(cells, ubatch);
     }
-    llama_kv_cache_context memory(kv, { slot }, { ubatch });
-    memory.n_kv = kv->get_n_kv(slot);
+    llama_kv_cache_context memory(kv, { cells }, { ubatch });
+    memory.n_kv = kv->get_n_kv(cells);
 
+    if (logits_owner == &seg) {
+        n_logits = 0; // they are written anew
+    }
     ctx.n_outputs = n;
+    specee_at_exit swap_back([&] { std::swap(ctx.sched, seg.sched); });
     std::swap(ctx.sched, seg.sched);
     const llm_graph_params params = ctx.graph_params(seg.result.get(), ubatch, &memory, LLM_GRAPH_TYPE_DEFAULT);
 
@@ -229,7 +239,6 @@ int32_t specee_rows::compute(specee_segment & seg, llama_seq_id seq, int32_t n, 
             again = status == GGML_STATUS_ABORTED && threads.has_stopped();
         } while (again);
     }
-    std::swap(ctx.sched, seg.sched);
 
     switch (status) {
         case GGML_STATUS_SUCCESS: return SPECEE_OK;

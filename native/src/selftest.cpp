@@ -88,41 +88,44 @@ static bool product_agrees(ggml_backend_t backend, ggml_backend_buffer_type_t la
     if (computed && relative < tolerance) { // false for NaN
         return true;
     }
-    specee_set_error(std::string(ggml_type_name(type)) + " weights on " + ggml_backend_buft_name(layout) + ", " +
-                     std::to_string(n_rows) + " rows: relative error " + std::to_string(relative));
+    specee_fail(SPECEE_FAILED, std::string(ggml_type_name(type)) + " weights on " + ggml_backend_buft_name(layout) +
+                                   ", " + std::to_string(n_rows) + " rows: relative error " + std::to_string(relative));
     return false;
 }
 
 int32_t specee_selftest(int32_t use_extra_buffers) {
-    ggml_backend_ptr backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    if (!backend) {
-        specee_set_error("no CPU backend");
-        return SPECEE_FAILED;
-    }
-    std::vector<ggml_backend_buffer_type_t> layouts = { ggml_backend_get_default_buffer_type(backend.get()) };
-    if (use_extra_buffers != 0) {
-        for (ggml_backend_buffer_type_t layout : extra_buffer_types()) {
-            layouts.push_back(layout);
+    return specee_guard((int32_t) SPECEE_FAILED, [&] {
+        ggml_backend_ptr backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+        if (!backend) {
+            return specee_fail(SPECEE_FAILED, "no CPU backend");
         }
-    }
-    for (ggml_backend_buffer_type_t layout : layouts) {
-        for (ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0,
-                                GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K }) {
-            for (int64_t n_rows : { 1, 4, 32 }) {
-                if (!product_agrees(backend.get(), layout, type, n_rows)) {
-                    return SPECEE_FAILED;
+        std::vector<ggml_backend_buffer_type_t> layouts = { ggml_backend_get_default_buffer_type(backend.get()) };
+        if (use_extra_buffers != 0) {
+            for (ggml_backend_buffer_type_t layout : extra_buffer_types()) {
+                layouts.push_back(layout);
+            }
+        }
+        for (ggml_backend_buffer_type_t layout : layouts) {
+            for (ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0,
+                                    GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K }) {
+                for (int64_t n_rows : { 1, 4, 32 }) {
+                    if (!product_agrees(backend.get(), layout, type, n_rows)) {
+                        return (int32_t) SPECEE_FAILED;
+                    }
                 }
             }
         }
-    }
-    return SPECEE_OK;
+        return (int32_t) SPECEE_OK;
+    });
 }
 
 const char * specee_cpu_buffers(void) {
-    static thread_local std::string names;
-    names.clear();
-    for (ggml_backend_buffer_type_t type : extra_buffer_types()) {
-        names += (names.empty() ? "" : ",") + std::string(ggml_backend_buft_name(type));
-    }
-    return names.c_str();
+    return specee_guard("", [] {
+        static thread_local std::string names;
+        names.clear();
+        for (ggml_backend_buffer_type_t type : extra_buffer_types()) {
+            names += (names.empty() ? "" : ",") + std::string(ggml_backend_buft_name(type));
+        }
+        return names.c_str();
+    });
 }

@@ -1,8 +1,16 @@
 // The C ABI of specee-chat: rows in flight over the layers of a llama.cpp model.
 //
-// A row is a token at a position of a sequence; its depth is the number of layers done. Rows advance in batches from
-// one layer to another, stop anywhere, and go on later; their hidden states stay in here, keyed by position.
-// Status codes: 0 is success, a negative value is an error, and specee_last_error() says what happened (per thread).
+// A slot is one conversation: a sequence of committed tokens, and rows in flight after them. A row is a token at a
+// position of a slot. It has an id (ascending, unique in a context, never used twice), a parent row, which stands one
+// position before it, and a depth, the number of layers done. Rows in flight advance in batches from one layer to
+// another, stop anywhere, and go on later; then they are committed into the slot's sequence, or dropped.
+//
+// The hidden states of recent rows stay in here until newer rows need their place; a place knows whose it is, so an old
+// id is unknown and never answers for another row.
+//
+// Status codes: 0 is success, a negative value is an error, and specee_last_error() says what happened (per thread). A
+// call that returns SPECEE_INVALID, SPECEE_UNSUPPORTED or SPECEE_NO_SPACE has changed nothing. No C++ exception leaves
+// these functions.
 #pragma once
 
 #include "llama.h"
@@ -13,62 +21,111 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 1
+#define SPECEE_ABI_VERSION 2
 
 enum specee_status {
     SPECEE_OK          = 0,
-    SPECEE_INVALID     = -1, // the arguments contradict the state: nothing was changed
-    SPECEE_UNSUPPORTED = -2, // this model cannot run in layer ranges
-    SPECEE_NO_SPACE    = -3, // the KV cache is full
-    SPECEE_FAILED      = -4, // the backend could not compute
+    SPECEE_INVALID     = -1, // the arguments contradict the state
+    SPECEE_UNSUPPORTED = -2, // this model, or this library, cannot do that
+    SPECEE_NO_SPACE    = -3, // the window or the KV cache is full
+    SPECEE_FAILED      = -4, // the backend could not compute, or there was no memory
     SPECEE_CANCELLED   = -5, // specee_rows_cancel() was called during the computation
 };
 
 enum specee_advance_flags {
     SPECEE_LOGITS  = 1, // only with end = n_layer: also norm and LM head, one row of logits for each row
-    SPECEE_KV_ONLY = 2, // propagate: only norm, K and V of each layer, all from the row's present hidden state
-    SPECEE_SCORES  = 4, // also the shortlist's logits through the lens of `end` (used by rise)
+    SPECEE_KV_ONLY = 2, // propagate KV: only norm, K and V of each layer, all from the row's present hidden state
 };
 
-typedef struct specee_rows specee_rows; // the rows in flight of one llama_context
+typedef struct specee_rows specee_rows; // the slots and rows of one llama_context
 
 LLAMA_API int32_t      specee_abi_version(void);
 LLAMA_API const char * specee_build_info(void); // "key=value" pairs separated by ';'
 LLAMA_API const char * specee_last_error(void);
 
-// SPECEE_OK when the model runs in layer ranges, else SPECEE_UNSUPPORTED with the reason as last error.
+// SPECEE_OK when models of this architecture (general.architecture of a GGUF file) run in layer ranges, else
+// SPECEE_UNSUPPORTED with the reason as last error.
+LLAMA_API int32_t specee_architecture_supported(const char * arch);
+// The same for an opened model, of which more is known.
 LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
+// How many rows in one batch get the bits that each has alone.
+LLAMA_API int32_t specee_max_equal_rows(void);
 
 // model_path: the GGUF file of the context's model; rows of its LM head and embeddings are read from there. n_rows_max:
-// the largest batch of rows; graph_cache_max: how many built graphs are kept (least recently used go first).
-// The handle must be freed before its context. NULL on failure.
+// the largest batch of rows, and the most rows in flight of a slot; graph_cache_max: how many built graphs are kept
+// (least recently used go first). The handle must be freed before its context. NULL on failure.
+//
+// Of a model that cannot run in layer ranges, and of a context with several KV streams, rows run whole: they are
+// appended, advanced from depth 0 to n_layer and committed; what needs less than whole rows is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                          int32_t graph_cache_max);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
 
-// Computes `tokens` at positions pos .. pos+n-1 at full depth, in one batch; logits of the last row if wanted.
-LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t n,
-                                      const llama_token * tokens, int32_t want_logits);
+// ---- slots ---------------------------------------------------------------------------------------------------------
 
-// Advances n rows of equal depth (positions in `pos`) to depth `end`. `tokens` starts new rows at depth 0; NULL takes
-// existing rows. Every earlier row of the sequence must be at least `end` deep.
-LLAMA_API int32_t specee_rows_advance(specee_rows * rows, llama_seq_id seq, int32_t n, const llama_pos * pos,
-                                      const llama_token * tokens, int32_t end, uint32_t flags);
+// Computes `tokens` after the committed tip at full depth, in one batch, and commits them; SPECEE_INVALID while the
+// slot has rows in flight. With `want_logits` logits row 0 is the last token's, and that token gets a row: it is the
+// slot's tip, whose final state is known.
+LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
+                                      int32_t want_logits);
+
+// A new row in flight at depth 0. `parent`: a row in flight of this slot, or -1: the committed tip. Nothing is
+// computed. Returns the row's id or a negative status. A row has one child at most: siblings are SPECEE_UNSUPPORTED.
+LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent, llama_token token);
+
+// The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).
+// The slot's other rows in flight are dropped.
+LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
+
+// Cuts the committed sequence to `length` and drops all rows in flight; with the present length it only drops.
+LLAMA_API int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id slot, llama_pos length);
+
+LLAMA_API llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id slot);    // committed positions
+LLAMA_API int32_t   specee_rows_in_flight(const specee_rows * rows, llama_seq_id slot); // number of rows in flight
+// Id of the last committed row, -1 when it is not kept.
+LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
+
+// ---- rows ----------------------------------------------------------------------------------------------------------
+
+// Advances n rows in flight of one slot and of equal depth, in order of position, to depth `end`. Every ancestor in
+// flight that is not in the batch must be at least `end` deep. After a failure the rows are as deep as before.
+LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
+
+// Runs the deferred layers of all rows in flight of a slot; rows join where their depths meet. With SPECEE_LOGITS,
+// logits row i is that of the i-th row in flight that was not complete before. SPECEE_OK when there is nothing to do.
+LLAMA_API int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags);
+
+// Advances row `id`, the last one of its slot, from layer to layer (ascending, all beyond its depth) and probes it at
+// each, until its score is above the threshold. Rows before it join where it passes them.
+// k > 0: the score is the predictor's for `candidates` [k]; k = 0: it is the margin rule's lead, and `best` its token.
+// Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
+// status; `scores` gets one value for each probe.
+LLAMA_API int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers, const int32_t * layers,
+                                          int32_t k, const llama_token * candidates, float threshold, float * scores,
+                                          llama_token * best);
+
+// Scores in [0,1] of n rows at their present depths, whose lenses and predictors are set: candidates [n][k], scores
+// [n]. `features` may be NULL, else it gets the inputs [n][3k]: k logits, k probabilities (softmax over the
+// candidates), k changes of these probabilities since the previous probe of this row (the first one: since the uniform
+// 1/k).
+LLAMA_API int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, int32_t k,
+                                    const llama_token * candidates, float * scores, float * features);
 
 // Final norm and LM head of one row's hidden state seen through the lens of its depth (the state itself at n_layer).
-LLAMA_API int32_t specee_rows_lens_head(specee_rows * rows, llama_seq_id seq, llama_pos pos);
+LLAMA_API int32_t specee_rows_lens_head(specee_rows * rows, int32_t id);
 
+// The k best guesses of the linear draft head, best first, for the token after `token`, which follows row `id` (the
+// row whose final state, or lens estimate of it, chose `token`).
+LLAMA_API int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int32_t k, llama_token * out);
+
+// Layers done of a known row; -1 for an unknown one.
+LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, int32_t id);
+// Hidden state of a row at its depth: [n_embd], NULL when it is not kept. Valid until the next call that computes.
+LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, int32_t id);
 // Logits of row i of the last call that made logits: [n_vocab], valid until the next one.
 LLAMA_API const float * specee_rows_logits(specee_rows * rows, int32_t i);
 
-// Depth of a row that is in flight or was the last to finish; n_layer for other positions of the cache, -1 beyond.
-LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, llama_seq_id seq, llama_pos pos);
-// Hidden state of a recent row at its depth: [n_embd], NULL when it is no longer kept. Valid until the next advance.
-LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, llama_seq_id seq, llama_pos pos);
-// Forgets the rows and the K/V from position pos on.
-LLAMA_API int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id seq, llama_pos pos);
-// First position that has no row.
-LLAMA_API llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id seq);
+// ---- control -------------------------------------------------------------------------------------------------------
 
 // Makes a computation under way in another thread stop soon; cleared by the next call of specee_rows_resume.
 LLAMA_API void specee_rows_cancel(specee_rows * rows);
@@ -78,31 +135,25 @@ LLAMA_API void specee_rows_resume(specee_rows * rows);
 LLAMA_API int32_t specee_rows_threads(specee_rows * rows);
 // From now on exactly n threads, whatever other processes do; 0: as before.
 LLAMA_API void specee_rows_fix_threads(specee_rows * rows, int32_t n);
-// At most n threads for one row, which waits for memory (see saturation.py).
-LLAMA_API void specee_rows_limit_single(specee_rows * rows, int32_t n);
+// At most n threads for a single row, whose time is that of reading memory (see thread_tuning.py).
+LLAMA_API void specee_rows_limit_single_row(specee_rows * rows, int32_t n);
 
-// The next computation stops in its middle and begins again, as when a neighbour came meanwhile (tests).
+// The next computation stops in its middle and begins again, as when other processes took a core meanwhile (tests).
 // Returns how many have done so before.
 LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
 
-// ---- probe: lens, sliced head, features, predictor -----------------------------------------------------------------
-//
-// Lens of a boundary: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its
+// ---- weights of lenses, predictors and drafts ----------------------------------------------------------------------
+
+// Lens of an exit layer: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its
 // rms. `down` [rank][n_embd] and `up` [n_embd][rank] are Q8_0 blocks, bias [n_embd] is F32; rank and n_embd are
 // multiples of 32. Without `up` (NULL) the rank is n_embd and h' = down x + bias. The data is copied; the lens becomes
 // part of the graphs that end at its layer.
 LLAMA_API int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                                   const float * bias);
 
-// Predictor of a boundary: features [3k] -> ReLU(w1 f + b1) [n_hidden] -> sigmoid(w2 . + b2). w1 is [n_hidden][3k].
+// Predictor of an exit layer: features [3k] -> ReLU(w1 f + b1) [n_hidden] -> sigmoid(w2 . + b2). w1 is [n_hidden][3k].
 LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden, const float * w1,
                                        const float * b1, const float * w2, float b2);
-
-// Score in [0,1] of the row at its present depth, whose lens and predictor are set. `features` may be NULL, else it
-// gets the 3k inputs: k logits, k probabilities (softmax over the candidates), k changes of these probabilities since
-// the previous probe of this row (the first one: since the uniform 1/k).
-LLAMA_API int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_pos pos, int32_t k,
-                                    const llama_token * candidates, float * score, float * features);
 
 // Shortlist: up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0) times h' / rms(h') are the logits
 // of these tokens at any layer with a lens. The margin rule exits on the lead, the difference of the two greatest
@@ -110,23 +161,11 @@ LLAMA_API int32_t specee_rows_probe(specee_rows * rows, llama_seq_id seq, llama_
 LLAMA_API int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens,
                                        const void * up);
 
-// Raises the last row of a sequence from layer to layer (ascending) and looks at it at each, until its score is above
-// the threshold. `token` starts that row, -1 goes on with it; stopped rows before it come along where it passes them.
-// k > 0: the score is the predictor's for `candidates` [k]; k = 0: it is the margin rule's lead, and `best` its token.
-// Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
-// status; `scores` gets one value for each look.
-LLAMA_API int32_t specee_rows_rise(specee_rows * rows, llama_seq_id seq, llama_token token, int32_t n_layers,
-                                   const int32_t * layers, int32_t k, const llama_token * candidates, float threshold,
-                                   float * scores, llama_token * best);
-
-// Linear draft head: z = down [x ; e], where x is the final state (or its lens estimate) of position pos-1 divided by
-// its rms, and e the embedding of `token` divided by its rms; down is [rank][2 n_embd]; scores of a shortlist of
+// Linear draft head: z = down [x ; e], where x is the final state (or its lens estimate) of a row divided by its rms,
+// and e the embedding of the token after it divided by its rms; down is [rank][2 n_embd]; scores of a shortlist of
 // n_short tokens: up z + bias, with up [n_short][rank] as Q8_0.
 LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
                                    const llama_token * tokens, const void * up, const float * bias);
-// The k best tokens for the position after `pos`, where `token` stands at `pos`, best first.
-LLAMA_API int32_t specee_rows_draft(specee_rows * rows, llama_seq_id seq, llama_pos pos, llama_token token, int32_t k,
-                                    llama_token * out);
 
 // Embedding rows of n tokens: out [n][n_embd] (calibration).
 LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);

@@ -1,6 +1,6 @@
 #include "threads.h"
 
-#include "specee.h"
+#include "error.h"
 
 #include <algorithm>
 #include <chrono>
@@ -12,7 +12,7 @@
 // thread that does so too.
 static constexpr double SLACK_FEWER = 0.3;
 static constexpr double SLACK_MORE  = 0.2;
-// In seconds. One more thread is tried now and then even if its core looks taken: processes of low priority yield.
+// In seconds. One more thread is tried now and then even if its core seems taken: processes of low priority yield.
 static constexpr double HOLD_MIN = 2.0;
 static constexpr double HOLD_MAX = 16.0;
 // A pause of so many seconds, in which this process used little of a core, says nothing: who was busy may have ended.
@@ -46,12 +46,12 @@ int32_t specee_thread_rule::decide(double seconds, double idle, double own) {
 
 // ---- this system ---------------------------------------------------------------------------------------------------
 
-static constexpr double PERIOD = 0.1;   // seconds between looks, at least
-static constexpr double SHARE  = 0.001; // of the time that looking may take, at most
+static constexpr double PERIOD = 0.1;   // seconds between samples, at least
+static constexpr double SHARE  = 0.001; // of the time that samples may take, at most
 // A pass is begun again in its first seconds only: later, more would be lost than won. The clock is read once in a
 // number of questions, of which a token asks several hundred.
-static constexpr double  STOP_TIME      = 0.5;
-static constexpr int32_t ASKED_PER_LOOK = 16;
+static constexpr double  STOP_TIME        = 0.5;
+static constexpr int32_t ASKED_PER_SAMPLE = 16;
 
 static double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -59,17 +59,17 @@ static double now() {
 
 specee_threads::specee_threads(int32_t n_threads) :
     rule(specee_core_count() > 0 ? specee_core_count() : n_threads, n_threads),
-    watches(rule.n_max > 1 && specee_core_times_now(last)) {
-    next_look = now() + PERIOD;
+    can_sample(rule.n_max > 1 && specee_core_times_now(last)) {
+    next_sample = now() + PERIOD;
 }
 
 int32_t specee_threads::begin(int32_t n_rows, bool may_stop) {
     stopped    = false;
     stop_until = 0;
-    if (n_fixed == 0 && watches) {
+    if (n_fixed == 0 && can_sample) {
         const double begun = now();
-        if (begun >= next_look) {
-            look();
+        if (begun >= next_sample) {
+            sample_load();
         }
         if (may_stop && rule.n > 1) {
             stop_until = begun + STOP_TIME;
@@ -82,16 +82,16 @@ int32_t specee_threads::begin(int32_t n_rows, bool may_stop) {
 }
 
 bool specee_threads::stop() {
-    if (stopped || stop_until == 0 || ++n_asked % ASKED_PER_LOOK != 0) {
+    if (stopped || stop_until == 0 || ++n_asked % ASKED_PER_SAMPLE != 0) {
         return stopped;
     }
     const double asked = now();
     if (stops_next) {
         stopped    = true;
         stops_next = false;
-    } else if (asked >= next_look && asked < stop_until) {
+    } else if (asked >= next_sample && asked < stop_until) {
         const int32_t before = rule.n;
-        look();
+        sample_load();
         stopped = rule.n < before;
     }
     n_stopped += stopped;
@@ -107,24 +107,24 @@ int32_t specee_threads::stop_next() {
     return n_stopped;
 }
 
-void specee_threads::look() {
+void specee_threads::sample_load() {
     const double      begin = now();
     specee_core_times seen;
-    watches              = specee_core_times_now(seen);
+    can_sample           = specee_core_times_now(seen);
     const double seconds = seen.clock - last.clock;
-    if (watches && seconds > 0) {
+    if (can_sample && seconds > 0) {
         rule.decide(seconds, seen.idle - last.idle, seen.own - last.own);
         last = seen;
     }
     const double end = now();
-    look_cost        = std::min(look_cost, end - begin); // the least: this thread may lose its core meanwhile
-    next_look        = end + std::max(PERIOD, look_cost / SHARE);
+    sample_cost      = std::min(sample_cost, end - begin); // the least: this thread may lose its core meanwhile
+    next_sample      = end + std::max(PERIOD, sample_cost / SHARE);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads) {
-    return new specee_thread_rule(n_cores, n_threads);
+    return specee_guard((specee_thread_rule *) nullptr, [&] { return new specee_thread_rule(n_cores, n_threads); });
 }
 
 int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own) {

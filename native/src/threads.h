@@ -33,17 +33,17 @@ class specee_threads {
     int32_t current() const { return n_fixed > 0 ? n_fixed : rule.n; }
     // From now on: this many, or with 0 as the cores allow.
     void fix(int32_t n);
-    // A single row waits for memory: it takes at most this many.
-    void limit_single(int32_t n) { n_single = n; }
+    // A single row, whose time is that of reading memory, takes at most this many.
+    void limit_single_row(int32_t n) { n_single = n; }
     // The next pass that may be stopped will be (tests). Returns how many have been, so far.
     int32_t stop_next();
 
   private:
     specee_thread_rule rule;
     specee_core_times  last;
-    double             next_look = 0;
-    double             look_cost = 1; // seconds
-    bool               watches;
+    double             next_sample = 0;
+    double             sample_cost = 1; // seconds
+    bool               can_sample;      // the system says how busy its cores are
     int32_t            n_fixed    = 0;
     int32_t            n_single   = INT32_MAX;
     double             stop_until = 0; // 0: not at all
@@ -52,5 +52,5 @@ class specee_threads {
     bool               stops_next = false;
     int32_t            n_stopped  = 0;
 
-    void look();
+    void sample_load();
 };

@@ -7,15 +7,28 @@ random weights (fitted ones are small there) then give logits that agree to a fe
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, quants
+from helpers import random_tokens, run_rows
+from numpy.typing import NDArray
 
+from specee.native import abi
 from specee.native.engine import Floats, RowEngine, Sampler
 from specee.native.errors import NativeError
-from specee.predictors.quant import from_q8, to_q8
 
 K, RANK, N_HIDDEN, N_SHORT = 4, 32, 24, 48
 EPS = 1e-5
+
+
+def to_q8(weights: Floats) -> NDArray[np.uint8]:
+    return quants.quantize(weights, GGMLQuantizationType.Q8_0)
+
+
+def from_q8(blocks: NDArray[np.uint8]) -> Floats:
+    return quants.dequantize(blocks, GGMLQuantizationType.Q8_0)
 
 
 def rms_normalised(v: Floats) -> Floats:
@@ -69,97 +82,138 @@ def twin(engine: RowEngine) -> Twin:
     return Twin(engine, engine.n_layer - 2)
 
 
+def row_at(engine: RowEngine, layer: int, token: int = 5) -> int:
+    """A new row in flight at this depth."""
+    row = engine.append(token)
+    engine.advance([row], layer)
+    return row
+
+
 def test_features_and_score(engine: RowEngine, twin: Twin) -> None:
     late = Twin(engine, engine.n_layer - 1, seed=1)
     candidates = twin.tokens[[3, 1, 20, 7]]
-    pos = engine.length
-    engine.advance(pos, 1, twin.layer, tokens=[5])
-    expected = twin.features(engine.hidden(pos), candidates, np.full(K, 1 / K, np.float32))
-    score, features = engine.features(pos, candidates)
+    row = row_at(engine, twin.layer)
+    expected = twin.features(engine.hidden(row), candidates, np.full(K, 1 / K, np.float32))
+    score, features = engine.features(row, candidates)
     tolerance = 0.06 * max(1.0, float(np.ptp(expected[:K])))
     assert np.allclose(features, expected, atol=tolerance)
     assert score == pytest.approx(twin.score(features), abs=1e-5)
     # the second probe of the row: changes since the first
     before = features[K : 2 * K]
-    engine.advance(pos, 1, late.layer)
-    expected = late.features(engine.hidden(pos), candidates, before)
-    score, features = engine.features(pos, candidates)
+    engine.advance([row], late.layer)
+    expected = late.features(engine.hidden(row), candidates, before)
+    score, features = engine.features(row, candidates)
     assert np.allclose(features, expected, atol=0.06 * max(1.0, float(np.ptp(expected[:K]))))
     assert score == pytest.approx(late.score(features), abs=1e-5)
     # another row starts anew
-    engine.advance(pos, 1, engine.n_layer)
-    engine.advance(pos + 1, 1, twin.layer, tokens=[6])
-    _, features = engine.features(pos + 1, candidates)
+    engine.complete()
+    engine.commit(row)
+    _, features = engine.features(row_at(engine, twin.layer, 6), candidates)
     assert np.allclose(features[2 * K :], features[K : 2 * K] - 1 / K, atol=1e-6)
 
 
+def test_rows_are_probed_together_as_alone(engine: RowEngine, twin: Twin) -> None:
+    candidates = np.stack([twin.tokens[:K], twin.tokens[K : 2 * K]])
+    tokens = random_tokens(engine, 2)
+
+    def two_rows() -> list[int]:
+        engine.roll_back(engine.length)
+        rows = [engine.append(tokens[0])]
+        rows.append(engine.append(tokens[1], rows[0]))
+        engine.advance(rows, twin.layer)
+        return rows
+
+    expected = [engine.features(row, some) for row, some in zip(two_rows(), candidates, strict=True)]
+    ids = (ctypes.c_int32 * 2)(*two_rows())
+    scores, features = np.zeros(2, np.float32), np.zeros((2, 3 * K), np.float32)
+    status = engine.lib.specee_rows_probe(
+        engine._handle, 2, ids, K, abi.int32_p(candidates), abi.float_p(scores), abi.float_p(features)
+    )
+    assert status == abi.OK
+    for i, (score, inputs) in enumerate(expected):
+        assert scores[i] == score and np.array_equal(features[i], inputs)
+    # one that cannot be probed: none is, and the next probe is still a first one
+    ids[0], ids[1] = two_rows()[0], 10**6
+    status = engine.lib.specee_rows_probe(engine._handle, 2, ids, K, abi.int32_p(candidates), abi.float_p(scores), None)
+    assert status == abi.INVALID
+    assert engine.features(ids[0], candidates[0])[0] == expected[0][0]
+
+
 def test_the_full_head_sees_what_the_sliced_head_sees(engine: RowEngine, twin: Twin) -> None:
-    pos = engine.length
-    engine.advance(pos, 1, twin.layer, tokens=[5])
+    row = row_at(engine, twin.layer)
     candidates = twin.tokens[:K]
-    _, features = engine.features(pos, candidates)
-    engine.lens_head(pos)
+    _, features = engine.features(row, candidates)
+    engine.lens_head(row)
     full = engine.logits(0)
     assert np.allclose(full[candidates], features[:K], atol=0.06 * max(1.0, float(np.ptp(full))))
-    # looking changed nothing: the row goes on as if it had not been looked at
-    engine.advance(pos, 1, engine.n_layer, logits=True)
-    looked = engine.logits(0)
-    engine.roll_back(pos)
-    engine.advance(pos, 1, engine.n_layer, tokens=[5], logits=True)
-    assert np.array_equal(engine.logits(0), looked)
+    # a probe changes nothing: the row goes on as if there had been none
+    engine.complete(logits=True)
+    probed = engine.logits(0)
+    engine.roll_back(engine.length)
+    engine.forward(5)
+    assert np.array_equal(engine.logits(0), probed)
 
 
 def test_head_rows_are_the_heads_rows(engine: RowEngine, greedy: Sampler) -> None:
     """The whole head from its rows equals the logits that the graph computes (up to the kernel's Q8 activations)."""
     engine.prefill([5, 6, 7, 8])
-    engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+    engine.forward(9)
     tokens = np.arange(0, engine.n_vocab, max(1, engine.n_vocab // 500), dtype=np.int32)
-    ours = engine.head_rows(tokens) @ rms_normalised(engine.hidden(4))
+    ours = engine.head_rows(tokens) @ rms_normalised(engine.hidden(engine.tip))
     theirs = engine.logits(0)[tokens]
     assert np.corrcoef(ours, theirs)[0, 1] > 0.999
 
 
 def test_margin(engine: RowEngine, twin: Twin) -> None:
-    pos = engine.length
-    seen = engine.rise(5, [twin.layer], 0, (), 1.0)
-    logits = twin.logits(engine.hidden(pos), twin.tokens)
+    row = engine.append(5)
+    result = engine.run_to_exit(row, [twin.layer], 0, (), 1.0)
+    logits = twin.logits(engine.hidden(row), twin.tokens)
     p = np.exp(logits - logits.max())
     p = np.sort(p / p.sum())
-    token, lead = seen.best, seen.scores[0]
+    token, lead = result.best, result.scores[0]
     assert logits[list(twin.tokens).index(token)] >= logits.max() - 0.05 * np.ptp(logits)
     assert lead == pytest.approx(p[-1] - p[-2], abs=0.08)
 
 
 def test_draft(engine: RowEngine, twin: Twin) -> None:
-    pos = engine.length
-    x = rms_normalised(engine.hidden(pos - 1))  # the prompt's last row keeps its final state
+    x = rms_normalised(engine.hidden(engine.tip))  # the prompt's last row keeps its final state
     e = rms_normalised(engine.embedding_rows([5])[0])
     logits = twin.short_up @ (twin.draft_down @ np.concatenate([x, e])) + twin.short_bias
-    drafted = engine.draft(pos, 5, K)
+    drafted = engine.draft(engine.tip, 5, K)
     assert len(set(drafted.tolist())) == K
     found = logits[[list(twin.tokens).index(t) for t in drafted]]
     assert np.allclose(found, np.sort(logits)[::-1][:K], atol=0.05 * np.ptp(logits))
     # after an exit the lens stands in for the final state
-    engine.advance(pos, 1, twin.layer, tokens=[5])
-    engine.propagate(pos, 1)
-    _, h = twin.lens(engine.hidden(pos))
+    row = row_at(engine, twin.layer)
+    _, h = twin.lens(engine.hidden(row))
     e = rms_normalised(engine.embedding_rows([6])[0])
     logits = twin.short_up @ (twin.draft_down @ np.concatenate([rms_normalised(h), e])) + twin.short_bias
-    found = logits[[list(twin.tokens).index(t) for t in engine.draft(pos + 1, 6, K)]]
+    in_flight = engine.draft(row, 6, K)
+    engine.propagate_kv(row)
+    assert np.array_equal(engine.draft(row, 6, K), in_flight)
+    engine.commit(row)
+    assert engine.tip == row and np.array_equal(engine.draft(engine.tip, 6, K), in_flight)
+    found = logits[[list(twin.tokens).index(t) for t in in_flight]]
     assert np.allclose(found, np.sort(logits)[::-1][:K], atol=0.05 * np.ptp(logits))
 
 
-def test_bad_weights_are_refused(engine: RowEngine, twin: Twin) -> None:
-    with pytest.raises(NativeError, match="inside the model"):
-        engine.set_lens(
-            engine.n_layer, to_q8(np.zeros((32, 32), np.float32)), to_q8(np.zeros((32, 32), np.float32)), twin.bias
-        )
+def test_bad_weights_and_exits_are_refused(engine: RowEngine, twin: Twin) -> None:
+    square = to_q8(np.zeros((engine.n_embd, engine.n_embd), np.float32))
+    for layer in (0, engine.n_layer, -1):
+        with pytest.raises(NativeError, match="inside the model"):
+            engine.set_lens(layer, square, None, twin.bias)
+        with pytest.raises(NativeError, match="needs a lens"):
+            engine.set_predictor(layer, twin.w1, twin.b1, twin.w2, twin.b2)
     with pytest.raises(NativeError, match="vocabulary"):
         beyond = np.arange(engine.n_vocab - 15, engine.n_vocab + 1, dtype=np.int32)
         engine.set_shortlist(beyond, to_q8(np.zeros((16, engine.n_embd), np.float32)))
+    row = row_at(engine, twin.layer)
     with pytest.raises(NativeError, match="no predictor for 3"):
-        engine.advance(engine.length, 1, twin.layer, tokens=[5])
-        engine.probe(engine.length - 1, twin.tokens[:3])
+        engine.probe(row, twin.tokens[:3])
+    for layers, k in (([twin.layer], 0), ([1], 0), ([engine.n_layer], 0), ([engine.n_layer - 1] * 2, 0)):
+        with pytest.raises(NativeError, match="ascend"):
+            engine.run_to_exit(row, layers, k, (), 1.0)
+    assert engine.depth(row) == twin.layer
 
 
 def test_a_square_lens_has_one_matrix(engine: RowEngine, twin: Twin) -> None:
@@ -167,39 +221,43 @@ def test_a_square_lens_has_one_matrix(engine: RowEngine, twin: Twin) -> None:
     n = engine.n_embd
     square = to_q8((rng.standard_normal((n, n)) / np.sqrt(n)).astype(np.float32))
     engine.set_lens(twin.layer, square, None, twin.bias)
-    pos = engine.length
-    engine.advance(pos, 1, twin.layer, tokens=[5])
-    h = from_q8(square) @ rms_normalised(engine.hidden(pos)) + twin.bias
+    row = row_at(engine, twin.layer)
+    h = from_q8(square) @ rms_normalised(engine.hidden(row)) + twin.bias
     expected = engine.head_rows(twin.tokens[:K]) @ rms_normalised(h)
-    _, features = engine.features(pos, twin.tokens[:K])
+    _, features = engine.features(row, twin.tokens[:K])
     assert np.allclose(features[:K], expected, atol=0.05 * max(1.0, float(np.ptp(expected))))
 
 
-def test_rise_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
-    """One call through several layers says what single steps say, with waiting rows coming along."""
+def test_a_run_to_an_exit_is_advance_and_probe(engine: RowEngine, twin: Twin) -> None:
+    """One call through several layers gives what single steps give, and rows with deferred layers join."""
     late = Twin(engine, engine.n_layer - 1, seed=1)
     candidates = twin.tokens[[3, 1, 20, 7]]
-    layers = [twin.layer, late.layer]
-    pos = engine.length
-    engine.advance(pos, 1, twin.layer, tokens=[5])
-    expected = [engine.probe(pos, candidates)]
-    engine.advance(pos, 1, late.layer)
-    expected.append(engine.probe(pos, candidates))
-    hidden = engine.hidden(pos)
-    engine.roll_back(pos)
-    seen = engine.rise(5, layers, K, candidates.tolist(), 1.0)
-    assert (seen.stopped, list(seen.scores)) == (2, expected)
-    assert np.array_equal(engine.hidden(pos), hidden)
-    engine.roll_back(pos)
-    seen = engine.rise(5, layers, K, candidates.tolist(), expected[0] - 1e-4)
-    assert (seen.stopped, list(seen.scores), engine.depth(pos)) == (0, expected[:1], twin.layer)
+    layers, start = [twin.layer, late.layer], engine.length
+    row = row_at(engine, twin.layer)
+    expected = [engine.probe(row, candidates)]
+    engine.advance([row], late.layer)
+    expected.append(engine.probe(row, candidates))
+    hidden = engine.hidden(row)
+    engine.roll_back(start)
+    row = engine.append(5)
+    result = engine.run_to_exit(row, layers, K, candidates.tolist(), 1.0)
+    assert (result.stopped, list(result.scores), result.best) == (2, expected, -1)
+    assert np.array_equal(engine.hidden(row), hidden)
+    engine.roll_back(start)
+    row = engine.append(5)
+    result = engine.run_to_exit(row, layers, K, candidates.tolist(), expected[0] - 1e-4)
+    assert (result.stopped, list(result.scores), engine.depth(row)) == (0, expected[:1], twin.layer)
     # the next row passes this one, which joins
-    seen = engine.rise(6, layers, K, candidates.tolist(), 1.0)
-    assert seen.stopped == 2 and engine.depth(pos) == engine.depth(pos + 1) == late.layer
-    assert np.array_equal(engine.hidden(pos), hidden)
-    engine.advance(pos, 2, engine.n_layer, logits=True)
+    second = engine.append(6, row)
+    result = engine.run_to_exit(second, layers, K, candidates.tolist(), 1.0)
+    assert result.stopped == 2 and engine.depth(row) == engine.depth(second) == late.layer
+    assert np.array_equal(engine.hidden(row), hidden)
+    engine.complete(logits=True)
     both = [engine.logits(0), engine.logits(1)]
-    engine.roll_back(pos)
-    for row, token in enumerate((5, 6)):
-        engine.advance(pos + row, 1, engine.n_layer, tokens=[token], logits=True)
-        assert np.array_equal(engine.logits(0), both[row])
+    engine.roll_back(start)
+    run_rows(engine, [5, 6])
+    assert all(np.array_equal(engine.logits(i), both[i]) for i in range(2))
+    engine.roll_back(start)
+    for i, token in enumerate((5, 6)):
+        engine.forward(token)
+        assert np.array_equal(engine.logits(0), both[i])

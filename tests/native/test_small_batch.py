@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import ggml_kernels as kernels
 import numpy as np
 import pytest
 import tiny_gguf
+from helpers import kv_bytes, run_rows
 
-from specee.native import ggml_kernels as kernels
+from specee.native import library
 from specee.native.engine import Model, RowEngine
 from specee.native.errors import NativeError
 
@@ -183,27 +184,23 @@ def test_a_batch_writes_the_same_logits_and_state(name: str, tmp_path: Path) -> 
         start, tokens = engine.length, list(range(30, 30 + kernels.N_MAX))
         singles = []
         for token in tokens:
-            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
-            singles.append(engine.logits(0).copy())
+            engine.forward(token)
+            singles.append(engine.logits(0))
         for n in range(2, kernels.N_MAX + 1):
             engine.roll_back(start + n)
-            alone = state(engine)
+            alone = kv_bytes(engine)
             engine.roll_back(start)
-            engine.advance(start, n, engine.n_layer, tokens=tokens[:n], logits=True)
+            run_rows(engine, tokens[:n])
             for i in range(n):
                 np.testing.assert_array_equal(engine.logits(i), singles[i], f"row {i} of {n}")
-            assert state(engine) == alone, f"{n} rows"
+            assert kv_bytes(engine) == alone, f"{n} rows"
             engine.roll_back(start)
             for token in tokens:
-                engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+                engine.forward(token)
 
 
-def state(engine: RowEngine) -> bytes:
-    """Every byte of K and V."""
-    llama, context = engine.model.llama, engine._context
-    size = llama.llama_state_seq_get_size(context, 0)
-    buffer = (ctypes.c_uint8 * size)()
-    return bytes(buffer[: llama.llama_state_seq_get_data(context, buffer, size, 0)])
+def test_the_library_knows_how_many_rows_are_equal() -> None:
+    assert library.load().specee_max_equal_rows() == kernels.N_MAX
 
 
 def test_what_has_no_kernel_is_refused() -> None:
@@ -219,10 +216,11 @@ def test_every_variant_that_runs_here(variant: str) -> None:
     if os.environ.get("SPECEE_KERNELS"):
         pytest.skip("inside of such a process")
     environment = os.environ | {"SPECEE_KERNELS": variant}
-    probe = "import numpy as np; from specee.native import ggml_kernels as k; "
+    probe = "import numpy as np, ggml_kernels as k; "
     probe += "w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
     probe += "k.run(k.product('Q8_0', w, w[:1], 32, np.zeros((1, 8), 'f')))"
-    if subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True).returncode:
+    here = Path(__file__).parent  # where ggml_kernels is
+    if subprocess.run([sys.executable, "-c", probe], env=environment, cwd=here, capture_output=True).returncode:
         pytest.skip(f"this CPU does not run {variant}")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],

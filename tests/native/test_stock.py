@@ -38,9 +38,10 @@ def test_dense_equals_stock() -> None:
                 *sorted(np.random.default_rng(len(ours)).choice(np.arange(1, 30), 3, replace=False)),
                 engine.n_layer,
             ]
-            for i, end in enumerate(cuts):
-                pos = engine.length - (i > 0)
-                engine.advance(pos, 1, int(end), tokens=ours[-1:] if i == 0 else None, logits=end == engine.n_layer)
+            row = engine.append(ours[-1])
+            for end in cuts:
+                engine.advance([row], int(end), logits=end == engine.n_layer)
+            engine.commit(row)
         assert ours == theirs, text
     engine.close()
     model.close()

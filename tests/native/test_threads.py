@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import append_all, kv_bytes
 
 from specee.models import embedded
-from specee.native import cpu, library, saturation
+from specee.native import cpu, library, thread_tuning
 from specee.native.engine import Floats, Model, RowEngine
 
-LOOK = 0.1  # seconds between looks
+SAMPLE = 0.1  # seconds between samples of the load
 
 
 class Machine:
@@ -25,8 +26,8 @@ class Machine:
         self.rule = ctypes.c_void_p(self.lib.specee_thread_rule_init(cores, threads))
         self.threads = min(cores, threads)
 
-    def look(self, others: float = 0, seconds: float = LOOK, share: float = 0.5, waiting: bool = False) -> int:
-        """What is decided with so many others; where cores are short, they get `share` of one."""
+    def sample(self, others: float = 0, seconds: float = SAMPLE, share: float = 0.5, waiting: bool = False) -> int:
+        """The decision beside so many others; where cores are short, they get `share` of one."""
         ours = 0 if waiting else self.threads
         short = max(0.0, ours + others - self.cores)
         theirs = others - short * (1 - share)
@@ -56,59 +57,59 @@ Make = Callable[[int, int], Machine]
 
 def test_alone_all_threads_compute(machine: Make) -> None:
     two = machine(2, 2)
-    assert {two.look(others=noise) for noise in (0, 0.1, 0.25, 0.1, 0.2) for _ in range(20)} == {2}
+    assert {two.sample(others=noise) for noise in (0, 0.1, 0.25, 0.1, 0.2) for _ in range(20)} == {2}
 
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_neighbour_takes_one_thread_and_gives_it_back(machine: Make, waiting: bool) -> None:
     two = machine(2, 2)
-    assert two.look() == 2
-    assert two.look(others=1, waiting=waiting) == 1
-    assert two.look(others=1) == 1
-    assert two.look() == 2
+    assert two.sample() == 2
+    assert two.sample(others=1, waiting=waiting) == 1
+    assert two.sample(others=1) == 1
+    assert two.sample() == 2
 
 
 def test_no_core_free_leaves_one_thread(machine: Make) -> None:
     two = machine(2, 2)
-    assert [two.look(others=2) for _ in range(5)] == [1] * 5
-    assert two.look(others=1) == 1
-    assert two.look() == 2
+    assert [two.sample(others=2) for _ in range(5)] == [1] * 5
+    assert two.sample(others=1) == 1
+    assert two.sample() == 2
 
 
 def test_many_cores(machine: Make) -> None:
     many = machine(16, 16)
-    seen = [many.look(others=4) for _ in range(10)]
+    seen = [many.sample(others=4) for _ in range(10)]
     assert seen == sorted(seen, reverse=True) and seen[-1] == 12
-    assert many.look(others=1) == 15
-    assert many.look() == 16
+    assert many.sample(others=1) == 15
+    assert many.sample() == 16
 
 
 def test_others_on_cores_that_are_not_needed_cost_nothing(machine: Make) -> None:
     some = machine(16, 4)
-    assert {some.look(others=12) for _ in range(30)} == {4}
-    assert some.look(others=13) <= 4
+    assert {some.sample(others=12) for _ in range(30)} == {4}
+    assert some.sample(others=13) <= 4
 
 
 def test_more_threads_than_cores_are_never_used(machine: Make) -> None:
-    assert machine(2, 6).look() == 2
-    assert machine(1, 4).look() == 1
+    assert machine(2, 6).sample() == 2
+    assert machine(1, 4).sample() == 1
 
 
 def test_a_neighbour_that_stays_is_tried_ever_less_often(machine: Make) -> None:
     two = machine(2, 2)
-    for _ in range(round(100 / LOOK)):
-        two.look(others=1)
-    tries = sum(two.look(others=1) == 2 for _ in range(round(160 / LOOK)))
-    assert 8 <= tries <= 11  # every 16 s, one look long
+    for _ in range(round(100 / SAMPLE)):
+        two.sample(others=1)
+    tries = sum(two.sample(others=1) == 2 for _ in range(round(160 / SAMPLE)))
+    assert 8 <= tries <= 11  # every 16 s, one sample long
 
 
 def test_a_neighbour_that_yields_is_found_out(machine: Make) -> None:
     """Of low priority: it uses what is free, and takes nearly nothing from who wants it too."""
     two = machine(2, 2)
-    two.look(others=1, waiting=True)
+    two.sample(others=1, waiting=True)
     assert two.threads == 1
-    after = [two.look(others=1, share=0.05) for _ in range(round(10 / LOOK))]
-    assert after[-1] == 2 and after.index(2) * LOOK <= 2.1
+    after = [two.sample(others=1, share=0.05) for _ in range(round(10 / SAMPLE))]
+    assert after[-1] == 2 and after.index(2) * SAMPLE <= 2.1
 
 
 def test_a_pause_says_nothing(machine: Make) -> None:
@@ -116,15 +117,7 @@ def test_a_pause_says_nothing(machine: Make) -> None:
     assert two.decide(60, idle=60, own=0) == 2
     assert two.decide(5, idle=0, own=5) == 1  # no pause: a long pass on one core
     assert two.decide(60, idle=120, own=0) == 1
-    assert two.look() == 2
-
-
-def state(engine: RowEngine) -> bytes:
-    """Every byte of K and V."""
-    llama, context = engine.model.llama, engine._context
-    size = llama.llama_state_seq_get_size(context, 0)
-    buffer = (ctypes.c_uint8 * size)()
-    return bytes(buffer[: llama.llama_state_seq_get_data(context, buffer, size, 0)])
+    assert two.sample() == 2
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
@@ -153,13 +146,15 @@ def decode(engine: RowEngine, threads: list[int]) -> tuple[Floats, bytes]:
         engine.fix_threads(threads[turn % len(threads)])
         assert engine.active_threads == threads[turn % len(threads)]
         cut = 7 + turn
-        engine.advance(at, n, cut, tokens=text[at : at + n])
+        batch = append_all(engine, text[at : at + n])
+        engine.advance(batch, cut)
         engine.fix_threads(threads[(turn + 1) % len(threads)])
-        engine.advance(at, n, engine.n_layer, logits=True)
+        engine.advance(batch, engine.n_layer, logits=True)
+        engine.commit(batch[-1])
         rows += [engine.logits(i) for i in range(n)]
         at += n
     engine.fix_threads(0)
-    return np.array(rows), state(engine)
+    return np.array(rows), kv_bytes(engine)
 
 
 def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
@@ -177,18 +172,20 @@ def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
             before = stop(engine._handle) if stops else 0
             engine.prefill(list(range(100, 164)))
             rows.append(engine.logits(0))
-            for begin, n in ((64, 1), (65, 4)):
+            for n in (1, 4):
+                batch = append_all(engine, list(range(200, 200 + n)))
                 if stops:
                     stop(engine._handle)
-                engine.advance(begin, n, 12, tokens=list(range(200, 200 + n)))
+                engine.advance(batch, 12)
                 if stops:
                     stop(engine._handle)
-                engine.advance(begin, n, engine.n_layer, logits=True)
+                engine.advance(batch, engine.n_layer, logits=True)
+                engine.commit(batch[-1])
                 rows += [engine.logits(i) for i in range(n)]
-            found.append((np.array(rows), state(engine)))
+            found.append((np.array(rows), kv_bytes(engine)))
             if stops:
                 assert stop(engine._handle) == before + 5
-                engine.advance(engine.length, 1, engine.n_layer, tokens=[5])
+                engine.forward(5)
         np.testing.assert_array_equal(found[0][0], found[1][0])
         assert found[0][1] == found[1][1], "K/V"
 
@@ -226,17 +223,16 @@ def test_the_quota_of_control_groups(tmp_path: Path, own: str, files: dict[str, 
 
 
 class Memory:
-    """Rows take `work` seconds of computing, shared by the threads, and never less than `memory` seconds."""
+    """Tokens take `work` seconds of computing, shared by the threads, and never less than `memory` seconds."""
 
-    n_threads, n_layer, n_ctx, length = 16, 4, 100, 7
+    n_threads, n_ctx, length = 16, 100, 7
 
     def __init__(self, work: float, memory: float, waiting: float) -> None:
         self.work, self.memory, self.waiting = work, memory, waiting
         self.now, self.threads = 0.0, 0
         self.log: list[int] = []
 
-    def advance(self, pos: int, n: int, end: int, tokens: object = None, logits: bool = False) -> None:
-        assert (pos, n, end) == (7, 1, 4)
+    def forward(self, token: int) -> None:
         self.now += max(self.memory, self.work / self.threads) + self.waiting * self.threads
 
     def roll_back(self, length: int) -> None:
@@ -248,23 +244,23 @@ class Memory:
 
 
 def test_the_fewest_threads_that_are_as_fast() -> None:
-    assert saturation.counts(16) == [16, 12, 9, 6, 4, 3, 2, 1] and saturation.counts(2) == [2, 1]
+    assert thread_tuning.counts(16) == [16, 12, 9, 6, 4, 3, 2, 1] and thread_tuning.counts(2) == [2, 1]
     for work, memory, waiting, fewest in ((16, 0, 0, 16), (16, 4, 0.001, 4), (16, 16, 0.0, 1), (16, 2.7, 0.001, 6)):
         machine = Memory(work, memory, waiting)
-        assert saturation.fewest_threads(machine, lambda machine=machine: machine.now) == fewest
-        assert machine.log[-1] == 0 and set(machine.log) <= {0, *saturation.counts(16)}
+        assert thread_tuning.fewest_threads(machine, lambda machine=machine: machine.now) == fewest
+        assert machine.log[-1] == 0 and set(machine.log) <= {0, *thread_tuning.counts(16)}
 
 
-def test_trying_threads_and_a_limit_change_no_row(engine: RowEngine) -> None:
+def test_trying_threads_and_a_limit_change_no_bit(engine: RowEngine) -> None:
     engine.prefill([5, 6, 7, 8])
-    engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+    engine.forward(9)
     expected = engine.logits(0)
     engine.roll_back(4)
-    fewest = saturation.fewest_threads(engine)
+    fewest = thread_tuning.fewest_threads(engine)
     assert 1 <= fewest <= engine.n_threads and engine.length == 4
     for limit in (1, fewest):
-        engine.limit_single(limit)
-        engine.advance(4, 1, engine.n_layer, tokens=[9], logits=True)
+        engine.limit_single_row(limit)
+        engine.forward(9)
         assert np.array_equal(engine.logits(0), expected)
         engine.roll_back(4)
-    engine.limit_single(engine.n_threads)
+    engine.limit_single_row(engine.n_threads)

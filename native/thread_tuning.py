@@ -1,9 +1,9 @@
-"""How many threads one row needs: it waits for memory, which some keep busy; with more they wait for each other."""
+"""How many threads one row needs: some keep the memory busy, which bounds it; more only wait for each other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 from typing import Protocol
 
@@ -15,15 +15,12 @@ class RowComputer(Protocol):
     """What is needed of an engine."""
 
     n_threads: int
-    n_layer: int
     n_ctx: int
 
     @property
     def length(self) -> int: ...
 
-    def advance(
-        self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False
-    ) -> None: ...
+    def forward(self, token: int) -> None: ...
 
     def roll_back(self, length: int) -> None: ...
 
@@ -39,7 +36,7 @@ def counts(n: int) -> list[int]:
 
 
 def fewest_threads(engine: RowComputer, clock: Callable[[], float] = time.perf_counter) -> int:
-    """The fewest threads with which a row after those in the cache is as fast as with any number; changes no row."""
+    """The fewest threads with which one more token is as fast as with any number; it leaves no token behind."""
     length = engine.length
     if length >= engine.n_ctx:
         return engine.n_threads
@@ -47,7 +44,7 @@ def fewest_threads(engine: RowComputer, clock: Callable[[], float] = time.perf_c
     def seconds(n: int) -> float:
         engine.fix_threads(n)
         began = clock()
-        engine.advance(length, 1, engine.n_layer, tokens=[0], logits=True)
+        engine.forward(0)
         took = clock() - began
         engine.roll_back(length)
         return took

@@ -1,0 +1,92 @@
+"""A llama.cpp context for one conversation, with the library's rows on top: opening, control, closing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from specee.native import abi, cpu, library
+from specee.native.errors import NativeError
+from specee.native.model import Model
+
+N_ROWS_MAX = 64  # rows in flight
+GRAPH_CACHE_MAX = 64
+FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
+
+
+class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
+    """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+
+
+class RowContext:
+    """A context over a model, its KV cache for n_ctx tokens.
+
+    Raises NativeError when there is no memory for it.
+    """
+
+    def __init__(self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512) -> None:
+        self.model, self.slot = model, 0
+        self.lib, llama = model.lib, model.llama
+        self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
+        self.n_threads = n_threads or cpu.usable_cores()
+        self.max_equal_rows: int = self.lib.specee_max_equal_rows()  # as many at once get the bits that each has alone
+        self._handle: int | None = None
+        params = llama.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_threads = params.n_threads_batch = self.n_threads
+        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.no_perf = True
+        self._context: Any = llama.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise NativeError(
+                "The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx"
+            )
+        self.n_ctx: int = llama.llama_n_ctx(self._context)
+        self.n_batch: int = llama.llama_n_batch(self._context)
+        self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
+        if not self._handle:
+            message = library.last_error()
+            self.close()
+            raise NativeError("The model cannot start", message)
+
+    def _check(self, status: int) -> int:
+        """The status where it is no error."""
+        if status >= abi.OK:
+            return status
+        if status == abi.CANCELLED:
+            raise Cancelled
+        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a step"
+        raise NativeError(title, library.last_error())
+
+    # ---- control
+
+    @property
+    def active_threads(self) -> int:
+        """Threads that the next computation takes: fewer than `n_threads` while other processes keep cores busy."""
+        return int(self.lib.specee_rows_threads(self._handle))
+
+    def fix_threads(self, n: int) -> None:
+        """Compute with exactly n threads from now on; 0: as the machine allows (for measurements and tests)."""
+        self.lib.specee_rows_fix_threads(self._handle, n)
+
+    def limit_single_row(self, n: int) -> None:
+        """At most n threads for one row, whose time is that of reading memory; more rows at once take all."""
+        self.lib.specee_rows_limit_single_row(self._handle, n)
+
+    def cancel(self) -> None:
+        """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""
+        self.lib.specee_rows_cancel(self._handle)
+
+    def resume(self) -> None:
+        """Take back `cancel`."""
+        self.lib.specee_rows_resume(self._handle)
+
+    def close(self) -> None:
+        """Free the rows and the context."""
+        if self._handle:
+            self.lib.specee_rows_free(self._handle)
+            self._handle = None
+        if self._context:
+            self.model.llama.llama_free(self._context)
+            self._context = None
