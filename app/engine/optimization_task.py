@@ -14,6 +14,7 @@ from typing import Any
 from specee.app import paths
 from specee.app.bench.prompts import DEFAULT
 from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.errors import USAGE, AppError
 from specee.app.options import LoadOptions, Sampling
@@ -94,13 +95,17 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
 def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures]:
     """Both models, loaded together and measured in turn: whatever the machine does meanwhile hits both."""
     options = [replace(load, n_ctx=N_CTX), replace(load, n_ctx=N_CTX, model=str(copy))]
-    backends = [open_backend(o, lambda what, share: emit(Progress(what, share)), calibration=False) for o in options]
+
+    def opening(what: str, share: float | None) -> None:
+        emit(Progress(what, share))
+
+    backends = [open_backend(each, opening, with_calibration=False) for each in options]
     texts = _answers(backends[0], emit)
     perplexities = [_perplexity(backend, texts, emit) for backend in backends]
     speeds: tuple[list[tuple[float, float, float]], ...] = ([], [])
     began = time.perf_counter()
     for turn in range(ROUNDS + 1):
-        emit(Progress("measuring in turn", turn / (ROUNDS + 1)))
+        emit(Progress("measuring the speed of both", turn / (ROUNDS + 1)))
         for backend, found in zip(backends, speeds, strict=True):
             found.append(_speed(backend))
         if time.perf_counter() - began > ROUNDS_SECONDS:
@@ -122,8 +127,7 @@ def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[i
     texts = []
     for index, prompt in enumerate(DEFAULT):
         emit(Progress("answering the bundled prompts", index / len(DEFAULT)))
-        text = backend.format((Message("user", prompt.text),))
-        tokens = backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text)))
+        tokens = make_prompt(backend, (Message("user", prompt.text),)).tokens
         sampler, engine = backend.sampler(ANSWERS), backend.engine
         sampler.rewind(tokens)
         engine.prefill(tokens)
@@ -144,7 +148,7 @@ def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]]
 
     nll: list[float] = []
     for index, (prompt, answer) in enumerate(texts):
-        emit(Progress("reading them again", index / len(texts)))
+        emit(Progress("measuring the perplexity of both", index / len(texts)))
         nll += judge(backend, prompt, answer, ANSWERS).nll
     return math.exp(statistics.fmean(nll))
 
@@ -152,10 +156,10 @@ def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]]
 def _speed(backend: NativeBackend) -> tuple[float, float, float]:
     """Prefill in tokens a second, then seconds of a step of one row and of ROWS rows."""
     engine = backend.engine
-    words = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
+    tokens = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
     engine.roll_back(0)
     began = time.perf_counter()
-    engine.prefill(words)
+    engine.prefill(tokens)
     prefill = PREFILL_TOKENS / (time.perf_counter() - began)
     return prefill, _step(engine, 1), _step(engine, ROWS)
 
@@ -174,17 +178,17 @@ def verdict(before: Figures, after: Figures) -> dict[str, Any]:
     """Whether the copy is worth its size: it must be noticeably faster somewhere, and at decoding not slower."""
     gains = {
         "reading prompts": after.prefill / before.prefill,
-        "one word at a time": before.t1 / after.t1,
-        f"{ROWS} rows at once": before.t4 / after.t4,
+        "one token at a time": before.t1 / after.t1,
+        f"{ROWS} tokens at once": before.t4 / after.t4,
     }
-    told = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
-    slower = gains["one word at a time"] < 1 / NOTICEABLE
+    measured = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
+    slower = gains["one token at a time"] < 1 / NOTICEABLE
     worth = not slower and max(gains.values()) >= NOTICEABLE
     if slower and max(gains.values()) >= NOTICEABLE:
-        why = "mixed: words come slower; worth it for long prompts with short answers only"
+        why = "mixed: answers come slower; worth it for long prompts with short answers only"
     else:
         why = "worth it" if worth else "not worth it"
-    return {"worth_it": worth, "verdict": f"{why} ({told})"}
+    return {"worth_it": worth, "verdict": f"{why} ({measured})"}
 
 
 def summary(result: dict[str, Any]) -> str:

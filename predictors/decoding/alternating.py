@@ -19,14 +19,14 @@ from specee.predictors.types import Engine, Sampler, State, TokenEvent
 
 
 class Referee(Protocol):
-    """Says whose turn it is."""
+    """Says which policy decodes next."""
 
-    def next_turn(self) -> tuple[int, int | None]:
+    def next_policy(self) -> tuple[int, int | None]:
         """Which policy, and for how many tokens; None: to the end of the answer."""
         ...
 
-    def took(self, policy: int, tokens: int, seconds: float) -> None:
-        """A turn is over. An answer may end before the turn does."""
+    def record(self, policy: int, tokens: int, seconds: float) -> None:
+        """A policy has decoded so many tokens: fewer than it was given where the answer ended."""
         ...
 
 
@@ -61,7 +61,7 @@ class InTurns:
         self._before, self._now = PolicyStats(), None
         words: list[int] = []
         while len(words) < max_tokens:
-            turn, length = self._referee.next_turn()
+            turn, length = self._referee.next_policy()
             rest = max_tokens - len(words)
             policy = self._policies[turn]
             begun, stop = len(words), False
@@ -74,7 +74,7 @@ class InTurns:
                         words.append(event.token)
                         stop = event.stop
                     yield event if begun == 0 else replace(event, index=begun + event.index)
-            self._referee.took(turn, len(words) - begun, self._clock() - began)
+            self._referee.record(turn, len(words) - begun, self._clock() - began)
             if stop or len(words) >= max_tokens or engine.length >= engine.n_ctx:
                 return
             # the next policy begins after the last word's row, as after a prompt

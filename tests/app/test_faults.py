@@ -71,7 +71,7 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
 
         store = Store(data / "history.sqlite")
         assert store.check() == "ok"
-        path = store.path(store.chats()[0].id)
+        path = store.branch(store.chats()[0].id)
         store.close()
         last = path[-1]
         if last.id == shown[-1][1]:
@@ -116,7 +116,7 @@ def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
                     shown += event.text if event.state == "verified" else ""
         except EngineLostError as error:
             assert "SIGKILL" in error.message
-            assert session.path[-1].content == shown and session.path[-1].state == "interrupted"
+            assert session.branch[-1].content == shown and session.branch[-1].state == "interrupted"
             killed += 1
         if timer is not None:
             timer.join()
@@ -133,28 +133,29 @@ def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
     store = Store(tmp_path / "history.sqlite")
     session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start, store=store)
     for number in range(KILLS):
-        events = session.send(f"question {number}", ChatOptions()) if number % 2 == 0 else session.go_on(ChatOptions())
+        options = ChatOptions()
+        events = session.continue_answer(options) if number % 2 else session.send(f"question {number}", options)
         shown: list[str] = []
         with pytest.raises(EngineLostError, match="SIGKILL"):
             for event in events:
                 if isinstance(event, ChatEvent):
                     if not shown:
-                        shown.append(session.path[-1].content)
+                        shown.append(session.branch[-1].content)
                         pid = session._client._engine.pid  # type: ignore[union-attr]
                         timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
                         timer.start()
                     shown.append(event.text)
         timer.join()
-        assert session.path[-1].content == "".join(shown) and session.path[-1].state == "interrupted"
+        assert session.branch[-1].content == "".join(shown) and session.branch[-1].state == "interrupted"
         assert store.check() == "ok"
-    assert [turn.content for turn in session.path if turn.role == "user"] == [
+    assert [turn.content for turn in session.branch if turn.role == "user"] == [
         f"question {n}" for n in range(0, KILLS, 2)
     ]
     session.close()
     store.close()
 
 
-def test_a_stopped_engine_is_told_and_can_be_ended(tmp_path: Path) -> None:
+def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start)
     session._client.silence_seconds = 0.2
     with pytest.raises(EngineLostError):
@@ -163,5 +164,5 @@ def test_a_stopped_engine_is_told_and_can_be_ended(tmp_path: Path) -> None:
                 os.kill(session._client._engine.pid, signal.SIGSTOP)  # type: ignore[union-attr]
             elif isinstance(event, Silence):
                 session.kill()
-    assert numbers(session.path[-1].content)[:6] == list(range(6))
+    assert numbers(session.branch[-1].content)[:6] == list(range(6))
     session.close()

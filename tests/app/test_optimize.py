@@ -31,7 +31,7 @@ BEFORE = Figures(prefill=100, t1=0.010, t4=0.030, perplexity=5.0)
     [
         (Figures(200, 0.010, 0.020, 5.0), True, "worth it"),
         (Figures(102, 0.0099, 0.030, 5.0), False, "not worth it"),
-        (Figures(200, 0.012, 0.020, 5.0), False, "words come slower"),
+        (Figures(200, 0.012, 0.020, 5.0), False, "answers come slower"),
     ],
 )
 def test_the_verdict(after: Figures, worth: bool, says: str) -> None:

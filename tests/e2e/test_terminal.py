@@ -145,7 +145,7 @@ def test_a_killed_program_goes_on_where_it_was(terminal: Terminal) -> None:
     for pid in _programs(terminal):
         os.kill(pid, 9)
     # the engine may have left the screen before it was killed too, and with it what the shell had written there
-    terminal.wait(lambda s: "Killed" in s or "ended from outside" in s)
+    terminal.wait(lambda s: "Killed" in s or "was killed" in s)
     again = Terminal(terminal.data, 100, 30)
     try:
         again.start("-c", "--max-tokens", "20")

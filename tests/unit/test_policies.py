@@ -239,11 +239,11 @@ class Rota:
         self.lengths, self.number = lengths, number
         self.log: list[tuple[int, int]] = []
 
-    def next_turn(self) -> tuple[int, int | None]:
+    def next_policy(self) -> tuple[int, int | None]:
         at = len(self.log)
         return at % self.number, self.lengths[at] if at < len(self.lengths) else None
 
-    def took(self, policy: int, tokens: int, seconds: float) -> None:
+    def record(self, policy: int, tokens: int, seconds: float) -> None:
         assert seconds >= 0
         self.log.append((policy, tokens))
 
