@@ -40,8 +40,8 @@ def _figures(contender: Contender, prompts: Sequence[Prompt], results: Results) 
     }
     decoded = sum(max(0, len(run.tokens) - 1) for run in runs)
     return {
-        "policy": contender.decision.choice.label,
-        "policy_reason": contender.decision.reason,
+        "policy": contender.verdict.choice.label,
+        "policy_reason": contender.verdict.reason,
         "tokens": sum(len(run.tokens) for run in runs),
         "tokens_per_second": metrics.ratio(decoded, sum(run.seconds for run in runs)),
         "speedup": metrics.geometric_mean(ratios),

@@ -31,7 +31,7 @@ class Contender:
     """A column of the report: what was asked for, and what runs for it (they differ for `auto`)."""
 
     label: str
-    decision: PolicyDecision
+    verdict: PolicyDecision
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def compare(
 ) -> list[dict[str, tuple[Run, Judged]]]:
     """For each prompt, by label: the run and its judgement. The order of the policies rotates from prompt to prompt."""
     results = []
-    policies = {c.label: backend.policy(c.decision.choice) for c in contenders}
+    policies = {c.label: backend.policy(c.verdict.choice) for c in contenders}
     for index, prompt in enumerate(prompts):
         tokens = _prompt_tokens(backend, prompt, system, max_tokens)
         if index == 0:

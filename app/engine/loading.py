@@ -96,7 +96,7 @@ def open_backend(
 
     def loaded(fraction: float) -> bool:
         on_progress("loading the model", fraction)
-        return True  # go on
+        return True  # continue loading
 
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)

@@ -1,4 +1,4 @@
-"""`models optimize` in the engine process: write a copy, and measure both, in turn, whether it is worth it."""
+"""`models optimize` in the engine process: writes a copy with faster weights, and measures whether it is worth it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER_TOKENS = 48
 ROUNDS, ROUNDS_SECONDS = 7, 60.0
 PREFILL_TOKENS, STEPS = 256, 12
 ROWS = 4
-# greedy, but without the loops that small models fall into: text in a loop is certain, and tells nothing
+# greedy, but without the loops that small models fall into: a model is certain of text in a loop
 ANSWERS = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.1, seed=0)
 NOTICEABLE = 1.05
 
@@ -93,19 +93,19 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
 
 
 def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures]:
-    """Both models, loaded together and measured in turn: whatever the machine does meanwhile hits both."""
+    """Both models, loaded together and measured alternately: whatever the machine does meanwhile hits both."""
     options = [replace(load, n_ctx=N_CTX), replace(load, n_ctx=N_CTX, model=str(copy))]
 
-    def opening(what: str, share: float | None) -> None:
+    def show_progress(what: str, share: float | None) -> None:
         emit(Progress(what, share))
 
-    backends = [open_backend(each, opening, with_calibration=False) for each in options]
+    backends = [open_backend(each, show_progress, with_calibration=False) for each in options]
     texts = _answers(backends[0], emit)
     perplexities = [_perplexity(backend, texts, emit) for backend in backends]
     speeds: tuple[list[tuple[float, float, float]], ...] = ([], [])
     began = time.perf_counter()
-    for turn in range(ROUNDS + 1):
-        emit(Progress("measuring the speed of both", turn / (ROUNDS + 1)))
+    for number in range(ROUNDS + 1):
+        emit(Progress("measuring the speed of both", number / (ROUNDS + 1)))
         for backend, found in zip(backends, speeds, strict=True):
             found.append(_speed(backend))
         if time.perf_counter() - began > ROUNDS_SECONDS:

@@ -180,7 +180,7 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: the engine process is gone or cannot go on."""
+    """The request failed. `fatal`: the engine process has ended, or has no model to answer with."""
 
     title: str
     message: str

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fault_engine
 import pytest
+from real_engine import missing_model
 
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
@@ -28,19 +29,7 @@ REAL_KILLS = int(os.environ.get("SPECEE_TEST_KILLS", "2"))  # of each kind, on t
 FAULT_APP = Path(__file__).parents[1] / "fault_app.py"
 
 
-def _no_model() -> str | None:
-    from specee.models import embedded
-    from specee.native import library
-    from specee.native.errors import NativeError
-
-    try:
-        library.directory()
-    except NativeError as error:
-        return str(error)
-    return None if embedded.path() is not None else "not in this build"
-
-
-NO_MODEL = _no_model()
+NO_MODEL = missing_model()
 
 
 def numbers(content: str) -> list[int]:
@@ -81,7 +70,7 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
             assert next(turn for turn in path if turn.id == shown[-1][1]).state == "complete"
             lost.append(0.0)
         if engine == "fake":
-            assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer goes on without a gap"
+            assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer has no gap"
         questions = [turn.content for turn in path if turn.role == "user"]
         assert questions[: len(asked)] == asked
         asked = questions
@@ -94,7 +83,7 @@ def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
     assert statistics.median(lost) <= LOST_SECONDS  # one slow write to the disk is no fault of ours
 
 
-@pytest.mark.skipif(NO_MODEL is not None, reason=f"no embedded model to kill: {NO_MODEL}")
+@pytest.mark.skipif(NO_MODEL is not None, reason=f"no model to kill: {NO_MODEL}")
 def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
     chance = random.Random(7)
     lost = kill_programs(tmp_path, "real", REAL_KILLS, chance)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from real_engine import missing_library
 
 from specee.app.bench.prompts import Prompt as BenchPrompt
 from specee.app.bench.run import Contender, compare
@@ -18,6 +19,7 @@ from specee.app.options import PLAIN_GREEDY, ChatOptions, PolicyChoice
 
 BOS = 1
 STOP = 256
+NO_LIBRARY = missing_library()
 DENSE = PolicyChoice("dense")
 ASK = (Message("user", "Hi"),)
 Make = Callable[..., Any]
@@ -99,15 +101,12 @@ def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
         make_prompt(backend, ASK)
 
 
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
 def test_the_chat_template_is_the_models_or_chatml() -> None:
     from specee.app.engine.chat_template import chat_formatter
     from specee.native import library
-    from specee.native.errors import NativeError
 
-    try:
-        library.load()  # the bindings, which render templates, want theirs
-    except NativeError as error:
-        pytest.skip(f"no bindings: {error}")
+    library.load()  # before the bindings, which render templates
     assert chat_formatter(None, bos="", eos="")(ASK).endswith("<|im_start|>assistant\n")
     own = chat_formatter("{{ bos_token }}{{ messages[0]['content'] }}", bos="<s>", eos="")
     assert own(ASK) == "<s>Hi"

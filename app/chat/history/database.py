@@ -1,4 +1,4 @@
-"""The file behind the history: one thread of ours that reads and writes it, migrations, and errors in plain words."""
+"""The file behind the history: one thread that reads and writes it, migrations, and errors that a user understands."""
 
 from __future__ import annotations
 
