@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from specee.app import machine
 from specee.app.engine.backend import Backend
+from specee.app.engine.decode import decode
 from specee.app.engine.policy_comparison import LEAST_RATIO, ROUNDS, STRETCH_TOKENS, PolicyComparison
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
@@ -85,7 +83,6 @@ class AutoPolicy:
 
     def measure(self, backend: Backend, choice: PolicyChoice, emit: Callable[[object], None]) -> PolicyDecision:
         """Like `decide`, but what is not known yet is measured now, with answers to PROMPTS."""
-        sampler = backend.sampler(PLAIN_GREEDY)
         decision = self.decide(backend, choice)
         for number in range(MOST_ANSWERS):
             comparison = decision.comparison
@@ -95,13 +92,10 @@ class AutoPolicy:
             emit(Progress("measuring whether skipping layers is faster here", share))
             tokens = make_prompt(backend, (Message("user", PROMPTS[number % len(PROMPTS)]),)).tokens
             backend.engine.prefill(tokens)
-            sampler.rewind(tokens)
             length = 2 * STRETCH_TOKENS * (len(comparison.rules) + 1)
             policy = self.build_policy(backend, choice, decision)
-            steps = policy.generate(backend.engine, sampler, np.random.default_rng(0), length, tokens)
-            with closing(steps):  # type: ignore[type-var]
-                for _ in steps:
-                    pass
+            for _ in decode(backend, policy, tokens, PLAIN_GREEDY, 0, length):
+                pass
             decision = self.decide(backend, choice)
         self.save()
         return replace(decision, comparison=None)

@@ -13,11 +13,12 @@ from typing import Any
 
 from specee.app import paths
 from specee.app.bench.prompts import DEFAULT
+from specee.app.engine.decode import decode
 from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.errors import USAGE, AppError
-from specee.app.options import LoadOptions, Sampling
+from specee.app.options import LoadOptions, PolicyChoice, Sampling
 
 Emit = Callable[[object], None]
 
@@ -124,21 +125,12 @@ def _figures(rounds: list[tuple[float, float, float]], perplexity: float) -> Fig
 
 def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[int]]]:
     """The model's own answers to the bundled prompts: tokens of the prompt, tokens of the answer."""
-    texts = []
+    texts, dense = [], backend.policy(PolicyChoice("dense"))
     for index, prompt in enumerate(DEFAULT):
         emit(Progress("answering the bundled prompts", index / len(DEFAULT)))
         tokens = make_prompt(backend, (Message("user", prompt.text),)).tokens
-        sampler, engine = backend.sampler(ANSWERS), backend.engine
-        sampler.rewind(tokens)
-        engine.prefill(tokens)
-        answer: list[int] = []
-        while len(answer) < ANSWER_TOKENS:
-            token = int(engine.greedy(0, sampler))
-            answer.append(token)
-            if engine.is_stop(token):
-                break
-            sampler.accept(token)
-            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+        backend.engine.prefill(tokens)
+        answer = [event.token for event in decode(backend, dense, tokens, ANSWERS, 0, ANSWER_TOKENS)]
         texts.append((tokens, answer))
     return texts
 

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from specee.app.engine.answer_stream import AnswerStream
 from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
+from specee.app.engine.decode import decode
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Done, Generate, PromptProgress, Started, Stats
 from specee.app.errors import PROMPT_TOO_LONG, AppError
@@ -49,7 +48,7 @@ class Runtime:
         self._auto_policy = auto_policy
         self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
         auto_policy.limit_threads(backend, measure=False)
-        self._previous: Prompt | None = None  # the last prompt with its answer: what the KV cache holds
+        self._previous: Prompt | None = None  # the last one, with its answer
 
     def generate(self, request: Generate, emit: Emit) -> None:
         """Answers one request; emits Started, TokenEvents..., Done. Raises errors with a title and a message."""
@@ -92,14 +91,10 @@ class Runtime:
 
     def _decode(self, request: int, plan: _Plan, answer: AnswerStream) -> bool:
         """Runs the policy to its end; True when the request was cancelled on the way."""
-        sampler = self.backend.sampler(plan.options.sampling)
-        sampler.rewind(plan.tokens)
-        rng = np.random.default_rng(plan.seed)
-        engine = self.backend.engine
-        steps = plan.policy.generate(engine, sampler, rng, plan.options.max_tokens, plan.tokens)
-        # closing: the policy completes its rows however this loop ends
-        with closing(steps):  # type: ignore[type-var]
-            for event in steps:
+        options = plan.options
+        events = decode(self.backend, plan.policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
+        with closing(events):  # the policy completes its rows however this loop ends
+            for event in events:
                 answer.add(event)
                 if self.cancellation.wanted(request):
                     return True
