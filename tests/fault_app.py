@@ -22,15 +22,15 @@ def main(data: str, engine: str) -> None:
     chats = store.chats()
     if chats:
         session.resume(chats[0].id)
-    broken_off = bool(session.path) and session.path[-1].state == "interrupted"
+    interrupted = bool(session.branch) and session.branch[-1].state == "interrupted"
     while True:
-        number = len(session.path) // 2
-        events = session.go_on(ChatOptions()) if broken_off else session.send(f"question {number}", ChatOptions())
-        broken_off = False
+        question, options = f"question {len(session.branch) // 2}", ChatOptions()
+        events = session.continue_answer(options) if interrupted else session.send(question, options)
+        interrupted = False
         shown = 0
         for event in events:
             if isinstance(event, ChatEvent):
-                begun = session.path[-1]  # as the store had it when the answer began, or began again
+                begun = session.branch[-1]  # as the store had it when the answer began, or began again
                 shown += len(event.text)
                 print(time.monotonic(), begun.id, len(begun.content) + shown, flush=True)
 

@@ -1,4 +1,4 @@
-"""An engine process without a model: numbered words at 300 a second, until it is stopped or killed."""
+"""An engine process without a model: its tokens are numbers, 300 a second, until it is stopped or killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from specee.app.engine.protocol import (
     ModelInfo,
     Started,
     Stats,
-    Tokens,
+    TokenEvents,
     read_message,
     write_message,
 )
@@ -26,7 +26,7 @@ from specee.app.engine.worker import _take_pipes
 from specee.app.options import LoadOptions
 
 PROGRAM = "import sys; sys.path[:] = {path!r}; from fault_engine import main; main()"
-WORDS, SECONDS = 1000, 1 / 300
+TOKENS, SECONDS = 1000, 1 / 300
 
 
 def start(load: LoadOptions) -> EngineProcess:
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def _answer(asked: Generate, outbox: object, cancelled: threading.Event) -> None:
-    first = asked.messages[-1].content.count(" ") if asked.go_on else 0
+    first = asked.messages[-1].content.count(" ") if asked.continue_answer else 0
     write_message(outbox, Started("dense", "fake", 10, 0, 1))  # type: ignore[arg-type]
-    for index in range(WORDS - first):
+    for index in range(TOKENS - first):
         if cancelled.wait(SECONDS):
             break
         event = ChatEvent(index, f"{first + index} ", 1, 30, "verified", 0.0)
-        write_message(outbox, Tokens((event,)))  # type: ignore[arg-type]
+        write_message(outbox, TokenEvents((event,)))  # type: ignore[arg-type]
     reason = "cancelled" if cancelled.is_set() else "stop"
-    stats = Stats(10, 0, WORDS, 0.1, 1.0, 300.0, 30.0, 30, "dense", "fake", reason, 1)
+    stats = Stats(10, 0, TOKENS, 0.1, 1.0, 300.0, 30.0, 30, "dense", "fake", reason, 1)
     write_message(outbox, Done(stats))  # type: ignore[arg-type]

@@ -12,8 +12,9 @@ import numpy as np
 
 from specee.app.bench import metrics
 from specee.app.bench.prompts import Prompt
-from specee.app.engine.auto_policy import Tuner, Verdict
-from specee.app.engine.loading import Backend, ChatEngine
+from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
+from specee.app.engine.backend import Backend, ChatEngine
+from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.engine.verified_text import VerifiedText
 from specee.app.errors import PROMPT_TOO_LONG, AppError
@@ -30,7 +31,7 @@ class Contender:
     """A column of the report: what was asked for, and what runs for it (they differ for `auto`)."""
 
     label: str
-    verdict: Verdict
+    verdict: PolicyDecision
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def run_bench(
     from specee.app.engine.loading import open_backend
 
     backend = open_backend(load, lambda what, fraction: emit(Progress(what, fraction)))
-    tuner = Tuner(paths.find(load.data_dir).tuner, machine.library_build())
-    contenders = _contenders(backend, tuner, choices, emit)
+    auto_policy = AutoPolicy(paths.find(load.data_dir).tuner, machine.library_build())
+    contenders = _contenders(backend, auto_policy, choices, emit)
     results = compare(backend, contenders, prompts, sampling, max_tokens, system, emit)
     facts = {
         "model": backend.info.name,
@@ -91,12 +92,14 @@ def run_bench(
     return report(contenders, prompts, results, facts)
 
 
-def _contenders(backend: Backend, tuner: Tuner, choices: Sequence[PolicyChoice], emit: Emit) -> list[Contender]:
+def _contenders(
+    backend: Backend, auto_policy: AutoPolicy, choices: Sequence[PolicyChoice], emit: Emit
+) -> list[Contender]:
     """Dense first, whether asked for or not: it is the measure."""
-    found = {"dense": Contender("dense", Verdict(PolicyChoice("dense"), "the measure"))}
+    found = {"dense": Contender("dense", PolicyDecision(PolicyChoice("dense"), "the measure"))}
     for choice in choices:
         if choice.label not in found:
-            found[choice.label] = Contender(choice.label, tuner.decide(backend, choice, emit))
+            found[choice.label] = Contender(choice.label, auto_policy.measure(backend, choice, emit))
     return list(found.values())
 
 
@@ -129,8 +132,7 @@ def compare(
 
 def _prompt_tokens(backend: Backend, prompt: Prompt, system: str | None, max_tokens: int) -> list[int]:
     messages = [Message("system", system)] if system else []
-    text = backend.format([*messages, Message("user", prompt.text)])
-    tokens = backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text)))
+    tokens = make_prompt(backend, [*messages, Message("user", prompt.text)]).tokens
     if len(tokens) + max_tokens > backend.engine.n_ctx:
         raise AppError("prompt too long", f"prompt {prompt.id} with its answer leaves the window", PROMPT_TOO_LONG)
     return tokens

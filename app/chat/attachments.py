@@ -14,7 +14,7 @@ _REFERENCE = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|(\S+))""")
 def attach(text: str) -> tuple[str, list[Path]]:
     """The prompt with the files that it names behind it, and which they are.
 
-    A word with @ that is no file (a name, a decorator) stays what it is. Raises AppError for a file that is no text.
+    An @ before what is no file (a name, a decorator) means nothing. Raises AppError for a file that is no text.
     """
     files: list[Path] = []
     for match in _REFERENCE.finditer(text):
@@ -30,7 +30,7 @@ def _file(name: str) -> Path | None:
         try:
             if path.is_file():
                 return path
-        except OSError:  # a word too long for a file name
+        except OSError:  # too long for a file name
             return None
     return None
 

@@ -115,7 +115,7 @@ def rm(chats: tuple[int, ...], yes: bool, as_object: bool) -> int:
         if not yes and sys.stdin.isatty():
             click.confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", abort=True, err=True)
         for chat in found:
-            store.remove(chat.id)
+            store.delete_chat(chat.id)
     if as_object:
         click.echo(to_json({"removed": list(chats)}))
     return OK
@@ -123,7 +123,7 @@ def rm(chats: tuple[int, ...], yes: bool, as_object: bool) -> int:
 
 def _exported(chat_id: int, as_object: bool) -> str:
     with _store() as store:
-        chat, path = store.chat(chat_id), store.path(chat_id)
+        chat, path = store.chat(chat_id), store.branch(chat_id)
         if as_object:
             return to_json(form.tree_object(chat, store.tree(chat_id), path))
         return form.markdown(chat, path)

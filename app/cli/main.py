@@ -83,10 +83,10 @@ def program(
     if not screen and not more:
         prompt, attached = _prompt(prompt)
     from specee.app.cli.open_session import LAST, open_session
-    from specee.app.engine.terminal_guard import Terminal
+    from specee.app.engine.terminal_guard import SavedTerminal
 
     wanted = resume if resume is not None else LAST if last or more else None
-    terminal = Terminal.capture() if screen else None
+    terminal = SavedTerminal.capture() if screen else None
     session, options = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from specee.app.chat.session import Session, summary
+from specee.app.chat.session import Session
+from specee.app.chat.stats_line import stats_line
 from specee.app.engine.client import Event, Silence
 from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
@@ -40,7 +41,7 @@ def ask(
                 print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
             if isinstance(event, Done):
                 if stats:
-                    print(summary(event.stats), file=sys.stderr)
+                    print(stats_line(event.stats), file=sys.stderr)
                 if event.stats.stop_reason == "cancelled":
                     code = INTERRUPTED
     return code
@@ -50,10 +51,10 @@ def _events(session: Session, text: str | None, options: ChatOptions, when_full:
     """Sends the text, if there is one; makes room for it first if need be and allowed, and says so."""
     while True:
         try:
-            yield from session.go_on(options) if text is None else session.send(text, options)
+            yield from session.continue_answer(options) if text is None else session.send(text, options)
             return
         except AppError as error:
-            if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.turns:
+            if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.messages:
                 raise
         dropped = session.make_room(summarize=when_full == "summarize")
         how = "summarized" if when_full == "summarize" else "left out"

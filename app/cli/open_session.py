@@ -13,7 +13,7 @@ from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
 from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
-from specee.app.engine.terminal_guard import Terminal
+from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, recall
 
@@ -27,7 +27,7 @@ def open_session(
     chat: int | None,
     *,
     keep: bool,
-    terminal: Terminal | None = None,
+    terminal: SavedTerminal | None = None,
 ) -> tuple[Session, ChatOptions]:
     """A session, and how it is to answer. Raises AppError.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from specee.app.engine.protocol import ChatEvent, Tokens
+from specee.app.engine.protocol import ChatEvent, TokenEvents
 from specee.app.engine.verified_text import VerifiedText
 from specee.predictors.types import State, TokenEvent
 
 FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
 
 
-class Answer:
+class AnswerStream:
     """Takes a policy's token events, sends chat events in small batches. Times count from `began`."""
 
     def __init__(self, piece: Callable[[int], bytes], emit: Callable[[object], None], began: float) -> None:
@@ -53,21 +53,21 @@ class Answer:
             self.flush(now)
 
     def flush(self, now: float | None = None) -> None:
-        """Send what waits."""
+        """Sends what has not been sent yet."""
         if self._batch:
-            self._emit(Tokens(tuple(self._batch)))
+            self._emit(TokenEvents(tuple(self._batch)))
             self._batch = []
             self._sent_at = time.perf_counter() if now is None else now
 
     def finish(self) -> None:
-        """The policy is done: release the rest of the text and send what waits."""
+        """The policy is done: releases the rest of the text, and sends it."""
         tail = self._verified.finish()
         if tail:
             self.text += tail
             last = self._verified.verified[-1]
             now = time.perf_counter() - self._began
             state = State.VERIFIED.value
-            # the last token again, with what its unfinished character looks like
+            # the last token again, with a replacement for its unfinished character
             self._batch.append(ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6)))
         self.flush()
 
@@ -77,6 +77,6 @@ class Answer:
         return self._verified.verified
 
     @property
-    def words(self) -> list[int]:
+    def token_ids(self) -> list[int]:
         """The answer's tokens without the stop token."""
         return [event.token for event in self.events if not event.stop]

@@ -8,6 +8,7 @@ from typing import Any
 
 from specee.app import paths
 from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.errors import FAILURE, AppError
 from specee.app.options import LoadOptions, Sampling
@@ -20,30 +21,31 @@ def run_calibration(
 ) -> dict[str, Any]:
     """Calibrates the model and writes the file where it is found again, or to `output`.
 
-    Returns the file's path and what was measured. Started again after an interruption, it goes on.
+    Returns the file's path and what was measured. Started again after an interruption, it continues.
     """
     from specee.models import calibrations
     from specee.predictors.calibration import Settings, calibrate
 
-    backend = open_backend(load, lambda what, share: emit(Progress(what, share)), calibration=False)
+    backend = open_backend(load, lambda what, share: emit(Progress(what, share)), with_calibration=False)
     if backend.info.dense_only:
-        raise AppError("cannot calibrate", f"this model is dense only: {backend.info.dense_only}", FAILURE)
+        why = f"layers of this model cannot be skipped: {backend.info.dense_only}"
+        raise AppError("cannot calibrate", why, FAILURE)
     where = paths.find(load.data_dir)
     target = Path(output).expanduser() if output else calibrations.own_path(where.artifacts, backend.sha256)
     settings = Settings(seed=seed) if tokens is None else Settings(tokens=tokens, seed=seed)
     work = where.cache / "calibration" / backend.sha256[:16]
-    artifact = calibrate(
+    calibration = calibrate(
         backend.engine, _base(backend), target, work, settings, lambda what, share: emit(Progress(what, share))
     )
     return {
         "path": str(target),
-        "boundaries": list(artifact.boundaries),
-        "offline": list(artifact.offline),
-        "threshold": artifact.threshold,
-        "margin_layers": list(artifact.margin_layers),
-        "margin_threshold": artifact.margin_threshold,
-        "target_agreement": artifact.target_agreement,
-        "metrics": artifact.metrics,
+        "exit_layers": list(calibration.boundaries),
+        "offline": list(calibration.offline),
+        "threshold": calibration.threshold,
+        "margin_layers": list(calibration.margin_layers),
+        "margin_threshold": calibration.margin_threshold,
+        "target_agreement": calibration.target_agreement,
+        "metrics": calibration.metrics,
     }
 
 
@@ -51,8 +53,7 @@ def _base(backend: NativeBackend) -> Any:
     from specee.predictors.calibration import Base
 
     def encode(text: str) -> list[int]:
-        prompt = backend.format((Message("user", text),))
-        return backend.tokenize(prompt, bos=not (backend.bos_text and prompt.startswith(backend.bos_text)))
+        return make_prompt(backend, (Message("user", text),)).tokens
 
     def sampler(temperature: float, repeat_penalty: float) -> Any:
         return backend.sampler(Sampling(temperature=temperature, repeat_penalty=repeat_penalty))

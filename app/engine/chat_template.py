@@ -28,8 +28,8 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
 
     def render(messages: Sequence[Message]) -> str:
         try:
-            turns = [{"role": m.role, "content": m.content} for m in messages]
-            return str(formatter(messages=turns).prompt)
+            chat = [{"role": m.role, "content": m.content} for m in messages]
+            return str(formatter(messages=chat).prompt)
         except (jinja2.TemplateError, ValueError, TypeError) as error:
             raise AppError("chat template", f"the model's template refuses this conversation: {error}") from error
 

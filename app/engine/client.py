@@ -1,4 +1,4 @@
-"""Answers from an engine process: starts it, loads the model, asks, stops, and notices when it dies or is silent."""
+"""Answers from an engine process: starts it, loads the model, asks, cancels, and notices when it dies or is silent."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from specee.app.engine.protocol import (
     Progress,
     PromptProgress,
     Started,
-    Tokens,
+    TokenEvents,
 )
-from specee.app.engine.terminal_guard import Terminal
+from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 
-SILENCE_SECONDS = 30.0  # a chunk of a prompt can take seconds with a large model; half a minute of nothing is told
+SILENCE_SECONDS = 30.0  # a chunk of a prompt can take seconds with a large model; half a minute of nothing is reported
 
 
 @dataclass(frozen=True)
 class Silence:
-    """The engine has said nothing for so many seconds: it computes for long, or hangs."""
+    """The engine has sent nothing for so many seconds: it computes for long, or hangs."""
 
     seconds: float
 
@@ -64,7 +64,7 @@ class EngineLink(Protocol):
 Start = Callable[[LoadOptions], EngineLink]
 
 
-def start_process(load: LoadOptions, terminal: Terminal | None = None) -> EngineLink:
+def start_process(load: LoadOptions, terminal: SavedTerminal | None = None) -> EngineLink:
     """The real engine process. `terminal`: what it gives back if this process is killed."""
     from specee.app.engine.process import EngineProcess
 
@@ -107,17 +107,17 @@ class EngineClient:
         self._load = load
 
     def generate(
-        self, messages: tuple[Message, ...], options: ChatOptions, *, go_on: bool = False
+        self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False
     ) -> Generator[Event, None, None]:
         """Answers a conversation; Done comes last. Raises AppError, EngineLostError when the engine died meanwhile."""
         yield from self.open()
         assert self._engine is not None
         self._request += 1
         self._running = self._request
-        self._engine.send(Generate(self._request, messages, options, go_on))
+        self._engine.send(Generate(self._request, messages, options, continue_answer))
         try:
             for message in self._messages(self._engine):
-                if isinstance(message, Tokens):
+                if isinstance(message, TokenEvents):
                     yield from message.events
                     continue
                 if isinstance(message, Done):

@@ -1,4 +1,4 @@
-"""`models optimize` in the engine process: write a copy, and measure both, in turn, whether it is worth it."""
+"""`models optimize` in the engine process: writes a copy with faster weights, and measures whether it is worth it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 
 from specee.app import paths
 from specee.app.bench.prompts import DEFAULT
+from specee.app.engine.decode import decode
 from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.errors import USAGE, AppError
-from specee.app.options import LoadOptions, Sampling
+from specee.app.options import LoadOptions, PolicyChoice, Sampling
 
 Emit = Callable[[object], None]
 
@@ -26,7 +28,7 @@ ANSWER_TOKENS = 48
 ROUNDS, ROUNDS_SECONDS = 7, 60.0
 PREFILL_TOKENS, STEPS = 256, 12
 ROWS = 4
-# greedy, but without the loops that small models fall into: text in a loop is certain, and tells nothing
+# greedy, but without the loops that small models fall into: a model is certain of text in a loop
 ANSWERS = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.1, seed=0)
 NOTICEABLE = 1.05
 
@@ -92,15 +94,19 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
 
 
 def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures]:
-    """Both models, loaded together and measured in turn: whatever the machine does meanwhile hits both."""
+    """Both models, loaded together and measured alternately: whatever the machine does meanwhile hits both."""
     options = [replace(load, n_ctx=N_CTX), replace(load, n_ctx=N_CTX, model=str(copy))]
-    backends = [open_backend(o, lambda what, share: emit(Progress(what, share)), calibration=False) for o in options]
+
+    def show_progress(what: str, share: float | None) -> None:
+        emit(Progress(what, share))
+
+    backends = [open_backend(each, show_progress, with_calibration=False) for each in options]
     texts = _answers(backends[0], emit)
     perplexities = [_perplexity(backend, texts, emit) for backend in backends]
     speeds: tuple[list[tuple[float, float, float]], ...] = ([], [])
     began = time.perf_counter()
-    for turn in range(ROUNDS + 1):
-        emit(Progress("measuring in turn", turn / (ROUNDS + 1)))
+    for number in range(ROUNDS + 1):
+        emit(Progress("measuring the speed of both", number / (ROUNDS + 1)))
         for backend, found in zip(backends, speeds, strict=True):
             found.append(_speed(backend))
         if time.perf_counter() - began > ROUNDS_SECONDS:
@@ -119,22 +125,12 @@ def _figures(rounds: list[tuple[float, float, float]], perplexity: float) -> Fig
 
 def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[int]]]:
     """The model's own answers to the bundled prompts: tokens of the prompt, tokens of the answer."""
-    texts = []
+    texts, dense = [], backend.policy(PolicyChoice("dense"))
     for index, prompt in enumerate(DEFAULT):
         emit(Progress("answering the bundled prompts", index / len(DEFAULT)))
-        text = backend.format((Message("user", prompt.text),))
-        tokens = backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text)))
-        sampler, engine = backend.sampler(ANSWERS), backend.engine
-        sampler.rewind(tokens)
-        engine.prefill(tokens)
-        answer: list[int] = []
-        while len(answer) < ANSWER_TOKENS:
-            token = int(engine.greedy(0, sampler))
-            answer.append(token)
-            if engine.is_stop(token):
-                break
-            sampler.accept(token)
-            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+        tokens = make_prompt(backend, (Message("user", prompt.text),)).tokens
+        backend.engine.prefill(tokens)
+        answer = [event.token for event in decode(backend, dense, tokens, ANSWERS, 0, ANSWER_TOKENS)]
         texts.append((tokens, answer))
     return texts
 
@@ -144,7 +140,7 @@ def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]]
 
     nll: list[float] = []
     for index, (prompt, answer) in enumerate(texts):
-        emit(Progress("reading them again", index / len(texts)))
+        emit(Progress("measuring the perplexity of both", index / len(texts)))
         nll += judge(backend, prompt, answer, ANSWERS).nll
     return math.exp(statistics.fmean(nll))
 
@@ -152,10 +148,10 @@ def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]]
 def _speed(backend: NativeBackend) -> tuple[float, float, float]:
     """Prefill in tokens a second, then seconds of a step of one row and of ROWS rows."""
     engine = backend.engine
-    words = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
+    tokens = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
     engine.roll_back(0)
     began = time.perf_counter()
-    engine.prefill(words)
+    engine.prefill(tokens)
     prefill = PREFILL_TOKENS / (time.perf_counter() - began)
     return prefill, _step(engine, 1), _step(engine, ROWS)
 
@@ -174,17 +170,17 @@ def verdict(before: Figures, after: Figures) -> dict[str, Any]:
     """Whether the copy is worth its size: it must be noticeably faster somewhere, and at decoding not slower."""
     gains = {
         "reading prompts": after.prefill / before.prefill,
-        "one word at a time": before.t1 / after.t1,
-        f"{ROWS} rows at once": before.t4 / after.t4,
+        "one token at a time": before.t1 / after.t1,
+        f"{ROWS} tokens at once": before.t4 / after.t4,
     }
-    told = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
-    slower = gains["one word at a time"] < 1 / NOTICEABLE
+    measured = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
+    slower = gains["one token at a time"] < 1 / NOTICEABLE
     worth = not slower and max(gains.values()) >= NOTICEABLE
     if slower and max(gains.values()) >= NOTICEABLE:
-        why = "mixed: words come slower; worth it for long prompts with short answers only"
+        why = "mixed: answers come slower; worth it for long prompts with short answers only"
     else:
         why = "worth it" if worth else "not worth it"
-    return {"worth_it": worth, "verdict": f"{why} ({told})"}
+    return {"worth_it": worth, "verdict": f"{why} ({measured})"}
 
 
 def summary(result: dict[str, Any]) -> str:

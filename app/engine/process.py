@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from specee.app.engine.protocol import Close, Failed, GuardTerminal, read_message, write_message
-from specee.app.engine.terminal_guard import Terminal
+from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import AppError
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
@@ -30,7 +30,7 @@ class EngineProcess:
     It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone.
     """
 
-    def __init__(self, logs: Path, program: str = PROGRAM, terminal: Terminal | None = None) -> None:
+    def __init__(self, logs: Path, program: str = PROGRAM, terminal: SavedTerminal | None = None) -> None:
         self.log_path = logs / "engine.log"
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._closing = False

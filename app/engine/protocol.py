@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from specee.app.engine.terminal_guard import Terminal
+from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.options import ChatOptions, LoadOptions
 
 # ---- to the engine -------------------------------------------------------------------------------------------------
@@ -25,20 +25,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer the conversation: answered by Started, Tokens..., then Done or Failed, all with the same request id.
+    """Answer the conversation: answered by Started, TokenEvents..., then Done or Failed, all with the same request id.
 
-    `go_on`: the last message is the beginning of an answer, and what comes is its rest.
+    `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
     """
 
     request: int
     messages: tuple[Message, ...]
     options: ChatOptions
-    go_on: bool = False
+    continue_answer: bool = False
 
 
 @dataclass(frozen=True)
 class RunTask:
-    """Run a long job (see app/tasks.py) by name: answered by Progress..., then TaskDone or Failed."""
+    """Run a long job (see tasks.py) by name: answered by Progress..., then TaskDone or Failed."""
 
     name: str
     load: LoadOptions
@@ -56,7 +56,7 @@ class Cancel:
 class GuardTerminal:
     """Give the terminal back when the program dies without a Close."""
 
-    terminal: Terminal
+    terminal: SavedTerminal
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: role is system, user or assistant."""
+    """One message of a conversation: role is system, user or assistant."""
 
     role: str
     content: str
@@ -112,7 +112,7 @@ class PromptProgress:
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt is in; what will run, and why. `dense_rate` is the measured dense tokens per second, if known."""
+    """The prompt is read; what will run, and why. `dense_rate`: tokens per second of dense decoding, if measured."""
 
     policy: str
     policy_reason: str
@@ -124,7 +124,7 @@ class Started:
 
 @dataclass(frozen=True)
 class ChatEvent:
-    """A token was chosen, confirmed or withdrawn (state: provisional, verified, rolled_back).
+    """A token was chosen, verified or rolled back (state: provisional, verified, rolled_back).
 
     The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
     are (layer, score) pairs of the probes; `t` counts seconds from the request.
@@ -142,7 +142,9 @@ class ChatEvent:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenEvents:
+    """Some tokens of the answer, in one message."""
+
     events: tuple[ChatEvent, ...]
 
 
@@ -178,7 +180,7 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: the engine process is gone or cannot go on."""
+    """The request failed. `fatal`: the engine process has ended, or has no model to answer with."""
 
     title: str
     message: str

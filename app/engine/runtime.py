@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from specee.app.engine.answer_stream import Answer
-from specee.app.engine.auto_policy import Tuner, Verdict
+from specee.app.engine.answer_stream import AnswerStream
+from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
+from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
-from specee.app.engine.loading import Backend
+from specee.app.engine.decode import decode
+from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Done, Generate, PromptProgress, Started, Stats
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice
@@ -30,7 +30,7 @@ class _Plan:
     options: ChatOptions
     tokens: list[int]
     policy: Policy
-    verdict: Verdict
+    decision: PolicyDecision
     seed: int
     began: float
 
@@ -42,63 +42,59 @@ class _Plan:
 class Runtime:
     """One loaded model and the cache of its conversation."""
 
-    def __init__(self, backend: Backend, tuner: Tuner) -> None:
+    def __init__(self, backend: Backend, auto_policy: AutoPolicy) -> None:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
-        self._tuner = tuner
+        self._auto_policy = auto_policy
         self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
-        tuner.limit_threads(backend, measure=False)
-        self._spoken: tuple[str, list[int]] = ("", [])  # the last prompt with its answer: text and tokens
+        auto_policy.limit_threads(backend, measure=False)
+        self._previous: Prompt | None = None  # the last one, with its answer
 
     def generate(self, request: Generate, emit: Emit) -> None:
-        """Answers one request; emits Started, Tokens..., Done. Raises errors with a title and a message."""
+        """Answers one request; emits Started, TokenEvents..., Done. Raises errors with a title and a message."""
         try:
             self._generate(request, emit)
         except BaseException:
-            self._spoken = ("", [])
+            self._previous = None
             self.backend.engine.roll_back(0)  # whatever state the failure left
             raise
         finally:
             self.cancellation.forget(request.request)
         try:
-            self._tuner.limit_threads(self.backend, measure=True)
+            self._auto_policy.limit_threads(self.backend, measure=True)
         except Exception:
             traceback.print_exc()  # to the log: the answer is out, and an error now would be the next one's
 
     def _generate(self, request: Generate, emit: Emit) -> None:
         began = time.perf_counter()
-        text, tokens = self._prompt(request)
+        prompt = self._prompt(request)
         sampling = request.options.sampling
         seeded = sampling.temperature > 0 and sampling.seed is not None
-        verdict = self._tuner.choose(self.backend, request.options.policy, reproducible=seeded)
-        policy = self._policy(request.options.policy, verdict)
+        decision = self._auto_policy.decide(self.backend, request.options.policy, reproducible=seeded)
+        policy = self._policy(request.options.policy, decision)
         if sum(m.role == "user" for m in request.messages) <= 1:
             policy.reset()
         seed = sampling.seed
-        plan = _Plan(request.options, tokens, policy, verdict, _random_seed() if seed is None else seed, began)
-        reused = self._prefill(request.request, tokens, emit)
-        answer = Answer(self.backend.piece, emit, began)
+        plan = _Plan(request.options, prompt.tokens, policy, decision, _random_seed() if seed is None else seed, began)
+        reused = self._prefill(request.request, prompt.tokens, emit)
+        answer = AnswerStream(self.backend.piece, emit, began)
         if reused is None:
             emit(Done(self._stats(plan, answer, 0, "cancelled")))
             return
-        emit(Started(policy.name, verdict.reason, len(tokens), reused, plan.seed, verdict.dense_rate))
+        emit(Started(policy.name, decision.reason, plan.prompt_tokens, reused, plan.seed, decision.dense_rate))
         cancelled = self._decode(request.request, plan, answer)
         answer.finish()
-        if verdict.undecided is not None:
-            self._tuner.save()
-        self._spoken = (text + answer.text, tokens + answer.words)
+        if decision.comparison is not None:
+            self._auto_policy.save()
+        self._previous = prompt.with_answer(answer.text, answer.token_ids)
         emit(Done(self._stats(plan, answer, reused, "cancelled" if cancelled else self._stop_reason(plan, answer))))
 
-    def _decode(self, request: int, plan: _Plan, answer: Answer) -> bool:
+    def _decode(self, request: int, plan: _Plan, answer: AnswerStream) -> bool:
         """Runs the policy to its end; True when the request was cancelled on the way."""
-        sampler = self.backend.sampler(plan.options.sampling)
-        sampler.rewind(plan.tokens)
-        rng = np.random.default_rng(plan.seed)
-        engine = self.backend.engine
-        steps = plan.policy.generate(engine, sampler, rng, plan.options.max_tokens, plan.tokens)
-        # closing: the policy settles its rows however this loop ends
-        with closing(steps):  # type: ignore[type-var]
-            for event in steps:
+        options = plan.options
+        events = decode(self.backend, plan.policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
+        with closing(events):  # the policy completes its rows however this loop ends
+            for event in events:
                 answer.add(event)
                 if self.cancellation.wanted(request):
                     return True
@@ -106,39 +102,19 @@ class Runtime:
 
     # ---- the prompt ------------------------------------------------------------------------------------------------
 
-    def _prompt(self, request: Generate) -> tuple[str, list[int]]:
-        """The conversation as text and tokens. The last answer's own tokens are kept where the text goes on from it."""
-        if request.go_on:
-            *before, begun = request.messages
-            text = self.backend.format(before) + begun.content
-        else:
-            text = self.backend.format(request.messages)
-        tokens = self._continued(text) or self._tokenize(text, start=True)
-        if not tokens:
-            raise AppError("empty prompt", "there is nothing to answer")
-        if len(tokens) >= self.backend.engine.n_ctx:
+    def _prompt(self, request: Generate) -> Prompt:
+        """The conversation as tokens; those of the last answer are kept where it goes on from there."""
+        prompt = make_prompt(
+            self.backend, request.messages, continue_answer=request.continue_answer, previous=self._previous
+        )
+        if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
-                f"it has {len(tokens)} tokens, the window holds {self.backend.engine.n_ctx}; "
+                f"it has {len(prompt.tokens)} tokens, the window holds {self.backend.engine.n_ctx}; "
                 "shorten it, begin a new conversation, or give a larger --ctx",
                 PROMPT_TOO_LONG,
             )
-        return text, tokens
-
-    def _continued(self, text: str) -> list[int]:
-        """The last prompt, its answer's own tokens (text may split otherwise), and the rest; [] if it does not fit."""
-        before, tokens = self._spoken
-        if not before or not text.startswith(before):
-            return []
-        if text == before:  # the last answer itself goes on
-            return tokens
-        rest = self._tokenize(text[len(before) :])
-        return tokens + rest if rest and self.backend.engine.is_stop(rest[0]) else []
-
-    def _tokenize(self, text: str, *, start: bool = False) -> list[int]:
-        """Special tokens are read as such; the model's BOS comes first where the template has not put it there."""
-        bos = start and not (self.backend.bos_text and text.startswith(self.backend.bos_text))
-        return self.backend.tokenize(text, bos=bos)
+        return prompt
 
     def _prefill(self, request: int, tokens: list[int], emit: Emit) -> int | None:
         """Reads the prompt; returns how many tokens were in the cache already, None when cancelled."""
@@ -153,39 +129,40 @@ class Runtime:
 
     # ---- policy and figures ----------------------------------------------------------------------------------------
 
-    def _policy(self, wanted: PolicyChoice, verdict: Verdict) -> Policy:
+    def _policy(self, wanted: PolicyChoice, decision: PolicyDecision) -> Policy:
         """Policies last as long as the model: they remember the exits of the last tokens."""
-        key = (wanted if verdict.undecided else verdict.choice, verdict.undecided is not None)
+        key = (wanted if decision.comparison else decision.choice, decision.comparison is not None)
         if key not in self._policies:
-            self._policies[key] = self._tuner.policy(self.backend, wanted, verdict)
+            self._policies[key] = self._auto_policy.build_policy(self.backend, wanted, decision)
         return self._policies[key]
 
     @staticmethod
-    def _stop_reason(plan: _Plan, answer: Answer) -> str:
+    def _stop_reason(plan: _Plan, answer: AnswerStream) -> str:
         if answer.events and answer.events[-1].stop:
             return "stop"
         return "length" if len(answer.events) >= plan.options.max_tokens else "window"
 
-    def _stats(self, plan: _Plan, answer: Answer, reused: int, stop_reason: str) -> Stats:
+    def _stats(self, plan: _Plan, answer: AnswerStream, reused: int, stop_reason: str) -> Stats:
         ended = time.perf_counter()
         events = answer.events
         first_at = answer.first_at if answer.first_at is not None else ended
         decoding = ended - first_at
-        words = [event for event in events if not event.stop]
+        comparison = plan.decision.comparison
+        tokens = [event for event in events if not event.stop]
         return Stats(
             prompt_tokens=plan.prompt_tokens,
             reused=reused,
-            tokens=len(words),
+            tokens=len(tokens),
             ttft_s=first_at - plan.began,
             total_s=ended - plan.began,
             tokens_per_second=(len(events) - 1) / decoding if len(events) > 1 and decoding > 0 else 0.0,
-            mean_exit_layer=sum(e.exit_layer for e in words) / len(words) if words else 0.0,
+            mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.backend.info.n_layers,
             policy=plan.policy.name,
-            policy_reason=plan.verdict.reason,
+            policy_reason=plan.decision.reason,
             stop_reason=stop_reason,
             seed=plan.seed,
-            dense_rate=plan.verdict.undecided.dense_rate if plan.verdict.undecided else plan.verdict.dense_rate,
+            dense_rate=comparison.dense_rate if comparison else plan.decision.dense_rate,
             policy_stats=asdict(plan.policy.stats),
         )
 

@@ -57,10 +57,10 @@ def run(task: RunTask, emit: Emit) -> Any:
 
 def calibration_summary(result: dict[str, Any]) -> str:
     """What a user wants to know at the end of `calibrate`."""
-    boundaries = ", ".join(str(b) for b in result["boundaries"])
+    layers = ", ".join(str(layer) for layer in result["exit_layers"])
     return (
-        f"calibrated: words may leave after layers {boundaries}; threshold {result['threshold']:.3f} "
-        f"for {result['target_agreement']:.0%} agreement\nwritten to {result['path']}"
+        f"calibrated: tokens may skip the layers after layer {layers}; threshold {result['threshold']:.3f} "
+        f"for {result['target_agreement']:.0%} agreement with dense\nwritten to {result['path']}"
     )
 
 

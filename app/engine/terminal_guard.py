@@ -13,20 +13,20 @@ LEAVE_SCREEN = (
     b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2048l\x1b[?1004l\x1b[?2004l\x1b[<u\x1b[?2026l"
     b"\x1b[0m\x1b[?7h\x1b[?1049l\x1b[?25h"
 )
-FAREWELL = b"\r\nspecee-chat was ended from outside; nothing is lost: specee-chat -c goes on\r\n"
+FAREWELL = b"\r\nspecee-chat was killed; the chat is kept: specee-chat -c continues it\r\n"
 LOCAL_MODES = 3  # in termios attributes
 
 
 @dataclass(frozen=True)
-class Terminal:
-    """The terminal as it was before the screen took it. `fd` is open for reading and writing, and is inherited."""
+class SavedTerminal:
+    """The terminal as it was before the screen changed it. `fd` is open for reading and writing, and is inherited."""
 
     fd: int
     attributes: list[Any]
 
     @classmethod
-    def capture(cls) -> Terminal | None:
-        """Of standard input; None where there is no such thing."""
+    def capture(cls) -> SavedTerminal | None:
+        """The terminal of standard input; None where that is none."""
         with suppress(ImportError, OSError, ValueError):
             import termios
 
@@ -37,11 +37,11 @@ class Terminal:
         return None
 
     def restore(self) -> None:
-        """For the engine process, when the program has died and left its screen behind."""
+        """Leaves the screen and puts the modes back: for the engine process, when the program was killed."""
         import termios
 
         with suppress(OSError, termios.error):
-            # a shell that was quicker has modes of its own by now; only the screen takes signals from the keyboard away
+            # a shell may have set modes of its own by now; only the screen turns the keyboard's signals off
             if not termios.tcgetattr(self.fd)[LOCAL_MODES] & termios.ISIG:
                 termios.tcsetattr(self.fd, termios.TCSANOW, self.attributes)
             os.write(self.fd, LEAVE_SCREEN + FAREWELL)

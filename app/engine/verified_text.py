@@ -18,9 +18,9 @@ class VerifiedText:
         self._released = 0
 
     def add(self, event: TokenEvent) -> str:
-        """Takes one event and returns the text that became certain with it (often, not always, its own)."""
+        """Takes one event and returns the text that became final with it: often, not always, its own."""
         if event.state is State.ROLLED_BACK:
-            assert event.index >= self._released, "verified text was withdrawn"
+            assert event.index >= self._released, "verified text was rolled back"
             del self._events[event.index :]
             return ""
         assert event.index <= len(self._events), "token events out of order"

@@ -28,7 +28,7 @@ from specee.app.engine.protocol import (
     read_message,
     write_message,
 )
-from specee.app.engine.terminal_guard import Terminal
+from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import as_app_error
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
@@ -62,12 +62,12 @@ class Worker:
         self._outbox = outbox
         self._requests: queue.Queue[Any] = queue.Queue()
         self._runtime: Any = None
-        self._early: set[int] = set()  # cancelled before the runtime was there
+        self._cancelled_early: set[int] = set()  # before the model was loaded
         self._stopping = threading.Event()
 
     def listen(self, inbox: BinaryIO) -> None:
         """Reads requests in a thread of its own, so that a Cancel arrives during a computation."""
-        terminal: Terminal | None = None
+        terminal: SavedTerminal | None = None
         while True:
             try:
                 message = read_message(inbox)
@@ -106,9 +106,10 @@ class Worker:
                 if self._stopping.is_set():
                     return
                 traceback.print_exc()  # to the log
-                told = as_app_error(error)
+                failure = as_app_error(error)
                 with suppress(BrokenPipeError):
-                    self._send(Failed(told.title, told.message, told.exit_code, fatal=isinstance(message, Load)))
+                    fatal = isinstance(message, Load)
+                    self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
 
     def _send(self, message: object) -> None:
         write_message(self._outbox, message)
@@ -116,7 +117,7 @@ class Worker:
     def _cancel(self, request: int) -> None:
         runtime = self._runtime
         if runtime is None:
-            self._early.add(request)
+            self._cancelled_early.add(request)
         else:
             runtime.cancellation.cancel(request)
 
@@ -126,7 +127,7 @@ class Worker:
         send = self._send
         backend = open_backend(message.options, lambda what, fraction: send(Progress(what, fraction)))
         self._runtime = _runtime(backend, message.options.data_dir)
-        for request in self._early:
+        for request in self._cancelled_early:
             self._runtime.cancellation.cancel(request)
         self._send(Loaded(backend.info))
 
@@ -141,7 +142,7 @@ class Worker:
 
 def _runtime(backend: Any, data_dir: str | None) -> Any:
     from specee.app import machine, paths
-    from specee.app.engine.auto_policy import Tuner
+    from specee.app.engine.auto_policy import AutoPolicy
     from specee.app.engine.runtime import Runtime
 
-    return Runtime(backend, Tuner(paths.find(data_dir).tuner, machine.library_build()))
+    return Runtime(backend, AutoPolicy(paths.find(data_dir).tuner, machine.library_build()))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specee.app.engine.protocol import ChatEvent, Stats
-from specee.app.serve.stop_words import StopWords
+from specee.app.serve.stop_sequences import StopSequences
 
 FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
 
@@ -19,16 +19,16 @@ class Reply:
     def __init__(self, model: str, stop: Sequence[str] = ()) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._text: list[str] = []
-        self._stop = StopWords(stop)
+        self._stop = StopSequences(stop)
         self._layers: dict[int, int] = {}
 
     @property
     def stopped(self) -> bool:
-        """Whether a text has come that ends the answer."""
+        """Whether a stop sequence has come."""
         return self._stop.found
 
     def add(self, event: ChatEvent) -> str:
-        """One more verified word; returns the text that may be said now."""
+        """One more verified token; returns the text that can be sent now."""
         if self.stopped:
             return ""
         if not event.stop:
@@ -37,7 +37,7 @@ class Reply:
         return self._text[-1]
 
     def end(self) -> str:
-        """No more words; returns the text that was held back."""
+        """No more tokens; returns the text that was held back."""
         self._text.append(self._stop.end())
         return self._text[-1]
 

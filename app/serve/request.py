@@ -14,7 +14,7 @@ MOST_STOPS = 4  # as the API has it
 
 
 @dataclass(frozen=True)
-class Asked:
+class CompletionRequest:
     """A request for an answer."""
 
     messages: tuple[Message, ...]
@@ -22,19 +22,19 @@ class Asked:
     stream: bool
     stream_usage: bool
     stop: tuple[str, ...] = ()
-    """Texts that end the answer before they are said."""
+    """Texts that end the answer, and are no part of it."""
 
     @classmethod
-    def read(cls, body: dict[str, Any], defaults: ChatOptions) -> Asked:
-        """Raises AppError for what is wrong or what we cannot do."""
+    def read(cls, body: dict[str, Any], defaults: ChatOptions) -> CompletionRequest:
+        """Raises AppError for what is wrong, and for what is not supported here."""
         for name in REFUSED:
             if body.get(name) not in (None, [], {}, False, {"type": "text"}):
                 raise AppError("not supported", f"{name!r} is not supported here", USAGE)
         if body.get("n", 1) != 1:
-            raise AppError("not supported", "only n = 1 is", USAGE)
-        turns = body.get("messages")
-        if not isinstance(turns, list) or not turns:
-            raise AppError("bad request", "'messages' must be a list that is not empty", USAGE)
+            raise AppError("not supported", "only n = 1 is supported", USAGE)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise AppError("bad request", "'messages' must be a list with at least one message", USAGE)
         sampling = {
             name: _number(body, name) for name in ("temperature", "top_p", "seed") if body.get(name) is not None
         }
@@ -43,16 +43,15 @@ class Asked:
             raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
         options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        return cls(
-            tuple(_message(turn) for turn in turns), options, bool(body.get("stream")), usage, _stop(body.get("stop"))
-        )
+        checked = tuple(_message(message) for message in messages)
+        return cls(checked, options, bool(body.get("stream")), usage, _stop(body.get("stop")))
 
 
 def _stop(given: Any) -> tuple[str, ...]:
-    words = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(words, list) or len(words) > MOST_STOPS or not all(isinstance(w, str) and w for w in words):
-        raise AppError("bad request", f"'stop' must be a text or a list of at most {MOST_STOPS}", USAGE)
-    return tuple(words)
+    stop = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(stop, list) or len(stop) > MOST_STOPS or not all(isinstance(s, str) and s for s in stop):
+        raise AppError("bad request", f"'stop' must be a text or a list of at most {MOST_STOPS} texts", USAGE)
+    return tuple(stop)
 
 
 def _number(body: dict[str, Any], name: str) -> float:
@@ -62,8 +61,8 @@ def _number(body: dict[str, Any], name: str) -> float:
     return value
 
 
-def _message(turn: Any) -> Message:
-    role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+def _message(given: Any) -> Message:
+    role, content = (given.get("role"), given.get("content")) if isinstance(given, dict) else (None, None)
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     role = "system" if role == "developer" else role

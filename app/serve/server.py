@@ -1,4 +1,4 @@
-"""`specee-chat serve`: the OpenAI chat completions API on 127.0.0.1, without what we cannot do (which is refused)."""
+"""`specee-chat serve`: the OpenAI chat completions API on 127.0.0.1; what is not supported is refused."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from specee.app.engine.protocol import ChatEvent, Done, Stats
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve.reply import Reply, error_object
-from specee.app.serve.request import Asked
+from specee.app.serve.request import CompletionRequest
 
 HOST = "127.0.0.1"
-NAMES = (HOST, "localhost")  # another Host header is a web page that plays tricks with DNS
+NAMES = (HOST, "localhost")  # another Host header: a web page that reaches us by DNS rebinding
 BODY_LIMIT = 8 << 20  # bytes
-QUEUE_LIMIT = 8  # requests that wait for their turn
+QUEUE_LIMIT = 8  # requests that wait or are answered
 
 
 class Server(ThreadingHTTPServer):
-    """One engine; requests answer in turn."""
+    """One engine; it answers one request after the other."""
 
     daemon_threads = True
 
     def __init__(self, client: EngineClient, options: ChatOptions, port: int) -> None:
         super().__init__((HOST, port), Handler)
         self.client, self.options = client, options
-        self.turn = threading.Lock()
+        self.engine_lock = threading.Lock()
         self.waiting = threading.Semaphore(QUEUE_LIMIT)
 
     @property
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds for a client to say what it wants
+    timeout = 60  # seconds that a client may take to send its request
 
     def do_GET(self) -> None:
         if self._refused():
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(404, "not found", f"there is no {self.path}")
             return
         try:
-            asked = Asked.read(self._body(), self.server.options)
+            request = CompletionRequest.read(self._body(), self.server.options)
         except AppError as error:
             self._fail(400, error.title, error.message)
             return
@@ -73,9 +73,9 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(503, "busy", f"{QUEUE_LIMIT} requests wait already")
             return
         try:
-            with self.server.turn:
+            with self.server.engine_lock:
                 if not self._gone():
-                    self._answer(asked)
+                    self._answer(request)
         except OSError:
             self.close_connection = True  # the client left
         finally:
@@ -86,24 +86,24 @@ class Handler(BaseHTTPRequestHandler):
 
     # ---- an answer -------------------------------------------------------------------------------------------------
 
-    def _answer(self, asked: Asked) -> None:
-        reply = Reply(self.server.model, asked.stop)
+    def _answer(self, request: CompletionRequest) -> None:
+        reply = Reply(self.server.model, request.stop)
         begun = False
         try:
-            # closing: the engine is free again before the next request has its turn, however this one ends
-            with closing(self.server.client.generate(asked.messages, asked.options)) as events:
-                for event in self._words(events):
-                    if asked.stream and not begun:  # only now: what cannot be answered has a status of its own
+            # closing: the engine is free again before the next request gets it, however this one ends
+            with closing(self.server.client.generate(request.messages, request.options)) as events:
+                for event in self._verified(events):
+                    if request.stream and not begun:  # only now: an error before it has a status of its own
                         begun = True
                         self._begin_stream()
                         self._chunk(reply.chunk({"role": "assistant", "content": ""}))
                     if isinstance(event, Done):
-                        self._finish(asked, reply, event.stats)
+                        self._finish(request, reply, event.stats)
                         continue
                     text = reply.add(event)
                     if reply.stopped:
                         self.server.client.cancel()
-                    if asked.stream and text:
+                    if request.stream and text:
                         self._chunk(reply.chunk({"content": text}))
         except AppError as error:
             if begun:
@@ -112,20 +112,20 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._fail(400 if error.exit_code in (USAGE, PROMPT_TOO_LONG) else 500, error.title, error.message)
 
-    def _finish(self, asked: Asked, reply: Reply, stats: Stats) -> None:
+    def _finish(self, request: CompletionRequest, reply: Reply, stats: Stats) -> None:
         rest = reply.end()
-        if not asked.stream:
+        if not request.stream:
             self._send(200, reply.whole(stats))
             return
         if rest:
             self._chunk(reply.chunk({"content": rest}))
         self._chunk(reply.chunk({}, stats))
-        if asked.stream_usage:
+        if request.stream_usage:
             self._chunk(reply.usage(stats))
         self._end_stream()
 
-    def _words(self, events: Iterator[Event]) -> Iterator[ChatEvent | Done]:
-        """Verified words and the end; when the client leaves, the answer is cancelled."""
+    def _verified(self, events: Iterator[Event]) -> Iterator[ChatEvent | Done]:
+        """Verified tokens and the end; when the client leaves, the answer is cancelled."""
         for event in events:
             if self._gone():
                 self.server.client.cancel()

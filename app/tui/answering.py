@@ -98,6 +98,7 @@ class Answering:
         self._stale = False
         app, info = self._app, self._app.session.info
         app.panel.draw(info.n_layers if info else 1, app.options.policy.threshold)
-        app.status.show(status_lines(app.panel.gauge, info, self.activity, app.session.used, app.options.policy.label))
+        used, policy = app.session.context_tokens, app.options.policy.label
+        app.status.show(status_lines(app.panel.gauge, info, self.activity, used, policy))
         if self.race is not None:
             app.conversation.changed(self.race)

@@ -12,7 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from specee.app.chat.session import NEARLY_FULL, Session
+from specee.app.chat.context_window import NEARLY_FULL
+from specee.app.chat.session import Session
 from specee.app.engine.client import Event
 from specee.app.errors import OK, AppError, as_app_error
 from specee.app.options import ChatOptions
@@ -142,7 +143,7 @@ class ChatApp(App[int]):
         if not self._take():
             return
         self.answering.write()
-        path, raced = self.session.path, self.answering.race
+        path, raced = self.session.branch, self.answering.race
         self.conversation.close_answer(path[-1] if path and raced is None else None)
         if raced is not None:
             self.conversation.changed(raced)
@@ -180,14 +181,14 @@ class ChatApp(App[int]):
     def tell_window(self) -> None:
         """That the window is nearly full, if it is."""
         info = self.session.info
-        share = self.session.used / info.n_ctx if info is not None else 0.0
+        share = self.session.context_tokens / info.n_ctx if info is not None else 0.0
         if share >= NEARLY_FULL:
             self.tell(f"the window is {share:.0%} full: {MAKE_ROOM}")
 
     def show_chat(self) -> None:
         """The branch in use, anew."""
         self.turns.leave_editing()
-        path = self.session.path
+        path = self.session.branch
         self.conversation.show_path(path)
         self.panel.gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
         self._refresh_chats()
@@ -255,8 +256,8 @@ class ChatApp(App[int]):
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
-        if message.turn is not None and not self.busy and message.turn not in [turn.id for turn in self.session.path]:
-            self.session.choose(message.turn)  # in another branch
+        if message.turn is not None and not self.busy and message.turn not in [turn.id for turn in self.session.branch]:
+            self.session.switch_branch(message.turn)  # in another branch
             self.show_chat()
         self._sidebar.fold()
         self.prompt.focus()

@@ -78,9 +78,9 @@ class Commands:
             raise AppError("nothing to export", "this conversation is empty")
         path = Path(argument or f"chat-{session.chat.id}.md").expanduser()
         if path.suffix == ".json":
-            text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.path))
+            text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:
-            text = export.markdown(session.chat, session.path)
+            text = export.markdown(session.chat, session.branch)
         path.write_text(text, "utf-8")
         self._app.tell(f"written to {path.absolute()}")
 
@@ -104,13 +104,13 @@ class Commands:
         """NUMBER: show that version of the last turn that has several"""
         self._app.need_rest()
         session = self._app.session
-        for turn in reversed(session.path):
+        for turn in reversed(session.branch):
             if turn.siblings > 1:
                 siblings = session.store.siblings(turn.id)
                 wanted = _number(argument) if argument else turn.place % turn.siblings + 1
                 if not 1 <= wanted <= len(siblings):
                     raise AppError("no such branch", f"there are {len(siblings)}", USAGE)
-                session.choose(siblings[wanted - 1])
+                session.switch_branch(siblings[wanted - 1])
                 self._app.show_chat()
                 return
         raise AppError("no branches", "/retry and /edit make them")
@@ -118,8 +118,8 @@ class Commands:
     async def do_copy(self, argument: str) -> None:
         """the last answer; `/copy 2` the one before, `/copy code` its last code block, `/copy code 1` its first"""
         app = self._app
-        turns = [turn.content for turn in app.session.path]
-        answer = next((turn.content for turn in reversed(app.session.path) if turn.role == "assistant"), "")
+        turns = [turn.content for turn in app.session.branch]
+        answer = next((turn.content for turn in reversed(app.session.branch) if turn.role == "assistant"), "")
         if app.busy and app.answering.text:
             answer = app.answering.text  # it still grows
             turns = [*turns[:-1], answer]
@@ -188,14 +188,14 @@ class Commands:
         wanted = _number(argument)
         if wanted < 16:
             raise AppError("bad window", "give 16 tokens or more", USAGE)
-        self._app.session.widen(wanted)
+        self._app.session.set_context_size(wanted)
         self._app.turns.load()
 
     async def do_model(self, argument: str) -> None:
         """NAME: another model answers this chat from now on"""
         self._app.need_rest()
         try:
-            self._app.session.use(argument)
+            self._app.session.use_model(argument)
         except NotHere as error:
             raise AppError(error.title, f"/pull {argument} fetches it") from None
         except ModelError as error:

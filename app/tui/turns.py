@@ -74,8 +74,8 @@ class Turns:
     def _ask_instead(self, text: str) -> None:
         app, turn, self._editing = self._app, self._editing, None
         assert turn is not None
-        before = [t.id for t in app.session.path].index(turn)
-        app.conversation.show_path(app.session.path[:before])
+        before = [t.id for t in app.session.branch].index(turn)
+        app.conversation.show_path(app.session.branch[:before])
         app.conversation.add(Said(text))
         app.answering.begin()
         app.work(lambda: app.session.edit(turn, text, app.options))
@@ -83,7 +83,7 @@ class Turns:
     def edit_last(self) -> None:
         """Puts the last question into the prompt; sending it makes a branch."""
         app = self._app
-        question = next((turn for turn in reversed(app.session.path) if turn.role == "user"), None)
+        question = next((turn for turn in reversed(app.session.branch) if turn.role == "user"), None)
         if question is not None and not self._jobs.busy:
             self._editing = question.id
             app.prompt.write(question.content)
@@ -93,19 +93,19 @@ class Turns:
 
     def again(self) -> None:
         """The last question once more."""
-        app, path = self._app, self._app.session.path
+        app, path = self._app, self._app.session.branch
         app.conversation.show_path(path[:-1] if path and path[-1].role == "assistant" else path)
         app.answering.begin()
         app.work(lambda: app.session.regenerate(app.options))
 
     def on(self) -> None:
         """More of the last answer."""
-        app, path = self._app, self._app.session.path
+        app, path = self._app, self._app.session.branch
         if not path or path[-1].role != "assistant":
             raise AppError("nothing to go on with", "there is no answer yet")
         app.conversation.show_path(path[:-1])
         app.answering.begin(path[-1].content)
-        app.work(lambda: app.session.go_on(app.options))
+        app.work(lambda: app.session.continue_answer(app.options))
 
     def race(self) -> None:
         """The last question in two lanes; nothing of it is kept."""
@@ -113,7 +113,7 @@ class Turns:
         dense, mine = lanes(app.options)
         race = app.answering.race = Race(app.options.policy.label)
         app.conversation.add(race)
-        app.work(lambda: chain(app.session.rehearse(dense), app.session.rehearse(mine)))
+        app.work(lambda: chain(app.session.answer_without_saving(dense), app.session.answer_without_saving(mine)))
 
     # ---- the model -------------------------------------------------------------------------------------------------
 

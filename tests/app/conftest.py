@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.app.engine.auto_policy import Tuner
+from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
 from specee.app.engine.runtime import Runtime
 from specee.app.errors import AppError, as_app_error
@@ -19,6 +19,7 @@ from specee.predictors.decoding import PolicyStats
 from specee.predictors.types import Distribution, State, TokenEvent
 
 STOP = 256
+BOS = 1
 N_LAYER = 30
 
 
@@ -31,17 +32,17 @@ class FakeSampler:
     is_plain = True
 
     def __init__(self) -> None:
-        self.said: list[int] = []
+        self.accepted: list[int] = []
 
     def accept(self, token: int) -> None:
-        self.said.append(token)
+        self.accepted.append(token)
 
     def rewind(self, tokens: Sequence[int]) -> None:
-        self.said = list(tokens)
+        self.accepted = list(tokens)
 
 
 class FakeEngine:
-    """Says `script`, byte by byte, after whatever prompt."""
+    """Generates `script`, byte by byte, after whatever prompt."""
 
     n_layer, n_embd, n_vocab = N_LAYER, 32, 257
     n_threads = active_threads = 2
@@ -52,6 +53,7 @@ class FakeEngine:
         self.tokens: list[int] = []
         self.cancelled = threading.Event()
         self.prefills: list[int] = []  # tokens computed by each prefill
+        self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
         self.rows = 1
 
@@ -70,6 +72,7 @@ class FakeEngine:
             if on_chunk:
                 on_chunk(min(done + 16, len(tokens)) - keep, len(tokens) - keep)
         self.tokens = list(tokens)
+        self.prompts.append(list(tokens))
         self.prefills.append(len(tokens) - keep)
         self.rows = 1
         return keep
@@ -80,9 +83,9 @@ class FakeEngine:
 
     def next_at(self, length: int) -> int:
         """The dense choice when `length` tokens are in the cache."""
-        turns = len(self.tokens) - 1 - self.tokens[::-1].index(STOP)
-        said = length - (turns + len("\0a:"))
-        return self.script[min(said, len(self.script) - 1)]
+        last_message_end = len(self.tokens) - 1 - self.tokens[::-1].index(STOP)
+        generated = length - (last_message_end + len("\0a:"))
+        return self.script[min(generated, len(self.script) - 1)]
 
     def greedy(self, row: int, sampler: Any) -> int:
         return self.next_at(self.length - self.rows + 1 + row)
@@ -130,7 +133,7 @@ class FakeEngine:
 
 
 class ScriptedPolicy:
-    """Dense, except that every second token is first provisional, with an exit at layer 24; one is withdrawn."""
+    """Dense, except that every second token is first provisional, with an exit at layer 24; one is rolled back."""
 
     name = "exact"
 
@@ -169,19 +172,32 @@ class ScriptedPolicy:
 
 
 class FakeBackend:
-    bos_text = ""
+    """`bos`: the vocabulary wants BOS first; `template_bos`: the chat template writes it."""
+
     sha256 = "0" * 64
 
-    def __init__(self, script: bytes = b"Hello there.", n_ctx: int = 512, calibrated: bool = True) -> None:
+    def __init__(
+        self,
+        script: bytes = b"Hello there.",
+        n_ctx: int = 512,
+        calibrated: bool = True,
+        *,
+        bos: bool = False,
+        template_bos: bool = False,
+    ) -> None:
+        self.bos_text = chr(BOS) if bos else ""
+        self.template_bos = template_bos
         self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated)
         self.engine = FakeEngine(script, n_ctx)
         self.policies: dict[str, Any] = {}
 
     def format(self, messages: Sequence[Message]) -> str:
-        return "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
+        start = self.bos_text if self.template_bos else ""
+        return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
-        return [STOP if byte == 0 else byte for byte in text.encode()]
+        first = [BOS] if bos and self.bos_text else []
+        return [*first, *(STOP if byte == 0 else byte for byte in text.encode())]
 
     def piece(self, token: int) -> bytes:
         return b"" if token == STOP else bytes([token])
@@ -207,8 +223,8 @@ class FakeBackend:
 class FakeLink:
     """The engine process without a process: a thread."""
 
-    def __init__(self, backend: FakeBackend, tuner: Tuner | None = None) -> None:
-        self.runtime = Runtime(backend, tuner or Tuner())
+    def __init__(self, backend: FakeBackend, auto_policy: AutoPolicy | None = None) -> None:
+        self.runtime = Runtime(backend, auto_policy or AutoPolicy())
         self.backend = backend
         self.alive = True
         self.sent: list[Any] = []
@@ -246,8 +262,8 @@ class FakeLink:
                 else:
                     self.runtime.generate(message, self._inbox.put)
             except Exception as error:
-                told = as_app_error(error)
-                self._inbox.put(Failed(told.title, told.message, told.exit_code))
+                failure = as_app_error(error)
+                self._inbox.put(Failed(failure.title, failure.message, failure.exit_code))
 
 
 @pytest.fixture

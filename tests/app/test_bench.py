@@ -15,7 +15,7 @@ from specee.app.bench import metrics
 from specee.app.bench.prompts import DEFAULT, Prompt, read_prompts
 from specee.app.bench.report import report, table
 from specee.app.bench.run import Contender, compare
-from specee.app.engine.auto_policy import Verdict
+from specee.app.engine.auto_policy import PolicyDecision
 from specee.app.errors import AppError
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
 
@@ -33,7 +33,7 @@ FACTS: dict[str, Any] = {
 
 
 def contender(name: str) -> Contender:
-    return Contender(name, Verdict(PolicyChoice(name), "asked for"))
+    return Contender(name, PolicyDecision(PolicyChoice(name), "asked for"))
 
 
 class Wrong:

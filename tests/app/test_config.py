@@ -62,12 +62,12 @@ def test_files_are_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_exports() -> None:
     store = Store()
-    chat = store.begin("Sky", "Be kind.", {})
-    question = store.ask(chat.id, None, "Why?")
+    chat = store.new_chat("Sky", "Be kind.", {})
+    question = store.add_question(chat.id, None, "Why?")
     for state in ("complete", "interrupted"):
-        store.answer(chat.id, question).finish(state)  # type: ignore[arg-type]
+        store.add_answer(chat.id, question).finish(state)  # type: ignore[arg-type]
     store.cut_before(question, "We met.")
-    chat, path = store.chat(chat.id), store.path(chat.id)
+    chat, path = store.chat(chat.id), store.branch(chat.id)
     text = export.markdown(chat, path)
     assert text.startswith("# Sky\n\n*System: Be kind.*\n\n*What stands above is not sent any more. Summary: We met.*")
     assert "## You\n\nWhy?" in text and "## Model (interrupted)" in text

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.app.engine.auto_policy import Tuner
+from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.loading import open_backend
-from specee.app.engine.policy_comparison import STRETCH
+from specee.app.engine.policy_comparison import STRETCH_TOKENS
+from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
@@ -39,52 +40,52 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def run(
     backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
 ) -> tuple[list[int], Any]:
-    prompt = backend.tokenize(backend.format((Message("user", text),)), bos=False)
+    prompt = make_prompt(backend, (Message("user", text),)).tokens
     engine, sampler = backend.engine, backend.sampler(sampling)
     policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
     engine.roll_back(0)
     engine.prefill(prompt)
     sampler.rewind(prompt)
-    words: list[int] = []
+    tokens: list[int] = []
     for event in policy.generate(engine, sampler, np.random.default_rng(1), N_TOKENS, prompt):
         if event.state is State.ROLLED_BACK:
-            del words[event.index :]
-        elif event.index == len(words):
-            words.append(event.token)
+            del tokens[event.index :]
+        elif event.index == len(tokens):
+            tokens.append(event.token)
     assert engine.depth(engine.length - 1) == engine.n_layer, "every row is complete"
-    assert engine.tokens[len(prompt) :] in (words, words[:-1])
-    return words, policy.stats
+    assert engine.tokens[len(prompt) :] in (tokens, tokens[:-1])
+    return tokens, policy.stats
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
-def test_exact_says_what_dense_says(backend: Any, rule: Any) -> None:
+def test_exact_generates_the_tokens_of_dense(backend: Any, rule: Any) -> None:
     exits = 0
     for text in PROMPTS:
         expected, _ = run(backend, PolicyChoice("dense"), text)
         for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2)):
             expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
-            words, stats = run(backend, PolicyChoice("exact", rule=rule), text, sampling)
-            assert words == expected
+            tokens, stats = run(backend, PolicyChoice("exact", rule=rule), text, sampling)
+            assert tokens == expected
             exits += stats.exits
     assert exits > 10
 
 
-def test_an_answer_in_turns_is_the_dense_one(backend: Any, tmp_path: Path) -> None:
-    auto, tuner = PolicyChoice("auto"), Tuner(tmp_path / "tuner.json")
-    verdict = tuner.choose(backend, auto)
-    assert verdict.undecided is not None
-    policy = tuner.policy(backend, auto, verdict)
+def test_alternating_policies_generate_the_tokens_of_dense(backend: Any, tmp_path: Path) -> None:
+    choice, auto_policy = PolicyChoice("auto"), AutoPolicy(tmp_path / "measured.json")
+    decision = auto_policy.decide(backend, choice)
+    assert decision.comparison is not None
+    policy = auto_policy.build_policy(backend, choice, decision)
     exits = 0
     for text in PROMPTS:
         expected, _ = run(backend, PolicyChoice("dense"), text)
-        words, stats = run(backend, policy, text)
-        assert words == expected and stats.tokens == len(words)
+        tokens, stats = run(backend, policy, text)
+        assert tokens == expected and stats.tokens == len(tokens)
         exits += stats.exits
-    assert exits > 0 and verdict.undecided.next_turn()[1] == STRETCH, "all have warmed up"
+    assert exits > 0 and decision.comparison.next_policy()[1] == STRETCH_TOKENS, "all have warmed up"
 
 
 @pytest.mark.parametrize("kv", ["settle", "propagate"])
-def test_specee_leaves_early(backend: Any, kv: Any) -> None:
+def test_specee_exits_early(backend: Any, kv: Any) -> None:
     for threshold in (None, 0.5):
         choice = PolicyChoice("specee", kv=kv, threshold=threshold)
         stats = [run(backend, choice, text)[1] for text in PROMPTS]
@@ -93,7 +94,7 @@ def test_specee_leaves_early(backend: Any, kv: Any) -> None:
 
 
 def test_sampling_is_repeatable_and_exits_keep_to_the_cut(backend: Any) -> None:
-    """With top-k 1 every distribution is one word: sampling in `exact` must then be greedy dense decoding."""
+    """With top-k 1 every distribution is one token: sampling in `exact` must then be greedy dense decoding."""
     one = Sampling(temperature=0.8, top_k=1, top_p=1.0, min_p=0.0, repeat_penalty=1.0)
     some = Sampling(temperature=0.8, top_k=20, top_p=0.9, min_p=0.02, repeat_penalty=1.1)
     for text in PROMPTS:

@@ -31,24 +31,24 @@ def test_messages_survive_the_pipe() -> None:
         read_message(io.BytesIO(whole[:-1][-20:]))
 
 
-def test_a_failed_load_is_told_and_logged(tmp_path: Path) -> None:
+def test_a_failed_load_is_reported_and_logged(tmp_path: Path) -> None:
     engine = EngineProcess(tmp_path / "logs")
     engine.send(Load(LoadOptions(model="no/such.gguf", data_dir=str(tmp_path))))
-    told = engine.receive(WAIT)
-    assert isinstance(told, Failed) and told.fatal and told.exit_code == 3
+    failure = engine.receive(WAIT)
+    assert isinstance(failure, Failed) and failure.fatal and failure.exit_code == 3
     engine.close()
     assert not engine.alive
     assert "no/such.gguf" in engine.log_path.read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_does_not_reach_it_and_a_crash_is_told(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_reach_it_and_a_crash_is_reported(tmp_path: Path) -> None:
     engine = EngineProcess(tmp_path)
     assert os.getsid(engine.pid) != os.getsid(0)
     os.kill(engine.pid, signal.SIGILL)
-    told = engine.receive(WAIT)
-    assert isinstance(told, Failed) and told.fatal
-    assert "SIGILL" in told.message and str(engine.log_path) in told.message
+    failure = engine.receive(WAIT)
+    assert isinstance(failure, Failed) and failure.fatal
+    assert "SIGILL" in failure.message and str(engine.log_path) in failure.message
     engine.send(Load(LoadOptions()))  # to nobody: no error
     engine.close()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fault_engine
 import pytest
+from real_engine import missing_model
 
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
@@ -28,19 +29,7 @@ REAL_KILLS = int(os.environ.get("SPECEE_TEST_KILLS", "2"))  # of each kind, on t
 FAULT_APP = Path(__file__).parents[1] / "fault_app.py"
 
 
-def _no_model() -> str | None:
-    from specee.models import embedded
-    from specee.native import library
-    from specee.native.errors import NativeError
-
-    try:
-        library.directory()
-    except NativeError as error:
-        return str(error)
-    return None if embedded.path() is not None else "not in this build"
-
-
-NO_MODEL = _no_model()
+NO_MODEL = missing_model()
 
 
 def numbers(content: str) -> list[int]:
@@ -71,7 +60,7 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
 
         store = Store(data / "history.sqlite")
         assert store.check() == "ok"
-        path = store.path(store.chats()[0].id)
+        path = store.branch(store.chats()[0].id)
         store.close()
         last = path[-1]
         if last.id == shown[-1][1]:
@@ -81,7 +70,7 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
             assert next(turn for turn in path if turn.id == shown[-1][1]).state == "complete"
             lost.append(0.0)
         if engine == "fake":
-            assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer goes on without a gap"
+            assert numbers(last.content) == list(range(len(numbers(last.content)))), "the answer has no gap"
         questions = [turn.content for turn in path if turn.role == "user"]
         assert questions[: len(asked)] == asked
         asked = questions
@@ -94,7 +83,7 @@ def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
     assert statistics.median(lost) <= LOST_SECONDS  # one slow write to the disk is no fault of ours
 
 
-@pytest.mark.skipif(NO_MODEL is not None, reason=f"no embedded model to kill: {NO_MODEL}")
+@pytest.mark.skipif(NO_MODEL is not None, reason=f"no model to kill: {NO_MODEL}")
 def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
     chance = random.Random(7)
     lost = kill_programs(tmp_path, "real", REAL_KILLS, chance)
@@ -116,7 +105,7 @@ def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
                     shown += event.text if event.state == "verified" else ""
         except EngineLostError as error:
             assert "SIGKILL" in error.message
-            assert session.path[-1].content == shown and session.path[-1].state == "interrupted"
+            assert session.branch[-1].content == shown and session.branch[-1].state == "interrupted"
             killed += 1
         if timer is not None:
             timer.join()
@@ -133,28 +122,29 @@ def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
     store = Store(tmp_path / "history.sqlite")
     session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start, store=store)
     for number in range(KILLS):
-        events = session.send(f"question {number}", ChatOptions()) if number % 2 == 0 else session.go_on(ChatOptions())
+        options = ChatOptions()
+        events = session.continue_answer(options) if number % 2 else session.send(f"question {number}", options)
         shown: list[str] = []
         with pytest.raises(EngineLostError, match="SIGKILL"):
             for event in events:
                 if isinstance(event, ChatEvent):
                     if not shown:
-                        shown.append(session.path[-1].content)
+                        shown.append(session.branch[-1].content)
                         pid = session._client._engine.pid  # type: ignore[union-attr]
                         timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
                         timer.start()
                     shown.append(event.text)
         timer.join()
-        assert session.path[-1].content == "".join(shown) and session.path[-1].state == "interrupted"
+        assert session.branch[-1].content == "".join(shown) and session.branch[-1].state == "interrupted"
         assert store.check() == "ok"
-    assert [turn.content for turn in session.path if turn.role == "user"] == [
+    assert [turn.content for turn in session.branch if turn.role == "user"] == [
         f"question {n}" for n in range(0, KILLS, 2)
     ]
     session.close()
     store.close()
 
 
-def test_a_stopped_engine_is_told_and_can_be_ended(tmp_path: Path) -> None:
+def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start)
     session._client.silence_seconds = 0.2
     with pytest.raises(EngineLostError):
@@ -163,5 +153,5 @@ def test_a_stopped_engine_is_told_and_can_be_ended(tmp_path: Path) -> None:
                 os.kill(session._client._engine.pid, signal.SIGSTOP)  # type: ignore[union-attr]
             elif isinstance(event, Silence):
                 session.kill()
-    assert numbers(session.path[-1].content)[:6] == list(range(6))
+    assert numbers(session.branch[-1].content)[:6] == list(range(6))
     session.close()

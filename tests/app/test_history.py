@@ -26,31 +26,31 @@ def event(index: int, text: str, layer: int = 30, **more: Any) -> ChatEvent:
     return ChatEvent(index, text, 1, layer, more.pop("state", "verified"), 0.0, **more)
 
 
-def grow(recorder: Recorder, *words: str, state: Any = "complete") -> int:
-    for index, word in enumerate(words):
-        recorder.add(event(index, word, 24 if index % 2 else 30))
+def grow(recorder: Recorder, *texts: str, state: Any = "complete") -> int:
+    for index, text in enumerate(texts):
+        recorder.add(event(index, text, 24 if index % 2 else 30))
     recorder.finish(state)
     return recorder.turn.id
 
 
 def test_a_tree_of_turns(file: Path) -> None:
     store = Store(file)
-    chat = store.begin("Why is the sky blue?\nPlease say.", "Be kind.", {"temperature": 0.5})
+    chat = store.new_chat("Why is the sky blue?\nPlease say.", "Be kind.", {"temperature": 0.5})
     assert chat.title == "Why is the sky blue?" and chat.options == {"temperature": 0.5}
-    question = store.ask(chat.id, None, "Why?")
-    first = grow(store.answer(chat.id, question), "Be", "cause")
-    assert [t.content for t in store.path(chat.id)] == ["Why?", "Because"]
-    assert store.path(chat.id)[1].depths == (Depth(30, 2), Depth(24, 5))
-    second = grow(store.answer(chat.id, question), "Light")
-    assert [(t.content, t.place, t.siblings) for t in store.path(chat.id)] == [("Why?", 1, 1), ("Light", 2, 2)]
+    question = store.add_question(chat.id, None, "Why?")
+    first = grow(store.add_answer(chat.id, question), "Be", "cause")
+    assert [t.content for t in store.branch(chat.id)] == ["Why?", "Because"]
+    assert store.branch(chat.id)[1].depths == (Depth(30, 2), Depth(24, 5))
+    second = grow(store.add_answer(chat.id, question), "Light")
+    assert [(t.content, t.place, t.siblings) for t in store.branch(chat.id)] == [("Why?", 1, 1), ("Light", 2, 2)]
     assert store.siblings(second) == [first, second]
-    store.choose(first)
-    assert store.path(chat.id)[-1].id == first and len(store.tree(chat.id)) == 3
+    store.switch_branch(first)
+    assert store.branch(chat.id)[-1].id == first and len(store.tree(chat.id)) == 3
     store.close()
     again = Store(file)
-    assert [t.content for t in again.path(chat.id)] == ["Why?", "Because"]
+    assert [t.content for t in again.branch(chat.id)] == ["Why?", "Because"]
     assert again.chats()[0].turns == 3 and again.check() == "ok"
-    again.remove(chat.id)
+    again.delete_chat(chat.id)
     assert again.chats() == [] and again.search("Because") == []
     with pytest.raises(AppError, match="no such chat"):
         again.chat(chat.id)
@@ -59,41 +59,41 @@ def test_a_tree_of_turns(file: Path) -> None:
 
 def test_an_answer_is_written_while_it_grows(file: Path) -> None:
     store, other = Store(file), Store(file)
-    chat = store.begin("x", None, {})
-    recorder = store.answer(chat.id, store.ask(chat.id, None, "x"))
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
     recorder.add(event(0, "Hello"))
     recorder.add(event(1, "?", state="provisional"))
     time.sleep(0.5)  # longer than the interval; nothing else comes
-    turn = other.path(chat.id)[-1]
+    turn = other.branch(chat.id)[-1]
     assert (turn.content, turn.state) == ("Hello", "streaming")
     recorder.finish("stopped")
-    assert other.path(chat.id)[-1].state == "stopped"
+    assert other.branch(chat.id)[-1].state == "stopped"
     store.close()
     other.close()
 
 
 def test_the_rest_of_a_character_belongs_to_its_token() -> None:
     store = Store()
-    chat = store.begin("x", None, {})
-    recorder = store.answer(chat.id, store.ask(chat.id, None, "x"))
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
     for item in (event(0, "a"), event(1, ""), event(1, "\ufffd"), event(2, "", stop=True)):
         recorder.add(item)
     recorder.finish("complete")
-    turn = store.path(chat.id)[-1]
+    turn = store.branch(chat.id)[-1]
     assert turn.depths == (Depth(30, 1), Depth(30, 1)) and turn.content == "a\ufffd"
-    grow(store.go_on(turn.id), "b", "c")
-    assert store.path(chat.id)[-1].depths == (Depth(30, 1), Depth(30, 1), Depth(30, 1), Depth(24, 1))
+    grow(store.continue_answer(turn.id), "b", "c")
+    assert store.branch(chat.id)[-1].depths == (Depth(30, 1), Depth(30, 1), Depth(30, 1), Depth(24, 1))
     assert store.search("bc") != []
     store.close()
 
 
 def test_what_another_program_writes_is_not_interrupted_and_what_a_dead_one_wrote_is(file: Path) -> None:
     store = Store(file)
-    chat = store.begin("x", None, {})
-    recorder = store.answer(chat.id, store.ask(chat.id, None, "x"))
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
     recorder.add(event(0, "growing words"))
     Store(file).close()
-    assert store.path(chat.id)[-1].state == "streaming"
+    assert store.branch(chat.id)[-1].state == "streaming"
     recorder.finish("complete")
     turn = recorder.turn.id
     store._database.do(
@@ -101,7 +101,7 @@ def test_what_another_program_writes_is_not_interrupted_and_what_a_dead_one_wrot
     )
     store.close()
     again = Store(file)
-    assert again.path(chat.id)[-1].state == "interrupted"
+    assert again.branch(chat.id)[-1].state == "interrupted"
     assert [hit.turn for hit in again.search("growing")] == [turn]
     again.close()
     assert not any((file.parent / "running").iterdir())
@@ -110,8 +110,8 @@ def test_what_another_program_writes_is_not_interrupted_and_what_a_dead_one_wrot
 def test_search_finds_words_in_all_chats(file: Path) -> None:
     store = Store(file)
     for text in ('the "quick" fox', "a slow fox", "nothing of it"):
-        chat = store.begin(text, None, {})
-        grow(store.answer(chat.id, store.ask(chat.id, None, text)), "I see.")
+        chat = store.new_chat(text, None, {})
+        grow(store.add_answer(chat.id, store.add_question(chat.id, None, text)), "I see.")
     assert {hit.title for hit in store.search("fox")} == {'the "quick" fox', "a slow fox"}
     assert [hit.role for hit in store.search('"quick" fo')] == ["user"]
     assert store.search("  ") == [] and store.search('NOT " AND') == []
@@ -119,22 +119,22 @@ def test_search_finds_words_in_all_chats(file: Path) -> None:
     store.close()
 
 
-def test_a_question_is_taken_back() -> None:
+def test_a_question_is_deleted() -> None:
     store = Store()
-    chat = store.begin("x", None, {})
-    question = store.ask(chat.id, None, "x")
-    answer = grow(store.answer(chat.id, question), "y")
-    other = store.ask(chat.id, answer, "z")
-    store.answer(chat.id, other).finish("interrupted")
-    store.take_back(other, answer)
-    assert [t.content for t in store.path(chat.id)] == ["x", "y"]
-    store.take_back(question, None)
+    chat = store.new_chat("x", None, {})
+    question = store.add_question(chat.id, None, "x")
+    answer = grow(store.add_answer(chat.id, question), "y")
+    other = store.add_question(chat.id, answer, "z")
+    store.add_answer(chat.id, other).finish("interrupted")
+    store.delete_turn(other, answer)
+    assert [t.content for t in store.branch(chat.id)] == ["x", "y"]
+    store.delete_turn(question, None)
     assert store.chats() == []
     store.close()
 
 
 @pytest.mark.parametrize("content", [b"this is no database, whatever its name", b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_damaged_file_is_told_and_kept(file: Path, content: bytes) -> None:
+def test_a_damaged_file_is_reported_and_kept(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
     with pytest.raises(AppError, match="damaged") as caught:
@@ -143,11 +143,11 @@ def test_a_damaged_file_is_told_and_kept(file: Path, content: bytes) -> None:
     assert file.read_bytes() == content
 
 
-def test_damage_in_the_middle_is_told(file: Path) -> None:
+def test_damage_in_the_middle_is_reported(file: Path) -> None:
     store = Store(file)
     for _ in range(50):
-        chat = store.begin("x" * 40, None, {})
-        grow(store.answer(chat.id, store.ask(chat.id, None, "words " * 200)), "y")
+        chat = store.new_chat("x" * 40, None, {})
+        grow(store.add_answer(chat.id, store.add_question(chat.id, None, "words " * 200)), "y")
     store.close()
     whole = bytearray(file.read_bytes())
     whole[8192:-4096] = b"\xa5" * (len(whole) - 12288)
@@ -155,7 +155,7 @@ def test_damage_in_the_middle_is_told(file: Path) -> None:
     with pytest.raises(AppError, match="damaged"):
         store = Store(file)
         try:
-            [store.path(chat.id) for chat in store.chats()]
+            [store.branch(chat.id) for chat in store.chats()]
         finally:
             store.close()
     assert file.read_bytes()[8192:16384] == whole[8192:16384]
@@ -165,7 +165,7 @@ def test_a_backup_before_a_migration_and_a_failed_one_leaves_nothing(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(file)
-    store.begin("kept", None, {})
+    store.new_chat("kept", None, {})
     store.close()
     broken = (*schema.MIGRATIONS, ("stars", "ALTER TABLE chats ADD star INTEGER; SELECT nonsense;"))
     monkeypatch.setattr(database, "MIGRATIONS", broken)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from specee.app.engine.client import EngineClient
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 from specee.app.serve.server import Server
-from specee.app.serve.stop_words import StopWords
+from specee.app.serve.stop_sequences import StopSequences
 
 Make = Callable[..., Any]
 ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
@@ -77,7 +77,7 @@ def test_an_answer_with_its_exits(server: Server) -> None:
         ({"messages": [{"role": "user", "content": "x" * 300}], "stream": True}, "prompt too long"),
     ],
 )
-def test_bad_requests_are_told(server: Server, body: Any, says: str) -> None:
+def test_bad_requests_are_refused(server: Server, body: Any, says: str) -> None:
     status, answer = call(server, body)
     assert status == 400 and says in answer["error"]["message"]
     assert call(server, ASK)[0] == 200
@@ -100,7 +100,7 @@ def test_a_client_that_leaves_frees_the_engine(server: Server, backend: Any) -> 
     assert call(server, ASK)[0] == 200
 
 
-def test_requests_wait_for_their_turn(server: Server) -> None:
+def test_requests_are_answered_one_after_the_other(server: Server) -> None:
     results: list[int] = []
     threads = [threading.Thread(target=lambda: results.append(call(server, ASK)[0])) for _ in range(6)]
     for thread in threads:
@@ -124,8 +124,8 @@ def test_the_official_client(server: Server) -> None:
         assert whole.choices[0].message.content == "Hello there."
         assert whole.specee["n_layers"] == 30
         chunks = list(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
-        words = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-        assert "".join(words) == "Hello there." and len(words) > 5
+        texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert "".join(texts) == "Hello there." and len(texts) > 5
         assert chunks[-1].usage.completion_tokens == len("Hello there.")
         assert chunks[-2].specee["mean_exit_layer"] < 30 and chunks[-2].choices[0].finish_reason == "stop"
         with pytest.raises(openai.BadRequestError, match="not supported"):
@@ -136,15 +136,15 @@ def test_the_official_client(server: Server) -> None:
         assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."
 
 
-def test_an_answer_ends_before_a_stop_word(server: Server) -> None:
-    for stop, said in (
+def test_an_answer_ends_before_a_stop_sequence(server: Server) -> None:
+    for stop, expected in (
         ("there", "Hello "),
         (["zebra", "lo th", "."], "Hel"),
         (["?"], "Hello there."),
         (["e.."], "Hello there."),
     ):
         status, answer = call(server, {**ASK, "stop": stop})
-        assert status == 200 and answer["choices"][0]["message"]["content"] == said
+        assert status == 200 and answer["choices"][0]["message"]["content"] == expected
         assert answer["choices"][0]["finish_reason"] == "stop"
         assert len(answer["specee"]["exit_layers"]) <= len("Hello there.")
     assert call(server, ASK)[1]["choices"][0]["message"]["content"] == "Hello there."
@@ -157,17 +157,18 @@ def test_what_cannot_stop_is_refused(server: Server, stop: Any) -> None:
 
 
 @given(
-    text=st.text("ab", max_size=12), words=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), data=st.data()
+    text=st.text("ab", max_size=12),
+    sequences=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),
+    data=st.data(),
 )
-def test_what_is_said_before_a_stop_word_does_not_depend_on_the_pieces(text: str, words: list[str], data: Any) -> None:
-    stop = StopWords(words)
-    said, rest = "", text
+def test_no_stop_sequence_gets_through_in_pieces(text: str, sequences: list[str], data: Any) -> None:
+    stop = StopSequences(sequences)
+    released, rest = "", text
     while rest:
         n = data.draw(st.integers(1, len(rest)))
-        said += stop.add(rest[:n])
+        released += stop.add(rest[:n])
         rest = rest[n:]
-    said += stop.end()
-    places = [(at, at + len(word)) for word in words if (at := text.find(word)) >= 0]
-    assert stop.found == bool(places)
-    assert text.startswith(said) and (said == text or bool(places))
-    assert not any(word in said for word in words)
+    released += stop.end()
+    assert stop.found == any(sequence in text for sequence in sequences)
+    assert text.startswith(released) and (released == text or stop.found)
+    assert not any(sequence in released for sequence in sequences)

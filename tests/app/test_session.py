@@ -18,7 +18,7 @@ EXACT = ChatOptions(PolicyChoice("exact"))
 DENSE = ChatOptions(PolicyChoice("dense"))
 
 
-def said(events: list[Any]) -> str:
+def answer_text(events: list[Any]) -> str:
     return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified")
 
 
@@ -34,23 +34,23 @@ def test_an_answer_has_its_events_in_order(make_session: Make) -> None:
     kinds = [type(e) for e in events]
     assert kinds[0] is Progress and kinds[-1] is Done
     assert kinds.index(PromptProgress) < kinds.index(Started) < kinds.index(ChatEvent)
-    assert said(events) == "Hello there."
+    assert answer_text(events) == "Hello there."
     assert stats(events).stop_reason == "stop"
     assert stats(events).tokens == len("Hello there.")
     assert stats(events).mean_exit_layer == 30
-    assert [m.role for m in session.turns] == ["user", "assistant"]
+    assert [m.role for m in session.messages] == ["user", "assistant"]
     session.close()
 
 
-def test_withdrawn_words_never_reach_the_text(make_session: Make) -> None:
+def test_rolled_back_tokens_never_reach_the_text(make_session: Make) -> None:
     events = list(make_session().send("Hi", EXACT))
     states = [e.state for e in events if isinstance(e, ChatEvent)]
     assert "rolled_back" in states and "provisional" in states
-    assert said(events) == "Hello there."
+    assert answer_text(events) == "Hello there."
     assert 24 < stats(events).mean_exit_layer < 30
 
 
-def test_several_turns_reuse_the_cache(make_session: Make) -> None:
+def test_a_second_question_reuses_the_cache(make_session: Make) -> None:
     session = make_session(system="Be kind.")
     first = list(session.send("One", EXACT))
     second = list(session.send("Two", EXACT))
@@ -73,15 +73,15 @@ def test_a_new_conversation_resets_the_schedule(make_session: Make) -> None:
     session.new()
     list(session.send("c", EXACT))
     assert policy.resets == 2
-    assert session.turns[0].content == "c"
+    assert session.messages[0].content == "c"
 
 
 def test_length_and_window_end_an_answer(make_session: Make, make_backend: Make) -> None:
     events = list(make_session().send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=3)))
-    assert said(events) == "Hel" and stats(events).stop_reason == "length"
+    assert answer_text(events) == "Hel" and stats(events).stop_reason == "length"
     events = list(make_session(make_backend(n_ctx=10)).send("Hi", DENSE))
     assert stats(events).stop_reason == "window"
-    assert 0 < len(said(events)) < len("Hello there.")
+    assert 0 < len(answer_text(events)) < len("Hello there.")
 
 
 def test_a_prompt_beyond_the_window_is_refused(make_session: Make, make_backend: Make) -> None:
@@ -89,18 +89,18 @@ def test_a_prompt_beyond_the_window_is_refused(make_session: Make, make_backend:
     with pytest.raises(AppError) as caught:
         list(session.send("x" * 50, DENSE))
     assert caught.value.exit_code == PROMPT_TOO_LONG
-    assert session.turns == ()
-    assert said(list(session.send("ok", DENSE)))  # the engine is still there
+    assert session.messages == ()
+    assert answer_text(list(session.send("ok", DENSE)))  # the engine is still there
     assert len(session.links) == 1
 
 
 def test_cut_characters_are_whole_again(make_session: Make, make_backend: Make) -> None:
     events = list(make_session(make_backend("né 🙂 ok".encode())).send("Hi", EXACT))
-    assert said(events) == "né 🙂 ok"
+    assert answer_text(events) == "né 🙂 ok"
     texts = [e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified"]
     assert not any("\ufffd" in text for text in texts)
     cut = list(make_session(make_backend("🙂".encode())).send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=2)))
-    assert said(cut) == "\ufffd"
+    assert answer_text(cut) == "\ufffd"
 
 
 def test_cancel_between_tokens(make_session: Make, make_backend: Make, scripted: Make) -> None:
@@ -123,8 +123,8 @@ def test_cancel_between_tokens(make_session: Make, make_backend: Make, scripted:
             go_on.set()
     assert stats(events).stop_reason == "cancelled"
     assert policy.closed == 1
-    assert said(events).startswith("word ")
-    assert session.turns[1].content == said(events)
+    assert answer_text(events).startswith("word ")
+    assert session.messages[1].content == answer_text(events)
 
 
 def test_cancel_while_the_prompt_is_read(make_session: Make, make_backend: Make) -> None:
@@ -132,10 +132,10 @@ def test_cancel_while_the_prompt_is_read(make_session: Make, make_backend: Make)
     session = make_session(backend)
     backend.engine.before_chunk = lambda done: session.cancel() if done >= 32 else None
     events = list(session.send("x" * 200, DENSE))
-    assert stats(events).stop_reason == "cancelled" and said(events) == ""
-    assert session.turns == ()
+    assert stats(events).stop_reason == "cancelled" and answer_text(events) == ""
+    assert session.messages == ()
     backend.engine.before_chunk = lambda done: None
-    assert said(list(session.send("again", DENSE))) == "Hello there."
+    assert answer_text(list(session.send("again", DENSE))) == "Hello there."
 
 
 def test_leaving_in_the_middle_stops_the_engine(make_session: Make) -> None:
@@ -145,21 +145,21 @@ def test_leaving_in_the_middle_stops_the_engine(make_session: Make) -> None:
         pass
     events.close()
     assert not session.answering
-    assert said(list(session.send("Hi", EXACT))) == "Hello there."
+    assert answer_text(list(session.send("Hi", EXACT))) == "Hello there."
 
 
-def test_a_crash_is_told_and_the_next_message_restarts(make_session: Make) -> None:
+def test_a_crash_is_an_error_and_the_next_message_restarts(make_session: Make) -> None:
     session = make_session()
     list(session.send("first", DENSE))
     with pytest.raises(AppError, match="crashed"):
         list(session.send("crash", DENSE))
-    assert [m.content for m in session.turns] == ["first", "Hello there."]
+    assert [m.content for m in session.messages] == ["first", "Hello there."]
     events = list(session.send("second", DENSE))
-    assert said(events) == "Hello there." and len(session.links) == 2
+    assert answer_text(events) == "Hello there." and len(session.links) == 2
     assert len(session.links[1].sent[-1].messages) == 3
 
 
-def test_a_missing_calibration_is_told(make_session: Make, make_backend: Make) -> None:
+def test_a_missing_calibration_is_an_error(make_session: Make, make_backend: Make) -> None:
     session = make_session(make_backend(calibrated=False))
     with pytest.raises(AppError, match="calibrat"):
         list(session.send("Hi", EXACT))
@@ -171,7 +171,7 @@ def test_a_missing_calibration_is_told(make_session: Make, make_backend: Make) -
 
 
 def contents(session: Any) -> list[str]:
-    return [turn.content for turn in session.path]
+    return [turn.content for turn in session.branch]
 
 
 def test_another_answer_and_another_question_are_branches(make_session: Make) -> None:
@@ -179,42 +179,42 @@ def test_another_answer_and_another_question_are_branches(make_session: Make) ->
     list(session.send("One", DENSE))
     list(session.send("Two", DENSE))
     list(session.regenerate(DENSE))
-    assert (session.path[-1].place, session.path[-1].siblings) == (2, 2)
+    assert (session.branch[-1].place, session.branch[-1].siblings) == (2, 2)
     assert session.links[0].sent[-1].messages == session.links[0].sent[-2].messages
-    list(session.edit(session.path[0].id, "Uno", DENSE))
+    list(session.edit(session.branch[0].id, "Uno", DENSE))
     assert contents(session) == ["Uno", "Hello there."]
-    first = session.store.siblings(session.path[0].id)[0]
-    session.choose(first)
+    first = session.store.siblings(session.branch[0].id)[0]
+    session.switch_branch(first)
     assert contents(session) == ["One", "Hello there.", "Two", "Hello there."]
     with pytest.raises(AppError, match="no such question"):
         list(session.edit(999, "x", DENSE))
 
 
-def test_an_answer_goes_on_where_it_was_cut(make_session: Make) -> None:
+def test_an_answer_continues_where_it_was_cut(make_session: Make) -> None:
     session = make_session()
     list(session.send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=4)))
-    assert session.turns[-1].content == "Hell"
-    events = list(session.go_on(DENSE))
-    assert session.turns[-1].content == "Hello there." and len(session.path) == 2
+    assert session.messages[-1].content == "Hell"
+    events = list(session.continue_answer(DENSE))
+    assert session.messages[-1].content == "Hello there." and len(session.branch) == 2
     assert stats(events).reused >= stats(events).prompt_tokens - 1  # its own tokens are still there
-    turn = session.path[-1]
+    turn = session.branch[-1]
     assert len(turn.depths) == len("Hello there.") and turn.state == "complete"
 
 
-def test_it_goes_on_after_the_program_was_left_in_the_middle(make_session: Make) -> None:
+def test_it_continues_after_the_program_was_left_in_the_middle(make_session: Make) -> None:
     session = make_session()
     events = session.send("Hi", EXACT)
     for event in events:
         if isinstance(event, ChatEvent) and event.index == 4:
             break
     events.close()
-    assert session.path[-1].state == "stopped"
-    begun = session.path[-1].content
+    assert session.branch[-1].state == "stopped"
+    begun = session.branch[-1].content
     other = make_session(store=session.store)
     other.resume(session.chat.id)
-    list(other.go_on(EXACT))
-    assert other.path[-1].content == "Hello there." != begun
-    assert other.links[0].sent[-1].go_on
+    list(other.continue_answer(EXACT))
+    assert other.branch[-1].content == "Hello there." != begun
+    assert other.links[0].sent[-1].continue_answer
 
 
 def test_a_crash_keeps_the_question_and_it_can_be_answered_again(make_session: Make) -> None:
@@ -223,10 +223,10 @@ def test_a_crash_keeps_the_question_and_it_can_be_answered_again(make_session: M
     with pytest.raises(AppError, match="crashed"):
         list(session.send("crash", DENSE))
     assert contents(session) == ["first", "Hello there.", "crash", ""]
-    assert session.path[-1].state == "interrupted"
+    assert session.branch[-1].state == "interrupted"
     list(session.send("second", DENSE))  # the unanswered question stays as a branch
     assert contents(session) == ["first", "Hello there.", "second", "Hello there."]
-    assert (session.path[2].place, session.path[2].siblings) == (2, 2)
+    assert (session.branch[2].place, session.branch[2].siblings) == (2, 2)
 
 
 def test_what_is_refused_leaves_nothing(make_session: Make, make_backend: Make) -> None:
@@ -237,7 +237,7 @@ def test_what_is_refused_leaves_nothing(make_session: Make, make_backend: Make) 
     list(session.send("ok", DENSE))
     with pytest.raises(AppError):
         list(session.send("x" * 50, DENSE))
-    assert contents(session) == ["ok", "Hello there."] and session.path[-1].state == "complete"
+    assert contents(session) == ["ok", "Hello there."] and session.branch[-1].state == "complete"
     with pytest.raises(AppError, match="calibrat"):
         list(make_session(make_backend(calibrated=False)).send("Hi", EXACT))
 
@@ -246,14 +246,15 @@ def test_room_is_made_and_marked(make_session: Make, make_backend: Make) -> None
     session = make_session(make_backend(n_ctx=120))
     for text in ("One", "Two", "Three"):
         list(session.send(text, DENSE))
-    used = session.used
-    assert used == session.path[-1].stats["prompt_tokens"] + session.path[-1].stats["tokens"]
+    used = session.context_tokens
+    assert used == session.branch[-1].stats["prompt_tokens"] + session.branch[-1].stats["tokens"]
     with pytest.raises(AppError):
         list(session.send("x" * 60, DENSE))
     assert session.make_room() == 4
-    assert [turn.cut for turn in session.path] == [None, None, None, None, "", None]
-    assert [m.content for m in session.turns] == ["Three", "Hello there."] and 0 < session.used < used
-    list(session.send("x" * 60, DENSE))
+    assert [turn.cut for turn in session.branch] == [None, None, None, None, "", None]
+    assert [m.content for m in session.messages] == ["Three", "Hello there."] and 0 < session.context_tokens < used
+    events = list(session.send("x" * 60, DENSE))
+    assert session.context_tokens == stats(events).prompt_tokens + stats(events).tokens, "counted anew"
     with pytest.raises(AppError, match="no room"):
         make_session().make_room()
 
@@ -284,18 +285,18 @@ def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
     assert session.store.chat(session.chat.id).system == "Be brief."
 
 
-def test_silence_is_told_and_a_hanging_engine_can_be_ended(make_session: Make, make_backend: Make) -> None:
+def test_silence_is_reported_and_a_hanging_engine_can_be_ended(make_session: Make, make_backend: Make) -> None:
     backend = make_backend()
     hang = threading.Event()
     backend.engine.before_chunk = lambda done: hang.wait(10) and None
     session = make_session(backend)
     session._client.silence_seconds = 0.05
-    told = []
+    silences = []
     with pytest.raises(AppError, match="crashed"):
         for event in session.send("Hi", DENSE):
             if isinstance(event, Silence):
-                told.append(event.seconds)
+                silences.append(event.seconds)
                 session.kill()
     hang.set()
-    assert told and session.path[-1].state == "interrupted"
-    assert said(list(session.send("again", DENSE))) == "Hello there."
+    assert silences and session.branch[-1].state == "interrupted"
+    assert answer_text(list(session.send("again", DENSE))) == "Hello there."

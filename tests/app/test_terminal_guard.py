@@ -18,8 +18,8 @@ PROGRAM = """
 import sys, time, tty
 from pathlib import Path
 from specee.app.engine.process import EngineProcess
-from specee.app.engine.terminal_guard import Terminal
-terminal = Terminal.capture()
+from specee.app.engine.terminal_guard import SavedTerminal
+terminal = SavedTerminal.capture()
 assert terminal is not None
 engine = EngineProcess(Path(sys.argv[1]), terminal=terminal)
 if sys.argv[2] == "screen":
@@ -68,7 +68,7 @@ def test_a_killed_screen_is_left(tmp_path: Path) -> None:
     assert pane.read_until(b"ready"), pane.shown
     assert pane.modes() != pane.attributes
     pane.process.send_signal(signal.SIGKILL)
-    assert pane.read_until(b"nothing is lost"), pane.shown
+    assert pane.read_until(b"the chat is kept"), pane.shown
     assert b"\x1b[?1049l" in pane.shown and b"\x1b[?25h" in pane.shown
     assert pane.modes() == pane.attributes
     pane.close()
@@ -83,7 +83,7 @@ def test_modes_that_are_not_the_screens_stay(tmp_path: Path) -> None:
     shell[3] &= ~termios.ECHO  # as a shell's line editor does
     termios.tcsetattr(pane._slave, termios.TCSANOW, shell)
     pane.process.send_signal(signal.SIGKILL)
-    assert pane.read_until(b"nothing is lost"), pane.shown
+    assert pane.read_until(b"the chat is kept"), pane.shown
     assert pane.modes() == shell
     pane.close()
 

@@ -52,10 +52,10 @@ def long_answer(tokens: int) -> str:
 
 def long_chat(turns: int) -> FakeSession:
     store = Store()
-    made = store.begin("long", None, {})
+    made = store.new_chat("long", None, {})
     parent = None
     for number in range(turns // 2):
-        recorder = store.answer(made.id, store.ask(made.id, parent, f"question {number}"))
+        recorder = store.add_answer(made.id, store.add_question(made.id, parent, f"question {number}"))
         text = f"**answer** {number}\n\n" + long_answer(120)
         recorder.add(ChatEvent(0, text, 1, 30, "verified", 0.0))
         recorder.finish("complete")

@@ -26,7 +26,7 @@ from specee.app.engine.protocol import (
     PromptProgress,
     Started,
     Stats,
-    Tokens,
+    TokenEvents,
 )
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
@@ -139,7 +139,7 @@ class ScriptedLink:
         put(Started("exact", "exits reach 1.02x of dense here", 12, 0, 1, 79.9))
         reason = "stop"
         words = session.answer.split(" ")
-        begun = message.messages[-1].content.count(" ") + 1 if message.go_on else 0
+        begun = message.messages[-1].content.count(" ") + 1 if message.continue_answer else 0
         for index, word in enumerate(words[begun:]):
             while session.gate is not None and not session.gate.acquire(timeout=0.01):
                 if session.cancelled.is_set() or self.killed.is_set():
@@ -149,7 +149,7 @@ class ScriptedLink:
             if session.cancelled.is_set():
                 reason = "cancelled"
                 break
-            put(Tokens(tuple(_events(index, word if index + begun == 0 else " " + word))))
+            put(TokenEvents(tuple(_events(index, word if index + begun == 0 else " " + word))))
         put(Done(replace(session.stats, stop_reason=reason)))
 
 

@@ -17,8 +17,8 @@ from specee.app.tui.sidebar import Sidebar
 async def test_chats_at_the_side() -> None:
     store = Store()
     for title in ("About foxes", "About the sea"):
-        made = store.begin(title, None, {"temperature": 0.3})
-        recorder = store.answer(made.id, store.ask(made.id, None, title))
+        made = store.new_chat(title, None, {"temperature": 0.3})
+        recorder = store.add_answer(made.id, store.add_question(made.id, None, title))
         recorder.add(ChatEvent(0, f"*{title}* indeed", 1, 30, "verified", 0.0))
         recorder.finish("interrupted")
     async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
@@ -39,10 +39,10 @@ async def test_chats_at_the_side() -> None:
 
 async def test_what_is_found_is_shown_in_its_branch() -> None:
     store = Store()
-    made = store.begin("animals", None, {})
-    question = store.ask(made.id, None, "Which animal?")
+    made = store.new_chat("animals", None, {})
+    question = store.add_question(made.id, None, "Which animal?")
     for text in ("a walrus", "a heron"):
-        recorder = store.answer(made.id, question)
+        recorder = store.add_answer(made.id, question)
         recorder.add(ChatEvent(0, text, 1, 30, "verified", 0.0))
         recorder.finish("complete")
     async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
@@ -66,11 +66,11 @@ async def test_the_side_folds_away_on_narrow_screens() -> None:
 
 def long_chat(turns: int) -> FakeSession:
     store = Store()
-    made = store.begin("long", None, {})
+    made = store.new_chat("long", None, {})
     parent = None
     for number in range(turns):
-        question = store.ask(made.id, parent, f"question {number}")
-        recorder = store.answer(made.id, question)
+        question = store.add_question(made.id, parent, f"question {number}")
+        recorder = store.add_answer(made.id, question)
         recorder.add(ChatEvent(0, f"answer {number}", 1, 30, "verified", 0.0))
         recorder.finish("complete")
         parent = recorder.turn.id

@@ -23,7 +23,7 @@ async def test_retry_edit_branch_and_continue() -> None:
         session.gate = None
         await say(pilot, "/continue")
         await until(pilot, lambda: len(session.asked) == 2 and idle(pilot.app))
-        assert session.asked[1].go_on and answers(pilot.app) == ["one two three four"]
+        assert session.asked[1].continue_answer and answers(pilot.app) == ["one two three four"]
         session.answer = "another one"
         await pilot.press("ctrl+r")
         await until(pilot, lambda: len(session.asked) == 3 and idle(pilot.app))
@@ -34,7 +34,7 @@ async def test_retry_edit_branch_and_continue() -> None:
         assert pilot.app.query_one(Prompt).text == "Hi"
         await say(pilot, "Ho")
         await until(pilot, lambda: len(session.asked) == 4 and idle(pilot.app))
-        assert session.sent[-1][0] == "Ho" and session.path[0].siblings == 2
+        assert session.sent[-1][0] == "Ho" and session.branch[0].siblings == 2
         assert "Ho" in screen(pilot.app) and answers(pilot.app) == ["another one"]
 
 
@@ -77,7 +77,7 @@ async def test_the_window_is_told_and_room_is_made() -> None:
         assert "window 3603/4096" in screen(pilot.app) and "the window is 88% full" in screen(pilot.app)
         await say(pilot, "/drop")
         await pilot.pause(0.1)
-        assert "not sent to the model any more" in screen(pilot.app) and len(session.turns) == 2
+        assert "not sent to the model any more" in screen(pilot.app) and len(session.messages) == 2
         await say(pilot, "/drop")
         await pilot.pause(0.1)
         assert "no room to make" in screen(pilot.app)

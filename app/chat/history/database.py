@@ -1,4 +1,4 @@
-"""The file behind the history: one thread of ours that reads and writes it, migrations, and errors in plain words."""
+"""The file behind the history: one thread that reads and writes it, migrations, and errors that a user understands."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Database:
         self._alive: FileLock | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
-            self._connection = self._thread.submit(self._told, self._open).result()
+            self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
         except BaseException:
             self._thread.shutdown()
             raise
 
     def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `job` in a transaction and returns what it returns; nothing is left of a job that fails."""
-        return self._thread.submit(self._told, lambda: self._transaction(job)).result()
+        """Runs `job` in a transaction and returns its result; a job that fails changes nothing."""
+        return self._thread.submit(self._with_plain_errors, lambda: self._transaction(job)).result()
 
     def check(self) -> str:
         """What SQLite's integrity check says; "ok" when all is well."""
         return str(self.do(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
 
     def close(self) -> None:
-        """Ends the thread after what it was asked before."""
+        """Ends the thread once it has done what it was given."""
         with suppress(RuntimeError):  # closed before
             self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
@@ -67,7 +67,7 @@ class Database:
             raise
         return result
 
-    def _told(self, work: Callable[[], T]) -> T:
+    def _with_plain_errors(self, work: Callable[[], T]) -> T:
         try:
             return work()
         except sqlite3.OperationalError as error:
@@ -95,14 +95,14 @@ class Database:
                 _migrate(connection, self.path)
                 self._alive = self._owner_lock(self.owner)
                 self._alive.acquire()
-                self._settle_interrupted(connection)
+                self._mark_interrupted(connection)
             except BaseException:
                 connection.close()
                 raise
         return connection
 
-    def _settle_interrupted(self, connection: sqlite3.Connection) -> None:
-        """Answers whose program is gone grow no more. Who runs holds a lock; the system frees that of the killed."""
+    def _mark_interrupted(self, connection: sqlite3.Connection) -> None:
+        """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
         for (owner,) in connection.execute("SELECT DISTINCT owner FROM turns WHERE state = 'streaming'").fetchall():
             lock = self._owner_lock(owner)
             try:
@@ -140,9 +140,9 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
             continue
         if applied and path is not None:
             _back_up(connection, path.with_name(f"{path.stem}-before-{name}{path.suffix}"))
-        noted = f"INSERT INTO migrations VALUES ('{name}', strftime('%s', 'now'));"
+        record = f"INSERT INTO migrations VALUES ('{name}', strftime('%s', 'now'));"
         try:
-            connection.executescript(f"BEGIN IMMEDIATE; {statements} {noted} COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {statements} {record} COMMIT;")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

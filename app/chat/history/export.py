@@ -11,12 +11,12 @@ from specee.app.chat.history.records import Chat, Turn
 NAMES = {"user": "You", "assistant": "Model"}
 
 
-def markdown(chat: Chat, path: Sequence[Turn]) -> str:
+def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
     """The branch in use."""
     parts = [f"# {chat.title}"]
     if chat.system:
         parts.append(f"*System: {chat.system}*")
-    for turn in path:
+    for turn in branch:
         if turn.cut is not None:
             parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
         state = "" if turn.state == "complete" else f" ({turn.state})"
@@ -37,11 +37,11 @@ def chat_object(chat: Chat) -> dict[str, Any]:
     }
 
 
-def tree_object(chat: Chat, turns: Sequence[Turn], path: Sequence[Turn]) -> dict[str, Any]:
+def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> dict[str, Any]:
     """A chat with all its branches; `branch` has the ids of the turns in use."""
     return {
         **chat_object(chat),
-        "branch": [turn.id for turn in path],
+        "branch": [turn.id for turn in branch],
         "turns": [
             {
                 "id": turn.id,

@@ -51,7 +51,7 @@ class Recorder:
             if event.stop:
                 return
             index = self._first + event.index
-            if index < len(self._depths):  # the rest of a character whose token is known
+            if index < len(self._depths):  # the rest of a character of a token that is here already
                 known = self._depths[index]
                 self._depths[index] = Depth(known.layer, known.characters + len(event.text))
             else:
@@ -89,4 +89,4 @@ class Recorder:
                     )
                 )
             except Exception:
-                time.sleep(WRITE_SECONDS)  # a full disk: `finish` tries again and tells
+                time.sleep(WRITE_SECONDS)  # a full disk: `finish` tries again, and raises

@@ -36,7 +36,7 @@ class Chat:
 class Turn:
     """A question or an answer, under the turn that it follows.
 
-    `cut` not None: nothing before this turn is sent to the model any more; a text in it is a summary, sent instead.
+    `cut` not None: the model is sent nothing before this turn any more; if it has a text, this summary instead.
     `stats` are the figures of an answer's last run, `depths` has all its tokens. `place` of `siblings` counts the turns
     under the same parent, from 1.
     """
@@ -56,7 +56,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Hit:
-    """A turn that was found, with the words around the find."""
+    """A turn that a search found, with the text around the match."""
 
     chat: int
     title: str

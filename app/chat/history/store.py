@@ -20,7 +20,7 @@ _CHATS = """
            (SELECT count(*) FROM turns WHERE chat_id = chats.id) AS turns FROM chats
 """
 # from a leaf up to the root; recursion ends where parent_id is null
-_PATH = """
+_BRANCH = """
     WITH RECURSIVE up (id, parent_id, step) AS (
         SELECT id, parent_id, 0 FROM turns WHERE id = ?
         UNION ALL
@@ -63,7 +63,7 @@ class Store:
             raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
         return _chat(found[0])
 
-    def begin(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
+    def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
         """A new, empty chat; its title is the beginning of the first line of `title`."""
         line = next(iter(title.split("\n")), "").strip()
         short = line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
@@ -78,7 +78,7 @@ class Store:
             )
         )
 
-    def change(self, chat_id: int, **columns: Any) -> Chat:
+    def update_chat(self, chat_id: int, **columns: Any) -> Chat:
         """Sets `title`, `system` or `options` of a chat."""
         assert columns.keys() <= {"title", "system", "options"}
         if "options" in columns:
@@ -89,34 +89,34 @@ class Store:
         )
         return self.chat(chat_id)
 
-    def remove(self, chat_id: int) -> None:
+    def delete_chat(self, chat_id: int) -> None:
         """Deletes a chat with all its turns."""
         self.chat(chat_id)
         self._database.do(lambda db: db.execute("DELETE FROM chats WHERE id = ?", (chat_id,)))
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
-    def path(self, chat_id: int) -> tuple[Turn, ...]:
+    def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _PATH, leaf)))
+        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
         return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
 
-    def ask(self, chat_id: int, parent: int | None, text: str) -> int:
+    def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
         """Adds a question under `parent` and makes it the leaf; returns its id."""
         return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete"))
 
-    def answer(self, chat_id: int, question: int) -> Recorder:
+    def add_answer(self, chat_id: int, question: int) -> Recorder:
         """Adds an empty answer to a question, which then grows."""
         turn = self._database.do(lambda db: self._add(db, chat_id, question, "assistant", "", "streaming"))
         return Recorder(self._database, self._turn_by_id(turn))
 
-    def go_on(self, answer: int) -> Recorder:
-        """An answer that stopped grows again."""
+    def continue_answer(self, answer: int) -> Recorder:
+        """Lets an answer that stopped grow again."""
         self._database.do(
             lambda db: db.execute(
                 "UPDATE turns SET state = 'streaming', owner = ? WHERE id = ?", (self._database.owner, answer)
@@ -124,7 +124,7 @@ class Store:
         )
         return Recorder(self._database, self._turn_by_id(answer))
 
-    def choose(self, turn_id: int) -> None:
+    def switch_branch(self, turn_id: int) -> None:
         """Uses the branch of this turn, down to its newest end."""
 
         def job(db: sqlite3.Connection) -> None:
@@ -142,12 +142,12 @@ class Store:
                  WHERE t.id = ? ORDER BY s.id"""
         return self._database.do(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
 
-    def cut_before(self, turn_id: int, summary: str | None) -> None:
-        """Nothing before this turn is sent any more, but `summary`; None undoes it."""
+    def cut_before(self, turn_id: int, summary: str) -> None:
+        """Nothing before this turn is sent to the model any more, but `summary`, where it has a text."""
         self._database.do(lambda db: db.execute("UPDATE turns SET cut = ? WHERE id = ?", (summary, turn_id)))
 
-    def take_back(self, turn_id: int, leaf: int | None) -> None:
-        """Deletes a turn and all that follows it, as if it had not been; `leaf` is in use again."""
+    def delete_turn(self, turn_id: int, leaf: int | None) -> None:
+        """Deletes a turn and all that follows it, and a chat that this leaves empty; `leaf` is in use again."""
 
         def job(db: sqlite3.Connection) -> None:
             (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
@@ -159,7 +159,7 @@ class Store:
         self._database.do(job)
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
-        """Turns of all chats that hold all the words, the last one perhaps only begun; the best first."""
+        """Turns of all chats with all the words in them, the last one perhaps only begun; the best matches first."""
         quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
         if not quoted:
             return []
@@ -170,7 +170,7 @@ class Store:
         return self._database.do(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.do(lambda db: _turn(_rows(db, _PATH, turn_id)[-1]))
+        return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
 
     def _add(
         self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State

@@ -1,0 +1,83 @@
+"""What answering needs of a model and an engine: the real ones are put together in loading.py, tests bring fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from specee.app.engine.protocol import Message, ModelInfo
+from specee.app.options import PolicyChoice, Sampling
+from specee.predictors.decoding import Policy
+from specee.predictors.types import Engine, Sampler
+
+
+class ChatEngine(Engine, Protocol):
+    """An engine that also reads prompts."""
+
+    tokens: list[int]
+    """What the KV cache holds, a token for each position."""
+    n_threads: int
+
+    @property
+    def active_threads(self) -> int:
+        """Threads of the next computation: fewer than n_threads while other processes keep cores busy."""
+        ...
+
+    def fix_threads(self, n: int) -> None:
+        """Exactly n threads from now on; 0: as the machine allows."""
+        ...
+
+    def limit_single(self, n: int) -> None:
+        """At most n threads for one row."""
+        ...
+
+    def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
+        """Read the prompt, keeping the common prefix with the cache; returns how many tokens were reused."""
+        ...
+
+    def logits(self, row: int) -> Any:
+        """float32 [n_vocab]: a copy of one row of logits."""
+        ...
+
+    def cancel(self) -> None:
+        """Interrupt the computation under way and all that follow, from any thread."""
+        ...
+
+    def resume(self) -> None:
+        """Compute again after `cancel`."""
+        ...
+
+
+class Backend(Protocol):
+    """A loaded model: its text, its engine, and the policies that it can run."""
+
+    info: ModelInfo
+    engine: ChatEngine
+    sha256: str
+    """Of the model file; calibrations and measurements belong to it."""
+    bos_text: str
+    """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
+
+    def format(self, messages: Sequence[Message], /) -> str:
+        """The conversation in the model's chat template. Raises AppError when the template refuses it."""
+        ...
+
+    def tokenize(self, text: str, *, bos: bool) -> list[int]:
+        """Special tokens in the text are read as such; `bos` puts BOS first where the vocabulary wants one."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The UTF-8 bytes of a token, perhaps only a part of a character; nothing for special tokens."""
+        ...
+
+    def sampler(self, sampling: Sampling) -> Sampler: ...
+
+    def rules(self) -> tuple[str, ...]:
+        """The exit rules that this model is calibrated for, the default one first."""
+        ...
+
+    def policy(self, choice: PolicyChoice) -> Policy:
+        """Raises AppError when the policy cannot run on this model."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,59 @@
+"""A conversation as the tokens that the model reads: the one place where a prompt is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from specee.app.engine.backend import Backend
+from specee.app.engine.protocol import Message
+from specee.app.errors import AppError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text and its tokens. Generated tokens may split the text in other places than the tokenizer would."""
+
+    text: str
+    tokens: list[int]
+
+    def with_answer(self, text: str, tokens: list[int]) -> Prompt:
+        """The prompt and what was generated for it."""
+        return Prompt(self.text + text, self.tokens + tokens)
+
+
+def make_prompt(
+    backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Prompt | None = None
+) -> Prompt:
+    """The conversation in the model's chat template. Raises AppError when the template refuses it or nothing is left.
+
+    `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
+    `previous`: a prompt with its answer, whose tokens are kept where the conversation goes on from it: they are in the
+    KV cache.
+    """
+    if continue_answer:
+        *before, begun = messages
+        text = backend.format(before) + begun.content
+    else:
+        text = backend.format(messages)
+    tokens = _following(backend, previous, text) or _from_the_beginning(backend, text)
+    if not tokens:
+        raise AppError("empty prompt", "there is nothing to answer")
+    return Prompt(text, tokens)
+
+
+def _from_the_beginning(backend: Backend, text: str) -> list[int]:
+    """BOS comes first where the vocabulary wants one, and once only: many templates write it themselves."""
+    has_bos = bool(backend.bos_text) and text.startswith(backend.bos_text)
+    return backend.tokenize(text, bos=not has_bos)
+
+
+def _following(backend: Backend, previous: Prompt | None, text: str) -> list[int]:
+    """The tokens of `previous` and of the text after it; [] when the text does not go on from there."""
+    if previous is None or not text.startswith(previous.text):
+        return []
+    if text == previous.text:  # the last answer itself is continued
+        return previous.tokens
+    rest = backend.tokenize(text[len(previous.text) :], bos=False)
+    # elsewhere than at the end of an answer, the tokenizer might have joined what stands before and after the split
+    return previous.tokens + rest if rest and backend.engine.is_stop(rest[0]) else []

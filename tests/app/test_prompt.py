@@ -1,0 +1,116 @@
+"""A conversation becomes tokens in one way, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from real_engine import missing_library
+
+from specee.app.bench.prompts import Prompt as BenchPrompt
+from specee.app.bench.run import Contender, compare
+from specee.app.engine import calibration_task, optimization_task
+from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
+from specee.app.engine.prompt import Prompt, make_prompt
+from specee.app.engine.protocol import Generate, Message
+from specee.app.errors import AppError
+from specee.app.options import PLAIN_GREEDY, ChatOptions, PolicyChoice
+
+BOS = 1
+STOP = 256
+NO_LIBRARY = missing_library()
+DENSE = PolicyChoice("dense")
+ASK = (Message("user", "Hi"),)
+Make = Callable[..., Any]
+
+
+def answer(backend: Any, make_link: Make) -> None:
+    make_link(backend).runtime.generate(Generate(1, ASK, ChatOptions(DENSE)), lambda message: None)
+
+
+def bench(backend: Any, make_link: Make) -> None:
+    contenders = [Contender("dense", PolicyDecision(DENSE, ""))]
+    compare(backend, contenders, [BenchPrompt("one", "Hi")], PLAIN_GREEDY, 8, "Be kind.", lambda message: None)
+
+
+def measure(backend: Any, make_link: Make) -> None:
+    AutoPolicy().measure(backend, PolicyChoice("auto"), lambda message: None)
+
+
+def calibrate(backend: Any, make_link: Make) -> None:
+    backend.engine.prefill(calibration_task._base(backend).encode("Hi"))
+
+
+def optimize(backend: Any, make_link: Make) -> None:
+    optimization_task._answers(backend, lambda message: None)
+
+
+@pytest.mark.parametrize("template_bos", [False, True])
+@pytest.mark.parametrize("ask", [answer, bench, measure, calibrate, optimize])
+def test_bos_comes_first_and_once(make_backend: Make, make_link: Make, ask: Any, template_bos: bool) -> None:
+    backend = make_backend(bos=True, template_bos=template_bos)
+    ask(backend, make_link)
+    assert backend.engine.prompts
+    assert all(tokens[0] == BOS and tokens.count(BOS) == 1 for tokens in backend.engine.prompts)
+
+
+def test_no_bos_where_the_vocabulary_wants_none(make_backend: Make) -> None:
+    assert BOS not in make_prompt(make_backend(), ASK).tokens
+
+
+@pytest.mark.parametrize("template_bos", [False, True])
+def test_the_tokens_of_an_answer_are_kept(make_backend: Make, template_bos: bool) -> None:
+    backend = make_backend(bos=True, template_bos=template_bos)
+    previous = make_prompt(backend, ASK).with_answer("Hello", [7, 8])  # not as the tokenizer would split it
+    following = (*ASK, Message("assistant", "Hello"), Message("user", "Ho"))
+    prompt = make_prompt(backend, following, previous=previous)
+    assert prompt.text == backend.format(following)
+    assert prompt.tokens[: len(previous.tokens)] == previous.tokens
+    assert prompt.tokens[len(previous.tokens)] == STOP and prompt.tokens.count(BOS) == 1
+
+
+def test_an_answer_is_continued_with_its_own_tokens(make_backend: Make) -> None:
+    backend = make_backend(bos=True)
+    begun = (*ASK, Message("assistant", "Hel"))
+    previous = make_prompt(backend, ASK).with_answer("Hel", [7])
+    assert make_prompt(backend, begun, continue_answer=True, previous=previous) == previous
+    without = make_prompt(backend, begun, continue_answer=True)
+    assert without.text == previous.text and without.tokens[-3:] == [*b"Hel"] and without.tokens.count(BOS) == 1
+
+
+@pytest.mark.parametrize(
+    "previous",
+    [
+        Prompt("something else", [5]),
+        Prompt("u:Hi\0a:", [5]),  # what follows does not begin where an answer ends
+    ],
+)
+def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) -> None:
+    backend = make_backend()
+    begun = (*ASK, Message("assistant", "Hel"))
+    assert make_prompt(backend, begun, continue_answer=True, previous=previous) == make_prompt(
+        backend, begun, continue_answer=True
+    )
+
+
+def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
+    backend = make_backend()
+    backend.format = lambda messages: ""
+    with pytest.raises(AppError, match="empty prompt"):
+        make_prompt(backend, ASK)
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
+def test_the_chat_template_is_the_models_or_chatml() -> None:
+    from specee.app.engine.chat_template import chat_formatter
+    from specee.native import library
+
+    library.load()  # before the bindings, which render templates
+    assert chat_formatter(None, bos="", eos="")(ASK).endswith("<|im_start|>assistant\n")
+    own = chat_formatter("{{ bos_token }}{{ messages[0]['content'] }}", bos="<s>", eos="")
+    assert own(ASK) == "<s>Hi"
+    with pytest.raises(AppError, match="bad chat template"):
+        chat_formatter("{% for %}", bos="", eos="")
+    with pytest.raises(AppError, match="refuses"):
+        chat_formatter("{{ raise_exception('no') }}", bos="", eos="")(ASK)
