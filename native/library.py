@@ -157,6 +157,11 @@ def cpu_buffers() -> list[str]:
     return [name for name in names().decode().split(",") if name] if use_extra_buffers() else []
 
 
+def architecture_unsupported(arch: str) -> str | None:
+    """Why tokens of such models cannot skip layers; None when they can."""
+    return None if arch in ("llama", "qwen2") else f"the architecture {arch!r} does not run in layer ranges yet"
+
+
 def last_error() -> str:
     """Why the last call of this thread failed; empty when none did."""
     text: bytes = load().specee_last_error()
