@@ -1,7 +1,7 @@
 """The paper's policy: the word of an exit is final (SpecEE, ISCA 2025, sections 4 and 5).
 
 Unlike the paper's code it never leaves holes in the K/V of the skipped layers: they are filled from the exit's state
-(`kv="propagate"`) or computed later, several rows in one batch (`kv="settle"`).
+(`kv="propagate"`) or computed later, several rows in one batch (`kv="complete"`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Literal
 from specee.predictors.errors import RulesError
 
 RuleKind = Literal["predictor", "margin"]
-SkippedKV = Literal["propagate", "settle"]
+SkippedKV = Literal["propagate", "complete"]
 
 SOURCES = ("ngram", "linear")
 MAX_PENDING = 7
@@ -46,7 +46,7 @@ class ExitRules:
     """Leave the schedule out: every boundary is armed (for measurements)."""
     rule: RuleKind = "predictor"
     """What decides at a boundary: the paper's predictor, or the lead of the best word on a shortlist."""
-    kv: SkippedKV = "settle"
+    kv: SkippedKV = "complete"
     """Policy specee, K and V of the skipped layers: computed later, several rows in one batch (exact), or from the
     exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
@@ -67,7 +67,7 @@ class ExitRules:
         _check(0 <= self.recent_exits <= 1024, f"recent_exits = {self.recent_exits}: take 0 to 1024 tokens")
         _check(self.reach >= 0, f"reach = {self.reach}: take 0 layers or more")
         _check(self.rule in ("predictor", "margin"), f"rule = {self.rule!r}: take 'predictor' or 'margin'")
-        _check(self.kv in ("propagate", "settle"), f"kv = {self.kv!r}: take 'propagate' or 'settle'")
+        _check(self.kv in ("propagate", "complete"), f"kv = {self.kv!r}: take 'propagate' or 'complete'")
         limits = f"take 1 to {MAX_PENDING} rows"
         _check(1 <= self.max_pending <= MAX_PENDING, f"max_pending = {self.max_pending}: {limits}")
         _check(len(set(self.sources)) == len(self.sources) > 0, f"sources = {self.sources}: name each source once")

@@ -77,7 +77,7 @@ def test_exact_is_dense(
         assert len(exact) == n or exact[-1] in stops
 
 
-@pytest.mark.parametrize("kv", ["propagate", "settle"])
+@pytest.mark.parametrize("kv", ["propagate", "complete"])
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_specee_is_dense_when_early_layers_always_agree(kv: Any, rule: Any, temperature: float) -> None:
@@ -99,7 +99,7 @@ def _unmarked(engine: FakeEngine) -> FakeEngine:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), kv=st.sampled_from(["propagate", "settle"]), max_pending=st.integers(1, 6))
+@given(seed=st.integers(0, 10**6), kv=st.sampled_from(["propagate", "complete"]), max_pending=st.integers(1, 6))
 def test_specee_statistics_and_depths(seed: int, kv: Any, max_pending: int) -> None:
     engine = FakeEngine(seed, early_agreement=0.8)
     rules = ExitRules(kv=kv, max_pending=max_pending, threshold=0.4)
@@ -152,7 +152,7 @@ def test_no_exit_is_dense() -> None:
 @given(
     seed=st.integers(0, 1000),
     name=st.sampled_from(["specee", "exact"]),
-    kv=st.sampled_from(["propagate", "settle"]),
+    kv=st.sampled_from(["propagate", "complete"]),
     after=st.integers(1, 25),
 )
 def test_closing_leaves_nothing_pending(seed: int, name: str, kv: Any, after: int) -> None:
@@ -180,7 +180,7 @@ def test_closing_leaves_nothing_pending(seed: int, name: str, kv: Any, after: in
 def test_failure_leaves_nothing_pending(name: str, fail_at: int) -> None:
     engine = FakeEngine(7, early_agreement=0.9, score_range=(0.6, 1.0), fail_at=fail_at)
     engine.prefill(PROMPT)
-    policy = decoding.build(name, ARTIFACT, ExitRules(kv="settle", max_pending=6))
+    policy = decoding.build(name, ARTIFACT, ExitRules(kv="complete", max_pending=6))
     with pytest.raises(RuntimeError, match="scripted"):
         list(policy.generate(engine, FakeSampler(), np.random.default_rng(0), 50, PROMPT))
     assert all(d == engine.n_layer for d in engine.depths)

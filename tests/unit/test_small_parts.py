@@ -31,7 +31,7 @@ def test_paper_rules_are_the_default() -> None:
         ({"threshold": 1.5}, "threshold = 1.5"),
         ({"threshold": float("nan")}, "threshold"),
         ({"rule": "guess"}, "'predictor' or 'margin'"),
-        ({"kv": "holes"}, "'propagate' or 'settle'"),
+        ({"kv": "holes"}, "'propagate' or 'complete'"),
         ({"max_pending": 0}, "max_pending"),
         ({"max_pending": 8}, "1 to 7 rows"),
         ({"sources": ("tea",)}, "'tea'"),
