@@ -14,7 +14,7 @@ from specee.models import cache, hub, resolve
 from specee.models.errors import DownloadError
 from specee.models.hub import RemoteFile
 from specee.models.source import Source
-from specee.models.transfer import Meter, OnProgress, Progress
+from specee.models.transfer import OnProgress, RateMeter, TransferProgress
 
 _SPARE = 64 << 20  # bytes that a disk should have left
 _WAIT_SECONDS = 0.5
@@ -60,7 +60,7 @@ def prepare(name: str, *, offline: bool = False) -> Plan | None:
 def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     """Fetches the files of a plan. See `pull`."""
     _check_room(plan)
-    meter = Meter(plan.total)
+    meter = RateMeter(plan.total)
 
     def report_after(before: int) -> Callable[[int], None]:
         return lambda done: on_progress(meter.at(before + done))
@@ -70,7 +70,7 @@ def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     for file in plan.files:
         paths.append(_fetch(file, plan.source.revision, report_after(before)))
         before += file.size
-    on_progress(Progress(plan.total, plan.total))
+    on_progress(TransferProgress(plan.total, plan.total))
     return paths[0]
 
 

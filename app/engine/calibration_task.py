@@ -29,7 +29,7 @@ def run_calibration(
     if backend.info.dense_only:
         raise AppError("cannot calibrate", f"this model is dense only: {backend.info.dense_only}", FAILURE)
     where = paths.find(load.data_dir)
-    target = Path(output).expanduser() if output else calibrations.own_path(where.artifacts, backend.sha256)
+    target = Path(output).expanduser() if output else calibrations.own_path(where.calibrations, backend.sha256)
     settings = Settings(seed=seed) if tokens is None else Settings(tokens=tokens, seed=seed)
     work = where.cache / "calibration" / backend.sha256[:16]
     artifact = calibrate(
@@ -37,7 +37,7 @@ def run_calibration(
     )
     return {
         "path": str(target),
-        "boundaries": list(artifact.boundaries),
+        "exit_layers": list(artifact.boundaries),
         "offline": list(artifact.offline),
         "threshold": artifact.threshold,
         "margin_layers": list(artifact.margin_layers),

@@ -28,7 +28,7 @@ N_TOKENS = 48
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if embedded.path() is None or embedded.artifact() is None:
+    if embedded.path() is None or embedded.calibration() is None:
         pytest.skip("built without the embedded model or its calibration")
     data: Path = tmp_path_factory.mktemp("data")
     backend = open_backend(LoadOptions(n_ctx=1024, data_dir=str(data)), lambda what, share: None)
@@ -83,7 +83,7 @@ def test_an_answer_in_turns_is_the_dense_one(backend: Any, tmp_path: Path) -> No
     assert exits > 0 and verdict.undecided.next_turn()[1] == STRETCH, "all have warmed up"
 
 
-@pytest.mark.parametrize("kv", ["settle", "propagate"])
+@pytest.mark.parametrize("kv", ["complete", "propagate"])
 def test_specee_leaves_early(backend: Any, kv: Any) -> None:
     for threshold in (None, 0.5):
         choice = PolicyChoice("specee", kv=kv, threshold=threshold)
