@@ -1,4 +1,4 @@
-"""What `specee-chat doctor` looks at. Each check is one line, and none stops the next."""
+"""What `specee-chat doctor` checks. Each check is one line, and none stops the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from specee.app import machine, paths
 from specee.app.engine.protocol import Done, Message
 from specee.app.errors import AppError, as_app_error
+from specee.app.formatting import size
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
+from specee.native import cpu
 
 WANTED_BYTES = 1 << 30  # free on the disk with our data: a small model and its calibration
 SELF_TEST = ChatOptions(PolicyChoice("dense"), Sampling(temperature=0.0), 16)
@@ -25,7 +27,7 @@ class Check:
 
 def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
     """The checks, as they are done; without the library and the model when `quick`."""
-    looks: list[tuple[str, Callable[[LoadOptions], str]]] = [
+    wanted: list[tuple[str, Callable[[LoadOptions], str]]] = [
         ("system", _system),
         ("cpu", _cpu),
         ("threads", lambda load: str(load.threads or machine.default_threads())),
@@ -36,11 +38,11 @@ def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
         ("calibration", _calibration),
     ]
     if not quick:
-        looks += [("library", _library), ("self-test", _self_test)]
-    for name, look in looks:
+        wanted += [("library", _library), ("self-test", _self_test)]
+    for name, check in wanted:
         try:
-            yield Check(name, True, look(load))
-        except Exception as error:  # whatever it is: the next look may still say something
+            yield Check(name, True, check(load))
+        except Exception as error:  # whatever it is: the next check may still say something
             yield Check(name, False, as_app_error(error).line)
 
 
@@ -49,7 +51,7 @@ def _system(load: LoadOptions) -> str:
 
 
 def _cpu(load: LoadOptions) -> str:
-    return f"{machine.cpu_name()}; {' '.join(machine.cpu_flags()) or 'flags unknown'}"
+    return f"{cpu.processor_name()}; {' '.join(cpu.matrix_flags()) or 'extensions unknown'}"
 
 
 def _config(load: LoadOptions) -> str:
@@ -63,8 +65,8 @@ def _disk(load: LoadOptions) -> str:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < WANTED_BYTES:
-        raise AppError("little room", f"{free / 2**20:.0f} MiB free at {folder}")
-    return f"{free / 2**30:.1f} GiB free at {folder}"
+        raise AppError("little room", f"{size(free)} free at {folder}")
+    return f"{size(free)} free at {folder}"
 
 
 def _history(load: LoadOptions) -> str:
@@ -88,7 +90,7 @@ def _model(load: LoadOptions) -> str:
 
     found = resolve.resolve(load.model)
     file = model_file.inspect(found.path)
-    return f"{found.name}: {file.arch}, {file.n_layer} layers, {file.file_bytes / 2**20:.0f} MiB, {found.path}"
+    return f"{found.name}: {file.arch}, {file.n_layer} layers, {size(file.file_bytes)}, {found.path}"
 
 
 def _calibration(load: LoadOptions) -> str:
@@ -97,12 +99,12 @@ def _calibration(load: LoadOptions) -> str:
     where = paths.find(load.data_dir)
     found = resolve.resolve(load.model)
     digest = model_file.sha256(found.path, where.cache)
-    file = calibrations.find(where.artifacts, digest, embedded=found.embedded)
-    return str(file) if file is not None else "none: exits are off until specee-chat calibrate"
+    file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
+    return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 
 
 def _library(load: LoadOptions) -> str:
-    from specee.app.engine.tasks import run_task
+    from specee.app.cli.task import run_task
 
     report = run_task("machine", load, {})
     gpu = "GPU can be used" if report["gpu"] else "no GPU in this build"

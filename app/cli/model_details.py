@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from specee.app import memory
+from specee.app.cli import tables
+from specee.app.formatting import size
+from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
-
-LAYER_RANGES = ("llama", "qwen2")  # as native/src/abi.cpp has it; the loaded model has the last word
-DEFAULT_CTX = 4096
 
 
 def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
@@ -41,13 +41,20 @@ def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
 
 
 def dense_only(read: Any) -> str | None:
-    """Why words of this model cannot leave early; None when they can."""
-    if read.arch not in LAYER_RANGES:
-        return f"the architecture {read.arch!r} does not run in layer ranges yet"
+    """Why tokens of this model cannot skip layers; None when they can. The loaded model has the last word."""
+    from specee.native import library
+    from specee.native.errors import NativeError
+
+    try:
+        reason = library.architecture_unsupported(read.arch)
+    except NativeError as error:
+        return str(error)
+    if reason is not None:
+        return reason
     if read.sliding_window:
-        return "sliding-window attention does not run in layer ranges yet"
+        return "its attention uses a sliding window, which does not run in layer ranges yet"
     if read.width % 32:
-        return "the model's width is not a multiple of 32"
+        return "its width is not a multiple of 32"
     return None
 
 
@@ -56,7 +63,7 @@ def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.predictors.calibration import file
     from specee.predictors.errors import ArtifactError
 
-    path = calibrations.find(where.artifacts, digest, embedded=embedded)
+    path = calibrations.find(where.calibrations, digest, embedded=embedded)
     if path is None:
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
     try:
@@ -66,10 +73,8 @@ def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}
 
 
-def lines(facts: dict[str, Any]) -> str:
+def text(facts: dict[str, Any]) -> str:
     """As text."""
-    from specee.app.cli.fetch_model import size
-
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
@@ -91,11 +96,11 @@ def lines(facts: dict[str, Any]) -> str:
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
-        "early exits": f"no, {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return "\n".join(f"{key:18} {value}" for key, value in rows.items())
+    return tables.pairs((name, str(value)) for name, value in rows.items())
 
 
 def _uncalibrated(facts: dict[str, Any]) -> str:
@@ -117,6 +122,4 @@ def _rules(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _mix(types: dict[str, int]) -> str:
-    from specee.app.cli.fetch_model import size
-
     return ", ".join(f"{name} {size(n_bytes)}" for name, n_bytes in types.items())
