@@ -12,7 +12,7 @@ WINDOW_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class TransferProgress:
-    """`done` of `total` bytes; `rate` in bytes a second and `eta` in seconds are None until they can be told."""
+    """`done` of `total` bytes; `rate` in bytes a second and `eta` in seconds are None until they are known."""
 
     done: int
     total: int
@@ -28,7 +28,7 @@ OnProgress = Callable[[TransferProgress], None]
 
 
 class RateMeter:
-    """Tells the rate of the last seconds: what was here before counts as done, not as fast."""
+    """Measures the rate of the last seconds; what was on this machine before counts as done and not for the rate."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock

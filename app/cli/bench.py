@@ -107,7 +107,7 @@ def _head(report: dict[str, Any]) -> str:
     machine = report["machine"]
     return (
         f"{report['model']} ({report['arch']}, {report['n_layers']} layers, sha256 {report['model_sha256'][:12]}), "
-        f"{report['prompts']} prompts, at most {report['max_tokens']} tokens, temperature {report['temperature']:g}, "
+        f"prompts: {report['prompts']}, at most {report['max_tokens']} tokens, temperature {report['temperature']:g}, "
         f"repeat penalty {report['repeat_penalty']:g}\n"
         f"{machine['cpu']}, {machine['threads']} threads, kernels: {machine['kernels']}, "
         f"specee-chat {report['version']}"

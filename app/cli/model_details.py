@@ -12,14 +12,14 @@ from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
 
-def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
+def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import gguf_header, model_file, resolve, tensor_groups
+    from specee.models import gguf_header, model_file, model_structure, resolve
 
     found = resolve.resolve(name)
-    read = tensor_groups.read(gguf_header.read_model(found.path))
+    read = model_structure.read(gguf_header.read_model(found.path))
     entry = resolve.interpret(name).entry
-    digest = model_file.sha256(found.path, where.cache)
+    digest = model_file.sha256(found.path, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
@@ -36,7 +36,7 @@ def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
-        **_calibration(where, digest, found.embedded),
+        **_calibration(folders, digest, found.embedded),
     }
 
 
@@ -58,17 +58,17 @@ def dense_only(read: Any) -> str | None:
     return None
 
 
-def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
+def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.models import calibrations
     from specee.predictors.calibration import file
     from specee.predictors.errors import ArtifactError
 
-    path = calibrations.find(where.calibrations, digest, embedded=embedded)
+    path = calibrations.find(folders.calibrations, digest, embedded=embedded)
     if path is None:
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
     try:
         metrics = file.read(path).metrics
-    except ArtifactError as error:  # made by another version, say
+    except ArtifactError as error:  # for example of another version
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
     return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}
 
@@ -106,7 +106,7 @@ def text(facts: dict[str, Any]) -> str:
 def _uncalibrated(facts: dict[str, Any]) -> str:
     if facts["calibration_unusable"]:
         return f"unusable: {facts['calibration_unusable']}"
-    return "none: dense only" if facts["dense_only"] else "none: run specee-chat calibrate"
+    return "none: its tokens cannot skip layers" if facts["dense_only"] else "none: run specee-chat calibrate"
 
 
 def _rules(metrics: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,47 +32,45 @@ class ModelRow:
         return {**asdict(self), "here": self.path is not None}
 
 
-def rows(where: Paths) -> list[ModelRow]:
+def rows(folders: Paths) -> list[ModelRow]:
     """First those that are here."""
-    named = [_named(entry, where) for entry in registry.entries().values()]
+    named = [_named(entry, folders) for entry in registry.entries().values()]
     known = {Path(row.path).resolve() for row in named if row.path}
-    others = [_other(found, where) for found in cache.models() if found.paths[0].resolve() not in known]
-    copies = [_copy(path, where) for path in sorted((where.data / "models").glob("*.gguf"))]
+    others = [_other(found, folders) for found in cache.models() if found.paths[0].resolve() not in known]
+    copies = [_copy(path, folders) for path in sorted((folders.data / "models").glob("*.gguf"))]
     return sorted(named + others + copies, key=lambda row: (row.path is None, row.where != "partly"))
 
 
-def _named(entry: registry.Entry, where: Paths) -> ModelRow:
+def _named(entry: registry.Entry, folders: Paths) -> ModelRow:
     paths: tuple[Path, ...] = ()
-    place = ""
+    where = ""
     if entry.embedded:
         if (path := embedded.path()) is not None:
-            paths, place = (path,), "embedded"
+            paths, where = (path,), "embedded"
     elif (found := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-        paths, place = found, "cache"
+        paths, where = found, "cache"
     elif cache.unfinished(entry.repo):
-        place = "partly"
-    row = _row(entry.name, place, paths, where, embedded=entry.embedded)
-    return ModelRow(*row, entry.parameters, entry.licence, entry.notes)
+        where = "partly"
+    row = _row(entry.name, where, paths, folders)
+    return replace(row, parameters=entry.parameters, licence=entry.licence, notes=entry.notes)
 
 
-def _other(found: cache.Cached, where: Paths) -> ModelRow:
-    return ModelRow(*_row(f"hf:{found.repo}:{found.file}", "cache", found.paths, where))
+def _other(found: cache.CachedModel, folders: Paths) -> ModelRow:
+    return _row(f"hf:{found.repo}:{found.file}", "cache", found.paths, folders)
 
 
-def _copy(path: Path, where: Paths) -> ModelRow:
+def _copy(path: Path, folders: Paths) -> ModelRow:
     """One that `models optimize` wrote; its name is its path."""
-    return ModelRow(*_row(str(path), "copy", (path,), where))
+    return _row(str(path), "copy", (path,), folders)
 
 
-def _row(
-    name: str, place: str, paths: tuple[Path, ...], where: Paths, *, embedded: bool = False
-) -> tuple[str, str, str | None, int, bool | None]:
+def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
     if not paths:
-        return name, place, None, 0, None
-    digest = model_file.known_sha256(paths[0], where.cache)
-    shipped = embedded and calibrations.find(where.calibrations, "", embedded=True) is not None
-    calibrated = shipped or (None if digest is None else calibrations.find(where.calibrations, digest) is not None)
-    return name, place, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated
+        return ModelRow(name, where, None, 0, None)
+    digest = model_file.known_sha256(paths[0], folders.cache)
+    shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
+    calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
+    return ModelRow(name, where, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated)
 
 
 def text(rows: list[ModelRow]) -> str:
