@@ -1,4 +1,4 @@
-"""Facts about this machine that a measurement depends on."""
+"""What a measurement depends on: the processor, the library's build, our version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from functools import lru_cache
 from pathlib import Path
 
 from specee.native import cpu
@@ -15,55 +14,13 @@ from specee.native import cpu
 def default_threads() -> int:
     """Threads for decoding: the physical cores that we may use; more of them only wait for memory."""
     usable = cpu.usable_cores()
-    return min(usable, _physical_cores() or usable)
-
-
-def _cpu_records() -> list[dict[str, str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return []
-    records = [dict(_pair(line) for line in block.splitlines() if ":" in line) for block in text.split("\n\n")]
-    return [record for record in records if record]
-
-
-def _pair(line: str) -> tuple[str, str]:
-    key, _, value = line.partition(":")
-    return key.strip(), value.strip()
-
-
-def _physical_cores() -> int:
-    """0 when unknown."""
-    cores = {(r.get("physical id"), r["core id"]) for r in _cpu_records() if "core id" in r}
-    return len(cores)
-
-
-@lru_cache(maxsize=1)
-def cpu_name() -> str:
-    """The processor's name."""
-    for record in _cpu_records():
-        if name := record.get("model name"):
-            return name
-    return platform.processor() or platform.machine()
-
-
-def cpu_has_amx() -> bool:
-    """Whether the CPU has AMX; whether it is used is the library's to say."""
-    return any("amx_tile" in r.get("flags", "").split() for r in _cpu_records())
-
-
-def cpu_flags() -> list[str]:
-    """The extensions that matter to matrix products."""
-    wanted = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "sve")
-    records = _cpu_records()
-    flags = (records[0].get("flags") or records[0].get("Features") or "").split() if records else []
-    return [name for name in wanted if name in flags]
+    return min(usable, cpu.physical_cores() or usable)
 
 
 def identity() -> str:
     """Short text that changes when measurements from elsewhere no longer hold."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{platform.system()} {platform.machine()} {cpu_name()} x{cores}"
+    return f"{platform.system()} {platform.machine()} {cpu.processor_name()} x{cores}"
 
 
 def library_build() -> str:
@@ -101,7 +58,7 @@ def _commit() -> str:
 
 
 def report(threads: int) -> dict[str, object]:
-    """For the head of a table of measurements."""
+    """For the head of a table of measurements. Loads the native library."""
     from specee.native import library
 
     loaded = library.loaded()
@@ -109,9 +66,9 @@ def report(threads: int) -> dict[str, object]:
 
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": cpu_name(),
+        "cpu": cpu.processor_name(),
         "cores": os.cpu_count() or 1,
-        "amx_cpu": cpu_has_amx(),
+        "amx_cpu": cpu.has_amx(),
         "kernels": loaded.kernels.value,
         "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
         "build": library_build(),

@@ -9,8 +9,9 @@ from specee.app.errors import USAGE, AppError
 
 POLICIES = ("auto", "dense", "exact", "specee")
 RULES = ("predictor", "margin")
-KV_FILLS = ("propagate", "settle")
+SKIPPED_KV = ("propagate", "complete")
 WHEN_FULL = ("stop", "drop", "summarize")
+DEFAULT_CTX = 4096  # tokens
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ PLAIN_GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_p
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """A policy with its parameters. None means: the policy's own default, for `threshold` the calibrated one."""
+    """A policy with its parameters. None means: the policy's own default, for `threshold` the calibrated one.
+
+    `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV.
+    """
 
     name: str = "auto"
     threshold: float | None = None
@@ -57,26 +61,26 @@ class PolicyChoice:
 
     @classmethod
     def parse(cls, spec: str) -> PolicyChoice:
-        """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:settle`, `specee:margin@0.3`."""
+        """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:complete`, `specee:margin@0.3`."""
         head, at, threshold = spec.strip().partition("@")
-        name, *words = head.split(":")
+        name, *parts = head.split(":")
         if name not in POLICIES:
             raise AppError("unknown policy", f"{name!r}; choose from {', '.join(POLICIES)}", USAGE)
         rule = kv = None
-        for word in words:
-            if word in RULES:
-                rule = word
-            elif word in KV_FILLS:
-                kv = word
+        for part in parts:
+            if part in RULES:
+                rule = part
+            elif part in SKIPPED_KV:
+                kv = part
             else:
-                raise AppError("unknown policy", f"{word!r} in {spec!r}; use {', '.join(RULES + KV_FILLS)}", USAGE)
+                raise AppError("unknown policy", f"{part!r} in {spec!r}; use {', '.join(RULES + SKIPPED_KV)}", USAGE)
         return cls(name, parse_threshold(threshold) if at else None, rule, kv)
 
     @property
     def label(self) -> str:
         """The spec that `parse` reads back (without max_pending)."""
-        words = [self.name, *(w for w in (self.rule, self.kv) if w)]
-        return ":".join(words) + ("" if self.threshold is None else f"@{self.threshold:g}")
+        parts = [self.name, *(part for part in (self.rule, self.kv) if part)]
+        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
 
 
 def parse_threshold(text: str) -> float | None:
@@ -118,5 +122,6 @@ def recall(kept: dict[str, Any]) -> ChatOptions:
     """The inverse of `remember`; what is missing has its default."""
     names = {field.name for field in fields(Sampling)}
     sampling = Sampling(**{name: value for name, value in kept.items() if name in names})
-    policy = PolicyChoice.parse(kept.get("policy", "auto"))
+    # chats of earlier versions have "settle" for "complete"
+    policy = PolicyChoice.parse(kept.get("policy", "auto").replace(":settle", ":complete"))
     return ChatOptions(policy, sampling, kept.get("max_tokens", ChatOptions.max_tokens))

@@ -25,8 +25,8 @@ class Paths:
         return self.data / "logs"
 
     @property
-    def artifacts(self) -> Path:
-        return self.data / "artifacts"
+    def calibrations(self) -> Path:
+        return self.data / "calibrations"
 
     @property
     def history(self) -> Path:
@@ -37,7 +37,7 @@ class Paths:
         return self.data / "tuner.json"
 
     def as_dict(self) -> dict[str, str]:
-        names = ("data", "cache", "logs", "artifacts", "tuner", "history", "config")
+        names = ("data", "cache", "logs", "calibrations", "tuner", "history", "config")
         return {name: str(getattr(self, name)) for name in names}
 
 

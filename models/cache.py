@@ -1,4 +1,4 @@
-"""The cache that huggingface_hub and all its users share: what is in it, and how a file is put there or taken out.
+"""The cache that huggingface_hub and all its users share: what is in it, how a file is added and removed.
 
     models--owner--repo/refs/main                      the commit that `main` was when it was last asked for
     models--owner--repo/snapshots/<commit>/<file>      a link to
@@ -36,12 +36,12 @@ def folder(repo: str) -> Path:
 
 
 def blob(repo: str, sha256: str) -> Path:
-    """Where the file with this hash lies when it is complete."""
+    """Where the file with this hash is once it is complete."""
     return folder(repo) / "blobs" / sha256
 
 
 def part(repo: str, sha256: str) -> Path:
-    """Where it lies before."""
+    """Where it is while it arrives."""
     return folder(repo) / "blobs" / f"{sha256}.part"
 
 
@@ -51,7 +51,7 @@ def lock(repo: str, sha256: str) -> Path:
 
 
 def pointer(repo: str, commit: str, file: str) -> Path:
-    """Its name in the repository."""
+    """The file under its name in the repository."""
     return folder(repo) / "snapshots" / commit / file
 
 
@@ -101,7 +101,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Cached:
+class CachedModel:
     """A model in the cache: its repository, its first file's name there, and all its files."""
 
     repo: str
@@ -109,7 +109,7 @@ class Cached:
     paths: tuple[Path, ...]
 
 
-def models() -> Iterator[Cached]:
+def models() -> Iterator[CachedModel]:
     """All complete GGUF models in the cache, whoever put them there; each file once."""
     seen: set[Path] = set()
     for repo_folder in sorted(root().glob("models--*--*")):
@@ -122,7 +122,7 @@ def models() -> Iterator[Cached]:
                     paths = tuple(snapshot / other for other in names)
                     if all(other.is_file() for other in paths):
                         seen.add(path.resolve())
-                        yield Cached(repo, name, paths)
+                        yield CachedModel(repo, name, paths)
 
 
 def unfinished(repo: str) -> tuple[Path, ...]:
@@ -132,12 +132,12 @@ def unfinished(repo: str) -> tuple[Path, ...]:
 
 def remove(repo: str, paths: tuple[Path, ...]) -> int:
     """Deletes these files of a repository under all their names, and returns the bytes freed."""
-    doomed = {path.resolve() for path in paths}
-    freed = sum(path.stat().st_size for path in doomed)
+    targets = {path.resolve() for path in paths}
+    freed = sum(path.stat().st_size for path in targets)
     for name in (folder(repo) / "snapshots").rglob("*"):
-        if name.is_symlink() and name.resolve() in doomed:
+        if name.is_symlink() and name.resolve() in targets:
             name.unlink()
-    for path in doomed:
+    for path in targets:
         path.unlink(missing_ok=True)
     if not unfinished(repo) and not any(path.is_file() for path in (folder(repo) / "snapshots").rglob("*")):
         shutil.rmtree(folder(repo), ignore_errors=True)

@@ -14,7 +14,7 @@ from specee.models import cache, hub, resolve
 from specee.models.errors import DownloadError
 from specee.models.hub import RemoteFile
 from specee.models.source import Source
-from specee.models.transfer import Meter, OnProgress, Progress
+from specee.models.transfer import OnProgress, RateMeter, TransferProgress
 
 _SPARE = 64 << 20  # bytes that a disk should have left
 _WAIT_SECONDS = 0.5
@@ -22,7 +22,7 @@ _WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pull would fetch. Sizes in bytes; `missing` leaves out what has come already."""
+    """What a pull would fetch. Sizes in bytes; `missing` leaves out what is on this machine already."""
 
     name: str
     source: Source
@@ -38,7 +38,7 @@ class Plan:
 
 
 def pull(name: str, on_progress: OnProgress = lambda progress: None, *, offline: bool = False) -> Path:
-    """Makes the model `name` be on this machine, and returns its (first) file.
+    """Fetches what is missing of the model `name`, and returns its (first) file.
 
     `on_progress` is called about once a MiB, in this thread; what it raises stops the transfer and comes out here. What
     has come is kept then, as it is when the process dies. Raises ModelError.
@@ -60,7 +60,7 @@ def prepare(name: str, *, offline: bool = False) -> Plan | None:
 def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     """Fetches the files of a plan. See `pull`."""
     _check_room(plan)
-    meter = Meter(plan.total)
+    meter = RateMeter(plan.total)
 
     def report_after(before: int) -> Callable[[int], None]:
         return lambda done: on_progress(meter.at(before + done))
@@ -70,7 +70,7 @@ def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     for file in plan.files:
         paths.append(_fetch(file, plan.source.revision, report_after(before)))
         before += file.size
-    on_progress(Progress(plan.total, plan.total))
+    on_progress(TransferProgress(plan.total, plan.total))
     return paths[0]
 
 
@@ -94,23 +94,23 @@ def _check_room(plan: Plan) -> None:
     if plan.missing and plan.missing + _SPARE > free:
         raise DownloadError(
             "no room",
-            f"{plan.missing / 1e9:.2f} GB are to come and {free / 1e9:.2f} GB are free in {cache.root()}; "
+            f"{plan.missing / 1e9:.2f} GB are missing and {free / 1e9:.2f} GB are free in {cache.root()}; "
             "make room, or set HF_HOME to a folder on another disk",
         )
 
 
 def _fetch(file: RemoteFile, revision: str, report: Callable[[int], None]) -> Path:
-    """One file, by one process at a time; whoever waits shows how far the other one is."""
+    """One file, fetched by one process at a time; one that waits reports how far the other is."""
     from filelock import FileLock, Timeout
 
     lock = cache.lock(file.repo, file.sha256)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         cache.blob(file.repo, file.sha256).parent.mkdir(parents=True, exist_ok=True)
-        turn = FileLock(lock)
+        file_lock = FileLock(lock)
         while True:
             try:
-                turn.acquire(timeout=_WAIT_SECONDS)
+                file_lock.acquire(timeout=_WAIT_SECONDS)
                 break
             except Timeout:
                 report(_arrived(file))
@@ -119,7 +119,7 @@ def _fetch(file: RemoteFile, revision: str, report: Callable[[int], None]) -> Pa
                 _transfer(file, report)
             return cache.link(file.repo, revision, file.commit, file.name, file.sha256)
         finally:
-            turn.release()
+            file_lock.release()
     except OSError as error:
         raise DownloadError(
             "cannot write", f"{error.strerror or error} ({error.filename}); set HF_HOME to a folder that can be written"

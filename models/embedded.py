@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 MODEL = "smollm2-135m.gguf"
-ARTIFACT = "smollm2-135m.specee.gguf"
+CALIBRATION = "smollm2-135m.specee.gguf"
 
 
 def _folders() -> list[Path]:
@@ -31,6 +31,6 @@ def path() -> Path | None:
     return _find(MODEL)
 
 
-def artifact() -> Path | None:
+def calibration() -> Path | None:
     """The embedded model's calibration; None when there is none."""
-    return _find(ARTIFACT)
+    return _find(CALIBRATION)

@@ -1,4 +1,4 @@
-"""What can be wrong with a model, in words that a user can act on."""
+"""What can be wrong with a model, so that a user can act on it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """The header of a GGUF file, read with suspicion: nothing is believed that the file's own size does not bear out.
 
 Whatever else reads a model (llama.cpp, the gguf package) does so after `read`, which holds the file to the rules of
-llama.cpp's own reader (ggml/src/gguf.cpp) and a few about what a model can sensibly say of itself. It allocates no more
-than the file has bytes for, and no tensor is touched.
+llama.cpp's own reader (ggml/src/gguf.cpp) and to sensible limits for a model's sizes. It allocates no more than the
+file has bytes for, and no tensor is touched.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -28,7 +29,7 @@ MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_HYPERPARAMETER = 1 << 24
 DEFAULT_ALIGNMENT = 32
 SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
-LISTED = 4096  # arrays of numbers up to this length (one for each layer, say) are kept, of others only the length
+MAX_KEPT = 4096  # items; longer lists of numbers than, say, one for each layer stay in the file
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MIN_ENTRY = 8 + 1 + 4 + 1  # bytes of a key of one letter with a value of one byte
@@ -49,13 +50,17 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class Tensor:
-    """What the header says of a tensor. `shape` has the row length first; `offset` counts from the file's start."""
+    """A tensor as the header describes it. `shape` has the row length first; `offset` counts from the file's start."""
 
     name: str
     shape: tuple[int, ...]
     type: str
     offset: int
     n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def read_model(path: Path) -> Header:
 
 
 class _Reader:
-    """Walks over the bytes once, from the front."""
+    """Reads the bytes once, from front to back."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._end, self._at = data, len(data), 4
@@ -138,7 +143,7 @@ class _Reader:
             if not key or key in values:
                 raise _Damage(f"the key {key[:80]!r} is there twice" if key else "a key is empty")
             values[key] = self._value(self._u32(), key)
-        if not values.get(SPLIT_NUMBER):  # the later parts of a split model say nothing of it
+        if not values.get(SPLIT_NUMBER):  # the later parts of a split model do not have them
             _check_values(values)
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
         return Header(path, values, tensors, self._end)
@@ -168,7 +173,7 @@ class _Reader:
             raise _Damage(f"the list {key[:80]!r} is of no known type ({kind})")
         length = self._count(form.size, "numbers")
         at = self._skip(length * form.size)
-        if length > LISTED:
+        if length > MAX_KEPT:
             return Array(length, None)
         return Array(length, tuple(form.unpack_from(self._data, at + i * form.size)[0] for i in range(length)))
 
@@ -220,9 +225,7 @@ class _Reader:
         if kind not in TENSORS:
             raise _Damage(f"the tensor {name!r} is of no known type ({kind})")
         type_name, block, block_bytes = TENSORS[kind]
-        n = 1
-        for size in shape:
-            n *= size
+        n = math.prod(shape)
         if n == 0 or shape[0] % block:
             raise _Damage(f"the tensor {name!r} cannot have the shape {shape} in {type_name}")
         return Tensor(name, shape, type_name, self._u64(), n // block * block_bytes)

@@ -57,4 +57,4 @@ TENSORS = {
     41: ("Q1_0", 128, 18),
     42: ("Q2_0", 64, 18),
 }
-"""Name, numbers a block, and bytes a block, by the type's number in the file (llama.cpp's enum ggml_type)."""
+"""Name, numbers in a block, and bytes of a block, by the type's number in the file (llama.cpp's enum ggml_type)."""

@@ -52,7 +52,7 @@ def files(source: Source) -> tuple[RemoteFile, ...]:
     else:
         from huggingface_hub import HfApi
 
-        with _told(source.repo):
+        with _as_model_errors(source.repo):
             info = HfApi().model_info(source.repo, revision=source.revision)
         names = sources.choose(source, [sibling.rfilename for sibling in info.siblings or ()])
     return tuple(_file(source, name) for name in names)
@@ -61,7 +61,7 @@ def files(source: Source) -> tuple[RemoteFile, ...]:
 def _file(source: Source, name: str) -> RemoteFile:
     from huggingface_hub import get_hf_file_metadata
 
-    with _told(source.repo, name):
+    with _as_model_errors(source.repo, name):
         found = get_hf_file_metadata(_url(source.repo, name, source.revision))
     if found.commit_hash is None or found.size is None or not _SHA256.fullmatch(found.etag or ""):
         raise DownloadError("cannot be verified", f"the server gives no SHA-256 for {name} of {source.repo}")
@@ -79,7 +79,7 @@ def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    with _told(file.repo, file.name):
+    with _as_model_errors(file.repo, file.name):
         http_get(
             _url(file.repo, file.name, file.commit),
             into,
@@ -102,8 +102,8 @@ def _constants() -> Any:
 
 
 @contextmanager
-def _told(repo: str, name: str = "") -> Iterator[None]:
-    """Turns what goes wrong inside into one line."""
+def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
+    """Turns whatever fails inside into a ModelError of one line."""
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     from huggingface_hub.utils import logging as hub_logging
@@ -130,8 +130,10 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def offline_error(what: str) -> DownloadError:
-    """For whoever asks for the network when there must be none."""
-    return DownloadError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids to get it")
+    """What is raised where the network would be needed and must not be used."""
+    return DownloadError(
+        "offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it"
+    )
 
 
 def _explained(error: BaseException, repo: str, name: str) -> ModelError:
@@ -155,7 +157,9 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
     if status == 404:
         return DownloadError("no such file", f"{page(repo)} has no {name or 'such revision'}")
     if status == 429:
-        return DownloadError("too many requests", f"the server wants a pause; {AGAIN} (a token in HF_TOKEN may help)")
+        return DownloadError(
+            "too many requests", f"the server asks for a pause; {AGAIN} (a token in HF_TOKEN may help)"
+        )
     if status is not None:
         return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
     if getattr(error, "errno", None) == errno.ENOSPC:

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, without loading it, and its hash."""
+"""What is known of a model's file without loading it: the main facts of its header, and its hash."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A copy of a model whose weights use types that CPUs multiply in batches.
 
-llama.cpp has batch kernels for Q4_0, Q8_0 and the K-quants' 4 bits, not for Q4_1 and Q6_K (DESIGN, 'Measured facts').
-Eight bits hold what Q4_1's four say to 0.4% of a block's largest value, and Q6_K's head likewise, so the text hardly
-changes; the file grows. An embedding that also serves as the head is written a second time as a head of its own.
+llama.cpp has batch kernels for Q4_0, Q8_0 and the K-quants' 4 bits, not for Q4_1 and Q6_K. Eight bits keep the values
+of Q4_1, and of an LM head in Q6_K, to within 0.4% of a block's largest one, so the text hardly changes; the file grows.
+An embedding that also serves as the LM head is written a second time, as a head of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Change:
 
 
 def changes(header: Header) -> list[Change]:
-    """What a copy would change; nothing when the model is as it should be."""
+    """What a copy would change; nothing where no weights would gain by it."""
     found = [Change(t, t.name) for t in header.tensors if _is_slow(t) and t.shape[0] % 32 == 0]
     names = {t.name: t for t in header.tensors}
     if HEAD not in names and EMBEDDING in names:
@@ -43,28 +43,28 @@ def changes(header: Header) -> list[Change]:
 
 
 def _is_slow(tensor: Tensor) -> bool:
-    """The embedding only looks up rows."""
+    """Whether its type has no batch kernels; of the embedding only single rows are read, so it does not matter."""
     if tensor.name == EMBEDDING or len(tensor.shape) < 2:
         return False
     return tensor.type == "Q4_1" or (tensor.name == HEAD and tensor.type == "Q6_K")
 
 
 def describe(changed: list[Change]) -> list[str]:
-    """The changes in words."""
-    kinds = Counter((c.source.type, "the head" if c.name == HEAD else "layer weights") for c in changed if not c.added)
+    """The changes, a line each."""
+    kinds = Counter((c.source.type, "LM head" if c.name == HEAD else "layer weights") for c in changed if not c.added)
     lines = [f"{n} x {what}: {type_} -> {TARGET}" for (type_, what), n in kinds.items()]
-    lines += [f"a head of its own, {TARGET}, from the embedding ({c.source.type})" for c in changed if c.added]
+    lines += [f"an LM head of its own, {TARGET}, from the embedding ({c.source.type})" for c in changed if c.added]
     return lines
 
 
 def size_of_copy(header: Header, changed: list[Change]) -> int:
     """Bytes of the copy, to some kilobytes."""
-    growth = sum(_numbers(c.source) // 32 * 34 - (0 if c.added else c.source.n_bytes) for c in changed)
+    growth = sum(c.source.n_elements // 32 * 34 - (0 if c.added else c.source.n_bytes) for c in changed)
     return header.file_bytes + growth
 
 
 def write(header: Header, changed: list[Change], target: Path, on_share: OnShare = lambda share: None) -> None:
-    """Writes the copy, tensor by tensor. `on_share` is told how much is done. Raises ModelError, and OSError."""
+    """Writes the copy, tensor by tensor. `on_share` gets the share that is done. Raises ModelError, and OSError."""
     import gguf
     import numpy as np
 
@@ -85,7 +85,7 @@ def write(header: Header, changed: list[Change], target: Path, on_share: OnShare
             writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, read[tensor.name].tensor_type)
         else:
             shape = gguf.quant_shape_to_byte_shape(tensor.shape[::-1], gguf.GGMLQuantizationType.Q8_0)
-            n_bytes = _numbers(tensor) // 32 * 34
+            n_bytes = tensor.n_elements // 32 * 34
             writer.add_tensor_info(change.name, shape, np.dtype(np.uint8), n_bytes, gguf.GGMLQuantizationType.Q8_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -119,10 +119,3 @@ def _q8_0(tensor: Any) -> Any:
     if tensor.tensor_type == gguf.GGMLQuantizationType.Q8_0:
         return tensor.data
     return quantize(dequantize(tensor.data, tensor.tensor_type), gguf.GGMLQuantizationType.Q8_0)
-
-
-def _numbers(tensor: Tensor) -> int:
-    n = 1
-    for size in tensor.shape:
-        n *= size
-    return n

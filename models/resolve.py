@@ -22,8 +22,8 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a name means, before anybody looks whether the file is here. One of path, source, embedded is given."""
+class WantedModel:
+    """What a name means, whether its file is here or not. It has a path, or a source, or is embedded."""
 
     name: str
     path: Path | None = None
@@ -38,7 +38,7 @@ class Wanted:
 class NotHere(ModelError):  # noqa: N818 - `except NotHere` reads as what it is
     """A model that is known but not on this machine; `wanted.source` says where it is."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: WantedModel) -> None:
         super().__init__(
             "model not here", f"{wanted.name} is not on this machine yet; specee-chat models pull {wanted.name} gets it"
         )
@@ -48,7 +48,7 @@ class NotHere(ModelError):  # noqa: N818 - `except NotHere` reads as what it is
 def resolve(model: str | None) -> Resolved:
     """The file that `model` means; None is the embedded model.
 
-    Looks at this machine only. Raises NotHere when the file must be pulled first, another ModelError when there is no
+    Searches this machine only. Raises NotHere when the file must be pulled first, another ModelError when there is no
     such file or name.
     """
     wanted = interpret(model)
@@ -64,29 +64,29 @@ def resolve(model: str | None) -> Resolved:
     return Resolved(wanted.name, found[0])
 
 
-def interpret(model: str | None) -> Wanted:
+def interpret(model: str | None) -> WantedModel:
     """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
     wanted = model or EMBEDDED
     path = Path(wanted).expanduser()
     if path.suffix.lower() == ".gguf" and path.is_file():
-        return Wanted(path.stem, path.resolve())
+        return WantedModel(path.stem, path.resolve())
     if (named := _named(wanted)) is not None:
         return named
     if path.is_file():
-        return Wanted(path.stem, path.resolve())
+        return WantedModel(path.stem, path.resolve())
     if path.is_dir():
         return _only_gguf_in(path)
     if (found := source.parse(wanted)) is not None:
-        return Wanted(wanted, source=found)
+        return WantedModel(wanted, source=found)
     raise _unknown(wanted)
 
 
-def _named(wanted: str) -> Wanted | None:
+def _named(wanted: str) -> WantedModel | None:
     """A name of the registry, also with another quantization behind a colon: llama3.2-1b:q8_0."""
     if (entry := registry.lookup(wanted)) is not None:
         if entry.embedded:
-            return Wanted(entry.name, entry=entry)
-        return Wanted(
+            return WantedModel(entry.name, entry=entry)
+        return WantedModel(
             entry.name, source=Source(entry.repo, entry.revision, entry.file, None, entry.sha256), entry=entry
         )
     base, colon, quant = wanted.rpartition(":")
@@ -94,7 +94,7 @@ def _named(wanted: str) -> Wanted | None:
     if entry is None or entry.embedded:
         return None
     name = f"{entry.name}:{quant.lower()}"
-    return Wanted(name, source=Source(entry.repo, entry.revision, quant=quant), entry=replace(entry, name=name))
+    return WantedModel(name, source=Source(entry.repo, entry.revision, quant=quant), entry=replace(entry, name=name))
 
 
 def _unknown(wanted: str) -> ModelError:
@@ -118,9 +118,9 @@ def _embedded() -> Resolved:
     return Resolved(EMBEDDED, Path(path), embedded=True)
 
 
-def _only_gguf_in(folder: Path) -> Wanted:
+def _only_gguf_in(folder: Path) -> WantedModel:
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:
-        return Wanted(files[0].stem, files[0].resolve())
+        return WantedModel(files[0].stem, files[0].resolve())
     found = "no .gguf file" if not files else f"{len(files)} .gguf files"
     raise ModelError("model not found", f"{folder} is a folder with {found}; give the path of one file")

@@ -14,7 +14,7 @@ _REPO = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 _REFERENCE = re.compile(rf"(?P<hub>hf:)?(?P<repo>{_REPO})(?::(?P<quant>[\w.-]+))?")
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-_NO_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
+_NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def parse(text: str) -> Source | None:
 
 
 def is_quant(text: str) -> bool:
-    """Whether it looks like the name of a quantization, as q8_0."""
+    """Whether this is how quantizations are named, as q8_0."""
     return _QUANT.fullmatch(text) is not None
 
 
 def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
     """The files to take of those that there are: one, or all parts of a split model. Raises ModelError."""
-    models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NO_MODEL.search(n))
+    models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n))
     firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
     if not firsts:
         raise ModelError(

@@ -11,8 +11,8 @@ WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Progress:
-    """`done` of `total` bytes; `rate` in bytes a second and `eta` in seconds are None until they can be told."""
+class TransferProgress:
+    """`done` of `total` bytes; `rate` in bytes a second and `eta` in seconds are None until they are known."""
 
     done: int
     total: int
@@ -24,17 +24,17 @@ class Progress:
         return self.done / self.total if self.total else 1.0
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TransferProgress], None]
 
 
-class Meter:
-    """Tells the rate of the last seconds: what was here before counts as done, not as fast."""
+class RateMeter:
+    """Measures the rate of the last seconds; what was on this machine before counts as done and not for the rate."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock
         self._seen: deque[tuple[float, int]] = deque()
 
-    def at(self, done: int) -> Progress:
+    def at(self, done: int) -> TransferProgress:
         """The state when `done` bytes are here."""
         now = self._clock()
         if self._seen and done < self._seen[-1][1]:
@@ -44,4 +44,4 @@ class Meter:
             self._seen.popleft()
         began, before = self._seen[0]
         rate = (done - before) / (now - began) if now > began and done > before else None
-        return Progress(done, self._total, rate, (self._total - done) / rate if rate else None)
+        return TransferProgress(done, self._total, rate, (self._total - done) / rate if rate else None)

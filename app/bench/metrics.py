@@ -1,4 +1,4 @@
-"""Figures of texts and series of numbers; no engine here."""
+"""Figures of texts and of rates; no engine here."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from typing import Any
 
 import numpy as np
 
-LOOP_NGRAM = 12
-
 _WORD = re.compile(r"\w+")
-
-
-def loop_start(tokens: Sequence[int], n: int = LOOP_NGRAM) -> int | None:
-    """Index of the first token that completes an n-gram said before; None when the answer does not repeat itself."""
-    seen: set[tuple[int, ...]] = set()
-    for end in range(n, len(tokens) + 1):
-        gram = tuple(tokens[end - n : end])
-        if gram in seen:
-            return end - 1
-        seen.add(gram)
-    return None
 
 
 def duplicate_words(texts: Iterable[str]) -> float:
@@ -37,7 +24,7 @@ def duplicate_words(texts: Iterable[str]) -> float:
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
-    """Index of the first token that differs, also where one ends before the other; None when they are equal."""
+    """Index of the first token that differs or that only one of them has; None when they are equal."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index

@@ -1,125 +1,43 @@
-"""What `specee-chat doctor` looks at. Each check is one line, and none stops the next."""
+"""`specee-chat doctor`: is everything as it should be here?"""
 
 from __future__ import annotations
 
-import platform
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from typing import Any
 
-from specee.app import machine, paths
-from specee.app.engine.protocol import Done, Message
-from specee.app.errors import AppError, as_app_error
-from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
+import click
 
-WANTED_BYTES = 1 << 30  # free on the disk with our data: a small model and its calibration
-SELF_TEST = ChatOptions(PolicyChoice("dense"), Sampling(temperature=0.0), 16)
+from specee.app.cli import tables
+from specee.app.cli.command import Command
+from specee.app.cli.option import option
+from specee.app.cli.shared_options import FETCHING, GPU_LAYERS, JSON, THREADS, WHICH_MODEL, load_options
+from specee.app.errors import FAILURE, OK
+from specee.app.formatting import to_json
 
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    ok: bool
-    detail: str
+_COLUMNS = (tables.Column(width=len("NOT OK")), tables.Column(width=len("calibration")), tables.Column())
 
 
-def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
-    """The checks, as they are done; without the library and the model when `quick`."""
-    looks: list[tuple[str, Callable[[LoadOptions], str]]] = [
-        ("system", _system),
-        ("cpu", _cpu),
-        ("threads", lambda load: str(load.threads or machine.default_threads())),
-        ("disk", _disk),
-        ("config", _config),
-        ("history", _history),
-        ("model", _model),
-        ("calibration", _calibration),
-    ]
-    if not quick:
-        looks += [("library", _library), ("self-test", _self_test)]
-    for name, look in looks:
-        try:
-            yield Check(name, True, look(load))
-        except Exception as error:  # whatever it is: the next look may still say something
-            yield Check(name, False, as_app_error(error).line)
+@click.command(cls=Command, params=[WHICH_MODEL, THREADS, GPU_LAYERS, *FETCHING, JSON])
+@option("--quick", is_flag=True, help="Do not load the model.")
+def doctor(quick: bool, as_json: bool, **values: Any) -> int:
+    """Check this machine, the files and the model.
 
+    Each check is one line, OK or NOT OK.
 
-def _system(load: LoadOptions) -> str:
-    return f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {machine.package_version()}"
+    \b
+    specee-chat doctor
+    specee-chat doctor --model llama3.2-1b
+    specee-chat doctor --quick
+    """
+    from dataclasses import asdict
 
+    from specee.app.cli.doctor_checks import checks
 
-def _cpu(load: LoadOptions) -> str:
-    return f"{machine.cpu_name()}; {' '.join(machine.cpu_flags()) or 'flags unknown'}"
-
-
-def _config(load: LoadOptions) -> str:
-    path = paths.find(load.data_dir).config
-    return str(path) if path.is_file() else f"{path} (not there: built-in defaults)"
-
-
-def _disk(load: LoadOptions) -> str:
-    folder = paths.find(load.data_dir).data
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < WANTED_BYTES:
-        raise AppError("little room", f"{free / 2**20:.0f} MiB free at {folder}")
-    return f"{free / 2**30:.1f} GiB free at {folder}"
-
-
-def _history(load: LoadOptions) -> str:
-    from specee.app.chat.history.store import Store
-
-    path = paths.find(load.data_dir).history
-    if not path.exists():
-        return f"{path} (none yet)"
-    store = Store(path)
-    try:
-        found = store.check()
-        if found != "ok":
-            raise AppError("the history is damaged", f"{path}: {found}; export what can be read, and move it away")
-        return f"{path}, {len(store.chats())} chats"
-    finally:
-        store.close()
-
-
-def _model(load: LoadOptions) -> str:
-    from specee.models import model_file, resolve
-
-    found = resolve.resolve(load.model)
-    file = model_file.inspect(found.path)
-    return f"{found.name}: {file.arch}, {file.n_layer} layers, {file.file_bytes / 2**20:.0f} MiB, {found.path}"
-
-
-def _calibration(load: LoadOptions) -> str:
-    from specee.models import calibrations, model_file, resolve
-
-    where = paths.find(load.data_dir)
-    found = resolve.resolve(load.model)
-    digest = model_file.sha256(found.path, where.cache)
-    file = calibrations.find(where.artifacts, digest, embedded=found.embedded)
-    return str(file) if file is not None else "none: exits are off until specee-chat calibrate"
-
-
-def _library(load: LoadOptions) -> str:
-    from specee.app.engine.tasks import run_task
-
-    report = run_task("machine", load, {})
-    gpu = "GPU can be used" if report["gpu"] else "no GPU in this build"
-    return f"kernels {report['kernels']}, {gpu}; {report['build']}"
-
-
-def _self_test(load: LoadOptions) -> str:
-    from specee.app.engine.client import EngineClient
-
-    client = EngineClient(replace(load, n_ctx=512))
-    try:
-        for event in client.generate((Message("user", "Say hello."),), SELF_TEST):
-            if isinstance(event, Done):
-                stats = event.stats
-                return (
-                    f"{stats.tokens} tokens, {stats.tokens_per_second:.1f} a second, first after {stats.ttft_s:.2f} s"
-                )
-        raise AppError("self-test", "the engine gave no answer")
-    finally:
-        client.close()
+    found = []
+    for check in checks(load_options(values), quick=quick):
+        found.append(check)
+        if not as_json:  # each as soon as it is done: the last ones take seconds
+            click.echo(tables.table(_COLUMNS, [("OK" if check.ok else "NOT OK", check.name, check.detail)]))
+    well = all(check.ok for check in found)
+    if as_json:
+        click.echo(to_json({"ok": well, "checks": [asdict(check) for check in found]}))
+    return OK if well else FAILURE

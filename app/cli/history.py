@@ -3,100 +3,146 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from specee.app import paths
 from specee.app.chat.history import export as form
-from specee.app.cli.shared_options import to_json
+from specee.app.cli import tables
+from specee.app.cli.command import Group, run
+from specee.app.cli.option import option
+from specee.app.cli.output import show
+from specee.app.cli.shared_options import DATA_DIR, JSON
 from specee.app.errors import OK
+from specee.app.formatting import to_json
 
 if TYPE_CHECKING:
+    from specee.app.chat.history.records import Chat
     from specee.app.chat.history.store import Store
 
-_json = click.option("--json", "as_object", is_flag=True, help="Print JSON.")
+_HERE: list[click.Parameter] = [DATA_DIR, JSON]
+_limit = option("--limit", type=click.IntRange(1), metavar="N", help="Only the last N chats.", otherwise="all")
 
 
-@click.group()
-@click.option("--data-dir", metavar="DIR", help="Look in this folder.")
+@click.group(cls=Group, params=list(_HERE), invoke_without_command=True)
+@_limit
 @click.pass_context
-def history(context: click.Context, data_dir: str | None) -> None:
-    """Chats that were kept.
+def history(context: click.Context, /, **values: Any) -> int:
+    """List, search, export and delete chats that were kept.
 
     \b
-    specee-chat history search sky blue      find words in all chats
+    specee-chat history                      all chats, the last one first
+    specee-chat history search sky blue      those where these words occur
+    specee-chat history show 12              chat 12 as Markdown
     specee-chat --resume 12                  go on with chat 12
-    specee-chat -c -p "And at night?"        go on with the last one
     """
-    before = context.parent.obj if context.parent is not None and context.parent.obj else {}
-    context.obj = data_dir or before.get("data_dir")
+    return OK if context.invoked_subcommand is not None else int(run(list_chats, context))
 
 
 @contextmanager
-def _store() -> Iterator[Store]:
+def _store(values: dict[str, Any]) -> Iterator[Store]:
     from specee.app.chat.history.store import Store  # SQLite is not needed for --help
 
-    store = Store(paths.find(click.get_current_context().obj).history)
+    store = Store(paths.find(values["data_dir"]).history)
     try:
         yield store
     finally:
         store.close()
 
 
-@history.command("list")
-@click.option("--limit", type=click.IntRange(1), default=None, metavar="N", help="Only the last N chats.")
-@_json
-def list_chats(limit: int | None, as_object: bool) -> int:
-    """All chats, the last one first."""
-    with _store() as store:
+@history.command("list", params=list(_HERE))
+@_limit
+def list_chats(limit: int | None, as_json: bool, **values: Any) -> int:
+    """List all chats, the last one first.
+
+    \b
+    specee-chat history list --limit 10
+    """
+    with _store(values) as store:
         chats = store.chats(limit or -1)
-    if as_object:
+    if as_json:
         click.echo(to_json([form.chat_object(chat) for chat in chats]))
-        return OK
-    for chat in chats:
-        when = datetime.fromtimestamp(chat.updated).strftime("%Y-%m-%d %H:%M")
-        click.echo(f"{chat.id:5}  {when}  {chat.turns:4} turns  {chat.title}")
+    elif chats:
+        click.echo(_listed(chats))
+    else:
+        click.echo("no chats are kept yet", err=True)
     return OK
 
 
-@history.command()
-@click.argument("chat", type=int)
-@_json
-def show(chat: int, as_object: bool) -> int:
-    """One chat, as Markdown."""
-    click.echo(_exported(chat, as_object), nl=as_object)
+def _listed(chats: Sequence[Chat]) -> str:
+    columns = [
+        tables.Column("ID", right=True),
+        tables.Column("LAST USED"),
+        tables.Column("TURNS", right=True),
+        tables.Column("TITLE", rigid=False),
+    ]
+    rows = [
+        (str(chat.id), datetime.fromtimestamp(chat.updated).strftime("%Y-%m-%d %H:%M"), str(chat.turns), chat.title)
+        for chat in chats
+    ]
+    return tables.table(columns, rows)
+
+
+@history.command("show", params=list(_HERE))
+@click.argument("chat", type=int, metavar="ID")
+def show_chat(chat: int, as_json: bool, **values: Any) -> int:
+    """Print one chat as Markdown.
+
+    \b
+    specee-chat history show 12
+    """
+    click.echo(_exported(values, chat, as_json), nl=as_json)
     return OK
 
 
-@history.command()
+@history.command("search", params=list(_HERE))
 @click.argument("words", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N")
-@_json
-def search(words: tuple[str, ...], limit: int, as_object: bool) -> int:
-    """Turns with all these words; the last word may be only begun."""
-    with _store() as store:
+@option("--limit", type=click.IntRange(1), default=50, metavar="N", help="At most N places.", otherwise=50)
+def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> int:
+    """Find the places where all these words occur.
+
+    Of the last word its beginning is enough.
+
+    \b
+    specee-chat history search sky blu
+    """
+    with _store(values) as store:
         hits = store.search(" ".join(words), limit)
-    if as_object:
+    if as_json:
         names = ("chat", "title", "turn", "role", "excerpt")
         click.echo(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
-        return OK
-    for hit in hits:
-        click.echo(f"{hit.chat:5}  {form.NAMES[hit.role]:5}  {' '.join(hit.excerpt.split())}")
+    elif hits:
+        columns = [tables.Column("ID", right=True), tables.Column("WHO"), tables.Column("TEXT", rigid=False)]
+        rows = [(str(hit.chat), form.NAMES[hit.role], " ".join(hit.excerpt.split())) for hit in hits]
+        click.echo(tables.table(columns, rows))
+    else:
+        click.echo("nothing found", err=True)
     return OK
 
 
-@history.command()
-@click.argument("chat", type=int)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it there.")
-@click.option("--json", "as_object", is_flag=True, help="All branches and figures, as JSON instead of Markdown.")
-def export(chat: int, output: Path | None, as_object: bool) -> int:
-    """Write a chat to a file or to standard output."""
-    text = _exported(chat, as_object) + ("\n" if as_object else "")
+@history.command("export", params=list(_HERE))
+@click.argument("chat", type=int, metavar="ID")
+@option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it to FILE.",
+    otherwise="standard output",
+)
+def export(chat: int, output: Path | None, as_json: bool, **values: Any) -> int:
+    """Write one chat to a file.
+
+    As Markdown, or with --json all of it: branches, figures, and the layer after which each token stopped.
+
+    \b
+    specee-chat history export 12 --output sky.md
+    """
+    text = _exported(values, chat, as_json) + ("\n" if as_json else "")
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -104,26 +150,27 @@ def export(chat: int, output: Path | None, as_object: bool) -> int:
     return OK
 
 
-@history.command()
-@click.argument("chats", type=int, nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_json
-def rm(chats: tuple[int, ...], yes: bool, as_object: bool) -> int:
-    """Delete chats for good."""
-    with _store() as store:
+@history.command("rm", params=list(_HERE))
+@click.argument("chats", type=int, nargs=-1, required=True, metavar="ID...")
+@option("--yes", is_flag=True, default=None, help="Do not ask.")
+def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -> int:
+    """Delete chats for good.
+
+    \b
+    specee-chat history rm 12 13
+    """
+    with _store(values) as store:
         found = [store.chat(chat) for chat in chats]
         if not yes and sys.stdin.isatty():
             click.confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", abort=True, err=True)
         for chat in found:
             store.delete_chat(chat.id)
-    if as_object:
-        click.echo(to_json({"removed": list(chats)}))
-    return OK
+    return show({"removed": list(chats)}, as_json, lambda result: "")
 
 
-def _exported(chat_id: int, as_object: bool) -> str:
-    with _store() as store:
+def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str:
+    with _store(values) as store:
         chat, path = store.chat(chat_id), store.branch(chat_id)
-        if as_object:
+        if as_json:
             return to_json(form.tree_object(chat, store.tree(chat_id), path))
         return form.markdown(chat, path)

@@ -6,20 +6,20 @@ from dataclasses import asdict
 from typing import Any
 
 from specee.app import memory
+from specee.app.cli import tables
+from specee.app.formatting import size
+from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
-LAYER_RANGES = ("llama", "qwen2")  # as native/src/abi.cpp has it; the loaded model has the last word
-DEFAULT_CTX = 4096
 
-
-def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
+def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import gguf_header, model_file, resolve, tensor_groups
+    from specee.models import gguf_header, model_file, model_structure, resolve
 
     found = resolve.resolve(name)
-    read = tensor_groups.read(gguf_header.read_model(found.path))
+    read = model_structure.read(gguf_header.read_model(found.path))
     entry = resolve.interpret(name).entry
-    digest = model_file.sha256(found.path, where.cache)
+    digest = model_file.sha256(found.path, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
@@ -36,40 +36,45 @@ def facts(name: str | None, where: Paths, n_ctx: int | None) -> dict[str, Any]:
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
-        **_calibration(where, digest, found.embedded),
+        **_calibration(folders, digest, found.embedded),
     }
 
 
 def dense_only(read: Any) -> str | None:
-    """Why words of this model cannot leave early; None when they can."""
-    if read.arch not in LAYER_RANGES:
-        return f"the architecture {read.arch!r} does not run in layer ranges yet"
+    """Why tokens of this model cannot skip layers; None when they can. The loaded model has the last word."""
+    from specee.native import library
+    from specee.native.errors import NativeError
+
+    try:
+        reason = library.architecture_unsupported(read.arch)
+    except NativeError as error:
+        return str(error)
+    if reason is not None:
+        return reason
     if read.sliding_window:
-        return "sliding-window attention does not run in layer ranges yet"
+        return "its attention uses a sliding window, which does not run in layer ranges yet"
     if read.width % 32:
-        return "the model's width is not a multiple of 32"
+        return "its width is not a multiple of 32"
     return None
 
 
-def _calibration(where: Paths, digest: str, embedded: bool) -> dict[str, Any]:
+def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.models import calibrations
     from specee.predictors.calibration import file
     from specee.predictors.errors import ArtifactError
 
-    path = calibrations.find(where.artifacts, digest, embedded=embedded)
+    path = calibrations.find(folders.calibrations, digest, embedded=embedded)
     if path is None:
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
     try:
         metrics = file.read(path).metrics
-    except ArtifactError as error:  # made by another version, say
+    except ArtifactError as error:  # for example of another version
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
     return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}
 
 
-def lines(facts: dict[str, Any]) -> str:
+def text(facts: dict[str, Any]) -> str:
     """As text."""
-    from specee.app.cli.fetch_model import size
-
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
@@ -91,17 +96,17 @@ def lines(facts: dict[str, Any]) -> str:
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
-        "early exits": f"no, {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return "\n".join(f"{key:18} {value}" for key, value in rows.items())
+    return tables.pairs((name, str(value)) for name, value in rows.items())
 
 
 def _uncalibrated(facts: dict[str, Any]) -> str:
     if facts["calibration_unusable"]:
         return f"unusable: {facts['calibration_unusable']}"
-    return "none: dense only" if facts["dense_only"] else "none: run specee-chat calibrate"
+    return "none: its tokens cannot skip layers" if facts["dense_only"] else "none: run specee-chat calibrate"
 
 
 def _rules(metrics: dict[str, Any]) -> dict[str, str]:
@@ -117,6 +122,4 @@ def _rules(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _mix(types: dict[str, int]) -> str:
-    from specee.app.cli.fetch_model import size
-
     return ", ".join(f"{name} {size(n_bytes)}" for name, n_bytes in types.items())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from specee.app.cli import tables
+from specee.app.formatting import size
 from specee.app.paths import Paths
 from specee.models import cache, calibrations, embedded, model_file, registry, source
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """A model. `where` is embedded, cache, copy (ours), partly (a pull that stopped) or empty.
 
     `calibrated` is None when the file's hash is not known yet.
@@ -30,59 +32,68 @@ class Row:
         return {**asdict(self), "here": self.path is not None}
 
 
-def rows(where: Paths) -> list[Row]:
+def rows(folders: Paths) -> list[ModelRow]:
     """First those that are here."""
-    named = [_named(entry, where) for entry in registry.entries().values()]
+    named = [_named(entry, folders) for entry in registry.entries().values()]
     known = {Path(row.path).resolve() for row in named if row.path}
-    others = [_other(found, where) for found in cache.models() if found.paths[0].resolve() not in known]
-    copies = [_copy(path, where) for path in sorted((where.data / "models").glob("*.gguf"))]
+    others = [_other(found, folders) for found in cache.models() if found.paths[0].resolve() not in known]
+    copies = [_copy(path, folders) for path in sorted((folders.data / "models").glob("*.gguf"))]
     return sorted(named + others + copies, key=lambda row: (row.path is None, row.where != "partly"))
 
 
-def _named(entry: registry.Entry, where: Paths) -> Row:
+def _named(entry: registry.Entry, folders: Paths) -> ModelRow:
     paths: tuple[Path, ...] = ()
-    place = ""
+    where = ""
     if entry.embedded:
         if (path := embedded.path()) is not None:
-            paths, place = (path,), "embedded"
+            paths, where = (path,), "embedded"
     elif (found := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-        paths, place = found, "cache"
+        paths, where = found, "cache"
     elif cache.unfinished(entry.repo):
-        place = "partly"
-    row = _row(entry.name, place, paths, where, embedded=entry.embedded)
-    return Row(*row, entry.parameters, entry.licence, entry.notes)
+        where = "partly"
+    row = _row(entry.name, where, paths, folders)
+    return replace(row, parameters=entry.parameters, licence=entry.licence, notes=entry.notes)
 
 
-def _other(found: cache.Cached, where: Paths) -> Row:
-    return Row(*_row(f"hf:{found.repo}:{found.file}", "cache", found.paths, where))
+def _other(found: cache.CachedModel, folders: Paths) -> ModelRow:
+    return _row(f"hf:{found.repo}:{found.file}", "cache", found.paths, folders)
 
 
-def _copy(path: Path, where: Paths) -> Row:
+def _copy(path: Path, folders: Paths) -> ModelRow:
     """One that `models optimize` wrote; its name is its path."""
-    return Row(*_row(str(path), "copy", (path,), where))
+    return _row(str(path), "copy", (path,), folders)
 
 
-def _row(
-    name: str, place: str, paths: tuple[Path, ...], where: Paths, *, embedded: bool = False
-) -> tuple[str, str, str | None, int, bool | None]:
+def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
     if not paths:
-        return name, place, None, 0, None
-    digest = model_file.known_sha256(paths[0], where.cache)
-    shipped = embedded and calibrations.find(where.artifacts, "", embedded=True) is not None
-    calibrated = shipped or (None if digest is None else calibrations.find(where.artifacts, digest) is not None)
-    return name, place, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated
+        return ModelRow(name, where, None, 0, None)
+    digest = model_file.known_sha256(paths[0], folders.cache)
+    shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
+    calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
+    return ModelRow(name, where, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated)
 
 
-def table(rows: list[Row]) -> str:
-    """As text."""
-    from specee.app.cli.fetch_model import size
-
-    head = ("NAME", "HERE", "SIZE", "CALIBRATED", "PARAMETERS", "NOTES")
-    lines = [head]
-    for row in rows:
-        calibrated = "" if row.path is None else {True: "yes", False: "no", None: "?"}[row.calibrated]
-        lines.append(
-            (row.name, row.where or "-", size(row.bytes) if row.bytes else "", calibrated, row.parameters, row.notes)
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+def text(rows: list[ModelRow]) -> str:
+    """As a table."""
+    columns = [
+        tables.Column("NAME"),
+        tables.Column("HERE"),
+        tables.Column("SIZE", right=True),
+        tables.Column("CALIBRATED"),
+        tables.Column("PARAMETERS", right=True),
+        tables.Column("NOTES", rigid=False),
+    ]
+    return tables.table(
+        columns,
+        (
+            (
+                row.name,
+                row.where or "-",
+                size(row.bytes) if row.bytes else "",
+                "" if row.path is None else {True: "yes", False: "no", None: "?"}[row.calibrated],
+                row.parameters,
+                row.notes,
+            )
+            for row in rows
+        ),
+    )

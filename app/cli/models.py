@@ -3,123 +3,138 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from specee.app.cli.shared_options import to_json
+from specee.app import paths
+from specee.app.cli.command import Group, run
+from specee.app.cli.option import hidden, option
+from specee.app.cli.output import show
+from specee.app.cli.shared_options import (
+    CTX,
+    DATA_DIR,
+    FETCHING,
+    GPU_LAYERS,
+    JSON,
+    OFFLINE,
+    THREADS,
+    WHICH_MODEL,
+    load_options,
+)
 from specee.app.errors import OK, USAGE, AppError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+_HERE: list[click.Parameter] = [DATA_DIR, JSON]
+_NAMED = hidden([WHICH_MODEL])
+"""In place of NAME, so that it may stand before the command as with all others."""
 
 
-def _common(command: Command) -> Command:
-    """Options of every command here; those before the command hold too."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--data-dir", metavar="DIR", help="Keep all files in this folder."),
-        click.option("--offline", is_flag=True, default=None, help="Never use a network."),
-        click.option("--yes", is_flag=True, default=None, help="Do not ask."),
-    ):
-        command = option(command)
-    return command
-
-
-def _settings(context: click.Context, **given: Any) -> dict[str, Any]:
-    return {**(context.obj or {}), **{name: value for name, value in given.items() if value is not None}}
-
-
-@click.group()
-def models() -> None:
-    """Models: fetch them, look inside, delete them."""
-
-
-@models.command("list")
-@_common
+@click.group(cls=Group, params=[*_HERE, *_NAMED, *hidden([CTX, THREADS, GPU_LAYERS])], invoke_without_command=True)
 @click.pass_context
-def models_list(context: click.Context, /, as_json: bool, **given: Any) -> int:
-    """All models that have a name, and all that are in the shared cache."""
-    from specee.app import paths
+def models(context: click.Context, /, **values: Any) -> int:
+    """List, fetch, inspect and delete models.
+
+    \b
+    specee-chat models                       names, and which of them are here
+    specee-chat models pull llama3.2-1b      fetch one
+    specee-chat models show llama3.2-1b      what it is made of and needs
+    specee-chat --model llama3.2-1b          chat with it
+    """
+    return OK if context.invoked_subcommand is not None else int(run(list_models, context))
+
+
+@models.command("list", params=list(_HERE))
+def list_models(as_json: bool, **values: Any) -> int:
+    """List the models that have a name, and all others that are here.
+
+    HERE says where a model is: it is embedded (comes with specee-chat), in the cache (fetched), a copy (made by 'models
+    optimize') or here only partly. Tokens of a calibrated model can skip layers.
+
+    \b
+    specee-chat models list --json
+    """
     from specee.app.cli import model_list
 
-    rows = model_list.rows(paths.find(_settings(context, **given).get("data_dir")))
+    rows = model_list.rows(paths.find(values["data_dir"]))
     if as_json:
-        click.echo(to_json([row.as_dict() for row in rows]))
-    else:
-        click.echo(model_list.table(rows))
-    return OK
+        return show([row.as_dict() for row in rows], as_json, str)
+    return show(rows, as_json, model_list.text)
 
 
-@models.command("pull")
+@models.command("pull", params=[OFFLINE, *_HERE])
 @click.argument("name")
-@_common
-@click.pass_context
-def models_pull(context: click.Context, /, name: str, as_json: bool, **given: Any) -> int:
-    """Fetch a model; interrupted, it goes on the next time."""
+def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
+    """Fetch a model; interrupted, it goes on the next time.
+
+    NAME is one that 'specee-chat models' lists, also with another quantization behind a colon, or a repository on the
+    hub. What has come is checked against its SHA-256, and put where other programs that use the hub find it too.
+
+    \b
+    specee-chat models pull llama3.2-1b
+    specee-chat models pull llama3.2-1b:q8_0
+    specee-chat models pull hf:bartowski/SmolLM2-360M-Instruct-GGUF
+    """
     from specee.app.cli import fetch_model
     from specee.models import download, gguf_header, resolve
 
-    settings = _settings(context, **given)
-    plan = download.prepare(name, offline=bool(settings.get("offline")))
-    path = fetch_model.fetch(plan, settings.get("data_dir")) if plan is not None else resolve.resolve(name).path
+    plan = download.prepare(name, offline=bool(offline))
+    path = fetch_model.fetch(plan, values["data_dir"]) if plan is not None else resolve.resolve(name).path
     header = gguf_header.read_model(path)
-    if as_json:
-        sha256 = [file.sha256 for file in plan.files] if plan is not None else []
-        click.echo(
-            to_json(
-                {"name": name, "path": str(path), "bytes": plan.total if plan else header.file_bytes, "sha256": sha256}
-            )
-        )
-    else:
-        click.echo(path)
-    return OK
+    result = {
+        "name": name,
+        "path": str(path),
+        "bytes": plan.total if plan else header.file_bytes,
+        "sha256": [file.sha256 for file in plan.files] if plan is not None else [],
+    }
+    return show(result, as_json, lambda result: str(result["path"]))
 
 
-@models.command("path")
+@models.command("path", params=[*_NAMED, *_HERE])
 @click.argument("name", required=False)
-@_common
-@click.pass_context
-def models_path(context: click.Context, /, name: str | None, as_json: bool, **given: Any) -> int:
-    """The file that a name means; of a split model the first."""
+def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> int:
+    """Print where a model's file is.
+
+    Of a model in several files it is the first. Without NAME: the model that comes with specee-chat.
+
+    \b
+    specee-chat models path llama3.2-1b
+    """
     from specee.models.resolve import resolve
 
-    found = resolve(name or _settings(context).get("model"))
-    if as_json:
-        click.echo(to_json({"name": found.name, "path": str(found.path)}))
-    else:
-        click.echo(found.path)
-    return OK
+    found = resolve(name or model)
+    return show({"name": found.name, "path": str(found.path)}, as_json, lambda result: result["path"])
 
 
-@models.command("show")
+@models.command("show", params=[*_NAMED, CTX, *_HERE])
 @click.argument("name", required=False)
-@click.option("--ctx", type=click.IntRange(16), metavar="N", help="Window for the estimate of memory.")
-@_common
-@click.pass_context
-def models_show(context: click.Context, /, name: str | None, as_json: bool, **given: Any) -> int:
-    """What a model is made of, what it needs, and what it can do here."""
-    from specee.app import paths
+def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bool, **values: Any) -> int:
+    """Show what a model is made of and what it needs.
+
+    Layers, types of the weights, memory it needs and memory that is free, whether its tokens can skip layers, and what
+    its calibration found. Without NAME: the model that comes with specee-chat.
+
+    \b
+    specee-chat models show llama3.2-1b
+    specee-chat models show llama3.2-1b --ctx 32768      memory for a longer window
+    """
     from specee.app.cli import model_details
 
-    settings = _settings(context, **given)
-    facts = model_details.facts(
-        name or settings.get("model"), paths.find(settings.get("data_dir")), settings.get("ctx")
-    )
-    if as_json:
-        click.echo(to_json(facts))
-    else:
-        click.echo(model_details.lines(facts))
-    return OK
+    facts = model_details.facts(name or model, paths.find(values["data_dir"]), ctx)
+    return show(facts, as_json, model_details.text)
 
 
-@models.command("rm")
+@models.command("rm", params=list(_HERE))
 @click.argument("name")
-@_common
-@click.pass_context
-def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any) -> int:
-    """Delete a model from the shared cache; of one that is not complete, what has come so far."""
-    from specee.app.cli.fetch_model import size
+@option("--yes", is_flag=True, default=None, help="Do not ask.")
+def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
+    """Delete a fetched model.
+
+    Of one that is here only partly, it deletes what has come so far.
+
+    \b
+    specee-chat models rm llama3.2-1b
+    """
+    from specee.app.formatting import size
     from specee.models import cache, resolve
 
     wanted = resolve.interpret(name)
@@ -130,7 +145,7 @@ def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any)
     if not doomed:
         raise resolve.NotHere(wanted)
     n_bytes = sum(path.stat().st_size for path in doomed)
-    if not _settings(context, **given).get("yes"):
+    if not yes:
         if not sys.stdin.isatty():
             raise AppError("nobody to ask", "other programs use this cache too; give --yes to delete", USAGE)
         if not click.confirm(
@@ -138,38 +153,26 @@ def models_rm(context: click.Context, /, name: str, as_json: bool, **given: Any)
         ):
             return OK
     freed = cache.remove(wanted.source.repo, doomed)
-    if as_json:
-        click.echo(to_json({"name": wanted.name, "bytes": freed}))
-    else:
-        click.echo(f"deleted {wanted.name}, {size(freed)}")
-    return OK
+    return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
 
 
-@models.command("optimize")
+@models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *FETCHING, JSON])
 @click.argument("name", required=False)
-@click.option("--output", metavar="FILE", help="Write the copy there (default: the data folder).")
-@click.option("--force", is_flag=True, help="Keep the copy even if its perplexity is more than 1% worse.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.")
-@_common
-@click.pass_context
-def models_optimize(
-    context: click.Context, /, name: str | None, output: str | None, force: bool, as_json: bool, **given: Any
-) -> int:
-    """Write a copy with weights that CPUs multiply in batches, and measure whether it is worth it."""
-    from specee.app.cli import fetch_model
-    from specee.app.engine.optimization_task import summary
-    from specee.app.engine.tasks import run_task
-    from specee.app.options import LoadOptions
+@option("--output", metavar="FILE", help="Write the copy to FILE.", otherwise="the data folder")
+@option(
+    "--force", is_flag=True, help="Keep the copy even if its text is clearly worse (perplexity up by more than 1%)."
+)
+def optimize(name: str | None, output: str | None, force: bool, as_json: bool, **values: Any) -> int:
+    """Make a copy that CPUs run faster, and measure both.
 
-    settings = _settings(context, **given)
-    model, data_dir = name or settings.get("model"), settings.get("data_dir")
-    fetch_model.ensure(model, offline=bool(settings.get("offline")), yes=bool(settings.get("yes")), data_dir=data_dir)
-    load = LoadOptions(
-        model=model, threads=settings.get("threads"), gpu_layers=settings.get("gpu_layers") or 0, data_dir=data_dir
-    )
-    result = run_task("optimize", load, {"output": output, "force": force})
-    if as_json:
-        click.echo(to_json(result))
-    else:
-        click.echo(summary(result))
-    return OK
+    Weights in Q4_1, and an LM head in Q6_K, become Q8_0: larger, and quicker to multiply for several tokens at once.
+    The model itself stays as it is. What is measured: reading prompts, decoding, perplexity.
+
+    \b
+    specee-chat models optimize smollm2-135m
+    """
+    from specee.app.cli.optimization_summary import text
+    from specee.app.cli.task import run_task
+
+    load = load_options({**values, "model": name or values["model"]})
+    return show(run_task("optimize", load, {"output": output, "force": force}), as_json, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from specee.app.chat.stats_line import stats_line
 from specee.app.engine.client import Event, Silence
 from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
+from specee.app.formatting import to_json
 from specee.app.options import ChatOptions
 
 
@@ -88,9 +88,9 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "model": session.info.name if session.info else "",
         "policy": stats.policy,
         "policy_reason": stats.policy_reason,
-        "text": "".join(e.text for e in events),
+        "text": "".join(event.text for event in events),
         "prompt_tokens": stats.prompt_tokens,
-        "tokens": _words(events),
+        "tokens": _tokens(events),
         "n_layers": stats.n_layers,
         "mean_exit_layer": round(stats.mean_exit_layer, 4),
         "tokens_per_second": round(stats.tokens_per_second, 3),
@@ -101,15 +101,15 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
     }
 
 
-def _words(events: list[ChatEvent]) -> list[dict[str, Any]]:
+def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:
     """One entry a token; an event that only completes a character adds its text to its token's entry."""
-    words: dict[int, dict[str, Any]] = {}
-    for e in events:
-        if e.stop:
+    tokens: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event.stop:
             continue
-        word = words.setdefault(e.index, {"id": e.token, "text": "", "exit_layer": e.exit_layer})
-        word["text"] += e.text
-    return [words[index] for index in sorted(words)]
+        token = tokens.setdefault(event.index, {"id": event.token, "text": "", "exit_layer": event.exit_layer})
+        token["text"] += event.text
+    return [tokens[index] for index in sorted(tokens)]
 
 
 class _Text:
@@ -161,7 +161,7 @@ class _JsonLines:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False), flush=True)
+    print(to_json(content), flush=True)
 
 
 _KINDS: dict[type, str] = {

@@ -1,4 +1,4 @@
-"""Options that all commands share, and what they mean. The later one wins: after a command, before it, config.toml."""
+"""Options that several commands have, in groups, and what they mean to the rest of the program."""
 
 from __future__ import annotations
 
@@ -9,60 +9,218 @@ import click
 from specee.app import options as opts
 from specee.app import paths
 from specee.app.cli import config
+from specee.app.cli.option import OWN, Option
 
-_POLICY_HELP = "auto (default), dense, exact or specee; in short also specee@0.5, specee:margin, specee:settle."
-
-
-def _read_config(context: click.Context, _: click.Parameter, data_dir: str | None) -> str | None:
-    """Before the other options are looked at: config.toml has their defaults."""
-    if context.parent is None and not context.resilient_parsing:
-        names = {str(parameter.name) for parameter in COMMON} | MORE_SETTINGS
-        found = config.read(paths.find(data_dir).config, names - {"data_dir"})
-        context.default_map = found.defaults
-        context.meta[PERSONAS] = found.personas
-    return data_dir
-
-
-COMMON: list[click.Parameter] = [
-    click.Option(
-        ["--model"], metavar="M", help="A .gguf file, a name, or hf:owner/repo (default: the embedded model)."
-    ),
-    click.Option(["--policy"], metavar="NAME", help=_POLICY_HELP),
-    click.Option(["--max-tokens"], type=click.IntRange(1), metavar="N", help="Longest answer."),
-    click.Option(["--temperature"], type=click.FloatRange(0), metavar="T", help="0 is greedy."),
-    click.Option(["--repeat-penalty"], type=click.FloatRange(0, min_open=True), metavar="R", help="1 is none."),
-    click.Option(["--top-k"], type=click.IntRange(0), metavar="N", help="0 is all."),
-    click.Option(["--top-p"], type=click.FloatRange(0, 1), metavar="P", help="1 is all."),
-    click.Option(["--min-p"], type=click.FloatRange(0, 1), metavar="P", help="0 is all."),
-    click.Option(["--seed"], type=click.IntRange(0), metavar="N", help="The same seed gives the same answer."),
-    click.Option(["--system"], metavar="TEXT", help="System message."),
-    click.Option(["--ctx"], type=click.IntRange(16), metavar="N", help="Window in tokens."),
-    click.Option(["--threads"], type=click.IntRange(1), metavar="N", help="CPU threads."),
-    click.Option(["--gpu-layers"], type=click.IntRange(0), metavar="N", help="Layers on the GPU."),
-    click.Option(["--threshold"], metavar="X", help="Exit above this score: 0 to 1, or calibrated (default)."),
-    click.Option(["--rule"], type=click.Choice(opts.RULES), help="What decides on an exit."),
-    click.Option(["--kv"], type=click.Choice(opts.KV_FILLS), help="K and V of skipped layers (policy specee)."),
-    click.Option(["--max-pending"], type=click.IntRange(1, 7), metavar="N", help="Rows that wait to be verified."),
-    click.Option(["--offline"], is_flag=True, default=None, help="Never use a network."),
-    click.Option(["--yes"], is_flag=True, default=None, help="Fetch a model that is not here without asking."),
-    click.Option(
-        ["--data-dir"], metavar="DIR", is_eager=True, callback=_read_config, help="Keep all files in this folder."
-    ),
-]
-
-MORE_SETTINGS = {"persona", "when_full", "no_history", "stats"}
-"""Options of the program alone that config.toml may set."""
+SCRIPTS, CHATS, ANSWER, MODEL, SPEED, CHOOSING, FILES = HEADINGS = (
+    "One answer, for scripts",
+    "Chats that are kept",
+    "Answer",
+    "Model and machine",
+    "Speed",
+    "How the next token is chosen",
+    "Files and network",
+)
+"""The headings of --help, in their order."""
 
 PERSONAS = "specee.personas"
 """Where a click context has the personas of config.toml."""
 
 Values = dict[str, Any]
+Options = list[click.Parameter]
+
+SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
-def merged(context: click.Context, values: Values) -> Values:
-    """The common options of a subcommand, filled up from those before it."""
-    before: Values = context.parent.obj if context.parent is not None and context.parent.obj else {}
-    return {name: value if value is not None else before.get(name) for name, value in values.items()}
+def _read_config(context: click.Context, _: click.Parameter, data_dir: str | None) -> str | None:
+    """Before the other options are looked at: config.toml has their defaults."""
+    if context.parent is None and not context.resilient_parsing:
+        found = config.read(paths.find(data_dir).config, SETTINGS)
+        context.default_map = found.defaults
+        context.meta[PERSONAS] = found.personas
+    return data_dir
+
+
+WHICH_MODEL = Option(
+    ["--model"],
+    MODEL,
+    "the small one that comes with specee-chat",
+    metavar="M",
+    help="A .gguf file, a name that 'specee-chat models' lists, or a repository on the hub, hf:owner/repo[:quant].",
+)
+CTX = Option(
+    ["--ctx"],
+    MODEL,
+    opts.DEFAULT_CTX,
+    type=click.IntRange(16),
+    metavar="N",
+    help="Context window: how many tokens of a chat the model sees.",
+)
+THREADS = Option(
+    ["--threads"],
+    MODEL,
+    "the number of cores",
+    type=click.IntRange(1),
+    metavar="N",
+    help="CPU threads at most; fewer run while other programs keep cores busy.",
+)
+GPU_LAYERS = Option(
+    ["--gpu-layers"],
+    MODEL,
+    0,
+    type=click.IntRange(0),
+    metavar="N",
+    help="How many of the model's layers the GPU computes; needs a build with GPU support.",
+)
+ENGINE: Options = [WHICH_MODEL, CTX, THREADS, GPU_LAYERS]
+"""Which model runs, and on what."""
+
+SYSTEM = Option(
+    ["--system"],
+    ANSWER,
+    "the model's own",
+    metavar="TEXT",
+    help="System message: how the model is to behave.",
+)
+
+
+def max_tokens(default: int) -> Option:
+    return Option(
+        ["--max-tokens"], ANSWER, default, type=click.IntRange(1), metavar="N", help="Longest answer, in tokens."
+    )
+
+
+def sampling(default: opts.Sampling) -> Options:
+    """How a token is drawn; `default` is what the command does when nothing is given."""
+    return [
+        Option(
+            ["--temperature"],
+            CHOOSING,
+            f"{default.temperature:g}",
+            type=click.FloatRange(0),
+            metavar="T",
+            help="How freely it is chosen; 0 takes the likeliest one, always.",
+        ),
+        Option(
+            ["--repeat-penalty"],
+            CHOOSING,
+            f"{default.repeat_penalty:g}",
+            type=click.FloatRange(0, min_open=True),
+            metavar="R",
+            help=f"Makes the last {default.repeat_last_n} tokens less likely to come again; 1 does not.",
+        ),
+        Option(
+            ["--top-k"],
+            CHOOSING,
+            default.top_k,
+            type=click.IntRange(0),
+            metavar="N",
+            help="Only among the N likeliest; 0 means all.",
+        ),
+        Option(
+            ["--top-p"],
+            CHOOSING,
+            f"{default.top_p:g}",
+            type=click.FloatRange(0, 1),
+            metavar="P",
+            help="Only among the likeliest that together have the probability P; 1 means all.",
+        ),
+        Option(
+            ["--min-p"],
+            CHOOSING,
+            f"{default.min_p:g}",
+            type=click.FloatRange(0, 1),
+            metavar="P",
+            help="Only among those at least P times as likely as the likeliest; 0 means all.",
+        ),
+        seed("random" if default.seed is None else default.seed),
+    ]
+
+
+def seed(default: object) -> Option:
+    return Option(
+        ["--seed"],
+        CHOOSING,
+        default,
+        type=click.IntRange(0),
+        metavar="N",
+        help="For the random numbers: the same seed gives the same result again.",
+    )
+
+
+POLICY = Option(
+    ["--policy"],
+    SPEED,
+    "auto",
+    metavar="NAME",
+    help="dense: all tokens go through all layers of the model. exact: tokens that the model is already sure of skip "
+    "the last layers; these run later, for several tokens at once, and verify them, so the text is that of dense. "
+    "specee: they are not verified, so the text may differ a little. auto: dense or exact, whichever is faster on this "
+    "machine. The options below in short: specee@0.5, exact:margin, specee:propagate.",
+)
+EXITS: Options = [
+    Option(
+        ["--threshold"],
+        SPEED,
+        "calibrated",
+        metavar="X",
+        help="How sure the model must be before a token skips layers, from 0 to 1; 'calibrated' is what 'specee-chat "
+        "calibrate' found for the model.",
+    ),
+    Option(
+        ["--rule"],
+        SPEED,
+        opts.RULES[0],
+        type=click.Choice(opts.RULES),
+        metavar="NAME",
+        help="What tells how sure the model is. predictor: a small network (the SpecEE paper's way). margin: how far "
+        "the best token of a short list is ahead of the next.",
+    ),
+    Option(
+        ["--kv"],
+        SPEED,
+        "complete",
+        type=click.Choice(opts.SKIPPED_KV),
+        metavar="NAME",
+        help="With specee: where later tokens find the skipped layers' keys and values. complete: these layers are "
+        "computed later. propagate: estimated from the last layer that ran, which is less work and less exact.",
+    ),
+    Option(
+        ["--max-pending"],
+        SPEED,
+        3,
+        type=click.IntRange(1, 7),
+        metavar="N",
+        help="With exact: how many tokens are verified together, 1 to 7.",
+    ),
+]
+
+OFFLINE = Option(["--offline"], FILES, is_flag=True, default=None, help="Never use a network.")
+YES = Option(["--yes"], FILES, is_flag=True, default=None, help="Fetch a model that is not here without asking.")
+DATA_DIR = Option(
+    ["--data-dir"],
+    FILES,
+    "SPECEE_DATA_DIR, or the system's place",
+    metavar="DIR",
+    is_eager=True,
+    callback=_read_config,
+    help="Keep chats, calibrations and all other files in this folder.",
+)
+FETCHING: Options = [OFFLINE, YES, DATA_DIR]
+"""For commands that may have to fetch the model first."""
+
+EVERYWHERE: Options = [OFFLINE, YES, DATA_DIR]
+"""Every command takes these: where there is nothing to fetch or to ask, they hold all the same."""
+
+JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for programs.")
+
+CHAT: Options = [
+    *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
+    *(*ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *FETCHING),
+]
+"""All that concerns an answer."""
+
+SETTINGS = {str(option.name) for option in CHAT} - {"data_dir"} | {"persona", "when_full", "no_history", "stats"}
+"""Options that config.toml may set."""
 
 
 def load_options(values: Values) -> opts.LoadOptions:
@@ -73,17 +231,17 @@ def load_options(values: Values) -> opts.LoadOptions:
     fetch_model.ensure(values["model"], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
     return opts.LoadOptions(
         model=values["model"],
-        n_ctx=values["ctx"],
-        threads=values["threads"],
-        gpu_layers=values["gpu_layers"] or 0,
+        n_ctx=values.get("ctx"),
+        threads=values.get("threads"),
+        gpu_layers=values.get("gpu_layers") or 0,
         data_dir=values["data_dir"],
         offline=offline,
     )
 
 
-def policy_choice(values: Values, spec: str | None = None) -> opts.PolicyChoice:
-    """The policy of --policy (or `spec`) with --threshold, --rule, --kv and --max-pending."""
-    choice = opts.PolicyChoice.parse(spec or values["policy"] or "auto")
+def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
+    """The policy `spec` with --threshold, --rule, --kv and --max-pending."""
+    choice = opts.PolicyChoice.parse(spec)
     threshold = choice.threshold
     if values["threshold"] is not None:
         threshold = opts.parse_threshold(values["threshold"])
@@ -92,17 +250,14 @@ def policy_choice(values: Values, spec: str | None = None) -> opts.PolicyChoice:
     )
 
 
-def chat_options(values: Values, base: opts.ChatOptions = opts.DEFAULT_CHAT) -> opts.ChatOptions:
-    """What concerns an answer: `base` with what is given."""
-    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
-    given = {name: values[name] for name in names if values[name] is not None}
-    policy = policy_choice(values, values["policy"] or base.policy.label)
-    sampling = opts.replace_sampling(base.sampling, given)
-    return opts.ChatOptions(policy, sampling, values["max_tokens"] or base.max_tokens)
+def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:
+    """`default` with what is given."""
+    given = {name: values[name] for name in SAMPLING_NAMES if values[name] is not None}
+    return opts.replace_sampling(default, given)
 
 
-def to_json(content: object) -> str:
-    """One line of JSON."""
-    import json
-
-    return json.dumps(content, ensure_ascii=False)
+def chat_options(values: Values, default: opts.ChatOptions = opts.DEFAULT_CHAT) -> opts.ChatOptions:
+    """What concerns an answer: `default` with what is given."""
+    policy = policy_choice(values, values["policy"] or default.policy.label)
+    sampling = given_sampling(values, default.sampling)
+    return opts.ChatOptions(policy, sampling, values["max_tokens"] or default.max_tokens)

@@ -11,11 +11,9 @@ from specee.app import machine, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import AppError
-from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
 from specee.predictors.decoding import Policy
 from specee.predictors.types import Sampler
-
-DEFAULT_CTX = 4096
 
 
 @dataclass
@@ -105,7 +103,7 @@ def open_backend(
     sha256 = model_file.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
-        calibration = _install(calibrations.find(where.artifacts, sha256, embedded=found.embedded), engine, sha256)
+        calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.chat_template import chat_formatter
 

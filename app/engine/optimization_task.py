@@ -136,12 +136,12 @@ def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[i
 
 
 def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]], emit: Emit) -> float:
-    from specee.app.bench.run import judge
+    from specee.app.bench.dense_scores import score
 
     nll: list[float] = []
     for index, (prompt, answer) in enumerate(texts):
         emit(Progress("measuring the perplexity of both", index / len(texts)))
-        nll += judge(backend, prompt, answer, ANSWERS).nll
+        nll += score(backend, prompt, answer, ANSWERS).nll
     return math.exp(statistics.fmean(nll))
 
 
@@ -181,34 +181,3 @@ def verdict(before: Figures, after: Figures) -> dict[str, Any]:
     else:
         why = "worth it" if worth else "not worth it"
     return {"worth_it": worth, "verdict": f"{why} ({measured})"}
-
-
-def summary(result: dict[str, Any]) -> str:
-    """The result as text."""
-    from specee.app.cli.fetch_model import size
-
-    rows = [("", "prefill tok/s", "t(1) ms", f"t({ROWS}) ms", "perplexity", "size")]
-    for name, n_bytes in (("before", "bytes_before"), ("after", "bytes")):
-        found = Figures(**result[name])
-        rows.append(
-            (
-                name,
-                f"{found.prefill:.0f}",
-                f"{found.t1 * 1e3:.2f}",
-                f"{found.t4 * 1e3:.2f}",
-                f"{found.perplexity:.4f}",
-                size(result[n_bytes]),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(
-        [
-            *result["changes"],
-            "",
-            *table,
-            "",
-            f"{result['verdict']}; perplexity {result['perplexity_ratio'] - 1:+.2%}",
-            f"written to {result['path']}: use it with --model, and calibrate it, since exits are learned per file",
-        ]
-    )

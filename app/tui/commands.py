@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specee.app.chat.history import export
-from specee.app.cli.shared_options import to_json
 from specee.app.errors import USAGE, AppError, as_app_error
+from specee.app.formatting import to_json
 from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
 from specee.app.tui.copying import choose
 from specee.app.tui.depth_panel import OFF

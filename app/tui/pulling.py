@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from specee.app.cli.fetch_model import describe, size
+from specee.app import formatting
 from specee.app.engine.protocol import Progress
 from specee.app.errors import AppError
 from specee.models import download
-from specee.models import transfer as transfer
+from specee.models.transfer import TransferProgress
 
 
 class Pull:
@@ -25,10 +25,10 @@ class Pull:
     def run(self, show: Callable[[Progress], None], *, offline: bool) -> None:
         """Fetches; `told` is then what to say about it. Raises errors with a title and a message."""
 
-        def on_progress(progress: transfer.Progress) -> None:
+        def on_progress(progress: TransferProgress) -> None:
             if self._stopped.is_set():
                 raise AppError("stopped", f"what has come is kept; /pull {self.name} goes on from there")
-            show(Progress(f"fetching {self.name}: {describe(progress)}"))
+            show(Progress(f"fetching {self.name}: {formatting.transfer(progress)}"))
 
         path = download.pull(self.name, on_progress, offline=offline)
-        self.told = f"{self.name} is here, {size(path.stat().st_size)}; /model {self.name} answers with it"
+        self.told = f"{self.name} is here, {formatting.size(path.stat().st_size)}; /model {self.name} answers with it"

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from specee.app.bench import metrics
+from specee.app.bench.policy_run import ComparedPolicy
 from specee.app.bench.prompts import DEFAULT, Prompt, read_prompts
-from specee.app.bench.report import report, table
-from specee.app.bench.run import Contender, compare
-from specee.app.engine.auto_policy import PolicyDecision
+from specee.app.bench.report import report
+from specee.app.bench.run import compare
+from specee.app.cli.bench import text as as_text
 from specee.app.errors import AppError
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
 
@@ -32,12 +33,12 @@ FACTS: dict[str, Any] = {
 }
 
 
-def contender(name: str) -> Contender:
-    return Contender(name, PolicyDecision(PolicyChoice(name), "asked for"))
+def compared(name: str) -> ComparedPolicy:
+    return ComparedPolicy(name, PolicyChoice(name), "asked for")
 
 
 class Wrong:
-    """Says one token otherwise than dense, and repeats a word."""
+    """One token is not the one that dense would choose."""
 
     name = "specee"
 
@@ -58,10 +59,10 @@ class Wrong:
 
 
 def test_a_policy_with_the_same_text_agrees(make_backend: Callable[..., Any]) -> None:
-    contenders = [contender("dense"), contender("exact")]
+    policies = [compared("dense"), compared("exact")]
     prompts = [Prompt("a", "One"), Prompt("b", "Two")]
-    results = compare(make_backend(b"to be or not to be"), contenders, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
-    found = report(contenders, prompts, results, FACTS)["policies"]
+    results = compare(make_backend(b"to be or not to be"), policies, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
+    found = report(policies, prompts, results, FACTS)["policies"]
     exact = found["exact"]
     assert exact["identical_texts"] == 2 and exact["first_differences"] == {}
     assert exact["agreement"] == 1.0 and exact["ppl_ratio"] == pytest.approx(1.0)
@@ -74,33 +75,30 @@ def test_a_policy_with_the_same_text_agrees(make_backend: Callable[..., Any]) ->
 def test_a_policy_that_errs_is_found_out(make_backend: Callable[..., Any], scripted: Callable[..., Any]) -> None:
     backend = make_backend(b"no way out")
     backend.policies["specee"] = Wrong(scripted(), at=4, token=ord("X"))
-    contenders = [contender("dense"), contender("specee")]
+    policies = [compared("dense"), compared("specee")]
     prompts = [Prompt("a", "One")]
-    results = compare(backend, contenders, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
+    results = compare(backend, policies, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
     whole = {**FACTS, "prompts": 1}
-    found = report(contenders, prompts, results, whole)
+    found = report(policies, prompts, results, whole)
     specee = found["policies"]["specee"]
     assert specee["identical_texts"] == 0 and specee["first_differences"] == {"a": 4}
     n = len("no way out") + 1  # with the stop token
     assert specee["agreement"] == pytest.approx((n - 1) / n)
     assert specee["ppl_ratio"] > 1.0
     json.dumps(found)
-    text = table(found)
+    text = as_text(found)
     assert "specee" in text and f"{(n - 1) / n:.1%}" in text
 
 
 def test_order_rotates(make_backend: Callable[..., Any]) -> None:
-    told: list[str] = []
-    contenders = [contender("dense"), contender("exact")]
+    steps: list[str] = []
+    policies = [compared("dense"), compared("exact")]
     prompts = [Prompt("a", "One"), Prompt("b", "Two")]
-    compare(make_backend(), contenders, prompts, PLAIN_GREEDY, 8, None, lambda m: told.append(m.what))
-    assert [t.rpartition(": ")[2] for t in told] == ["dense", "exact", "exact", "dense"]
+    compare(make_backend(), policies, prompts, PLAIN_GREEDY, 8, None, lambda m: steps.append(m.what))
+    assert [t.rpartition(": ")[2] for t in steps] == ["dense", "exact", "exact", "dense"]
 
 
-def test_loops_duplicates_and_differences() -> None:
-    assert metrics.loop_start([1, 2, 3, 1, 2, 3], n=3) == 5
-    assert metrics.loop_start([1, 1, 1, 1], n=3) == 3
-    assert metrics.loop_start(list(range(100))) is None
+def test_duplicates_and_differences() -> None:
     assert metrics.duplicate_words(["the the cat", "sat"]) == 0.5
     assert metrics.duplicate_words([""]) == 0.0
     assert metrics.first_difference([1, 2], [1, 2]) is None

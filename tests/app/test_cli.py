@@ -260,7 +260,7 @@ def test_bench_reports_its_figures(env: dict[str, str]) -> None:
     assert report["prompts"] == 1 and len(report["model_sha256"]) == 64
     dense = report["policies"]["dense"]
     assert dense["speedup"] == 1.0 and dense["agreement"] == 1.0 and dense["identical_texts"] == 1
-    promised = "tokens_per_second speedup_min speedup_max mean_exit_layer acceptance tokens_per_pass ppl_ratio"
+    promised = "tokens_per_second speedup_min speedup_max mean_exit_layer acceptance tokens_per_step ppl_ratio"
     assert set(promised.split()) <= dense.keys()
 
 

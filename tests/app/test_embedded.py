@@ -29,7 +29,7 @@ N_TOKENS = 48
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if embedded.path() is None or embedded.artifact() is None:
+    if embedded.path() is None or embedded.calibration() is None:
         pytest.skip("built without the embedded model or its calibration")
     data: Path = tmp_path_factory.mktemp("data")
     backend = open_backend(LoadOptions(n_ctx=1024, data_dir=str(data)), lambda what, share: None)
@@ -84,7 +84,7 @@ def test_alternating_policies_generate_the_tokens_of_dense(backend: Any, tmp_pat
     assert exits > 0 and decision.comparison.next_policy()[1] == STRETCH_TOKENS, "all have warmed up"
 
 
-@pytest.mark.parametrize("kv", ["settle", "propagate"])
+@pytest.mark.parametrize("kv", ["complete", "propagate"])
 def test_specee_exits_early(backend: Any, kv: Any) -> None:
     for threshold in (None, 0.5):
         choice = PolicyChoice("specee", kv=kv, threshold=threshold)

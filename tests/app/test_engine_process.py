@@ -61,7 +61,9 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     assert log.stat().st_size < 1 << 20 and (tmp_path / "engine.old.log").exists()
 
 
-@pytest.mark.parametrize("spec", ["auto", "dense", "specee@0.5", "specee:margin@0.3", "specee:settle", "exact:margin"])
+@pytest.mark.parametrize(
+    "spec", ["auto", "dense", "specee@0.5", "specee:margin@0.3", "specee:complete", "exact:margin"]
+)
 def test_a_policy_in_short_reads_back(spec: str) -> None:
     assert PolicyChoice.parse(spec).label == spec
 

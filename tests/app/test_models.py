@@ -73,7 +73,7 @@ def test_names_and_paths(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_users_calibration_comes_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = tmp_path / "shipped.gguf"
-    monkeypatch.setattr(embedded, "artifact", lambda: shipped)
+    monkeypatch.setattr(embedded, "calibration", lambda: shipped)
     assert calibrations.find(tmp_path, "abc") is None
     assert calibrations.find(tmp_path, "abc", embedded=True) == shipped
     own = calibrations.own_path(tmp_path, "abc")

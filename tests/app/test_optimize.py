@@ -95,6 +95,8 @@ def test_both_models_are_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["path"] == str(tmp_path / "copy.gguf") and result["bytes"] > result["bytes_before"]
-    assert result["changes"][0] == "14 x layer weights: Q4_1 -> Q8_0" and "a head of its own" in result["changes"][1]
+    assert (
+        result["changes"][0] == "14 x layer weights: Q4_1 -> Q8_0" and "an LM head of its own" in result["changes"][1]
+    )
     assert all(value > 0 for which in ("before", "after") for value in result[which].values())
     assert 0.9 < result["perplexity_ratio"] < 1.1 and "reading prompts" in result["verdict"]

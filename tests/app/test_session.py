@@ -277,6 +277,9 @@ def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
     session = make_session(system="Be kind.")
     options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(temperature=0.1, seed=4), 77)
     assert recall(remember(options)) == options
+    assert recall({"policy": "specee:settle@0.3"}).policy == PolicyChoice(
+        "specee", 0.3, kv="complete"
+    )  # as once stored
     list(session.send("Hi", DENSE))
     other = make_session(store=session.store)
     other.resume(session.chat.id)

@@ -10,7 +10,7 @@ import pytest
 from fake_session import FakeSession, chat, idle, ready, say, screen, until
 
 from specee.app.errors import AppError
-from specee.models.transfer import Progress as Transferred
+from specee.models.transfer import TransferProgress
 
 
 async def test_a_model_that_cannot_be_loaded_is_told() -> None:
@@ -25,7 +25,7 @@ async def test_a_model_is_fetched_with_its_progress_and_esc_keeps_what_came(monk
     def pull(name: str, on_progress: Any, *, offline: bool) -> Path:
         asked.append((name, offline))
         while not go_on.wait(0.02):
-            on_progress(Transferred(30_000_000, 100_000_000, 5e6, 14.0))
+            on_progress(TransferProgress(30_000_000, 100_000_000, 5e6, 14.0))
         return Path(__file__)
 
     monkeypatch.setattr("specee.models.download.pull", pull)

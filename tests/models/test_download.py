@@ -20,7 +20,7 @@ from hub_server import COMMIT, FILE, REPO, Hub
 from specee.models import cache, download, resolve
 from specee.models.errors import DownloadError
 from specee.models.hub import CHUNK
-from specee.models.transfer import Meter, Progress
+from specee.models.transfer import RateMeter, TransferProgress
 
 NAME = f"hf:{REPO}"
 
@@ -38,7 +38,7 @@ def test_a_pull_is_verified_and_others_find_it(hub: Hub, payload: Path) -> None:
 
     with pytest.raises(resolve.NotHere, match="models pull"):
         resolve.resolve(NAME)
-    seen: list[Progress] = []
+    seen: list[TransferProgress] = []
     path = download.pull(NAME, seen.append)
     assert digest(path) == digest(payload) and path == resolve.resolve(NAME).path
     assert try_to_load_from_cache(REPO, FILE) == str(path)
@@ -179,7 +179,7 @@ def test_the_caller_can_stop_it(hub: Hub, payload: Path) -> None:
     class StoppedError(Exception):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TransferProgress) -> None:
         if progress.done > 2 * CHUNK:
             raise StoppedError
 
@@ -196,7 +196,7 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
         parts.append(payload.with_name(name))
         parts[-1].write_bytes(payload.read_bytes()[i::3])
     hub.repos["owner/big"] = dict(zip(names, parts, strict=True))
-    seen: list[Progress] = []
+    seen: list[TransferProgress] = []
     first = download.pull("owner/big:Q8_0", seen.append)
     assert first.name == names[0] and [digest(first.with_name(n)) for n in names] == [digest(p) for p in parts]
     assert seen[-1].total == payload.stat().st_size
@@ -219,10 +219,10 @@ def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_rate_is_of_the_last_seconds() -> None:
     now = [0.0]
-    meter = Meter(1000, lambda: now[0])
-    assert meter.at(500) == Progress(500, 1000)
+    meter = RateMeter(1000, lambda: now[0])
+    assert meter.at(500) == TransferProgress(500, 1000)
     now[0] = 2.0
-    assert meter.at(700) == Progress(700, 1000, 100.0, 3.0)
+    assert meter.at(700) == TransferProgress(700, 1000, 100.0, 3.0)
     now[0] = 3.0
     assert meter.at(0).rate is None
 

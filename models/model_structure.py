@@ -1,4 +1,4 @@
-"""What a model is made of, from its header: what its weights are stored as, what its head and its memory cost."""
+"""What a model is made of, from its header: its sizes, the types of its weights, the costs of LM head and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelStructure:
     """Sizes in bytes. `heads_kv` is the mean over the layers; `groups` has, by part of the model, bytes by type."""
 
     name: str
@@ -45,8 +45,8 @@ class Anatomy:
         return self.weight_bytes + n_ctx * self.kv_bytes_per_token
 
 
-def read(header: Header) -> Anatomy:
-    """What the header tells."""
+def read(header: Header) -> ModelStructure:
+    """The structure that the header describes."""
     values, of = header.values, header.of_architecture
     layers, width = of("block_count") or 0, of("embedding_length") or 0
     heads, heads_kv = _mean(of("attention.head_count")), _mean(of("attention.head_count_kv"))
@@ -54,7 +54,7 @@ def read(header: Header) -> Anatomy:
     key_dim = of("attention.key_length") or (int(width / heads) if heads else 0)
     value_dim = of("attention.value_length") or key_dim
     head = _head(header.tensors)
-    return Anatomy(
+    return ModelStructure(
         name=str(values.get("general.name") or header.path.stem),
         arch=header.architecture,
         layers=layers,
@@ -68,7 +68,7 @@ def read(header: Header) -> Anatomy:
         sliding_window=int(_mean(of("attention.sliding_window"))),
         chat_template=bool(values.get("tokenizer.chat_template")),
         licence=values.get("general.license"),
-        parameters=sum(_numbers(tensor) for tensor in header.tensors),
+        parameters=sum(tensor.n_elements for tensor in header.tensors),
         file_bytes=header.file_bytes,
         weight_bytes=sum(tensor.n_bytes for tensor in header.tensors),
         groups=_groups(header.tensors),
@@ -86,7 +86,7 @@ def _head(tensors: tuple[Tensor, ...]) -> Tensor | None:
 
 
 def _layer_equivalents(head: Tensor | None, tensors: tuple[Tensor, ...]) -> float:
-    """Bytes of the head over the mean bytes of a layer: a token on a CPU is mostly reading weights."""
+    """Bytes of the head over the mean bytes of a layer: on a CPU a token's time is mostly reading weights."""
     layers: Counter[str] = Counter()
     for tensor in tensors:
         if found := _LAYER.match(tensor.name):
@@ -113,15 +113,8 @@ def _group(name: str) -> str:
     )
 
 
-def _numbers(tensor: Tensor) -> int:
-    n = 1
-    for size in tensor.shape:
-        n *= size
-    return n
-
-
 def _mean(value: Any) -> float:
-    """Of one number a layer the mean, of one number for all that one, of none 0."""
+    """The mean of a list with a number for each layer; a single number as it is; 0 where there is none."""
     if isinstance(value, Array):
         return sum(value.items) / len(value.items) if value.items else 0.0
     return float(value or 0)

@@ -12,7 +12,7 @@ import pytest
 from gguf.constants import GGML_QUANT_SIZES
 from mutations import Mutations
 
-from specee.models import embedded, gguf_header, tensor_groups
+from specee.models import embedded, gguf_header, model_structure
 from specee.models.errors import ModelError
 from specee.models.gguf_types import TENSORS
 
@@ -47,7 +47,7 @@ def test_a_header_says_what_the_gguf_package_says(small: Path) -> None:
         (t.name, int(t.data_offset), int(t.n_bytes)) for t in reader.tensors
     ]
     assert header.of_architecture("attention.head_count_kv").items == (2, 4)
-    assert tensor_groups.read(header).heads_kv == 3 and tensor_groups.read(header).head_tied
+    assert model_structure.read(header).heads_kv == 3 and model_structure.read(header).head_tied
 
 
 def patched(path: Path, old: bytes, new: bytes) -> Path:
@@ -141,7 +141,7 @@ def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
     first, second = sorted(tmp_path.iterdir())
     header = gguf_header.read_model(first)
     assert [t.name for t in header.tensors] == ["token_embd.weight", "blk.0.attn_q.weight"]
-    assert tensor_groups.read(header).head_layers == 1.0
+    assert model_structure.read(header).head_layers == 1.0
     second.unlink()
     with pytest.raises(ModelError, match="is missing"):
         gguf_header.read_model(first)
@@ -162,7 +162,7 @@ def test_mutated_headers_pass_or_give_a_line(tmp_path: Path) -> None:
     began, refused = time.monotonic(), 0
     for how in mutations(N_MUTATED):
         try:
-            tensor_groups.read(gguf_header.read(mutations.path))
+            model_structure.read(gguf_header.read(mutations.path))
         except ModelError as error:
             assert error.exit_code == 3 and str(error).isprintable(), how
             refused += 1

@@ -1,0 +1,50 @@
+"""What the dense model thinks of a text: how likely each token is, and which one it would have chosen itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from specee.app.bench import metrics
+from specee.app.engine.loading import Backend, ChatEngine
+from specee.app.options import Sampling
+
+
+@dataclass(frozen=True)
+class DenseScores:
+    """For each token of a text its negative log-probability, and the token that dense would have chosen there."""
+
+    nll: list[float]
+    choices: list[int]
+
+
+def score(backend: Backend, prompt: list[int], text: list[int], sampling: Sampling, begin: int = 0) -> DenseScores:
+    """Runs the answer `text` through the dense model, one row at a time as dense decodes, from token `begin` on."""
+    scores = DenseScores([], [])
+    if begin >= len(text):
+        return scores
+    engine = backend.engine
+    _read(engine, prompt, text[:begin])
+    sampler = backend.sampler(replace(sampling, temperature=0.0))
+    sampler.rewind(prompt + text[:begin])
+    for index in range(begin, len(text)):
+        token = text[index]
+        scores.choices.append(int(engine.greedy(0, sampler)))
+        scores.nll.append(metrics.nll(engine.logits(0), token))
+        sampler.accept(token)
+        if index + 1 < len(text):
+            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+    return scores
+
+
+def _read(engine: ChatEngine, prompt: list[int], text: list[int]) -> None:
+    """Brings prompt and text into the cache as dense decoding does: the prompt at once, then a row for each token."""
+    wanted = prompt + text[:-1]
+    keep = metrics.first_difference(engine.tokens, wanted)
+    keep = len(wanted) if keep is None else keep
+    if not text or keep < len(prompt):
+        engine.roll_back(0)
+        engine.prefill(prompt)
+        keep = len(prompt)
+    engine.roll_back(keep)
+    for token in text[keep - len(prompt) :]:
+        engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)

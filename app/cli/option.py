@@ -1,0 +1,50 @@
+"""An option of the command line: where it stands in --help, and what holds when it is not given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+OWN = "Options"
+"""The heading for what only one command has."""
+
+
+class Option(click.Option):
+    """An option under a heading of --help.
+
+    `otherwise` is what the help names as its default. It is text only: an option that nobody gave is None, so that a
+    chat that goes on can keep its own settings.
+    """
+
+    def __init__(self, names: Sequence[str], heading: str = OWN, otherwise: object = None, **attributes: Any) -> None:
+        super().__init__(names, **attributes)
+        self.heading = heading
+        self.otherwise = "" if otherwise is None else str(otherwise)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Names and explanation; a range of numbers is in the explanation, where it matters."""
+        if self.hidden:
+            return None
+        names = ", ".join(sorted(self.opts, key=len))
+        default = f"  [default: {self.otherwise}]" if self.otherwise else ""
+        return (names if self.is_flag else f"{names} {self.metavar}"), f"{self.help}{default}"
+
+
+def option(
+    *names: str, heading: str = OWN, otherwise: object = None, **attributes: Any
+) -> Callable[[Function], Function]:
+    """Gives a command an option that no other has."""
+    return click.option(*names, cls=Option, heading=heading, otherwise=otherwise, **attributes)
+
+
+def hidden(options: Iterable[click.Parameter]) -> list[click.Parameter]:
+    """Copies that work and are not listed."""
+    copies = [copy.copy(option) for option in options]
+    for made in copies:
+        made.hidden = True  # type: ignore[attr-defined]
+    return copies

@@ -1,0 +1,47 @@
+"""How far something long has come: one line that is rewritten on a terminal, a line a step elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from types import TracebackType
+
+REDRAW_SECONDS = 0.1
+
+
+class ProgressLine:
+    """On standard error; gone when the `with` block ends."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._step: str | None = None
+        self._shown_at = 0.0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def show(self, step: str, progress: str = "") -> None:
+        """`step` is what is being done, `progress` how far it is; only a terminal shows the latter."""
+        now = time.monotonic()
+        new = step != self._step
+        if self._terminal and (new or now - self._shown_at >= REDRAW_SECONDS):
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+            sys.stderr.write(f"\r\x1b[2K{f'{step}  {progress}'[:width]}")
+            sys.stderr.flush()
+            self._shown_at = now
+        elif new and not self._terminal:
+            print(step, file=sys.stderr)
+        self._step = step
+
+    def clear(self) -> None:
+        """Takes the line away, so that something else can be printed."""
+        if self._terminal and self._step is not None:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+        self._step = None

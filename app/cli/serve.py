@@ -1,0 +1,44 @@
+"""`specee-chat serve`: the model for other programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from specee.app import options as opts
+from specee.app.cli.command import Command
+from specee.app.cli.option import option
+from specee.app.cli.shared_options import (
+    ENGINE,
+    EXITS,
+    FETCHING,
+    POLICY,
+    chat_options,
+    load_options,
+    max_tokens,
+    sampling,
+)
+from specee.app.errors import OK
+
+
+@click.command(
+    cls=Command,
+    params=[max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *FETCHING],
+)
+@option("--port", type=click.IntRange(0, 65535), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
+def serve(port: int, **values: Any) -> int:
+    """Let other programs talk to the model, as they do to OpenAI's.
+
+    Serves /v1/chat/completions and /v1/models, to programs on this machine only, one answer at a time. What a request
+    does not say is as the options here say.
+
+    \b
+    specee-chat serve --model llama3.2-1b --port 8350
+    curl http://127.0.0.1:8350/v1/chat/completions -H "Content-Type: application/json" \\
+         -d '{"messages": [{"role": "user", "content": "Hi"}]}'
+    """
+    from specee.app.serve.server import serve as run
+
+    run(load_options(values), chat_options(values), port)
+    return OK
