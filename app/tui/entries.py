@@ -1,4 +1,4 @@
-"""What a conversation consists of: questions, answers, words from the program. Each knows its lines at a width."""
+"""The entries of a conversation on the screen: each knows its lines at a width."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
-from specee.app.tui.lines import NOTHING, Block, Line, wrap
+from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
 
 BAR = Content.styled("▌ ", "$accent")
 
 
 class Entry:
-    """A part of the conversation."""
+    """A part of the conversation: a question, an answer, a notice."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
 
-    def lay(self, width: int, *, plain: bool) -> None:
+    def lay_out(self, width: int, *, plain: bool) -> None:
         """Computes the lines for a width in cells. `plain`: there are no colours."""
         self.lines = [line for block in self.blocks(width, plain) for line in wrap(block, width)]
 
@@ -26,12 +26,12 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """What copying takes."""
+        """What is copied."""
         raise NotImplementedError
 
 
-class Said(Entry):
-    """What the user said, as it is."""
+class QuestionEntry(Entry):
+    """What the user wrote, as it is."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class Said(Entry):
         return self._text
 
     def blocks(self, width: int, plain: bool) -> Sequence[Block]:
-        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "said")]
+        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "question")]
 
 
 class Notice(Entry):
-    """A word from the program: hints, marks and errors."""
+    """A message from the program: hints, marks and errors."""
 
     def __init__(self, text: str, *, error: bool = False) -> None:
         super().__init__()

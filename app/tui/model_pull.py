@@ -1,0 +1,35 @@
+"""A model is downloaded while the screen is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from specee.app.cli.fetch_model import describe, size
+from specee.app.engine.protocol import Progress
+from specee.app.errors import AppError
+from specee.models import download, transfer
+
+
+class ModelPull:
+    """One download, run by a thread. `stop` ends it soon; the part that has arrived is kept."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.message = ""
+        """What to tell the user at the end."""
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self, show: Callable[[Progress], None], *, offline: bool) -> None:
+        """Downloads. Raises errors with a title and a message."""
+
+        def on_progress(progress: transfer.Progress) -> None:
+            if self._stopped.is_set():
+                raise AppError("stopped", f"what has arrived is kept; /pull {self.name} resumes the download")
+            show(Progress(f"downloading {self.name}: {describe(progress)}"))
+
+        path = download.pull(self.name, on_progress, offline=offline)
+        self.message = f"{self.name} is downloaded ({size(path.stat().st_size)}); /model {self.name} switches to it"
