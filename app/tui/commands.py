@@ -13,7 +13,8 @@ from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
 from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
-from specee.app.tui.keys import HELP as KEYS_HELP
+from specee.app.tui.entries import Help
+from specee.app.tui.keys import KEY_HELP
 from specee.app.tui.views import VIEWS
 from specee.models.errors import ModelError
 from specee.models.resolve import NotHere
@@ -153,7 +154,7 @@ class Commands:
         kinds: dict[str, Any] = {field.name: type(getattr(Sampling(seed=0), field.name)) for field in fields(Sampling)}
         if name not in kinds:
             shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in kinds)
-            raise AppError("set which parameter?", shown, USAGE)
+            raise AppError("parameters", shown, USAGE)
         try:
             sampling = replace(sampling, **{name: kinds[name](value)})
         except ValueError:
@@ -170,7 +171,10 @@ class Commands:
         """NAME: a system prompt from config.toml"""
         known = self._app.personas
         if argument not in known:
-            raise AppError("unknown persona", ", ".join(sorted(known)) or "config.toml has no [personas]", USAGE)
+            names = ", ".join(sorted(known))
+            raise AppError(
+                "unknown persona", f"choose from {names}" if names else "config.toml has no [personas]", USAGE
+            )
         await self.do_system(known[argument])
 
     # ---- the context and the model ---------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ class Commands:
         self._app.require_idle()
         wanted = _number(argument)
         if wanted < 16:
-            raise AppError("bad context size", "16 tokens or more", USAGE)
+            raise AppError("bad context size", "give 16 tokens or more", USAGE)
         self._app.session.widen(wanted)
         self._app.controller.load()
 
@@ -210,7 +214,7 @@ class Commands:
         """NAME: download a model; Esc stops, another /pull resumes"""
         self._app.require_idle()
         if not argument:
-            raise AppError("pull which model?", "give a name, or hf:owner/repo", USAGE)
+            raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
         self._app.controller.pull(argument)
 
     async def do_restart(self, argument: str) -> None:
@@ -222,7 +226,7 @@ class Commands:
     async def do_view(self, argument: str) -> None:
         """NAME: show the layers used as skyline, lens, elevator, inspector, dial, odometer, ledger, or off"""
         if argument not in (*VIEWS, OFF):
-            raise AppError("unknown view", ", ".join([*VIEWS, OFF]), USAGE)
+            raise AppError("unknown view", f"choose from {', '.join([*VIEWS, OFF])}", USAGE)
         await self._app.set_view(argument)
 
     async def do_race(self, argument: str) -> None:
@@ -233,24 +237,19 @@ class Commands:
     async def do_theme(self, argument: str) -> None:
         """NAME: other colours; Ctrl+P lists the themes"""
         if argument not in self._app.available_themes:
-            raise AppError("unknown theme", ", ".join(sorted(self._app.available_themes)), USAGE)
+            raise AppError("unknown theme", f"choose from {', '.join(sorted(self._app.available_themes))}", USAGE)
         self._app.theme = argument
 
     async def do_help(self, argument: str) -> None:
         """list all commands, views and keys"""
-        self._app.show_notice(help_text())
+        views = {name: view.CAPTION for name, view in VIEWS.items()}
+        self._app.conversation.add(
+            Help({"Commands": self.help_lines(), "Views of the layers that tokens used": views, "Keys": KEY_HELP})
+        )
 
     async def do_quit(self, argument: str) -> None:
         """quit; all chats are kept"""
         await self._app.action_quit()
-
-
-def help_text() -> str:
-    """All commands, views and keys."""
-    commands = [f"  {name:12} {text}" for name, text in Commands.help_lines().items()]
-    views = [f"  {name:12} {view.CAPTION}" for name, view in VIEWS.items()]
-    heading = "Views of the layers that tokens used (F2, or /view NAME)"
-    return "\n".join(["Commands", *commands, heading, *views, KEYS_HELP])
 
 
 def _number(text: str) -> int:

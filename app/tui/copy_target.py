@@ -8,8 +8,8 @@ from specee.app.errors import USAGE, AppError
 from specee.app.tui.markdown import code_blocks
 
 USES = (
-    "/copy the last answer, /copy 2 the message before it, /copy code its last code block, /copy code 1 its first one, "
-    "/copy 2 code 1 that of the message before"
+    "/copy copies the last answer, /copy 2 the message before it, /copy code the last code block of the answer, "
+    "/copy code 1 its first one, /copy 2 code 1 the first one of the message before it"
 )
 
 
@@ -21,7 +21,7 @@ def text_to_copy(argument: str, messages: Sequence[str], answer: str) -> str:
         text = _message(_number(parts.pop(0)), messages)
     if parts:
         if parts.pop(0) != "code" or len(parts) > 1:
-            raise AppError("copy what?", USES, USAGE)
+            raise AppError("cannot copy that", USES, USAGE)
         text = _code(text, _number(parts[0]) if parts else None)
     if not text:
         raise AppError("nothing to copy", "there is no answer yet")
@@ -47,4 +47,4 @@ def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise AppError("copy what?", USES, USAGE) from None
+        raise AppError("cannot copy that", USES, USAGE) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
@@ -60,3 +60,29 @@ class Notice(Entry):
         mark = Content("! ") if self._error else NOTHING
         rest = Content("  ") if self._error else NOTHING
         return [Block(Content(self._text), mark, rest, "error" if self._error else "notice")]
+
+
+class Help(Entry):
+    """Sections of names with what they do, in two columns."""
+
+    NAMES = 15  # cells
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__()
+        self._sections = sections
+
+    @property
+    def text(self) -> str:
+        sections = self._sections.items()
+        return "\n".join(
+            line for title, rows in sections for line in (title, *(f"{name}: {text}" for name, text in rows.items()))
+        )
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        indent = Content(" " * self.NAMES)
+        found = []
+        for title, rows in self._sections.items():
+            found.append(Block(Content.styled(title, "bold"), style="notice"))
+            for name, text in rows.items():
+                found.append(Block(Content(text), Content(f"  {name:{self.NAMES - 2}}"), indent, "notice", marked=True))
+        return found

@@ -22,18 +22,21 @@ BINDINGS: list[BindingType] = [
 CHAT_ACTIONS = {"stop", "page", "sidebar", "command", "editor", "next_view", "inspect", "copy_or_quit"}
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
 
-HELP = """Keys
-  Enter        send; Ctrl+J begins a new line
-  Esc          stop the answer
-  Up           in an empty prompt: edit the last question
-  PgUp, PgDn   scroll; at the top, earlier turns come
-  Ctrl+B       list of chats; Ctrl+F searches in all of them
-  Ctrl+R       answer the last question again
-  Ctrl+Y       copy the last answer
-  Ctrl+G       write the prompt in $EDITOR
-  Ctrl+P       palette: themes and more
-  Ctrl+C       quit; copy, if something is selected with the mouse (a double click selects a message, or code in it)
-@FILE in a question sends that file with it."""
+KEY_HELP = {
+    "Enter": "send; Ctrl+J begins a new line",
+    "Esc": "stop the answer",
+    "Up": "in an empty prompt: edit the last question",
+    "PgUp, PgDn": "scroll; at the top, earlier turns come",
+    "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
+    "Ctrl+R": "answer the last question again",
+    "Ctrl+Y": "copy the last answer",
+    "Ctrl+G": "write the prompt in $EDITOR",
+    "F2": "the next view",
+    "Ctrl+P": "palette: themes and more",
+    "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
+    "@FILE": "in a question: send this file with it",
+    "Tab": "complete a command",
+}
 
 
 def hints(*, plain: bool) -> str:
@@ -41,5 +44,6 @@ def hints(*, plain: bool) -> str:
     marks = "▒ is not verified yet" if plain else "blue used all, green skipped some, dim is not verified yet"
     return (
         "Enter sends · Esc stops · Up edits the last question · Ctrl+C quits · /help lists commands and keys\n"
-        f"Each column below is a token, as high as the layers that it used: {marks}. F2 shows other views."
+        f"Above the prompt, each token of an answer is a column, as high as the layers that it used: {marks}. "
+        "F2 shows other views."
     )

@@ -55,9 +55,9 @@ def status_lines(
         figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
     if used:
         figures.append(f"context {used}/{info.n_ctx}")
+    figures.append(info.name)
     if gauge.mean_layer:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")
-    figures.append(info.name)
     return " · ".join(figures), _skipping(gauge, info, policy)
 
 

@@ -32,7 +32,7 @@ from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
-from specee.app.tui.entries import Notice
+from specee.app.tui.entries import Help, Notice
 from specee.app.tui.prompt import Prompt
 
 TIMEOUT = 60.0  # seconds; machines may be slow
@@ -191,7 +191,7 @@ def answers(app: Any) -> list[str]:
 
 
 def notices(app: Any) -> list[str]:
-    return [entry.text for entry in app.conversation.entries if isinstance(entry, Notice)]
+    return [entry.text for entry in app.conversation.entries if isinstance(entry, (Notice, Help))]
 
 
 def idle(app: Any) -> bool:

@@ -19,9 +19,7 @@ async def test_a_model_that_cannot_be_loaded_is_an_error_on_the_screen() -> None
         await until(pilot, lambda: "not a model: x.gguf is not a GGUF file" in screen(pilot.app))
 
 
-async def test_a_model_is_downloaded_with_progress_and_esc_keeps_the_part_that_arrived(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_download_shows_its_progress_and_esc_keeps_what_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, go_on = [], threading.Event()
 
     def pull(name: str, on_progress: Any, *, offline: bool) -> Path:
@@ -43,7 +41,7 @@ async def test_a_model_is_downloaded_with_progress_and_esc_keeps_the_part_that_a
         await until(pilot, lambda: "llama3.2-1b is downloaded" in screen(pilot.app) and idle(pilot.app))
         await submit(pilot, "/pull")
         await submit(pilot, "/model no-such-model")
-        await until(pilot, lambda: "pull which model?" in screen(pilot.app) and "no-such-model" in screen(pilot.app))
+        await until(pilot, lambda: "no model given" in screen(pilot.app) and "no-such-model" in screen(pilot.app))
         assert asked == [("llama3.2-1b", False)] * 2
 
 

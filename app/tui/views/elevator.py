@@ -9,6 +9,7 @@ from rich.style import Style
 from specee.app.tui.views.base import BLOCKS, EXIT, FULL, PLAIN, DepthView, Row, lines, merged
 
 PROBED = Style(color="yellow", bold=True)
+LEGEND = "   ^ tested  o not verified"
 
 
 class Elevator(DepthView):
@@ -22,15 +23,14 @@ class Elevator(DepthView):
         most = max(exits.values(), default=1)
         probed = {layer for layer, _ in tokens[-1].scores} if tokens else set()
         unverified = {column.layer for column in tokens[-32:] if not column.verified}
-        wide = 2 if 2 * self.n_layers <= self.content_size.width else 1
+        wide = 2 if 2 * self.n_layers + len(LEGEND) <= self.content_size.width else 1
         bars, marks = [], []
         for layer in range(1, self.n_layers + 1):
             high = max(1, round(8 * exits[layer] / most)) if exits[layer] else 0
             bars.append((BLOCKS[high] * wide, FULL if layer == self.n_layers else EXIT))
             mark = "o" if layer in unverified else "^" if layer in probed else "·"
             marks.append((mark.ljust(wide), PROBED if layer in probed else PLAIN))
-        legend = "^ tested  o not verified" if tokens else ""
-        scale = f"layer 1{self.n_layers:>{max(1, wide * self.n_layers - 7)}}   {legend}"
+        scale = f"layer 1{self.n_layers:>{max(1, wide * self.n_layers - 7)}}{LEGEND if tokens else ''}"
         n_unverified = sum(not column.verified for column in tokens)
         counts = f"{len(tokens)} tokens, {self.gauge.n_skipping(self.n_layers)} skipped layers"
         return [merged(bars), merged(marks), *lines(scale), *lines(f"{counts}, {n_unverified} not verified yet")]

@@ -6,9 +6,9 @@ from specee.app.tui.views.base import DepthView, Row, lines
 
 
 class Ledger(DepthView):
-    """Counts of the last answer, and the milliseconds spent in vain."""
+    """Counts of the last answer, and the milliseconds wasted."""
 
-    CAPTION = "what skipping layers cost in the last answer: failed checks, tokens computed twice"
+    CAPTION = "what skipping layers cost in the last answer: refused stops, tokens computed twice"
 
     def rows(self) -> list[Row]:
         last = self.gauge.last
@@ -20,8 +20,8 @@ class Ledger(DepthView):
         # a token that was rolled back has cost about a dense one
         redone = rolled_back / self.gauge.dense_rate if self.gauge.dense_rate else 0.0
         return lines(
-            f"{stats['exits']} of {stats['tokens']} tokens skipped layers, tested {stats['probes']} times\n"
-            f"tests that failed in the check  {failed} of {stats['checks']}: {1000 * checking:.1f} ms\n"
+            f"{stats['exits']} of {last.tokens} tokens skipped layers; {stats['probes']} tests for stopping\n"
+            f"stops that the check refused  {failed} of {stats['checks']}: {1000 * checking:.1f} ms\n"
             f"tokens rolled back  {rolled_back}: about {1000 * redone:.1f} ms\n"
-            f"drafting {1000 * stats['draft_seconds']:.1f} ms; spent in vain {1000 * (checking + redone):.1f} ms in all"
+            f"drafting {1000 * stats['draft_seconds']:.1f} ms; wasted {1000 * (checking + redone):.1f} ms in all"
         )
