@@ -76,39 +76,6 @@ def identity(cpuinfo: Path = CPUINFO) -> str:
     return f"{processor_name(cpuinfo)}|{' '.join(sorted(features(cpuinfo) or ()))}|{platform.release()}"
 
 
-def _processors(cpuinfo: Path) -> list[dict[str, str]]:
-    try:
-        text = cpuinfo.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    return [
-        {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
-        for block in text.split("\n\n")
-    ]
-
-
-def processor_name(cpuinfo: Path = CPUINFO) -> str:
-    """The processor's name."""
-    return _first_processor(cpuinfo).get("model name") or platform.processor() or platform.machine()
-
-
-def physical_cores(cpuinfo: Path = CPUINFO) -> int:
-    """0 when unknown."""
-    return len({(p.get("physical id"), p["core id"]) for p in _processors(cpuinfo) if "core id" in p})
-
-
-def has_amx(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the CPU has AMX; whether it is used is the library's to say."""
-    return "amx_tile" in (features(cpuinfo) or ())
-
-
-def matrix_flags(cpuinfo: Path = CPUINFO) -> list[str]:
-    """The extensions that matter to matrix products."""
-    wanted = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "sve")
-    found = features(cpuinfo) or frozenset()
-    return [name for name in wanted if name in found]
-
-
 def missing(needed: str, available: frozenset[str] | None) -> list[str]:
     """Extensions in `needed` (blank-separated) that the CPU lacks; empty when it is unknown what it has."""
     return [] if available is None else [name for name in needed.split() if name not in available]

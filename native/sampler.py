@@ -53,6 +53,11 @@ class Sampler:
         return self.is_greedy and not self._penalised
 
     @property
+    def window(self) -> int:
+        """How many of the last tokens the penalties look at; 0 without penalties."""
+        return self._last_n if self._penalised else 0
+
+    @property
     def penalties(self) -> Any:
         """The chain for greedy choices: none when nothing can change the order."""
         return self.chain if self._penalised else None

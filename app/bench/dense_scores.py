@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from specee.app.bench import metrics
-from specee.app.engine.loading import Backend, ChatEngine
+from specee.app.engine.backend import Backend, ChatEngine
 from specee.app.options import Sampling
 
 
@@ -32,7 +32,7 @@ def score(backend: Backend, prompt: list[int], text: list[int], sampling: Sampli
         scores.nll.append(metrics.nll(engine.logits(0), token))
         sampler.accept(token)
         if index + 1 < len(text):
-            engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+            engine.forward(token)
     return scores
 
 
@@ -47,4 +47,4 @@ def _read(engine: ChatEngine, prompt: list[int], text: list[int]) -> None:
         keep = len(prompt)
     engine.roll_back(keep)
     for token in text[keep - len(prompt) :]:
-        engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+        engine.forward(token)

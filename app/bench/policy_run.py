@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from specee.app.bench.dense_scores import DenseScores
 from specee.app.options import PolicyChoice
-from specee.predictors.decoding import PolicyStats
+from specee.predictors.decoding.stats import DecodingStats
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PolicyRun:
     times: list[float]
     seconds: float
     text: str
-    stats: PolicyStats
+    stats: DecodingStats
 
     @property
     def rate(self) -> float:

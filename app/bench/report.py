@@ -10,7 +10,7 @@ from typing import Any
 from specee.app.bench import metrics
 from specee.app.bench.policy_run import ComparedPolicy, PolicyRun, ScoredRun
 from specee.app.bench.prompts import Prompt
-from specee.predictors.decoding import PolicyStats
+from specee.predictors.decoding.stats import DecodingStats
 from specee.predictors.repetition import loop_start
 
 
@@ -34,7 +34,7 @@ def _figures(
     own = [result[policy.label] for result in results]
     dense = [result["dense"] for result in results]
     runs = [run for run, _ in own]
-    stats = sum((run.stats for run in runs), PolicyStats())
+    stats = sum((run.stats for run in runs), DecodingStats())
     ratios = [a.rate / b.rate for (a, _), (b, _) in zip(own, dense, strict=True) if a.rate > 0 and b.rate > 0]
     differences = {
         prompt.id: at
@@ -53,7 +53,7 @@ def _figures(
         "mean_exit_layer": _mean([layer for run in runs for layer in run.layers]),
         "exit_layers": dict(sorted(Counter(layer for run in runs for layer in run.layers).items())),
         "acceptance": metrics.ratio(stats.accepted, stats.tested),
-        "tokens_per_step": metrics.ratio(decoded, stats.passes),
+        "tokens_per_step": metrics.ratio(decoded, stats.steps),
         "agreement": _agreement(own),
         "ppl_ratio": _ppl_ratio(own, dense),
         "duplicate_words": metrics.duplicate_words(run.text for run in runs),

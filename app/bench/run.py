@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from specee.app.bench import metrics
 from specee.app.bench.dense_scores import DenseScores, score
@@ -17,12 +14,14 @@ from specee.app.bench.prompts import Prompt
 from specee.app.bench.report import report
 from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.backend import Backend
+from specee.app.engine.decode import decode
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.engine.verified_text import VerifiedText
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.predictors.types import State
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.types import TokenState
 
 Emit = Callable[[object], None]
 WARM_UP_TOKENS = 16
@@ -113,24 +112,22 @@ def _prompt_tokens(backend: Backend, prompt: Prompt, system: str | None, max_tok
     return tokens
 
 
-def _run(backend: Backend, policy: Any, prompt: list[int], sampling: Sampling, max_tokens: int) -> PolicyRun:
+def _run(backend: Backend, policy: Policy, prompt: list[int], sampling: Sampling, max_tokens: int) -> PolicyRun:
     engine = backend.engine
     engine.roll_back(0)  # all start alike: a prompt that is read in other batches rounds otherwise
     engine.prefill(prompt)
     policy.reset()
-    sampler = backend.sampler(sampling)
-    sampler.rewind(prompt)
     verified = VerifiedText(backend.piece)
     times: dict[int, float] = {}
     text = ""
     first_at = 0.0
-    steps = policy.generate(engine, sampler, np.random.default_rng(sampling.seed or 0), max_tokens, prompt)
-    with closing(steps):
+    state, steps = decode(backend, policy, prompt, sampling, sampling.seed or 0, max_tokens)
+    with closing(steps):  # type: ignore[type-var]
         for event in steps:
             now = time.perf_counter()
             first_at = first_at or now
             text += verified.add(event)
-            if event.state is State.VERIFIED:
+            if event.state is TokenState.VERIFIED:
                 times[event.index] = now - first_at
     seconds = time.perf_counter() - first_at
     events = verified.verified
@@ -140,7 +137,7 @@ def _run(backend: Backend, policy: Any, prompt: list[int], sampling: Sampling, m
         [times[e.index] for e in events],
         seconds,
         text + verified.finish(),
-        replace(policy.stats),
+        state.stats,
     )
 
 

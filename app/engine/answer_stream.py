@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from specee.app.engine.protocol import ChatEvent, TokenEvents
 from specee.app.engine.verified_text import VerifiedText
-from specee.predictors.types import State, TokenEvent
+from specee.predictors.types import TokenEvent, TokenState
 
 FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
 
@@ -30,9 +30,9 @@ class AnswerStream:
             self.first_at = now
         released = self._verified.add(event)
         self.text += released
-        if event.state is State.VERIFIED:
+        if event.state is TokenState.VERIFIED:
             text = released
-        elif event.state is State.PROVISIONAL and not event.stop:
+        elif event.state is TokenState.PROVISIONAL and not event.stop:
             text = self._piece(event.token).decode("utf-8", "replace")
         else:
             text = ""
@@ -66,7 +66,7 @@ class AnswerStream:
             self.text += tail
             last = self._verified.verified[-1]
             now = time.perf_counter() - self._began
-            state = State.VERIFIED.value
+            state = TokenState.VERIFIED.value
             # the last token again, with a replacement for its unfinished character
             self._batch.append(ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6)))
         self.flush()

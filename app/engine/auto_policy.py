@@ -19,8 +19,9 @@ from specee.app.engine.policy_comparison import LEAST_RATIO, ROUNDS, STRETCH_TOK
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
-from specee.native.saturation import fewest_threads
-from specee.predictors.decoding import InTurns, Policy
+from specee.native.thread_tuning import fewest_threads
+from specee.predictors.decoding.alternating import Alternating
+from specee.predictors.decoding.policy import Policy
 
 PROMPTS = (  # how often tokens exit early depends on the text
     "List the planets of the solar system in order and say one fact about each of them.",
@@ -79,7 +80,7 @@ class AutoPolicy:
         if decision.comparison is None:
             return backend.policy(decision.choice)
         choices = [PolicyChoice("dense"), *exact_choices(backend, choice)]
-        return InTurns([backend.policy(choice) for choice in choices], decision.comparison)
+        return Alternating([backend.policy(choice) for choice in choices], decision.comparison)
 
     def measure(self, backend: Backend, choice: PolicyChoice, emit: Callable[[object], None]) -> PolicyDecision:
         """Like `decide`, but what is not known yet is measured now, with answers to PROMPTS."""
@@ -94,7 +95,7 @@ class AutoPolicy:
             backend.engine.prefill(tokens)
             length = 2 * STRETCH_TOKENS * (len(comparison.rules) + 1)
             policy = self.build_policy(backend, choice, decision)
-            for _ in decode(backend, policy, tokens, PLAIN_GREEDY, 0, length):
+            for _ in decode(backend, policy, tokens, PLAIN_GREEDY, 0, length)[1]:
                 pass
             decision = self.decide(backend, choice)
         self.save()
@@ -110,7 +111,7 @@ class AutoPolicy:
             self._threads[key] = fewest_threads(engine)
             self.save()
         if key in self._threads:
-            engine.limit_single(self._threads[key])
+            engine.limit_single_row(self._threads[key])
 
     def save(self) -> None:
         """Keeps the rounds so far. Those of a busy machine are forgotten with the process."""

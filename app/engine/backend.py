@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.options import PolicyChoice, Sampling
-from specee.predictors.decoding import Policy
+from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import Engine, Sampler
 
 
@@ -27,15 +27,19 @@ class ChatEngine(Engine, Protocol):
         """Exactly n threads from now on; 0: as the machine allows."""
         ...
 
-    def limit_single(self, n: int) -> None:
-        """At most n threads for one row."""
+    def limit_single_row(self, n: int) -> None:
+        """At most n threads for a single row."""
         ...
 
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
         """Read the prompt, keeping the common prefix with the cache; returns how many tokens were reused."""
         ...
 
-    def logits(self, row: int) -> Any:
+    def forward(self, token: int) -> None:
+        """One token through all layers, as dense decodes: it is committed, logits row 0 is its own."""
+        ...
+
+    def logits(self, i: int) -> Any:
         """float32 [n_vocab]: a copy of one row of logits."""
         ...
 

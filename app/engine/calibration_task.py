@@ -1,4 +1,4 @@
-"""`specee-chat calibrate` in the engine process: the model and the files around predictors.calibrate."""
+"""`specee-chat calibrate` in the engine process: the model and the files around predictors.calibration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def run_calibration(
     Returns the file's path and what was measured. Started again after an interruption, it continues.
     """
     from specee.models import calibrations
-    from specee.predictors.calibration import Settings, calibrate
+    from specee.predictors.calibration.calibrate import calibrate
+    from specee.predictors.calibration.settings import Settings
 
     backend = open_backend(load, lambda what, share: emit(Progress(what, share)), with_calibration=False)
     if backend.info.dense_only:
@@ -35,11 +36,16 @@ def run_calibration(
     settings = Settings(seed=seed) if tokens is None else Settings(tokens=tokens, seed=seed)
     work = where.cache / "calibration" / backend.sha256[:16]
     calibration = calibrate(
-        backend.engine, _base(backend), target, work, settings, lambda what, share: emit(Progress(what, share))
+        backend.engine,
+        _calibrated_model(backend),
+        target,
+        work,
+        settings,
+        lambda what, share: emit(Progress(what, share)),
     )
     return {
         "path": str(target),
-        "exit_layers": list(calibration.boundaries),
+        "exit_layers": list(calibration.exit_layers),
         "offline": list(calibration.offline),
         "threshold": calibration.threshold,
         "margin_layers": list(calibration.margin_layers),
@@ -49,8 +55,8 @@ def run_calibration(
     }
 
 
-def _base(backend: NativeBackend) -> Any:
-    from specee.predictors.calibration import Base
+def _calibrated_model(backend: NativeBackend) -> Any:
+    from specee.predictors.calibration.settings import CalibratedModel
 
     def encode(text: str) -> list[int]:
         return make_prompt(backend, (Message("user", text),)).tokens
@@ -58,4 +64,4 @@ def _base(backend: NativeBackend) -> Any:
     def sampler(temperature: float, repeat_penalty: float) -> Any:
         return backend.sampler(Sampling(temperature=temperature, repeat_penalty=repeat_penalty))
 
-    return Base(backend.info.name, backend.sha256, encode, sampler)
+    return CalibratedModel(backend.info.name, backend.sha256, encode, sampler)

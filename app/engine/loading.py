@@ -10,9 +10,9 @@ from typing import Any
 from specee.app import machine, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.protocol import Message, ModelInfo
-from specee.app.errors import AppError
+from specee.app.errors import USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
-from specee.predictors.decoding import Policy
+from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import Sampler
 
 
@@ -58,12 +58,17 @@ class NativeBackend:
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
     def policy(self, choice: PolicyChoice) -> Policy:
-        from specee.predictors import decoding
+        from specee.predictors.decoding import policies
 
         if choice.name != "dense" and self.info.dense_only:
             why = f"layers of this model cannot be skipped: {self.info.dense_only}; use --policy dense"
             raise AppError("dense only", why)
-        return decoding.build(choice.name, self.calibration, exit_rules(choice, self.calibration))
+        rules = exit_rules(choice, self.calibration)
+        most = self.engine.max_equal_rows - 1  # with the row that follows
+        if rules.max_pending > most:
+            why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
+            raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
+        return policies.build(choice.name, self.calibration, rules, self.engine.draft)
 
     def close(self) -> None:
         self.engine.close()

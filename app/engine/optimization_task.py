@@ -19,6 +19,7 @@ from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message, Progress
 from specee.app.errors import USAGE, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.predictors.types import TIP
 
 Emit = Callable[[object], None]
 
@@ -130,7 +131,7 @@ def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[i
         emit(Progress("answering the bundled prompts", index / len(DEFAULT)))
         tokens = make_prompt(backend, (Message("user", prompt.text),)).tokens
         backend.engine.prefill(tokens)
-        answer = [event.token for event in decode(backend, dense, tokens, ANSWERS, 0, ANSWER_TOKENS)]
+        answer = [event.token for event in decode(backend, dense, tokens, ANSWERS, 0, ANSWER_TOKENS)[1]]
         texts.append((tokens, answer))
     return texts
 
@@ -159,8 +160,11 @@ def _speed(backend: NativeBackend) -> tuple[float, float, float]:
 def _step(engine: Any, n: int) -> float:
     times = []
     for _ in range(STEPS):
+        rows: list[int] = []
+        for token in range(10, 10 + n):
+            rows.append(engine.append(token, rows[-1] if rows else TIP))
         began = time.perf_counter()
-        engine.advance(engine.length, n, engine.n_layer, tokens=list(range(10, 10 + n)), logits=True)
+        engine.advance(rows, engine.n_layer, logits=True)
         times.append(time.perf_counter() - began)
         engine.roll_back(PREFILL_TOKENS)
     return statistics.median(times)

@@ -17,7 +17,7 @@ LEAST_LOW_RATIO = 0.95  # and this much in slow rounds
 
 @dataclass
 class PolicyComparison:
-    """Dense against the exact policy with each of `rules`: a `Referee` for predictors.decoding.
+    """Dense against the exact policy with each of `rules`: a `Comparison` for predictors.decoding.alternating.
 
     Policy 0 is dense, policy i has the exit rule `rules[i - 1]`. `rounds`: tokens per second of each policy, round by
     round. Rates are compared within a round only, so that a machine that slows down harms all alike.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
@@ -18,7 +18,9 @@ from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Done, Generate, PromptProgress, Started, Stats
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice
-from specee.predictors.decoding import Policy
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.decoding.stats import DecodingStats
+from specee.predictors.types import TokenEvent
 
 Emit = Callable[[object], None]
 
@@ -79,21 +81,22 @@ class Runtime:
         reused = self._prefill(request.request, prompt.tokens, emit)
         answer = AnswerStream(self.backend.piece, emit, began)
         if reused is None:
-            emit(Done(self._stats(plan, answer, 0, "cancelled")))
+            emit(Done(self._stats(plan, answer, DecodingStats(), 0, "cancelled")))
             return
         emit(Started(policy.name, decision.reason, plan.prompt_tokens, reused, plan.seed, decision.dense_rate))
-        cancelled = self._decode(request.request, plan, answer)
+        options = plan.options
+        state, events = decode(self.backend, policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
+        cancelled = self._read(request.request, events, answer)
         answer.finish()
         if decision.comparison is not None:
             self._auto_policy.save()
         self._previous = prompt.with_answer(answer.text, answer.token_ids)
-        emit(Done(self._stats(plan, answer, reused, "cancelled" if cancelled else self._stop_reason(plan, answer))))
+        reason = "cancelled" if cancelled else self._stop_reason(plan, answer)
+        emit(Done(self._stats(plan, answer, state.stats, reused, reason)))
 
-    def _decode(self, request: int, plan: _Plan, answer: AnswerStream) -> bool:
-        """Runs the policy to its end; True when the request was cancelled on the way."""
-        options = plan.options
-        events = decode(self.backend, plan.policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
-        with closing(events):  # the policy completes its rows however this loop ends
+    def _read(self, request: int, events: Iterator[TokenEvent], answer: AnswerStream) -> bool:
+        """Reads the events to their end; True when the request was cancelled on the way."""
+        with closing(events):  # type: ignore[type-var]
             for event in events:
                 answer.add(event)
                 if self.cancellation.wanted(request):
@@ -142,7 +145,7 @@ class Runtime:
             return "stop"
         return "length" if len(answer.events) >= plan.options.max_tokens else "window"
 
-    def _stats(self, plan: _Plan, answer: AnswerStream, reused: int, stop_reason: str) -> Stats:
+    def _stats(self, plan: _Plan, answer: AnswerStream, counted: DecodingStats, reused: int, stop_reason: str) -> Stats:
         ended = time.perf_counter()
         events = answer.events
         first_at = answer.first_at if answer.first_at is not None else ended
@@ -163,7 +166,7 @@ class Runtime:
             stop_reason=stop_reason,
             seed=plan.seed,
             dense_rate=comparison.dense_rate if comparison else plan.decision.dense_rate,
-            policy_stats=asdict(plan.policy.stats),
+            policy_stats=asdict(counted),
         )
 
 

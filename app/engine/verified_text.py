@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 
-from specee.predictors.types import State, TokenEvent
+from specee.predictors.types import TokenEvent, TokenState
 
 
 class VerifiedText:
@@ -19,14 +19,14 @@ class VerifiedText:
 
     def add(self, event: TokenEvent) -> str:
         """Takes one event and returns the text that became final with it: often, not always, its own."""
-        if event.state is State.ROLLED_BACK:
+        if event.state is TokenState.ROLLED_BACK:
             assert event.index >= self._released, "verified text was rolled back"
             del self._events[event.index :]
             return ""
         assert event.index <= len(self._events), "token events out of order"
         self._events[event.index : event.index + 1] = [event]
         text = ""
-        while self._released < len(self._events) and self._events[self._released].state is State.VERIFIED:
+        while self._released < len(self._events) and self._events[self._released].state is TokenState.VERIFIED:
             released = self._events[self._released]
             self._released += 1
             if not released.stop:

@@ -1,4 +1,4 @@
-"""The clipboard of this machine, for terminals that do not take a text to copy (OSC 52)."""
+"""The clipboard of this machine, for terminals that do not support copying (OSC 52)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-SECONDS = 2
+TIMEOUT = 2  # seconds
 
 
 def command() -> list[str] | None:
@@ -24,10 +24,14 @@ def command() -> list[str] | None:
 
 
 def copy(text: str) -> None:
-    """Gives a text to that program; nothing happens without one."""
+    """Copies a text with that program, if there is one."""
     found = command()
     if found is not None:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(
-                found, input=text.encode(), timeout=SECONDS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                found,
+                input=text.encode(),
+                timeout=TIMEOUT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )

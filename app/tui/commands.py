@@ -1,4 +1,4 @@
-"""What can be said to the program with a slash. The first line of each docstring is its help."""
+"""The slash commands. The first line of each docstring is its help."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
-from specee.app.tui.copying import choose
+from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
+from specee.app.tui.entries import Help
+from specee.app.tui.keys import KEY_HELP
 from specee.app.tui.views import VIEWS
 from specee.models.errors import ModelError
 from specee.models.resolve import NotHere
@@ -28,34 +30,34 @@ class Commands:
         self._app = app
 
     @classmethod
-    def helps(cls) -> dict[str, str]:
-        """All commands with their help."""
+    def help_lines(cls) -> dict[str, str]:
+        """The help of each command, by its name."""
         names = sorted(name for name in vars(cls) if name.startswith("do_"))
         return {f"/{name[3:]}": (getattr(cls, name).__doc__ or "").partition("\n")[0] for name in names}
 
     async def run(self, line: str) -> None:
-        """Does a command line. Raises AppError."""
+        """Runs a command line. Raises AppError."""
         name, _, argument = line[1:].partition(" ")
         command: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{name}", None)
         if command is None:
-            raise AppError(f"/{name} is no command", "/help lists them", USAGE)
+            raise AppError(f"there is no command /{name}", "/help lists them all", USAGE)
         await command(argument.strip())
 
     # ---- chats -----------------------------------------------------------------------------------------------------
 
     async def do_new(self, argument: str) -> None:
-        """a new conversation"""
-        self._app.need_rest()
+        """begin a new chat"""
+        self._app.require_idle()
         self._app.session.new()
         self._app.show_chat()
-        self._app.tell("a new conversation")
+        self._app.show_notice("a new conversation")
 
     async def do_resume(self, argument: str) -> None:
-        """NUMBER: go on with that chat; without a number, show the list"""
+        """NUMBER: go on with that chat; without a number: the list of chats"""
         if not argument:
             self._app.action_sidebar()
             return
-        self._app.need_rest()
+        self._app.require_idle()
         session = self._app.session
         session.resume(_number(argument))
         assert session.chat is not None
@@ -63,46 +65,46 @@ class Commands:
         self._app.show_chat()
 
     async def do_search(self, argument: str) -> None:
-        """WORDS: find them in all chats"""
+        """WORDS: search for them in all chats"""
         self._app.search(argument)
 
     async def do_earlier(self, argument: str) -> None:
-        """show more turns of this conversation, above those on the screen"""
-        if not self._app.conversation.earlier():
-            raise AppError("nothing earlier", "the whole conversation is there")
+        """show earlier turns of this chat"""
+        if not self._app.conversation.show_earlier():
+            raise AppError("nothing earlier", "the whole chat is shown")
 
     async def do_export(self, argument: str) -> None:
-        """FILE.md or FILE.json: write this chat there"""
+        """FILE.md or FILE.json: write this chat to a file"""
         session = self._app.session
         if session.chat is None:
-            raise AppError("nothing to export", "this conversation is empty")
+            raise AppError("nothing to export", "this chat is empty")
         path = Path(argument or f"chat-{session.chat.id}.md").expanduser()
         if path.suffix == ".json":
             text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:
             text = export.markdown(session.chat, session.branch)
         path.write_text(text, "utf-8")
-        self._app.tell(f"written to {path.absolute()}")
+        self._app.show_notice(f"written to {path.absolute()}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
     async def do_retry(self, argument: str) -> None:
         """answer the last question again; the old answer stays as a branch"""
-        self._app.need_rest()
-        self._app.turns.again()
+        self._app.require_idle()
+        self._app.controller.retry()
 
     async def do_continue(self, argument: str) -> None:
-        """let the last answer go on"""
-        self._app.need_rest()
-        self._app.turns.on()
+        """let the last answer go on, if it was stopped or cut short"""
+        self._app.require_idle()
+        self._app.controller.continue_answer()
 
     async def do_edit(self, argument: str) -> None:
         """change the last question; the old one stays as a branch"""
-        self._app.turns.edit_last()
+        self._app.controller.edit_last()
 
     async def do_branch(self, argument: str) -> None:
-        """NUMBER: show that version of the last turn that has several"""
-        self._app.need_rest()
+        """NUMBER: go to another version of a question or answer (/edit and /retry make them)"""
+        self._app.require_idle()
         session = self._app.session
         for turn in reversed(session.branch):
             if turn.siblings > 1:
@@ -116,14 +118,14 @@ class Commands:
         raise AppError("no branches", "/retry and /edit make them")
 
     async def do_copy(self, argument: str) -> None:
-        """the last answer; `/copy 2` the one before, `/copy code` its last code block, `/copy code 1` its first"""
+        """copy the last answer; /copy 2: the message before it; /copy code: its last code block"""
         app = self._app
-        turns = [turn.content for turn in app.session.branch]
+        messages = [turn.content for turn in app.session.branch]
         answer = next((turn.content for turn in reversed(app.session.branch) if turn.role == "assistant"), "")
-        if app.busy and app.answering.text:
-            answer = app.answering.text  # it still grows
-            turns = [*turns[:-1], answer]
-        app.copy(choose(argument, turns, answer))
+        if app.busy and app.event_display.text:
+            answer = app.event_display.text  # it still grows
+            messages = [*messages[:-1], answer]
+        app.copy(text_to_copy(argument, messages, answer))
 
     async def do_editor(self, argument: str) -> None:
         """write the prompt in $EDITOR"""
@@ -132,112 +134,121 @@ class Commands:
     # ---- how it answers --------------------------------------------------------------------------------------------
 
     async def do_policy(self, argument: str) -> None:
-        """NAME: auto, dense, exact, specee, specee@0.5, ..."""
+        """NAME: dense (all layers), exact (skips layers, same text), specee (text may differ), auto"""
         choice = PolicyChoice.parse(argument or "auto")
         self._app.options = replace(self._app.options, policy=choice)
-        self._app.tell(f"policy {choice.label} from the next answer on")
+        self._app.show_notice(f"policy {choice.label} from the next answer on")
 
     async def do_threshold(self, argument: str) -> None:
-        """X: leave early above this score, 0 to 1 or calibrated"""
-        self._app.set_threshold(parse_threshold(argument))
+        """X: tokens skip layers above this score, 0 (most) to 1 (fewest), or calibrated"""
+        threshold = parse_threshold(argument)
+        self._app.set_threshold(threshold)
+        shown = "calibrated" if threshold is None else f"{threshold:g}"
+        self._app.show_notice(f"threshold {shown} from the next answer on")
 
     async def do_set(self, argument: str) -> None:
-        """NAME VALUE: a sampling parameter of this chat, like temperature 0.8"""
+        """NAME VALUE: a sampling parameter, like /set temperature 0.8; /set alone lists them"""
         sampling = self._app.options.sampling
         name, _, value = argument.partition(" ")
         name = name.replace("-", "_")
         kinds: dict[str, Any] = {field.name: type(getattr(Sampling(seed=0), field.name)) for field in fields(Sampling)}
         if name not in kinds:
             shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in kinds)
-            raise AppError("which parameter", shown, USAGE)
+            raise AppError("parameters", shown, USAGE)
         try:
             sampling = replace(sampling, **{name: kinds[name](value)})
         except ValueError:
             raise AppError("bad value", f"{value!r} for {name}", USAGE) from None
         self._app.options = replace(self._app.options, sampling=sampling)
-        self._app.tell(f"{name} {value} from the next answer on")
+        self._app.show_notice(f"{name} {value} from the next answer on")
 
     async def do_system(self, argument: str) -> None:
         """TEXT: the system prompt of this chat"""
         self._app.session.set_system(argument or None)
-        self._app.tell(f"system prompt: {argument or 'none'}")
+        self._app.show_notice(f"system prompt: {argument or 'none'}")
 
     async def do_persona(self, argument: str) -> None:
         """NAME: a system prompt from config.toml"""
         known = self._app.personas
         if argument not in known:
-            raise AppError("unknown persona", ", ".join(sorted(known)) or "config.toml has no [personas]", USAGE)
+            names = ", ".join(sorted(known))
+            raise AppError(
+                "unknown persona", f"choose from {names}" if names else "config.toml has no [personas]", USAGE
+            )
         await self.do_system(known[argument])
 
-    # ---- the window and the engine ---------------------------------------------------------------------------------
+    # ---- the context and the model ---------------------------------------------------------------------------------
 
     async def do_drop(self, argument: str) -> None:
-        """make room in the window: the oldest turns are not sent any more"""
-        self._app.need_rest()
+        """make room in the context: leave out the oldest turns"""
+        self._app.require_idle()
         self._app.session.make_room()
         self._app.show_chat()
 
     async def do_summarize(self, argument: str) -> None:
-        """make room in the window: a summary takes the place of the oldest turns"""
-        self._app.need_rest()
-        self._app.turns.summarize()
+        """make room in the context: replace the oldest turns by a summary"""
+        self._app.require_idle()
+        self._app.controller.summarize()
 
     async def do_ctx(self, argument: str) -> None:
-        """N: a window of N tokens; the model is loaded again"""
-        self._app.need_rest()
+        """N: a context of N tokens; loads the model again"""
+        self._app.require_idle()
         wanted = _number(argument)
         if wanted < 16:
-            raise AppError("bad window", "give 16 tokens or more", USAGE)
+            raise AppError("bad context size", "give 16 tokens or more", USAGE)
         self._app.session.set_context_size(wanted)
-        self._app.turns.load()
+        self._app.controller.load()
 
     async def do_model(self, argument: str) -> None:
-        """NAME: another model answers this chat from now on"""
-        self._app.need_rest()
+        """NAME: switch to another model"""
+        self._app.require_idle()
         try:
             self._app.session.use_model(argument)
         except NotHere as error:
-            raise AppError(error.title, f"/pull {argument} fetches it") from None
+            raise AppError(error.title, f"/pull {argument} downloads it") from None
         except ModelError as error:
             raise as_app_error(error) from error
-        self._app.turns.load()
+        self._app.controller.load()
 
     async def do_pull(self, argument: str) -> None:
-        """NAME: fetch a model; Esc stops, and the next /pull goes on from there"""
-        self._app.need_rest()
+        """NAME: download a model; Esc stops, another /pull resumes"""
+        self._app.require_idle()
         if not argument:
-            raise AppError("which model", "give a name, or hf:owner/repo", USAGE)
-        self._app.turns.pull(argument)
+            raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
+        self._app.controller.pull(argument)
 
     async def do_restart(self, argument: str) -> None:
-        """end the engine, also one that hangs, and start it again"""
-        self._app.turns.restart()
+        """stop the model, even if it hangs, and load it again"""
+        self._app.controller.restart()
 
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:
-        """NAME: skyline, lens, elevator, inspector, dial, odometer, ledger or off; F2 goes through them"""
+        """NAME: show the layers used as skyline, lens, elevator, inspector, dial, odometer, ledger, or off"""
         if argument not in (*VIEWS, OFF):
-            raise AppError("unknown view", ", ".join([*VIEWS, OFF]), USAGE)
+            raise AppError("unknown view", f"choose from {', '.join([*VIEWS, OFF])}", USAGE)
         await self._app.set_view(argument)
 
     async def do_race(self, argument: str) -> None:
-        """the last question again, dense against the policy in use"""
-        self._app.need_rest()
-        self._app.turns.race()
+        """answer the last question twice, with all layers and with the policy in use, and compare"""
+        self._app.require_idle()
+        self._app.controller.race()
 
     async def do_theme(self, argument: str) -> None:
-        """NAME: the colours; Ctrl+P has them too"""
+        """NAME: other colours; Ctrl+P lists the themes"""
         if argument not in self._app.available_themes:
-            raise AppError("unknown theme", ", ".join(sorted(self._app.available_themes)), USAGE)
+            raise AppError("unknown theme", f"choose from {', '.join(sorted(self._app.available_themes))}", USAGE)
         self._app.theme = argument
 
     async def do_help(self, argument: str) -> None:
-        """all commands and keys"""
-        self._app.tell_help()
+        """list all commands, views and keys"""
+        views = {name: view.CAPTION for name, view in VIEWS.items()}
+        self._app.conversation.add(
+            Help({"Commands": self.help_lines(), "Views of the layers that tokens used": views, "Keys": KEY_HELP})
+        )
 
     async def do_quit(self, argument: str) -> None:
-        """leave; everything is kept"""
+        """quit; all chats are kept"""
         await self._app.action_quit()
 
 

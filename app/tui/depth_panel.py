@@ -1,10 +1,10 @@
-"""The place for one view of the depth, and the state that all views share."""
+"""The place for one view of the layers used, and the gauge that all views show."""
 
 from __future__ import annotations
 
 from textual.containers import Vertical
 
-from specee.app.tui.state import Gauge
+from specee.app.tui.gauge import Gauge
 from specee.app.tui.views import VIEWS, DepthView
 from specee.app.tui.views.dial import Dial
 
@@ -28,11 +28,11 @@ class DepthPanel(Vertical):
 
     @property
     def is_dial(self) -> bool:
-        """Whether brackets turn something here."""
+        """Whether the view is the one where brackets change the threshold."""
         return self.name_shown == "dial"
 
     async def set_view(self, name: str) -> None:
-        """Another picture of the same; "off" for none."""
+        """Shows another view of the same gauge; "off" for none."""
         self.name_shown, self._view = name, None
         await self.remove_children()
         if name != OFF:
@@ -41,13 +41,13 @@ class DepthPanel(Vertical):
             self.draw(self._n_layers, self._threshold)
 
     async def next_view(self) -> None:
-        """The one after this."""
+        """Shows the view after this one."""
         names = [OFF, *VIEWS]
         index = names.index(self.name_shown)
         await self.set_view(names[index + 1] if index + 1 < len(names) else names[1])
 
     def inspect(self, step: int) -> None:
-        """Moves the inspector over the tokens of the last answer."""
+        """Moves the inspector's cursor over the tokens of the last answer."""
         count = len(self.gauge.answer)
         self.gauge.cursor = max(-count, min(-1, self.gauge.cursor + step))
         self.draw(self._n_layers, self._threshold)

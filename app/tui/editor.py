@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def command() -> list[str]:
-    """What the user edits with."""
+    """The user's editor."""
     return shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
 
 
 def edit(text: str) -> str:
-    """The text as it was left in the editor, which has the terminal meanwhile. Raises OSError when there is none."""
+    """Opens an editor on a text; returns the text as it was saved. Raises OSError when there is no editor."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prompt.md"
         file.write_text(text, "utf-8")

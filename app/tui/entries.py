@@ -1,23 +1,23 @@
-"""What a conversation consists of: questions, answers, words from the program. Each knows its lines at a width."""
+"""The entries of a conversation on the screen: each knows its lines at a width."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
-from specee.app.tui.lines import NOTHING, Block, Line, wrap
+from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
 
 BAR = Content.styled("▌ ", "$accent")
 
 
 class Entry:
-    """A part of the conversation."""
+    """A part of the conversation: a question, an answer, a notice."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
 
-    def lay(self, width: int, *, plain: bool) -> None:
+    def lay_out(self, width: int, *, plain: bool) -> None:
         """Computes the lines for a width in cells. `plain`: there are no colours."""
         self.lines = [line for block in self.blocks(width, plain) for line in wrap(block, width)]
 
@@ -26,12 +26,12 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """What copying takes."""
+        """What is copied."""
         raise NotImplementedError
 
 
-class Said(Entry):
-    """What the user said, as it is."""
+class QuestionEntry(Entry):
+    """What the user wrote, as it is."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class Said(Entry):
         return self._text
 
     def blocks(self, width: int, plain: bool) -> Sequence[Block]:
-        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "said")]
+        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "question")]
 
 
 class Notice(Entry):
-    """A word from the program: hints, marks and errors."""
+    """A message from the program: hints, marks and errors."""
 
     def __init__(self, text: str, *, error: bool = False) -> None:
         super().__init__()
@@ -60,3 +60,29 @@ class Notice(Entry):
         mark = Content("! ") if self._error else NOTHING
         rest = Content("  ") if self._error else NOTHING
         return [Block(Content(self._text), mark, rest, "error" if self._error else "notice")]
+
+
+class Help(Entry):
+    """Sections of names with what they do, in two columns."""
+
+    NAMES = 15  # cells
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__()
+        self._sections = sections
+
+    @property
+    def text(self) -> str:
+        sections = self._sections.items()
+        return "\n".join(
+            line for title, rows in sections for line in (title, *(f"{name}: {text}" for name, text in rows.items()))
+        )
+
+    def blocks(self, width: int, plain: bool) -> Sequence[Block]:
+        indent = Content(" " * self.NAMES)
+        found = []
+        for title, rows in self._sections.items():
+            found.append(Block(Content.styled(title, "bold"), style="notice"))
+            for name, text in rows.items():
+                found.append(Block(Content(text), Content(f"  {name:{self.NAMES - 2}}"), indent, "notice", marked=True))
+        return found

@@ -15,10 +15,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from textual.content import Content, Span
 
-from specee.app.tui.lines import NOTHING, Block
+from specee.app.tui.wrapping import NOTHING, Block
 
 BULLETS = "•◦▪"
-CODE_CHUNK = 24  # lines of code that are coloured together; a longer block is cut at a blank line, if there is one
+CODE_CHUNK = 24  # lines of code that are highlighted together; a longer block is cut at a blank line, if there is one
 QUOTE, CODE_INDENT = Content.styled("▎ ", "$text-muted"), Content(" ")
 STYLES = {"strong": "bold", "em": "italic", "s": "strike", "link": "underline $text-primary"}
 CODE_STYLE, HEADING_STYLE = "$text-warning", "bold $text-primary"
@@ -78,7 +78,7 @@ def code_blocks(source: str) -> list[str]:
 
 
 class _Reader:
-    """Turns tokens into blocks; `width` is for what is not text: rules and tables."""
+    """ChatController tokens into blocks; `width` is for what is not text: rules and tables."""
 
     def __init__(self, width: int, plain: bool) -> None:
         self.width, self.plain = width, plain
@@ -132,7 +132,7 @@ class _Reader:
         language = token.info.split()[0] if token.info.strip() else ""
         lines: list[Content] = []
         for chunk in code_chunks(token.content.rstrip("\n").split("\n")):
-            lines += coloured(tuple(chunk), language)
+            lines += highlighted(tuple(chunk), language)
         return [Block(line, before, before, "code") for line in lines]
 
     def _table(self, tokens: Sequence[Token]) -> list[Content]:
@@ -173,7 +173,7 @@ class _Reader:
 
 
 def code_chunks(lines: Sequence[str]) -> Iterable[list[str]]:
-    """A code block in pieces that are coloured for themselves, the same ones however much of it is there yet."""
+    """A code block in pieces that are highlighted on their own, the same ones however much of it is there yet."""
     chunk: list[str] = []
     for line in lines:
         if len(chunk) >= 2 * CODE_CHUNK or (len(chunk) >= CODE_CHUNK and not line.strip()):
@@ -183,7 +183,7 @@ def code_chunks(lines: Sequence[str]) -> Iterable[list[str]]:
     yield chunk
 
 
-def coloured(lines: tuple[str, ...], language: str) -> list[Content]:
+def highlighted(lines: tuple[str, ...], language: str) -> list[Content]:
     """Code with its colours, a line each."""
     text = Content("\n".join(lines).expandtabs(4))
     if language:

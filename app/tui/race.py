@@ -1,4 +1,4 @@
-"""`/race`: the last question once more, dense against the policy in use, in two lanes."""
+"""`/race`: the last question is answered twice, dense and with the policy in use, and the two answers are compared."""
 
 from __future__ import annotations
 
@@ -11,44 +11,45 @@ from textual.content import Content
 from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.app.tui.entries import Entry
-from specee.app.tui.lines import NOTHING, Block
+from specee.app.tui.wrapping import NOTHING, Block
 
 SAME_SEED = 1
 BAR = Content.styled("│ ", "$text-muted")
 
 
 @dataclass
-class Lane:
-    """One runner: its words, and its figures at the end."""
+class PolicyRun:
+    """The answer of one policy, with its figures at the end."""
 
     name: str
-    words: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
+    """The text of each token, by its index."""
     stats: Stats | None = None
 
     def add(self, event: ChatEvent) -> None:
         if event.state == "verified" and not event.stop:
-            self.words[event.index] = self.words.get(event.index, "") + event.text
+            self.texts[event.index] = self.texts.get(event.index, "") + event.text
 
     @property
     def tokens(self) -> list[str]:
-        return [self.words[index] for index in sorted(self.words)]
+        return [self.texts[index] for index in sorted(self.texts)]
 
     @property
     def title(self) -> str:
         """Its name and its figures."""
         if self.stats is None:
-            return f"{self.name}: {'running' if self.words else 'waiting'}"
+            return f"{self.name}: {'running' if self.texts else 'waiting'}"
         rate = f"{self.stats.tokens_per_second:.1f} tokens/s"
-        return f"{self.name}: {rate}, layer {self.stats.mean_exit_layer:.1f} of {self.stats.n_layers}"
+        return f"{self.name}: {rate}, {self.stats.mean_exit_layer:.1f} of {self.stats.n_layers} layers per token"
 
 
-def lanes(options: ChatOptions) -> tuple[ChatOptions, ChatOptions]:
-    """How the two run: greedy, so that a difference is the policy's and not the dice's."""
+def race_options(options: ChatOptions) -> tuple[ChatOptions, ChatOptions]:
+    """The options of both runs: greedy, so that the texts differ only where the policy makes them differ."""
     fair = replace(options, sampling=replace(options.sampling, temperature=0.0, seed=SAME_SEED))
     return replace(fair, policy=PolicyChoice("dense")), fair
 
 
-def first_difference(one: Lane, two: Lane) -> int | None:
+def first_difference(one: PolicyRun, two: PolicyRun) -> int | None:
     """The index of the first token that differs, once both are there; None while they agree."""
     pairs = zip_longest(one.tokens, two.tokens)
     if one.stats is None or two.stats is None:
@@ -56,44 +57,46 @@ def first_difference(one: Lane, two: Lane) -> int | None:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), None)
 
 
-class Race(Entry):
-    """Two lanes; the first differing token is marked in both."""
+class RaceEntry(Entry):
+    """Both answers, one under the other; the first token that differs is marked in both."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        self.lanes = Lane("dense"), Lane(label)
+        self.runs = PolicyRun("dense"), PolicyRun(label)
 
     @property
-    def running(self) -> Lane:
-        """The lane whose turn it is."""
-        one, two = self.lanes
+    def running(self) -> PolicyRun:
+        """The run that events belong to: dense first, then the other."""
+        one, two = self.runs
         return one if one.stats is None else two
 
     @property
     def text(self) -> str:
-        return "\n\n".join(f"{lane.title}\n{''.join(lane.tokens)}" for lane in self.lanes)
+        return "\n\n".join(f"{run.title}\n{''.join(run.tokens)}" for run in self.runs)
 
     def blocks(self, width: int, plain: bool) -> Sequence[Block]:
-        differs = first_difference(*self.lanes)
+        differs = first_difference(*self.runs)
         blocks = []
-        for lane in self.lanes:
-            words = [
-                Content.styled(f"[{word}]" if plain else word, "reverse") if index == differs else Content(word)
-                for index, word in enumerate(lane.tokens)
+        for run in self.runs:
+            tokens = [
+                Content.styled(f"[{token}]" if plain else token, "reverse") if index == differs else Content(token)
+                for index, token in enumerate(run.tokens)
             ]
             blocks += [
-                Block(Content.styled(lane.title, "bold"), BAR, BAR),
-                Block(NOTHING.join(words), BAR, BAR),
+                Block(Content.styled(run.title, "bold"), BAR, BAR),
+                Block(NOTHING.join(tokens), BAR, BAR),
                 Block(NOTHING, BAR, BAR),
             ]
         return [*blocks, Block(Content(self._verdict(differs)), BAR, BAR)]
 
     def _verdict(self, differs: int | None) -> str:
-        one, two = (lane.stats for lane in self.lanes)
+        one, two = (run.stats for run in self.runs)
+        over = one is not None and two is not None
         if differs is not None:
-            said = f"they differ from token {differs + 1} on"
+            verdict = f"the texts differ from token {differs + 1} on"
         else:
-            said = "the same words" if one is not None and two is not None else "the same words so far"
+            verdict = "the same text" if over else "the same text so far"
         if one is not None and two is not None and one.tokens_per_second:
-            said += f"; {two.tokens_per_second / one.tokens_per_second:.2f} times the speed"
-        return said
+            speed = two.tokens_per_second / one.tokens_per_second
+            verdict += f"; {self.runs[1].name} ran at {speed:.2f} times the speed of dense"
+        return verdict

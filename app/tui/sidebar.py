@@ -1,4 +1,4 @@
-"""The chats that are kept, at the side."""
+"""The stored chats, at the side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 200
 
 
 class Sidebar(Vertical):
-    """A search field and the chats, the last one first. On narrow screens it is folded away until it is called."""
+    """A search field and the chats, the last one first. Narrow screens show it only when the user asks for it."""
 
     DEFAULT_CSS = """
     Sidebar { dock: left; width: 30; display: none; border-right: solid $primary-muted; }
@@ -36,19 +36,19 @@ class Sidebar(Vertical):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
-        self._words = Input(placeholder="Search all chats", compact=True)
+        self._search_field = Input(placeholder="Search all chats", compact=True)
         self._list = OptionList()
         self._current: int | None = None
         self._choices: list[Sidebar.Chosen] = []  # by row
 
     def compose(self) -> ComposeResult:
-        yield self._words
+        yield self._search_field
         yield self._list
 
     def refresh_chats(self, current: int | None) -> None:
         """Reads the chats again; the one in use is marked."""
         self._current = current
-        if self._words.value.strip() or not self.display:
+        if self._search_field.value.strip() or not self.display:
             return
         chats = self._store.chats(SHOWN)
         marks = (">" if chat.id == current else " " for chat in chats)
@@ -59,25 +59,25 @@ class Sidebar(Vertical):
         self.refresh_chats(self._current)
 
     def toggle(self) -> bool:
-        """Comes out, or folds away; returns whether it is there now."""
+        """Shows or hides itself; returns whether it is shown now."""
         shown = not self.display
         self.set_class(shown, "-shown")
-        self.set_class(not shown, "-folded")
+        self.set_class(not shown, "-hidden")
         if shown:
             self.refresh_chats(self._current)
             self._list.focus()
         return shown
 
-    def fold(self) -> None:
-        """Folds away again, where there is no room for it all the time."""
+    def hide(self) -> None:
+        """Hides itself again, where there is no room for it all the time."""
         self.remove_class("-shown")
 
-    def search(self, words: str) -> None:
-        """Shows what is found instead of the list of chats."""
+    def search(self, text: str) -> None:
+        """Shows the turns that are found instead of the list of chats."""
         if not self.display:
             self.toggle()
-        self._words.value = words
-        self._words.focus()
+        self._search_field.value = text
+        self._search_field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -98,7 +98,7 @@ class Sidebar(Vertical):
 
     def _show(self, choices: list[Sidebar.Chosen], texts: Sequence[str]) -> None:
         self._choices = choices
-        self.set_class(not self._words.value.strip(), "-chats")
+        self.set_class(not self._search_field.value.strip(), "-chats")
         self._list.clear_options()
         self._list.add_options([Option(Content(text)) for text in texts])
         self._list.highlighted = 0 if texts else None

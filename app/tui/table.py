@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
-from specee.app.tui.lines import NOTHING, Block, wrap
+from specee.app.tui.wrapping import NOTHING, Block, wrap
 
 GAP = " │ "
 LEAST = 4  # cells a column

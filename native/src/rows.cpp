@@ -85,6 +85,9 @@ int32_t specee_rows::append(llama_seq_id slot, int32_t parent, llama_token token
         return specee_fail(SPECEE_INVALID, "no such token");
     }
     const size_t n = s->in_flight.size();
+    if (n == 0 && parent >= 0 && parent == s->last) {
+        parent = -1;
+    }
     if (parent != (n == 0 ? -1 : s->in_flight.back())) {
         const specee_row * r = find(parent);
         if (parent != -1 && (r == nullptr || !r->in_flight || r->slot != slot)) {

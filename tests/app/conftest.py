@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Lo
 from specee.app.engine.runtime import Runtime
 from specee.app.errors import AppError, as_app_error
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.predictors.decoding import PolicyStats
-from specee.predictors.types import Distribution, State, TokenEvent
+from specee.predictors.decoding.policy import Steps, forward
+from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.types import TokenEvent, TokenState
 
 STOP = 256
 BOS = 1
@@ -55,7 +56,7 @@ class FakeEngine:
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
-        self.rows = 1
+        self.flight: list[int] = []
 
     @property
     def length(self) -> int:
@@ -74,12 +75,28 @@ class FakeEngine:
         self.tokens = list(tokens)
         self.prompts.append(list(tokens))
         self.prefills.append(len(tokens) - keep)
-        self.rows = 1
         return keep
 
-    def advance(self, pos: int, n: int, end: int, tokens: Sequence[int] | None = None, logits: bool = False) -> None:
-        self.tokens += list(tokens or [])
-        self.rows = n
+    tip = -1
+    max_equal_rows = 8
+
+    @property
+    def n_in_flight(self) -> int:
+        return len(self.flight)
+
+    def append(self, token: int, parent: int = -1) -> int:
+        self.flight.append(token)
+        return len(self.flight) - 1
+
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None: ...
+
+    def commit(self, row: int) -> None:
+        self.tokens += self.flight
+        self.flight.clear()
+
+    def forward(self, token: int) -> None:
+        self.append(token)
+        self.commit(0)
 
     def next_at(self, length: int) -> int:
         """The dense choice when `length` tokens are in the cache."""
@@ -87,29 +104,30 @@ class FakeEngine:
         generated = length - (last_message_end + len("\0a:"))
         return self.script[min(generated, len(self.script) - 1)]
 
-    def greedy(self, row: int, sampler: Any) -> int:
-        return self.next_at(self.length - self.rows + 1 + row)
+    def greedy(self, i: int, sampler: Any) -> int:
+        return self.next_at(self.length + len(self.flight))
 
-    def logits(self, row: int) -> Any:
+    def logits(self, i: int) -> Any:
         out = np.zeros(self.n_vocab, np.float32)
-        out[self.greedy(row, None)] = 5.0
+        out[self.greedy(i, None)] = 5.0
         return out
 
-    def distribution(self, row: int, sampler: Any) -> Distribution:
-        return Distribution(np.array([self.greedy(row, sampler)], np.int32), np.ones(1, np.float32))
+    def distribution(self, i: int, sampler: Any) -> Any:
+        return np.array([self.greedy(i, sampler)], np.int32), np.ones(1, np.float32)
 
     def roll_back(self, length: int) -> None:
+        self.flight.clear()
         del self.tokens[length:]
 
     def is_stop(self, token: int) -> bool:
         return token == STOP
 
-    def word(self, token: int) -> str:
+    def letters(self, token: int) -> str:
         return ""
 
     def fix_threads(self, n: int) -> None: ...
 
-    def limit_single(self, n: int) -> None:
+    def limit_single_row(self, n: int) -> None:
         self.single = n
 
     def cancel(self) -> None:
@@ -118,17 +136,7 @@ class FakeEngine:
     def resume(self) -> None:
         self.cancelled.clear()
 
-    def propagate(self, pos: int, n: int) -> None: ...
-
-    def lens_head(self, pos: int) -> None: ...
-
-    def probe(self, pos: int, candidates: Any) -> float:
-        return 0.0
-
-    def margin(self, pos: int) -> tuple[int, float]:
-        return 0, 0.0
-
-    def draft(self, pos: int, token: int, k: int) -> Any:
+    def draft(self, row: int, token: int, k: int) -> Any:
         return np.zeros(k, np.int32)
 
 
@@ -138,7 +146,6 @@ class ScriptedPolicy:
     name = "exact"
 
     def __init__(self, delay: Callable[[int], None] = lambda index: None) -> None:
-        self.stats = PolicyStats()
         self.resets = 0
         self.closed = 0
         self.delay = delay
@@ -146,27 +153,22 @@ class ScriptedPolicy:
     def reset(self) -> None:
         self.resets += 1
 
-    def generate(
-        self, engine: Any, sampler: Any, rng: Any, max_tokens: int, history: Sequence[int] = ()
-    ) -> Iterator[TokenEvent]:
-        self.stats = PolicyStats()
+    def decode(self, state: Decoding) -> Steps:
         try:
-            for index in range(max_tokens):
-                token = engine.greedy(0, sampler)
-                stop = engine.is_stop(token)
-                layer = 24 if index % 2 else engine.n_layer
-                if layer < engine.n_layer:
+            while True:
+                index = len(state.tokens)
+                token = state.logits.greedy(0, state.sampler)
+                layer = 24 if index % 2 else state.n_layer
+                if layer < state.n_layer:
                     if index == 3:
-                        yield TokenEvent(index, ord("?"), layer, State.PROVISIONAL)
-                        yield TokenEvent(index, ord("?"), layer, State.ROLLED_BACK)
-                    yield TokenEvent(index, token, layer, State.PROVISIONAL, stop=stop)
-                self.stats.tokens += 1
-                self.stats.exit_layers += layer
-                yield TokenEvent(index, token, layer, State.VERIFIED, stop=stop)
-                if stop or engine.length >= engine.n_ctx:
+                        yield TokenEvent(index, ord("?"), layer, TokenState.PROVISIONAL)
+                        yield TokenEvent(index, ord("?"), layer, TokenState.ROLLED_BACK)
+                    yield TokenEvent(index, token, layer, TokenState.PROVISIONAL, stop=state.is_stop(token))
+                yield state.add(Proposal(token, layer))
+                if state.is_last:
                     return
                 self.delay(index)
-                engine.advance(engine.length, 1, engine.n_layer, tokens=[token], logits=True)
+                yield from forward(state)
         finally:
             self.closed += 1
 
@@ -209,7 +211,7 @@ class FakeBackend:
         return ("predictor", "margin") if self.info.calibrated else ()
 
     def policy(self, choice: PolicyChoice) -> Any:
-        from specee.predictors.decoding import Dense
+        from specee.predictors.decoding.dense import Dense
 
         if choice.name == "dense":
             return Dense()

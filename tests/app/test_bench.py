@@ -45,17 +45,22 @@ class Wrong:
     def __init__(self, inner: Any, at: int, token: int) -> None:
         self.inner, self.at, self.token = inner, at, token
 
-    @property
-    def stats(self) -> Any:
-        return self.inner.stats
-
     def reset(self) -> None: ...
 
-    def generate(self, *args: Any) -> Any:
+    def decode(self, state: Any) -> Any:
         from dataclasses import replace
 
-        for event in self.inner.generate(*args):
-            yield replace(event, token=self.token) if event.index == self.at else event
+        from specee.predictors.types import TokenEvent
+
+        steps, result = self.inner.decode(state), None
+        while True:
+            try:
+                step = steps.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, TokenEvent) and step.index == self.at:
+                step = replace(step, token=self.token)
+            result = yield step
 
 
 def test_a_policy_with_the_same_text_agrees(make_backend: Callable[..., Any]) -> None:

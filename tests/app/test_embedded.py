@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from specee.app.engine.auto_policy import AutoPolicy
+from specee.app.engine.decode import decode
 from specee.app.engine.loading import open_backend
 from specee.app.engine.policy_comparison import STRETCH_TOKENS
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
-from specee.predictors.decoding import Policy
-from specee.predictors.types import State
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.types import TokenState
 
 PROMPTS = (
     "Name three rivers and say where each one ends.",
@@ -41,20 +41,20 @@ def run(
     backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
 ) -> tuple[list[int], Any]:
     prompt = make_prompt(backend, (Message("user", text),)).tokens
-    engine, sampler = backend.engine, backend.sampler(sampling)
+    engine = backend.engine
     policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
     engine.roll_back(0)
     engine.prefill(prompt)
-    sampler.rewind(prompt)
     tokens: list[int] = []
-    for event in policy.generate(engine, sampler, np.random.default_rng(1), N_TOKENS, prompt):
-        if event.state is State.ROLLED_BACK:
+    state, events = decode(backend, policy, prompt, sampling, 1, N_TOKENS)
+    for event in events:
+        if event.state is TokenState.ROLLED_BACK:
             del tokens[event.index :]
         elif event.index == len(tokens):
             tokens.append(event.token)
-    assert engine.depth(engine.length - 1) == engine.n_layer, "every row is complete"
-    assert engine.tokens[len(prompt) :] in (tokens, tokens[:-1])
-    return tokens, policy.stats
+    assert engine.n_in_flight == 0
+    assert engine.tokens[len(prompt) :] == tokens[:-1], "every row but the last token's is committed"
+    return tokens, state.stats
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])

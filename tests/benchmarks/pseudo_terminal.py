@@ -1,4 +1,4 @@
-"""Runs a program in a pseudo terminal: the screen is drawn as for a user, and nobody looks."""
+"""Runs a program in a pseudo terminal: the screen is drawn as for a user."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the screen costs: python -m screen_cost [--policy P] [--rounds N]; on a machine with nothing else to do.
+"""What the screen costs: python tests/benchmarks/screen_cost.py [--policy P] [--rounds N], on an idle machine.
 
 The embedded model answers the same question again and again in the real program, drawn to a pseudo terminal. Compared
-are the engine's own tokens per second (decoding only): each view of the depth against none, in turn within each round;
+are the engine's own tokens per second (decoding only): each view against none, one after the other within each round;
 and the whole screen against `specee-chat -p`, which has none. Ratios are taken within a round; printed are their median
 with its standard error, and their quartiles. The UI's processor time is that of its process, in milliseconds per second
 of decoding: a view cannot cost the engine more than it adds to that.
@@ -44,7 +44,7 @@ class Costed(ChatApp):
         self.run_worker(self._measure())
 
     async def _measure(self) -> None:
-        await self._free()
+        await self._until_free()
         found: list[dict[str, Any]] = []
         for number in range(self._rounds):
             shift = number % len(self._views)
@@ -62,35 +62,28 @@ class Costed(ChatApp):
         self.show_chat()
         await asyncio.sleep(REST_SECONDS)
         cpu = time.process_time()
-        self.turns.ask(QUESTION)
-        await self._free()
+        self.controller.ask(QUESTION)
+        await self._until_free()
         stats = self.panel.gauge.last
         assert stats is not None
         return stats.tokens_per_second, (time.process_time() - cpu) / (stats.total_s or 1.0)
 
-    async def _free(self) -> None:
+    async def _until_free(self) -> None:
         while self.busy:
             await asyncio.sleep(0.05)
 
 
 def _inside(policy: str, max_tokens: int, views: list[str], rounds: int) -> list[dict[str, Any]]:
-    """The measured app in a pseudo terminal; returns what it found, a round an entry."""
+    """Runs the measured app in a pseudo terminal; returns its rates, an entry for each round."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        program = "from screen_cost import inside; inside()"
-        arguments = [policy, str(max_tokens), ",".join(views), str(rounds), str(report)]
-        code, end = pseudo_terminal.run([sys.executable, "-c", program, *arguments])
+        options = {"policy": policy, "max-tokens": max_tokens, "views": ",".join(views), "rounds": rounds}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        code, end = pseudo_terminal.run([sys.executable, __file__, *arguments, "--inside", str(report)])
         if code or not report.exists():
             raise click.ClickException(f"{end}\nit ended with {code}")
         found: list[dict[str, Any]] = json.loads(report.read_text())
         return found
-
-
-def inside() -> None:
-    """Runs in the pseudo terminal."""
-    policy, max_tokens, views, rounds, report = sys.argv[1:]
-    options = ChatOptions(PolicyChoice.parse(policy), Sampling(temperature=0.0, seed=1), int(max_tokens))
-    Costed(options, views.split(","), int(rounds), Path(report)).run()
 
 
 def _without_screen(policy: str, max_tokens: int) -> float:
@@ -114,8 +107,13 @@ def _line(name: str, rates: list[float], ratios: list[float], cpu: list[float]) 
 @click.option("--rounds", default=9, show_default=True)
 @click.option("--views", default=",".join([OFF, *VIEWS]), help='Which ones; "off" is what they are compared with.')
 @click.option("--pairs", default=5, show_default=True, help="How often the screen is compared with -p.")
-def main(policy: str, max_tokens: int, rounds: int, views: str, pairs: int) -> None:
+@click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="Run in the terminal that is measured.")
+def main(policy: str, max_tokens: int, rounds: int, views: str, pairs: int, inside: Path | None) -> None:
     """Measure what the views and the screen cost."""
+    if inside is not None:
+        options = ChatOptions(PolicyChoice.parse(policy), Sampling(temperature=0.0, seed=1), max_tokens)
+        Costed(options, views.split(","), rounds, inside).run()
+        return
     names = [OFF, *(view for view in views.split(",") if view != OFF)]
     if rounds:
         found = _inside(policy, max_tokens, names, rounds)

@@ -1,6 +1,7 @@
-"""How smooth the screen is with a long answer and a long chat: python tests/tui/smoothness.py [--tokens N] [--turns N].
+"""How smooth the screen is: python tests/benchmarks/screen_smoothness.py [--tokens N] [--turns N].
 
-A pseudo terminal is drawn to; the answers come from a fake session. Times are milliseconds. "lag": how late the event
+A long answer, then a long chat, are drawn to a pseudo terminal; the answers come from the fake session of tests/tui.
+Times are milliseconds. "lag": how late the event
 loop comes to a task that wants to run every 5 ms; "flush": what one tick of the screen takes; "scroll": a page up,
 until it is drawn; "earlier": a page of older turns, until it is drawn. CPU is the share of one core.
 """
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tui"))
 
 import pseudo_terminal
 from fake_session import FakeSession
@@ -116,20 +117,20 @@ class Measured(ChatApp):
         await done.wait()
 
     async def scroll(self, pages: int) -> dict[str, float]:
-        took = []
+        seconds = []
         for _ in range(pages):
             begun = time.perf_counter()
             self.conversation.scroll_page_up(animate=False)
             await self.drawn()
-            took.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - begun)
             await asyncio.sleep(0.02)
-        return summary(took)
+        return summary(seconds)
 
 
 class LongAnswer(Measured):
     async def measure(self) -> dict[str, Any]:
         gate = self._fake.gate = threading.Semaphore(0)
-        self.turns.ask("Hi")
+        self.controller.ask("Hi")
         while self.busy:
             for _ in range(STEP):
                 gate.release()
@@ -143,7 +144,7 @@ class LongChat(Measured):
         pages = []
         while True:
             begun = time.perf_counter()
-            if not self.conversation.earlier():
+            if not self.conversation.show_earlier():
                 break
             await self.drawn()
             pages.append(time.perf_counter() - begun)

@@ -1,6 +1,7 @@
-"""`fake_session` can be imported by all tests here."""
+"""Tests here import their helpers (fake_session, picture) and the scripts of tests/benchmarks by name."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]

@@ -1,4 +1,4 @@
-"""A session that says what the test wants, and what tests of the screen ask of it."""
+"""A session with a scripted engine, and helpers for tests of the screen."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from specee.app.engine.protocol import (
 )
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
-from specee.app.tui.answers import Answer
+from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
-from specee.app.tui.entries import Notice
+from specee.app.tui.entries import Help, Notice
 from specee.app.tui.prompt import Prompt
 
-PATIENCE = 60.0  # seconds; machines may be slow
+TIMEOUT = 60.0  # seconds; machines may be slow
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
 
 
-def figures(**changes: Any) -> Stats:
+def make_stats(**changes: Any) -> Stats:
     values: dict[str, Any] = {
         "prompt_tokens": 12,
         "reused": 0,
@@ -59,7 +59,7 @@ def figures(**changes: Any) -> Stats:
 
 
 class FakeSession(Session):
-    """A real session whose engine answers `answer`, a token a word, and waits before each when `gate` is set."""
+    """A real session whose engine answers `answer`, a token for each word, and waits before each when `gate` is set."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class FakeSession(Session):
         self.gate: threading.Semaphore | None = None
         self.closes = 0
         self.error: AppError | None = None
-        self.stats = figures()
+        self.stats = make_stats()
 
     @property
     def sent(self) -> list[tuple[str, ChatOptions]]:
@@ -169,29 +169,29 @@ def chat(session: FakeSession) -> ChatApp:
 
 
 async def until(pilot: Pilot[Any], condition: Any) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, f"it did not happen; the screen shows:\n{screen(pilot.app)}"
         await pilot.pause(0.02)
 
 
-async def say(pilot: Pilot[Any], text: str) -> None:
+async def submit(pilot: Pilot[Any], text: str) -> None:
     pilot.app.query_one(Prompt).cursor_blink = False
     pilot.app.query_one(Prompt).text = text
     await pilot.press("enter")
 
 
 def screen(app: Any) -> str:
-    """What stands on the screen, as text."""
+    """The screen as text."""
     return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
 
 
 def answers(app: Any) -> list[str]:
-    return [entry.text for entry in app.conversation.entries if isinstance(entry, Answer)]
+    return [entry.text for entry in app.conversation.entries if isinstance(entry, AnswerEntry)]
 
 
 def notices(app: Any) -> list[str]:
-    return [entry.text for entry in app.conversation.entries if isinstance(entry, Notice)]
+    return [entry.text for entry in app.conversation.entries if isinstance(entry, (Notice, Help))]
 
 
 def idle(app: Any) -> bool:

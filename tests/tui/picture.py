@@ -1,4 +1,4 @@
-"""What is on the screen as text: the characters, a map of styles, and what the styles are in words."""
+"""The screen as text: the characters, a map of styles, and a description of each style."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(app: Any) -> str:
     """The screen. A style has a letter, in the order of appearance; `.` is the one of most cells."""
     rows: list[list[tuple[str, str]]] = []
     for strip in app.screen._compositor.render_strips():
-        cells = [(char, words(segment.style or Style())) for segment in strip for char in segment.text]
+        cells = [(char, description(segment.style or Style())) for segment in strip for char in segment.text]
         rows.append(cells)
     kinds = [kind for row in rows for _, kind in row]
     letters = {max(set(kinds), key=kinds.count): "."}
@@ -33,7 +33,7 @@ def picture(app: Any) -> str:
     return "\n".join([*text, "=" * 20, *styles, "=" * 20, *legend]) + "\n"
 
 
-def words(style: Style) -> str:
+def description(style: Style) -> str:
     """A style by its hue and attributes. Not by its colours: those are the theme's, and change with its releases."""
     found = [name for name in ATTRIBUTES if getattr(style, name)]
     return " ".join([hue(style.color), "on", hue(style.bgcolor), *found])

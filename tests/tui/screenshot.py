@@ -1,4 +1,4 @@
-"""Makes screenshot.svg from a real run: python -m screenshot [--policy P] [--output FILE]."""
+"""Makes the README's picture from a real run: python tests/tui/screenshot.py [--policy P] [--output FILE]."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from specee.app.tui.prompt import Prompt
 QUESTION = "Why is the sky blue?"
 SIZE = (88, 26)
 POLL_SECONDS = 0.1
+PICTURE = Path(__file__).parents[2] / "app" / "tui" / "screenshot.svg"
 
 
 async def take(policy: str, max_tokens: int) -> str:
@@ -40,7 +41,7 @@ async def take(policy: str, max_tokens: int) -> str:
 @click.command()
 @click.option("--policy", default="exact")
 @click.option("--max-tokens", default=160)
-@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).with_name("screenshot.svg"))
+@click.option("--output", type=click.Path(path_type=Path), default=PICTURE)
 def main(policy: str, max_tokens: int, output: Path) -> None:
     """Make the README's picture."""
     output.write_text(asyncio.run(take(policy, max_tokens)), "utf-8")

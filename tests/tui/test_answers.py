@@ -5,26 +5,26 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fake_session import FakeSession, answers, chat, idle, ready, say, screen, until
+from fake_session import FakeSession, answers, chat, idle, ready, screen, submit, until
 
 from specee.app.errors import AppError
 from specee.app.tui.prompt import Prompt
-from specee.app.tui.worker import Ended, EventsReady
+from specee.app.tui.session_thread import EventsReady, JobEnded
 
 
-async def test_an_answer_appears_with_its_depths() -> None:
+async def test_an_answer_appears_with_its_figures() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 24)) as pilot:
         await ready(pilot)
-        await say(pilot, "Hi [bold]there[/bold]")
+        await submit(pilot, "Hi [bold]there[/bold]")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.2)
         assert session.sent[0][0] == "Hi [bold]there[/bold]"
         assert answers(pilot.app) == ["**Bold** words here"]
         shown = screen(pilot.app)
         assert "Hi [bold]there[/bold]" in shown and "Bold words here" in shown and "?" not in shown.split("Bold")[1]
-        assert "81.5 tokens/s (dense 79.9)" in shown and "layer 27.3/30" in shown
-        assert "exits ON (exact): exits reach 1.02x of dense here" in shown
+        assert "81.5 tokens/s (79.9 with all layers)" in shown
+        assert "1 of 3 tokens skipped layers (policy exact: exits reach 1.02x of dense here)" in shown
         assert "█" in shown
 
 
@@ -33,7 +33,7 @@ async def test_it_fits_small_screens(size: tuple[int, int]) -> None:
     session = FakeSession("long " * 80 + "end")
     async with chat(session).run_test(size=size) as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.3)
         shown = screen(pilot.app)
@@ -48,16 +48,16 @@ async def test_escape_stops_and_what_came_stays() -> None:
     session.gate = threading.Semaphore(2)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == ["one two"])
-        await say(pilot, "too early")
+        await submit(pilot, "too early")
         await pilot.pause(0.05)
         assert pilot.app.query_one(Prompt).text == "too early" and len(session.sent) == 1
         await pilot.press("escape")
         await until(pilot, lambda: idle(pilot.app))
         assert answers(pilot.app) == ["one two"]
         session.gate = None
-        await say(pilot, "again")
+        await submit(pilot, "again")
         await until(pilot, lambda: len(session.sent) == 2 and idle(pilot.app))
         assert answers(pilot.app) == ["one two", "one two three four"]
 
@@ -67,7 +67,7 @@ async def test_a_text_sent_while_loading_is_answered_after_it() -> None:
     session.loaded.clear()
     async with chat(session).run_test() as pilot:
         await until(pilot, lambda: "loading the model 40%" in screen(pilot.app))
-        await say(pilot, "early")
+        await submit(pilot, "early")
         session.loaded.set()
         await until(pilot, lambda: session.sent and idle(pilot.app))
         assert session.sent[0][0] == "early"
@@ -78,23 +78,23 @@ async def test_errors_are_messages_and_the_next_text_tries_again() -> None:
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         session.error = AppError("engine crashed", "signal 9 (SIGKILL); try again to restart it")
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: "engine crashed: signal 9" in screen(pilot.app))
         assert "Traceback" not in screen(pilot.app)
         await until(pilot, lambda: idle(pilot.app))
-        await say(pilot, "Hi again")
+        await submit(pilot, "Hi again")
         await until(pilot, lambda: len(session.sent) == 2 and idle(pilot.app))
         assert answers(pilot.app) == ["**Bold** words here"]
 
 
 async def test_a_flood_is_shown_whole() -> None:
-    words = " ".join(str(n) for n in range(3000))
-    session = FakeSession(words)
+    text = " ".join(str(n) for n in range(3000))
+    session = FakeSession(text)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
-        assert answers(pilot.app) == [words]
+        assert answers(pilot.app) == [text]
 
 
 async def test_enter_sends_and_ctrl_j_breaks_the_line() -> None:
@@ -115,7 +115,7 @@ async def test_quit_in_the_middle_of_an_answer(key: str) -> None:
     session.gate = threading.Semaphore(1)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == ["one"])
         await pilot.press(key)
         await pilot.pause(0.1)
@@ -129,4 +129,4 @@ async def test_what_comes_while_the_screen_closes_is_dropped() -> None:
     with app._context():
         app.tick()
         app.on_events_ready(EventsReady())
-        app.on_ended(Ended())
+        app.on_job_ended(JobEnded())

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
+from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
 
 from specee.app.chat.history.store import Store
-from specee.app.engine.protocol import (
-    ChatEvent,
-)
+from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.prompt import Prompt
 from specee.app.tui.sidebar import Sidebar
 
@@ -24,20 +22,20 @@ async def test_chats_at_the_side() -> None:
     async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
         await ready(pilot)
         assert pilot.app.query_one(Sidebar).display and "About the sea" in screen(pilot.app)
-        await say(pilot, "/search foxes")
+        await submit(pilot, "/search foxes")
         await pilot.pause(0.1)
         await pilot.press("enter", "enter")
         await until(pilot, lambda: answers(pilot.app) == ["*About foxes* indeed"])
         assert pilot.app.options.sampling.temperature == 0.3  # the chat's own
         await pilot.pause(0.1)
-        assert "█" in screen(pilot.app)  # the depths of a kept answer
+        assert "█" in screen(pilot.app)  # the layers of a stored answer
         assert "interrupted: /continue goes on" in screen(pilot.app)
         await pilot.press("ctrl+b")
         assert not pilot.app.query_one(Sidebar).display
         assert pilot.app.query_one(Prompt).has_focus
 
 
-async def test_what_is_found_is_shown_in_its_branch() -> None:
+async def test_a_turn_that_is_found_is_shown_in_its_branch() -> None:
     store = Store()
     made = store.new_chat("animals", None, {})
     question = store.add_question(made.id, None, "Which animal?")
@@ -48,13 +46,13 @@ async def test_what_is_found_is_shown_in_its_branch() -> None:
     async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
         await ready(pilot)
         for word in ("walrus", "heron"):
-            await say(pilot, f"/search {word}")
+            await submit(pilot, f"/search {word}")
             await pilot.pause(0.1)
             await pilot.press("enter", "enter")
             await until(pilot, lambda word=word: answers(pilot.app) == [f"a {word}"])
 
 
-async def test_the_side_folds_away_on_narrow_screens() -> None:
+async def test_the_side_is_hidden_on_narrow_screens() -> None:
     async with chat(FakeSession()).run_test(size=(80, 24)) as pilot:
         await ready(pilot)
         assert not pilot.app.query_one(Sidebar).display
@@ -86,7 +84,7 @@ async def test_a_long_chat_shows_its_end_first_and_more_in_pages() -> None:
         await pilot.press("pageup")
         await pilot.pause(0.05)
         before = screen(pilot.app)
-        await say(pilot, "/earlier")
+        await submit(pilot, "/earlier")
         await until(pilot, lambda: len(answers(pilot.app)) == 30)
         await pilot.pause(0.05)
         assert [line[:40] for line in screen(pilot.app).split("\n")[:8]] == [
@@ -96,16 +94,16 @@ async def test_a_long_chat_shows_its_end_first_and_more_in_pages() -> None:
             await pilot.press("pageup")
         await until(pilot, lambda: len(answers(pilot.app)) == 60)
         assert "earlier turns" not in "".join(notices(pilot.app))
-        await say(pilot, "/earlier")
+        await submit(pilot, "/earlier")
         await until(pilot, lambda: any("nothing earlier" in notice for notice in notices(pilot.app)))
 
 
-async def test_new_words_do_not_move_what_the_user_has_scrolled_to() -> None:
+async def test_new_text_does_not_move_what_the_user_has_scrolled_to() -> None:
     session = FakeSession("word " * 2000)
     session.gate = threading.Semaphore(1000)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == [("word " * 1000).strip()])
         conversation = pilot.app.conversation
         assert conversation.scroll_offset.y == conversation.max_scroll_y > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
+from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
 
 from specee.app.options import ChatOptions
 from specee.app.tui.app import ChatApp
@@ -15,22 +15,24 @@ async def test_commands() -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
-        await say(pilot, "/policy specee:margin@0.3")
-        await say(pilot, "/policy nonsense")
-        await say(pilot, "/what")
+        await submit(pilot, "/policy specee:margin@0.3")
+        await submit(pilot, "/policy nonsense")
+        await submit(pilot, "/what")
         await pilot.pause(0.1)
-        told = "\n".join(notices(pilot.app))
-        assert "policy specee:margin@0.3" in told and "unknown policy" in told and "/what is no command" in told
-        await say(pilot, "Hi")
+        shown = "\n".join(notices(pilot.app))
+        assert (
+            "policy specee:margin@0.3" in shown and "unknown policy" in shown and "there is no command /what" in shown
+        )
+        await submit(pilot, "Hi")
         await until(pilot, lambda: len(session.sent) == 2 and idle(pilot.app))
         assert session.sent[1][1].policy.label == "specee:margin@0.3"
-        await say(pilot, "/new")
+        await submit(pilot, "/new")
         await until(pilot, lambda: session.chat is None)
         await pilot.pause(0.1)
         assert answers(pilot.app) == []
-        await say(pilot, "/quit")
+        await submit(pilot, "/quit")
         await pilot.pause(0.1)
     assert pilot.app.return_code == 0 and session.closes
 
@@ -40,10 +42,10 @@ async def test_commands_are_completed_and_listed() -> None:
         await ready(pilot)
         await pilot.press("/", "s", "u")
         await pilot.pause(0.05)
-        assert "a summary takes the place" in screen(pilot.app)
+        assert "replace the oldest turns by a summary" in screen(pilot.app)
         await pilot.press("tab")
         assert pilot.app.query_one(Prompt).text == "/summarize "
-        await say(pilot, "/help")
+        await submit(pilot, "/help")
         await pilot.pause(0.1)
         assert "/export" in "\n".join(notices(pilot.app))
 
@@ -52,13 +54,13 @@ async def test_export(tmp_path: Any) -> None:
     session = FakeSession("Look: `this`")
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         for name in ("chat.md", "chat.json"):
-            await say(pilot, f"/export {tmp_path / name}")
+            await submit(pilot, f"/export {tmp_path / name}")
             await until(pilot, lambda name=name: (tmp_path / name).exists())
         assert "`this`" in (tmp_path / "chat.md").read_text() and '"branch"' in (tmp_path / "chat.json").read_text()
-        await say(pilot, f"/export {tmp_path / 'no' / 'such'}")
+        await submit(pilot, f"/export {tmp_path / 'no' / 'such'}")
         await until(pilot, lambda: "No such file" in screen(pilot.app))
 
 
@@ -67,17 +69,17 @@ async def test_settings_of_a_chat() -> None:
     async with ChatApp(session, ChatOptions(), {"tutor": "Explain."}).run_test() as pilot:
         await ready(pilot)
         for line in ("/set temperature 0.1", "/set seed 3", "/persona tutor", "/threshold 0.4", "/set temperature hot"):
-            await say(pilot, line)
+            await submit(pilot, line)
         await pilot.pause(0.1)
         assert "bad value" in screen(pilot.app)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         asked = session.asked[0]
         assert asked.messages[0].content == "Explain."
         assert (asked.options.sampling.temperature, asked.options.sampling.seed) == (0.1, 3)
         assert asked.options.policy.threshold == 0.4 and session.chat is not None
         assert session.chat.options["temperature"] == 0.1
-        await say(pilot, "/theme textual-light")
+        await submit(pilot, "/theme textual-light")
         await pilot.pause(0.1)
         assert pilot.app.theme == "textual-light"
 

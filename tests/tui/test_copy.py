@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fake_session import FakeSession, answers, chat, idle, notices, ready, say, screen, until
+from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
 from textual.pilot import Pilot
 
 from specee.app.errors import AppError
 from specee.app.tui import clipboard
 from specee.app.tui.conversation import Conversation
-from specee.app.tui.copying import choose
+from specee.app.tui.copy_target import text_to_copy
 
 CODE = "Look:\n```python\nprint(1)\nprint(2)\n```\nand\n```\nsecond\n```"
 
@@ -29,19 +29,19 @@ CODE = "Look:\n```python\nprint(1)\nprint(2)\n```\nand\n```\nsecond\n```"
         ("3 code", "x"),
     ],
 )
-def test_which_text_is_meant(argument: str, text: str) -> None:
-    assert choose(argument, ["first", "~~~\nx\n~~~", "a question", CODE], CODE) == text
+def test_which_text_is_copied(argument: str, text: str) -> None:
+    assert text_to_copy(argument, ["first", "~~~\nx\n~~~", "a question", CODE], CODE) == text
 
 
 @pytest.mark.parametrize("argument", ["0", "5", "code 3", "code 0", "2 code", "what", "1 what", "code 1 2", "code x"])
-def test_what_is_not_there_is_told(argument: str) -> None:
+def test_a_text_that_does_not_exist_is_an_error(argument: str) -> None:
     with pytest.raises(AppError):
-        choose(argument, ["first", "~~~\nx\n~~~", "a question", CODE], CODE)
+        text_to_copy(argument, ["first", "~~~\nx\n~~~", "a question", CODE], CODE)
 
 
 async def answered(pilot: Pilot[int], session: FakeSession) -> Conversation:
     await ready(pilot)
-    await say(pilot, "Hi")
+    await submit(pilot, "Hi")
     await until(pilot, lambda: session.sent and idle(pilot.app))
     await pilot.pause()
     conversation: Conversation = pilot.app.conversation
@@ -55,9 +55,9 @@ async def test_commands_and_keys_copy() -> None:
         await pilot.press("ctrl+y")
         assert pilot.app.clipboard == CODE
         for line, text in (("/copy code 1", "print(1)\nprint(2)"), ("/copy 2", "Hi"), ("/copy code", "second")):
-            await say(pilot, line)
+            await submit(pilot, line)
             await until(pilot, lambda text=text: pilot.app.clipboard == text)
-        await say(pilot, "/copy 9")
+        await submit(pilot, "/copy 9")
         await until(pilot, lambda: "no such message" in screen(pilot.app))
 
 
@@ -66,13 +66,13 @@ async def test_an_answer_that_grows_is_copied_as_far_as_it_is() -> None:
     session.gate = threading.Semaphore(2)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == ["```\none\n``` two"])
-        await say(pilot, "/copy 1")
+        await submit(pilot, "/copy 1")
         await until(pilot, lambda: pilot.app.clipboard == "```\none\n``` two")
-        await say(pilot, "/copy 2")
+        await submit(pilot, "/copy 2")
         await until(pilot, lambda: pilot.app.clipboard == "Hi")
-        await say(pilot, "/copy code")
+        await submit(pilot, "/copy code")
         await until(pilot, lambda: pilot.app.clipboard == "one\n``` two")  # the fence is open still
         session.gate = None
         await until(pilot, lambda: idle(pilot.app))

@@ -7,10 +7,10 @@ import random
 import pytest
 
 from specee.app.tui import markdown
-from specee.app.tui.answers import Answer
-from specee.app.tui.lines import Block, breaks, wrap
+from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.markdown import code_blocks, is_open_fence
 from specee.app.tui.table import fit
+from specee.app.tui.wrapping import Block, breaks, wrap
 
 MIXED = """# Title
 
@@ -52,42 +52,42 @@ LONG = " ".join(f"word{n}" if n % 37 else f"**bold{n} two** and `code{n}`" for n
 LIST = "\n".join(f"{n}. item {n} with *em*" for n in range(1, 200))
 
 
-def lay(source: str, width: int = 60, *, plain: bool = False) -> Answer:
-    answer = Answer(source)
-    answer.lay(width, plain=plain)
+def lay_out(source: str, width: int = 60, *, plain: bool = False) -> AnswerEntry:
+    answer = AnswerEntry(source)
+    answer.lay_out(width, plain=plain)
     return answer
 
 
-def shown(answer: Answer) -> list[str]:
+def shown(answer: AnswerEntry) -> list[str]:
     return [line.plain.rstrip() for line in answer.lines]
 
 
 def test_what_markdown_becomes() -> None:
-    text = "\n".join(shown(lay(MIXED)))
+    text = "\n".join(shown(lay_out(MIXED)))
     assert "Some bold and code with a link (http://x.y), gone," in text
     assert "• two with a lot" in text and "\n  ◦ nested\n    1. deep\n• three\n\n  a paragraph in three" in text
     assert "\n3. third\n4. fourth\n" in text and "\n▎ quote b\n▎\n▎ ▎ inner\n▎ • list\n" in text
     assert "\n def f(x):\n" in text and "\n─" in text and "<b>html</b> & * escaped" in text
-    assert "`code`" in "\n".join(shown(lay(MIXED, plain=True)))  # without colours
+    assert "`code`" in "\n".join(shown(lay_out(MIXED, plain=True)))  # without colours
 
 
 @pytest.mark.parametrize("width", [8, 20, 60, 120])
 def test_nothing_is_wider_than_the_screen(width: int) -> None:
-    wide = [line for line in lay(MIXED, width).lines if (line.prefix + line.text).cell_length > width]
+    wide = [line for line in lay_out(MIXED, width).lines if (line.prefix + line.text).cell_length > width]
     assert not wide or width < 20  # a table has a least width
 
 
 @pytest.mark.parametrize("text", [MIXED, CODE, LONG, LIST, f"{MIXED}\n{CODE}\n{LONG}\n\n{LIST}"])
 @pytest.mark.parametrize("width", [30, 100])
 def test_an_answer_that_grows_looks_as_if_it_came_at_once(text: str, width: int) -> None:
-    dice = random.Random(width)
-    growing, at = lay("", width), 0
+    rng = random.Random(width)
+    growing, at = lay_out("", width), 0
     while at < len(text):
-        step = dice.randint(1, 80)
+        step = rng.randint(1, 80)
         changed = growing.append(text[at : at + step])
         at += step
         assert 0 <= changed <= len(growing.lines)
-    whole = lay(text, width)
+    whole = lay_out(text, width)
     assert [(line.plain, line.joint, line.style) for line in growing.lines] == [
         (line.plain, line.joint, line.style) for line in whole.lines
     ]
@@ -95,7 +95,7 @@ def test_an_answer_that_grows_looks_as_if_it_came_at_once(text: str, width: int)
 
 
 @pytest.mark.parametrize("text", [CODE * 4, LONG * 4, LIST * 3, MIXED * 10])
-def test_what_is_settled_is_not_read_again(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_final_lines_are_not_parsed_again(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read, characters = markdown.read, 0
 
     def counted(source: str, width: int, *, plain: bool = False) -> list[markdown.Unit]:
@@ -104,7 +104,7 @@ def test_what_is_settled_is_not_read_again(text: str, monkeypatch: pytest.Monkey
         return read(source, width, plain=plain)
 
     monkeypatch.setattr(markdown, "read", counted)
-    growing = lay("")
+    growing = lay_out("")
     for at in range(0, len(text), 50):
         growing.append(text[at : at + 50])
     flushes = len(text) / 50
@@ -113,14 +113,14 @@ def test_what_is_settled_is_not_read_again(text: str, monkeypatch: pytest.Monkey
 
 def test_links_that_are_defined_at_the_end_are_read_anew() -> None:
     text = "See [there].\n\nMore.\n\n[there]: http://x.y\n"
-    growing = lay("")
+    growing = lay_out("")
     for part in (text[:20], text[20:]):
         growing.append(part)
     assert growing.finish(text) and "See there (http://x.y)." in shown(growing)
 
 
 def test_copying_undoes_the_wrapping() -> None:
-    lines = list(wrap(Block(lay("x").lines[0].text + " word" * 30 + " " + "y" * 50), 20))
+    lines = list(wrap(Block(lay_out("x").lines[0].text + " word" * 30 + " " + "y" * 50), 20))
     text = lines[0].plain + "".join(line.joint + line.plain for line in lines[1:])
     assert text == "x" + " word" * 30 + " " + "y" * 50
 

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_session import FakeSession, chat, idle, ready, say, screen, until
+from fake_session import FakeSession, chat, idle, ready, screen, submit, until
 
 from specee.app.errors import AppError
 from specee.models.transfer import TransferProgress
 
 
-async def test_a_model_that_cannot_be_loaded_is_told() -> None:
+async def test_a_model_that_cannot_be_loaded_is_an_error_on_the_screen() -> None:
     session = FakeSession(load_error=AppError("not a model", "x.gguf is not a GGUF file", 3))
     async with chat(session).run_test() as pilot:
         await until(pilot, lambda: "not a model: x.gguf is not a GGUF file" in screen(pilot.app))
 
 
-async def test_a_model_is_fetched_with_its_progress_and_esc_keeps_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_download_shows_its_progress_and_esc_keeps_what_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, go_on = [], threading.Event()
 
     def pull(name: str, on_progress: Any, *, offline: bool) -> Path:
@@ -31,17 +31,17 @@ async def test_a_model_is_fetched_with_its_progress_and_esc_keeps_what_came(monk
     monkeypatch.setattr("specee.models.download.pull", pull)
     async with chat(FakeSession()).run_test(size=(120, 30)) as pilot:
         await ready(pilot)
-        await say(pilot, "/pull llama3.2-1b")
-        await until(pilot, lambda: "fetching llama3.2-1b:  30%  30.0 MB of 100.0 MB" in screen(pilot.app))
+        await submit(pilot, "/pull llama3.2-1b")
+        await until(pilot, lambda: "downloading llama3.2-1b:  30%  30.0 MB of 100.0 MB" in screen(pilot.app))
         await pilot.press("escape")
-        await until(pilot, lambda: "stopped: what has come is kept" in screen(pilot.app) and idle(pilot.app))
-        await say(pilot, "/pull llama3.2-1b")
+        await until(pilot, lambda: "stopped: what has arrived is kept" in screen(pilot.app) and idle(pilot.app))
+        await submit(pilot, "/pull llama3.2-1b")
         await until(pilot, lambda: len(asked) == 2)
         go_on.set()
-        await until(pilot, lambda: "llama3.2-1b is here" in screen(pilot.app) and idle(pilot.app))
-        await say(pilot, "/pull")
-        await say(pilot, "/model no-such-model")
-        await until(pilot, lambda: "which model" in screen(pilot.app) and "no-such-model" in screen(pilot.app))
+        await until(pilot, lambda: "llama3.2-1b is downloaded" in screen(pilot.app) and idle(pilot.app))
+        await submit(pilot, "/pull")
+        await submit(pilot, "/model no-such-model")
+        await until(pilot, lambda: "no model given" in screen(pilot.app) and "no-such-model" in screen(pilot.app))
         assert asked == [("llama3.2-1b", False)] * 2
 
 
@@ -50,7 +50,7 @@ async def test_another_model_answers(tmp_path: Path) -> None:
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         (tmp_path / "other.gguf").write_bytes(b"GGUF")
-        await say(pilot, f"/model {tmp_path}/other.gguf")
+        await submit(pilot, f"/model {tmp_path}/other.gguf")
         await until(pilot, lambda: session.loads[-1].model == f"{tmp_path}/other.gguf" and idle(pilot.app))
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))

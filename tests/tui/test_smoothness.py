@@ -1,4 +1,4 @@
-"""The measuring scripts run. What they measure is for a quiet machine; only what is far off fails here."""
+"""The script that measures smoothness runs. Its figures are for an idle machine; only far outliers fail here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 @pytest.mark.parametrize("what", ["answer", "chat"])
 def test_a_long_answer_and_a_long_chat_are_drawn(what: str, tmp_path: Path) -> None:
     import pseudo_terminal
+    import screen_smoothness
 
-    script, report = Path(__file__).with_name("smoothness.py"), tmp_path / "report.json"
-    command = [sys.executable, str(script), "--tokens", "400", "--turns", "120", "--inside", what, str(report)]
+    script, report = screen_smoothness.__file__, tmp_path / "report.json"
+    command = [sys.executable, script, "--tokens", "400", "--turns", "120", "--inside", what, str(report)]
     code, end = pseudo_terminal.run(command)
     assert code == 0 and report.exists(), end
     found = json.loads(report.read_text())

@@ -1,21 +1,19 @@
-"""The pictures of the depth."""
+"""The views, and the gauge that they draw."""
 
 from __future__ import annotations
 
 import pytest
-from fake_session import FakeSession, chat, figures, idle, ready, say, screen, until
+from fake_session import FakeSession, chat, idle, make_stats, ready, screen, submit, until
 
-from specee.app.engine.protocol import (
-    ChatEvent,
-)
+from specee.app.engine.protocol import ChatEvent
+from specee.app.tui.gauge import Gauge
 from specee.app.tui.prompt import Prompt
-from specee.app.tui.state import Gauge
 from specee.app.tui.status import Status
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.skyline import Skyline
 
 
-def test_the_gauge_forgets_what_was_withdrawn() -> None:
+def test_the_gauge_forgets_tokens_that_were_rolled_back() -> None:
     gauge = Gauge()
     gauge.begin("exact", "why", 80.0)
     for index, layer in enumerate((30, 24, 26)):
@@ -36,7 +34,7 @@ async def test_unverified_columns_are_dim() -> None:
         gauge.add(ChatEvent(1, "x", 1, 15, "provisional", 0.1))
         skyline = pilot.app.query_one(Skyline)
         skyline.show(gauge, 30)
-        rows = skyline.picture()
+        rows = skyline.rows()
         assert [row[0][0] for row in rows] == ["█"] * 4
         assert [row[1][0] for row in rows] == [" ", " ", "█", "█"]
         assert [(row[0][1].dim, row[1][1].dim) for row in rows] == [(None, True)] * 4
@@ -48,22 +46,22 @@ async def test_unverified_columns_are_dim() -> None:
     [
         ("skyline", "█"),
         ("lens", "Bold"),
-        ("elevator", "got off early"),
-        ("inspector", "candidates"),
+        ("elevator", "1 skipped layers"),
+        ("inspector", "scores for stopping"),
         ("dial", "threshold calibrated"),
-        ("odometer", "layers left out"),
-        ("ledger", "exits 1 of 3"),
+        ("odometer", "layers skipped"),
+        ("ledger", "1 of 3 tokens skipped layers"),
     ],
 )
 async def test_views(name: str, says: str) -> None:
     session = FakeSession()
     counts = ("exits", "probes", "checks", "checks_failed", "rolled_back", "check_seconds", "draft_seconds")
-    session.stats = figures(policy_stats={**dict.fromkeys(counts, 1), "tokens": 3})
+    session.stats = make_stats(policy_stats={**dict.fromkeys(counts, 1), "tokens": 3})
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await say(pilot, f"/view {name}")
+        await submit(pilot, f"/view {name}")
         await pilot.pause(0.05)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.1)
         assert isinstance(pilot.app.query_one(VIEWS[name]), VIEWS[name]) and says in screen(pilot.app)
@@ -76,20 +74,21 @@ async def test_the_inspector_moves_over_tokens() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await say(pilot, "/view inspector")
-        await say(pilot, "Hi")
+        await submit(pilot, "/view inspector")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.press("ctrl+left")
         await pilot.pause(0.05)
         shown = screen(pilot.app)
-        assert "token 2 of 3" in shown and "left early" in shown and "24:0.92" in shown and "2 5 7 9" in shown
+        assert "token 2 of 3 used 24 of 30 layers" in shown
+        assert "layer 24: 0.92" in shown and "candidate ids 2 5 7 9" in shown
 
 
 async def test_the_dial_turns_with_brackets() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await say(pilot, "/view dial")
+        await submit(pilot, "/view dial")
         await pilot.pause(0.05)
         await pilot.press("[", "[")
         await pilot.pause(0.05)
@@ -100,9 +99,9 @@ async def test_the_dial_turns_with_brackets() -> None:
 
 async def test_the_odometer_says_when_exits_are_slower() -> None:
     gauge = Gauge()
-    gauge.finish(figures(tokens=100, tokens_per_second=40.0, dense_rate=80.0))
+    gauge.finish(make_stats(tokens=100, tokens_per_second=40.0, dense_rate=80.0))
     assert gauge.seconds_saved == pytest.approx(-1.25) and gauge.layers_saved == 270
-    gauge.finish(figures(policy="dense", tokens_per_second=90.0, dense_rate=None))
+    gauge.finish(make_stats(policy="dense", tokens_per_second=90.0, dense_rate=None))
     assert gauge.dense_rate == 90.0 and gauge.layers_saved == 270
 
 
@@ -111,30 +110,30 @@ async def test_without_colours_glyphs_say_it(monkeypatch: pytest.MonkeyPatch) ->
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await say(pilot, "/view lens")
-        await say(pilot, "Hi")
+        await submit(pilot, "/view lens")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.1)
-        assert "█" in screen(pilot.app) and "▆" in screen(pilot.app)  # under the words
+        assert "█" in screen(pilot.app) and "▆" in screen(pilot.app)  # under the tokens
         gauge = Gauge()
         gauge.add(ChatEvent(0, "x", 1, 30, "provisional", 0.0))
         await pilot.app.set_view("skyline")
         skyline = pilot.app.query_one(Skyline)
         skyline.show(gauge, 30)
-        assert skyline.picture()[0][0][0] == "▒"
+        assert skyline.rows()[0][0][0] == "▒"
 
 
 async def test_a_race_marks_the_first_difference() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 40)) as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
-        await say(pilot, "/race")
+        await submit(pilot, "/race")
         await until(pilot, lambda: len(session.asked) == 3 and idle(pilot.app))
         await pilot.pause(0.2)
         assert [asked.options.policy.name for asked in session.asked[1:]] == ["dense", "auto"]
-        assert "the same words" in screen(pilot.app)
+        assert "the same text" in screen(pilot.app)
         assert len(session.store.tree(session.chat.id)) == 2  # nothing of it is kept
 
 
@@ -153,10 +152,10 @@ async def test_what_stands_on_the_screen_at_each_width(width: int, theme: str) -
     async with chat(session).run_test(size=(width, 24)) as pilot:
         pilot.app.theme = theme
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.2)
         shown = screen(pilot.app)
-        assert "Bold words here" in shown and "tokens/s" in shown and "exits ON (exact)" in shown
+        assert "Bold words here" in shown and "tokens/s" in shown and "1 of 3 tokens skipped layers" in shown
         assert ("Search all chats" in shown) == (width >= 100)
         assert pilot.app.query_one(Prompt).region.bottom <= 24

@@ -1,4 +1,4 @@
-"""How deep each word had to think, in several pictures. All draw one Gauge; one of them is shown at a time."""
+"""Views of the layers that each token used. All draw one Gauge; one of them is shown at a time."""
 
 from specee.app.tui.views.base import DepthView
 from specee.app.tui.views.dial import Dial

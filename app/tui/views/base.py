@@ -1,8 +1,9 @@
-"""What all views of the depth share."""
+"""The base of all views."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -10,22 +11,25 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from specee.app.tui.state import Column, Gauge
+from specee.app.tui.gauge import Column, Gauge
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-EXIT, FULL, UNSURE = Style(color="green"), Style(color="blue"), Style(dim=True)
+EXIT, FULL, UNVERIFIED = Style(color="green"), Style(color="blue"), Style(dim=True)
 PLAIN, DIM = Style(), Style(dim=True)
 
 Row = list[tuple[str, Style]]
-"""One line of a picture: runs of text."""
+"""One line of a view: runs of text with their styles."""
 
 
 class DepthView(Widget):
-    """A picture of a gauge. `show` is called a few times a second, and only for the view on the screen.
+    """Draws a gauge. `show` is called a few times a second, and only for the view on the screen.
 
-    It draws lines itself: a picture that goes through markup and wrapping costs several times as much, and what the
-    screen costs is missing to the engine.
+    It draws lines itself: markup and wrapping would cost several times as much, and time that the screen needs is taken
+    from the engine.
     """
+
+    CAPTION: ClassVar[str]
+    """What the view shows, for /help."""
 
     DEFAULT_CSS = """
     DepthView { height: 4; width: 1fr; padding: 0 1; }
@@ -37,18 +41,18 @@ class DepthView(Widget):
         self._rows: list[Row] = []
 
     def show(self, gauge: Gauge, n_layers: int) -> None:
-        """Draws this from now on; only lines that changed are drawn anew."""
+        """Draws this gauge from now on; only lines that changed are drawn again."""
         self.gauge, self.n_layers = gauge, max(1, n_layers)
         if not self.content_size.width:
             return
-        before, self._rows = self._rows, self.picture()
+        before, self._rows = self._rows, self.rows()
         width = self.size.width
         for y in range(max(len(before), len(self._rows))):
             if before[y : y + 1] != self._rows[y : y + 1]:
                 self.refresh(Region(0, y, width, 1))
 
-    def picture(self) -> list[Row]:
-        """The lines of the picture, at the present size."""
+    def rows(self) -> list[Row]:
+        """The lines of the view, at the present size."""
         raise NotImplementedError
 
     def on_resize(self) -> None:
@@ -63,13 +67,13 @@ class DepthView(Widget):
 
     @property
     def plain(self) -> bool:
-        """Whether there are no colours (NO_COLOR): then glyphs say what they would."""
+        """Whether there are no colours (NO_COLOR): then glyphs take their place."""
         return self.app.no_color
 
     def style(self, column: Column) -> Style:
-        """Green left early, blue went through all layers, dim is not verified."""
+        """Green skipped layers, blue used all of them, dim is not verified yet."""
         style = FULL if column.layer >= self.n_layers else EXIT
-        return style if column.verified else style + UNSURE
+        return style if column.verified else style + UNVERIFIED
 
     def block(self, layer: int) -> str:
         """A layer as one of eight heights."""
@@ -82,7 +86,7 @@ def lines(text: str, style: Style = PLAIN) -> list[Row]:
 
 
 def merged(cells: Iterable[tuple[str, Style]]) -> Row:
-    """Cells of the same style put together."""
+    """Cells with neighbours of the same style joined."""
     row: Row = []
     for text, style in cells:
         if row and row[-1][1] == style:

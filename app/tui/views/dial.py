@@ -1,4 +1,4 @@
-"""The threshold and what it did: speed over depth, an answer a point. `[` and `]` in an empty prompt turn it."""
+"""The threshold and its effect: speed over layers used, a point for each answer."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ TRAIL = "123456789"
 
 
 class Dial(DepthView):
-    """Depth to the right, tokens per second upwards; the last points are a trail of digits, * is the newest."""
+    """Layers used to the right, tokens per second upwards; digits number the last answers, * is the newest one."""
 
+    CAPTION = "speed (up) against layers used (right), a point for each answer; [ and ] change the threshold"
     DEFAULT_CSS = """
     Dial { height: 7; }
     """
     threshold: float | None = None
     """The one in use; None is the calibrated one."""
 
-    def picture(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         points = self.gauge.points[-len(TRAIL) - 1 :]
         name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
-        head = lines(f"threshold {name}   [ more exits   ] fewer")
+        head = lines(f"threshold {name}   [ skip more layers   ] skip fewer")
         if not points:
-            return head + lines("an answer is a point here")
+            return head + lines("each answer is a point here: faster is higher,\nmore layers used is further right")
         width, height = max(8, self.content_size.width - 8), max(2, self.content_size.height - 1)
         rates, layers = [p.rate for p in points], [p.mean_layer for p in points]
         low, high, first = min(rates), max(rates), min(layers)
         grid = [[" "] * width for _ in range(height)]
         for number, point in enumerate(points):
-            x = _place(point.mean_layer, first, float(self.n_layers), width)
-            y = _place(point.rate, low, high, height)
+            x = _cell(point.mean_layer, first, float(self.n_layers), width)
+            y = _cell(point.rate, low, high, height)
             grid[height - 1 - y][x] = "*" if number == len(points) - 1 else TRAIL[number]
         labels = [f"{high:6.1f} ", *[" " * 7] * (height - 2), f"{low:6.1f} "]
         return head + [[(label, DIM), ("".join(cells), PLAIN)] for label, cells in zip(labels, grid, strict=True)]
 
 
-def _place(value: float, low: float, high: float, cells: int) -> int:
+def _cell(value: float, low: float, high: float, cells: int) -> int:
     return 0 if high <= low else min(cells - 1, max(0, round((value - low) / (high - low) * (cells - 1))))

@@ -1,4 +1,4 @@
-"""The layers as a shaft: where words got off, where predictors look now, and which words are still on their way."""
+"""The layers from left to right, and how many tokens of the answer stopped at each."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from rich.style import Style
 
 from specee.app.tui.views.base import BLOCKS, EXIT, FULL, PLAIN, DepthView, Row, lines, merged
 
-ARMED = Style(color="yellow", bold=True)
+PROBED = Style(color="yellow", bold=True)
+LEGEND = "   ^ tested  o not verified"
 
 
 class Elevator(DepthView):
-    """From left to right the layers: bars are exits of this answer, ^ predictors that looked at the last token, o words
-    that wait to be verified."""
+    """Bars are exits of this answer, ^ layers where the last token was probed, o tokens not verified yet."""
 
-    def picture(self) -> list[Row]:
+    CAPTION = "how many tokens stopped at each layer; ^ where the last one was tested for stopping"
+
+    def rows(self) -> list[Row]:
         tokens = self.gauge.answer
         exits = Counter(column.layer for column in tokens)
         most = max(exits.values(), default=1)
-        armed = {layer for layer, _ in tokens[-1].scores} if tokens else set()
-        waiting = {column.layer for column in tokens[-32:] if not column.verified}
-        layers = range(1, self.n_layers + 1)
-        wide = 2 if 2 * self.n_layers <= self.content_size.width else 1
+        probed = {layer for layer, _ in tokens[-1].scores} if tokens else set()
+        unverified = {column.layer for column in tokens[-32:] if not column.verified}
+        wide = 2 if 2 * self.n_layers + len(LEGEND) <= self.content_size.width else 1
         bars, marks = [], []
-        for layer in layers:
+        for layer in range(1, self.n_layers + 1):
             high = max(1, round(8 * exits[layer] / most)) if exits[layer] else 0
             bars.append((BLOCKS[high] * wide, FULL if layer == self.n_layers else EXIT))
-            mark = "o" if layer in waiting else "^" if layer in armed else "·"
-            marks.append((mark.ljust(wide), ARMED if layer in armed else PLAIN))
-        early = sum(count for layer, count in exits.items() if layer < self.n_layers)
-        going = sum(not column.verified for column in tokens)
-        legend = "^ looked at  o waits" if tokens else ""
-        scale = f"layer 1{self.n_layers:>{max(1, wide * self.n_layers - 7)}}   {legend}"
-        said = f"{len(tokens)} words, {early} got off early, {going} on their way"
-        return [merged(bars), merged(marks), *lines(scale), *lines(said)]
+            mark = "o" if layer in unverified else "^" if layer in probed else "·"
+            marks.append((mark.ljust(wide), PROBED if layer in probed else PLAIN))
+        scale = f"layer 1{self.n_layers:>{max(1, wide * self.n_layers - 7)}}{LEGEND if tokens else ''}"
+        n_unverified = sum(not column.verified for column in tokens)
+        counts = f"{len(tokens)} tokens, {self.gauge.n_skipping(self.n_layers)} skipped layers"
+        return [merged(bars), merged(marks), *lines(scale), *lines(f"{counts}, {n_unverified} not verified yet")]

@@ -1,4 +1,4 @@
-"""One token after the other: what the predictors saw. Ctrl+Left and Ctrl+Right move."""
+"""One token after the other: the scores of its exit predictors. Ctrl+Left and Ctrl+Right move."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ CURSOR = Style(reverse=True)
 class Inspector(DepthView):
     """The token under the cursor among its neighbours, its exit layer, the score at each probe, its candidates."""
 
-    def picture(self) -> list[Row]:
+    CAPTION = "one token at a time (Ctrl+Left, Ctrl+Right): its layers, its scores, what it was chosen from"
+
+    def rows(self) -> list[Row]:
         tokens = self.gauge.answer
         if not tokens:
             return lines("no answer yet")
@@ -22,14 +24,18 @@ class Inspector(DepthView):
         row: Row = []
         for index in range(max(0, at - AROUND), min(len(tokens), at + AROUND + 1)):
             style = self.style(tokens[index])
-            word = tokens[index].text.replace("\n", "⏎")
-            row.append((f"[{word}]", style + CURSOR) if index == at else (word, style))
+            text = tokens[index].text.replace("\n", "⏎")
+            row.append((f"[{text}]", style + CURSOR) if index == at else (text, style))
         state = "verified" if column.verified else "not verified yet"
-        how = "all layers" if column.layer >= self.n_layers else "left early"
-        scores = "  ".join(f"{layer}:{score:.2f}" for layer, score in column.scores)
+        if column.layer < self.n_layers:
+            used = f"used {column.layer} of {self.n_layers} layers"
+        else:
+            used = f"used all {self.n_layers} layers"
+        scores = "  ".join(f"layer {layer}: {score:.2f}" for layer, score in column.scores)
+        candidates = " ".join(map(str, column.candidates))
         text = (
-            f"token {at + 1} of {len(tokens)}: layer {column.layer} of {self.n_layers} ({how}), {state}\n"
-            f"scores by layer  {scores or 'not probed'}\n"
-            f"candidates  {' '.join(map(str, column.candidates)) or 'none'}; id {column.token} was taken"
+            f"token {at + 1} of {len(tokens)} {used}, {state}\n"
+            f"{f'scores for stopping  {scores}' if scores else 'not tested for stopping'}\n"
+            f"token id {column.token}{f', candidate ids {candidates}' if candidates else ''}"
         )
         return [row, *lines(text)]

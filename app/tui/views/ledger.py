@@ -1,4 +1,4 @@
-"""What exits cost: the ones that failed, the words that were withdrawn."""
+"""What skipping layers cost in the last answer: failed checks, tokens rolled back, drafting."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from specee.app.tui.views.base import DepthView, Row, lines
 
 
 class Ledger(DepthView):
-    """Counts of the last answer, and the milliseconds that led nowhere."""
+    """Counts of the last answer, and the milliseconds wasted."""
 
-    def picture(self) -> list[Row]:
+    CAPTION = "what skipping layers cost in the last answer: refused stops, tokens computed twice"
+
+    def rows(self) -> list[Row]:
         last = self.gauge.last
         if last is None or not last.policy_stats:
-            return lines(f"{self.gauge.rolled_back} withdrawn so far; the rest stands here after the answer")
+            return lines(f"{self.gauge.rolled_back} tokens rolled back so far; the costs stand here after the answer")
         stats = last.policy_stats
-        failed, withdrawn = stats["checks_failed"], stats["rolled_back"]
+        failed, rolled_back = stats["checks_failed"], stats["rolled_back"]
         checking = stats["check_seconds"] * failed / stats["checks"] if stats["checks"] else 0.0
-        # a withdrawn word has cost about a dense one
-        redone = withdrawn / self.gauge.dense_rate if self.gauge.dense_rate else 0.0
+        # a token that was rolled back has cost about a dense one
+        redone = rolled_back / self.gauge.dense_rate if self.gauge.dense_rate else 0.0
         return lines(
-            f"exits {stats['exits']} of {stats['tokens']} tokens, {stats['probes']} looks\n"
-            f"failed checks {failed} of {stats['checks']}: {1000 * checking:.1f} ms\n"
-            f"withdrawn words {withdrawn}: about {1000 * redone:.1f} ms\n"
-            f"drafting {1000 * stats['draft_seconds']:.1f} ms; led nowhere {1000 * (checking + redone):.1f} ms in all"
+            f"{stats['exits']} of {last.tokens} tokens skipped layers; {stats['probes']} tests for stopping\n"
+            f"stops that the check refused  {failed} of {stats['checks']}: {1000 * checking:.1f} ms\n"
+            f"tokens rolled back  {rolled_back}: about {1000 * redone:.1f} ms\n"
+            f"drafting {1000 * stats['draft_seconds']:.1f} ms; wasted {1000 * (checking + redone):.1f} ms in all"
         )

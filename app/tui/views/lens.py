@@ -1,32 +1,34 @@
-"""The end of the answer once more, coloured by depth."""
+"""The end of the answer, coloured by the layers that its tokens used."""
 
 from __future__ import annotations
 
 from rich.cells import cell_len
 
-from specee.app.tui.state import Column
+from specee.app.tui.gauge import Column
 from specee.app.tui.views.base import PLAIN, DepthView, Row, merged
 
 
 class Lens(DepthView):
-    """Words that left early are green; without colour a row of blocks under each line says how deep each one went."""
+    """Tokens that skipped layers are green; without colours, blocks under each line are as high as the layers used."""
+
+    CAPTION = "the end of the answer; green tokens skipped layers, dim ones are not verified yet"
 
     def __init__(self) -> None:
         super().__init__()
         self._answer: list[Column] = []
         self._starts: list[int] = []
 
-    def picture(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         fit = max(1, self.content_size.height // (2 if self.plain else 1))
-        picture: list[Row] = []
-        for row in self._words(max(8, self.content_size.width), fit):
-            picture.append(merged((word, self.style(column)) for word, column in row))
+        rows: list[Row] = []
+        for row in self._lines(max(8, self.content_size.width), fit):
+            rows.append(merged((text, self.style(column)) for text, column in row))
             if self.plain:
-                picture.append([("".join(self.block(column.layer) * cell_len(word) for word, column in row), PLAIN)])
-        return picture
+                rows.append([("".join(self.block(column.layer) * cell_len(text) for text, column in row), PLAIN)])
+        return rows
 
-    def _words(self, width: int, fit: int) -> list[list[tuple[str, Column]]]:
-        """The last lines of the answer: they are broken from its beginning on, so that they stay as they are."""
+    def _lines(self, width: int, fit: int) -> list[list[tuple[str, Column]]]:
+        """The last lines of the answer. They are broken from its beginning on: so they stay as it grows."""
         tokens = self.gauge.answer
         if tokens is not self._answer or not self._starts or self._starts[-1] > len(tokens):
             self._answer, self._starts = tokens, [0]
@@ -35,14 +37,14 @@ class Lens(DepthView):
         starts = self._starts[: max(1, len(self._starts) - fit + 1)]
         room = width
         for index in range(first, len(tokens)):
-            word = tokens[index].text.replace("\n", "⏎").replace("\t", " ")
-            if cell_len(word) > room and rows[-1]:
+            text = tokens[index].text.replace("\n", "⏎").replace("\t", " ")
+            if cell_len(text) > room and rows[-1]:
                 rows.append([])
                 starts.append(index)
                 room = width
-            word = word[:width] if rows[-1] else word.lstrip(" ")[:width]
-            rows[-1].append((word, tokens[index]))
-            room -= cell_len(word)
+            text = text[:width] if rows[-1] else text.lstrip(" ")[:width]
+            rows[-1].append((text, tokens[index]))
+            room -= cell_len(text)
         self._starts = starts
         return rows[-fit:]
 

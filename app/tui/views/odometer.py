@@ -1,4 +1,4 @@
-"""What exits have saved in this sitting, against the dense rate measured on this machine."""
+"""The layers and the time saved since the program started, against the dense rate measured on this machine."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ SLOWER, FASTER = Style(color="red", bold=True), Style(color="green")
 
 
 class Odometer(DepthView):
-    """Layers and seconds saved, the cost of looking subtracted; red when exits made it slower."""
+    """Layers and seconds saved, with the cost of exits; red when they made answers slower."""
 
-    def picture(self) -> list[Row]:
+    CAPTION = "layers skipped and time saved since the start of the program"
+
+    def rows(self) -> list[Row]:
         gauge = self.gauge
-        layers = lines(f"layers left out  {gauge.layers_saved}")
+        layers = lines(f"layers skipped  {gauge.layers_saved}")
         if gauge.dense_rate is None:
-            return layers + lines("seconds saved    unknown: dense was not measured here yet")
+            return layers + lines("time saved      unknown: the speed with all layers is not measured yet")
         slower = gauge.seconds_saved < 0
-        word = "▼ slower than dense" if slower else "▲ saved" if gauge.seconds_saved else "no exits yet"
+        verdict = "▼ slower than with all layers" if slower else "▲ faster" if gauge.seconds_saved else "nothing yet"
         return [
             *layers,
-            *lines(f"seconds saved    {gauge.seconds_saved:+.2f}  {word}", SLOWER if slower else FASTER),
-            *lines(f"dense rate here  {gauge.dense_rate:.1f} tokens/s; looks are subtracted"),
+            *lines(f"time saved      {gauge.seconds_saved:+.2f} s  {verdict}", SLOWER if slower else FASTER),
+            *lines(f"with all layers {gauge.dense_rate:.1f} tokens/s on this machine"),
         ]

@@ -1,19 +1,21 @@
-"""A column a token, as high as the layer where its word was chosen."""
+"""A column for each token, as high as the layers that it used."""
 
 from __future__ import annotations
 
 from itertools import islice
 
-from specee.app.tui.state import Column
+from specee.app.tui.gauge import Column
 from specee.app.tui.views.base import BLOCKS, DepthView, Row, merged
 
-UNVERIFIED = "▒"  # what dimness says where there is no colour
+UNVERIFIED_GLYPH = "▒"  # in place of dim colours
 
 
 class Skyline(DepthView):
-    """The last tokens that fit; unverified ones are dim."""
+    """The last tokens that fit; those not verified yet are dim."""
 
-    def picture(self) -> list[Row]:
+    CAPTION = "a column for each token, as high as the layers it used; green skipped some, dim is not verified yet"
+
+    def rows(self) -> list[Row]:
         width, height = max(1, self.content_size.width), max(1, self.content_size.height)
         columns = self.gauge.columns
         shown = list(islice(columns, max(0, len(columns) - width), None))
@@ -29,5 +31,5 @@ class Skyline(DepthView):
 
     def _glyph(self, column: Column, eighths: int) -> str:
         if self.plain and not column.verified and eighths > 0:
-            return UNVERIFIED
+            return UNVERIFIED_GLYPH
         return BLOCKS[min(8, max(0, eighths))]

@@ -1,4 +1,4 @@
-"""What the screen shows of an answer, kept apart from the widgets that show it."""
+"""Depth and speed of the answers, kept apart from the widgets that show them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from specee.app.chat.history.records import Turn
-from specee.app.engine.protocol import ChatEvent, ModelInfo, Stats
+from specee.app.engine.protocol import ChatEvent, Stats
 
-RATE_SECONDS = 2.0  # "now" in tokens per second now
+RATE_SECONDS = 2.0  # the running rate is that of so many last seconds
 MAX_COLUMNS = 512
 
 
 @dataclass
 class Column:
-    """One token. `layer` 0 is the gap between two answers."""
+    """One token of an answer. `layer`: its exit layer; 0 is the gap between two answers."""
 
     layer: int
     verified: bool = True
@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Point:
-    """One answer on the dial: the depth it had and the speed it ran at."""
+    """One answer in the view `dial`: its mean exit layer and its tokens per second."""
 
     threshold: float | None
     mean_layer: float
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass
 class Gauge:
-    """Depth and speed of the answers so far: the one state that all views of the depth show."""
+    """Depth and speed of the answers so far: the state that all views and the status line show."""
 
     columns: deque[Column] = field(default_factory=lambda: deque(maxlen=MAX_COLUMNS))
     answer: list[Column] = field(default_factory=list)
@@ -51,8 +51,9 @@ class Gauge:
     layers_saved: int = 0
     seconds_saved: float = 0.0
     cursor: int = -1
-    """The token under the inspector, from the end."""
+    """The token under the inspector, counted from the end (-1 is the last one)."""
     _times: deque[float] = field(default_factory=deque)
+    """When the last verified tokens came."""
     _layer_sum: int = 0
 
     def begin(self, policy: str, reason: str, dense_rate: float | None) -> None:
@@ -67,7 +68,7 @@ class Gauge:
         self.cursor = -1
 
     def restore(self, turn: Turn | None) -> None:
-        """Shows a kept answer, or none; what was saved in this sitting stays."""
+        """Shows a stored answer, or none; what was saved since the program started stays."""
         self.columns.clear()
         stats = turn.stats if turn is not None and turn.stats else {}
         self.begin(stats.get("policy", ""), stats.get("policy_reason", ""), stats.get("dense_rate"))
@@ -80,12 +81,16 @@ class Gauge:
         self.columns.extend(self.answer)
         self._layer_sum = sum(column.layer for column in self.answer)
 
+    def n_skipping(self, n_layers: int) -> int:
+        """How many tokens of the last answer skipped layers."""
+        return sum(column.layer < n_layers for column in self.answer)
+
     def add(self, event: ChatEvent) -> None:
         """One token event."""
         if event.stop and event.state == "verified" and event.index >= len(self.answer):
-            return  # the end of the answer is no word
+            return  # the stop token is not part of the answer
         if event.state == "rolled_back":
-            self._withdraw(event.index)
+            self._roll_back(event.index)
         elif event.index < len(self.answer):
             column = self.answer[event.index]
             self._layer_sum += event.exit_layer - column.layer
@@ -97,17 +102,17 @@ class Gauge:
             self._layer_sum += event.exit_layer
             self.answer.append(column)
             self.columns.append(column)
-        self._tick(event)
+        self._update_rates(event)
 
-    def _withdraw(self, index: int) -> None:
-        withdrawn = self.answer[index:]
-        self.rolled_back += len(withdrawn)
-        self._layer_sum -= sum(column.layer for column in withdrawn)
-        for _ in range(min(len(withdrawn), len(self.columns))):
+    def _roll_back(self, index: int) -> None:
+        rolled_back = self.answer[index:]
+        self.rolled_back += len(rolled_back)
+        self._layer_sum -= sum(column.layer for column in rolled_back)
+        for _ in range(min(len(rolled_back), len(self.columns))):
             self.columns.pop()
         del self.answer[index:]
 
-    def _tick(self, event: ChatEvent) -> None:
+    def _update_rates(self, event: ChatEvent) -> None:
         if event.state == "verified":
             self._times.append(event.t)
             while len(self._times) > 2 and self._times[-1] - self._times[0] > RATE_SECONDS:
@@ -118,7 +123,7 @@ class Gauge:
             self.mean_layer = self._layer_sum / len(self.answer)
 
     def finish(self, stats: Stats, threshold: float | None = None) -> None:
-        """The answer's own figures in place of the running ones."""
+        """The answer is over: its own figures take the place of the running ones."""
         self.last = stats
         self.rate, self.mean_layer = stats.tokens_per_second, stats.mean_exit_layer
         if stats.dense_rate is not None:
@@ -130,48 +135,5 @@ class Gauge:
         if stats.policy != "dense":
             self.layers_saved += round(stats.tokens * (stats.n_layers - stats.mean_exit_layer))
             if self.dense_rate and stats.tokens_per_second:
-                # what was measured has the cost of drafts and predictors in it
+                # the measured rate includes the cost of drafts and exit predictors
                 self.seconds_saved += stats.tokens / self.dense_rate - stats.tokens / stats.tokens_per_second
-
-
-def status_lines(
-    gauge: Gauge, info: ModelInfo | None, activity: str, used: int = 0, policy: str = "auto"
-) -> tuple[str, str]:
-    """Figures, and why exits are on or off; `policy` is what the next answer is asked with.
-
-    The most important things stand first: narrow screens cut the rest.
-    """
-    if info is None:
-        return activity or "starting", ""
-    figures = []
-    if activity:
-        figures.append(activity)
-    if gauge.rate:
-        dense = f" (dense {_short(gauge.dense_rate)})" if gauge.dense_rate else ""
-        figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
-    if used:
-        figures.append(f"window {used}/{info.n_ctx}")
-    if gauge.mean_layer:
-        figures.append(f"layer {gauge.mean_layer:.1f}/{info.n_layers}")
-    if gauge.last is not None and gauge.last.reused:
-        figures.append(f"reused {gauge.last.reused}/{gauge.last.prompt_tokens}")
-    if gauge.rolled_back:
-        figures.append(f"{gauge.rolled_back} withdrawn")
-    figures.append(info.name)
-    return " · ".join(figures), _switch(gauge, info, policy)
-
-
-def _short(rate: float) -> str:
-    return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
-
-
-def _switch(gauge: Gauge, info: ModelInfo, policy: str) -> str:
-    """Whether words may leave early, and why."""
-    if gauge.policy:
-        switch = "OFF" if gauge.policy == "dense" else f"ON ({gauge.policy})"
-        return f"exits {switch}: {gauge.reason}"
-    if info.dense_only:
-        return f"exits OFF: {info.dense_only}"
-    if policy == "dense":
-        return "exits OFF: policy dense was asked for"
-    return f"exits OFF yet: policy {policy} decides at the first answer"

@@ -1,10 +1,10 @@
-"""Again, on, instead: what makes branches, and the window."""
+"""/retry, /continue and /edit, which make branches; and a context that gets full."""
 
 from __future__ import annotations
 
 import threading
 
-from fake_session import FakeSession, answers, chat, figures, idle, ready, say, screen, until
+from fake_session import FakeSession, answers, chat, idle, make_stats, ready, screen, submit, until
 
 from specee.app.errors import AppError
 from specee.app.tui.prompt import Prompt
@@ -15,24 +15,24 @@ async def test_retry_edit_branch_and_continue() -> None:
     session.gate = threading.Semaphore(2)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == ["one two"])
         await pilot.press("escape")
         await until(pilot, lambda: idle(pilot.app))
         assert "stopped: /continue goes on" in screen(pilot.app)
         session.gate = None
-        await say(pilot, "/continue")
+        await submit(pilot, "/continue")
         await until(pilot, lambda: len(session.asked) == 2 and idle(pilot.app))
-        assert session.asked[1].continue_answer and answers(pilot.app) == ["one two three four"]
+        assert session.asked[1].go_on and answers(pilot.app) == ["one two three four"]
         session.answer = "another one"
         await pilot.press("ctrl+r")
         await until(pilot, lambda: len(session.asked) == 3 and idle(pilot.app))
         assert answers(pilot.app) == ["another one"] and "branch 2 of 2" in screen(pilot.app)
-        await say(pilot, "/branch 1")
+        await submit(pilot, "/branch 1")
         await until(pilot, lambda: answers(pilot.app) == ["one two three four"])
         await pilot.press("up")
         assert pilot.app.query_one(Prompt).text == "Hi"
-        await say(pilot, "Ho")
+        await submit(pilot, "Ho")
         await until(pilot, lambda: len(session.asked) == 4 and idle(pilot.app))
         assert session.sent[-1][0] == "Ho" and session.branch[0].siblings == 2
         assert "Ho" in screen(pilot.app) and answers(pilot.app) == ["another one"]
@@ -43,15 +43,15 @@ async def test_an_engine_that_dies_leaves_the_chat_and_goes_on() -> None:
     session.gate = threading.Semaphore(2)
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        await say(pilot, "Hi")
+        await submit(pilot, "Hi")
         await until(pilot, lambda: answers(pilot.app) == ["one two"])
-        await say(pilot, "/restart")
+        await submit(pilot, "/restart")
         await until(pilot, lambda: idle(pilot.app))
         shown = screen(pilot.app)
         assert "engine crashed: signal 9" in shown and "/continue or /retry starts it again" in shown
         assert "interrupted: /continue goes on" in shown
         session.gate = None
-        await say(pilot, "/continue")
+        await submit(pilot, "/continue")
         await until(pilot, lambda: answers(pilot.app) == ["one two three four"] and idle(pilot.app))
 
 
@@ -60,24 +60,24 @@ async def test_a_refused_question_goes_back_into_the_prompt() -> None:
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         session.error = AppError("prompt too long", "it has 9000 tokens", 5)
-        await say(pilot, "a long one")
+        await submit(pilot, "a long one")
         await until(pilot, lambda: "prompt too long" in screen(pilot.app) and idle(pilot.app))
         assert "/summarize" in screen(pilot.app)
         assert pilot.app.query_one(Prompt).text == "a long one" and session.store.chats() == []
 
 
-async def test_the_window_is_told_and_room_is_made() -> None:
+async def test_a_full_context_is_announced_and_room_is_made() -> None:
     session = FakeSession("an answer of some words")
-    session.stats = figures(prompt_tokens=3600)
+    session.stats = make_stats(prompt_tokens=3600)
     async with chat(session).run_test(size=(120, 30)) as pilot:
         await ready(pilot)
         for number in range(3):
-            await say(pilot, f"question {number}")
+            await submit(pilot, f"question {number}")
             await until(pilot, lambda n=number: len(session.asked) == n + 1 and idle(pilot.app))
-        assert "window 3603/4096" in screen(pilot.app) and "the window is 88% full" in screen(pilot.app)
-        await say(pilot, "/drop")
+        assert "context 3603/4096" in screen(pilot.app) and "the context is 88% full" in screen(pilot.app)
+        await submit(pilot, "/drop")
         await pilot.pause(0.1)
-        assert "not sent to the model any more" in screen(pilot.app) and len(session.messages) == 2
-        await say(pilot, "/drop")
+        assert "does not see what stands above any more" in screen(pilot.app) and len(session.messages) == 2
+        await submit(pilot, "/drop")
         await pilot.pause(0.1)
         assert "no room to make" in screen(pilot.app)

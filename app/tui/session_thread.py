@@ -1,4 +1,7 @@
-"""From the session's thread to the screen: events are buffered, and the screen takes them when it draws."""
+"""The thread that works with the session, and the events that it hands to the screen.
+
+Events are buffered, and the screen reads the buffer when it draws.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,17 @@ from specee.app.engine.client import EngineLostError, Event
 from specee.app.engine.protocol import ChatEvent
 from specee.app.errors import AppError, as_app_error
 
+Job = Callable[[], Iterator[Event]]
+
 
 class EventsReady(Message):
-    """There is something in the buffer that should be seen at once. One in the queue is enough."""
+    """The buffer holds an event that should be shown at once. One such message in the queue is enough."""
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, EventsReady)
 
 
-class Ended(Message):
+class JobEnded(Message):
     """The session is free again, after an error or not."""
 
     def __init__(self, error: AppError | None = None) -> None:
@@ -29,8 +34,8 @@ class Ended(Message):
         self.error = error
 
 
-class Buffer:
-    """Events on their way."""
+class EventBuffer:
+    """Events that the screen has not read yet. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,32 +51,32 @@ class Buffer:
         return events
 
 
-class Jobs:
-    """Lets a thread do jobs with the session, one at a time."""
+class SessionThread:
+    """Runs jobs that use the session in a thread, one at a time."""
 
     def __init__(self, app: App[int]) -> None:
         self._app = app
-        self.buffer = Buffer()
+        self.buffer = EventBuffer()
         self.busy = False
 
-    def start(self, job: Callable[[], Iterator[Event]]) -> None:
-        """Begins a job; Ended tells that it is over."""
+    def start(self, job: Job) -> None:
+        """Starts a job; JobEnded is posted when it is over."""
         self.busy = True
-        self._app.run_worker(lambda: self._talk(job), thread=True, exit_on_error=False)
+        self._app.run_worker(lambda: self._run(job), thread=True, exit_on_error=False)
 
     def show(self, event: Event) -> None:
-        """An event that should be seen at once. From any thread."""
+        """Hands over an event that should be shown at once. From any thread."""
         self.buffer.put(event)
         self._app.post_message(EventsReady())
 
-    def _talk(self, job: Callable[[], Iterator[Event]]) -> None:
+    def _run(self, job: Job) -> None:
         error: AppError | None = None
         worker = get_current_worker()
         tokens = False
         try:
             for event in job():
-                # the first token is shown at once; the others wait until the screen looks: a message each would cost
-                # more than showing them
+                # the first token is shown at once, the others at the next tick: a message each would cost more than
+                # showing them
                 if tokens and isinstance(event, ChatEvent):
                     self.buffer.put(event)
                 else:
@@ -81,4 +86,4 @@ class Jobs:
                     return
         except Exception as caught:  # whatever it is, the user gets a line and the screen stays
             error = caught if isinstance(caught, EngineLostError) else as_app_error(caught)
-        self._app.post_message(Ended(error))
+        self._app.post_message(JobEnded(error))

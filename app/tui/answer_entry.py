@@ -1,91 +1,89 @@
-"""An answer that may grow: what cannot change any more is never read again, however long it becomes."""
+"""An answer that may grow. Text that cannot change any more is never parsed again, however long the answer becomes."""
 
 from __future__ import annotations
 
 import re
 from itertools import accumulate
 
-from specee.app.chat.history.records import Turn
 from specee.app.tui import markdown
-from specee.app.tui.entries import Entry, Notice, Said
-from specee.app.tui.lines import NOTHING, Block, Line, wrap
+from specee.app.tui.entries import Entry
+from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
 
 LONG = 32  # lines of one paragraph: from there on it is cut,
 TAIL = 12  # and so many lines of it stay open
-TRIES = 4  # places looked at for the cut
-STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
+TRIES = 4  # places tried for the cut
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]\n]+\]:", re.MULTILINE)
 
 
-class Answer(Entry):
-    """What the model says, as Markdown.
+class AnswerEntry(Entry):
+    """What the model generated for one question, as Markdown.
 
-    `lines` is what is settled, and then the lines of what may still change: the last block, or the last item of a list,
-    or the end of a long paragraph or code block.
+    `lines` are the final lines, then those that may still change: the last block, or the last item of a list, or the
+    end of a long paragraph or code block.
     """
 
     def __init__(self, source: str = "") -> None:
         super().__init__()
         self._source = _clean(source)
         self._width, self._plain = 0, False
-        self._rewind()
+        self._restart()
 
     @property
     def text(self) -> str:
         return self._source
 
-    def lay(self, width: int, *, plain: bool) -> None:
+    def lay_out(self, width: int, *, plain: bool) -> None:
         self._width, self._plain = width, plain
-        self._rewind()
+        self._restart()
         self._read()
 
     def append(self, text: str) -> int:
-        """More of it; returns the first line that may be another now."""
+        """Adds text; returns the index of the first line that may have changed."""
         self._source += _clean(text)
-        settled = self._settled
+        first_changed = self._n_final
         self._read()
-        return settled
+        return first_changed
 
     def finish(self, source: str) -> bool:
-        """The whole text at the end; returns whether it had to be read anew."""
+        """Sets the whole text at the end; returns whether it had to be parsed again."""
         source = _clean(source)
         if source == self._source and not _REFERENCE.search(source):
             return False
         self._source = source
-        self.lay(self._width, plain=self._plain)
+        self.lay_out(self._width, plain=self._plain)
         return True
 
-    def _rewind(self) -> None:
+    def _restart(self) -> None:
         self.lines = []
-        self._settled = 0  # lines
+        self._n_final = 0  # lines that cannot change any more
         self._at = 0  # where the rest begins in the text
-        self._opening = ""  # the first line of the code block that the rest goes on with
+        self._open_fence = ""  # the first line of the code block that the rest goes on with
         self._gap, self._joint = False, "\n"  # what stands before the rest
         self._long = LONG
 
     def _read(self) -> None:
-        """Computes the lines of the rest, and settles what can be settled."""
+        """Computes the lines of the rest, and finalizes those that can be."""
         if not self._width:
             return
-        del self.lines[self._settled :]
-        rest = self._opening + self._source[self._at :]
+        del self.lines[self._n_final :]
+        rest = self._open_fence + self._source[self._at :]
         units = markdown.read(rest, self._width, plain=self._plain)
-        before = self._at - len(self._opening)
+        before = self._at - len(self._open_fence)
         starts = [0, *accumulate(len(line) + 1 for line in rest.split("\n"))]
         for number, unit in enumerate(units):
             start = starts[unit.line]
             if number:
-                self._settle(len(self.lines), before + start, gap=unit.gap)
+                self._finalize(len(self.lines), before + start, gap=unit.gap)
             if self._gap:
                 self.lines.append(Line(NOTHING))
             ends = self._add(unit.blocks)
             if number == len(units) - 1:
                 self._cut_code(rest[start:], ends)
-                if len(ends) == 1 and ends[0] - self._settled > self._long:
+                if len(ends) == 1 and ends[0] - self._n_final > self._long:
                     self._cut_paragraph(rest[start:], unit.blocks[0])
 
-    def _settle(self, lines: int, at: int, *, gap: bool = False, joint: str = "\n", opening: str = "") -> None:
-        self._settled, self._at, self._gap, self._joint, self._opening = lines, at, gap, joint, opening
+    def _finalize(self, lines: int, at: int, *, gap: bool = False, joint: str = "\n", open_fence: str = "") -> None:
+        self._n_final, self._at, self._gap, self._joint, self._open_fence = lines, at, gap, joint, open_fence
         self._long = LONG
 
     def _add(self, blocks: tuple[Block, ...]) -> list[int]:
@@ -100,20 +98,20 @@ class Answer(Entry):
         return ends
 
     def _cut_code(self, source: str, ends: list[int]) -> None:
-        """Settles the beginning of a code block that is still open; `ends` are those of its lines."""
+        """Finalizes the beginning of a code block that is still open; `ends` are those of its lines."""
         if not markdown.is_open_fence(source):
             return
-        opening, _, code = source.partition("\n")
+        open_fence, _, code = source.partition("\n")
         *done, _ = markdown.code_chunks(code.split("\n"))
         count = sum(map(len, done))
         if 0 < count < len(ends):
             length = sum(len(line) + 1 for chunk in done for line in chunk)
-            self._settle(ends[count - 1], len(self._source) - len(code) + length, opening=opening + "\n")
+            self._finalize(ends[count - 1], len(self._source) - len(code) + length, open_fence=open_fence + "\n")
 
     def _cut_paragraph(self, source: str, block: Block) -> None:
-        """Settles the beginning of a long paragraph, at the begin of a line, if it reads the same in two parts."""
+        """Finalizes the beginning of a long paragraph, at the begin of a line, if it reads the same in two parts."""
         shown = block.text.plain
-        lines = self.lines[self._settled + self._gap :]
+        lines = self.lines[self._n_final + self._gap :]
         for count in range(len(lines) - TAIL, len(lines) - TAIL - TRIES, -1):
             at = 0
             for line in lines[:count]:
@@ -121,8 +119,8 @@ class Answer(Entry):
                 at += len(shown[at:]) - len(shown[at:].lstrip())
             cut = _align(source, shown, at)
             if self._shown(source[:cut]) == shown[:at].rstrip() and self._shown(source[cut:]) == shown[at:]:
-                settled = self._settled + self._gap + count
-                self._settle(settled, len(self._source) - len(source) + cut, joint=lines[count].joint)
+                n_final = self._n_final + self._gap + count
+                self._finalize(n_final, len(self._source) - len(source) + cut, joint=lines[count].joint)
                 return
         self._long = len(lines) + TAIL
 
@@ -144,24 +142,3 @@ def _align(source: str, shown: str, at: int) -> int:
 
 def _clean(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "�")
-
-
-def entries_of(turn: Turn) -> list[Entry]:
-    """A turn on the screen, with what there is to say of it."""
-    found: list[Entry] = []
-    if turn.cut is not None:
-        found.append(Notice("── what stands above is not sent to the model any more ──"))
-        if turn.cut:
-            found.append(Notice(f"its summary: {turn.cut}"))
-    found.append(Said(turn.content) if turn.role == "user" else Answer(turn.content))
-    if note := note_of(turn):
-        found.append(Notice(note))
-    return found
-
-
-def note_of(turn: Turn) -> str:
-    """What there is to say of a turn: its state, its place among branches."""
-    parts = [STATES[turn.state]] if turn.role == "assistant" and turn.state in STATES else []
-    if turn.siblings > 1:
-        parts.append(f"branch {turn.place} of {turn.siblings}: /branch {turn.place % turn.siblings + 1} shows another")
-    return " · ".join(parts)

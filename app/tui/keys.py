@@ -1,0 +1,49 @@
+"""The keys of the chat screen, and what the screen says about them."""
+
+from __future__ import annotations
+
+from textual.binding import Binding, BindingType
+
+BINDINGS: list[BindingType] = [
+    Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", priority=True),
+    Binding("ctrl+q", "quit", "Quit", priority=True),
+    Binding("escape", "stop", "Stop the answer", priority=True),
+    Binding("pageup", "page(-1)", "Scroll up", priority=True),
+    Binding("pagedown", "page(1)", "Scroll down", priority=True),
+    Binding("ctrl+b", "sidebar", "List of chats", priority=True),
+    Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
+    Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
+    Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
+    Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
+    Binding("f2", "next_view", "Next view", priority=True),
+    Binding("ctrl+left", "inspect(-1)", "Previous token in the inspector", priority=True),
+    Binding("ctrl+right", "inspect(1)", "Next token in the inspector", priority=True),
+]
+CHAT_ACTIONS = {"stop", "page", "sidebar", "command", "editor", "next_view", "inspect", "copy_or_quit"}
+"""Actions that mean nothing while another screen, like the palette, lies above the chat."""
+
+KEY_HELP = {
+    "Enter": "send; Ctrl+J begins a new line",
+    "Esc": "stop the answer",
+    "Up": "in an empty prompt: edit the last question",
+    "PgUp, PgDn": "scroll; at the top, earlier turns come",
+    "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
+    "Ctrl+R": "answer the last question again",
+    "Ctrl+Y": "copy the last answer",
+    "Ctrl+G": "write the prompt in $EDITOR",
+    "F2": "the next view",
+    "Ctrl+P": "palette: themes and more",
+    "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
+    "@FILE": "in a question: send this file with it",
+    "Tab": "complete a command",
+}
+
+
+def hints(*, plain: bool) -> str:
+    """What a new user should know. `plain`: there are no colours."""
+    marks = "▒ is not verified yet" if plain else "blue used all, green skipped some, dim is not verified yet"
+    return (
+        "Enter sends · Esc stops · Up edits the last question · Ctrl+C quits · /help lists commands and keys\n"
+        f"Above the prompt, each token of an answer is a column, as high as the layers that it used: {marks}. "
+        "F2 shows other views."
+    )

@@ -1,0 +1,30 @@
+"""Stored turns as entries of the conversation."""
+
+from __future__ import annotations
+
+from specee.app.chat.history.records import Turn
+from specee.app.tui.answer_entry import AnswerEntry
+from specee.app.tui.entries import Entry, Notice, QuestionEntry
+
+STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
+
+
+def entries_of(turn: Turn) -> list[Entry]:
+    """A turn, with notices about it."""
+    entries: list[Entry] = []
+    if turn.cut is not None:
+        entries.append(Notice("── the model does not see what stands above any more ──"))
+        if turn.cut:
+            entries.append(Notice(f"it sees this summary instead: {turn.cut}"))
+    entries.append(QuestionEntry(turn.content) if turn.role == "user" else AnswerEntry(turn.content))
+    if note := note_of(turn):
+        entries.append(Notice(note))
+    return entries
+
+
+def note_of(turn: Turn) -> str:
+    """A turn's state and its place among branches, where there is something to know."""
+    parts = [STATES[turn.state]] if turn.role == "assistant" and turn.state in STATES else []
+    if turn.siblings > 1:
+        parts.append(f"branch {turn.place} of {turn.siblings}: /branch {turn.place % turn.siblings + 1} shows another")
+    return " · ".join(parts)
