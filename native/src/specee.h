@@ -69,9 +69,8 @@ LLAMA_API void          specee_rows_free(specee_rows * rows);
 LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                                       int32_t want_logits);
 
-// A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed
-// tip (its id or -1). Nothing is
-// computed. Returns the row's id or a negative status. A row has one child at most: siblings are SPECEE_UNSUPPORTED.
+// A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed tip (its id, or -1). Nothing
+// is computed. Returns the row's id or a negative status. A row has one child at most: siblings are SPECEE_UNSUPPORTED.
 LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent, llama_token token);
 
 // The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).

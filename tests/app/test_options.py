@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from specee.app import options
 from specee.app.cli.main import program
 from specee.app.cli.shared_options import CHAT, EVERYWHERE, SETTINGS
-from specee.predictors.calibration import Settings
+from specee.predictors.calibration.settings import Settings
 
 VALUES = {
     "model": "m.gguf",

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from real_engine import missing_library
 
+from specee.app.bench.policy_run import ComparedPolicy
 from specee.app.bench.prompts import Prompt as BenchPrompt
-from specee.app.bench.run import Contender, compare
+from specee.app.bench.run import compare
 from specee.app.engine import calibration_task, optimization_task
-from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
+from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
 from specee.app.errors import AppError
@@ -30,8 +31,8 @@ def answer(backend: Any, make_link: Make) -> None:
 
 
 def bench(backend: Any, make_link: Make) -> None:
-    contenders = [Contender("dense", PolicyDecision(DENSE, ""))]
-    compare(backend, contenders, [BenchPrompt("one", "Hi")], PLAIN_GREEDY, 8, "Be kind.", lambda message: None)
+    policies = [ComparedPolicy("dense", DENSE, "")]
+    compare(backend, policies, [BenchPrompt("one", "Hi")], PLAIN_GREEDY, 8, "Be kind.", lambda message: None)
 
 
 def measure(backend: Any, make_link: Make) -> None:
