@@ -86,7 +86,7 @@ class ChatApp(App[int]):
         self.controller.stop()
         await asyncio.to_thread(self.session.close)
 
-    # ---- the session's thread and its messages     -------------------------------------------------------------------
+    # ---- the session's thread and its messages -----------------------------------------------------------------------
 
     def run_job(self, job: Job) -> None:
         """Runs a job in the session's thread; one at a time."""
@@ -148,7 +148,7 @@ class ChatApp(App[int]):
         if not self.busy and not self.is_headless:
             garbage_collection.collect_and_freeze()
 
-    # ---- what the screen shows -------------------------------------------------------------------------------------
+    # ---- what the screen shows ---------------------------------------------------------------------------------------
 
     def show_notice(self, text: str, *, error: bool = False) -> None:
         """Adds a message from the program to the conversation."""
@@ -199,7 +199,7 @@ class ChatApp(App[int]):
             clipboard.copy(text)
         self.notify(f"copied {len(text)} characters", timeout=2)
 
-    # ---- what the user does ----------------------------------------------------------------------------------------
+    # ---- what the user does ------------------------------------------------------------------------------------------
 
     def require_idle(self) -> None:
         """Raises AppError while a job runs."""

@@ -171,10 +171,8 @@ class Commands:
         """NAME: a system prompt from config.toml"""
         known = self._app.personas
         if argument not in known:
-            names = ", ".join(sorted(known))
-            raise AppError(
-                "unknown persona", f"choose from {names}" if names else "config.toml has no [personas]", USAGE
-            )
+            choice = f"choose from {', '.join(sorted(known))}" if known else "config.toml has no [personas]"
+            raise AppError("unknown persona", choice, USAGE)
         await self.do_system(known[argument])
 
     # ---- the context and the model ---------------------------------------------------------------------------------

@@ -51,12 +51,13 @@ def status_lines(
     if activity:
         figures.append(activity)
     if gauge.rate:
-        dense = f" ({_short(gauge.dense_rate)} with all layers)" if gauge.dense_rate else ""
+        dense_rate = gauge.dense_rate if gauge.policy != "dense" else None  # of dense itself it would be the same
+        dense = f" ({_short(dense_rate)} with all layers)" if dense_rate else ""
         figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
     if used:
         figures.append(f"context {used}/{info.n_ctx}")
     figures.append(info.name)
-    if gauge.mean_layer:
+    if 0 < gauge.mean_layer < info.n_layers:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")
     return " · ".join(figures), _skipping(gauge, info, policy)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -196,6 +197,18 @@ def notices(app: Any) -> list[str]:
 
 def idle(app: Any) -> bool:
     return not app.busy
+
+
+@asynccontextmanager
+async def in_mid_answer(session: FakeSession, n_tokens: int) -> AsyncIterator[Pilot[Any]]:
+    """The screen while the question "Hi" is answered: the first `n_tokens` are there, the rest waits for the gate."""
+    session.gate = threading.Semaphore(n_tokens)
+    shown = " ".join(session.answer.split(" ")[:n_tokens])
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: answers(pilot.app) == [shown])
+        yield pilot
 
 
 async def ready(pilot: Pilot[Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
-from fake_session import FakeSession, answers, chat, idle, ready, screen, submit, until
+from fake_session import FakeSession, answers, chat, idle, in_mid_answer, ready, screen, submit, until
 
 from specee.app.errors import AppError
 from specee.app.tui.prompt import Prompt
@@ -45,11 +43,7 @@ async def test_it_fits_small_screens(size: tuple[int, int]) -> None:
 
 async def test_escape_stops_and_what_came_stays() -> None:
     session = FakeSession("one two three four")
-    session.gate = threading.Semaphore(2)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == ["one two"])
+    async with in_mid_answer(session, 2) as pilot:
         await submit(pilot, "too early")
         await pilot.pause(0.05)
         assert pilot.app.query_one(Prompt).text == "too early" and len(session.sent) == 1
@@ -112,11 +106,7 @@ async def test_enter_sends_and_ctrl_j_breaks_the_line() -> None:
 @pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
 async def test_quit_in_the_middle_of_an_answer(key: str) -> None:
     session = FakeSession("one two three")
-    session.gate = threading.Semaphore(1)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == ["one"])
+    async with in_mid_answer(session, 1) as pilot:
         await pilot.press(key)
         await pilot.pause(0.1)
     assert session.closes and pilot.app.return_code == 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
-from fake_session import FakeSession, answers, chat, idle, make_stats, ready, screen, submit, until
+from fake_session import FakeSession, answers, chat, idle, in_mid_answer, make_stats, ready, screen, submit, until
 
 from specee.app.errors import AppError
 from specee.app.tui.prompt import Prompt
@@ -12,11 +10,7 @@ from specee.app.tui.prompt import Prompt
 
 async def test_retry_edit_branch_and_continue() -> None:
     session = FakeSession("one two three four")
-    session.gate = threading.Semaphore(2)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == ["one two"])
+    async with in_mid_answer(session, 2) as pilot:
         await pilot.press("escape")
         await until(pilot, lambda: idle(pilot.app))
         assert "stopped: /continue goes on" in screen(pilot.app)
@@ -40,11 +34,7 @@ async def test_retry_edit_branch_and_continue() -> None:
 
 async def test_an_engine_that_dies_leaves_the_chat_and_goes_on() -> None:
     session = FakeSession("one two three four")
-    session.gate = threading.Semaphore(2)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == ["one two"])
+    async with in_mid_answer(session, 2) as pilot:
         await submit(pilot, "/restart")
         await until(pilot, lambda: idle(pilot.app))
         shown = screen(pilot.app)

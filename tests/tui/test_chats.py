@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
-from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
+from fake_session import FakeSession, answers, chat, idle, in_mid_answer, notices, ready, screen, submit, until
 
 from specee.app.chat.history.store import Store
 from specee.app.engine.protocol import ChatEvent
@@ -100,11 +98,7 @@ async def test_a_long_chat_shows_its_end_first_and_more_in_pages() -> None:
 
 async def test_new_text_does_not_move_what_the_user_has_scrolled_to() -> None:
     session = FakeSession("word " * 2000)
-    session.gate = threading.Semaphore(1000)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == [("word " * 1000).strip()])
+    async with in_mid_answer(session, 1000) as pilot:
         conversation = pilot.app.conversation
         assert conversation.scroll_offset.y == conversation.max_scroll_y > 0
         await pilot.press("pageup")

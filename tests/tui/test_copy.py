@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
-from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
+from fake_session import FakeSession, chat, idle, in_mid_answer, notices, ready, screen, submit, until
 from textual.pilot import Pilot
 
 from specee.app.errors import AppError
@@ -63,11 +61,7 @@ async def test_commands_and_keys_copy() -> None:
 
 async def test_an_answer_that_grows_is_copied_as_far_as_it_is() -> None:
     session = FakeSession("```\none\n``` two three")
-    session.gate = threading.Semaphore(2)
-    async with chat(session).run_test() as pilot:
-        await ready(pilot)
-        await submit(pilot, "Hi")
-        await until(pilot, lambda: answers(pilot.app) == ["```\none\n``` two"])
+    async with in_mid_answer(session, 2) as pilot:
         await submit(pilot, "/copy 1")
         await until(pilot, lambda: pilot.app.clipboard == "```\none\n``` two")
         await submit(pilot, "/copy 2")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from fake_session import FakeSession, chat, idle, make_stats, ready, screen, submit, until
+from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, screen, submit, until
 
 from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.prompt import Prompt
-from specee.app.tui.status import Status
+from specee.app.tui.status import Status, status_lines
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.skyline import Skyline
 
@@ -23,6 +25,32 @@ def test_the_gauge_forgets_tokens_that_were_rolled_back() -> None:
     assert [c.layer for c in gauge.columns] == [30] and gauge.rolled_back == 2
     gauge.add(ChatEvent(1, "y", 1, 30, "verified", 0.4))
     assert gauge.mean_layer == 30.0 and gauge.rate == pytest.approx(1 / 0.4)
+
+
+@pytest.mark.parametrize(
+    ("policy", "figures", "skipping"),
+    [
+        ("exact", "40.0 tokens/s (80.0 with all layers) · smollm2-135m · 27.0 of 30 layers per token", "1 of 2 tokens"),
+        ("dense", "40.0 tokens/s · smollm2-135m", "no token skips layers (policy dense: why)"),
+    ],
+)
+def test_the_status_line_compares_with_dense(policy: str, figures: str, skipping: str) -> None:
+    gauge = Gauge()
+    gauge.begin(policy, "why", 80.0)
+    for index, layer in enumerate((30, 24 if policy == "exact" else 30)):
+        gauge.add(ChatEvent(index, "x", 1, layer, "verified", 0.025 * index))
+    shown = status_lines(gauge, INFO, "")
+    assert shown[0] == figures and shown[1].startswith(skipping)
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [("auto", "the first answers show"), ("dense", "no token skips layers"), ("specee@0.5", "tokens may skip layers")],
+)
+def test_before_the_first_answer_the_status_line_says_what_will_be(policy: str, says: str) -> None:
+    assert says in status_lines(Gauge(), INFO, "", policy=policy)[1]
+    dense_only = replace(INFO, dense_only="the architecture has no layer ranges")
+    assert status_lines(Gauge(), dense_only, "")[1] == "no token skips layers: the architecture has no layer ranges"
 
 
 async def test_unverified_columns_are_dim() -> None:
