@@ -216,7 +216,7 @@ class RowEngine(WeightedContext):
         )
         if status != abi.OK:
             self._check(status)
-        return self._scores[0]
+        return float(self._scores[0])
 
     def features(self, row: int, candidates: Tokens) -> tuple[float, Floats]:
         """A probe with the predictor's inputs: float32 [3k]."""
@@ -228,7 +228,7 @@ class RowEngine(WeightedContext):
                 self._handle, 1, self._ids, k, int32_p(candidates), self._scores, float_p(features)
             )
         )
-        return self._scores[0], features
+        return float(self._scores[0]), features
 
     def lens_head(self, row: int) -> None:
         """Logits (row 0) of the row's hidden state through the lens of its depth."""
@@ -239,7 +239,7 @@ class RowEngine(WeightedContext):
         status = self.lib.specee_rows_draft(self._handle, row, token, k, self._drafted_p)
         if status != abi.OK:
             self._check(status)
-        return self._drafted[:k].copy()
+        return np.array(self._drafted[:k], np.int32)
 
     # ---- logits and tokens
 

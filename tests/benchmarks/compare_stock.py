@@ -1,6 +1,6 @@
 """Greedy texts of our policies against an unpatched llama-cpp-python, which runs in an interpreter of its own.
 
-    python tests/native/compare_stock.py --stock /path/to/venv/bin/python --prompts FILE.jsonl [--policies dense,exact]
+    python tests/benchmarks/compare_stock.py --stock PYTHON --prompts FILE.jsonl [--policies dense,exact]
 
 The other interpreter needs llama-cpp-python of the pinned version as it comes from the index (where its build dies of
 SIGILL, build it with CMAKE_ARGS="-DCMAKE_C_FLAGS=-mno-amx-tile -DCMAKE_CXX_FLAGS=-mno-amx-tile"). It gets the prompts
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+from common import STOCK_ENDED, start_stock
 
 STOCK = """
 import json, sys
@@ -24,12 +24,12 @@ llama = llama_cpp.Llama(job["model"], n_ctx=job["n_ctx"], n_threads=job["threads
 texts = []
 for prompt in job["prompts"]:
     llama.reset()
-    words = []
-    for word in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
-        words.append(int(word))
-        if len(words) == job["n"] or llama_cpp.llama_vocab_is_eog(llama._model.vocab, word):
+    tokens = []
+    for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+        tokens.append(int(token))
+        if len(tokens) == job["n"] or llama_cpp.llama_vocab_is_eog(llama._model.vocab, token):
             break
-    texts.append(words)
+    texts.append(tokens)
 print(json.dumps(texts))
 """
 
@@ -62,20 +62,11 @@ def main() -> None:
         text = backend.format((Message("user", json.loads(line)["prompt"]),))
         prompts.append(backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text))))
     job = {"model": backend.info.path, "n_ctx": engine.n_ctx, "threads": backend.info.threads, "prompts": prompts}
-    ours = ("PYTHONPATH", "LLAMA_CPP_LIB_PATH")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    if "STOCK_LIB_PATH" in os.environ:
-        environment["LLAMA_CPP_LIB_PATH"] = os.environ["STOCK_LIB_PATH"]
-    stock = subprocess.run(
-        [options.stock, "-c", STOCK],
-        input=json.dumps({**job, "n": options.max_tokens}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=True,
-        env=environment,
-    )
-    theirs = json.loads(stock.stdout)
+    stock = start_stock(options.stock, STOCK)
+    answer, _ = stock.communicate(json.dumps({**job, "n": options.max_tokens}))
+    if stock.returncode != 0:
+        sys.exit(STOCK_ENDED)
+    theirs = json.loads(answer)
     worst = 0
     for name in options.policies.split(","):
         policy = backend.policy(PolicyChoice(name))
@@ -85,15 +76,15 @@ def main() -> None:
             engine.prefill(prompt)
             policy.reset()
             sampler = backend.sampler(PLAIN_GREEDY)
-            words: list[int] = []
+            tokens: list[int] = []
             for event in policy.generate(engine, sampler, np.random.default_rng(0), options.max_tokens, prompt):
                 if event.state is State.ROLLED_BACK:
-                    del words[event.index :]
-                elif event.index == len(words):
-                    words.append(event.token)
-            same += words == expected
-            if words != expected:
-                equal = [a == b for a, b in zip(words, expected, strict=False)]
+                    del tokens[event.index :]
+                elif event.index == len(tokens):
+                    tokens.append(event.token)
+            same += tokens == expected
+            if tokens != expected:
+                equal = [a == b for a, b in zip(tokens, expected, strict=False)]
                 at = equal.index(False) if False in equal else len(equal)
                 print(f"{name}: {json.loads(line).get('id')} differs at token {at}", file=sys.stderr)
         print(f"{name}: {same} of {len(prompts)} texts equal stock's")

@@ -1,12 +1,11 @@
-"""What rows in flight cost on this machine: `python -m specee.native.overhead [MODEL.gguf]`.
+"""What rows in flight and exits cost on this machine: `python tests/benchmarks/exit_overhead.py MODEL.gguf`.
 
-Alternates, in one run: tokens run whole, the same through 8 segments, and the same with a look (lens, sliced head,
+Alternates, in one run: tokens run whole, the same through 8 segments, and the same with a probe (lens, sliced head,
 features, predictor) after each of the first 7. Medians and ratios: machines are noisy.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from common import N_CTX, N_PROMPT, add_model, parser, spread
 from numpy.typing import NDArray
 
 from specee.native import library
@@ -46,12 +46,12 @@ class Bench:
     """One model in two contexts: plain, and with lenses."""
 
     def __init__(self, model: Model, n_threads: int | None, tokens: int) -> None:
-        prompt = [int(t) for t in np.random.default_rng(0).integers(3, 1000, 64)]
-        self.plain, self.looking = (RowEngine(model, n_ctx=1024, n_threads=n_threads) for _ in range(2))
+        prompt = [int(t) for t in np.random.default_rng(0).integers(3, 1000, N_PROMPT)]
+        self.plain, self.with_exits = (RowEngine(model, n_ctx=N_CTX, n_threads=n_threads) for _ in range(2))
         self.cuts = [model.n_layer * i // N_SEGMENTS for i in range(N_SEGMENTS + 1)]
         self.greedy, self.tokens, self.start = Sampler(model), tokens, len(prompt)
-        give_weights(self.looking, self.cuts[1:-1])
-        for engine in (self.plain, self.looking):
+        give_weights(self.with_exits, self.cuts[1:-1])
+        for engine in (self.plain, self.with_exits):
             engine.prefill(prompt)
 
     def _run(self, engine: RowEngine, step: Callable[[RowEngine, int], None]) -> float:
@@ -66,42 +66,40 @@ class Bench:
         return statistics.median(times)
 
     def whole(self) -> float:
-        return self._run(self.plain, lambda e, t: e.advance(e.length, 1, e.n_layer, tokens=[t], logits=True))
+        return self._run(self.plain, lambda engine, token: engine.forward(token))
 
     def segments(self) -> float:
         def step(engine: RowEngine, token: int) -> None:
-            pos = engine.length
-            for begin, end in pairwise(self.cuts):
-                engine.advance(pos, 1, end, tokens=[token] if begin == 0 else None, logits=end == engine.n_layer)
+            row = engine.append(token)
+            for _, end in pairwise(self.cuts):
+                engine.advance((row,), end, logits=end == engine.n_layer)
+            engine.commit(row)
 
         return self._run(self.plain, step)
 
-    def looks(self) -> float:
-        """The looks are taken as the policies take them: one call raises the row from look to look."""
+    def probes(self) -> float:
+        """As the policies take them: one call runs the row from exit layer to exit layer."""
+        return self._run(self.with_exits, lambda engine, token: self._run_up(engine, token, self.cuts[1:-1], K))
 
-        def step(engine: RowEngine, token: int) -> None:
-            engine.rise(token, self.cuts[1:-1], K, CANDIDATES, 1.0)
-            engine.advance(engine.length - 1, 1, engine.n_layer, logits=True)
+    def shortlist_probe(self) -> float:
+        """One probe of the shortlist, after all layers but the last eighth."""
+        return self._run(self.with_exits, lambda engine, token: self._run_up(engine, token, self.cuts[-2:-1], 0))
 
-        return self._run(self.looking, step)
+    def _run_up(self, engine: RowEngine, token: int, layers: list[int], k: int) -> None:
+        row = engine.append(token)
+        engine.run_to_exit(row, layers, k, CANDIDATES[:k], 1.0)
+        engine.complete(logits=True)
+        engine.commit(row)
 
-    def looks_at_shortlist(self) -> float:
-        """One look at the shortlist, after all layers but the last eighth."""
-
-        def step(engine: RowEngine, token: int) -> None:
-            engine.rise(token, self.cuts[-2:-1], 0, (), 1.0)
-            engine.advance(engine.length - 1, 1, engine.n_layer, logits=True)
-
-        return self._run(self.looking, step)
-
-    def alone(self, call: Callable[[], object], n: int = 40) -> float:
-        """Median seconds of a call after a part of a row has gone through the caches."""
-        engine, times = self.looking, []
+    def alone(self, call: Callable[[int], object], n: int = 40) -> float:
+        """Median seconds of a call on a row, after a part of that row has gone through the caches."""
+        engine, times = self.with_exits, []
         for _ in range(n):
             engine.roll_back(self.start)
-            engine.advance(self.start, 1, self.cuts[-2], tokens=[5])
+            row = engine.append(5)
+            engine.advance((row,), self.cuts[-2])
             begin = time.perf_counter()
-            call()
+            call(row)
             times.append(time.perf_counter() - begin)
         return statistics.median(times)
 
@@ -109,37 +107,34 @@ class Bench:
 def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None:
     """Print the table for one model."""
     bench = Bench(Model(path), n_threads, tokens)
-    runs = (bench.whole, bench.segments, bench.looks, bench.looks_at_shortlist)
+    runs = (bench.whole, bench.segments, bench.probes, bench.shortlist_probe)
     rows = [[run() for run in runs] for _ in range(rounds + 1)][1:]  # graphs are built in the first round
     token = statistics.median(row[0] for row in rows)
     print(f"{path.name}: {bench.plain.n_threads} threads, {tokens} tokens x {rounds} rounds, {library.cpu_buffers()}")
     print(f"  a token whole            {token * 1e3:9.3f} ms")
-    split = sorted(segments / whole for whole, segments, _, _ in rows)
-    spread = f"({split[0]:.3f} to {split[-1]:.3f})"
-    print(f"  in {N_SEGMENTS} segments            x {statistics.median(split):8.3f}    {spread}")
-    looks = sorted((looks - segments) / (N_SEGMENTS - 1) / whole for whole, segments, looks, _ in rows)
-    look = statistics.median(looks)
-    print(f"  a look                   {look * token * 1e6:9.1f} us {look:7.2%} ({looks[0]:.2%} to {looks[-1]:.2%})")
+    ratio, low, high = spread(segments / whole for whole, segments, _, _ in rows)
+    print(f"  in {N_SEGMENTS} segments            x {ratio:8.3f}    ({low:.3f} to {high:.3f})")
+    probe, low, high = spread((probes - segments) / (N_SEGMENTS - 1) / whole for whole, segments, probes, _ in rows)
+    print(f"  a probe                  {probe * token * 1e6:9.1f} us {probe:7.2%} ({low:.2%} to {high:.2%})")
     short = statistics.median((row[3] - row[0]) / row[0] for row in rows)
-    print(f"  a look at the shortlist  {short * token * 1e6:9.1f} us {short:7.2%}")
-    engine, pos = bench.looking, bench.start
-    for name, call in (
-        ("draft head", lambda: engine.draft(pos, 5, K)),
-        ("full head", lambda: engine.lens_head(pos)),
-        ("propagate one segment", lambda: engine.propagate(pos, 1)),
-    ):
+    print(f"  a probe of the shortlist {short * token * 1e6:9.1f} us {short:7.2%}")
+    engine = bench.with_exits
+    calls: dict[str, Callable[[int], object]] = {
+        "draft head": lambda row: engine.draft(row, 5, K),
+        "full head": engine.lens_head,
+        "K/V of one segment": engine.propagate_kv,
+    }
+    for name, call in calls.items():
         seconds = bench.alone(call)
         print(f"  {name:<24} {seconds * 1e6:9.1f} us {seconds / token:7.2%}")
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a GGUF file; `specee-chat models path` prints the embedded one")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
+    options_ = parser(__doc__, rounds=9)
+    add_model(options_)
+    options_.add_argument("--tokens", type=int, default=64)
+    options = options_.parse_args()
     measure(options.model, options.threads, options.tokens, options.rounds)
 
 

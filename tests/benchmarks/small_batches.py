@@ -1,19 +1,16 @@
-"""What a few rows at once cost on this machine: `python -m specee.native.batches [MODEL.gguf] [--stock PYTHON]`.
+"""What a few rows at once cost on this machine: `python tests/benchmarks/small_batches.py [MODEL.gguf]`.
 
 Without a model: our kernels alone, on one core, against a roofline measured on the spot. With one: t(n), the time of n
-rows at once, for the layers and the head, and next to it the same of an unpatched llama-cpp-python in a process of its
-own, turn by turn. Medians of ratios: machines are noisy.
+rows at once, for the layers and the head, and with `--stock PYTHON` next to it the same of an unpatched
+llama-cpp-python in a process of its own, turn by turn. Medians of ratios: machines are noisy.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import N_CTX, N_PREFILL, N_PROMPT, STOCK_ENDED, add_model, parser, some_tokens, start_stock
+from ggml_kernels import COLUMNS, REPACKED, REPACKED_8, ROWS, TYPES, Bytes, product, quantize, quantize_rows, repack
+from ggml_kernels import columns as pack_columns
+from ggml_kernels import run as multiply
+from helpers import append_all
 
-from specee.native import ggml_kernels as kernels
-from specee.native import library
+from specee.native import cpu, library
+from specee.native.engine import Model, RowEngine
 from specee.native.errors import NativeError
 
 BATCHES = (1, 2, 3, 4, 6, 8)
-N_PROMPT = 64
 N_IN, N_OUT = 2048, 32768  # tens of MB: no cache holds them
 N_CACHED = 64  # weight rows that stay in the caches next to the core
 
@@ -58,26 +59,26 @@ def measure_kernels() -> None:
     print(f"one core reads {bandwidth / 1e9:.1f} GB/s; GB/s of weights (GOPS, share of the roofline) for n rows")
     print("type     layout   " + "".join(f"{f'n = {n}':>22}" for n in BATCHES))
     rng = np.random.default_rng(0)
-    for name in kernels.TYPES:
-        some = kernels.quantize(name, rng.standard_normal((256, N_IN)).astype(np.float32))
-        layouts = {"rows": (kernels.ROWS, some)}
-        if name in kernels.REPACKED:
-            layouts["repacked"] = (kernels.REPACKED_8, kernels.repack(name, some, N_IN))
+    for name in TYPES:
+        some = quantize(name, rng.standard_normal((256, N_IN)).astype(np.float32))
+        layouts = {"rows": (ROWS, some)}
+        if name in REPACKED:
+            layouts["repacked"] = (REPACKED_8, repack(name, some, N_IN))
         with contextlib.suppress(NativeError):  # not on every CPU
-            layouts["columns"] = (kernels.COLUMNS, kernels.columns(name, some, N_IN))
+            layouts["columns"] = (COLUMNS, pack_columns(name, some, N_IN))
         for label, (layout, weights) in layouts.items():
             weights = np.tile(weights, (N_OUT // len(weights), 1))
             cells = [_cell(name, weights, layout, n, bandwidth) for n in BATCHES]
             print(f"{name:<8} {label:<9}" + "".join(f"{cell:>22}" for cell in cells))
 
 
-def _cell(name: str, weights: kernels.Bytes, layout: int, n: int, bandwidth: float) -> str:
-    rows = kernels.quantize_rows(name, np.random.default_rng(n).standard_normal((n, N_IN)).astype(np.float32))
+def _cell(name: str, weights: Bytes, layout: int, n: int, bandwidth: float) -> str:
+    rows = quantize_rows(name, np.random.default_rng(n).standard_normal((n, N_IN)).astype(np.float32))
     out = np.empty((n, len(weights)), np.float32)
-    near = kernels.product(name, weights[:N_CACHED], rows, N_IN, out, layout)
-    compute = seconds(lambda: kernels.run(near)) / N_CACHED
-    whole = kernels.product(name, weights, rows, N_IN, out, layout)
-    took = seconds(lambda: kernels.run(whole)) / len(weights)
+    near = product(name, weights[:N_CACHED], rows, N_IN, out, layout)
+    compute = seconds(lambda: multiply(near)) / N_CACHED
+    whole = product(name, weights, rows, N_IN, out, layout)
+    took = seconds(lambda: multiply(whole)) / len(weights)
     roof = max(weights.shape[1] / bandwidth, compute)
     gops = 2 * n * N_IN / took / 1e9
     return f"{weights.shape[1] / took / 1e9:.1f} ({gops:.0f}, {roof / took:.0%})"
@@ -127,31 +128,18 @@ for line in sys.stdin:
         decode(0, n_prompt, False)
     print(json.dumps(took), flush=True)
 """
-N_PREFILL = 256
 
 
 class Stock:
     """An unpatched llama.cpp; its threads sleep while it is not asked."""
 
-    def __init__(self, python: str, model: Path, n_threads: int, no_amx: bool) -> None:
-        ours = ("PYTHONPATH", "LLAMA_CPP_LIB_PATH")
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        if "STOCK_LIB_PATH" in os.environ:
-            environment["LLAMA_CPP_LIB_PATH"] = os.environ["STOCK_LIB_PATH"]
-        if no_amx:
-            environment["SPECEE_NO_AMX"] = "1"  # where the stock build has our switch
-        self._process = subprocess.Popen(
-            [python, "-c", STOCK, str(model), str(n_threads), str(N_PROMPT)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-        )  # fmt: skip
+    def __init__(self, python: str, model: Path, n_threads: int) -> None:
+        self._process = start_stock(python, STOCK, str(model), str(n_threads), str(N_PROMPT))
         self._line()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("the unpatched llama.cpp ended; does its interpreter have llama-cpp-python of the pinned version?")
-        return line
+        return self._process.stdout.readline() or sys.exit(STOCK_ENDED)
 
     def run(self, n: int, times: int) -> float:
         """Median seconds of a decode of n rows, all with logits; n above 8: a prompt, logits for its last row."""
@@ -169,26 +157,24 @@ class Ours:
     """The runtime of this package."""
 
     def __init__(self, model: Path, n_threads: int) -> None:
-        from specee.native.engine import Model, RowEngine
-
-        self.engine = RowEngine(Model(model), n_ctx=1024, n_threads=n_threads)
-        self.engine.prefill(list(range(100, 100 + N_PROMPT)))
+        self.engine = RowEngine(Model(model), n_ctx=N_CTX, n_threads=n_threads)
+        self.engine.prefill(some_tokens(N_PROMPT))
 
     def run(self, n: int, times: int, logits: bool = True) -> float:
         """As Stock.run; without `logits`: the layers alone."""
         engine, took = self.engine, []
+        is_prompt, tokens = n > max(BATCHES), some_tokens(n)
         for _ in range(times):
-            engine.roll_back(0 if n > max(BATCHES) else N_PROMPT)
-            tokens = list(range(100, 100 + n))
+            engine.roll_back(0 if is_prompt else N_PROMPT)
             begin = time.perf_counter()
-            if n > max(BATCHES):
+            if is_prompt:
                 engine.prefill(tokens)
             else:
-                engine.advance(N_PROMPT, n, engine.n_layer, tokens=tokens, logits=logits)
+                engine.advance(append_all(engine, tokens), engine.n_layer, logits)
             took.append(time.perf_counter() - begin)
-        if n > max(BATCHES):
-            engine.roll_back(0)
-            engine.prefill(list(range(100, 100 + N_PROMPT)))
+        engine.roll_back(0 if is_prompt else N_PROMPT)
+        if is_prompt:
+            engine.prefill(some_tokens(N_PROMPT))
         return statistics.median(took)
 
 
@@ -199,7 +185,7 @@ def measure_model(model: Path, n_threads: int, rounds: int, times: int, stock_py
         "ours": lambda n: ours.run(n, times),
         "layers": lambda n: ours.run(n, times, logits=False),
     }
-    stock = Stock(stock_python, model, n_threads, bool(os.environ.get("SPECEE_NO_AMX"))) if stock_python else None
+    stock = Stock(stock_python, model, n_threads) if stock_python else None
     if stock:
         runs["stock"] = lambda n: stock.run(n, times)
     sizes = (*BATCHES, N_PREFILL)
@@ -233,18 +219,17 @@ def show(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="?", help="a GGUF file; without one the kernels alone are measured")
-    parser.add_argument("--stock", metavar="PYTHON", help="an interpreter with the unpatched llama-cpp-python")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--times", type=int, default=9, help="decodes of each size in a round")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options_ = parser(__doc__, rounds=7)
+    add_model(options_, optional="without one the kernels alone are measured")
+    options_.add_argument("--stock", metavar="PYTHON", help="an interpreter with the unpatched llama-cpp-python")
+    options_.add_argument("--times", type=int, default=9, help="decodes of each size in a round")
+    options_.add_argument("--json", action="store_true")
+    options = options_.parse_args()
     if options.model is None:
         measure_kernels()
         return
-    table = measure_model(options.model, options.threads, options.rounds, options.times, options.stock)
+    threads = options.threads or cpu.usable_cores()
+    table = measure_model(options.model, threads, options.rounds, options.times, options.stock)
     if options.json:
         print(json.dumps(table))
     else:
