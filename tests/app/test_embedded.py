@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from specee.app.engine.auto_policy import AutoPolicy
+from specee.app.engine.decode import decode
 from specee.app.engine.loading import open_backend
 from specee.app.engine.policy_comparison import STRETCH_TOKENS
 from specee.app.engine.prompt import make_prompt
@@ -41,13 +41,12 @@ def run(
     backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
 ) -> tuple[list[int], Any]:
     prompt = make_prompt(backend, (Message("user", text),)).tokens
-    engine, sampler = backend.engine, backend.sampler(sampling)
+    engine = backend.engine
     policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
     engine.roll_back(0)
     engine.prefill(prompt)
-    sampler.rewind(prompt)
     tokens: list[int] = []
-    for event in policy.generate(engine, sampler, np.random.default_rng(1), N_TOKENS, prompt):
+    for event in decode(backend, policy, prompt, sampling, 1, N_TOKENS):
         if event.state is State.ROLLED_BACK:
             del tokens[event.index :]
         elif event.index == len(tokens):
