@@ -6,17 +6,17 @@ from specee.app.engine.protocol import Stats
 
 ENDS = {
     "stop": "complete",
-    "length": "ended by --max-tokens",
-    "window": "ended by the full context window",
+    "length": "cut off by --max-tokens",
+    "window": "cut off: the context window is full",
     "cancelled": "cancelled",
 }
 
 
 def stats_line(stats: Stats) -> str:
-    """What an answer cost and how it was made, the most important things first."""
+    """How fast an answer came, how it was decoded, and how it ended."""
     return (
-        f"{stats.tokens} tokens, {stats.tokens_per_second:.1f} tokens/s, first token after {stats.ttft_s:.2f} s; "
-        f"prompt of {stats.prompt_tokens} tokens, {stats.reused} of them read before; "
-        f"policy {stats.policy}: {stats.policy_reason}; "
-        f"{stats.mean_exit_layer:.1f} of {stats.n_layers} layers run for a token on average; {ENDS[stats.stop_reason]}"
+        f"{stats.tokens} tokens at {stats.tokens_per_second:.1f} tokens/s, the first after {stats.ttft_s:.2f} s; "
+        f"prompt of {stats.prompt_tokens} tokens, {stats.reused} of them from the cache; "
+        f"{stats.mean_exit_layer:.1f} of {stats.n_layers} layers per token on average; "
+        f"policy {stats.policy}: {stats.policy_reason}; {ENDS[stats.stop_reason]}"
     )

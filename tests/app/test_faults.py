@@ -80,14 +80,14 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
 
 def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
     lost = kill_programs(tmp_path, "fake", KILLS, random.Random(5))
-    assert statistics.median(lost) <= LOST_SECONDS  # one slow write to the disk is no fault of ours
+    assert max(lost) <= LOST_SECONDS
 
 
 @pytest.mark.skipif(NO_MODEL is not None, reason=f"no model to kill: {NO_MODEL}")
 def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
     chance = random.Random(7)
     lost = kill_programs(tmp_path, "real", REAL_KILLS, chance)
-    assert statistics.median(lost) <= LOST_SECONDS
+    assert max(lost) <= LOST_SECONDS
 
     store = Store(tmp_path / "history.sqlite")
     session = Session(LoadOptions(data_dir=str(tmp_path)), store=store)
@@ -147,11 +147,13 @@ def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
 def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start)
     session._client.silence_seconds = 0.2
+    stopped = False
     with pytest.raises(EngineLostError):
         for event in session.send("x", ChatOptions()):
             if isinstance(event, ChatEvent) and event.index == 5:
                 os.kill(session._client._engine.pid, signal.SIGSTOP)  # type: ignore[union-attr]
-            elif isinstance(event, Silence):
+                stopped = True
+            elif isinstance(event, Silence) and stopped:  # before, it may be slow to start
                 session.kill()
     assert numbers(session.branch[-1].content)[:6] == list(range(6))
     session.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from specee.app.chat.stats_line import stats_line
 from specee.app.engine.client import Silence
 from specee.app.engine.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
 from specee.app.errors import PROMPT_TOO_LONG, AppError
@@ -165,6 +166,12 @@ def test_a_missing_calibration_is_an_error(make_session: Make, make_backend: Mak
         list(session.send("Hi", EXACT))
     events = list(session.send("Hi", ChatOptions()))
     assert stats(events).policy == "dense" and "calibrate" in stats(events).policy_reason
+
+
+def test_figures_in_one_line(make_session: Make) -> None:
+    line = stats_line(stats(list(make_session().send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=3)))))
+    assert line.startswith("3 tokens at ") and "30.0 of 30 layers per token" in line
+    assert line.endswith("policy dense: chosen by the user; cut off by --max-tokens") and "\n" not in line
 
 
 # ---- the tree, and what is kept --------------------------------------------------------------------------------------
