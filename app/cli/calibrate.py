@@ -47,7 +47,7 @@ def summary(result: dict[str, Any]) -> str:
     """What a user wants to know at the end."""
     layers = ", ".join(str(layer) for layer in result["exit_layers"])
     return (
-        f"calibrated: tokens that the model is sure of may stop after layer {layers}; "
+        f"calibrated: tokens that the model is sure of may stop after layers {layers}; "
         f"threshold {result['threshold']:.3f}, for {result['target_agreement']:.0%} agreement with all layers\n"
         f"written to {result['path']}"
     )

@@ -86,19 +86,19 @@ def _history(load: LoadOptions) -> str:
 
 
 def _model(load: LoadOptions) -> str:
-    from specee.models import model_file, resolve
+    from specee.models import gguf_header, model_structure, resolve
 
     found = resolve.resolve(load.model)
-    file = model_file.inspect(found.path)
-    return f"{found.name}: {file.arch}, {file.n_layer} layers, {size(file.file_bytes)}, {found.path}"
+    file = model_structure.read(gguf_header.read_model(found.path))
+    return f"{found.name}: {file.arch}, {file.layers} layers, {size(file.file_bytes)}, {found.path}"
 
 
 def _calibration(load: LoadOptions) -> str:
-    from specee.models import calibrations, model_file, resolve
+    from specee.models import calibrations, file_hash, resolve
 
     where = paths.find(load.data_dir)
     found = resolve.resolve(load.model)
-    digest = model_file.sha256(found.path, where.cache)
+    digest = file_hash.sha256(found.path, where.cache)
     file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
     return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 

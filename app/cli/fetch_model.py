@@ -52,7 +52,7 @@ def question(plan: Plan) -> str:
 
 def fetch(plan: Plan, data_dir: str | None) -> Path:
     """Pulls with a line of progress on standard error; Ctrl+C (click.Abort) leaves what has come for the next time."""
-    from specee.models import download, model_file
+    from specee.models import download, file_hash
 
     step = f"fetching {plan.name}, {formatting.size(plan.missing)}"
     with ProgressLine() as line:
@@ -67,7 +67,7 @@ def fetch(plan: Plan, data_dir: str | None) -> Path:
             print("stopped; what has come is kept, and the same command goes on from there", file=sys.stderr)
             raise click.Abort from None
     if len(plan.files) == 1:
-        model_file.remember(path, plan.files[0].sha256, paths.find(data_dir).cache)
+        file_hash.remember(path, plan.files[0].sha256, paths.find(data_dir).cache)
     return path
 
 

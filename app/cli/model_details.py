@@ -14,12 +14,12 @@ from specee.app.paths import Paths
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import gguf_header, model_file, model_structure, resolve
+    from specee.models import file_hash, gguf_header, model_structure, resolve
 
     found = resolve.resolve(name)
     read = model_structure.read(gguf_header.read_model(found.path))
     entry = resolve.interpret(name).entry
-    digest = model_file.sha256(found.path, folders.cache)
+    digest = file_hash.sha256(found.path, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from specee.app.cli import tables
 from specee.app.formatting import size
 from specee.app.paths import Paths
-from specee.models import cache, calibrations, embedded, model_file, registry, source
+from specee.models import cache, calibrations, embedded, file_hash, registry, source
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _copy(path: Path, folders: Paths) -> ModelRow:
 def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
     if not paths:
         return ModelRow(name, where, None, 0, None)
-    digest = model_file.known_sha256(paths[0], folders.cache)
+    digest = file_hash.known_sha256(paths[0], folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
     return ModelRow(name, where, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated)

@@ -89,7 +89,7 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.models import calibrations, gguf_header, model_file, resolve
+    from specee.models import calibrations, file_hash, gguf_header, resolve
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
@@ -105,7 +105,7 @@ def open_backend(
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
     engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
-    sha256 = model_file.sha256(found.path, where.cache)
+    sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)

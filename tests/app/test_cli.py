@@ -68,7 +68,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
-    heavy = "('numpy', 'textual', 'llama_cpp')"
+    heavy = "('numpy', 'textual', 'llama_cpp', 'rich', 'sqlite3', 'huggingface_hub')"
     code = f"import sys; import specee.app.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
@@ -93,12 +93,26 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
         (["-p", "x", "--model", "no/such.gguf"], 3, "no/such.gguf"),
         (["-p", "x", "--model", "smolm2-135"], 3, "smollm2-135m"),
         (["bench", "--prompts", "no/such.jsonl"], 2, "no/such.jsonl"),
+        (["-p", "x", "--kv", "settle"], 2, "complete"),
+        (["--temperature", "1", "paths"], 2, "--temperature means nothing to 'specee-chat paths'"),
+        (["paths", "--temperature", "1"], 2, "specee-chat paths --help says more"),
+        (["--policy", "exact", "bench"], 2, "--policy means nothing to 'specee-chat bench'"),
+        (["--jsonl", "history"], 2, "--jsonl means nothing to 'specee-chat history list'"),
     ],
 )
 def test_errors_are_one_line_with_a_code(env: dict[str, str], arguments: list[str], code: int, says: str) -> None:
     done = call(env, *arguments)
     assert says in one_line(done)
     assert done.returncode == code
+
+
+def test_models_and_history_alone_list(env: dict[str, str]) -> None:
+    done = call(env, "models")
+    assert done.returncode == 0 and done.stdout.startswith("NAME ") and "\nsmollm2-135m " in done.stdout
+    assert json.loads(call(env, "models", "--json").stdout)[0]["name"]
+    done = call(env, "history")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no chats are kept yet\n")
+    assert json.loads(call(env, "--json", "history").stdout) == []
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"", "is empty"), (b"hello world", "not a GGUF"), (b"GGUF", "cut off")])
@@ -308,6 +322,9 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert other["chat"] != first["chat"]
     listed = json.loads(call(env, "history", "list", "--json").stdout)
     assert [chat["id"] for chat in listed] == [other["chat"], first["chat"]] and listed[1]["turns"] == 4
+    table = call(env, "history", "--limit", "1").stdout.splitlines()
+    assert len(table) == 2 and table[0].split() == ["ID", "LAST", "USED", "TURNS", "TITLE"]
+    assert table[1].split()[0] == str(other["chat"]) and table[1].endswith("2  Something else")
     shown = call(env, "history", "show", str(first["chat"])).stdout
     assert "My name is Ada." in shown and "*System: Be brief.*" in shown and "\x1b" not in shown
     hits = json.loads(call(env, "history", "search", "ada", "--json").stdout)

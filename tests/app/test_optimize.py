@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
 import tiny_gguf
 
+from specee.app.cli import optimization_summary
 from specee.app.engine import optimization_task
 from specee.app.engine.optimization_task import Figures
 from specee.app.errors import AppError
@@ -100,3 +101,21 @@ def test_both_models_are_measured(tmp_path: Path) -> None:
     )
     assert all(value > 0 for which in ("before", "after") for value in result[which].values())
     assert 0.9 < result["perplexity_ratio"] < 1.1 and "reading prompts" in result["verdict"]
+
+
+def test_the_result_as_text() -> None:
+    found = {
+        "path": "/data/models/copy.gguf",
+        "bytes_before": 98_400_000,
+        "bytes": 150_000_000,
+        "changes": ["14 x layer weights: Q4_1 -> Q8_0"],
+        "before": {"prefill": 100, "t1": 0.01, "t4": 0.03, "perplexity": 5.0},
+        "after": {"prefill": 200, "t1": 0.01, "t4": 0.02, "perplexity": 5.01},
+        "perplexity_ratio": 1.002,
+        "verdict": "worth it (reading prompts 2.00x)",
+    }
+    lines = optimization_summary.text(found).splitlines()
+    assert lines[0] == "14 x layer weights: Q4_1 -> Q8_0"
+    assert [line.split()[0] for line in lines[3:5]] == ["before", "after"]
+    assert "30.00" in lines[3] and lines[4].endswith("150.0 MB")
+    assert lines[-2] == "worth it (reading prompts 2.00x); perplexity +0.20%" and "/data/models/copy.gguf" in lines[-1]

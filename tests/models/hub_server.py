@@ -24,6 +24,7 @@ class Hub:
 
     `repos` maps a repository to its files. `cut_after`: bytes after which each answer ends (None: never). `slow`:
     seconds between pieces of 64 KiB. `status`: an answer to give instead, by kind of request (info, head, get).
+    `once`: after the first answer with a file's bytes there is no other.
     `requests` are (first byte, bytes sent) of each answer with a file's bytes. These come from `store`, another host,
     which must not learn the token; `tokens` and `store_tokens` are what each was shown.
     """
@@ -33,6 +34,7 @@ class Hub:
     slow: float = 0.0
     status: dict[str, int] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    once: bool = False
     wrong_bytes: bool = False
     ignore_ranges: bool = False
     commit: str = COMMIT
@@ -145,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         if begin >= size:
             self._answer(416)
             return
+        if hub.once:
+            hub.status = {"get": 503}
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(size - begin))
         if begin:

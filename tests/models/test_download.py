@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -61,36 +60,16 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub: Hub, payload: Path) -> N
 
 @pytest.mark.parametrize("at", [0, 1, 65_536, CHUNK, CHUNK + 1, 5_299_999])
 def test_a_cut_at_any_byte_goes_on_from_there(hub: Hub, payload: Path, at: int) -> None:
-    hub.cut_after = at
-    hub.status = {}
+    hub.cut_after, hub.once = at, True
     with pytest.raises(DownloadError, match="goes on from there") as told:
-        _once(hub)
+        download.pull(NAME)
     assert told.value.exit_code == 4
     kept = part(hub).stat().st_size
     assert at - CHUNK < kept <= at
-    hub.cut_after = None
+    hub.cut_after, hub.once, hub.status = None, False, {}
     hub.requests.clear()
     assert digest(download.pull(NAME)) == digest(payload)
     assert hub.requests == [[kept, payload.stat().st_size - kept]]
-
-
-def _once(hub: Hub) -> None:
-    """A pull whose connection, once cut, does not come back."""
-    plan = download.prepare(NAME)
-    assert plan is not None
-    watch = threading.Thread(target=_refuse_after_the_first, args=(hub,), daemon=True)
-    watch.start()
-    try:
-        download.fetch(plan)
-    finally:
-        hub.status = {}
-        watch.join()
-
-
-def _refuse_after_the_first(hub: Hub) -> None:
-    while not hub.requests:
-        time.sleep(0.001)
-    hub.status = {"get": 503}
 
 
 def test_a_connection_that_is_cut_again_and_again_is_bridged(hub: Hub, payload: Path) -> None:

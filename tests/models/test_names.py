@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from specee.models import cache, embedded, model_file, registry, resolve, source
+from specee.models import cache, embedded, file_hash, registry, resolve, source
 from specee.models.errors import ModelError
 from specee.models.source import Source
 
@@ -23,7 +23,7 @@ def test_the_registry_is_complete() -> None:
         assert entry.embedded or ("/" in entry.repo and entry.file.endswith(".gguf"))
         assert entry.layers > 0 and entry.context >= 2048 and entry.licence and entry.parameters and entry.notes
     if (path := embedded.path()) is not None:
-        assert model_file.sha256(path) == registry.entries()["smollm2-135m"].sha256
+        assert file_hash.sha256(path) == registry.entries()["smollm2-135m"].sha256
     llama = registry.entries()["llama2-7b-q4"]
     assert (llama.repo, llama.file) == ("TheBloke/Llama-2-7B-Chat-GGUF", "llama-2-7b-chat.Q4_K_M.gguf")
 

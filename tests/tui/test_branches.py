@@ -17,7 +17,7 @@ async def test_retry_edit_branch_and_continue() -> None:
         session.gate = None
         await submit(pilot, "/continue")
         await until(pilot, lambda: len(session.asked) == 2 and idle(pilot.app))
-        assert session.asked[1].go_on and answers(pilot.app) == ["one two three four"]
+        assert session.asked[1].continue_answer and answers(pilot.app) == ["one two three four"]
         session.answer = "another one"
         await pilot.press("ctrl+r")
         await until(pilot, lambda: len(session.asked) == 3 and idle(pilot.app))

