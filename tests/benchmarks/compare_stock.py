@@ -46,21 +46,18 @@ def main() -> None:
     parser.add_argument("--data-dir")
     options = parser.parse_args()
 
-    import numpy as np
-
-    from specee.app.backend import open_backend
+    from specee.app.engine.decode import decode
+    from specee.app.engine.loading import open_backend
+    from specee.app.engine.prompt import make_prompt
+    from specee.app.engine.protocol import Message
     from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
-    from specee.app.protocol import Message
-    from specee.predictors.types import State
+    from specee.predictors.types import TokenState
 
     load = LoadOptions(model=options.model, data_dir=options.data_dir)
     backend = open_backend(load, lambda what, share: None)
     engine = backend.engine
     lines = options.prompts.read_text("utf-8").splitlines()[: options.limit]
-    prompts = []
-    for line in lines:
-        text = backend.format((Message("user", json.loads(line)["prompt"]),))
-        prompts.append(backend.tokenize(text, bos=not (backend.bos_text and text.startswith(backend.bos_text))))
+    prompts = [make_prompt(backend, (Message("user", json.loads(line)["prompt"]),)).tokens for line in lines]
     job = {"model": backend.info.path, "n_ctx": engine.n_ctx, "threads": backend.info.threads, "prompts": prompts}
     stock = start_stock(options.stock, STOCK)
     answer, _ = stock.communicate(json.dumps({**job, "n": options.max_tokens}))
@@ -75,13 +72,8 @@ def main() -> None:
             engine.roll_back(0)  # the whole prompt in one batch, as there
             engine.prefill(prompt)
             policy.reset()
-            sampler = backend.sampler(PLAIN_GREEDY)
-            tokens: list[int] = []
-            for event in policy.generate(engine, sampler, np.random.default_rng(0), options.max_tokens, prompt):
-                if event.state is State.ROLLED_BACK:
-                    del tokens[event.index :]
-                elif event.index == len(tokens):
-                    tokens.append(event.token)
+            _, events = decode(backend, policy, prompt, PLAIN_GREEDY, 0, options.max_tokens)
+            tokens = [event.token for event in events if event.state is TokenState.VERIFIED]
             same += tokens == expected
             if tokens != expected:
                 equal = [a == b for a, b in zip(tokens, expected, strict=False)]
