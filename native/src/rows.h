@@ -166,6 +166,7 @@ struct specee_rows {
     void drop_graphs();
 
   private:
+    int32_t      window_full() const;                                                        // the error
     specee_row * new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token); // null: all are in flight
     bool         free_from(const specee_slot & s, llama_pos p); // K/V from p on; false: the memory cannot
     void         drop_from(specee_slot & s, size_t n);          // rows in flight but the first n
