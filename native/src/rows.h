@@ -32,12 +32,11 @@ struct specee_row {
     bool         probed     = false;
 };
 
-// One conversation.
+// One conversation. Its rows in flight stand at the positions from `length` on, each the next one's parent.
 struct specee_slot {
-    llama_pos length = 0;  // committed positions
-    int32_t   last   = -1; // the last committed row that was kept
-    std::vector<int32_t>
-        in_flight; // rows, in order of position, which is `length` and on: each is the next one's parent
+    llama_pos            length = 0;  // committed positions
+    int32_t              last   = -1; // the last committed row that was kept
+    std::vector<int32_t> in_flight;
 };
 
 // What a graph computes; graphs are cached by it.
