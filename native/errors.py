@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NativeError(Exception):
-    """Something that the user can act on: `title` says what failed, `message` why and what to do, one line each."""
+    """Something that the user can act on: `title` names what failed, `message` why and what to do, one line each."""
 
     def __init__(self, title: str, message: str) -> None:
         super().__init__(f"{title}: {message}")

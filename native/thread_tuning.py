@@ -45,9 +45,9 @@ def fewest_threads(engine: RowComputer, clock: Callable[[], float] = time.perf_c
         engine.fix_threads(n)
         began = clock()
         engine.forward(0)
-        took = clock() - began
+        elapsed = clock() - began
         engine.roll_back(length)
-        return took
+        return elapsed
 
     best = fewest = engine.n_threads
     try:

@@ -48,7 +48,6 @@ int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const lla
     }
     switch (status) {
         case 0: break;
-        case -1: return specee_fail(SPECEE_INVALID, "no such token");
         case 1: return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
         case 2: return specee_fail(SPECEE_CANCELLED, "cancelled");
         default: return specee_fail(SPECEE_FAILED, "llama.cpp could not decode the batch");
@@ -72,6 +71,12 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
     }
     if (n <= 0 || n > (int32_t) ctx.n_batch()) {
         return specee_fail(SPECEE_INVALID, "a batch holds 1 to " + std::to_string(ctx.n_batch()) + " tokens");
+    }
+    if (!are_tokens(n, toks)) {
+        return specee_fail(SPECEE_INVALID, "no such token");
+    }
+    if (n > (llama_pos) ctx.n_ctx_seq() - s->length) {
+        return window_full();
     }
     const int32_t status = decode(slot, s->length, n, toks, want_logits);
     if (status != SPECEE_OK) {

@@ -1,4 +1,4 @@
-// What the system says about its cores. Linux only; elsewhere nothing is known.
+// What the system tells about its cores. Linux only; elsewhere nothing is known.
 #pragma once
 
 #include <cstdint>

@@ -59,6 +59,10 @@ int32_t specee_rows::needs_ranges() const {
     return kv != nullptr ? SPECEE_OK : specee_fail(SPECEE_UNSUPPORTED, "this model runs whole rows only");
 }
 
+int32_t specee_rows::window_full() const {
+    return specee_fail(SPECEE_NO_SPACE, "the window of " + std::to_string(ctx.n_ctx_seq()) + " tokens is full");
+}
+
 specee_row * specee_rows::new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token) {
     for (int32_t tries = 0; tries < ring && next_id <= INT32_MAX; ++tries) {
         const auto   id = (int32_t) next_id++;
@@ -100,7 +104,7 @@ int32_t specee_rows::append(llama_seq_id slot, int32_t parent, llama_token token
     }
     const llama_pos p = s->length + (llama_pos) n;
     if (p >= (llama_pos) ctx.n_ctx_seq()) {
-        return specee_fail(SPECEE_NO_SPACE, "the window of " + std::to_string(ctx.n_ctx_seq()) + " tokens is full");
+        return window_full();
     }
     s->in_flight.reserve(n + 1); // what follows does not throw
     specee_row * r = new_row(slot, n == 0 ? s->last : parent, p, token);

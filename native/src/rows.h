@@ -32,12 +32,11 @@ struct specee_row {
     bool         probed     = false;
 };
 
-// One conversation.
+// One conversation. Its rows in flight stand at the positions from `length` on, each the next one's parent.
 struct specee_slot {
-    llama_pos length = 0;  // committed positions
-    int32_t   last   = -1; // the last committed row that was kept
-    std::vector<int32_t>
-        in_flight; // rows, in order of position, which is `length` and on: each is the next one's parent
+    llama_pos            length = 0;  // committed positions
+    int32_t              last   = -1; // the last committed row that was kept
+    std::vector<int32_t> in_flight;
 };
 
 // What a graph computes; graphs are cached by it.
@@ -166,6 +165,7 @@ struct specee_rows {
     void drop_graphs();
 
   private:
+    int32_t      window_full() const;                                                        // the error
     specee_row * new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token); // null: all are in flight
     bool         free_from(const specee_slot & s, llama_pos p); // K/V from p on; false: the memory cannot
     void         drop_from(specee_slot & s, size_t n);          // rows in flight but the first n

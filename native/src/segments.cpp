@@ -110,7 +110,7 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
 }
 
 bool specee_no_deferred_layers(const specee_rows * rows, const char * caller) {
-    if (rows == nullptr || rows->decoding) { // ours reads one slot only, and has looked at its rows
+    if (rows == nullptr || rows->decoding) { // ours reads one slot only, which has none
         return true;
     }
     for (const specee_slot & s : rows->slots) {

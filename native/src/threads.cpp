@@ -15,7 +15,7 @@ static constexpr double SLACK_MORE  = 0.2;
 // In seconds. One more thread is tried now and then even if its core seems taken: processes of low priority yield.
 static constexpr double HOLD_MIN = 2.0;
 static constexpr double HOLD_MAX = 16.0;
-// A pause of so many seconds, in which this process used little of a core, says nothing: who was busy may have ended.
+// A pause of so many seconds, in which this process used little of a core, tells nothing: who was busy may have ended.
 static constexpr double PAUSE      = 0.3;
 static constexpr double PAUSE_LOAD = 0.25;
 

@@ -133,6 +133,7 @@ def test_wrong_flags_slots_and_prompts_have_a_status(rows: Rows) -> None:
     assert lib.specee_rows_complete(handle, 0, abi.KV_ONLY) == abi.INVALID
     assert lib.specee_rows_prefill(handle, 0, 1, token, 1) == abi.INVALID  # rows are in flight
     assert b"in flight" in lib.specee_last_error()
+    assert lib.specee_rows_append(None, 0, -1, 5) < 0 and lib.specee_architecture_supported(None) < 0
     for slot in (-1, 1, 1000):
         assert lib.specee_rows_append(handle, slot, -1, 5) == abi.INVALID
         assert lib.specee_rows_prefill(handle, slot, 1, token, 1) == abi.INVALID
@@ -143,6 +144,19 @@ def test_wrong_flags_slots_and_prompts_have_a_status(rows: Rows) -> None:
         assert lib.specee_rows_tip(handle, slot) == -1
         assert b"no slot" in lib.specee_last_error()
     assert rows.snapshot() == before
+
+
+def test_a_prompt_that_is_refused_changes_nothing(engine: RowEngine) -> None:
+    prompt = random_tokens(engine, N_PROMPT)
+    engine.prefill(prompt)
+    logits = engine.logits(0)
+    for tokens, status in (([5, engine.n_vocab], abi.INVALID), ([5, -1], abi.INVALID), ([], abi.INVALID)):
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        assert engine.lib.specee_rows_prefill(engine._handle, 0, len(tokens), array, 1) == status
+    full = (ctypes.c_int32 * (engine.n_ctx - N_PROMPT + 1))(*[5] * (engine.n_ctx - N_PROMPT + 1))
+    assert engine.lib.specee_rows_prefill(engine._handle, 0, len(full), full, 1) == abi.NO_SPACE
+    assert engine.lib.specee_rows_length(engine._handle, 0) == N_PROMPT
+    assert np.array_equal(engine.logits(0), logits)
 
 
 def test_an_old_id_never_answers_for_the_row_in_its_place(engine: RowEngine) -> None:

@@ -201,27 +201,6 @@ def test_threads_are_those_asked_for_or_fewer(tmp_path: Path) -> None:
                 assert 1 <= engine.active_threads <= min(asked, cpu.usable_cores())
 
 
-@pytest.mark.parametrize(
-    ("own", "files", "quota"),
-    [
-        ("0::/a/b\n", {"a/cpu.max": "150000 100000\n", "a/b/cpu.max": "max 100000\n"}, 1.5),
-        ("0::/elsewhere\n", {"cpu.max": "100000 100000\n"}, 1.0),
-        ("3:cpu,x:/g\n0::/\n", {"cpu,x/g/cpu.cfs_quota_us": "50000", "cpu,x/g/cpu.cfs_period_us": "100000"}, 0.5),
-        ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
-        ("3:cpuset:/\n", {}, float("inf")),
-        ("", {}, float("inf")),
-    ],
-)  # fmt: skip
-def test_the_quota_of_control_groups(tmp_path: Path, own: str, files: dict[str, str], quota: float) -> None:
-    for name, content in files.items():
-        file = tmp_path / "groups" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    (tmp_path / "own").write_text(own)
-    assert cpu._quota(tmp_path / "own", tmp_path / "groups") == quota
-    assert 1 <= cpu.usable_cores(tmp_path / "own", tmp_path / "groups") <= max(1, np.ceil(quota))
-
-
 class Memory:
     """Tokens take `work` seconds of computing, shared by the threads, and never less than `memory` seconds."""
 

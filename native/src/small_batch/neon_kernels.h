@@ -2,7 +2,7 @@
 // rows of activations; all of them pass a weight at once. Included once for each instruction set (neon_*.cpp).
 //
 // Compared bit for bit with ggml's kernels for one row under emulation (tests/native/test_small_batch_arm.py), which
-// says nothing about time: not yet run or measured on a real machine.
+// tells nothing about time: not yet run or measured on a real machine.
 #pragma once
 
 #include "ggml.h"
