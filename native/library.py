@@ -91,7 +91,7 @@ def check_pin(record: BuildRecord) -> None:
         found = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         found = "not installed"
-    if found != record.pin:
+    if found.partition("+")[0] != record.pin:  # +specee: without their own library, from native/bindings
         raise NativeError(
             "llama-cpp-python does not fit",
             f"the library was built from {record.pin}, the bindings are {found}; "

@@ -45,30 +45,28 @@ def need_space(where: Path, mib: int) -> None:
         raise FetchError(f"not enough disk space in {where}: the build needs about {mib} MiB, {free} MiB are free")
 
 
-def pip_download(pin: str, downloads: Path, *, source: bool) -> Path:
-    """Downloads one distribution without its dependencies; returns the archive, checked by nobody yet."""
+def pip_download(pin: str, downloads: Path, *, source: bool, expected: str = "") -> Path:
+    """Downloads one distribution without its dependencies. `expected`: the archive's sha256, which pip checks before it
+    runs anything of it; without, what comes is checked by nobody yet.
+    """
     kind = ["--only-binary", ":all:"]
     if source:
         # pip asks the archive's own build system for its name; inside of our build that one is here already.
         here = importlib.util.find_spec("scikit_build_core") is not None
         kind = ["--no-binary", ":all:", *["--no-build-isolation"] * here]
     downloads.mkdir(parents=True, exist_ok=True)
+    print(f"specee-chat: downloading {pin}", flush=True)
     with tempfile.TemporaryDirectory(dir=downloads) as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-cache-dir",
-            *kind,
-            "--dest",
-            scratch,
-            pin,
-        ]
+        wanted, arrived = Path(scratch, "requirements.txt"), Path(scratch, "arrived")
+        wanted.write_text(f"{pin} --hash=sha256:{expected}\n" if expected else f"{pin}\n")
+        arrived.mkdir()
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", *kind]
+        command += ["--dest", str(arrived), "--requirement", str(wanted)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        archives = list(Path(scratch).iterdir())
+        archives = list(arrived.iterdir())
         if done.returncode != 0 or len(archives) != 1:
+            if "DO NOT MATCH THE HASHES" in done.stdout:
+                raise FetchError(f"{pin}: the download is broken, its sha256 is not {expected}; try again")
             lines = [line for line in done.stdout.splitlines() if "rror" in line] or done.stdout.splitlines()
             raise FetchError(f"pip could not download {pin}: {lines[-1].strip() if lines else 'no archive came'}")
         return Path(shutil.move(archives[0], downloads / archives[0].name))
@@ -88,7 +86,7 @@ def archive(pin: str, expected: str, downloads: Path) -> Path:
     cached = downloads / f"{name}.tar.gz"
     if cached.exists() and sha256(cached) == expected:
         return cached
-    return checked(pip_download(pin, downloads, source=True), expected, pin)
+    return checked(pip_download(pin, downloads, source=True, expected=expected), expected, pin)
 
 
 def unpack(tarball: Path, into: Path) -> None:

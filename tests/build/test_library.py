@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import signal
 from pathlib import Path
@@ -72,6 +73,12 @@ def test_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_bindings() -> None:
     with pytest.raises(NativeError, match=r"built from 1\.2\.3, the bindings are"):
         library.check_pin(RECORD)
+
+
+@pytest.mark.parametrize("version", ["1.2.3", "1.2.3+specee"])
+def test_these_bindings(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    library.check_pin(RECORD)
 
 
 @pytest.mark.parametrize("kernels", list(Kernels))
