@@ -66,8 +66,9 @@ def list_models(as_json: bool, **values: Any) -> int:
 def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
     """Fetch a model; interrupted, it goes on the next time.
 
-    NAME is one that 'specee-chat models' lists, also with another quantization behind a colon, or a repository on the
-    hub. What has come is checked against its SHA-256, and put where other programs that use the hub find it too.
+    NAME is one that 'specee-chat models' lists, also with another quantization behind a colon, or a repository on
+    Hugging Face. What has come is checked against its SHA-256, and put where other programs that fetch from there find
+    it too.
 
     \b
     specee-chat models pull llama3.2-1b

@@ -45,7 +45,7 @@ WHICH_MODEL = Option(
     MODEL,
     "the small one that comes with specee-chat",
     metavar="M",
-    help="A .gguf file, a name that 'specee-chat models' lists, or a repository on the hub, hf:owner/repo[:quant].",
+    help="A .gguf file, a name from 'specee-chat models', or a repository on Hugging Face, hf:owner/repo[:quant].",
 )
 CTX = Option(
     ["--ctx"],
