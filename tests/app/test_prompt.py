@@ -40,7 +40,7 @@ def measure(backend: Any, make_link: Make) -> None:
 
 
 def calibrate(backend: Any, make_link: Make) -> None:
-    backend.engine.prefill(calibration_task._base(backend).encode("Hi"))
+    backend.engine.prefill(calibration_task._calibrated_model(backend).encode("Hi"))
 
 
 def optimize(backend: Any, make_link: Make) -> None:
