@@ -1,4 +1,4 @@
-"""The algorithms of specee-chat: early exits, drafts, policies, and the calibration they need.
+"""The algorithms of specee-chat: policies, drafters, early exits, and the calibration that they need.
 
 No llama.cpp, no terminal and no file look-ups in here; the engine is seen through `types.Engine` only.
 """

@@ -1,1 +1,1 @@
-"""`specee-chat bench`: policies against dense."""
+"""`specee-chat bench`: the policies over the same prompts in turn, each compared with dense."""

@@ -1,0 +1,1 @@
+"""A conversation without a screen: session, context window, attachments, figures, and the chats on disk."""

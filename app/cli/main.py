@@ -76,7 +76,7 @@ def program(
 ) -> int:
     """Chat with a language model on this machine.
 
-    Without a command: the terminal screen, or one answer. A small model comes along; --model takes others. Tokens that
+    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens that
     the model is already sure of skip its last layers where that makes answers faster; the text stays the model's own
     unless you choose the policy specee.
 

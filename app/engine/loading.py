@@ -61,8 +61,8 @@ class NativeBackend:
         from specee.predictors.decoding import policies
 
         if choice.name != "dense" and self.info.dense_only:
-            why = f"layers of this model cannot be skipped: {self.info.dense_only}; use --policy dense"
-            raise AppError("dense only", why)
+            why = f"{self.info.dense_only}; use --policy dense"
+            raise AppError("layers cannot be skipped", why)
         rules = exit_rules(choice, self.calibration)
         most = self.engine.max_equal_rows - 1  # with the row that follows
         if rules.max_pending > most:

@@ -1,1 +1,1 @@
-"""An HTTP server for other programs."""
+"""`specee-chat serve`: the OpenAI chat completions API for other programs on this machine."""

@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(400, error.title, error.message)
             return
         if not self.server.waiting.acquire(blocking=False):
-            self._fail(503, "busy", f"{QUEUE_LIMIT} requests wait already")
+            self._fail(503, "busy", f"{QUEUE_LIMIT} requests are waiting or being answered")
             return
         try:
             with self.server.engine_lock:

@@ -27,7 +27,7 @@ class Comparison(Protocol):
 class Alternating:
     """One answer by several policies."""
 
-    name = "exact"
+    name = "exact"  # what it generates: some of it by policies that verify exits
 
     def __init__(self, policies: Sequence[Policy], comparison: Comparison) -> None:
         self._policies, self._comparison = policies, comparison
