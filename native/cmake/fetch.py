@@ -62,7 +62,9 @@ def pip_download(pin: str, downloads: Path, *, source: bool, expected: str = "")
         arrived.mkdir()
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", *kind]
         command += ["--dest", str(arrived), "--requirement", str(wanted)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # What the pip around us tells our backend (where it lies) is not for the archive's.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("_PYPROJECT_HOOKS", "PEP517_"))}
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         archives = list(arrived.iterdir())
         if done.returncode != 0 or len(archives) != 1:
             if "DO NOT MATCH THE HASHES" in done.stdout:

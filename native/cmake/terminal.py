@@ -33,7 +33,8 @@ class Line:
         # Down and up again: at the bottom of the screen this makes room, and the cursor keeps its column.
         insert = "\x1bD\x1b[A\x1b7\r\x1b[L"
         rewrite = "\x1b7\x1b[A\r\x1b[2K"
-        clipped = f"\x1b[?7l  {text}\x1b[?7h\x1b8"
+        n_columns = os.get_terminal_size(self._terminal).columns or 80  # 0: unknown
+        clipped = f"\x1b[?7l  {text[: n_columns - 2]}\x1b[?7h\x1b8"
         whole = rewrite + clipped if self._shown else insert + clipped + "\x1b[B"
         os.write(self._terminal, whole.encode())  # in one piece: pip's spinner writes too
         self._shown = True
@@ -65,13 +66,13 @@ class Narrator:
             return
         self._drawn, self._n_files = now, n_files
         left = _remaining(n_done, n_files, now - self._begun)
-        self._line.show(f"{NOTE}building llama.cpp for this machine: {n_done} of {n_files} files, {left}")
+        self._line.show(f"{NOTE}building llama.cpp, {n_done} of {n_files} files, {left}")
 
     def end(self) -> None:
         if self._n_files:
             minutes, seconds = divmod(round(time.monotonic() - self._begun), 60)
             with suppress(OSError):
-                self._line.show(f"{NOTE}built llama.cpp for this machine in {minutes} min {seconds} s")
+                self._line.show(f"{NOTE}built llama.cpp in {minutes} min {seconds} s")
 
 
 def _remaining(n_done: int, n_files: int, elapsed: float) -> str:

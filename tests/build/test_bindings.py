@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -79,12 +80,14 @@ def test_they_use_our_library() -> None:
 @pytest.mark.parametrize("pip", ["pip==22.0.2", "pip"])
 def test_pip_keeps_no_wheel_of_ours(pip: str, tmp_path: Path) -> None:
     """What pip keeps under llama-cpp-python's name, it gives to other environments of the user, where no library is."""
+    for name in ("bindings", "cmake"):  # as in a fresh clone: nothing is downloaded yet
+        shutil.copytree(ROOT / "native" / name, tmp_path / "native" / name)
     venv.create(tmp_path / "venv", with_pip=True)
     cache = tmp_path / "cache"
     env = {name: value for name, value in os.environ.items() if name != "PIP_NO_CACHE_DIR"}
     env["PIP_CACHE_DIR"] = str(cache)
     said = []
-    for wanted in (["--upgrade", pip], ["--no-deps", BINDINGS], ["--no-deps", PIN]):
+    for wanted in (["--upgrade", pip], ["--no-deps", "./native/bindings"], ["--no-deps", PIN]):
         command = [str(part) for part in (tmp_path / "venv/bin/python", "-m", "pip", "install", *wanted)]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -80,7 +80,7 @@ def test_progress_is_shown_and_the_output_kept(tmp_path: Path) -> None:
     shown, collected, status = _install(tmp_path)
     assert status == 0
     assert collected == "configuring\nspecee-chat: downloading it\n[1/2] one\n[2/2] two\nafter\n"
-    for text in ("specee-chat: downloading it", "building llama.cpp for this machine: 2 of 2 files", "built llama.cpp"):
+    for text in ("specee-chat: downloading it", "building llama.cpp, 2 of 2 files", "built llama.cpp"):
         assert text in shown
     assert "\n" not in shown  # the line of the spinner stays where it is
 
@@ -133,11 +133,11 @@ def test_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     narrator.read("[92/93] Building\n[93/93] Linking\n")
     narrator.end()
     assert line.texts == [
-        "building llama.cpp for this machine: 1 of 93 files, usually 2 to 5 minutes",
-        "building llama.cpp for this machine: 31 of 93 files, about 2 minutes left",
-        "building llama.cpp for this machine: 92 of 93 files, soon done",
-        "building llama.cpp for this machine: 93 of 93 files, soon done",
-        "built llama.cpp for this machine in 2 min 40 s",
+        "building llama.cpp, 1 of 93 files, usually 2 to 5 minutes",
+        "building llama.cpp, 31 of 93 files, about 2 minutes left",
+        "building llama.cpp, 92 of 93 files, soon done",
+        "building llama.cpp, 93 of 93 files, soon done",
+        "built llama.cpp in 2 min 40 s",
     ]
 
 
