@@ -33,11 +33,11 @@ class Paths:
         return self.data / "history.sqlite"
 
     @property
-    def tuner(self) -> Path:
-        return self.data / "tuner.json"
+    def measurements(self) -> Path:
+        return self.data / "measurements.json"
 
     def as_dict(self) -> dict[str, str]:
-        names = ("data", "cache", "logs", "calibrations", "tuner", "history", "config")
+        names = ("data", "cache", "logs", "calibrations", "measurements", "history", "config")
         return {name: str(getattr(self, name)) for name in names}
 
 

@@ -1,6 +1,7 @@
-"""A copy of a model whose weights use types that CPUs multiply in batches.
+"""A copy of a model whose weights are quicker to multiply for many tokens at once.
 
-llama.cpp has batch kernels for Q4_0, Q8_0 and the K-quants' 4 bits, not for Q4_1 and Q6_K. Eight bits keep the values
+llama.cpp has batch kernels for Q4_0, Q8_0 and the K-quants' 4 bits, not for Q4_1 and Q6_K, which matters where our own
+kernels do not read prompts (native/README.md). Eight bits keep the values
 of Q4_1, and of an LM head in Q6_K, to within 0.4% of a block's largest one, so the text hardly changes; the file grows.
 An embedding that also serves as the LM head is written a second time, as a head of its own.
 """

@@ -42,7 +42,7 @@ def run_bench(
     from specee.app.engine.loading import open_backend
 
     backend = open_backend(load, lambda what, fraction: emit(Progress(what, fraction)))
-    auto_policy = AutoPolicy(paths.find(load.data_dir).tuner, machine.library_build())
+    auto_policy = AutoPolicy(paths.find(load.data_dir).measurements, machine.library_build())
     policies = _decide(backend, auto_policy, choices, emit)
     results = compare(backend, policies, prompts, sampling, max_tokens, system, emit)
     facts = {

@@ -52,7 +52,7 @@ def dense_only(read: Any) -> str | None:
     if reason is not None:
         return reason
     if read.sliding_window:
-        return "its attention uses a sliding window, which does not run in layer ranges yet"
+        return "layers with sliding-window attention cannot be skipped yet"
     if read.width % 32:
         return "its width is not a multiple of 32"
     return None

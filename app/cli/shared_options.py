@@ -188,9 +188,9 @@ EXITS: Options = [
         ["--max-pending"],
         SPEED,
         3,
-        type=click.IntRange(1, 7),
+        type=click.IntRange(1),
         metavar="N",
-        help="With exact: how many tokens are verified together, 1 to 7.",
+        help="With exact and specee: how many tokens may wait with skipped layers before these are computed together.",
     ),
 ]
 

@@ -145,4 +145,4 @@ def _runtime(backend: Any, data_dir: str | None) -> Any:
     from specee.app.engine.auto_policy import AutoPolicy
     from specee.app.engine.runtime import Runtime
 
-    return Runtime(backend, AutoPolicy(paths.find(data_dir).tuner, machine.library_build()))
+    return Runtime(backend, AutoPolicy(paths.find(data_dir).measurements, machine.library_build()))

@@ -11,7 +11,7 @@ static constexpr llm_arch ARCHITECTURES[] = { LLM_ARCH_LLAMA, LLM_ARCH_QWEN2 };
 static int32_t check_architecture(llm_arch arch, const char * name) {
     if (std::find(std::begin(ARCHITECTURES), std::end(ARCHITECTURES), arch) == std::end(ARCHITECTURES)) {
         return specee_fail(SPECEE_UNSUPPORTED,
-                           std::string("the architecture '") + name + "' does not run in layer ranges yet");
+                           std::string("layers of the architecture '") + name + "' cannot be skipped yet");
     }
     return SPECEE_OK;
 }
@@ -27,7 +27,7 @@ int32_t specee_model_supported(const llama_model * model) {
             return status;
         }
         if (model->hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
-            return specee_fail(SPECEE_UNSUPPORTED, "sliding-window attention does not run in layer ranges yet");
+            return specee_fail(SPECEE_UNSUPPORTED, "layers with sliding-window attention cannot be skipped yet");
         }
         if (model->hparams.n_embd % 32 != 0) {
             return specee_fail(SPECEE_UNSUPPORTED, "the model's width is not a multiple of 32");

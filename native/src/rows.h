@@ -19,7 +19,7 @@
 
 // A token at a position of a slot: in flight, or committed not long ago.
 struct specee_row {
-    int32_t      id         = -1; // -1: nobody's place
+    int32_t      id         = -1; // -1: free
     int32_t      before     = -1; // its parent; of a prefilled row, the last committed one before that was kept
     llama_seq_id slot       = 0;
     llama_pos    pos        = 0;

@@ -5,8 +5,8 @@
 // position before it, and a depth, the number of layers done. Rows in flight advance in batches from one layer to
 // another, stop anywhere, and go on later; then they are committed into the slot's sequence, or dropped.
 //
-// The hidden states of recent rows stay in here until newer rows need their place; a place knows whose it is, so an old
-// id is unknown and never answers for another row.
+// The hidden states of recent rows stay in here until newer rows take their entries; an entry stores its row's id, so
+// an old id is unknown and never answers for another row.
 //
 // Status codes: 0 is success, a negative value is an error, and specee_last_error() says what happened (per thread). A
 // call that returns SPECEE_INVALID, SPECEE_UNSUPPORTED or SPECEE_NO_SPACE has changed nothing. No C++ exception leaves
