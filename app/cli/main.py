@@ -76,9 +76,9 @@ def program(
 ) -> int:
     """Chat with a language model on this machine.
 
-    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens that
-    the model is already sure of skip its last layers where that makes answers faster; the text stays the model's own
-    unless you choose the policy specee.
+    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens
+    that the model is already sure of skip its last layers where that makes answers faster; the text stays the model's
+    own unless you choose the policy specee.
 
     \b
     specee-chat                                 the terminal screen
