@@ -63,9 +63,8 @@ def pip_download(pin: str, downloads: Path, *, source: bool, expected: str = "")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", *kind]
         command += ["--dest", str(arrived), "--requirement", str(wanted)]
         # What the pip around us tells our backend (where it lies) is not for the archive's.
-        env = {
-            name: value for name, value in os.environ.items() if not name.startswith(("_PYPROJECT_HOOKS", "PEP517_"))
-        }
+        hooks = ("_PYPROJECT_HOOKS_", "PEP517_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(hooks)}
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         archives = list(arrived.iterdir())
         if done.returncode != 0 or len(archives) != 1:

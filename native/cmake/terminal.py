@@ -19,7 +19,7 @@ from pathlib import Path
 
 NOTE = "specee-chat: "  # a line that begins so is for the user
 _STEP = re.compile(r"\[(\d+)/(\d+)\] ")  # Ninja's
-_OTHER_VERBOSITY = re.compile(r"\s(-[vq]+|--verbose|--quiet)(\s|$)")
+_OTHER_VERBOSITY = re.compile(r"\s(-[A-Za-z]*[vq][A-Za-z]*|--verbose|--quiet)(\s|$)")
 
 
 class Line:

@@ -42,7 +42,7 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 print("spinner", end="", flush=True)
 done = subprocess.run(
     [sys.executable, "-c", {BUILD!r}],
-    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0 if "background" in os.environ else None,
+    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=os.setpgrp if "background" in os.environ else None,
 )
 open(os.environ["COLLECTED"], "wb").write(done.stdout)
 sys.exit(done.returncode)
@@ -93,7 +93,14 @@ def test_a_failed_build_is_not_said_to_be_built(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "env"),
-    [(["-v"], {}), (["-qq"], {}), (["--quiet"], {}), ([], {"TERM": "dumb"}), ([], {"PIP_BUILD_TRACKER": ""})],
+    [
+        (["-vr"], {}),
+        (["-qq"], {}),
+        (["--quiet"], {}),
+        ([], {"TERM": "dumb"}),
+        ([], {"PIP_BUILD_TRACKER": ""}),
+        ([], {"background": "1"}),
+    ],
 )
 def test_nothing_is_shown(options: list[str], env: dict[str, str], tmp_path: Path) -> None:
     shown, collected, status = _install(tmp_path, *options, **env)
