@@ -62,7 +62,7 @@ def pip_download(pin: str, downloads: Path, *, source: bool, expected: str = "")
         arrived.mkdir()
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", *kind]
         command += ["--dest", str(arrived), "--requirement", str(wanted)]
-        # What the pip around us tells our backend (where it lies) is not for the archive's.
+        # What the pip around us passes to our backend (where it lies) is not for the archive's.
         env = {
             name: value for name, value in os.environ.items() if not name.startswith(("_PYPROJECT_HOOKS", "PEP517_"))
         }
