@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 OK, INVALID, UNSUPPORTED, NO_SPACE, FAILED, CANCELLED = 0, -1, -2, -3, -4, -5
 LOGITS, KV_ONLY = 1, 2
-K_MAX = 16
+K_MAX = 16  # SPECEE_K_MAX
 
 _int32, _uint32, _float, _double, _void = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_double, None
 _text, _pointer = ctypes.c_char_p, ctypes.c_void_p
@@ -21,7 +21,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_abi_version": (_int32, []),
     "specee_build_info": (_text, []),
     "specee_last_error": (_text, []),
-    "specee_architecture_supported": (_int32, [_text]),
+    "specee_structure_supported": (_int32, [_text, _int32, _int32]),
     "specee_model_supported": (_int32, [_pointer]),
     "specee_max_equal_rows": (_int32, []),
     "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32]),
@@ -50,7 +50,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_threads": (_int32, [_rows]),
     "specee_rows_fix_threads": (_void, [_rows, _int32]),
     "specee_rows_limit_single_row": (_void, [_rows, _int32]),
-    "specee_rows_stop_next": (_int32, [_rows]),
     "specee_lens_set": (_int32, [_rows, _int32, _int32, _pointer, _pointer, _float_p]),
     "specee_predictor_set": (
         _int32,
@@ -65,6 +64,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _int32,
         [_rows, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
     ),
+    # for tests only
+    "specee_rows_stop_next": (_int32, [_rows]),
     "specee_thread_rule_init": (_pointer, [_int32, _int32]),
     "specee_thread_rule_decide": (_int32, [_pointer, _double, _double, _double]),
     "specee_thread_rule_free": (_void, [_pointer]),

@@ -56,7 +56,7 @@ class RowContext:
             return status
         if status == abi.CANCELLED:
             raise Cancelled
-        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a step"
+        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a call"
         raise NativeError(title, library.last_error())
 
     # ---- control

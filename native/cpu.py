@@ -56,7 +56,7 @@ def matrix_flags(cpuinfo: Path = CPUINFO) -> list[str]:
 
 
 def has_amx(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the CPU has AMX; whether it is used is the library's to tell."""
+    """Whether the CPU has AMX; only the library knows whether it is used."""
     return "amx_tile" in (features(cpuinfo) or ())
 
 

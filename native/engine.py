@@ -26,7 +26,7 @@ __all__ = ["Cancelled", "ExitResult", "Floats", "Model", "RowEngine", "Sampler",
 class ExitResult:
     """Where a row stopped, and the probes on the way."""
 
-    stopped: int  # index of the layer where it stopped; the number of layers when no score was above the threshold
+    stop_index: int  # of the layer where it stopped; the number of layers when no score was above the threshold
     scores: tuple[float, ...]  # one for each probe
     best: int  # the margin rule's token at the last probe, -1 without that rule
 
@@ -37,7 +37,8 @@ class RowEngine(WeightedContext):
     A row is a token at a position; its depth is the number of layers done. Rows in flight advance from layer to layer,
     and are committed once they are complete, or dropped. The hidden states of the last few hundred rows stay readable.
 
-    Of a model that cannot run in layer ranges (`model.unsupported`) rows run whole: append, advance to n_layer, commit.
+    Of a model that cannot run in ranges of layers (`model.unsupported`) rows run whole: append, advance to n_layer,
+    commit.
 
     Every call raises NativeError when the library refuses it, which changes nothing; and Cancelled when `cancel` was
     called meanwhile.
@@ -81,7 +82,7 @@ class RowEngine(WeightedContext):
         """Make exactly these tokens the committed ones, at full depth; logits row 0 is the last token's.
 
         What the cache already holds of them is kept (never the last one: its logits are wanted), rows in flight are
-        dropped. `on_chunk(done, total)` is told after each chunk. Returns how many tokens were reused.
+        dropped. `on_chunk(done, total)` is called after each chunk. Returns how many tokens were reused.
         """
         if not tokens:
             raise NativeError("Nothing to answer", "the prompt has no tokens")
@@ -159,7 +160,7 @@ class RowEngine(WeightedContext):
     def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
         n = len(rows)
         if n > N_ROWS_MAX:
-            raise NativeError("The engine refused a step", f"a batch must have 1 to {N_ROWS_MAX} rows")
+            raise NativeError("The engine refused a call", f"a batch must have 1 to {N_ROWS_MAX} rows")
         for i in range(n):
             self._ids[i] = rows[i]
         status = self.lib.specee_rows_advance(self._handle, n, self._ids, end, flags)
@@ -184,7 +185,7 @@ class RowEngine(WeightedContext):
         """Hidden state of a row in flight or a recent one at its depth, a copy: float32 [n_embd]."""
         pointer = self.lib.specee_rows_hidden(self._handle, row)
         if not pointer:
-            raise NativeError("The engine refused a step", library.last_error())
+            raise NativeError("The engine refused a call", library.last_error())
         return np.array(np.ctypeslib.as_array(pointer, (self.n_embd,)), np.float32)
 
     # ---- exits and drafts
@@ -201,12 +202,12 @@ class RowEngine(WeightedContext):
         self._layers[:n] = list(layers)
         self._candidates[: len(candidates)] = list(candidates)
         self._token.value = -1
-        stopped = self.lib.specee_rows_run_to_exit(
+        stop_index = self.lib.specee_rows_run_to_exit(
             self._handle, row, n, self._layers, k, self._candidates, threshold, self._scores, self._token_p
         )
-        if stopped < 0:
-            self._check(stopped)
-        return ExitResult(stopped, tuple(self._scores[: min(stopped + 1, n)]), self._token.value)
+        if stop_index < 0:
+            self._check(stop_index)
+        return ExitResult(stop_index, tuple(self._scores[: min(stop_index + 1, n)]), self._token.value)
 
     def probe(self, row: int, candidates: Tokens) -> float:
         """Predictor score of the row at its depth for the candidates: int32 [k]."""
@@ -247,7 +248,7 @@ class RowEngine(WeightedContext):
         """One row of the last logits, a copy: float32 [n_vocab]."""
         pointer = self.lib.specee_rows_logits(self._handle, i)
         if not pointer:
-            raise NativeError("The engine refused a step", library.last_error())
+            raise NativeError("The engine refused a call", library.last_error())
         return np.array(np.ctypeslib.as_array(pointer, (self.n_vocab,)), np.float32)
 
     def greedy(self, i: int, sampler: Sampler) -> int:

@@ -157,9 +157,12 @@ def cpu_buffers() -> list[str]:
     return [name for name in names().decode().split(",") if name] if use_extra_buffers() else []
 
 
-def architecture_unsupported(arch: str) -> str | None:
-    """Why models of an architecture (as GGUF files name it) do not run in layer ranges; None where they do."""
-    supported = load().specee_architecture_supported(arch.encode()) == abi.OK
+def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | None:
+    """Why models of an architecture (as GGUF files name it) do not run in ranges of layers; None where they do.
+
+    `sliding_window`: whether a layer's attention has one; `n_embd`: the width of hidden states. Raises NativeError.
+    """
+    supported = load().specee_structure_supported(arch.encode(), sliding_window, n_embd) == abi.OK
     return None if supported else last_error()
 
 

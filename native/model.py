@@ -1,4 +1,4 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in layer ranges."""
+"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from specee.native.errors import NativeError
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises NativeError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in layer ranges, if so.
+    Raises NativeError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers, if so.
     """
 
     def __init__(

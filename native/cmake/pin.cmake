@@ -1,4 +1,4 @@
-# The one llama.cpp we build: what is vendored in this source distribution. native/README.md tells how to move the pin;
+# The one llama.cpp we build: what is vendored in this source distribution. native/README.md says how to move the pin;
 # pyproject.toml and requirements.txt name the same version (tests/build checks that they agree).
 set(SPECEE_PIN llama-cpp-python==0.3.36)
 set(SPECEE_PIN_SHA256 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e)

@@ -1,118 +1,11 @@
-// Rows through layers: in ranges by graphs of our own (segments.cpp), whole by llama_decode.
+// Rows through ranges of layers, by graphs of our own (range_graphs.cpp).
 #include "rows.h"
 
 #include "llama-graph.h"
 
 #include <algorithm>
 
-void specee_rows::take_threads(int32_t n, bool may_stop) {
-    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(n, may_stop);
-}
-
-// ---- whole rows ----------------------------------------------------------------------------------------------------
-
-int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted) {
-    llama_batch    batch_ = llama_batch_init(n, 0, 1);
-    specee_at_exit free_batch([&] { llama_batch_free(batch_); });
-    batch_.n_tokens = n;
-    for (int32_t i = 0; i < n; ++i) {
-        batch_.token[i]     = toks[i];
-        batch_.pos[i]       = p + i;
-        batch_.n_seq_id[i]  = 1;
-        batch_.seq_id[i][0] = slot;
-        batch_.logits[i]    = i >= n - n_wanted;
-    }
-    const bool reserve = ctx.sched_need_reserve;
-    // a failed batch may have been done in part: back to where it began
-    bool           done = false;
-    specee_at_exit remove([&] {
-        decoding = false;
-        if (!done) {
-            llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
-        }
-    });
-    decoding = true;
-    if (logits_owner == nullptr) {
-        n_logits = 0; // llama.cpp's own are written anew
-    }
-    take_threads(n, kv != nullptr);
-    int32_t status = ctx.decode(batch_);
-    if (threads.has_stopped() && status != 0) {
-        llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
-        take_threads(n, false);
-        status = ctx.decode(batch_);
-    }
-    ctx.synchronize();
-    if (reserve) {
-        drop_graphs();
-    }
-    switch (status) {
-        case 0: break;
-        case 1: return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
-        case 2: return specee_fail(SPECEE_CANCELLED, "cancelled");
-        default: return specee_fail(SPECEE_FAILED, "llama.cpp could not decode the batch");
-    }
-    if (n_wanted > 0) {
-        logits       = ctx.get_logits_ith(n - n_wanted);
-        n_logits     = n_wanted;
-        logits_owner = nullptr;
-    }
-    done = true;
-    return SPECEE_OK;
-}
-
-int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits) {
-    specee_slot * s = find_slot(slot);
-    if (s == nullptr) {
-        return SPECEE_INVALID;
-    }
-    if (!s->in_flight.empty()) {
-        return specee_fail(SPECEE_INVALID, "a prompt cannot follow rows in flight: commit or drop them first");
-    }
-    if (n <= 0 || n > (int32_t) ctx.n_batch()) {
-        return specee_fail(SPECEE_INVALID, "a batch holds 1 to " + std::to_string(ctx.n_batch()) + " tokens");
-    }
-    if (!are_tokens(n, toks)) {
-        return specee_fail(SPECEE_INVALID, "no such token");
-    }
-    if (n > (llama_pos) ctx.n_ctx_seq() - s->length) {
-        return window_full();
-    }
-    const int32_t status = decode(slot, s->length, n, toks, want_logits);
-    if (status != SPECEE_OK) {
-        return status;
-    }
-    s->length += n;
-    specee_row * r = want_logits ? new_row(slot, s->last, s->length - 1, toks[n - 1]) : nullptr;
-    if (r != nullptr) {
-        r->depth = n_layer;
-        s->last  = r->id;
-        // the last layer's rows were reduced to the one with logits
-        auto tail = tails.find(ctx.gf_res_prev_active);
-        if (kv != nullptr && tail != tails.end() && tail->second->buffer != nullptr) {
-            const ggml_tensor * t = tail->second;
-            ggml_backend_tensor_get(t, hidden(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
-            r->layer = n_layer;
-        }
-    }
-    return SPECEE_OK;
-}
-
-int32_t specee_rows::advance_whole(bool want_logits) {
-    const auto n = (int32_t) batch.size();
-    for (int32_t i = 0; i < n; ++i) {
-        tokens[i] = batch[i]->token;
-    }
-    const int32_t status = decode(batch[0]->slot, batch[0]->pos, n, tokens.data(), want_logits ? n : 0);
-    for (int32_t i = 0; status == SPECEE_OK && i < n; ++i) {
-        batch[i]->depth = n_layer;
-    }
-    return status;
-}
-
-// ---- ranges of layers ----------------------------------------------------------------------------------------------
-
-int32_t specee_rows::take_batch(int32_t n, const int32_t * ids) {
+int32_t specee_rows::check_batch(int32_t n, const int32_t * ids) {
     if (n <= 0 || n > n_rows_max) {
         return specee_fail(SPECEE_INVALID, "a batch must have 1 to " + std::to_string(n_rows_max) + " rows");
     }
@@ -150,9 +43,9 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     const bool want_logits = (flags & SPECEE_LOGITS) != 0;
     const bool kv_only     = (flags & SPECEE_KV_ONLY) != 0;
 
-    const int32_t valid = take_batch(n, ids);
-    if (valid != SPECEE_OK) {
-        return valid;
+    const int32_t checked = check_batch(n, ids);
+    if (checked != SPECEE_OK) {
+        return checked;
     }
     const int32_t begin  = batch[0]->depth;
     const bool    is_new = begin == 0;
@@ -168,7 +61,7 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         return specee_fail(SPECEE_INVALID, "an earlier row is not that deep yet");
     }
     if (kv == nullptr) {
-        return is_new && end == n_layer ? advance_whole(want_logits) : needs_ranges();
+        return is_new && end == n_layer ? advance_whole(want_logits) : fail_whole_rows_only();
     }
     for (const specee_row * r : batch) {
         if (!is_new && r->layer != begin) {
@@ -205,24 +98,24 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         }
     }
 
-    bool             done = false;
-    specee_at_exit   remove([&] {
+    bool                 done = false;
+    specee_scope_guard   remove([&] {
         if (is_new && !done) {
             kv->seq_rm(slot, batch[0]->pos, -1);
         }
     });
-    specee_segment & seg    = segment({ begin, end, n, want_logits, kv_only, want_scores });
-    const int32_t    status = compute(seg, is_new, cells);
+    specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
+    const int32_t        status = compute(graph, is_new, cells);
     if (status != SPECEE_OK) {
         return status;
     }
-    if (seg.scores != nullptr) {
-        short_logits.resize(seg.scores->ne[0]);
-        ggml_backend_tensor_get(seg.scores, short_logits.data(), (n - 1) * seg.scores->nb[1],
-                                seg.scores->ne[0] * sizeof(float));
+    if (graph.scores != nullptr) {
+        shortlist_logits.resize(graph.scores->ne[0]);
+        ggml_backend_tensor_get(graph.scores, shortlist_logits.data(), (n - 1) * graph.scores->nb[1],
+                                graph.scores->ne[0] * sizeof(float));
     }
     if (want_logits) {
-        keep_logits(seg);
+        keep_logits(graph);
     }
     for (int32_t i = 0; i < n; ++i) {
         specee_row & r = *batch[i];
@@ -230,12 +123,12 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         if (is_new) {
             r.cell = cells.idxs[0][i];
         }
-        if (seg.out != nullptr) {
-            ggml_backend_tensor_get(seg.out, hidden(r), i * seg.out->nb[1], n_embd * sizeof(float));
+        if (graph.out != nullptr) {
+            ggml_backend_tensor_get(graph.out, hidden(r), i * graph.out->nb[1], n_embd * sizeof(float));
             r.layer = end;
         }
-        if (seg.lens != nullptr) {
-            ggml_backend_tensor_get(seg.lens, estimate(r), i * seg.lens->nb[1], n_embd * sizeof(float));
+        if (graph.lens != nullptr) {
+            ggml_backend_tensor_get(graph.lens, estimate(r), i * graph.lens->nb[1], n_embd * sizeof(float));
             r.lens_layer = end;
         }
     }
@@ -286,10 +179,36 @@ int32_t specee_rows::lens_head(specee_row & r) {
     cells.resize(1);
     cells.strm[0] = cells.s0;
     cells.idxs[0].push_back(r.cell);
-    specee_segment & seg    = segment({ n_layer, n_layer, 1, true, false, false });
-    const int32_t    status = compute(seg, false, cells);
+    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
+    const int32_t        status = compute(graph, false, cells);
     if (status == SPECEE_OK) {
-        keep_logits(seg);
+        keep_logits(graph);
     }
     return status;
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags) {
+    return specee_entry(rows, [&] { return rows->advance(n, ids, end, flags, false); });
+}
+
+int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        if (s == nullptr || (flags & ~(uint32_t) SPECEE_LOGITS) != 0) {
+            return specee_fail(SPECEE_INVALID, "no such slot, or no such flag");
+        }
+        return rows->advance_deferred(*s, rows->n_layer, (flags & SPECEE_LOGITS) != 0, false);
+    });
+}
+
+int32_t specee_rows_lens_head(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->fail_whole_rows_only();
+        }
+        specee_row * r = rows->find(id);
+        return r == nullptr ? specee_fail(SPECEE_INVALID, "no such row") : rows->lens_head(*r);
+    });
 }

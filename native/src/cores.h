@@ -1,4 +1,4 @@
-// What the system tells about its cores. Linux only; elsewhere nothing is known.
+// What is known of the system's cores: on Linux only.
 #pragma once
 
 #include <cstdint>

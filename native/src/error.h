@@ -45,10 +45,10 @@ template <typename H, typename F> int32_t specee_entry(H * handle, F && body) no
 }
 
 // Runs `undo` when the scope is left, by an exception too.
-template <typename F> struct specee_at_exit {
+template <typename F> struct specee_scope_guard {
     F undo;
 
-    explicit specee_at_exit(F undo) : undo(undo) {}
-    specee_at_exit(const specee_at_exit &) = delete;
-    ~specee_at_exit() { undo(); }
+    explicit specee_scope_guard(F undo) : undo(undo) {}
+    specee_scope_guard(const specee_scope_guard &) = delete;
+    ~specee_scope_guard() { undo(); }
 };

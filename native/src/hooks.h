@@ -5,11 +5,11 @@ struct ggml_tensor;
 struct llm_graph_context;
 struct specee_rows;
 
-// A graph is about to be built: inside of a range call, layers before the range go to a scrap graph.
-void specee_graph_begin(llm_graph_context & graph);
+// A graph is about to be built. Of a range of layers: the layers before it go to a scrap graph.
+void specee_graph_begin(llm_graph_context & builder);
 
 // The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
-ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il);
+ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il);
 
 // False, with a logged reason, while rows in flight have deferred layers: `caller` would read K/V that are not there.
 bool specee_no_deferred_layers(const specee_rows * rows, const char * caller);

@@ -1,59 +1,30 @@
-#include "probe.h"
-
+// Probes of rows at exit layers, and the run of a row from one to the next.
+#include "exit_weights.h"
 #include "rows.h"
-
-#include "ggml-cpu.h"
+#include "vector_math.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-static float dot(const float * a, const float * b, int32_t n) {
-    float s[8] = {}; // independent sums, so that the compiler may use vectors
-    for (int32_t i = 0; i + 8 <= n; i += 8) {
-        for (int j = 0; j < 8; ++j) {
-            s[j] += a[i + j] * b[i + j];
-        }
-    }
-    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-}
-
-static float inverse_rms(const float * v, int32_t n, float eps) {
-    return 1.0f / std::sqrt(dot(v, v, n) / n + eps);
-}
-
-specee_probe::specee_probe(specee_head & head, int32_t n_layer) :
-    head(head), lenses(n_layer + 1), predictors(n_layer + 1), x(2 * head.n_embd) {}
-
-void specee_probe::multiply(const specee_q8 & m, const float * v, float * out) {
-    const auto * traits   = ggml_get_type_traits_cpu(GGML_TYPE_Q8_0);
-    const size_t row_size = ggml_row_size(GGML_TYPE_Q8_0, m.n_cols);
-    quantized.resize(row_size);
-    traits->from_float(v, quantized.data(), m.n_cols);
-    for (int32_t i = 0; i < m.n_rows; ++i) {
-        traits->vec_dot(m.n_cols, out + i, 0, m.data.data() + i * row_size, 0, quantized.data(), 0, 1);
-    }
-}
-
-float specee_probe::score(const specee_mlp & mlp, const float * estimate, const llama_token * candidates, float * probs,
-                          float * features) {
-    const int32_t n = head.n_embd;
-    const int32_t k = mlp.k;
+float specee_exit_weights::score(const specee_predictor & predictor, const float * estimate,
+                                 const llama_token * candidates, float * probs, float * features) {
+    const int32_t n = matrices.n_embd;
+    const int32_t k = predictor.k;
     // a row is probed at several layers with the same candidates
-    if (sliced_tokens.size() != (size_t) k || !std::equal(candidates, candidates + k, sliced_tokens.begin())) {
-        sliced_tokens.assign(candidates, candidates + k);
-        sliced.resize((size_t) k * n);
+    if (head_tokens.size() != (size_t) k || !std::equal(candidates, candidates + k, head_tokens.begin())) {
+        head_tokens.assign(candidates, candidates + k);
+        head_rows.resize((size_t) k * n);
         for (int32_t i = 0; i < k; ++i) {
-            head.head_row(candidates[i], sliced.data() + (size_t) i * n);
+            matrices.head_row(candidates[i], head_rows.data() + (size_t) i * n);
         }
     }
 
-    const float scale = inverse_rms(estimate, n, head.eps);
+    const float scale = specee_inverse_rms(estimate, n, matrices.eps);
     float       f[3 * SPECEE_K_MAX];
     float       top = -INFINITY;
     for (int32_t i = 0; i < k; ++i) {
-        f[i] = dot(estimate, sliced.data() + (size_t) i * n, n) * scale +
-               (head.bias.empty() ? 0.0f : head.bias[candidates[i]]);
+        f[i] = specee_dot(estimate, head_rows.data() + (size_t) i * n, n) * scale +
+               (matrices.bias.empty() ? 0.0f : matrices.bias[candidates[i]]);
         top  = std::max(top, f[i]);
     }
     float sum = 0;
@@ -70,24 +41,24 @@ float specee_probe::score(const specee_mlp & mlp, const float * estimate, const 
         std::copy_n(f, 3 * k, features);
     }
 
-    hidden_units = mlp.b1;
+    hidden_units = predictor.b1;
     for (int32_t j = 0; j < 3 * k; ++j) {
-        const float * w = mlp.w1.data() + (size_t) j * mlp.n_hidden;
-        for (int32_t i = 0; i < mlp.n_hidden; ++i) {
+        const float * w = predictor.w1.data() + (size_t) j * predictor.n_hidden;
+        for (int32_t i = 0; i < predictor.n_hidden; ++i) {
             hidden_units[i] += f[j] * w[i];
         }
     }
     for (float & u : hidden_units) {
         u = std::max(u, 0.0f);
     }
-    float logit = mlp.b2;
-    for (int32_t i = 0; i < mlp.n_hidden; ++i) {
-        logit += hidden_units[i] * mlp.w2[i];
+    float logit = predictor.b2;
+    for (int32_t i = 0; i < predictor.n_hidden; ++i) {
+        logit += hidden_units[i] * predictor.w2[i];
     }
     return 1.0f / (1.0f + std::exp(-logit));
 }
 
-void specee_probe::margin(const float * logits, llama_token * best, float * lead) const {
+void specee_exit_weights::margin(const float * logits, llama_token * best, float * lead) const {
     const size_t n      = shortlist.tokens.size();
     size_t       first  = 0;
     float        top    = -INFINITY;
@@ -110,53 +81,18 @@ void specee_probe::margin(const float * logits, llama_token * best, float * lead
     *lead = (1.0f - std::exp(second - top)) / sum;
 }
 
-// The k tokens with the best scores. k is small: insertion into a sorted list, nearly always one failed comparison.
-static void best_tokens(const std::vector<llama_token> & tokens, const float * scores, const float * bias, int32_t k,
-                        llama_token * out) {
-    float best[SPECEE_K_MAX];
-    std::fill_n(best, k, -INFINITY);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        const float v = scores[i] + bias[i];
-        if (v > best[k - 1]) {
-            int32_t j = k - 1;
-            for (; j > 0 && best[j - 1] < v; --j) {
-                best[j] = best[j - 1];
-                out[j]  = out[j - 1];
-            }
-            best[j] = v;
-            out[j]  = tokens[i];
-        }
-    }
-}
-
-void specee_probe::draft_best(const float * final_state, llama_token token, int32_t k, llama_token * out) {
-    const int32_t n = head.n_embd;
-    head.embedding_row(token, x.data() + n);
-    const float s = inverse_rms(final_state, n, head.eps);
-    const float e = inverse_rms(x.data() + n, n, head.eps);
-    for (int32_t i = 0; i < n; ++i) {
-        x[i] = final_state[i] * s;
-        x[n + i] *= e;
-    }
-    z.resize(draft.down.n_rows);
-    multiply(draft.down, x.data(), z.data());
-    scores.resize(draft.tokens.size());
-    multiply(draft.up, z.data(), scores.data());
-    best_tokens(draft.tokens, scores.data(), draft.bias.data(), k, out);
-}
-
 bool specee_rows::can_probe(const specee_row & r, int32_t k) const {
-    return r.layer >= 0 && r.lens_layer == r.layer && probe->predictors[r.layer].k == k;
+    return r.layer >= 0 && r.lens_layer == r.layer && exit_weights->predictors[r.layer].k == k;
 }
 
 void specee_rows::probe_row(specee_row & r, const llama_token * candidates, float * score, float * features) {
-    const specee_mlp & mlp    = probe->predictors[r.layer];
-    float *            before = probs.data() + place(r) * SPECEE_K_MAX;
+    const specee_predictor & predictor = exit_weights->predictors[r.layer];
+    float *                  before    = probs.data() + place(r) * SPECEE_K_MAX;
     if (!r.probed) {
-        std::fill_n(before, mlp.k, 1.0f / mlp.k);
+        std::fill_n(before, predictor.k, 1.0f / predictor.k);
         r.probed = true;
     }
-    *score = probe->score(mlp, estimate(r), candidates, before, features);
+    *score = exit_weights->score(predictor, estimate(r), candidates, before, features);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
@@ -165,7 +101,7 @@ int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, in
                           float * scores, float * features) {
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
-            return rows->needs_ranges();
+            return rows->fail_whole_rows_only();
         }
         if (n < 1 || k < 1 || k > SPECEE_K_MAX || !rows->are_tokens(n * k, candidates)) {
             return specee_fail(SPECEE_INVALID, "no row, or no such candidate");
@@ -197,7 +133,7 @@ static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32
     if (k < 0 || k > SPECEE_K_MAX || n_layers < 0) {
         return specee_fail(SPECEE_INVALID, "too many candidates");
     }
-    if (k > 0 ? !rows.are_tokens(k, candidates) : rows.probe->shortlist.up == nullptr) {
+    if (k > 0 ? !rows.are_tokens(k, candidates) : rows.exit_weights->shortlist.up == nullptr) {
         return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
     int32_t depth = r->depth;
@@ -206,7 +142,8 @@ static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32
             return specee_fail(SPECEE_INVALID, "exit layers must ascend from beyond the row's depth");
         }
         depth = layers[i];
-        if (rows.probe->lenses[depth].down == nullptr || (k > 0 && rows.probe->predictors[depth].k != k)) {
+        if (rows.exit_weights->lenses[depth].down == nullptr ||
+            (k > 0 && rows.exit_weights->predictors[depth].k != k)) {
             return specee_fail(SPECEE_INVALID, "no lens, or no predictor for " + std::to_string(k) +
                                                    " candidates, is set for layer " + std::to_string(depth));
         }
@@ -218,7 +155,7 @@ int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers
                                 const llama_token * candidates, float threshold, float * scores, llama_token * best) {
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
-            return rows->needs_ranges();
+            return rows->fail_whole_rows_only();
         }
         specee_row * r      = rows->find(id);
         int32_t      status = check_exits(*rows, r, n_layers, layers, k, candidates);
@@ -228,7 +165,7 @@ int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers
                 return status;
             }
             if (k == 0) {
-                rows->probe->margin(rows->short_logits.data(), best, scores + i);
+                rows->exit_weights->margin(rows->shortlist_logits.data(), best, scores + i);
             } else {
                 rows->probe_row(*r, candidates, scores + i, nullptr);
             }
@@ -237,24 +174,5 @@ int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers
             }
         }
         return status == SPECEE_OK ? n_layers : status;
-    });
-}
-
-int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int32_t k, llama_token * out) {
-    return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->needs_ranges();
-        }
-        if (k < 1 || k > SPECEE_K_MAX || rows->probe->draft.tokens.empty() || !rows->are_tokens(1, &token)) {
-            return specee_fail(SPECEE_INVALID,
-                               "no draft head is set, too many candidates are asked for, or no such token");
-        }
-        const specee_row * r     = rows->find(id);
-        const float *      state = r == nullptr ? nullptr : rows->final_state(*r);
-        if (state == nullptr) {
-            return specee_fail(SPECEE_INVALID, "no such row, or its final state is not known");
-        }
-        rows->probe->draft_best(state, token, k, out);
-        return (int32_t) SPECEE_OK;
     });
 }

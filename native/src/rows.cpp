@@ -12,9 +12,9 @@ static bool abort_requested(void * data) {
 
 specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
     ctx(ctx), model(ctx.get_model()), kv(kv), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
-    n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max), ring(N_HISTORY + n_rows_max),
-    graph_cache_max(graph_cache_max), slots(ctx.cparams.n_seq_max), places(ring), states((size_t) ring * n_embd),
-    estimates((size_t) ring * n_embd), probs((size_t) ring * SPECEE_K_MAX), seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0),
+    n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max), n_kept(N_HISTORY + n_rows_max),
+    graph_cache_max(graph_cache_max), slots(ctx.cparams.n_seq_max), places(n_kept), states((size_t) n_kept * n_embd),
+    estimates((size_t) n_kept * n_embd), probs((size_t) n_kept * SPECEE_K_MAX), seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0),
     threads(ctx.n_threads()) {
     batch.reserve(n_rows_max);
     batch_ids.reserve(n_rows_max);
@@ -55,22 +55,22 @@ bool specee_rows::are_tokens(int32_t n, const llama_token * toks) const {
     return n >= 0 && std::all_of(toks, toks + n, [&](llama_token t) { return t >= 0 && t < n_vocab; });
 }
 
-int32_t specee_rows::needs_ranges() const {
-    return kv != nullptr ? SPECEE_OK : specee_fail(SPECEE_UNSUPPORTED, "this model runs whole rows only");
+int32_t specee_rows::fail_whole_rows_only() const {
+    return specee_fail(SPECEE_UNSUPPORTED, "this model runs whole rows only");
 }
 
-int32_t specee_rows::window_full() const {
+int32_t specee_rows::fail_window_full() const {
     return specee_fail(SPECEE_NO_SPACE, "the window of " + std::to_string(ctx.n_ctx_seq()) + " tokens is full");
 }
 
-specee_row * specee_rows::new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token) {
-    for (int32_t tries = 0; tries < ring && next_id <= INT32_MAX; ++tries) {
+specee_row * specee_rows::new_row(llama_seq_id slot, int32_t parent, llama_pos p, llama_token token) {
+    for (int32_t tries = 0; tries < n_kept && next_id <= INT32_MAX; ++tries) {
         const auto   id = (int32_t) next_id++;
-        specee_row & r  = places[id % ring];
+        specee_row & r  = places[id % n_kept];
         if (!r.in_flight) { // of an idle slot, maybe
             r        = {};
             r.id     = id;
-            r.before = before;
+            r.parent = parent;
             r.slot   = slot;
             r.pos    = p;
             r.token  = token;
@@ -104,7 +104,7 @@ int32_t specee_rows::append(llama_seq_id slot, int32_t parent, llama_token token
     }
     const llama_pos p = s->length + (llama_pos) n;
     if (p >= (llama_pos) ctx.n_ctx_seq()) {
-        return window_full();
+        return fail_window_full();
     }
     s->in_flight.reserve(n + 1); // what follows does not throw
     specee_row * r = new_row(slot, n == 0 ? s->last : parent, p, token);
@@ -168,9 +168,97 @@ int32_t specee_rows::roll_back(llama_seq_id slot, llama_pos length) {
     }
     drop_from(*s, 0);
     for (specee_row * r = find(s->last); r != nullptr && r->pos >= length; r = find(s->last)) {
-        s->last = r->before;
+        s->last = r->parent;
         *r      = {};
     }
     s->length = length;
     return SPECEE_OK;
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max,
+                               int32_t graph_cache_max) {
+    return specee_guard((specee_rows *) nullptr, [&]() -> specee_rows * {
+        if (ctx == nullptr || model_path == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
+            specee_fail(SPECEE_INVALID, "a context, a file, at least one row and one graph are needed");
+            return nullptr;
+        }
+        const llama_model & model      = ctx->get_model();
+        const bool          has_ranges = specee_model_supported(&model) == SPECEE_OK;
+        auto *              kv         = has_ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
+        if (kv != nullptr && kv->get_n_stream() > 1) {
+            kv = nullptr;
+        }
+        auto rows =
+            std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
+        rows->token_matrices = std::make_unique<specee_token_matrices>(kv != nullptr ? model_path : "", rows->n_embd,
+                                                                       rows->n_vocab, model.hparams.f_norm_rms_eps);
+        rows->exit_weights   = std::make_unique<specee_exit_weights>(*rows->token_matrices, rows->n_layer);
+        return rows.release();
+    });
+}
+
+void specee_rows_free(specee_rows * rows) {
+    delete rows;
+}
+
+int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent, llama_token token) {
+    return specee_entry(rows, [&] { return rows->append(slot, parent, token); });
+}
+
+int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] { return rows->commit(id); });
+}
+
+int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id slot, llama_pos length) {
+    return specee_entry(rows, [&] { return rows->roll_back(slot, length); });
+}
+
+llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id slot) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        return s == nullptr ? (llama_pos) SPECEE_INVALID : s->length;
+    });
+}
+
+int32_t specee_rows_in_flight(const specee_rows * rows, llama_seq_id slot) {
+    return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        return s == nullptr ? (int32_t) SPECEE_INVALID : (int32_t) s->in_flight.size();
+    });
+}
+
+int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot) {
+    return specee_guard(rows, (int32_t) -1, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        const specee_row *  r = s == nullptr ? nullptr : rows->find(s->last);
+        return r != nullptr && r->pos == s->length - 1 ? r->id : -1;
+    });
+}
+
+int32_t specee_rows_depth(const specee_rows * rows, int32_t id) {
+    return specee_guard(rows, (int32_t) -1, [&] {
+        const specee_row * r = rows->find(id);
+        return r == nullptr ? specee_fail(-1, "no such row") : r->depth;
+    });
+}
+
+const float * specee_rows_hidden(const specee_rows * rows, int32_t id) {
+    return specee_guard(rows, (const float *) nullptr, [&]() -> const float * {
+        const specee_row * r = rows->find(id);
+        if (r == nullptr || r->layer < 0) {
+            specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
+            return nullptr;
+        }
+        return rows->hidden(*r);
+    });
+}
+
+void specee_rows_cancel(specee_rows * rows) {
+    rows->cancelled.store(true, std::memory_order_relaxed);
+}
+
+void specee_rows_resume(specee_rows * rows) {
+    rows->cancelled.store(false, std::memory_order_relaxed);
 }

@@ -1,11 +1,12 @@
 // Slots and rows in flight of one llama_context: what the sources of the C ABI share.
 #pragma once
 
+#include "draft_head.h"
 #include "error.h"
-#include "head.h"
-#include "probe.h"
+#include "exit_weights.h"
 #include "specee.h"
 #include "threads.h"
+#include "token_matrices.h"
 
 #include "llama-context.h"
 #include "llama-kv-cache.h"
@@ -20,11 +21,11 @@
 // A token at a position of a slot: in flight, or committed not long ago.
 struct specee_row {
     int32_t      id         = -1; // -1: free
-    int32_t      before     = -1; // its parent; of a prefilled row, the last committed one before that was kept
+    int32_t      parent     = -1; // of a prefilled row: the last committed one before it that was kept
     llama_seq_id slot       = 0;
     llama_pos    pos        = 0;
     llama_token  token      = 0;
-    int32_t      depth      = 0;  // layers whose K/V are written
+    int32_t      depth      = 0;  // layers done: their K/V are written
     int32_t      layer      = -1; // layer after which its hidden state was taken, -1: not kept
     int32_t      lens_layer = -1; // layer of the lens that its estimate was seen through
     uint32_t     cell       = 0;  // its place in the KV cache
@@ -55,7 +56,7 @@ struct specee_range {
 };
 
 // A built graph with its own scheduler, so that it keeps its allocation between calls.
-struct specee_segment {
+struct specee_range_graph {
     specee_range           range;
     ggml_backend_sched_ptr sched;
     llm_graph_result_ptr   result;
@@ -77,28 +78,28 @@ struct specee_rows {
     const int32_t n_embd;
     const int32_t n_vocab;
     const int32_t n_rows_max;
-    const int32_t ring; // rows that are kept: the place of a row is its id modulo this
+    const int32_t n_kept; // rows that are kept: the place of a row is its id modulo this
     const size_t  graph_cache_max;
 
     std::vector<specee_slot> slots;
-    std::vector<specee_row>  places;    // [ring]
-    std::vector<float>       states;    // [ring][n_embd] hidden states
-    std::vector<float>       estimates; // [ring][n_embd] the hidden states seen through their lenses
-    std::vector<float>       probs;     // [ring][SPECEE_K_MAX] candidates' probabilities at the last probe of the row
+    std::vector<specee_row>  places;    // [n_kept]
+    std::vector<float>       states;    // [n_kept][n_embd] hidden states
+    std::vector<float>       estimates; // [n_kept][n_embd] the hidden states seen through their lenses
+    std::vector<float>       probs;     // [n_kept][SPECEE_K_MAX] candidates' probabilities at the last probe of the row
     int64_t                  next_id = 0;
 
-    std::list<specee_segment> segments; // most recently used first
-    specee_segment *          building = nullptr;
+    std::list<specee_range_graph> range_graphs; // most recently used first
+    specee_range_graph *          building = nullptr;
 
     // last layer's output of the plain llama_decode graphs, by graph
-    std::unordered_map<const llm_graph_result *, ggml_tensor *> tails;
+    std::unordered_map<const llm_graph_result *, ggml_tensor *> last_outputs;
     bool                                                        decoding = false; // a llama_decode of ours is under way
 
-    const float *      logits       = nullptr; // [n_logits][n_vocab]
-    int32_t            n_logits     = 0;
-    specee_segment *   logits_owner = nullptr;
-    std::vector<float> logits_host;  // when the backend's memory cannot be read directly
-    std::vector<float> short_logits; // [n_short] of the last row whose range had `scores`
+    const float *        logits       = nullptr; // [n_logits][n_vocab]
+    int32_t              n_logits     = 0;
+    specee_range_graph * logits_owner = nullptr;
+    std::vector<float>   logits_host;      // when the backend's memory cannot be read directly
+    std::vector<float>   shortlist_logits; // [n_short] of the last row whose range had `scores`
 
     // reused between calls
     std::vector<specee_row *>                  batch; // the rows of the present computation
@@ -117,8 +118,9 @@ struct specee_rows {
     std::atomic<bool> cancelled{ false };
     specee_threads    threads;
 
-    std::unique_ptr<specee_head>  head;
-    std::unique_ptr<specee_probe> probe;
+    std::unique_ptr<specee_token_matrices> token_matrices;
+    std::unique_ptr<specee_exit_weights>   exit_weights;
+    specee_draft_head                      draft_head;
 
     specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max);
     ~specee_rows();
@@ -129,7 +131,7 @@ struct specee_rows {
     const specee_slot * find_slot(llama_seq_id slot) const;
     specee_row *        find(int32_t id) { return const_cast<specee_row *>(std::as_const(*this).find(id)); }
     const specee_row *  find(int32_t id) const {
-        const specee_row * r = id < 0 ? nullptr : &places[id % ring];
+        const specee_row * r = id < 0 ? nullptr : &places[id % n_kept];
         return r != nullptr && r->id == id ? r : nullptr;
     }
 
@@ -140,16 +142,21 @@ struct specee_rows {
     // The last layer's output, or the estimate of it after an exit; null when not known.
     const float * final_state(const specee_row & r);
 
-    bool    are_tokens(int32_t n, const llama_token * toks) const; // of this vocabulary
-    int32_t needs_ranges() const;                                  // SPECEE_UNSUPPORTED where rows run whole
+    bool are_tokens(int32_t n, const llama_token * toks) const; // of this vocabulary
+
+    // What a call returns that a model cannot do which runs whole rows only.
+    int32_t fail_whole_rows_only() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
     int32_t commit(int32_t id);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
 
-    // ---- computation: advance.cpp
+    // ---- whole rows: whole_rows.cpp
 
     int32_t prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits);
+
+    // ---- ranges of layers: advance.cpp
+
     // want_scores: also the shortlist's logits of the last row, through the lens of `end`.
     int32_t advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores);
     // Takes the last row of a slot that is not complete to depth `end`, and with it the rows that are less deep: among
@@ -157,27 +164,36 @@ struct specee_rows {
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
     int32_t lens_head(specee_row & r);
 
-    // ---- probe.cpp
+    // ---- probes: probe.cpp
 
     bool can_probe(const specee_row & r, int32_t k) const; // lens and predictor are set at its layer
     void probe_row(specee_row & r, const llama_token * candidates, float * score, float * features);
 
+    // ---- built graphs: range_graphs.cpp
+
     void drop_graphs();
 
   private:
-    int32_t      window_full() const;                                                        // the error
-    specee_row * new_row(llama_seq_id slot, int32_t before, llama_pos p, llama_token token); // null: all are in flight
+    // rows.cpp
+    int32_t      fail_window_full() const;
+    specee_row * new_row(llama_seq_id slot, int32_t parent, llama_pos p, llama_token token); // null: all are in flight
     bool         free_from(const specee_slot & s, llama_pos p); // K/V from p on; false: the memory cannot
     void         drop_from(specee_slot & s, size_t n);          // rows in flight but the first n
 
-    int32_t take_batch(int32_t n, const int32_t * ids);
-    bool    ancestors_reach(int32_t end) const; // of the batch
-    int32_t advance_whole(bool want_logits);
+    // whole_rows.cpp
+    int32_t advance_whole(bool want_logits); // the batch
     int32_t decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
-    void    take_threads(int32_t n, bool may_stop); // before each computation
 
-    specee_segment & segment(const specee_range & range);
-    int32_t          compute(specee_segment & seg, bool is_new, const llama_kv_cache::slot_info & cells);
-    bool             build(specee_segment & seg, const llm_graph_params & params);
-    void             keep_logits(specee_segment & seg);
+    // advance.cpp
+    int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch`
+    bool    ancestors_reach(int32_t end) const;          // of the batch
+
+    // range_graphs.cpp
+    specee_range_graph & graph_of(const specee_range & range);
+    int32_t              compute(specee_range_graph & graph, bool is_new, const llama_kv_cache::slot_info & cells);
+    bool                 build(specee_range_graph & graph, const llm_graph_params & params);
+    void                 keep_logits(specee_range_graph & graph);
+
+    // threads.cpp
+    void take_threads(int32_t n, bool may_stop); // for the computation of n rows that begins now
 };

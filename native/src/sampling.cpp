@@ -1,3 +1,4 @@
+// Rows of logits: read, and shaped by llama.cpp's samplers.
 #include "rows.h"
 
 #include <algorithm>
@@ -57,6 +58,18 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, ll
     llama_token_data_array array = { buffer.data(), buffer.size(), -1, false };
     llama_sampler_apply(chain, &array);
     return array;
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+const float * specee_rows_logits(specee_rows * rows, int32_t i) {
+    return specee_guard(rows, (const float *) nullptr, [&]() -> const float * {
+        if (i < 0 || i >= rows->n_logits) {
+            specee_fail(SPECEE_INVALID, "no such row of logits");
+            return nullptr;
+        }
+        return rows->logits + (size_t) i * rows->n_vocab;
+    });
 }
 
 int32_t specee_rows_greedy(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect, llama_token * out) {

@@ -22,6 +22,7 @@ extern "C" {
 #endif
 
 #define SPECEE_ABI_VERSION 2
+#define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
     SPECEE_OK          = 0,
@@ -43,10 +44,10 @@ LLAMA_API int32_t      specee_abi_version(void);
 LLAMA_API const char * specee_build_info(void); // "key=value" pairs separated by ';'
 LLAMA_API const char * specee_last_error(void);
 
-// SPECEE_OK when models of this architecture (general.architecture of a GGUF file) run in layer ranges, else
-// SPECEE_UNSUPPORTED with the reason as last error.
-LLAMA_API int32_t specee_architecture_supported(const char * arch);
-// The same for an opened model, of which more is known.
+// SPECEE_OK when models of this structure run in ranges of layers, else SPECEE_UNSUPPORTED with the reason as last
+// error. arch: general.architecture of a GGUF file; has_sliding_window: not 0 when a layer's attention has one.
+LLAMA_API int32_t specee_structure_supported(const char * arch, int32_t has_sliding_window, int32_t n_embd);
+// The same of an opened model.
 LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
@@ -55,7 +56,7 @@ LLAMA_API int32_t specee_max_equal_rows(void);
 // the largest batch of rows, and the most rows in flight of a slot; graph_cache_max: how many built graphs are kept
 // (least recently used go first). The handle must be freed before its context. NULL on failure.
 //
-// Of a model that cannot run in layer ranges, and of a context with several KV streams, rows run whole: they are
+// Of a model that cannot run in ranges of layers, and of a context with several KV streams, rows run whole: they are
 // appended, advanced from depth 0 to n_layer and committed; what needs less than whole rows is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                          int32_t graph_cache_max);
@@ -138,10 +139,6 @@ LLAMA_API void specee_rows_fix_threads(specee_rows * rows, int32_t n);
 // At most n threads for a single row, whose time is that of reading memory (see thread_tuning.py).
 LLAMA_API void specee_rows_limit_single_row(specee_rows * rows, int32_t n);
 
-// The next computation stops in its middle and begins again, as when other processes took a core meanwhile (tests).
-// Returns how many have done so before.
-LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
-
 // ---- weights of lenses, predictors and drafts ----------------------------------------------------------------------
 
 // Lens of an exit layer: x = h / rms(h); h' = up (down x) + bias, an estimate of the last layer's output divided by its
@@ -185,8 +182,13 @@ LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, int32_t i, struct llama
 LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, int32_t i, struct llama_sampler * chain,
                                            int32_t preselect, int32_t capacity, llama_token * tokens, float * probs);
 
-// ---- the rule behind specee_rows_threads, for tests: see threads.h -------------------------------------------------
+// ---- for tests only ------------------------------------------------------------------------------------------------
 
+// The next computation stops in its middle and begins again, as when other processes took a core meanwhile. Returns how
+// many have done so before.
+LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
+
+// The rule behind specee_rows_threads: see threads.h.
 typedef struct specee_thread_rule specee_thread_rule;
 
 LLAMA_API specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads);

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include "error.h"
+#include "rows.h"
 
 #include <algorithm>
 #include <chrono>
@@ -15,7 +16,7 @@ static constexpr double SLACK_MORE  = 0.2;
 // In seconds. One more thread is tried now and then even if its core seems taken: processes of low priority yield.
 static constexpr double HOLD_MIN = 2.0;
 static constexpr double HOLD_MAX = 16.0;
-// A pause of so many seconds, in which this process used little of a core, tells nothing: who was busy may have ended.
+// A pause of so many seconds, in which this process used little of a core, says nothing: who was busy may have ended.
 static constexpr double PAUSE      = 0.3;
 static constexpr double PAUSE_LOAD = 0.25;
 
@@ -121,7 +122,27 @@ void specee_threads::sample_load() {
     next_sample      = end + std::max(PERIOD, sample_cost / SHARE);
 }
 
+void specee_rows::take_threads(int32_t n, bool may_stop) {
+    ctx.cparams.n_threads = ctx.cparams.n_threads_batch = threads.begin(n, may_stop);
+}
+
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_threads(specee_rows * rows) {
+    return rows->threads.current();
+}
+
+void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
+    rows->threads.fix(n);
+}
+
+void specee_rows_limit_single_row(specee_rows * rows, int32_t n) {
+    rows->threads.limit_single_row(n);
+}
+
+int32_t specee_rows_stop_next(specee_rows * rows) {
+    return rows->threads.stop_next();
+}
 
 specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads) {
     return specee_guard((specee_thread_rule *) nullptr, [&] { return new specee_thread_rule(n_cores, n_threads); });

@@ -20,7 +20,7 @@ struct specee_thread_rule {
     int32_t decide(double seconds, double idle, double own);
 };
 
-// The rule with this system's clocks. Where it tells nothing about its cores, the number stays.
+// The rule with this system's clocks. Where it does not say how busy its cores are, the number stays.
 class specee_threads {
   public:
     explicit specee_threads(int32_t n_threads);
@@ -43,7 +43,7 @@ class specee_threads {
     specee_core_times  last;
     double             next_sample = 0;
     double             sample_cost = 1; // seconds
-    bool               can_sample;      // the system tells how busy its cores are
+    bool               can_sample;      // the system says how busy its cores are
     int32_t            n_fixed    = 0;
     int32_t            n_single   = INT32_MAX;
     double             stop_until = 0; // 0: not at all

@@ -1,7 +1,7 @@
 """What rows in flight and exits cost on this machine: `python tests/benchmarks/exit_overhead.py MODEL.gguf`.
 
-Alternates, in one run: tokens run whole, the same through 8 segments, and the same with a probe (lens, sliced head,
-features, predictor) after each of the first 7. Medians and ratios: machines are noisy.
+Alternates, in one run: tokens run whole, the same through 8 ranges of layers, and the same with a probe (lens, rows of
+the LM head, features, predictor) after each of the first 7. Medians and ratios: machines are noisy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from specee.native import library
 from specee.native.engine import Model, RowEngine, Sampler
 
 K, N_HIDDEN, N_SHORT, DRAFT_RANK = 4, 512, 8192, 160
-N_SEGMENTS = 8
+N_RANGES = 8
 CANDIDATES = [10, 20, 30, 40]
 
 
@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, model: Model, n_threads: int | None, tokens: int) -> None:
         prompt = [int(t) for t in np.random.default_rng(0).integers(3, 1000, N_PROMPT)]
         self.plain, self.with_exits = (RowEngine(model, n_ctx=N_CTX, n_threads=n_threads) for _ in range(2))
-        self.cuts = [model.n_layer * i // N_SEGMENTS for i in range(N_SEGMENTS + 1)]
+        self.cuts = [model.n_layer * i // N_RANGES for i in range(N_RANGES + 1)]
         self.greedy, self.tokens, self.start = Sampler(model), tokens, len(prompt)
         give_weights(self.with_exits, self.cuts[1:-1])
         for engine in (self.plain, self.with_exits):
@@ -68,7 +68,7 @@ class Bench:
     def whole(self) -> float:
         return self._run(self.plain, lambda engine, token: engine.forward(token))
 
-    def segments(self) -> float:
+    def ranges(self) -> float:
         def step(engine: RowEngine, token: int) -> None:
             row = engine.append(token)
             for _, end in pairwise(self.cuts):
@@ -107,14 +107,14 @@ class Bench:
 def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None:
     """Print the table for one model."""
     bench = Bench(Model(path), n_threads, tokens)
-    runs = (bench.whole, bench.segments, bench.probes, bench.shortlist_probe)
+    runs = (bench.whole, bench.ranges, bench.probes, bench.shortlist_probe)
     rows = [[run() for run in runs] for _ in range(rounds + 1)][1:]  # graphs are built in the first round
     token = statistics.median(row[0] for row in rows)
     print(f"{path.name}: {bench.plain.n_threads} threads, {tokens} tokens x {rounds} rounds, {library.cpu_buffers()}")
     print(f"  a token whole            {token * 1e3:9.3f} ms")
-    ratio, low, high = spread(segments / whole for whole, segments, _, _ in rows)
-    print(f"  in {N_SEGMENTS} segments            x {ratio:8.3f}    ({low:.3f} to {high:.3f})")
-    probe, low, high = spread((probes - segments) / (N_SEGMENTS - 1) / whole for whole, segments, probes, _ in rows)
+    ratio, low, high = spread(ranges / whole for whole, ranges, _, _ in rows)
+    print(f"  in {N_RANGES} ranges of layers    x {ratio:8.3f}    ({low:.3f} to {high:.3f})")
+    probe, low, high = spread((probes - ranges) / (N_RANGES - 1) / whole for whole, ranges, probes, _ in rows)
     print(f"  a probe                  {probe * token * 1e6:9.1f} us {probe:7.2%} ({low:.2%} to {high:.2%})")
     short = statistics.median((row[3] - row[0]) / row[0] for row in rows)
     print(f"  a probe of the shortlist {short * token * 1e6:9.1f} us {short:7.2%}")
@@ -122,7 +122,7 @@ def measure(path: Path, n_threads: int | None, tokens: int, rounds: int) -> None
     calls: dict[str, Callable[[int], object]] = {
         "draft head": lambda row: engine.draft(row, 5, K),
         "full head": engine.lens_head,
-        "K/V of one segment": engine.propagate_kv,
+        "K/V of one range": engine.propagate_kv,
     }
     for name, call in calls.items():
         seconds = bench.alone(call)

@@ -1,4 +1,4 @@
-"""An architecture that does not run in layer ranges: whole rows, and a reason."""
+"""An architecture that does not run in ranges of layers: whole rows, and a reason."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_rows_are_dropped_and_committed_in_part(dense: RowEngine) -> None:
     assert (dense.tokens, dense.tip, dense.n_in_flight) == ([*PROMPT, 9], rows[0], 0)
 
 
-def test_what_needs_layer_ranges_is_refused(dense: RowEngine) -> None:
+def test_what_needs_ranges_of_layers_is_refused(dense: RowEngine) -> None:
     row = dense.append(5)
     vector = np.zeros(dense.n_embd, np.float32)
     for call in (

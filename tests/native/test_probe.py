@@ -139,7 +139,7 @@ def test_rows_are_probed_together_as_alone(engine: RowEngine, twin: Twin) -> Non
     assert engine.features(ids[0], candidates[0])[0] == expected[0][0]
 
 
-def test_the_full_head_sees_what_the_sliced_head_sees(engine: RowEngine, twin: Twin) -> None:
+def test_the_full_head_sees_what_a_probe_sees(engine: RowEngine, twin: Twin) -> None:
     row = row_at(engine, twin.layer)
     candidates = twin.tokens[:K]
     _, features = engine.features(row, candidates)
@@ -241,16 +241,16 @@ def test_a_run_to_an_exit_is_advance_and_probe(engine: RowEngine, twin: Twin) ->
     engine.roll_back(start)
     row = engine.append(5)
     result = engine.run_to_exit(row, layers, K, candidates.tolist(), 1.0)
-    assert (result.stopped, list(result.scores), result.best) == (2, expected, -1)
+    assert (result.stop_index, list(result.scores), result.best) == (2, expected, -1)
     assert np.array_equal(engine.hidden(row), hidden)
     engine.roll_back(start)
     row = engine.append(5)
     result = engine.run_to_exit(row, layers, K, candidates.tolist(), expected[0] - 1e-4)
-    assert (result.stopped, list(result.scores), engine.depth(row)) == (0, expected[:1], twin.layer)
+    assert (result.stop_index, list(result.scores), engine.depth(row)) == (0, expected[:1], twin.layer)
     # the next row passes this one, which joins
     second = engine.append(6, row)
     result = engine.run_to_exit(second, layers, K, candidates.tolist(), 1.0)
-    assert result.stopped == 2 and engine.depth(row) == engine.depth(second) == late.layer
+    assert result.stop_index == 2 and engine.depth(row) == engine.depth(second) == late.layer
     assert np.array_equal(engine.hidden(row), hidden)
     engine.complete(logits=True)
     both = [engine.logits(0), engine.logits(1)]

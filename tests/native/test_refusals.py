@@ -133,7 +133,7 @@ def test_wrong_flags_slots_and_prompts_have_a_status(rows: Rows) -> None:
     assert lib.specee_rows_complete(handle, 0, abi.KV_ONLY) == abi.INVALID
     assert lib.specee_rows_prefill(handle, 0, 1, token, 1) == abi.INVALID  # rows are in flight
     assert b"in flight" in lib.specee_last_error()
-    assert lib.specee_rows_append(None, 0, -1, 5) < 0 and lib.specee_architecture_supported(None) < 0
+    assert lib.specee_rows_append(None, 0, -1, 5) < 0 and lib.specee_structure_supported(None, 0, 64) < 0
     for slot in (-1, 1, 1000):
         assert lib.specee_rows_append(handle, slot, -1, 5) == abi.INVALID
         assert lib.specee_rows_prefill(handle, slot, 1, token, 1) == abi.INVALID
@@ -331,9 +331,11 @@ def test_a_closed_engine_refuses(model: Model) -> None:
             call()
 
 
-def test_architectures() -> None:
+def test_which_models_run_in_ranges_of_layers() -> None:
     for arch in tiny_gguf.ARCHITECTURES:
-        assert library.architecture_unsupported(arch) is None
+        assert library.model_unsupported(arch, False, 64) is None
+        assert "sliding-window" in (library.model_unsupported(arch, True, 64) or "")
+        assert "multiple of 32" in (library.model_unsupported(arch, False, 80) or "")
     for arch in (tiny_gguf.DENSE_ONLY, "no such architecture", ""):
-        reason = library.architecture_unsupported(arch)
+        reason = library.model_unsupported(arch, False, 64)
         assert reason is not None and arch in reason

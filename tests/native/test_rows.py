@@ -131,7 +131,7 @@ class Schedule:
             return
         threshold = self.data.draw(st.sampled_from([-1.0, 2.0]))  # at the first exit, or at none
         result = self.engine.run_to_exit(self.rows[-1], layers, 0, (), threshold)
-        assert result.stopped == (0 if threshold < 0 else len(layers)) and len(result.scores) >= 1
+        assert result.stop_index == (0 if threshold < 0 else len(layers)) and len(result.scores) >= 1
         reached = layers[0] if threshold < 0 else layers[-1]
         self.depths = [max(depth, reached) for depth in self.depths]
 

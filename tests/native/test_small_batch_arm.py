@@ -1,7 +1,7 @@
 """The NEON kernels under emulation: the bits of ggml's kernels for one row, for 1 to 8 rows, each type and layout.
 
 Needs a cross compiler and qemu's user mode (Debian: g++-aarch64-linux-gnu, qemu-user), and the llama.cpp that a build
-of this checkout has unpacked and patched. It tells nothing about time.
+of this checkout has unpacked and patched. It says nothing about time.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_a_pause_says_nothing(machine: Make) -> None:
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
-    """A prompt of 700 tokens, tokens, batches of 2 to 8 rows and segments; also when it changes in the middle."""
+    """A prompt of 700 tokens, tokens, batches of 2 to 8 rows, ranges of layers; also when it changes in the middle."""
     path = embedded.path()
     if path is None:
         pytest.skip("built without the embedded model")

@@ -1,13 +1,10 @@
-// The weights of lenses, predictors, shortlist and draft head; and rows of the model's own, from which they are fitted.
-#include "probe.h"
+// Lenses, predictors and shortlist are set.
+#include "exit_weights.h"
+
 #include "rows.h"
 
-void specee_q8::set(int32_t rows, int32_t cols, const void * blocks) {
-    n_rows             = rows;
-    n_cols             = cols;
-    const auto * bytes = static_cast<const uint8_t *>(blocks);
-    data.assign(bytes, bytes + rows * ggml_row_size(GGML_TYPE_Q8_0, cols));
-}
+specee_exit_weights::specee_exit_weights(const specee_token_matrices & matrices, int32_t n_layer) :
+    matrices(matrices), lenses(n_layer + 1), predictors(n_layer + 1) {}
 
 // Gives the tensors of a context memory that the CPU's graphs read; null: there is none.
 static ggml_backend_buffer_t allocate(ggml_context * ctx) {
@@ -22,11 +19,13 @@ static ggml_context * new_context(size_t n_tensors) {
     return ggml_init({ n_tensors * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true });
 }
 
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
 int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                         const float * bias) {
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
-            return rows->needs_ranges();
+            return rows->fail_whole_rows_only();
         }
         if (layer <= 0 || layer >= rows->n_layer || rank <= 0 || rank % 32 != 0 ||
             (up == nullptr && rank != rows->n_embd)) {
@@ -49,7 +48,7 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
         }
         ggml_backend_tensor_set(lens.bias, bias, 0, ggml_nbytes(lens.bias));
         rows->drop_graphs(); // those that end at this layer lack it
-        rows->probe->lenses[layer] = std::move(lens);
+        rows->exit_weights->lenses[layer] = std::move(lens);
         return (int32_t) SPECEE_OK;
     });
 }
@@ -58,25 +57,25 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
                              const float * b1, const float * w2, float b2) {
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
-            return rows->needs_ranges();
+            return rows->fail_whole_rows_only();
         }
         if (k < 1 || k > SPECEE_K_MAX || n_hidden < 1 || layer <= 0 || layer >= rows->n_layer ||
-            rows->probe->lenses[layer].down == nullptr) {
+            rows->exit_weights->lenses[layer].down == nullptr) {
             return specee_fail(SPECEE_INVALID, "a predictor needs a lens at its layer and 1 to 16 candidates");
         }
-        specee_mlp mlp;
-        mlp.k        = k;
-        mlp.n_hidden = n_hidden;
-        mlp.w1.resize((size_t) 3 * k * n_hidden);
+        specee_predictor predictor;
+        predictor.k        = k;
+        predictor.n_hidden = n_hidden;
+        predictor.w1.resize((size_t) 3 * k * n_hidden);
         for (int32_t i = 0; i < n_hidden; ++i) {
             for (int32_t j = 0; j < 3 * k; ++j) {
-                mlp.w1[(size_t) j * n_hidden + i] = w1[(size_t) i * 3 * k + j];
+                predictor.w1[(size_t) j * n_hidden + i] = w1[(size_t) i * 3 * k + j];
             }
         }
-        mlp.b1.assign(b1, b1 + n_hidden);
-        mlp.w2.assign(w2, w2 + n_hidden);
-        mlp.b2                         = b2;
-        rows->probe->predictors[layer] = std::move(mlp);
+        predictor.b1.assign(b1, b1 + n_hidden);
+        predictor.w2.assign(w2, w2 + n_hidden);
+        predictor.b2                          = b2;
+        rows->exit_weights->predictors[layer] = std::move(predictor);
         return (int32_t) SPECEE_OK;
     });
 }
@@ -84,7 +83,7 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
 int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
-            return rows->needs_ranges();
+            return rows->fail_whole_rows_only();
         }
         if (n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
             return specee_fail(SPECEE_INVALID, "a shortlist needs at least 16 tokens of this vocabulary");
@@ -99,54 +98,7 @@ int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_to
         }
         ggml_backend_tensor_set(list.up, up, 0, ggml_nbytes(list.up));
         rows->drop_graphs();
-        rows->probe->shortlist = std::move(list);
+        rows->exit_weights->shortlist = std::move(list);
         return (int32_t) SPECEE_OK;
     });
-}
-
-int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
-                         const llama_token * tokens, const void * up, const float * bias) {
-    return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->needs_ranges();
-        }
-        if (rank <= 0 || rank % 32 != 0 || n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
-            return specee_fail(SPECEE_INVALID,
-                               "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
-        }
-        specee_draft draft;
-        draft.down.set(rank, 2 * rows->n_embd, down);
-        draft.tokens.assign(tokens, tokens + n_short);
-        draft.up.set(n_short, rank, up);
-        draft.bias.assign(bias, bias + n_short);
-        rows->probe->draft = std::move(draft);
-        return (int32_t) SPECEE_OK;
-    });
-}
-
-// n rows of a matrix that one of the head's functions reads row by row.
-template <typename F>
-static int32_t read_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out, F read) {
-    return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->needs_ranges();
-        }
-        if (!rows->are_tokens(n, tokens)) {
-            return specee_fail(SPECEE_INVALID, "no such token");
-        }
-        for (int32_t i = 0; i < n; ++i) {
-            read(*rows->head, tokens[i], out + (size_t) i * rows->n_embd);
-        }
-        return (int32_t) SPECEE_OK;
-    });
-}
-
-int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    return read_rows(rows, n, tokens, out,
-                     [](const specee_head & head, llama_token token, float * row) { head.embedding_row(token, row); });
-}
-
-int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
-    return read_rows(rows, n, tokens, out,
-                     [](const specee_head & head, llama_token token, float * row) { head.head_row(token, row); });
 }

@@ -1,3 +1,4 @@
+// Graphs of ranges of layers: cut out of the model's own while llama.cpp builds it, kept, and computed.
 #include "hooks.h"
 #include "rows.h"
 
@@ -8,36 +9,36 @@
 
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
-void specee_graph_begin(llm_graph_context & graph) {
-    specee_rows * rows = graph.cparams.specee;
+void specee_graph_begin(llm_graph_context & builder) {
+    specee_rows * rows = builder.cparams.specee;
     if (rows == nullptr || rows->building == nullptr) {
         return;
     }
-    specee_segment & seg = *rows->building;
+    specee_range_graph & graph = *rows->building;
     // the result was made with room for a second graph
-    seg.scrap  = ggml_new_graph_custom(graph.ctx0, seg.result->get_max_nodes() / 2, false);
-    seg.in     = nullptr;
-    seg.out    = nullptr;
-    seg.lens   = nullptr;
-    seg.scores = nullptr;
-    seg.n_seen = 0;
-    if (seg.range.begin > 0) {
-        graph.gf = seg.scrap;
+    graph.scrap  = ggml_new_graph_custom(builder.ctx0, graph.result->get_max_nodes() / 2, false);
+    graph.in     = nullptr;
+    graph.out    = nullptr;
+    graph.lens   = nullptr;
+    graph.scores = nullptr;
+    graph.n_seen = 0;
+    if (graph.range.begin > 0) {
+        builder.gf = graph.scrap;
     }
 }
 
-static ggml_tensor * new_row_input(const llm_graph_context & graph, int32_t n_rows) {
-    ggml_tensor * in = ggml_new_tensor_2d(graph.ctx0, GGML_TYPE_F32, graph.n_embd, n_rows);
+static ggml_tensor * new_row_input(const llm_graph_context & builder, int32_t n_rows) {
+    ggml_tensor * in = ggml_new_tensor_2d(builder.ctx0, GGML_TYPE_F32, builder.n_embd, n_rows);
     ggml_set_name(in, "rows_in");
     ggml_set_input(in);
     return in;
 }
 
 // K/V only: of a layer's nodes, only the ones that write its K and V (and what these need) become part of the graph.
-static void keep_kv_writes(specee_segment & seg, ggml_cgraph * gf) {
-    const int n_nodes = ggml_graph_n_nodes(seg.scrap);
-    for (; seg.n_seen < n_nodes; ++seg.n_seen) {
-        ggml_tensor * node = ggml_graph_node(seg.scrap, seg.n_seen);
+static void keep_kv_writes(specee_range_graph & graph, ggml_cgraph * gf) {
+    const int n_nodes = ggml_graph_n_nodes(graph.scrap);
+    for (; graph.n_seen < n_nodes; ++graph.n_seen) {
+        ggml_tensor * node = ggml_graph_node(graph.scrap, graph.n_seen);
         if (node->op == GGML_OP_SET_ROWS) {
             ggml_build_forward_expand(gf, node);
         }
@@ -53,8 +54,8 @@ static ggml_tensor * apply_lens(ggml_context * ctx0, const specee_lens & lens, g
     return ggml_add(ctx0, y, lens.bias);
 }
 
-ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cur, int il) {
-    specee_rows * rows = graph.cparams.specee;
+ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il) {
+    specee_rows * rows = builder.cparams.specee;
     if (rows == nullptr) {
         return cur;
     }
@@ -63,47 +64,47 @@ ggml_tensor * specee_layer_end(const llm_graph_context & graph, ggml_tensor * cu
         // a plain decode: keep the last layer's output readable, drafts start from it
         if (done == rows->n_layer) {
             ggml_set_output(cur);
-            rows->tails[graph.res] = cur;
+            rows->last_outputs[builder.res] = cur;
         }
         return cur;
     }
 
-    specee_segment &     seg = *rows->building;
-    const specee_range & r   = seg.range;
-    ggml_cgraph *        gf  = graph.res->get_gf();
+    specee_range_graph & graph = *rows->building;
+    const specee_range & r     = graph.range;
+    ggml_cgraph *        gf    = builder.res->get_gf();
     // graphs are built by a const method of an object that is not const
-    ggml_cgraph *& graph_gf = const_cast<llm_graph_context &>(graph).gf;
+    ggml_cgraph *& builder_gf = const_cast<llm_graph_context &>(builder).gf;
 
     if (done == r.begin) {
-        seg.in     = new_row_input(graph, r.n_rows);
-        seg.n_seen = ggml_graph_n_nodes(seg.scrap);
-        graph_gf   = r.kv_only ? seg.scrap : gf;
-        return seg.in;
+        graph.in     = new_row_input(builder, r.n_rows);
+        graph.n_seen = ggml_graph_n_nodes(graph.scrap);
+        builder_gf   = r.kv_only ? graph.scrap : gf;
+        return graph.in;
     }
     if (r.kv_only) {
         if (done > r.begin && done <= r.end) {
-            keep_kv_writes(seg, gf);
+            keep_kv_writes(graph, gf);
         }
-        return done > r.begin ? seg.in : cur;
+        return done > r.begin ? graph.in : cur;
     }
     if (done == r.end && r.begin < r.end) {
-        seg.out = cur;
+        graph.out = cur;
         ggml_set_output(cur);
         ggml_build_forward_expand(gf, cur);
-        const specee_lens & lens = rows->probe->lenses[r.end];
+        const specee_lens & lens = rows->exit_weights->lenses[r.end];
         if (lens.down != nullptr) {
-            seg.lens = apply_lens(graph.ctx0, lens, cur, rows->head->eps);
-            ggml_set_output(seg.lens);
-            ggml_build_forward_expand(gf, seg.lens);
+            graph.lens = apply_lens(builder.ctx0, lens, cur, rows->token_matrices->eps);
+            ggml_set_output(graph.lens);
+            ggml_build_forward_expand(gf, graph.lens);
             if (r.scores) {
-                ggml_tensor * normed = ggml_rms_norm(graph.ctx0, seg.lens, rows->head->eps);
-                seg.scores           = ggml_mul_mat(graph.ctx0, rows->probe->shortlist.up, normed);
-                ggml_set_output(seg.scores);
-                ggml_build_forward_expand(gf, seg.scores);
+                ggml_tensor * normed = ggml_rms_norm(builder.ctx0, graph.lens, rows->token_matrices->eps);
+                graph.scores         = ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.up, normed);
+                ggml_set_output(graph.scores);
+                ggml_build_forward_expand(gf, graph.scores);
             }
         }
         if (!r.logits) {
-            graph_gf = seg.scrap;
+            builder_gf = graph.scrap;
         }
     }
     return cur;
@@ -134,63 +135,63 @@ void specee_rows::drop_graphs() {
         n_logits     = 0;
         logits_owner = nullptr;
     }
-    segments.clear();
+    range_graphs.clear();
 }
 
-specee_segment & specee_rows::segment(const specee_range & range) {
-    for (auto it = segments.begin(); it != segments.end(); ++it) {
+specee_range_graph & specee_rows::graph_of(const specee_range & range) {
+    for (auto it = range_graphs.begin(); it != range_graphs.end(); ++it) {
         if (it->range == range) {
-            segments.splice(segments.begin(), segments, it);
-            return segments.front();
+            range_graphs.splice(range_graphs.begin(), range_graphs, it);
+            return range_graphs.front();
         }
     }
-    while (segments.size() >= graph_cache_max) {
-        auto last = std::prev(segments.end());
+    while (range_graphs.size() >= graph_cache_max) {
+        auto last = std::prev(range_graphs.end());
         if (&*last == logits_owner) { // its logits may still be read
-            if (segments.size() == 1) {
+            if (range_graphs.size() == 1) {
                 break;
             }
             --last;
         }
-        segments.erase(last);
+        range_graphs.erase(last);
     }
-    const size_t   max_nodes = ctx.graph_max_nodes(range.n_rows);
-    specee_segment seg;
-    seg.range = range;
-    seg.result.reset(new llm_graph_result(2 * max_nodes));
-    seg.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
-                                           max_nodes, false, ctx.cparams.op_offload));
-    segments.push_front(std::move(seg));
-    return segments.front();
+    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows);
+    specee_range_graph graph;
+    graph.range = range;
+    graph.result.reset(new llm_graph_result(2 * max_nodes));
+    graph.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
+                                             max_nodes, false, ctx.cparams.op_offload));
+    range_graphs.push_front(std::move(graph));
+    return range_graphs.front();
 }
 
-bool specee_rows::build(specee_segment & seg, const llm_graph_params & params) {
-    seg.built = false;
-    seg.result->reset();
+bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & params) {
+    graph.built = false;
+    graph.result->reset();
     ggml_backend_sched_reset(ctx.sched.get());
     ggml_backend_sched_set_eval_callback(ctx.sched.get(), ctx.cparams.cb_eval, ctx.cparams.cb_eval_user_data);
 
     ggml_cgraph * gf = nullptr;
     {
-        specee_at_exit built([&] { building = nullptr; });
-        building = &seg;
+        specee_scope_guard built([&] { building = nullptr; });
+        building = &graph;
         gf       = model.build_graph(params);
     }
     if (gf == nullptr) {
         return false;
     }
     // inputs that this range does not use must be allocated all the same: they will be set
-    ggml_context * ctx0 = seg.result->get_ctx();
+    ggml_context * ctx0 = graph.result->get_ctx();
     for (ggml_tensor * t = ggml_get_first_tensor(ctx0); t != nullptr; t = ggml_get_next_tensor(ctx0, t)) {
         if ((t->flags & GGML_TENSOR_FLAG_INPUT) != 0 && t->op == GGML_OP_NONE) {
             ggml_build_forward_expand(gf, t);
         }
     }
-    seg.built = ggml_backend_sched_alloc_graph(ctx.sched.get(), gf);
-    return seg.built;
+    graph.built = ggml_backend_sched_alloc_graph(ctx.sched.get(), gf);
+    return graph.built;
 }
 
-int32_t specee_rows::compute(specee_segment & seg, bool is_new, const llama_kv_cache::slot_info & cells) {
+int32_t specee_rows::compute(specee_range_graph & graph, bool is_new, const llama_kv_cache::slot_info & cells) {
     const auto n = (int32_t) batch.size();
     seq_id[0]    = batch[0]->slot;
     for (int32_t i = 0; i < n; ++i) {
@@ -217,24 +218,24 @@ int32_t specee_rows::compute(specee_segment & seg, bool is_new, const llama_kv_c
     llama_kv_cache_context memory(kv, { cells }, { ubatch });
     memory.n_kv = kv->get_n_kv(cells);
 
-    if (logits_owner == &seg) {
+    if (logits_owner == &graph) {
         n_logits = 0; // they are written anew
     }
     ctx.n_outputs = n;
-    specee_at_exit swap_back([&] { std::swap(ctx.sched, seg.sched); });
-    std::swap(ctx.sched, seg.sched);
-    const llm_graph_params params = ctx.graph_params(seg.result.get(), ubatch, &memory, LLM_GRAPH_TYPE_DEFAULT);
+    specee_scope_guard swap_back([&] { std::swap(ctx.sched, graph.sched); });
+    std::swap(ctx.sched, graph.sched);
+    const llm_graph_params params = ctx.graph_params(graph.result.get(), ubatch, &memory, LLM_GRAPH_TYPE_DEFAULT);
 
     ggml_status status = GGML_STATUS_ALLOC_FAILED;
-    if ((seg.built && seg.result->can_reuse(params)) || build(seg, params)) {
+    if ((graph.built && graph.result->can_reuse(params)) || build(graph, params)) {
         bool again = false;
         do {
-            seg.result->set_inputs(&ubatch); // each time: their memory is used again
-            if (seg.in != nullptr) {
-                ggml_backend_tensor_set(seg.in, hidden_in.data(), 0, ggml_nbytes(seg.in));
+            graph.result->set_inputs(&ubatch); // each time: their memory is used again
+            if (graph.in != nullptr) {
+                ggml_backend_tensor_set(graph.in, hidden_in.data(), 0, ggml_nbytes(graph.in));
             }
             take_threads(n, !again);
-            status = ctx.graph_compute(seg.result->get_gf(), n > 1);
+            status = ctx.graph_compute(graph.result->get_gf(), n > 1);
             ggml_backend_sched_synchronize(ctx.sched.get());
             again = status == GGML_STATUS_ABORTED && threads.has_stopped();
         } while (again);
@@ -248,10 +249,10 @@ int32_t specee_rows::compute(specee_segment & seg, bool is_new, const llama_kv_c
     }
 }
 
-void specee_rows::keep_logits(specee_segment & seg) {
-    ggml_tensor * t = seg.result->get_logits();
-    n_logits        = seg.range.n_rows;
-    logits_owner    = &seg;
+void specee_rows::keep_logits(specee_range_graph & graph) {
+    ggml_tensor * t = graph.result->get_logits();
+    n_logits        = graph.range.n_rows;
+    logits_owner    = &graph;
     if (ggml_backend_buffer_is_host(t->buffer)) {
         logits = static_cast<const float *>(t->data);
     } else {

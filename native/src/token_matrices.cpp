@@ -1,11 +1,13 @@
-#include "head.h"
+#include "token_matrices.h"
+
+#include "rows.h"
 
 #include "ggml.h"
 
 #include <cstring>
 #include <stdexcept>
 
-specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps) :
+specee_token_matrices::specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps) :
     n_embd(n_embd), n_vocab(n_vocab), eps(eps) {
     if (path.empty()) {
         return;
@@ -32,27 +34,27 @@ specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_voc
         }
         return static_cast<const uint8_t *>(mapping->addr()) + at;
     };
-    auto find_rows = [&](const char * name) {
-        rows r;
-        r.data = find(name);
-        if (r.data != nullptr) {
+    auto find_matrix = [&](const char * name) {
+        matrix m;
+        m.data = find(name);
+        if (m.data != nullptr) {
             const ggml_tensor * t = ggml_get_tensor(meta, name);
             if (t->ne[0] != n_embd || t->ne[1] != n_vocab) {
                 throw std::runtime_error(std::string(name) + " has an unexpected shape");
             }
-            r.type     = t->type;
-            r.row_size = ggml_row_size(t->type, t->ne[0]);
+            m.type     = t->type;
+            m.row_size = ggml_row_size(t->type, t->ne[0]);
         }
-        return r;
+        return m;
     };
 
-    embd = find_rows("token_embd.weight");
-    head = find_rows("output.weight");
-    if (head.data == nullptr) {
-        head = embd; // tied
+    embeddings = find_matrix("token_embd.weight");
+    lm_head    = find_matrix("output.weight");
+    if (lm_head.data == nullptr) {
+        lm_head = embeddings; // tied
     }
     const uint8_t * norm_data = find("output_norm.weight");
-    if (embd.data == nullptr || norm_data == nullptr ||
+    if (embeddings.data == nullptr || norm_data == nullptr ||
         ggml_get_tensor(meta, "output_norm.weight")->type != GGML_TYPE_F32) {
         throw std::runtime_error(path + " lacks token_embd.weight or output_norm.weight");
     }
@@ -64,7 +66,7 @@ specee_head::specee_head(const std::string & path, int32_t n_embd, int32_t n_voc
     }
 }
 
-void specee_head::read_row(const rows & from, llama_token token, float * out) const {
+void specee_token_matrices::read_row(const matrix & from, llama_token token, float * out) const {
     const uint8_t * row = from.data + (size_t) token * from.row_size;
     if (from.type == GGML_TYPE_F32) {
         std::memcpy(out, row, n_embd * sizeof(float));
@@ -73,13 +75,44 @@ void specee_head::read_row(const rows & from, llama_token token, float * out) co
     }
 }
 
-void specee_head::head_row(llama_token token, float * out) const {
-    read_row(head, token, out);
+void specee_token_matrices::head_row(llama_token token, float * out) const {
+    read_row(lm_head, token, out);
     for (int32_t i = 0; i < n_embd; ++i) {
         out[i] *= norm[i];
     }
 }
 
-void specee_head::embedding_row(llama_token token, float * out) const {
-    read_row(embd, token, out);
+void specee_token_matrices::embedding_row(llama_token token, float * out) const {
+    read_row(embeddings, token, out);
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+// n rows, read one by one.
+template <typename F>
+static int32_t read_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out, F read) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->fail_whole_rows_only();
+        }
+        if (!rows->are_tokens(n, tokens)) {
+            return specee_fail(SPECEE_INVALID, "no such token");
+        }
+        for (int32_t i = 0; i < n; ++i) {
+            read(*rows->token_matrices, tokens[i], out + (size_t) i * rows->n_embd);
+        }
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
+    return read_rows(rows, n, tokens, out, [](const specee_token_matrices & matrices, llama_token token, float * row) {
+        matrices.embedding_row(token, row);
+    });
+}
+
+int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out) {
+    return read_rows(rows, n, tokens, out, [](const specee_token_matrices & matrices, llama_token token, float * row) {
+        matrices.head_row(token, row);
+    });
 }

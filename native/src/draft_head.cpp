@@ -1,0 +1,104 @@
+#include "draft_head.h"
+
+#include "rows.h"
+#include "vector_math.h"
+
+#include "ggml-cpu.h"
+
+#include <algorithm>
+#include <cmath>
+
+void specee_q8::set(int32_t rows, int32_t cols, const void * blocks) {
+    n_rows             = rows;
+    n_cols             = cols;
+    const auto * bytes = static_cast<const uint8_t *>(blocks);
+    data.assign(bytes, bytes + rows * ggml_row_size(GGML_TYPE_Q8_0, cols));
+}
+
+void specee_draft_head::multiply(const specee_q8 & m, const float * v, float * out) {
+    const auto * traits   = ggml_get_type_traits_cpu(GGML_TYPE_Q8_0);
+    const size_t row_size = ggml_row_size(GGML_TYPE_Q8_0, m.n_cols);
+    quantized.resize(row_size);
+    traits->from_float(v, quantized.data(), m.n_cols);
+    for (int32_t i = 0; i < m.n_rows; ++i) {
+        traits->vec_dot(m.n_cols, out + i, 0, m.data.data() + i * row_size, 0, quantized.data(), 0, 1);
+    }
+}
+
+// The k tokens with the best scores. k is small: insertion into a sorted list, nearly always one failed comparison.
+static void best_tokens(const std::vector<llama_token> & tokens, const float * scores, const float * bias, int32_t k,
+                        llama_token * out) {
+    float best[SPECEE_K_MAX];
+    std::fill_n(best, k, -INFINITY);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const float v = scores[i] + bias[i];
+        if (v > best[k - 1]) {
+            int32_t j = k - 1;
+            for (; j > 0 && best[j - 1] < v; --j) {
+                best[j] = best[j - 1];
+                out[j]  = out[j - 1];
+            }
+            best[j] = v;
+            out[j]  = tokens[i];
+        }
+    }
+}
+
+void specee_draft_head::best_guesses(const specee_token_matrices & matrices, const float * final_state,
+                                     llama_token token, int32_t k, llama_token * out) {
+    const int32_t n = matrices.n_embd;
+    x.resize(2 * n);
+    matrices.embedding_row(token, x.data() + n);
+    const float s = specee_inverse_rms(final_state, n, matrices.eps);
+    const float e = specee_inverse_rms(x.data() + n, n, matrices.eps);
+    for (int32_t i = 0; i < n; ++i) {
+        x[i] = final_state[i] * s;
+        x[n + i] *= e;
+    }
+    z.resize(down.n_rows);
+    multiply(down, x.data(), z.data());
+    scores.resize(tokens.size());
+    multiply(up, z.data(), scores.data());
+    best_tokens(tokens, scores.data(), bias.data(), k, out);
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
+                         const llama_token * tokens, const void * up, const float * bias) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->fail_whole_rows_only();
+        }
+        if (rank <= 0 || rank % 32 != 0 || n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
+            return specee_fail(SPECEE_INVALID,
+                               "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
+        }
+        specee_draft_head head;
+        head.down.set(rank, 2 * rows->n_embd, down);
+        head.tokens.assign(tokens, tokens + n_short);
+        head.up.set(n_short, rank, up);
+        head.bias.assign(bias, bias + n_short);
+        rows->draft_head = std::move(head);
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int32_t k, llama_token * out) {
+    return specee_entry(rows, [&] {
+        if (rows->kv == nullptr) {
+            return rows->fail_whole_rows_only();
+        }
+        if (k < 1 || k > SPECEE_K_MAX || rows->draft_head.tokens.empty() || !rows->are_tokens(1, &token)) {
+            return specee_fail(SPECEE_INVALID,
+                               "no draft head is set, too many candidates are asked for, or no such token");
+        }
+        const specee_row * r     = rows->find(id);
+        const float *      state = r == nullptr ? nullptr : rows->final_state(*r);
+        if (state == nullptr) {
+            return specee_fail(SPECEE_INVALID, "no such row, or its final state is not known");
+        }
+        rows->draft_head.best_guesses(*rows->token_matrices, state, token, k, out);
+        return (int32_t) SPECEE_OK;
+    });
+}

@@ -1,0 +1,110 @@
+// Rows through all layers at once, by llama_decode: prompts, and models that cannot run in ranges of layers.
+#include "rows.h"
+
+#include "llama-graph.h"
+
+int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted) {
+    llama_batch        batch_ = llama_batch_init(n, 0, 1);
+    specee_scope_guard free_batch([&] { llama_batch_free(batch_); });
+    batch_.n_tokens = n;
+    for (int32_t i = 0; i < n; ++i) {
+        batch_.token[i]     = toks[i];
+        batch_.pos[i]       = p + i;
+        batch_.n_seq_id[i]  = 1;
+        batch_.seq_id[i][0] = slot;
+        batch_.logits[i]    = i >= n - n_wanted;
+    }
+    const bool reserve = ctx.sched_need_reserve;
+    // a failed batch may have been done in part: back to where it began
+    bool               done = false;
+    specee_scope_guard remove([&] {
+        decoding = false;
+        if (!done) {
+            llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
+        }
+    });
+    decoding = true;
+    if (logits_owner == nullptr) {
+        n_logits = 0; // llama.cpp's own are written anew
+    }
+    take_threads(n, kv != nullptr);
+    int32_t status = ctx.decode(batch_);
+    if (threads.has_stopped() && status != 0) {
+        llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
+        take_threads(n, false);
+        status = ctx.decode(batch_);
+    }
+    ctx.synchronize();
+    if (reserve) {
+        drop_graphs();
+    }
+    switch (status) {
+        case 0: break;
+        case 1: return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
+        case 2: return specee_fail(SPECEE_CANCELLED, "cancelled");
+        default: return specee_fail(SPECEE_FAILED, "llama.cpp could not decode the batch");
+    }
+    if (n_wanted > 0) {
+        logits       = ctx.get_logits_ith(n - n_wanted);
+        n_logits     = n_wanted;
+        logits_owner = nullptr;
+    }
+    done = true;
+    return SPECEE_OK;
+}
+
+int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits) {
+    specee_slot * s = find_slot(slot);
+    if (s == nullptr) {
+        return SPECEE_INVALID;
+    }
+    if (!s->in_flight.empty()) {
+        return specee_fail(SPECEE_INVALID, "a prompt cannot follow rows in flight: commit or drop them first");
+    }
+    if (n <= 0 || n > (int32_t) ctx.n_batch()) {
+        return specee_fail(SPECEE_INVALID, "a batch holds 1 to " + std::to_string(ctx.n_batch()) + " tokens");
+    }
+    if (!are_tokens(n, toks)) {
+        return specee_fail(SPECEE_INVALID, "no such token");
+    }
+    if (n > (llama_pos) ctx.n_ctx_seq() - s->length) {
+        return fail_window_full();
+    }
+    const int32_t status = decode(slot, s->length, n, toks, want_logits);
+    if (status != SPECEE_OK) {
+        return status;
+    }
+    s->length += n;
+    specee_row * r = want_logits ? new_row(slot, s->last, s->length - 1, toks[n - 1]) : nullptr;
+    if (r != nullptr) {
+        r->depth = n_layer;
+        s->last  = r->id;
+        // the last layer's rows were reduced to the one with logits
+        auto found = last_outputs.find(ctx.gf_res_prev_active);
+        if (kv != nullptr && found != last_outputs.end() && found->second->buffer != nullptr) {
+            const ggml_tensor * t = found->second;
+            ggml_backend_tensor_get(t, hidden(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
+            r->layer = n_layer;
+        }
+    }
+    return SPECEE_OK;
+}
+
+int32_t specee_rows::advance_whole(bool want_logits) {
+    const auto n = (int32_t) batch.size();
+    for (int32_t i = 0; i < n; ++i) {
+        tokens[i] = batch[i]->token;
+    }
+    const int32_t status = decode(batch[0]->slot, batch[0]->pos, n, tokens.data(), want_logits ? n : 0);
+    for (int32_t i = 0; status == SPECEE_OK && i < n; ++i) {
+        batch[i]->depth = n_layer;
+    }
+    return status;
+}
+
+// ---- C ABI ---------------------------------------------------------------------------------------------------------
+
+int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
+                            int32_t want_logits) {
+    return specee_entry(rows, [&] { return rows->prefill(slot, n, tokens, want_logits != 0); });
+}
