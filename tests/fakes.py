@@ -52,7 +52,7 @@ class FakeSampler:
 
 @dataclass(frozen=True)
 class FakeExitResult:
-    stopped: int
+    stop_index: int
     scores: tuple[float, ...]
     best: int
 

@@ -58,7 +58,7 @@ class NativeBackend:
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
     def policy(self, choice: PolicyChoice) -> Policy:
-        from specee.predictors.decoding import policies
+        from specee.predictors.decoding.build_policy import build_policy
 
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
@@ -68,7 +68,7 @@ class NativeBackend:
         if rules.max_pending > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
-        return policies.build(choice.name, self.calibration, rules, self.engine.draft)
+        return build_policy(choice.name, self.calibration, rules, self.engine.draft)
 
     def close(self) -> None:
         self.engine.close()

@@ -112,7 +112,7 @@ def fit_draft(
 
 
 class _Study:
-    """Predictors and thresholds on part layer, held-out metrics on part c. `rows` covers both."""
+    """Predictors and thresholds on part b, held-out metrics on part c. `rows` covers both."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Study:
         return exit_layers, offline, outcome, mlps
 
     def cross_scores(self, exit_layers: tuple[int, ...]) -> Scores:
-        """Scores on part layer by predictors that were trained on other folds of it."""
+        """Scores on part b by predictors that were trained on other folds of it."""
         out: Scores = {}
         for fold in range(FOLDS):
             mine = self.b[self.folds == fold]
@@ -200,7 +200,7 @@ class _Study:
         )
 
     def lowest(self, scores: Scores, exit_layers: tuple[int, ...], offline: tuple[int, ...]) -> Outcome:
-        """The threshold for the target on the greedy answers of part layer."""
+        """The threshold for the target on the greedy answers of part b."""
         target, rows = self.settings.target_agreement, self.b[self.judges]
         judged = {key: values[self.judges] for key, values in scores.items()}
         limit = self.settings.ppl_limit
@@ -248,7 +248,7 @@ class _Study:
             "exit_layers": per_exit_layer,
             "draft": {"top1": _ratio(hits[:, 0].sum(), len(c)), "candidates": _ratio(hits.any(1).sum(), len(c))},
             "calibrated": self.outcome(scores, exit_layers, offline, chosen.threshold, c).as_dict(),
-            "paper": self.outcome(scores, exit_layers, offline, ExitRules.paper().threshold, c).as_dict(),
+            "paper": self.outcome(scores, exit_layers, offline, ExitRules().threshold, c).as_dict(),
             "margin": margin_rule(held_out, self.best[c], layers, self.n_layer, margin.threshold).as_dict(),
             "on_calibration_split": {"calibrated": chosen.as_dict(), "margin": margin.as_dict()},
         }

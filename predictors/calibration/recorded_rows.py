@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from specee.predictors.calibration.recording import Recording, normalise
 from specee.predictors.calibration.settings import CalibrationEngine, Settings, candidate_exit_layers
-from specee.predictors.decoding.policies import drafter_of
+from specee.predictors.decoding.build_policy import make_drafter
 from specee.predictors.drafters.base import Budget
 from specee.predictors.exits.lens import LowRank
 from specee.predictors.exits.rules import ExitRules
@@ -113,7 +113,7 @@ class _Replayed:
 
 def candidates(data: Data, rows: Rows, linear: NDArray[np.int32], rules: ExitRules) -> NDArray[np.int32]:
     """What the drafters propose for each row: [n, k]. `linear` [n, k]: the linear head's tokens."""
-    drafter = drafter_of(rules, lambda row, token, k: linear[row, :k])
+    drafter = make_drafter(rules, lambda row, token, k: linear[row, :k])
     out = np.empty_like(linear)
     state, current = _Replayed(0, []), -1
     for i, row in enumerate(rows):

@@ -25,7 +25,7 @@ from specee.predictors.calibration.settings import (
 )
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.dense import Dense
-from specee.predictors.decoding.state import begin
+from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.errors import CalibrationError
 from specee.predictors.repetition import NGRAM, loop_start
 from specee.predictors.types import TIP, Floats, Sampler
@@ -74,7 +74,7 @@ def generate(
     """A dense answer of at most n tokens, without the stop token, up to its first repeated n-gram."""
     engine.prefill(prompt)
     tokens: list[int] = []
-    events = driver.run(Dense(), engine, begin(engine, prompt, sampler, rng, n))
+    events = driver.run(Dense(), engine, begin_decoding(engine, prompt, sampler, rng, n))
     with closing(events):  # type: ignore[type-var]
         for event in events:
             if not event.stop:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from specee.predictors.decoding.policy import Policy, Steps, forward
+from specee.predictors.decoding.policy import Policy, WorkAndEvents, forward
 from specee.predictors.decoding.state import Decoding
 
 
@@ -36,7 +36,7 @@ class Alternating:
         for policy in self._policies:
             policy.reset()
 
-    def decode(self, state: Decoding) -> Steps:
+    def decode(self, state: Decoding) -> WorkAndEvents:
         max_tokens = state.max_tokens
         while True:
             policy, length = self._comparison.next_policy()

@@ -41,7 +41,10 @@ class Schedule:
         return tuple(sorted(self.online() | set(self.offline)))
 
     def record(self, exit_layer: int | None) -> bool:
-        """Record a token's exit (None: it took all layers). True when the online level alone had armed it."""
+        """Record a token's exit (None: it took all layers). True when the online level had armed its layer.
+
+        The offline level may have armed it, too.
+        """
         hit = exit_layer is not None and exit_layer in self.online()
         self._recent.append(exit_layer)
         return hit

@@ -11,7 +11,7 @@ from fakes import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specee.predictors.decoding.policies import drafter_of
+from specee.predictors.decoding.build_policy import make_drafter
 from specee.predictors.decoding.stats import DecodingStats
 from specee.predictors.drafters.base import Budget
 from specee.predictors.drafters.combined import CombinedDrafter
@@ -23,8 +23,8 @@ from specee.predictors.exits.schedule import Schedule
 from specee.predictors.repetition import loop_start
 
 
-def test_paper_rules_are_the_default() -> None:
-    rules = ExitRules.paper()
+def test_the_defaults_of_the_paper() -> None:
+    rules = ExitRules()
     assert (rules.k, rules.n_hidden, rules.threshold, rules.recent_exits, rules.reach) == (4, 512, 0.5, 5, 2)
     assert rules.full_head_check and rules.rule == "predictor"
 
@@ -119,7 +119,7 @@ def test_combined_drafter_fills_distinct_candidates(engine: FakeEngine) -> None:
     full.begin([1, 2, 1, 3, 1, 4, 1, 5, 1])
     assert full.propose(After(engine.tip, [1]), Budget(4)).tokens == (5, 4, 3, 2)
     assert linear.stats.asked == 1
-    assert [d.name for d in drafter_of(ExitRules(), engine.draft).drafters] == ["ngram", "linear"]
+    assert [d.name for d in make_drafter(ExitRules(), engine.draft).drafters] == ["ngram", "linear"]
 
 
 def test_linear_head_needs_a_row_before() -> None:
