@@ -60,14 +60,14 @@ def dense_only(read: Any) -> str | None:
 
 def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.models import calibrations
-    from specee.predictors.calibration import file
+    from specee.predictors.calibration import calibration_file
     from specee.predictors.errors import CalibrationFileError
 
     path = calibrations.find(folders.calibrations, digest, embedded=embedded)
     if path is None:
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
     try:
-        metrics = file.read(path).metrics
+        metrics = calibration_file.read(path).metrics
     except CalibrationFileError as error:  # for example of another version
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
     return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from specee.predictors.calibration.file import Calibration
+from collections.abc import Callable
+
+from specee.predictors.calibration.calibration_file import Calibration
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.exact import Exact
 from specee.predictors.decoding.exit_controller import ExitController
@@ -51,8 +53,8 @@ def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:
 
 def make_drafter(rules: ExitRules, draft: Draft) -> CombinedDrafter:
     """What drafts the candidates for the exit predictors."""
-    made: dict[str, Drafter] = {
-        "ngram": NGramDrafter(rules.ngram_max, rules.ngram_min),
-        "linear": LinearHeadDrafter(draft),
+    makers: dict[str, Callable[[], Drafter]] = {
+        "ngram": lambda: NGramDrafter(rules.ngram_max, rules.ngram_min),
+        "linear": lambda: LinearHeadDrafter(draft),
     }
-    return CombinedDrafter([made[name] for name in rules.drafters], rules.ngram_share)
+    return CombinedDrafter([makers[name]() for name in rules.drafters], rules.ngram_share)

@@ -16,6 +16,10 @@ RuleKind = Literal["predictor", "margin"]
 SkippedKV = Literal["propagate", "complete"]
 
 DRAFTERS = ("ngram", "linear")
+"""Names of all drafters; decoding/build_policy.py makes them."""
+
+DEFAULT_DRAFTERS = ("ngram", "linear")
+"""Those of a new calibration, in the order in which they are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,9 @@ class ExitRules:
     from the exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
     """Rows with deferred layers, at most; with the row that follows they are completed in one batch."""
-    drafters: tuple[str, ...] = DRAFTERS
-    """Drafters of the candidates, in order; later ones fill what earlier ones leave open."""
+    drafters: tuple[str, ...] = DEFAULT_DRAFTERS
+    """Drafters of the candidates, in order; later ones fill what earlier ones leave open. Without k candidates a row
+    is not probed."""
     ngram_max: int = 3
     """Longest context that the n-gram drafter looks up."""
     ngram_min: int = 2

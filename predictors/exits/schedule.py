@@ -1,4 +1,4 @@
-"""Two-level schedule: which exit layers are armed for a token (SpecEE, ISCA 2025, section 5).
+"""Two-level schedule, technique T2 of SpecEE (ISCA 2025, section 5): which exit layers are *armed*, that is, probed.
 
 Offline level: the exit layers with the highest share of exits in calibration, armed always. Online level: exit layers
 within a few layers of the exits of the last tokens, since exits of neighbouring tokens resemble each other.

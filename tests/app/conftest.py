@@ -56,7 +56,7 @@ class FakeEngine:
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
-        self.flight: list[int] = []
+        self.in_flight: list[int] = []
 
     @property
     def length(self) -> int:
@@ -82,17 +82,17 @@ class FakeEngine:
 
     @property
     def n_in_flight(self) -> int:
-        return len(self.flight)
+        return len(self.in_flight)
 
     def append(self, token: int, parent: int = -1) -> int:
-        self.flight.append(token)
-        return len(self.flight) - 1
+        self.in_flight.append(token)
+        return len(self.in_flight) - 1
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None: ...
 
     def commit(self, row: int) -> None:
-        self.tokens += self.flight
-        self.flight.clear()
+        self.tokens += self.in_flight
+        self.in_flight.clear()
 
     def forward(self, token: int) -> None:
         self.append(token)
@@ -105,7 +105,7 @@ class FakeEngine:
         return self.script[min(generated, len(self.script) - 1)]
 
     def greedy(self, i: int, sampler: Any) -> int:
-        return self.next_at(self.length + len(self.flight))
+        return self.next_at(self.length + len(self.in_flight))
 
     def logits(self, i: int) -> Any:
         out = np.zeros(self.n_vocab, np.float32)
@@ -116,7 +116,7 @@ class FakeEngine:
         return np.array([self.greedy(i, sampler)], np.int32), np.ones(1, np.float32)
 
     def roll_back(self, length: int) -> None:
-        self.flight.clear()
+        self.in_flight.clear()
         del self.tokens[length:]
 
     def is_stop(self, token: int) -> bool:

@@ -34,7 +34,7 @@ def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules
     state, steps = run(build_policy(name, CALIBRATION, rules, engine.draft), engine, sampler, n, seed)
     events = list(steps)
     tokens = replay(events)
-    assert not engine.flight
+    assert not engine.in_flight
     assert engine.tokens == (PROMPT + tokens)[:-1], "all tokens but the last have a committed row"
     assert state.tokens == tokens
     return state.stats, events, tokens
@@ -140,10 +140,10 @@ def test_no_exit_repeats_the_last_token(rule: Any) -> None:
         engine = FakeEngine(seed=3, score_range=(0.9, 1.0), spelled=spelled)
         rules = ExitRules(threshold=0.5, full_head_check=False, arm_all=True, rule=rule, no_repeat=no_repeat)
         _, events, _ = answer("specee", engine, FakeSampler(), rules, n=200)
-        said, count = "", 0
+        last, count = "", 0
         for event in events:
-            count += event.exit_layer < engine.n_layer and said != "" and spelled.get(event.token) == said
-            said = spelled.get(event.token, said)
+            count += event.exit_layer < engine.n_layer and last != "" and spelled.get(event.token) == last
+            last = spelled.get(event.token, last)
         return count
 
     assert doubled(no_repeat=False) > 0
@@ -174,7 +174,7 @@ def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, afte
         if event.state is not TokenState.ROLLED_BACK:
             tokens.append(event.token)
     events.close()
-    assert not engine.flight
+    assert not engine.in_flight
     assert engine.tokens == (PROMPT + tokens)[: engine.length]
 
 
@@ -186,7 +186,7 @@ def test_failure_drops_what_is_not_committed(name: str, fail_at: int) -> None:
     policy = build_policy(name, CALIBRATION, ExitRules(kv="complete", max_pending=6), engine.draft)
     with pytest.raises(RuntimeError, match="scripted"):
         list(run(policy, engine, FakeSampler(), 50)[1])
-    assert not engine.flight
+    assert not engine.in_flight
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
@@ -278,4 +278,4 @@ def test_alternating_policies_generate_what_dense_generates(
     assert tokens == dense
     assert sum(tokens for _, tokens in comparison.log) == state.stats.tokens == len(dense)
     assert all(tokens <= length for (_, tokens), length in zip(comparison.log, lengths, strict=False))
-    assert not engine.flight
+    assert not engine.in_flight
