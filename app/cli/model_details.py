@@ -46,16 +46,9 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        reason = library.architecture_unsupported(read.arch)
+        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
     except NativeError as error:
         return str(error)
-    if reason is not None:
-        return reason
-    if read.sliding_window:
-        return "layers with sliding-window attention cannot be skipped yet"
-    if read.width % 32:
-        return "its width is not a multiple of 32"
-    return None
 
 
 def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:

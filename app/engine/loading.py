@@ -52,7 +52,7 @@ class NativeBackend:
         )
         return made
 
-    def rules(self) -> tuple[str, ...]:
+    def exit_rule_names(self) -> tuple[str, ...]:
         if self.calibration is None:
             return ()
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)

@@ -29,7 +29,7 @@ def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
 
 
 def add_model(to: argparse.ArgumentParser, *, optional: str | None = None) -> None:
-    """The positional argument; `optional` tells what is done without it."""
+    """The positional argument; `optional` says what is done without it."""
     text = "a GGUF file; `specee-chat models path` prints the embedded one"
     to.add_argument(
         "model", type=Path, nargs="?" if optional else None, help=f"{text}; {optional}" if optional else text
