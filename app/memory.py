@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def free_ram() -> int | None:
-    """Bytes that can be used without swapping; None when the system does not tell."""
+    """Bytes that can be used without swapping; None when the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
             if line.startswith("MemAvailable:"):
@@ -23,7 +23,7 @@ def free_ram() -> int | None:
 
 
 def free_vram() -> int | None:
-    """Bytes on the NVIDIA GPUs together, as nvidia-smi tells; None without one."""
+    """Bytes on the NVIDIA GPUs together, as nvidia-smi says; None without one."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

@@ -15,7 +15,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens."""
 
     name: str
@@ -33,24 +33,24 @@ class Entry:
 
 
 @lru_cache(maxsize=1)
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
     return {
-        name: Entry(name=name, other_names=tuple(table.pop("other_names", ())), **table)
+        name: RegistryEntry(name=name, other_names=tuple(table.pop("other_names", ())), **table)
         for name, table in tables.items()
     }
 
 
 @lru_cache(maxsize=1)
-def _by_any_name() -> dict[str, Entry]:
+def _by_any_name() -> dict[str, RegistryEntry]:
     found = dict(entries())
     for entry in entries().values():
         found.update(dict.fromkeys(entry.other_names, entry))
     return found
 
 
-def lookup(name: str) -> Entry | None:
+def lookup(name: str) -> RegistryEntry | None:
     """The model of that name, `name:tag` as ollama writes it included; None when there is none."""
     wanted = name.lower().removesuffix(":latest")
     return _by_any_name().get(wanted) or _by_any_name().get(wanted.replace(":", "-"))

@@ -28,7 +28,7 @@ class WantedModel:
     name: str
     path: Path | None = None
     source: Source | None = None
-    entry: registry.Entry | None = None
+    entry: registry.RegistryEntry | None = None
 
     @property
     def embedded(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PredictorError(Exception):
-    """Root of the package's errors: `title` in a few tokens, `message` in one line that a user can act on."""
+    """Root of the package's errors: `title` in a few words, `message` in one line that a user can act on."""
 
     def __init__(self, title: str, message: str) -> None:
         super().__init__(f"{title}: {message}")

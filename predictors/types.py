@@ -110,7 +110,7 @@ class ExitResult(Protocol):
     """Where a row stopped, and the scores on the way."""
 
     @property
-    def stopped(self) -> int:
+    def stop_index(self) -> int:
         """Index of the exit layer where it stopped; their number when no score was above the threshold."""
         ...
 

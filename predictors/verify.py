@@ -29,10 +29,10 @@ def verify(
     if sampler.is_greedy:
         best = logits.greedy(i, sampler)
         return best, best == token
-    return accept(Distribution(*logits.distribution(i, sampler)), q or certain(token), token, rng)
+    return accept_or_replace(Distribution(*logits.distribution(i, sampler)), q or certain(token), token, rng)
 
 
-def accept(p: Distribution, q: Distribution, token: int, rng: np.random.Generator) -> tuple[int, bool]:
+def accept_or_replace(p: Distribution, q: Distribution, token: int, rng: np.random.Generator) -> tuple[int, bool]:
     """Accept `token`, drawn from q, or replace it so that the result is distributed as p: (token, accepted)."""
     proposed = q.prob(token)
     if proposed > 0.0 and rng.random() * proposed < p.prob(token):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from specee.predictors.calibration.file import Calibration, DraftWeights, LensWeights, PredictorWeights
+from specee.predictors.calibration.calibration_file import Calibration, DraftWeights, LensWeights
+from specee.predictors.exits.exit_predictor import ExitPredictor
 from specee.predictors.q8 import to_q8
 from specee.predictors.types import Floats, Sampler, TokenEvent, Tokens, TokenState
 
@@ -52,7 +53,7 @@ class FakeSampler:
 
 @dataclass(frozen=True)
 class FakeExitResult:
-    stopped: int
+    stop_index: int
     scores: tuple[float, ...]
     best: int
 
@@ -84,7 +85,7 @@ class FakeEngine:
     spelled: dict[int, str] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)  # of the committed rows: `FakeRow.propagated`
-    flight: dict[int, FakeRow] = field(default_factory=dict)
+    in_flight: dict[int, FakeRow] = field(default_factory=dict)
     tip: int = -1
     next_id: int = 0
     calls: list[tuple[str, int, int]] = field(default_factory=list)  # name, rows, depth
@@ -97,20 +98,20 @@ class FakeEngine:
 
     @property
     def n_in_flight(self) -> int:
-        return len(self.flight)
+        return len(self.in_flight)
 
     def prefill(self, tokens: Sequence[int]) -> int:
-        assert not self.flight
+        assert not self.in_flight
         self.tokens, self.marks = list(tokens), [0] * len(tokens)
         self.tip, self.next_id = self.next_id, self.next_id + 1
         self.logits = [self._logits(self._text(), self.n_layer)]
         return 0
 
     def append(self, token: int, parent: int = -1) -> int:
-        assert parent == max(self.flight) if self.flight else parent in (-1, self.tip), "rows are a chain"
-        assert self.length + len(self.flight) < self.n_ctx, "no cells left"
+        assert parent == max(self.in_flight) if self.in_flight else parent in (-1, self.tip), "rows are a chain"
+        assert self.length + len(self.in_flight) < self.n_ctx, "no cells left"
         row, self.next_id = self.next_id, self.next_id + 1
-        self.flight[row] = FakeRow(token)
+        self.in_flight[row] = FakeRow(token)
         return row
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
@@ -118,36 +119,38 @@ class FakeEngine:
         if 0 <= self.fail_at <= len(self.calls):
             raise RuntimeError("scripted failure")
         assert rows and list(rows) == sorted(set(rows))
-        assert len({self.flight[row].depth for row in rows}) == 1, "rows of one batch start at one depth"
-        assert self.flight[rows[0]].depth < end <= self.n_layer
-        before = [row for row in self.flight if row < rows[-1] and row not in rows]
-        assert all(self.flight[row].depth >= end for row in before), "an earlier row is not deep enough"
+        assert len({self.in_flight[row].depth for row in rows}) == 1, "rows of one batch start at one depth"
+        assert self.in_flight[rows[0]].depth < end <= self.n_layer
+        before = [row for row in self.in_flight if row < rows[-1] and row not in rows]
+        assert all(self.in_flight[row].depth >= end for row in before), "an earlier row is not deep enough"
         for row in rows:
-            self.flight[row].depth = end
+            self.in_flight[row].depth = end
         assert not logits or end == self.n_layer
         if logits:
             self.logits = [self._logits(self._text(row), end) for row in rows]
 
     def complete(self, logits: bool = False) -> None:
-        self._bring_up([row for row in self.flight if self.flight[row].depth < self.n_layer], self.n_layer, logits)
+        self._bring_up(
+            [row for row in self.in_flight if self.in_flight[row].depth < self.n_layer], self.n_layer, logits
+        )
 
     def _bring_up(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         """Rows of falling depth to `end` at least; they join as their depths meet."""
-        while rows and self.flight[rows[-1]].depth < end:
-            depth = self.flight[rows[-1]].depth
-            low = [row for row in rows if self.flight[row].depth == depth]
-            others = [self.flight[row].depth for row in rows if row < low[0]]
+        while rows and self.in_flight[rows[-1]].depth < end:
+            depth = self.in_flight[rows[-1]].depth
+            low = [row for row in rows if self.in_flight[row].depth == depth]
+            others = [self.in_flight[row].depth for row in rows if row < low[0]]
             stop = min([end, *others])
             self.advance(low, stop, logits and stop == self.n_layer)
 
     def run_to_exit(
         self, row: int, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
     ) -> FakeExitResult:
-        assert row == max(self.flight)
+        assert row == max(self.in_flight)
         scores: list[float] = []
         best = -1
         for layer in layers:
-            self._bring_up(list(self.flight), layer)
+            self._bring_up(list(self.in_flight), layer)
             if k == 0:
                 best, score = self.margin(row)
             else:
@@ -158,44 +161,44 @@ class FakeEngine:
         return FakeExitResult(len(layers), tuple(scores), best)
 
     def propagate_kv(self, row: int) -> None:
-        assert list(self.flight) == [row]
-        self.calls.append(("propagate_kv", 1, self.flight[row].depth))
-        self.flight[row].propagated, self.flight[row].depth = self.flight[row].depth, self.n_layer
+        assert list(self.in_flight) == [row]
+        self.calls.append(("propagate_kv", 1, self.in_flight[row].depth))
+        self.in_flight[row].propagated, self.in_flight[row].depth = self.in_flight[row].depth, self.n_layer
 
     def lens_head(self, row: int) -> None:
-        self.calls.append(("lens_head", 1, self.flight[row].depth))
-        self.logits = [self._logits(self._text(row), self.flight[row].depth)]
+        self.calls.append(("lens_head", 1, self.in_flight[row].depth))
+        self.logits = [self._logits(self._text(row), self.in_flight[row].depth)]
 
     def probe(self, row: int, candidates: Tokens) -> float:
         assert len(set(candidates.tolist())) == len(candidates) == 4
-        depth = self.flight[row].depth
+        depth = self.in_flight[row].depth
         assert 0 < depth < self.n_layer
         low, high = self.score_range
         return low + (high - low) * float(self._rng(self._text(row), depth, "probe").random())
 
     def margin(self, row: int) -> tuple[int, float]:
-        best = int(np.argmax(self._logits(self._text(row), self.flight[row].depth)))
+        best = int(np.argmax(self._logits(self._text(row), self.in_flight[row].depth)))
         return best, self.probe(row, np.arange(4, dtype=np.int32))
 
     def draft(self, row: int, token: int, k: int) -> Tokens:
-        text = [*(self._text(row) if row in self.flight else self._text()), (token, 0)]
+        text = [*(self._text(row) if row in self.in_flight else self._text()), (token, 0)]
         true = np.argsort(-self._logits(text, self.n_layer))[:2]
         others = self._rng(text, 0, "draft").permutation(self.n_vocab)
         return np.array(list(dict.fromkeys([*true.tolist(), *others.tolist()]))[:k], np.int32)
 
     def commit(self, row: int) -> None:
-        path = [r for r in self.flight if r <= row]
-        assert path[-1] == row and all(self.flight[r].depth == self.n_layer for r in path), "rows must be complete"
-        self.tokens += [self.flight[r].token for r in path]
-        self.marks += [self.flight[r].propagated for r in path]
+        path = [r for r in self.in_flight if r <= row]
+        assert path[-1] == row and all(self.in_flight[r].depth == self.n_layer for r in path), "rows must be complete"
+        self.tokens += [self.in_flight[r].token for r in path]
+        self.marks += [self.in_flight[r].propagated for r in path]
         self.tip = row
-        self.flight = {}
+        self.in_flight = {}
 
     def roll_back(self, length: int) -> None:
         assert 0 <= length <= self.length
         self.calls.append(("roll_back", length, 0))
         del self.tokens[length:], self.marks[length:]
-        self.flight = {}
+        self.in_flight = {}
 
     def greedy(self, i: int, sampler: Sampler) -> int:
         assert isinstance(sampler, FakeSampler)
@@ -216,7 +219,7 @@ class FakeEngine:
 
     def _text(self, row: int | None = None) -> list[tuple[int, int]]:
         """(token, mark) of every row up to this one; of the committed ones alone without it."""
-        rows = [self.flight[r] for r in self.flight if row is not None and r <= row]
+        rows = [self.in_flight[r] for r in self.in_flight if row is not None and r <= row]
         return [*zip(self.tokens, self.marks, strict=True), *((r.token, r.propagated) for r in rows)]
 
     def _rng(self, text: list[tuple[int, int]], depth: int, what: str) -> np.random.Generator:
@@ -249,8 +252,8 @@ def make_calibration(
     def lens() -> LensWeights:
         return LensWeights(to_q8(floats(32, n_embd)), to_q8(floats(n_embd, 32)), floats(n_embd))
 
-    def mlp() -> PredictorWeights:
-        return PredictorWeights(floats(n_hidden, 12), floats(n_hidden), floats(n_hidden), 0.25)
+    def predictor() -> ExitPredictor:
+        return ExitPredictor(floats(n_hidden, 12), floats(n_hidden), floats(n_hidden), 0.25)
 
     lenses = {layer: lens() for layer in exit_layers}
     lenses[exit_layers[-1]] = LensWeights(to_q8(floats(n_embd, n_embd)), None, floats(n_embd))
@@ -269,8 +272,9 @@ def make_calibration(
         margin_layers=exit_layers[-1:],
         margin_threshold=0.5,
         lenses=lenses,
-        predictors={layer: mlp() for layer in exit_layers},
+        predictors={layer: predictor() for layer in exit_layers},
         draft=DraftWeights(to_q8(floats(32, 2 * n_embd)), shortlist, to_q8(floats(n_embd, 32)), floats(n_embd)),
+        drafters=("ngram", "linear"),
         metrics={"held_out": {"agreement": 0.5}},
         created_by="test",
     )

@@ -14,8 +14,8 @@ from specee.app.engine.protocol import (
     Done,
     Generate,
     Load,
-    Loaded,
     ModelInfo,
+    ModelLoaded,
     Started,
     Stats,
     TokenEvents,
@@ -44,7 +44,7 @@ def main() -> None:
         except EOFError:
             sys.exit()
         if isinstance(message, Load):
-            write_message(outbox, Loaded(ModelInfo("fake", "fake.gguf", "llama", 30, 4096, 1)))
+            write_message(outbox, ModelLoaded(ModelInfo("fake", "fake.gguf", "llama", 30, 4096, 1)))
         elif isinstance(message, Generate):
             cancelled.clear()
             answering = [threading.Thread(target=_answer, args=(message, outbox, cancelled), daemon=True)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from specee.app.bench import metrics
 from specee.app.engine.backend import Backend, ChatEngine
+from specee.app.first_difference import first_difference
 from specee.app.options import Sampling
 
 
@@ -39,7 +40,7 @@ def score(backend: Backend, prompt: list[int], text: list[int], sampling: Sampli
 def _read(engine: ChatEngine, prompt: list[int], text: list[int]) -> None:
     """Brings prompt and text into the cache as dense decoding does: the prompt at once, then a row for each token."""
     wanted = prompt + text[:-1]
-    keep = metrics.first_difference(engine.tokens, wanted)
+    keep = first_difference(engine.tokens, wanted)
     keep = len(wanted) if keep is None else keep
     if not text or keep < len(prompt):
         engine.roll_back(0)

@@ -23,14 +23,6 @@ def duplicate_words(texts: Iterable[str]) -> float:
     return repeated / pairs if pairs else 0.0
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
-    """Index of the first token that differs or that only one of them has; None when they are equal."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return None if len(a) == len(b) else min(len(a), len(b))
-
-
 def geometric_mean(values: Sequence[float]) -> float | None:
     """None without positive values."""
     logs = [math.log(v) for v in values if v > 0]

@@ -10,7 +10,7 @@ from specee.app.errors import USAGE, AppError
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BenchPrompt:
     """A question with a name for the report."""
 
     id: str
@@ -19,18 +19,18 @@ class Prompt:
 
 # of several kinds, since exits depend on how predictable the answer is; calibration asks other questions
 DEFAULT = (
-    Prompt("explain", "Explain how a refrigerator keeps food cold."),
-    Prompt("story", "Write the opening of a story about a lighthouse keeper who finds a letter."),
-    Prompt("code", "Write a Python function that returns the largest gap between neighbours in a sorted list."),
-    Prompt("list", "Name five things to check before renting a flat, each with one sentence."),
-    Prompt("sums", "A train leaves at 9:40 and arrives at 13:15. How long does the journey take? Show the steps."),
-    Prompt("rewrite", "Rewrite this politely: Send me the file now, you are late again."),
-    Prompt("advice", "My tomato plants have yellow leaves. What could be wrong, and what should I do?"),
-    Prompt("facts", "What is the difference between weather and climate?"),
+    BenchPrompt("explain", "Explain how a refrigerator keeps food cold."),
+    BenchPrompt("story", "Write the opening of a story about a lighthouse keeper who finds a letter."),
+    BenchPrompt("code", "Write a Python function that returns the largest gap between neighbours in a sorted list."),
+    BenchPrompt("list", "Name five things to check before renting a flat, each with one sentence."),
+    BenchPrompt("sums", "A train leaves at 9:40 and arrives at 13:15. How long does the journey take? Show the steps."),
+    BenchPrompt("rewrite", "Rewrite this politely: Send me the file now, you are late again."),
+    BenchPrompt("advice", "My tomato plants have yellow leaves. What could be wrong, and what should I do?"),
+    BenchPrompt("facts", "What is the difference between weather and climate?"),
 )
 
 
-def read_prompts(path: str | None) -> list[Prompt]:
+def read_prompts(path: str | None) -> list[BenchPrompt]:
     """Prompts of a JSON-lines file: objects with `prompt` and, if wanted, `id`. None: our own. Raises AppError."""
     if path is None:
         return list(DEFAULT)
@@ -44,7 +44,7 @@ def read_prompts(path: str | None) -> list[Prompt]:
             continue
         try:
             entry = json.loads(line)
-            prompts.append(Prompt(str(entry.get("id", number)), str(entry["prompt"])))
+            prompts.append(BenchPrompt(str(entry.get("id", number)), str(entry["prompt"])))
         except (ValueError, KeyError, AttributeError) as error:
             raise AppError(
                 "prompts not readable", f'{path}, line {number}: expected {{"prompt": "..."}} as JSON', USAGE

@@ -9,14 +9,15 @@ from typing import Any
 
 from specee.app.bench import metrics
 from specee.app.bench.policy_run import ComparedPolicy, PolicyRun, ScoredRun
-from specee.app.bench.prompts import Prompt
+from specee.app.bench.prompts import BenchPrompt
+from specee.app.first_difference import first_difference
 from specee.predictors.decoding.stats import DecodingStats
 from specee.predictors.repetition import loop_start
 
 
 def report(
     policies: Sequence[ComparedPolicy],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[BenchPrompt],
     results: Sequence[dict[str, ScoredRun]],
     facts: dict[str, Any],
 ) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def report(
 
 
 def _figures(
-    policy: ComparedPolicy, prompts: Sequence[Prompt], results: Sequence[dict[str, ScoredRun]]
+    policy: ComparedPolicy, prompts: Sequence[BenchPrompt], results: Sequence[dict[str, ScoredRun]]
 ) -> dict[str, Any]:
     own = [result[policy.label] for result in results]
     dense = [result["dense"] for result in results]
@@ -39,7 +40,7 @@ def _figures(
     differences = {
         prompt.id: at
         for prompt, (run, _), (baseline, _) in zip(prompts, own, dense, strict=True)
-        if (at := metrics.first_difference(run.tokens, baseline.tokens)) is not None
+        if (at := first_difference(run.tokens, baseline.tokens)) is not None
     }
     decoded = sum(max(0, len(run.tokens) - 1) for run in runs)
     return {

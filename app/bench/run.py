@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from specee.app.bench import metrics
 from specee.app.bench.dense_scores import DenseScores, score
 from specee.app.bench.policy_run import ComparedPolicy, PolicyRun, ScoredRun
-from specee.app.bench.prompts import Prompt
+from specee.app.bench.prompts import BenchPrompt
 from specee.app.bench.report import report
-from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.backend import Backend
 from specee.app.engine.decode import decode
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import make_prompt
-from specee.app.engine.protocol import Message, Progress
+from specee.app.engine.protocol import Emit, Message, Progress
 from specee.app.engine.verified_text import VerifiedText
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.first_difference import first_difference
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
 
-Emit = Callable[[object], None]
 WARM_UP_TOKENS = 16
 DENSE = PolicyChoice("dense")
 
@@ -31,7 +31,7 @@ DENSE = PolicyChoice("dense")
 def run_bench(
     load: LoadOptions,
     emit: Emit,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[BenchPrompt],
     choices: Sequence[PolicyChoice],
     sampling: Sampling,
     max_tokens: int,
@@ -42,8 +42,8 @@ def run_bench(
     from specee.app.engine.loading import open_backend
 
     backend = open_backend(load, lambda what, fraction: emit(Progress(what, fraction)))
-    auto_policy = AutoPolicy(paths.find(load.data_dir).measurements, machine.library_build())
-    policies = _decide(backend, auto_policy, choices, emit)
+    chooser = PolicyChooser(Measurements(paths.find(load.data_dir).measurements, machine.library_build()))
+    policies = _decide(backend, chooser, choices, emit)
     results = compare(backend, policies, prompts, sampling, max_tokens, system, emit)
     facts = {
         "model": backend.info.name,
@@ -61,13 +61,13 @@ def run_bench(
 
 
 def _decide(
-    backend: Backend, auto_policy: AutoPolicy, choices: Sequence[PolicyChoice], emit: Emit
+    backend: Backend, chooser: PolicyChooser, choices: Sequence[PolicyChoice], emit: Emit
 ) -> list[ComparedPolicy]:
     """Dense first, whether asked for or not: the others are measured against it."""
     found = {DENSE.label: ComparedPolicy(DENSE.label, DENSE, "the others are measured against it")}
     for choice in choices:
         if choice.label not in found:
-            decided = auto_policy.measure(backend, choice, emit)
+            decided = chooser.measure(backend, choice, emit)
             found[choice.label] = ComparedPolicy(choice.label, decided.choice, decided.reason)
     return list(found.values())
 
@@ -75,7 +75,7 @@ def _decide(
 def compare(
     backend: Backend,
     policies: Sequence[ComparedPolicy],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[BenchPrompt],
     sampling: Sampling,
     max_tokens: int,
     system: str | None,
@@ -99,7 +99,7 @@ def compare(
     return results
 
 
-def _prompt_tokens(backend: Backend, prompt: Prompt, system: str | None, max_tokens: int) -> list[int]:
+def _prompt_tokens(backend: Backend, prompt: BenchPrompt, system: str | None, max_tokens: int) -> list[int]:
     messages = [Message("system", system)] if system else []
     tokens = make_prompt(backend, [*messages, Message("user", prompt.text)]).tokens
     if len(tokens) + max_tokens > backend.engine.n_ctx:
@@ -149,7 +149,7 @@ def _score_all(
     scored = {}
     for label, run in runs.items():
         # up to the first difference the text is dense's own, and so are the scores
-        same = metrics.first_difference(run.tokens, dense.tokens)
+        same = first_difference(run.tokens, dense.tokens)
         same = len(dense.tokens) if same is None else same
         rest = score(backend, prompt, run.tokens, sampling, same)
         scored[label] = (run, DenseScores(own.nll[:same] + rest.nll, own.choices[:same] + rest.choices))

@@ -1,1 +1,1 @@
-"""A conversation without a screen: session, context window, attachments, figures, and the chats on disk."""
+"""A chat without a screen: session, context window, attachments, figures, and the chats on disk."""

@@ -1,4 +1,4 @@
-"""What of a conversation the model is sent, and how much of its context window that fills."""
+"""What of a chat the model is sent, and how much of its context window that fills."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from specee.app.chat.history.records import Turn
 from specee.app.engine.protocol import Message
 
-NEARLY_FULL = 0.8  # of the window: time to say so
+NEARLY_FULL = 0.8  # of the context window: time to say so
 KEPT_SHARE = 0.5  # of the text, when the oldest turns are left out
 SUMMARY_TOKENS = 256
 SUMMARIZE = "Summarize our conversation so far in at most five sentences. Keep names, numbers and decisions."
@@ -15,13 +15,13 @@ SUMMARY_HEAD = "Summary of the conversation so far:"
 
 
 class ContextWindow:
-    """Knows how many tokens a conversation fills: counted at its last answer, estimated after turns were left out."""
+    """Knows how many tokens a chat fills: counted at its last answer, estimated after turns were left out."""
 
     def __init__(self) -> None:
         self._kept_share = 1.0  # of the counted tokens, since turns were left out
 
     def tokens(self, branch: Sequence[Turn]) -> int:
-        """Tokens that the conversation fills; 0 before its first answer."""
+        """Tokens that the chat fills; 0 before its first answer."""
         turns = answered(branch)
         stats = turns[-1].stats if turns else None
         return round((stats["prompt_tokens"] + stats["tokens"]) * self._kept_share) if stats else 0
@@ -31,7 +31,7 @@ class ContextWindow:
         self._kept_share *= (_characters(turns[first:]) + len(summary)) / max(1, _characters(turns))
 
     def reset(self) -> None:
-        """Another conversation, or another branch: its last answer's count holds."""
+        """Another chat, or another branch: its last answer's count holds."""
         self._kept_share = 1.0
 
 
@@ -59,7 +59,7 @@ def first_kept(turns: Sequence[Turn]) -> int:
 
 
 def as_messages(system: str | None, turns: Sequence[Turn]) -> tuple[Message, ...]:
-    """Turns after a system message: the system prompt, and the summary of what was left out."""
+    """Turns after a system message: its text, and the summary of what was left out."""
     summary = turns[0].cut if turns and turns[0].cut else ""
     parts = [system or "", f"{SUMMARY_HEAD}\n{summary}" if summary else ""]
     text = "\n\n".join(part for part in parts if part)

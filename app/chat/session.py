@@ -1,4 +1,4 @@
-"""The headless core: a conversation that is stored as it grows. The terminal screen and `-p` are its front ends."""
+"""The headless core: a chat that is stored as it grows. The terminal screen and `-p` are its front ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from specee.models.resolve import resolve
 
 
 class Session:
-    """One conversation at a time, with an engine and a store. Not thread-safe, except `cancel` and `kill`.
+    """One chat at a time, with an engine and a store. Not thread-safe, except `cancel` and `kill`.
 
     A question is in the store before the engine sees it, and answers are written while they grow.
     """
@@ -60,17 +60,17 @@ class Session:
 
     @property
     def system(self) -> str | None:
-        """The system prompt of this conversation."""
+        """The system message of this chat."""
         return self.chat.system if self.chat is not None else self._system
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What the next question follows: the conversation without what was left out, and without the system prompt."""
+        """What the next question follows: the chat without what was left out, and without the system message."""
         return tuple(Message(turn.role, turn.content) for turn in sent_turns(answered(self.branch)))
 
     @property
     def context_tokens(self) -> int:
-        """Tokens of the context window that the conversation fills."""
+        """Tokens of the context window that the chat fills."""
         return self._window.tokens(self.branch)
 
     # ---- the engine ------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Session:
     def send(self, text: str, options: ChatOptions) -> Iterator[Event]:
         """Asks a question and yields the events of its answer, Done last.
 
-        Raises AppError. A question that is refused (it does not fit, no such model) leaves the conversation as it was;
+        Raises AppError. A question that is refused (it does not fit, no such model) leaves the chat as it was;
         one whose answer was interrupted is kept. A question that has no answer yet becomes a branch of its own.
         """
         before = answered(self.branch)
@@ -123,7 +123,7 @@ class Session:
         question = self._turn(turn_id, "user")
         yield from self._ask(question.parent, text, options)
 
-    def regenerate(self, options: ChatOptions) -> Iterator[Event]:
+    def answer_again(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question once more; the old answer stays as another branch."""
         question = self._turn(None, "user")
         yield from self._answer(question, None, options)
@@ -145,10 +145,10 @@ class Session:
         self._window.reset()
         self._refresh()
 
-    # ---- which conversation ----------------------------------------------------------------------------------------
+    # ---- which chat ------------------------------------------------------------------------------------------------
 
     def new(self) -> None:
-        """Begins a new conversation, with the same system prompt."""
+        """Begins a new chat, with the same system message."""
         self._system = self.system
         self.chat, self.branch = None, ()
         self._window.reset()
@@ -160,7 +160,7 @@ class Session:
         self._refresh()
 
     def set_system(self, text: str | None) -> None:
-        """Another system prompt from the next question on."""
+        """Another system message from the next question on."""
         self._system = text
         if self.chat is not None:
             self.chat = self.store.update_chat(self.chat.id, system=text)
@@ -175,7 +175,7 @@ class Session:
         turns = sent_turns(answered(self.branch))
         first = first_kept(turns)
         if first == 0:
-            why = "only one question with its answer is left; begin a new conversation, or give a larger --ctx"
+            why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
         self.store.cut_before(turns[first].id, summary)
@@ -250,7 +250,7 @@ class Session:
             if turn.role == role and turn_id in (None, turn.id):
                 return turn
         what = "question" if role == "user" else "answer"
-        raise AppError(f"no such {what}", "this conversation does not have it", USAGE)
+        raise AppError(f"no such {what}", "this chat does not have it", USAGE)
 
     def _forget_if_empty(self) -> None:
         """A chat whose only question was deleted is gone from the store."""

@@ -13,8 +13,8 @@ from specee.app.cli.option import option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     ENGINE,
+    EVERYWHERE,
     EXITS,
-    FETCHING,
     JSON,
     SYSTEM,
     given_sampling,
@@ -30,7 +30,7 @@ POLICIES = "dense,specee,exact,auto"
 
 @click.command(
     cls=Command,
-    params=[max_tokens(MAX_TOKENS), SYSTEM, *ENGINE, *EXITS, *sampling(opts.PLAIN_GREEDY), *FETCHING, JSON],
+    params=[max_tokens(MAX_TOKENS), SYSTEM, *ENGINE, *EXITS, *sampling(opts.PLAIN_GREEDY), *EVERYWHERE, JSON],
 )
 @option(
     "--prompts",

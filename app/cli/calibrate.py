@@ -9,10 +9,10 @@ import click
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.output import show
-from specee.app.cli.shared_options import ENGINE, FETCHING, JSON, load_options, seed
+from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options, seed
 
 
-@click.command(cls=Command, params=[*ENGINE, seed(0), *FETCHING, JSON])
+@click.command(cls=Command, params=[*ENGINE, seed(0), *EVERYWHERE, JSON])
 @option(
     "--tokens",
     type=click.IntRange(500),

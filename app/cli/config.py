@@ -18,7 +18,7 @@ else:
 
 @dataclass(frozen=True)
 class Config:
-    """`defaults` by the options' Python names, as if typed; `personas` are system prompts by name."""
+    """`defaults` by the options' Python names, as if typed; `personas` are system messages by name."""
 
     defaults: dict[str, str | bool] = field(default_factory=dict)
     personas: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def read(path: Path, known: Collection[str]) -> Config:
         raise AppError("bad config", f"{path}: {error}", USAGE) from error
     personas = content.pop("personas", {})
     if not isinstance(personas, dict) or not all(isinstance(text, str) for text in personas.values()):
-        raise AppError("bad config", f"{path}: [personas] has lines of the form name = 'system prompt'", USAGE)
+        raise AppError("bad config", f"{path}: [personas] has lines of the form name = 'system message'", USAGE)
     defaults: dict[str, str | bool] = {}
     for key, value in content.items():
         name = key.replace("-", "_")

@@ -9,14 +9,14 @@ import click
 from specee.app.cli import tables
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
-from specee.app.cli.shared_options import FETCHING, GPU_LAYERS, JSON, THREADS, WHICH_MODEL, load_options
+from specee.app.cli.shared_options import EVERYWHERE, GPU_LAYERS, JSON, THREADS, WHICH_MODEL, load_options
 from specee.app.errors import FAILURE, OK
 from specee.app.formatting import to_json
 
 _COLUMNS = (tables.Column(width=len("NOT OK")), tables.Column(width=len("calibration")), tables.Column())
 
 
-@click.command(cls=Command, params=[WHICH_MODEL, THREADS, GPU_LAYERS, *FETCHING, JSON])
+@click.command(cls=Command, params=[WHICH_MODEL, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
 @option("--quick", is_flag=True, help="Do not load the model.")
 def doctor(quick: bool, as_json: bool, **values: Any) -> int:
     """Check this machine, the files and the model.

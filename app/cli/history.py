@@ -170,7 +170,7 @@ def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -
 
 def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str:
     with _store(values) as store:
-        chat, path = store.chat(chat_id), store.branch(chat_id)
+        chat, branch = store.chat(chat_id), store.branch(chat_id)
         if as_json:
-            return to_json(form.tree_object(chat, store.tree(chat_id), path))
-        return form.markdown(chat, path)
+            return to_json(form.tree_object(chat, store.tree(chat_id), branch))
+        return form.markdown(chat, branch)

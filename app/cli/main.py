@@ -43,7 +43,8 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     default="stop",
     otherwise="stop",
     metavar="NAME",
-    help="When the chat no longer fits the window: stop (exit code 5), drop the oldest turns, or summarize them.",
+    help="When the chat no longer fits the context window: stop (exit code 5), drop the oldest turns, or "
+    "summarize them.",
 )
 @option("-c", "--continue", "last", heading=CHATS, is_flag=True, help="Go on with the last chat.")
 @option(
@@ -100,7 +101,7 @@ def program(
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
-    chat_options(values)  # what is wrong with them is told before anything is read
+    chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
@@ -155,9 +156,9 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:
-        told = as_app_error(error)
-        _complain(told.line)
-        return told.exit_code
+        failure = as_app_error(error)
+        _complain(failure.line)
+        return failure.exit_code
 
 
 def _complain(line: str) -> None:

@@ -46,28 +46,21 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        reason = library.architecture_unsupported(read.arch)
+        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
     except NativeError as error:
         return str(error)
-    if reason is not None:
-        return reason
-    if read.sliding_window:
-        return "layers with sliding-window attention cannot be skipped yet"
-    if read.width % 32:
-        return "its width is not a multiple of 32"
-    return None
 
 
 def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
     from specee.models import calibrations
-    from specee.predictors.calibration import file
+    from specee.predictors.calibration import calibration_file
     from specee.predictors.errors import CalibrationFileError
 
     path = calibrations.find(folders.calibrations, digest, embedded=embedded)
     if path is None:
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": None}
     try:
-        metrics = file.read(path).metrics
+        metrics = calibration_file.read(path).metrics
     except CalibrationFileError as error:  # for example of another version
         return {"calibration": None, "calibration_metrics": None, "calibration_unusable": error.message}
     return {"calibration": str(path), "calibration_metrics": metrics, "calibration_unusable": None}

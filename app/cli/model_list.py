@@ -41,7 +41,7 @@ def rows(folders: Paths) -> list[ModelRow]:
     return sorted(named + others + copies, key=lambda row: (row.path is None, row.where != "partly"))
 
 
-def _named(entry: registry.Entry, folders: Paths) -> ModelRow:
+def _named(entry: registry.RegistryEntry, folders: Paths) -> ModelRow:
     paths: tuple[Path, ...] = ()
     where = ""
     if entry.embedded:

@@ -14,7 +14,7 @@ from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     CTX,
     DATA_DIR,
-    FETCHING,
+    EVERYWHERE,
     GPU_LAYERS,
     JSON,
     OFFLINE,
@@ -157,7 +157,7 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
 
 
-@models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *FETCHING, JSON])
+@models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
 @click.argument("name", required=False)
 @option("--output", metavar="FILE", help="Write the copy to FILE.", otherwise="the data folder")
 @option(

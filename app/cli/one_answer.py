@@ -58,7 +58,10 @@ def _events(session: Session, text: str | None, options: ChatOptions, when_full:
                 raise
         dropped = session.make_room(summarize=when_full == "summarize")
         how = "summarized" if when_full == "summarize" else "left out"
-        print(f"specee-chat: the window is full: the oldest {dropped} turns are {how} from now on", file=sys.stderr)
+        print(
+            f"specee-chat: the context window is full: the oldest {dropped} turns are {how} from now on",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

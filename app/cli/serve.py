@@ -11,8 +11,8 @@ from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.shared_options import (
     ENGINE,
+    EVERYWHERE,
     EXITS,
-    FETCHING,
     POLICY,
     chat_options,
     load_options,
@@ -24,7 +24,7 @@ from specee.app.errors import OK
 
 @click.command(
     cls=Command,
-    params=[max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *FETCHING],
+    params=[max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE],
 )
 @option("--port", type=click.IntRange(0, 65535), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
 def serve(port: int, **values: Any) -> int:

@@ -205,9 +205,6 @@ DATA_DIR = Option(
     callback=_read_config,
     help="Keep chats, calibrations and all other files in this folder.",
 )
-FETCHING: Options = [OFFLINE, YES, DATA_DIR]
-"""For commands that may have to fetch the model first."""
-
 EVERYWHERE: Options = [OFFLINE, YES, DATA_DIR]
 """Every command takes these: where there is nothing to fetch or to ask, they hold all the same."""
 
@@ -215,7 +212,7 @@ JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for pr
 
 CHAT: Options = [
     *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
-    *(*ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *FETCHING),
+    *(*ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from specee.app.engine.protocol import ChatEvent, TokenEvents
+from specee.app.engine.protocol import ChatEvent, Emit, TokenEvents
 from specee.app.engine.verified_text import VerifiedText
 from specee.predictors.types import TokenEvent, TokenState
 
@@ -15,7 +15,7 @@ FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
 class AnswerStream:
     """Takes a policy's token events, sends chat events in small batches. Times count from `began`."""
 
-    def __init__(self, piece: Callable[[int], bytes], emit: Callable[[object], None], began: float) -> None:
+    def __init__(self, piece: Callable[[int], bytes], emit: Emit, began: float) -> None:
         self.text = ""
         self.first_at: float | None = None
         self._piece, self._emit, self._began = piece, emit, began

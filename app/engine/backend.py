@@ -63,7 +63,7 @@ class Backend(Protocol):
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
     def format(self, messages: Sequence[Message], /) -> str:
-        """The conversation in the model's chat template. Raises AppError when the template refuses it."""
+        """The chat in the model's chat template. Raises AppError when the template refuses it."""
         ...
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
@@ -76,7 +76,7 @@ class Backend(Protocol):
 
     def sampler(self, sampling: Sampling) -> Sampler: ...
 
-    def rules(self) -> tuple[str, ...]:
+    def exit_rule_names(self) -> tuple[str, ...]:
         """The exit rules that this model is calibrated for, the default one first."""
         ...
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from specee.app import paths
 from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.prompt import make_prompt
-from specee.app.engine.protocol import Message, Progress
+from specee.app.engine.protocol import Emit, Message, Progress
 from specee.app.errors import FAILURE, AppError
 from specee.app.options import LoadOptions, Sampling
-
-Emit = Callable[[object], None]
 
 
 def run_calibration(

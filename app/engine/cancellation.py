@@ -34,7 +34,7 @@ class Cancellation:
             self._all = True
             self._interrupt()
 
-    def wanted(self, request: int) -> bool:
+    def is_cancelled(self, request: int) -> bool:
         """Whether the request shall stop."""
         return self._all or request in self._cancelled
 
@@ -44,7 +44,7 @@ class Cancellation:
         with self._lock:
             self._resume()
             self._exposed = request
-            if self.wanted(request):
+            if self.is_cancelled(request):
                 self._interrupt()
         try:
             yield

@@ -1,4 +1,4 @@
-"""A conversation as the prompt that the model was trained on."""
+"""A chat as the prompt that the model was trained on."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
             chat = [{"role": m.role, "content": m.content} for m in messages]
             return str(formatter(messages=chat).prompt)
         except (jinja2.TemplateError, ValueError, TypeError) as error:
-            raise AppError("chat template", f"the model's template refuses this conversation: {error}") from error
+            raise AppError("chat template", f"the model's template refuses this chat: {error}") from error
 
     return render

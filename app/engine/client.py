@@ -15,9 +15,9 @@ from specee.app.engine.protocol import (
     Failed,
     Generate,
     Load,
-    Loaded,
     Message,
     ModelInfo,
+    ModelLoaded,
     Progress,
     PromptProgress,
     Started,
@@ -95,7 +95,7 @@ class EngineClient:
         engine = self._engine = self._start(self._load)
         engine.send(Load(self._load))
         for message in self._messages(engine):
-            if isinstance(message, Loaded):
+            if isinstance(message, ModelLoaded):
                 self.info = message.info
                 return
             if isinstance(message, (Progress, Silence)):
@@ -109,7 +109,7 @@ class EngineClient:
     def generate(
         self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False
     ) -> Generator[Event, None, None]:
-        """Answers a conversation; Done comes last. Raises AppError, EngineLostError when the engine died meanwhile."""
+        """Answers a chat; Done comes last. Raises AppError, EngineLostError when the engine died meanwhile."""
         yield from self.open()
         assert self._engine is not None
         self._request += 1

@@ -11,7 +11,7 @@ from specee.app.engine.backend import Backend
 from specee.app.options import Sampling
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.policy import Policy
-from specee.predictors.decoding.state import Decoding, begin
+from specee.predictors.decoding.state import Decoding, begin_decoding
 from specee.predictors.types import TokenEvent
 
 
@@ -23,5 +23,5 @@ def decode(
     Close the events where they are not read to their end.
     """
     rng = np.random.default_rng(seed)
-    state = begin(backend.engine, prompt, backend.sampler(sampling), rng, max_tokens, time.perf_counter)
+    state = begin_decoding(backend.engine, prompt, backend.sampler(sampling), rng, max_tokens, time.perf_counter)
     return state, driver.run(policy, backend.engine, state)

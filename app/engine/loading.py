@@ -52,13 +52,13 @@ class NativeBackend:
         )
         return made
 
-    def rules(self) -> tuple[str, ...]:
+    def exit_rule_names(self) -> tuple[str, ...]:
         if self.calibration is None:
             return ()
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
     def policy(self, choice: PolicyChoice) -> Policy:
-        from specee.predictors.decoding import policies
+        from specee.predictors.decoding.build_policy import build_policy
 
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
@@ -68,7 +68,7 @@ class NativeBackend:
         if rules.max_pending > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
-        return policies.build(choice.name, self.calibration, rules, self.engine.draft)
+        return build_policy(choice.name, self.calibration, rules, self.engine.draft)
 
     def close(self) -> None:
         self.engine.close()
@@ -80,7 +80,7 @@ def exit_rules(choice: PolicyChoice, calibration: Any) -> Any:
     from specee.predictors.exits.rules import ExitRules
 
     rule = choice.rule or "predictor"
-    rules = calibration.rules(rule) if calibration is not None else ExitRules().with_(rule=rule)
+    rules = calibration.exit_rules(rule) if calibration is not None else ExitRules().with_(rule=rule)
     wanted = {"threshold": choice.threshold, "kv": choice.kv, "max_pending": choice.max_pending}
     return rules.with_(**{name: value for name, value in wanted.items() if value is not None})
 
@@ -136,9 +136,9 @@ def _install(path: Path | None, engine: Any, sha256: str) -> Any:
     """Reads a calibration, checks that it is this model's, and hands it to the engine."""
     if path is None:
         return None
-    from specee.predictors.calibration import file as files
+    from specee.predictors.calibration import calibration_file
 
-    calibration = files.read(path)
+    calibration = calibration_file.read(path)
     calibration.check_base(sha256, engine.n_layer, engine.n_embd, engine.n_vocab)
     calibration.install(engine)
     return calibration

@@ -6,7 +6,6 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ from specee.app.bench.prompts import DEFAULT
 from specee.app.engine.decode import decode
 from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.prompt import make_prompt
-from specee.app.engine.protocol import Message, Progress
+from specee.app.engine.protocol import Emit, Message, Progress
 from specee.app.errors import USAGE, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.types import TIP
-
-Emit = Callable[[object], None]
 
 MAX_LOSS = 1.01  # of the perplexity; more is refused
 N_CTX = 1024

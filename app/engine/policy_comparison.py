@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-STRETCH_TOKENS = 32  # that each policy decodes in a round
-LEAST_TOKENS = 16  # a stretch that the answer's end cuts shorter does not count
-WARM_UP_TOKENS = 8  # of each policy's first stretch, which does not count: graphs are built at their first use
+PART_TOKENS = 32  # that each policy decodes in a round: its part of it
+MIN_PART_TOKENS = 16  # a part that the answer's end cuts shorter does not count
+WARM_UP_TOKENS = 8  # of each policy's first part, which does not count: graphs are built at their first use
 ROUNDS = 5
-MOST_ROUNDS = 15  # when they differ widely
+MAX_ROUNDS = 15  # when they differ widely
 STEADY_SPREAD = 1.25  # rounds that differ by more than this factor decide nothing
-LEAST_RATIO = 0.99  # of dense's rate that exits must reach
-LEAST_LOW_RATIO = 0.95  # and this much in slow rounds
+MIN_RATIO = 0.99  # of dense's rate that exits must reach
+MIN_LOW_RATIO = 0.95  # and this much in slow rounds
 
 
 @dataclass
@@ -39,15 +39,15 @@ class PolicyComparison:
             return len(self._warm), WARM_UP_TOKENS
         first = len(self.rounds) % number  # who begins a round rotates
         policy = next(p % number for p in range(first, first + number) if p % number not in self._round)
-        return policy, STRETCH_TOKENS
+        return policy, PART_TOKENS
 
     def record(self, policy: int, tokens: int, seconds: float) -> None:
-        """A stretch is over; an answer may have ended before it."""
+        """A part is over; an answer may have ended before it."""
         if self.decided:
             return
         if policy not in self._warm:
             self._warm.add(policy)
-        elif tokens >= LEAST_TOKENS:
+        elif tokens >= MIN_PART_TOKENS:
             self._round[policy] = tokens / max(seconds, 1e-9)
             if len(self._round) > len(self.rules):
                 self.rounds.append([self._round[policy] for policy in sorted(self._round)])
@@ -57,13 +57,13 @@ class PolicyComparison:
 
     @property
     def decided(self) -> bool:
-        return len(self.rounds) >= MOST_ROUNDS or (len(self.rounds) >= ROUNDS and self.steady)
+        return len(self.rounds) >= MAX_ROUNDS or (len(self.rounds) >= ROUNDS and self.steady)
 
     @property
     def progress(self) -> str:
         """The round under way, for a user."""
         number = len(self.rounds) + 1
-        return f"round {number} of {ROUNDS}" if number <= ROUNDS else f"round {number} of at most {MOST_ROUNDS}"
+        return f"round {number} of {ROUNDS}" if number <= ROUNDS else f"round {number} of at most {MAX_ROUNDS}"
 
     @property
     def steady(self) -> bool:
@@ -89,7 +89,7 @@ class PolicyComparison:
     @property
     def winner(self) -> int:
         """Who answers from now on: an exact policy only if it costs nothing."""
-        worth_it = self.ratio >= LEAST_RATIO and self.low_ratio >= LEAST_LOW_RATIO
+        worth_it = self.ratio >= MIN_RATIO and self.low_ratio >= MIN_LOW_RATIO
         return self.fastest if self.steady and worth_it else 0
 
     @property

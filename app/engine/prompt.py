@@ -1,4 +1,4 @@
-"""A conversation as the tokens that the model reads: the one place where a prompt is made."""
+"""A chat as the tokens that the model reads: the one place where a prompt is made."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Prompt:
 def make_prompt(
     backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Prompt | None = None
 ) -> Prompt:
-    """The conversation in the model's chat template. Raises AppError when the template refuses it or nothing is left.
+    """The chat in the model's chat template. Raises AppError when the template refuses it or nothing is left.
 
     `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
-    `previous`: a prompt with its answer, whose tokens are kept where the conversation goes on from it: they are in the
+    `previous`: a prompt with its answer, whose tokens are kept where the chat goes on from it: they are in the
     KV cache.
     """
     if continue_answer:

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.options import ChatOptions, LoadOptions
 
+Emit = Callable[[object], None]
+"""Sends one message from the engine process."""
+
 # ---- to the engine -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Load:
-    """Open the model: answered by Progress..., then Loaded or Failed."""
+    """Open the model: answered by Progress..., then ModelLoaded or Failed."""
 
     options: LoadOptions
 
 
 @dataclass(frozen=True)
+class Message:
+    """One message of a chat: role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
 class Generate:
-    """Answer the conversation: answered by Started, TokenEvents..., then Done or Failed, all with the same request id.
+    """Answer the chat: answered by Started, TokenEvents..., then Done or Failed, all with the same request id.
 
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
     """
@@ -68,14 +80,6 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message of a conversation: role is system, user or assistant."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
 class ModelInfo:
     """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can."""
 
@@ -90,7 +94,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ModelLoaded:
     info: ModelInfo
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from specee.app.engine.protocol import RunTask
+from specee.app.engine.protocol import Emit, RunTask
 from specee.app.errors import USAGE, AppError
-
-Emit = Callable[[object], None]
 
 
 def run(task: RunTask, emit: Emit) -> Any:

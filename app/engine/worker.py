@@ -21,7 +21,7 @@ from specee.app.engine.protocol import (
     Generate,
     GuardTerminal,
     Load,
-    Loaded,
+    ModelLoaded,
     Progress,
     RunTask,
     TaskDone,
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, outbox: BinaryIO) -> None:
         self._outbox = outbox
         self._requests: queue.Queue[Any] = queue.Queue()
-        self._runtime: Any = None
+        self._answerer: Any = None
         self._cancelled_early: set[int] = set()  # before the model was loaded
         self._stopping = threading.Event()
 
@@ -82,8 +82,8 @@ class Worker:
             elif isinstance(message, Close):
                 self._stopping.set()
                 self._requests.put(message)
-                if self._runtime is not None:
-                    self._runtime.cancellation.cancel_all()
+                if self._answerer is not None:
+                    self._answerer.cancellation.cancel_all()
                 timer = threading.Timer(GRACE_SECONDS, os._exit, (0,))
                 timer.daemon = True
                 timer.start()
@@ -115,24 +115,24 @@ class Worker:
         write_message(self._outbox, message)
 
     def _cancel(self, request: int) -> None:
-        runtime = self._runtime
-        if runtime is None:
+        answerer = self._answerer
+        if answerer is None:
             self._cancelled_early.add(request)
         else:
-            runtime.cancellation.cancel(request)
+            answerer.cancellation.cancel(request)
 
     def _load(self, message: Load) -> None:
         from specee.app.engine.loading import open_backend
 
         send = self._send
         backend = open_backend(message.options, lambda what, fraction: send(Progress(what, fraction)))
-        self._runtime = _runtime(backend, message.options.data_dir)
+        self._answerer = _answerer(backend, message.options.data_dir)
         for request in self._cancelled_early:
-            self._runtime.cancellation.cancel(request)
-        self._send(Loaded(backend.info))
+            self._answerer.cancellation.cancel(request)
+        self._send(ModelLoaded(backend.info))
 
     def _generate(self, message: Generate) -> None:
-        self._runtime.generate(message, self._send)
+        self._answerer.generate(message, self._send)
 
     def _task(self, message: RunTask) -> None:
         from specee.app.engine import tasks
@@ -140,9 +140,9 @@ class Worker:
         self._send(TaskDone(tasks.run(message, self._send)))
 
 
-def _runtime(backend: Any, data_dir: str | None) -> Any:
+def _answerer(backend: Any, data_dir: str | None) -> Any:
     from specee.app import machine, paths
-    from specee.app.engine.auto_policy import AutoPolicy
-    from specee.app.engine.runtime import Runtime
+    from specee.app.engine.answering import Answerer
+    from specee.app.engine.measurements import Measurements
 
-    return Runtime(backend, AutoPolicy(paths.find(data_dir).measurements, machine.library_build()))
+    return Answerer(backend, Measurements(paths.find(data_dir).measurements, machine.library_build()))

@@ -10,7 +10,7 @@ from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, replace_sampling
 
 REFUSED = ("tools", "functions", "logprobs", "logit_bias", "response_format")
-MOST_STOPS = 4  # as the API has it
+MAX_STOPS = 4  # as the API has it
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class CompletionRequest:
 
 def _stop(given: Any) -> tuple[str, ...]:
     stop = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(stop, list) or len(stop) > MOST_STOPS or not all(isinstance(s, str) and s for s in stop):
-        raise AppError("bad request", f"'stop' must be a text or a list of at most {MOST_STOPS} texts", USAGE)
+    if not isinstance(stop, list) or len(stop) > MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
+        raise AppError("bad request", f"'stop' must be a text or a list of at most {MAX_STOPS} texts", USAGE)
     return tuple(stop)
 
 

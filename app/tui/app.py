@@ -25,7 +25,7 @@ from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
 from specee.app.tui.event_display import MAKE_ROOM, EventDisplay
-from specee.app.tui.prompt import Prompt, Suggestions
+from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
@@ -33,6 +33,7 @@ from specee.app.tui.status import Status
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
 THRESHOLD_STEP = 0.05
+FIRST_THRESHOLD = 0.7  # from which the dial turns while the calibrated one is in use
 
 
 class ChatApp(App[int]):
@@ -51,7 +52,7 @@ class ChatApp(App[int]):
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
-        self.prompt = Prompt(Commands.help_lines())
+        self.prompt = PromptInput(Commands.help_lines())
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._commands = Commands(self)
         self._thread = SessionThread(self)
@@ -123,8 +124,8 @@ class ChatApp(App[int]):
         if not self._handle_events():
             return
         self.event_display.write()
-        path, race = self.session.branch, self.event_display.race
-        self.conversation.close_answer(path[-1] if path and race is None else None)
+        branch, race = self.session.branch, self.event_display.race
+        self.conversation.close_answer(branch[-1] if branch and race is None else None)
         if race is not None:
             self.conversation.changed(race)
         self._thread.busy = False
@@ -155,18 +156,18 @@ class ChatApp(App[int]):
         self.conversation.add(Notice(text, error=error))
 
     def warn_when_nearly_full(self) -> None:
-        """Says so when the context is nearly full."""
+        """Says so when the context window is nearly full."""
         info = self.session.info
         share = self.session.context_tokens / info.n_ctx if info is not None else 0.0
         if share >= NEARLY_FULL:
-            self.show_notice(f"the context is {share:.0%} full: {MAKE_ROOM}")
+            self.show_notice(f"the context window is {share:.0%} full: {MAKE_ROOM}")
 
     def show_chat(self) -> None:
         """Shows the branch in use, in place of everything."""
         self.controller.leave_editing()
-        path = self.session.branch
-        self.conversation.show_path(path)
-        self.panel.gauge.restore(path[-1] if path and path[-1].role == "assistant" else None)
+        branch = self.session.branch
+        self.conversation.show_branch(branch)
+        self.panel.gauge.restore(branch[-1] if branch and branch[-1].role == "assistant" else None)
         self._refresh_chats()
         self.event_display.refresh()
 
@@ -213,18 +214,18 @@ class ChatApp(App[int]):
         except (AppError, OSError) as error:
             self.show_notice(as_app_error(error).line, error=True)
 
-    async def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
+    async def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
         if message.text.startswith("/"):
             await self.action_command(message.text)
         else:
             self.controller.ask(message.text)
 
-    def on_prompt_edit_last(self, message: Prompt.EditLast) -> None:
+    def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
 
-    def on_prompt_dial_turned(self, message: Prompt.DialTurned) -> None:
+    def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
         now = self.options.policy.threshold
-        now = 0.7 if now is None else now
+        now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:

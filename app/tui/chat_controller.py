@@ -74,7 +74,7 @@ class ChatController:
         app, turn, self._edited = self._app, self._edited, None
         assert turn is not None
         before = [t.id for t in app.session.branch].index(turn)
-        app.conversation.show_path(app.session.branch[:before])
+        app.conversation.show_branch(app.session.branch[:before])
         app.conversation.add(QuestionEntry(text))
         app.event_display.begin()
         app.run_job(lambda: app.session.edit(turn, text, app.options))
@@ -90,20 +90,20 @@ class ChatController:
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
-    def retry(self) -> None:
+    def answer_again(self) -> None:
         """Answers the last question once more."""
-        app, path = self._app, self._app.session.branch
-        app.conversation.show_path(path[:-1] if path and path[-1].role == "assistant" else path)
+        app, branch = self._app, self._app.session.branch
+        app.conversation.show_branch(branch[:-1] if branch and branch[-1].role == "assistant" else branch)
         app.event_display.begin()
-        app.run_job(lambda: app.session.regenerate(app.options))
+        app.run_job(lambda: app.session.answer_again(app.options))
 
     def continue_answer(self) -> None:
         """Lets the last answer go on."""
-        app, path = self._app, self._app.session.branch
-        if not path or path[-1].role != "assistant":
+        app, branch = self._app, self._app.session.branch
+        if not branch or branch[-1].role != "assistant":
             raise AppError("nothing to continue", "there is no answer yet")
-        app.conversation.show_path(path[:-1])
-        app.event_display.begin(path[-1].content)
+        app.conversation.show_branch(branch[:-1])
+        app.event_display.begin(branch[-1].content)
         app.run_job(lambda: app.session.continue_answer(app.options))
 
     def race(self) -> None:

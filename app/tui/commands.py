@@ -50,7 +50,7 @@ class Commands:
         self._app.require_idle()
         self._app.session.new()
         self._app.show_chat()
-        self._app.show_notice("a new conversation")
+        self._app.show_notice("a new chat")
 
     async def do_resume(self, argument: str) -> None:
         """NUMBER: go on with that chat; without a number: the list of chats"""
@@ -91,7 +91,7 @@ class Commands:
     async def do_retry(self, argument: str) -> None:
         """answer the last question again; the old answer stays as a branch"""
         self._app.require_idle()
-        self._app.controller.retry()
+        self._app.controller.answer_again()
 
     async def do_continue(self, argument: str) -> None:
         """let the last answer go on, if it was stopped or cut short"""
@@ -163,37 +163,37 @@ class Commands:
         self._app.show_notice(f"{name} {value} from the next answer on")
 
     async def do_system(self, argument: str) -> None:
-        """TEXT: the system prompt of this chat"""
+        """TEXT: the system message of this chat"""
         self._app.session.set_system(argument or None)
-        self._app.show_notice(f"system prompt: {argument or 'none'}")
+        self._app.show_notice(f"system message: {argument or 'none'}")
 
     async def do_persona(self, argument: str) -> None:
-        """NAME: a system prompt from config.toml"""
+        """NAME: a system message from config.toml"""
         known = self._app.personas
         if argument not in known:
             choice = f"choose from {', '.join(sorted(known))}" if known else "config.toml has no [personas]"
             raise AppError("unknown persona", choice, USAGE)
         await self.do_system(known[argument])
 
-    # ---- the context and the model ---------------------------------------------------------------------------------
+    # ---- the context window and the model --------------------------------------------------------------------------
 
     async def do_drop(self, argument: str) -> None:
-        """make room in the context: leave out the oldest turns"""
+        """leave out the oldest turns, to make room in the context window"""
         self._app.require_idle()
         self._app.session.make_room()
         self._app.show_chat()
 
     async def do_summarize(self, argument: str) -> None:
-        """make room in the context: replace the oldest turns by a summary"""
+        """replace the oldest turns by a summary, to make room in the context window"""
         self._app.require_idle()
         self._app.controller.summarize()
 
     async def do_ctx(self, argument: str) -> None:
-        """N: a context of N tokens; loads the model again"""
+        """N: a context window of N tokens; loads the model again"""
         self._app.require_idle()
         wanted = _number(argument)
         if wanted < 16:
-            raise AppError("bad context size", "give 16 tokens or more", USAGE)
+            raise AppError("bad context window", "give 16 tokens or more", USAGE)
         self._app.session.set_context_size(wanted)
         self._app.controller.load()
 

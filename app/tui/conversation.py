@@ -53,11 +53,11 @@ class Conversation(LineView, can_focus=False):
 
     # ---- what is in it ---------------------------------------------------------------------------------------------
 
-    def show_path(self, path: Sequence[Turn]) -> None:
+    def show_branch(self, branch: Sequence[Turn]) -> None:
         """Shows the end of a branch, in place of everything."""
-        first = max(0, len(path) - SHOWN)
-        self._earlier, self._answer = list(path[:first]), None
-        self._replace([entry for turn in path[first:] for entry in entries_of(turn)])
+        first = max(0, len(branch) - SHOWN)
+        self._earlier, self._answer = list(branch[:first]), None
+        self._replace([entry for turn in branch[first:] for entry in entries_of(turn)])
         self._follows = True
         self._follow()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
 PANEL_TICKS = 2  # views and figures are drawn at every second tick
-MAKE_ROOM = "/drop leaves out the oldest turns, /summarize replaces them by a summary, /ctx N gives a larger context"
+MAKE_ROOM = "/drop leaves out the oldest turns, /summarize replaces them by a summary, /ctx N gives a larger one"
 
 
 class EventDisplay:
@@ -39,7 +39,7 @@ class EventDisplay:
         self.race, self.activity = None, ""
 
     def handle(self, event: Event) -> None:
-        """One event."""
+        """Takes in what an event says; most of it is drawn by the next `tick`."""
         app, self._stale = self._app, True
         gauge = app.panel.gauge
         if isinstance(event, Progress):
@@ -63,7 +63,7 @@ class EventDisplay:
         elif isinstance(event, Done):
             gauge.finish(event.stats, app.options.policy.threshold)
             if event.stats.stop_reason == "window":
-                app.show_notice(f"the context is full: {MAKE_ROOM}; then /continue")
+                app.show_notice(f"the context window is full: {MAKE_ROOM}; then /continue")
 
     def _handle_race(self, race: RaceEntry, event: Event) -> None:
         run = race.running

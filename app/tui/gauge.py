@@ -13,7 +13,7 @@ MAX_COLUMNS = 512
 
 
 @dataclass
-class Column:
+class TokenColumn:
     """One token of an answer. `layer`: its exit layer; 0 is the gap between two answers."""
 
     layer: int
@@ -37,8 +37,8 @@ class Point:
 class Gauge:
     """Depth and speed of the answers so far: the state that all views and the status line show."""
 
-    columns: deque[Column] = field(default_factory=lambda: deque(maxlen=MAX_COLUMNS))
-    answer: list[Column] = field(default_factory=list)
+    columns: deque[TokenColumn] = field(default_factory=lambda: deque(maxlen=MAX_COLUMNS))
+    answer: list[TokenColumn] = field(default_factory=list)
     """The tokens of the last answer."""
     policy: str = ""
     reason: str = ""
@@ -59,7 +59,7 @@ class Gauge:
     def begin(self, policy: str, reason: str, dense_rate: float | None) -> None:
         """A new answer."""
         if self.columns:
-            self.columns.append(Column(0))
+            self.columns.append(TokenColumn(0))
         self.policy, self.reason = policy, reason
         self.dense_rate = dense_rate if dense_rate is not None else self.dense_rate
         self.answer = []
@@ -75,9 +75,9 @@ class Gauge:
         self.rate, self.mean_layer = stats.get("tokens_per_second", 0.0), stats.get("mean_exit_layer", 0.0)
         at = 0
         if turn is not None:
-            for depth in turn.depths:
-                self.answer.append(Column(depth.layer, text=turn.content[at : at + depth.characters]))
-                at += depth.characters
+            for token in turn.tokens:
+                self.answer.append(TokenColumn(token.layer, text=turn.content[at : at + token.characters]))
+                at += token.characters
         self.columns.extend(self.answer)
         self._layer_sum = sum(column.layer for column in self.answer)
 
@@ -97,7 +97,7 @@ class Gauge:
             column.layer, column.verified = event.exit_layer, event.state == "verified"
             column.scores, column.candidates = event.scores or column.scores, event.candidates or column.candidates
         else:
-            column = Column(event.exit_layer, event.state == "verified", event.text, event.token)
+            column = TokenColumn(event.exit_layer, event.state == "verified", event.text, event.token)
             column.scores, column.candidates = event.scores, event.candidates
             self._layer_sum += event.exit_layer
             self.answer.append(column)

@@ -18,7 +18,7 @@ class ModelPull:
     def __init__(self, name: str) -> None:
         self.name = name
         self.message = ""
-        """What to tell the user at the end."""
+        """The notice at the end."""
         self._stopped = threading.Event()
 
     def stop(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 
 from textual.content import Content
 
 from specee.app.engine.protocol import ChatEvent, Stats
+from specee.app.first_difference import first_difference
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.app.tui.entries import Entry
 from specee.app.tui.wrapping import NOTHING, Block
@@ -18,7 +18,7 @@ BAR = Content.styled("│ ", "$text-muted")
 
 
 @dataclass
-class PolicyRun:
+class RaceRun:
     """The answer of one policy, with its figures at the end."""
 
     name: str
@@ -49,12 +49,13 @@ def race_options(options: ChatOptions) -> tuple[ChatOptions, ChatOptions]:
     return replace(fair, policy=PolicyChoice("dense")), fair
 
 
-def first_difference(one: PolicyRun, two: PolicyRun) -> int | None:
+def where_they_differ(one: RaceRun, two: RaceRun) -> int | None:
     """The index of the first token that differs, once both are there; None while they agree."""
-    pairs = zip_longest(one.tokens, two.tokens)
+    a, b = one.tokens, two.tokens
     if one.stats is None or two.stats is None:
-        pairs = zip(one.tokens, two.tokens, strict=False)  # type: ignore[assignment]
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), None)
+        n = min(len(a), len(b))
+        a, b = a[:n], b[:n]
+    return first_difference(a, b)
 
 
 class RaceEntry(Entry):
@@ -62,10 +63,10 @@ class RaceEntry(Entry):
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        self.runs = PolicyRun("dense"), PolicyRun(label)
+        self.runs = RaceRun("dense"), RaceRun(label)
 
     @property
-    def running(self) -> PolicyRun:
+    def running(self) -> RaceRun:
         """The run that events belong to: dense first, then the other."""
         one, two = self.runs
         return one if one.stats is None else two
@@ -75,7 +76,7 @@ class RaceEntry(Entry):
         return "\n\n".join(f"{run.title}\n{''.join(run.tokens)}" for run in self.runs)
 
     def blocks(self, width: int, plain: bool) -> Sequence[Block]:
-        differs = first_difference(*self.runs)
+        differs = where_they_differ(*self.runs)
         blocks = []
         for run in self.runs:
             tokens = [

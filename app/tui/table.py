@@ -9,7 +9,7 @@ from textual.content import Content
 from specee.app.tui.wrapping import NOTHING, Block, wrap
 
 GAP = " │ "
-LEAST = 4  # cells a column
+MIN_WIDTH = 4  # cells a column
 
 
 def draw(rows: Sequence[Sequence[Content]], width: int) -> list[Content]:
@@ -17,7 +17,7 @@ def draw(rows: Sequence[Sequence[Content]], width: int) -> list[Content]:
     if not rows or not rows[0]:
         return []
     count = len(rows[0])
-    natural = [max([LEAST, *(row[c].cell_length for row in rows if c < len(row))]) for c in range(count)]
+    natural = [max([MIN_WIDTH, *(row[c].cell_length for row in rows if c < len(row))]) for c in range(count)]
     widths = fit(natural, width - len(GAP) * (count - 1))
     lines: list[Content] = []
     for number, row in enumerate(rows):
@@ -34,7 +34,7 @@ def fit(natural: Sequence[int], room: int) -> list[int]:
     widths = [0] * len(natural)
     by_width = sorted(range(len(natural)), key=natural.__getitem__)
     for done, column in enumerate(by_width):
-        widths[column] = max(LEAST, min(natural[column], room // (len(natural) - done)))
+        widths[column] = max(MIN_WIDTH, min(natural[column], room // (len(natural) - done)))
         room -= widths[column]
     return widths
 

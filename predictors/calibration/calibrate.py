@@ -6,13 +6,13 @@ import shutil
 import time
 from pathlib import Path
 
-from specee.predictors.calibration import file as files
-from specee.predictors.calibration.file import Calibration, DraftWeights, LensWeights, PredictorWeights
+from specee.predictors.calibration import calibration_file
+from specee.predictors.calibration.calibration_file import Calibration, DraftWeights, LensWeights
 from specee.predictors.calibration.fitting import Fitted, fit
 from specee.predictors.calibration.recorded_rows import gather
 from specee.predictors.calibration.recording import record
 from specee.predictors.calibration.settings import CalibratedModel, CalibrationEngine, ProgressCallback, Settings
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.q8 import to_q8
 
 __all__ = ["CalibratedModel", "CalibrationEngine", "Settings", "calibrate"]
@@ -25,36 +25,33 @@ def calibrate(
     work_dir: Path,
     settings: Settings | None = None,
     progress: ProgressCallback | None = None,
-    *,
-    keep_work: bool = False,
 ) -> Calibration:
     """Record answers, fit everything, write the file. Started again after an interruption, it goes on.
 
-    `work_dir` must belong to this model; it is removed when all is done unless `keep_work`. Raises CalibrationError
-    when the model says too little, and whatever the engine raises.
+    `work_dir` must belong to this model; it is removed when all is done. Raises CalibrationError when the model
+    generates too few tokens, and whatever the engine raises.
     """
     settings = settings or Settings()
-    tell = progress or (lambda what, share: None)
+    report = progress or (lambda what, share: None)
     begin = time.monotonic()
-    recordings = record(engine, base, settings, work_dir, tell)
+    recordings = record(engine, base, settings, work_dir, report)
     recorded = time.monotonic()
     data = gather(recordings, engine.n_layer)
     recordings.clear()
-    fitted = fit(data, engine, settings, tell)
+    fitted = fit(data, engine, settings, report)
     fitted.metrics["tokens"] = data.n
     fitted.metrics["seconds"] = {
         "recording": round(recorded - begin, 1),
         "fitting": round(time.monotonic() - recorded, 1),
     }
-    made = assemble(fitted, base, engine, settings)
-    files.write(made, out_path)
-    if not keep_work:
-        shutil.rmtree(work_dir, ignore_errors=True)
-    tell("done", 1.0)
+    made = _as_stored(fitted, base, engine, settings)
+    calibration_file.write(made, out_path)
+    shutil.rmtree(work_dir, ignore_errors=True)
+    report("done", 1.0)
     return made
 
 
-def assemble(fitted: Fitted, base: CalibratedModel, engine: CalibrationEngine, settings: Settings) -> Calibration:
+def _as_stored(fitted: Fitted, base: CalibratedModel, engine: CalibrationEngine, settings: Settings) -> Calibration:
     """The fitted parts as they are stored."""
     seconds = sum(fitted.metrics.get("seconds", {}).values())
     tokens = fitted.metrics.get("tokens", 0)
@@ -72,8 +69,9 @@ def assemble(fitted: Fitted, base: CalibratedModel, engine: CalibrationEngine, s
         margin_layers=fitted.margin_layers,
         margin_threshold=fitted.margin_threshold,
         lenses={layer: _lens(lens) for layer, lens in fitted.lenses.items()},
-        predictors={layer: PredictorWeights(m.w1, m.b1, m.w2, m.b2) for layer, m in fitted.predictors.items()},
+        predictors=fitted.predictors,
         draft=DraftWeights(to_q8(fitted.draft.down), fitted.shortlist, to_q8(fitted.draft.up), fitted.draft.bias),
+        drafters=settings.drafters,
         metrics=fitted.metrics,
         created_by=f"specee-chat calibrate, {tokens} tokens, {seconds:.0f} s, seed {settings.seed}",
     )

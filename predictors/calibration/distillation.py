@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from specee.predictors.calibration.adam import Adam
 from specee.predictors.exits.features import inverse_rms
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.types import Floats
 
 _BATCH = 512
@@ -77,8 +77,8 @@ def distill(
 def _gradients(weights: list[Floats], x: Floats, teacher: Teacher, head: Floats, scaled: bool) -> list[Floats]:
     """Of the mean cross-entropy, for down, up and bias."""
     down, up, bias = weights
-    code = x @ down.T  # [n, rank]
-    final: Floats = (code @ up.T + bias).astype(np.float32)  # [n, n_embd]
+    reduced = x @ down.T  # [n, rank]
+    final: Floats = (reduced @ up.T + bias).astype(np.float32)  # [n, n_embd]
     scale = inverse_rms(final) if scaled else np.ones((len(x), 1), np.float32)
     logits = final @ head.T
     logits *= scale
@@ -90,4 +90,4 @@ def _gradients(weights: list[Floats], x: Floats, teacher: Teacher, head: Floats,
     back = logits @ head  # [n, n_embd]
     if scaled:
         back = scale * (back - final * (np.sum(back * final, 1, keepdims=True) * scale**2 / final.shape[1]))
-    return [(back @ up).T @ x, back.T @ code, back.sum(0)]
+    return [(back @ up).T @ x, back.T @ reduced, back.sum(0)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specee.predictors.calibration.adam import Adam
-from specee.predictors.exits.exit_predictor import MLP, sigmoid
+from specee.predictors.exits.exit_predictor import ExitPredictor, sigmoid
 from specee.predictors.types import Floats
 
 
@@ -26,7 +26,7 @@ def train(
     rate: float = 2e-3,
     decay: float = 1e-3,
     seed: int = 0,
-) -> MLP:
+) -> ExitPredictor:
     """Binary cross-entropy on rows outside of `held`; stops when it no longer falls on `held`. features [n, n_in]."""
     rng = np.random.default_rng(seed)
     fit_x, held_x = features[~held], features[held]
@@ -60,7 +60,7 @@ def train(
             break
     w1, b1, w2, b2 = best
     folded = w1 / spread
-    return MLP(folded.astype(np.float32), (b1 - folded @ mean).astype(np.float32), w2, float(b2[0]))
+    return ExitPredictor(folded.astype(np.float32), (b1 - folded @ mean).astype(np.float32), w2, float(b2[0]))
 
 
 def _gradients(weights: list[Floats], x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:

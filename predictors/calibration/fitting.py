@@ -11,17 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.predictors.calibration import exit_predictor_training, lens_fitting
-from specee.predictors.calibration import recorded_rows as data_
+from specee.predictors.calibration import exit_predictor_training, lens_fitting, recorded_rows
 from specee.predictors.calibration.distillation import Teacher, distill
 from specee.predictors.calibration.lens_fitting import Moments
 from specee.predictors.calibration.probe_results import ProbeResults, probe_all
 from specee.predictors.calibration.recorded_rows import Data, Rows
 from specee.predictors.calibration.settings import CalibrationEngine, ProgressCallback, Settings
-from specee.predictors.calibration.simulation import Outcome, Scores, lowest, margin_rule, predictor_rule, score_all
-from specee.predictors.exits.exit_predictor import MLP
-from specee.predictors.exits.features import assemble
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.calibration.simulation import (
+    Outcome,
+    Scores,
+    best_outcome,
+    margin_rule,
+    predictor_rule,
+    score_all,
+)
+from specee.predictors.exits.exit_predictor import ExitPredictor
+from specee.predictors.exits.features import feature_vector
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.exits.schedule import Schedule
 from specee.predictors.types import Floats, Tokens
@@ -36,7 +42,7 @@ class Fitted:
     """All parts of a calibration as float32 arrays."""
 
     lenses: dict[int, LowRank]
-    predictors: dict[int, MLP]
+    predictors: dict[int, ExitPredictor]
     draft: LowRank
     shortlist: Tokens
     exit_layers: tuple[int, ...]
@@ -49,29 +55,29 @@ class Fitted:
 
 def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: ProgressCallback) -> Fitted:
     """Everything from the recorded rows. Deterministic for given rows and settings."""
-    rules = ExitRules(k=settings.k, n_hidden=settings.n_hidden)
-    shortlist = data_.shortlist(data, settings, engine.n_vocab)
+    rules = ExitRules(k=settings.k, n_hidden=settings.n_hidden, drafters=settings.drafters)
+    shortlist = recorded_rows.shortlist(data, settings, engine.n_vocab)
     head = engine.head_rows(shortlist)
     lenses = fit_lenses(data, head, settings, progress)
     draft = fit_draft(data, engine, head, settings, progress)
     rows = data.rows("bc", probed=True)
-    inputs = data_.draft_inputs(data, rows, engine)
-    linear = data_.linear_candidates(inputs, draft, head @ draft.up, head @ draft.bias, shortlist, rules.k)
-    candidates = data_.candidates(data, rows, linear, rules)
+    inputs = recorded_rows.draft_inputs(data, rows, engine)
+    linear = recorded_rows.linear_candidates(inputs, draft, head @ draft.up, head @ draft.bias, shortlist, rules.k)
+    candidates = recorded_rows.candidates(data, rows, linear, rules)
     progress("probing the recorded rows", 0.0)
     results = probe_all(lenses, data, rows, candidates, shortlist, engine)
-    study = _Study(data, rows, candidates, results, engine.n_layer, settings, rules)
-    exit_layers, offline, outcome, mlps = study.choose(progress)
-    margin = study.choose_margin()
+    exits = _ExitFitting(data, rows, candidates, results, engine.n_layer, settings, rules)
+    exit_layers, offline, outcome, predictors = exits.choose(progress)
+    margin = exits.choose_margin()
     progress("measuring", 0.0)
-    metrics = study.measure(mlps, exit_layers, offline, outcome, margin)
+    metrics = exits.measure(predictors, exit_layers, offline, outcome, margin)
     metrics["lens_rank"] = next(iter(lenses.values())).down.shape[0]
     metrics["draft"].update(rank=int(draft.down.shape[0]), shortlist=len(shortlist))
     margin_layers = tuple(sorted(margin.exits))
     kept = sorted({*exit_layers, *margin_layers})
     return Fitted(
         lenses={layer: lenses[layer] for layer in kept},
-        predictors=mlps,
+        predictors=predictors,
         draft=draft,
         shortlist=shortlist,
         exit_layers=exit_layers,
@@ -105,14 +111,14 @@ def fit_draft(
     progress("fitting the draft head", 0.0)
     rows = data.rows("a", probed=True)
     final = data.final[rows]
-    x = data_.draft_inputs(data, rows, engine)
+    x = recorded_rows.draft_inputs(data, rows, engine)
     model = lens_fitting.fit(Moments.of(x, final), settings.draft_rank, DRAFT_ALPHA, lens_fitting.head_metric(head))
     epochs = 2 * settings.tune_epochs
     return distill(model, x, Teacher.of(final, head), head, scaled=False, epochs=epochs, rate=2e-3).rounded()
 
 
-class _Study:
-    """Predictors and thresholds on part layer, held-out metrics on part c. `rows` covers both."""
+class _ExitFitting:
+    """Predictors and thresholds on part b, held-out metrics on part c. `rows` covers both."""
 
     def __init__(
         self,
@@ -135,40 +141,44 @@ class _Study:
         self.best = data.best[rows]
         self.b = np.flatnonzero(data.part[rows] == "b")
         self.c = np.flatnonzero(data.part[rows] == "c")
-        self.folds = data_.fold_of(data, rows[self.b], FOLDS)
+        self.folds = recorded_rows.fold_of(data, rows[self.b], FOLDS)
         greedy = data.greedy[rows[self.b]]
-        self.judges = greedy if greedy.any() else np.ones(len(self.b), np.bool_)  # rows of part b that set thresholds
+        self.threshold_rows = greedy if greedy.any() else np.ones(len(self.b), np.bool_)  # of part b
 
-    def choose(self, progress: ProgressCallback) -> tuple[tuple[int, ...], tuple[int, ...], Outcome, dict[int, MLP]]:
+    def choose(
+        self, progress: ProgressCallback
+    ) -> tuple[tuple[int, ...], tuple[int, ...], Outcome, dict[int, ExitPredictor]]:
         """Exit layers by their share of exits with all armed; the offline schedule; threshold; final predictors."""
         exit_layers = tuple(self.results)
         for limit in (self.settings.max_exit_layers, 0):
             progress("training predictors", 0.5 if limit == 0 else 0.0)
             scores = self.cross_scores(exit_layers)
-            everywhere = self.lowest(scores, exit_layers, exit_layers)
-            ranked = [layer for layer, n in Counter(everywhere.exits).most_common() if n >= 0.002 * self.judges.sum()]
+            everywhere = self.best_outcome(scores, exit_layers, exit_layers)
+            ranked = [
+                layer for layer, n in Counter(everywhere.exits).most_common() if n >= 0.002 * self.threshold_rows.sum()
+            ]
             if limit:
                 exit_layers = tuple(sorted(ranked[:limit] or exit_layers[-2:]))
         offline = tuple(sorted(ranked[: self.settings.n_offline] or exit_layers[-1:]))
-        outcome = self.lowest(scores, exit_layers, offline)
+        outcome = self.best_outcome(scores, exit_layers, offline)
         progress("training predictors", 0.9)
         held = self.folds == 0
-        mlps = {layer: self.train(layer, exit_layers, self.b, held) for layer in exit_layers}
-        return exit_layers, offline, outcome, mlps
+        predictors = {layer: self.train(layer, exit_layers, self.b, held) for layer in exit_layers}
+        return exit_layers, offline, outcome, predictors
 
     def cross_scores(self, exit_layers: tuple[int, ...]) -> Scores:
-        """Scores on part layer by predictors that were trained on other folds of it."""
+        """Scores on part b by predictors that were trained on other folds of it."""
         out: Scores = {}
         for fold in range(FOLDS):
             mine = self.b[self.folds == fold]
             others, other_folds = self.b[self.folds != fold], self.folds[self.folds != fold]
             held = other_folds == (fold + 1) % FOLDS
-            mlps = {layer: self.train(layer, exit_layers, others, held) for layer in exit_layers}
-            for key, values in score_all(mlps, self.results, mine).items():
+            predictors = {layer: self.train(layer, exit_layers, others, held) for layer in exit_layers}
+            for key, values in score_all(predictors, self.results, mine).items():
                 out.setdefault(key, np.zeros(len(self.b), np.float32))[self.folds == fold] = values
         return out
 
-    def train(self, layer: int, exit_layers: tuple[int, ...], rows: Rows, held: NDArray[np.bool_]) -> MLP:
+    def train(self, layer: int, exit_layers: tuple[int, ...], rows: Rows, held: NDArray[np.bool_]) -> ExitPredictor:
         """One predictor. Its previous probe is mostly the next exit layer below, at times another or none."""
         this = self.results[layer]
         before = [c for c in exit_layers if c < layer]
@@ -179,7 +189,7 @@ class _Study:
             pick = rng.integers(0, len(before) + 1, len(rows))
             every = np.stack([uniform, *(self.results[c].probs[rows] for c in before)])
             views.append(every[pick, np.arange(len(rows))])
-        features = np.concatenate([assemble(this.logits[rows], this.probs[rows], view) for view in views])
+        features = np.concatenate([feature_vector(this.logits[rows], this.probs[rows], view) for view in views])
         labels = np.tile((this.passes & this.right)[rows], len(views))
         return exit_predictor_training.train(
             features, labels, np.tile(held, len(views)), self.settings.n_hidden, seed=layer
@@ -199,27 +209,29 @@ class _Study:
             lambda: Schedule(exit_layers, offline, recent_exits=self.rules.recent_exits, reach=self.rules.reach),
         )
 
-    def lowest(self, scores: Scores, exit_layers: tuple[int, ...], offline: tuple[int, ...]) -> Outcome:
-        """The threshold for the target on the greedy answers of part layer."""
-        target, rows = self.settings.target_agreement, self.b[self.judges]
-        judged = {key: values[self.judges] for key, values in scores.items()}
+    def best_outcome(self, scores: Scores, exit_layers: tuple[int, ...], offline: tuple[int, ...]) -> Outcome:
+        """The threshold for the target on the greedy answers of part b."""
+        target, rows = self.settings.target_agreement, self.b[self.threshold_rows]
+        theirs = {key: values[self.threshold_rows] for key, values in scores.items()}
         limit = self.settings.ppl_limit
-        return lowest(lambda t: self.outcome(judged, exit_layers, offline, t, rows), target, limit)
+        return best_outcome(lambda t: self.outcome(theirs, exit_layers, offline, t, rows), target, limit)
 
     def choose_margin(self) -> Outcome:
         """One or two exit layers for the margin rule, always armed, and its threshold."""
         target = self.settings.target_agreement
-        rows = self.b[self.judges]
+        rows = self.b[self.threshold_rows]
         results = {layer: _select(v, rows) for layer, v in self.results.items()}
         sets = [*((layer,) for layer in results), *combinations(results, 2)]
         best = self.best[rows]
         limit = self.settings.ppl_limit
-        outcomes = [lowest(partial(margin_rule, results, best, layers, self.n_layer), target, limit) for layers in sets]
+        outcomes = [
+            best_outcome(partial(margin_rule, results, best, layers, self.n_layer), target, limit) for layers in sets
+        ]
         return min(outcomes, key=lambda o: o.mean_exit_layer + 0.1 * len(o.exits))  # a probe costs time too
 
     def measure(
         self,
-        mlps: dict[int, MLP],
+        predictors: dict[int, ExitPredictor],
         exit_layers: tuple[int, ...],
         offline: tuple[int, ...],
         chosen: Outcome,
@@ -227,7 +239,7 @@ class _Study:
     ) -> dict[str, Any]:
         """Metrics on part c, which nothing was fitted on."""
         c = self.c
-        scores = score_all(mlps, self.results, c)
+        scores = score_all(predictors, self.results, c)
         per_exit_layer = {}
         for layer in exit_layers:
             before = max((x for x in exit_layers if x < layer), default=0)
@@ -248,7 +260,7 @@ class _Study:
             "exit_layers": per_exit_layer,
             "draft": {"top1": _ratio(hits[:, 0].sum(), len(c)), "candidates": _ratio(hits.any(1).sum(), len(c))},
             "calibrated": self.outcome(scores, exit_layers, offline, chosen.threshold, c).as_dict(),
-            "paper": self.outcome(scores, exit_layers, offline, ExitRules.paper().threshold, c).as_dict(),
+            "paper": self.outcome(scores, exit_layers, offline, ExitRules().threshold, c).as_dict(),
             "margin": margin_rule(held_out, self.best[c], layers, self.n_layer, margin.threshold).as_dict(),
             "on_calibration_split": {"calibrated": chosen.as_dict(), "margin": margin.as_dict()},
         }

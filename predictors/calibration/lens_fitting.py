@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.q8 import BLOCK
 from specee.predictors.types import Floats
 

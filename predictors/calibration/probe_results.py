@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from specee.predictors.calibration.recorded_rows import Data, Mask, Rows
 from specee.predictors.calibration.settings import CalibrationEngine
 from specee.predictors.exits.features import inverse_rms, sliced_logits, softmax
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.types import Floats, Tokens
 
 _HEAD_ROWS = 8192  # LM head rows at a time
@@ -46,7 +46,7 @@ def best_tokens(
     lenses: dict[int, LowRank], data: Data, rows: Rows, engine: CalibrationEngine
 ) -> dict[int, NDArray[np.int32]]:
     """Best token of the whole vocabulary for each row through each lens."""
-    codes = {layer: lens.code(data.states[layer][rows]) for layer, lens in lenses.items()}
+    reduced_states = {layer: lens.reduce(data.states[layer][rows]) for layer, lens in lenses.items()}
     top = {layer: np.full(len(rows), -np.inf, np.float32) for layer in lenses}
     token = {layer: np.zeros(len(rows), np.int32) for layer in lenses}
     for start in range(0, engine.n_vocab, _HEAD_ROWS):
@@ -56,7 +56,7 @@ def best_tokens(
             up, bias = head @ lens.up, head @ lens.bias
             for at in range(0, len(rows), _ROWS):
                 part = slice(at, at + _ROWS)
-                scores = codes[layer][part] @ up.T + bias
+                scores = reduced_states[layer][part] @ up.T + bias
                 place = scores.argmax(1)
                 value = np.take_along_axis(scores, place[:, None], 1)[:, 0]
                 better = value > top[layer][part]
@@ -74,9 +74,9 @@ def leads(
     lead = np.empty(len(states), np.float32)
     for at in range(0, len(states), _ROWS):
         part = slice(at, at + _ROWS)
-        code = lens.code(states[part])
-        scale = inverse_rms(code @ lens.up.T + lens.bias)
-        scores = (code @ up.T + bias) * scale
+        reduced = lens.reduce(states[part])
+        scale = inverse_rms(reduced @ lens.up.T + lens.bias)
+        scores = (reduced @ up.T + bias) * scale
         two = np.partition(scores, -2, axis=1)[:, -2:]  # second, first
         total = np.exp(scores - two[:, 1:]).sum(1)
         token[part] = shortlist[scores.argmax(1)]

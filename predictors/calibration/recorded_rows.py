@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from specee.predictors.calibration.recording import Recording, normalise
 from specee.predictors.calibration.settings import CalibrationEngine, Settings, candidate_exit_layers
-from specee.predictors.decoding.policies import drafter_of
+from specee.predictors.decoding.build_policy import make_drafter
 from specee.predictors.drafters.base import Budget
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.errors import CalibrationError
+from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.types import Floats, Tokens
 
@@ -105,25 +106,36 @@ def top_tokens(scores: Floats, tokens: Tokens, k: int) -> NDArray[np.int32]:
 
 @dataclass(slots=True)
 class _Replayed:
-    """What a drafter sees of a recorded answer: the number of the row in place of the engine's."""
+    """What a drafter sees of a recorded answer; `row` counts the probed rows, in place of the engine's id."""
 
     row: int
     tokens: list[int]
 
 
 def candidates(data: Data, rows: Rows, linear: NDArray[np.int32], rules: ExitRules) -> NDArray[np.int32]:
-    """What the drafters propose for each row: [n, k]. `linear` [n, k]: the linear head's tokens."""
-    drafter = drafter_of(rules, lambda row, token, k: linear[row, :k])
+    """What the drafters propose for each of the probed rows: [n, k]. `linear` [n, k]: the linear head's tokens.
+
+    Raises CalibrationError when they propose fewer than k: predictors take exactly k.
+    """
+    drafter = make_drafter(rules, lambda row, token, k: linear[row, :k])
     out = np.empty_like(linear)
     state, current = _Replayed(0, []), -1
     for i, row in enumerate(rows):
-        if data.answer[row] != current:  # the prompt's last token is the answer's first row
+        if data.answer[row] != current:
             current = int(data.answer[row])
             drafter.begin([int(t) for t in data.recordings[current].prompt])
+            state.tokens = []
         token = int(data.token[row])
         drafter.accept(token)
-        state.row, state.tokens = i, [token]
-        out[i] = drafter.propose(state, Budget(width=rules.k)).tokens
+        state.row = i
+        state.tokens.append(token)
+        tokens = drafter.propose(state, Budget(width=rules.k)).tokens
+        if len(tokens) != rules.k:
+            raise CalibrationError(
+                f"the drafters ({', '.join(rules.drafters)}) gave {len(tokens)} of {rules.k} candidates; "
+                "the last one must always give as many as it is asked for"
+            )
+        out[i] = tokens
     return out
 
 
@@ -133,7 +145,7 @@ def linear_candidates(
     """The linear head's k best tokens for each row: inputs [n, 2 n_embd] -> [n, k]. `up`, `bias`: the scorer."""
     out = np.empty((len(inputs), k), np.int32)
     for at in range(0, len(inputs), 1024):
-        out[at : at + 1024] = top_tokens(head.code(inputs[at : at + 1024]) @ up.T + bias, shortlist, k)
+        out[at : at + 1024] = top_tokens(head.reduce(inputs[at : at + 1024]) @ up.T + bias, shortlist, k)
     return out
 
 

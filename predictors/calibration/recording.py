@@ -25,14 +25,14 @@ from specee.predictors.calibration.settings import (
 )
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.dense import Dense
-from specee.predictors.decoding.state import begin
+from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.errors import CalibrationError
 from specee.predictors.repetition import NGRAM, loop_start
 from specee.predictors.types import TIP, Floats, Sampler
 
 MODES = ((0.0, 1.0), (0.7, 1.1), (0.0, 1.1))  # temperature, repetition penalty; one for each prompt in turn
 BATCH = 64
-LEAST = 2000  # tokens below which the time limit does not count
+MIN_TIMED_TOKENS = 2000  # tokens below which the time limit does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def generate(
     """A dense answer of at most n tokens, without the stop token, up to its first repeated n-gram."""
     engine.prefill(prompt)
     tokens: list[int] = []
-    events = driver.run(Dense(), engine, begin(engine, prompt, sampler, rng, n))
+    events = driver.run(Dense(), engine, begin_decoding(engine, prompt, sampler, rng, n))
     with closing(events):  # type: ignore[type-var]
         for event in events:
             if not event.stop:
@@ -108,7 +108,7 @@ def read_states(
 def record(
     engine: CalibrationEngine, base: CalibratedModel, settings: Settings, folder: Path, progress: ProgressCallback
 ) -> list[Recording]:
-    """Answers until the budget is used up. Raises CalibrationError when the model says too little."""
+    """Answers until the budget is used up. Raises CalibrationError when the model generates too few tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     prompts = bundled_prompts()
     order = np.random.default_rng(settings.seed).permutation(len(prompts))
@@ -121,7 +121,7 @@ def record(
     for turn in range(len(MODES) * len(prompts)):
         spent = spent_before + time.monotonic() - begin
         share = n_tokens / settings.tokens
-        if n_tokens >= LEAST:
+        if n_tokens >= MIN_TIMED_TOKENS:
             share = max(share, spent / settings.seconds)
         progress("recording answers", min(share, 1.0))
         if share >= 1.0:

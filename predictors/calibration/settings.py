@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
+from specee.predictors.exits.rules import DEFAULT_DRAFTERS
 from specee.predictors.types import Engine, Floats, Sampler, Tokens
 
 ProgressCallback = Callable[[str, float], None]  # what is being done, share done in [0, 1]
@@ -53,6 +54,8 @@ class Settings:
     """The longest answer to one prompt."""
     seed: int = 0
     k: int = 4
+    drafters: tuple[str, ...] = DEFAULT_DRAFTERS
+    """What drafts the candidates, as in ExitRules; the last one must always give as many as it is asked for."""
     n_hidden: int = 512
     lens_rank: int = 0
     """0: the model's width, which is best (the states are not of low rank). Else a multiple of 32."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from specee.predictors.calibration.probe_results import ProbeResults
 from specee.predictors.calibration.recorded_rows import Mask
-from specee.predictors.exits.exit_predictor import MLP
-from specee.predictors.exits.features import assemble
+from specee.predictors.exits.exit_predictor import ExitPredictor
+from specee.predictors.exits.features import feature_vector
 from specee.predictors.exits.schedule import Schedule
 from specee.predictors.types import Floats
 
@@ -42,13 +42,17 @@ _RATIOS = ("threshold", "mean_exit_layer", "agreement", "exit_share", "ppl_ratio
 Scores = dict[tuple[int, int], Floats]  # (exit layer, exit layer of the probe before, or 0) -> [n]
 
 
-def score_all(mlps: dict[int, MLP], results: dict[int, ProbeResults], rows: NDArray[np.int64] | slice) -> Scores:
+def score_all(
+    predictors: dict[int, ExitPredictor], results: dict[int, ProbeResults], rows: NDArray[np.int64] | slice
+) -> Scores:
     """Scores for every exit layer after every possible previous probe."""
     out: Scores = {}
-    for layer, mlp in mlps.items():
-        for before in (0, *(c for c in mlps if c < layer)):
+    for layer, predictor in predictors.items():
+        for before in (0, *(c for c in predictors if c < layer)):
             previous = results[before].probs[rows] if before else None
-            out[layer, before] = mlp(assemble(results[layer].logits[rows], results[layer].probs[rows], previous))
+            out[layer, before] = predictor(
+                feature_vector(results[layer].logits[rows], results[layer].probs[rows], previous)
+            )
     return out
 
 
@@ -73,22 +77,23 @@ def predictor_rule(
             schedule = new_schedule()
         armed = schedule.armed()
         armed_sum += len(armed)
-        before, left = 0, None
+        before, exit_layer = 0, None
         for layer in armed:
             if scores[layer, before][i] > threshold and passes[layer][i]:
-                left = layer
+                exit_layer = layer
                 break
             before = layer
-        hits += schedule.record(left)
-        layers += left or n_layer
-        agreed += 1 if left is None else int(right[left][i])
-        if left is not None:
-            exits[left] += 1
-            regrets += float(regret[left][i])
-    n, left_early = max(len(answers), 1), max(sum(exits.values()), 1)
-    share = sum(exits.values()) / n
+        hits += schedule.record(exit_layer)
+        layers += exit_layer or n_layer
+        agreed += 1 if exit_layer is None else int(right[exit_layer][i])
+        if exit_layer is not None:
+            exits[exit_layer] += 1
+            regrets += float(regret[exit_layer][i])
+    n, exited = max(len(answers), 1), sum(exits.values())
     ppl_ratio = float(np.exp(regrets / n))
-    return Outcome(threshold, layers / n, agreed / n, share, exits, ppl_ratio, armed_sum / n, hits / left_early)
+    return Outcome(
+        threshold, layers / n, agreed / n, exited / n, exits, ppl_ratio, armed_sum / n, hits / max(exited, 1)
+    )
 
 
 def margin_rule(
@@ -99,17 +104,17 @@ def margin_rule(
     right = np.ones(len(best), np.bool_)
     regret = np.zeros(len(best), np.float32)
     for layer in sorted(layers, reverse=True):
-        leaves = results[layer].lead > threshold
-        depth[leaves] = layer
-        right[leaves] = results[layer].short_token[leaves] == best[leaves]
-        regret[leaves] = results[layer].short_regret[leaves]
+        exiting = results[layer].lead > threshold
+        depth[exiting] = layer
+        right[exiting] = results[layer].short_token[exiting] == best[exiting]
+        regret[exiting] = results[layer].short_regret[exiting]
     exits = {layer: int((depth == layer).sum()) for layer in layers}
     share = float((depth < n_layer).mean())
     ppl_ratio = float(np.exp(regret.mean()))
     return Outcome(threshold, float(depth.mean()), float(right.mean()), share, exits, ppl_ratio, len(layers), 0.0)
 
 
-def lowest(
+def best_outcome(
     outcome_at: Callable[[float], Outcome],
     target: float,
     ppl_limit: float = np.inf,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from specee.predictors.decoding.policy import Policy, Steps, forward
+from specee.predictors.decoding.policy import Policy, WorkAndEvents, forward
 from specee.predictors.decoding.state import Decoding
 
 
 class Comparison(Protocol):
-    """Says which policy decodes next, and is told how fast it was."""
+    """Says which policy decodes next, and records how fast it was."""
 
     def next_policy(self) -> tuple[int, int | None]:
         """Which one, and for how many tokens; None: to the end of the answer."""
@@ -27,7 +27,7 @@ class Comparison(Protocol):
 class Alternating:
     """One answer by several policies."""
 
-    name = "exact"  # what it generates: some of it by policies that verify exits
+    name = "exact"  # what a user reads, on the screen and in JSON: some of the answer comes from policy exact
 
     def __init__(self, policies: Sequence[Policy], comparison: Comparison) -> None:
         self._policies, self._comparison = policies, comparison
@@ -36,7 +36,7 @@ class Alternating:
         for policy in self._policies:
             policy.reset()
 
-    def decode(self, state: Decoding) -> Steps:
+    def decode(self, state: Decoding) -> WorkAndEvents:
         max_tokens = state.max_tokens
         while True:
             policy, length = self._comparison.next_policy()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from specee.predictors.decoding.policy import Steps, forward
-from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.decoding.policy import WorkAndEvents, forward
+from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.verify import choose
 
 
@@ -13,12 +13,12 @@ class Dense:
     name = "dense"
 
     def reset(self) -> None:
-        """Nothing is kept between answers."""
+        """Nothing is kept from one answer to the next."""
 
-    def decode(self, state: Decoding) -> Steps:
+    def decode(self, state: Decoding) -> WorkAndEvents:
         while True:
             token = choose(state.logits, 0, state.sampler, state.rng)
-            yield state.add(Proposal(token, state.n_layer))
+            yield state.add(ChosenToken(token, state.n_layer))
             if state.is_last:
                 return
             yield from forward(state)

@@ -12,20 +12,20 @@ from specee.predictors.types import Engine, TokenEvent
 
 def run(policy: Policy, engine: Engine, state: Decoding) -> Iterator[TokenEvent]:
     """The events of one answer. However it ends, rows that were not committed are dropped."""
-    steps = policy.decode(state)
+    decoding = policy.decode(state)
     result: Any = None
     try:
         while True:
             try:
-                step = steps.send(result)
+                item = decoding.send(result)
             except StopIteration:
                 return
-            if isinstance(step, TokenEvent):
+            if isinstance(item, TokenEvent):
                 result = None
-                yield step
+                yield item
             else:
-                result = step.run(engine)
+                result = item.run(engine)
     finally:
-        steps.close()
+        decoding.close()
         if engine.n_in_flight:
             engine.roll_back(engine.length)

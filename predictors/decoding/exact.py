@@ -11,8 +11,8 @@ from collections.abc import Generator
 from typing import Any
 
 from specee.predictors.decoding.exit_controller import ExitController
-from specee.predictors.decoding.policy import Steps
-from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.decoding.policy import WorkAndEvents
+from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Append, Commit, Complete, Work
 from specee.predictors.types import TokenEvent, TokenState
 from specee.predictors.verify import choose, verify
@@ -23,79 +23,79 @@ class Exact:
 
     name = "exact"
 
-    def __init__(self, exits: ExitController) -> None:
-        self._exits = exits
+    def __init__(self, controller: ExitController) -> None:
+        self._controller = controller
 
     def reset(self) -> None:
-        self._exits.reset()
+        self._controller.reset()
 
-    def decode(self, state: Decoding) -> Steps:
-        exits = self._exits
-        exits.begin(state)
+    def decode(self, state: Decoding) -> WorkAndEvents:
+        controller = self._controller
+        controller.begin(state)
         rows: list[int] = []  # in flight
-        proposals: list[Proposal] = []  # of these rows' exits: the answer's last tokens, not verified yet
-        proposal = Proposal(choose(state.logits, 0, state.sampler, state.rng), state.n_layer)
+        unverified: list[ChosenToken] = []  # of these rows' exits: the answer's last tokens, not verified yet
+        chosen = ChosenToken(choose(state.logits, 0, state.sampler, state.rng), state.n_layer)
         while True:
-            exited = proposal.exit_layer < state.n_layer
-            yield state.add(proposal, TokenState.PROVISIONAL if exited else TokenState.VERIFIED)
-            exits.accept(proposal.token)
+            exited = chosen.exit_layer < state.n_layer
+            yield state.add(chosen, TokenState.PROVISIONAL if exited else TokenState.VERIFIED)
+            controller.accept(chosen.token)
             if exited:
-                proposals.append(proposal)
+                unverified.append(chosen)
             is_last = state.is_last
-            if proposals and (is_last or len(proposals) >= exits.rules.max_pending):
-                corrected = yield from self._verify(state, rows, proposals)
+            if unverified and (is_last or len(unverified) >= controller.rules.max_pending):
+                corrected = yield from self._verify(state, rows, unverified)
                 if corrected is not None:
-                    proposal = corrected
+                    chosen = corrected
                     continue
             if is_last:
                 return
-            row = yield Append(proposal.token, state.row)
+            row = yield Append(chosen.token, state.row)
             rows.append(row)
-            proposal = yield from exits.run(state, row)
+            chosen = yield from controller.run(state, row)
             state.row = row
-            if proposal.exit_layer == state.n_layer:  # no exit: this row and those with deferred layers go to the top
-                n = len(proposals)
-                corrected = yield from self._verify(state, rows, proposals)
+            if chosen.exit_layer == state.n_layer:  # no exit: this row and those with deferred layers go to the top
+                n = len(unverified)
+                corrected = yield from self._verify(state, rows, unverified)
                 if corrected is not None:
-                    proposal = corrected
+                    chosen = corrected
                 else:
                     token = choose(state.logits, n, state.sampler, state.rng)
-                    proposal = Proposal(token, state.n_layer, proposal.probes, proposal.candidates)
+                    chosen = ChosenToken(token, state.n_layer, chosen.probes, chosen.candidates)
 
     def _verify(
-        self, state: Decoding, rows: list[int], proposals: list[Proposal]
-    ) -> Generator[Work | TokenEvent, Any, Proposal | None]:
-        """Run the deferred layers of all rows in flight and verify their proposals, oldest first; clears both lists.
+        self, state: Decoding, rows: list[int], unverified: list[ChosenToken]
+    ) -> Generator[Work | TokenEvent, Any, ChosenToken | None]:
+        """Run the deferred layers of all rows in flight and verify the tokens of their exits, oldest first.
 
-        Gives the dense model's token in place of the first rejected one (from there on all is rolled back), or None
-        when all are accepted.
+        Clears both lists. Gives the dense model's token in place of the first rejected one (from there on all is rolled
+        back), or None when all are accepted.
         """
         logits = state.logits = yield Complete(logits=True)
         state.stats.steps += 1
-        first = len(state.tokens) - len(proposals)
+        first = len(state.tokens) - len(unverified)
         corrected = None
         accepted = 0
-        if proposals:
+        if unverified:
             state.rewind_sampler(first)
-        for proposal in proposals:
-            token, stands = verify(logits, accepted, state.sampler, proposal.token, proposal.q, state.rng)
+        for chosen in unverified:
+            token, stands = verify(logits, accepted, state.sampler, chosen.token, chosen.q, state.rng)
             if not stands:
-                corrected = Proposal(token, state.n_layer)
+                corrected = ChosenToken(token, state.n_layer)
                 break
             accepted += 1
             state.sampler.accept(token)
-            yield state.event(first + accepted - 1, proposal, TokenState.VERIFIED)
+            yield state.event(first + accepted - 1, chosen, TokenState.VERIFIED)
         state.stats.tested += accepted + (corrected is not None)
         state.stats.accepted += accepted
         state.row = rows[accepted] if corrected is not None else rows[-1]
         yield Commit(state.row)
         if corrected is not None:
-            n = len(proposals) - accepted
-            rejected = state.event(first + accepted, proposals[accepted], TokenState.ROLLED_BACK)
+            n = len(unverified) - accepted
+            rejected = state.event(first + accepted, unverified[accepted], TokenState.ROLLED_BACK)
             state.stats.rolled_back += n
             del state.tokens[first + accepted :]
-            self._exits.roll_back(n)
+            self._controller.roll_back(n)
             yield rejected
         rows.clear()
-        proposals.clear()
+        unverified.clear()
         return corrected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import LensHead, RunToExit, Work
 from specee.predictors.drafters.base import Budget, Drafter
 from specee.predictors.exits.rules import ExitRules
@@ -39,33 +39,34 @@ class ExitController:
         if self._drafter is not None:
             self._drafter.roll_back(n)
 
-    def run(self, state: Decoding, row: int) -> Generator[Work, Any, Proposal]:
+    def run(self, state: Decoding, row: int) -> Generator[Work, Any, ChosenToken]:
         """Run the last token's row from armed exit layer to armed exit layer until it exits.
 
-        Without an exit it is left at the last armed layer, and the proposal has the token -1 and exit layer n_layer.
+        Without an exit it is left at the last armed layer, and the result has the token -1 and exit layer n_layer.
         """
         stats, rules = state.stats, self.rules
-        armed = left = self.schedule.armed()
+        armed = remaining = self.schedule.armed()
         k = rules.k if self._drafter is not None else 0
         candidates = self._candidates(state) if armed else ()
         if len(candidates) < k:  # a predictor takes exactly k
-            left = ()
+            remaining = ()
         probes: list[Probe] = []
-        proposal = None
-        while left and proposal is None:
-            result: ExitResult = yield RunToExit(row, left, k, candidates, rules.threshold)
-            probes += map(Probe, left, result.scores)
-            if result.stopped < len(left):
-                chosen = yield from self._confirm(state, row, candidates, result.best)
-                if chosen is not None:
-                    proposal = Proposal(chosen[0], left[result.stopped], tuple(probes), candidates, chosen[1])
-            left = left[result.stopped + 1 :]
+        chosen = None
+        while remaining and chosen is None:
+            result: ExitResult = yield RunToExit(row, remaining, k, candidates, rules.threshold)
+            probes += map(Probe, remaining, result.scores)
+            at = result.stop_index
+            if at < len(remaining):
+                drawn = yield from self._choose(state, row, candidates, result.best)
+                if drawn is not None:
+                    chosen = ChosenToken(drawn[0], remaining[at], tuple(probes), candidates, drawn[1])
+            remaining = remaining[at + 1 :]
         stats.rows += 1
         stats.armed += len(armed)
         stats.probes += len(probes)
-        stats.exits_tried += proposal is not None
-        stats.schedule_hits += self.schedule.record(proposal.exit_layer if proposal else None)
-        return proposal or Proposal(-1, state.n_layer, tuple(probes), candidates)
+        stats.all_exits += chosen is not None
+        stats.schedule_hits += self.schedule.record(chosen.exit_layer if chosen else None)
+        return chosen or ChosenToken(-1, state.n_layer, tuple(probes), candidates)
 
     def _candidates(self, state: Decoding) -> tuple[int, ...]:
         """The k tokens that are most likely to follow, drafted once a row."""
@@ -76,22 +77,23 @@ class ExitController:
         state.stats.draft_seconds += state.clock() - began
         return tree.tokens
 
-    def _confirm(
+    def _choose(
         self, state: Decoding, row: int, candidates: tuple[int, ...], best: int
     ) -> Generator[Work, Any, tuple[int, Distribution | None] | None]:
-        """The exit's token and what it was drawn from, or None: no exit. `best` is the margin rule's token."""
+        """The exit's token and what it was drawn from, or None: no exit. `best` is the margin rule's token.
+
+        With the predictor's rule this is the full-head check. The margin rule needs the LM head only where the
+        sampler reshapes its logits.
+        """
         rules, sampler = self.rules, state.sampler
-        if rules.rule == "margin" and sampler.is_plain and not rules.margin_head_check:
+        if rules.rule == "margin" and sampler.is_plain:
             return None if self._repeats(state, best) else (best, certain(best))
         began = state.clock()
         logits = yield LensHead(row)
         token = logits.greedy(0, sampler)
         state.stats.checks += 1
         state.stats.check_seconds += state.clock() - began
-        if rules.rule == "margin":
-            refused = rules.margin_head_check and token != best
-        else:
-            refused = rules.full_head_check and token not in candidates
+        refused = rules.rule == "predictor" and rules.full_head_check and token not in candidates
         if refused or self._repeats(state, token):
             state.stats.checks_failed += 1
             return None

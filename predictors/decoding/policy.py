@@ -9,7 +9,7 @@ from specee.predictors.decoding.state import Decoding
 from specee.predictors.decoding.work import Advance, Append, Commit, Work
 from specee.predictors.types import Logits, TokenEvent
 
-Steps = Generator[Work | TokenEvent, Any, None]
+WorkAndEvents = Generator[Work | TokenEvent, Any, None]
 """Work, whose result is sent back, and events, which are passed on."""
 
 
@@ -18,7 +18,7 @@ class Policy(Protocol):
 
     name: str
 
-    def decode(self, state: Decoding) -> Steps:
+    def decode(self, state: Decoding) -> WorkAndEvents:
         """One answer, up to `state.is_last`. A committed row stands for every token but the last when it ends."""
         ...
 

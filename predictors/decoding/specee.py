@@ -7,8 +7,8 @@ state (`kv="propagate"`), or the deferred layers run later, for several rows in 
 from __future__ import annotations
 
 from specee.predictors.decoding.exit_controller import ExitController
-from specee.predictors.decoding.policy import Steps
-from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.decoding.policy import WorkAndEvents
+from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Append, Commit, Complete, LensHead, PropagateKV
 from specee.predictors.verify import choose
 
@@ -18,32 +18,32 @@ class SpecEE:
 
     name = "specee"
 
-    def __init__(self, exits: ExitController) -> None:
-        self._exits = exits
+    def __init__(self, controller: ExitController) -> None:
+        self._controller = controller
 
     def reset(self) -> None:
-        self._exits.reset()
+        self._controller.reset()
 
-    def decode(self, state: Decoding) -> Steps:
-        exits, rules, stats = self._exits, self._exits.rules, state.stats
-        exits.begin(state)
-        proposal = Proposal(choose(state.logits, 0, state.sampler, state.rng), state.n_layer)
+    def decode(self, state: Decoding) -> WorkAndEvents:
+        controller, rules, stats = self._controller, self._controller.rules, state.stats
+        controller.begin(state)
+        chosen = ChosenToken(choose(state.logits, 0, state.sampler, state.rng), state.n_layer)
         n_deferred = 0
         while True:
-            yield state.add(proposal)
-            exits.accept(proposal.token)
+            yield state.add(chosen)
+            controller.accept(chosen.token)
             if state.is_last:
                 break
-            row = yield Append(proposal.token, state.row)
-            proposal = yield from exits.run(state, row)
+            row = yield Append(chosen.token, state.row)
+            chosen = yield from controller.run(state, row)
             state.row = row
             stats.tested, stats.accepted = stats.checks, stats.checks - stats.checks_failed
-            if proposal.exit_layer == state.n_layer:  # no exit: rows in flight reach the top with it
+            if chosen.exit_layer == state.n_layer:  # no exit: rows in flight reach the top with it
                 state.logits = yield Complete(logits=n_deferred == 0)
                 if n_deferred:  # only this row needs the LM head
                     state.logits = yield LensHead(row)
                 token = choose(state.logits, 0, state.sampler, state.rng)
-                proposal = Proposal(token, state.n_layer, proposal.probes, proposal.candidates)
+                chosen = ChosenToken(token, state.n_layer, chosen.probes, chosen.candidates)
             elif rules.kv == "propagate":
                 yield PropagateKV(row)
             elif n_deferred + 1 >= rules.max_pending:
@@ -52,7 +52,7 @@ class SpecEE:
                 n_deferred += 1
                 continue
             yield Commit(row)
-            stats.steps += proposal.exit_layer == state.n_layer or rules.kv == "complete"
+            stats.steps += chosen.exit_layer == state.n_layer or rules.kv == "complete"
             n_deferred = 0
         if n_deferred:
             yield Complete()

@@ -12,7 +12,7 @@ from specee.predictors.types import Distribution, Engine, Logits, Probe, Sampler
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class ChosenToken:
     """A chosen token, and how it came about. `q`: what it was drawn from, None for a token that was not drawn."""
 
     token: int
@@ -29,7 +29,7 @@ def no_clock() -> float:
 
 @dataclass(slots=True)
 class Decoding:
-    """The answer to a prompt that was prefilled. Built by `begin`."""
+    """The answer to a prompt that was prefilled. Built by `begin_decoding`."""
 
     n_layer: int
     n_ctx: int
@@ -55,20 +55,20 @@ class Decoding:
         n = len(self.tokens)
         return n >= self.max_tokens or len(self.prompt) + n > self.n_ctx or self.is_stop(self.tokens[-1])
 
-    def add(self, proposal: Proposal, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
+    def add(self, chosen: ChosenToken, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
         """The answer grows by a token."""
-        self.tokens.append(proposal.token)
-        self.sampler.accept(proposal.token)
-        return self.event(len(self.tokens) - 1, proposal, state)
+        self.tokens.append(chosen.token)
+        self.sampler.accept(chosen.token)
+        return self.event(len(self.tokens) - 1, chosen, state)
 
-    def event(self, index: int, proposal: Proposal, state: TokenState) -> TokenEvent:
-        """What is known of the token at `index`; verified ones are counted."""
+    def event(self, index: int, chosen: ChosenToken, state: TokenState) -> TokenEvent:
+        """The event of the answer's token at `index`; a verified one also goes into the statistics."""
         if state is TokenState.VERIFIED:
             self.stats.tokens += 1
-            self.stats.exit_layers += proposal.exit_layer
-            self.stats.exits += proposal.exit_layer < self.n_layer
-        stop = self.is_stop(proposal.token)
-        return TokenEvent(index, proposal.token, proposal.exit_layer, state, proposal.probes, proposal.candidates, stop)
+            self.stats.exit_layers += chosen.exit_layer
+            self.stats.exits += chosen.exit_layer < self.n_layer
+        stop = self.is_stop(chosen.token)
+        return TokenEvent(index, chosen.token, chosen.exit_layer, state, chosen.probes, chosen.candidates, stop)
 
     def rewind_sampler(self, n: int) -> None:
         """The sampler has accepted the prompt and the answer's first n tokens, no more."""
@@ -78,7 +78,7 @@ class Decoding:
             self.sampler.rewind([*(self.prompt[-missing:] if missing else ()), *some])
 
 
-def begin(
+def begin_decoding(
     engine: Engine,
     prompt: Sequence[int],
     sampler: Sampler,

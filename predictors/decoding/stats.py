@@ -20,8 +20,10 @@ class DecodingStats:
     checks_failed: int = 0
     """Full-head checks after which the row went on."""
     tested: int = 0
-    """Proposed tokens that were verified: by the full-head check in specee, by the dense model's logits in exact."""
+    """Tokens that were put to a test before they stood: in specee the full-head check, in exact the dense model's
+    logits."""
     accepted: int = 0
+    """Those that passed it."""
     rolled_back: int = 0
     """Tokens that were rejected, and those after them."""
     steps: int = 0
@@ -32,7 +34,7 @@ class DecodingStats:
     """Sum over the rows of the exit layers that were armed."""
     schedule_hits: int = 0
     """Exits at a layer that the online schedule had armed."""
-    exits_tried: int = 0
+    all_exits: int = 0
     """Exits, rolled back ones too."""
     draft_seconds: float = 0.0
     """Time in drafting candidates for the exit predictor."""
@@ -62,7 +64,7 @@ class DecodingStats:
     @property
     def schedule_hit_rate(self) -> float:
         """Share of the exits that the online schedule had armed."""
-        return self.schedule_hits / self.exits_tried if self.exits_tried else 0.0
+        return self.schedule_hits / self.all_exits if self.all_exits else 0.0
 
     def as_dict(self) -> dict[str, float]:
         """Counts and ratios, for reports."""

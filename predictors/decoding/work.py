@@ -1,6 +1,6 @@
 """What a policy asks for. A policy yields work and is sent the result; it never calls the engine itself.
 
-The driver runs one piece after the other; a scheduler may merge the batches of several slots.
+The driver runs one piece after the other, for one slot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The short life that all drafters share: begin, propose, accept or roll back."""
+"""What every drafter offers: it begins an answer, proposes tokens, and learns which were accepted or rolled back."""
 
 from __future__ import annotations
 
@@ -55,11 +55,6 @@ class DraftStats:
     given: int = 0
     hits: int = 0
 
-    @property
-    def hit_rate(self) -> float:
-        """Share of the requests that had the next token among the drafted ones."""
-        return self.hits / self.asked if self.asked else 0.0
-
 
 class Drafter(Protocol):
     """Proposes tokens that may follow the accepted ones."""
@@ -91,17 +86,18 @@ class HitCounter:
         self.stats = DraftStats()
         self._last: frozenset[int] = frozenset()
 
-    def proposed(self, tokens: Sequence[int]) -> DraftTree:
+    def count_proposed(self, tokens: Sequence[int]) -> DraftTree:
         """Counts what is proposed, and gives it as a tree."""
         self._last = frozenset(tokens)
         self.stats.asked += 1
         self.stats.given += len(tokens)
         return DraftTree.siblings(tokens)
 
-    def accepted(self, token: int) -> None:
+    def count_accepted(self, token: int) -> None:
+        """The next token was chosen: a hit if it was among those proposed last."""
         self.stats.hits += token in self._last
         self._last = frozenset()
 
-    def forget(self) -> None:
+    def forget_proposed(self) -> None:
         """What was proposed last is not asked for any more."""
         self._last = frozenset()

@@ -18,7 +18,7 @@ class CombinedDrafter(HitCounter):
         self._share = share
 
     def begin(self, tokens: Sequence[int]) -> None:
-        self.forget()
+        self.forget_proposed()
         for drafter in self.drafters:
             drafter.begin(tokens)
 
@@ -28,14 +28,14 @@ class CombinedDrafter(HitCounter):
             if len(found) < budget.width:
                 share = budget.width if drafter is self.drafters[-1] else min(self._share, budget.width)
                 found.update(dict.fromkeys(drafter.propose(state, Budget(share)).tokens))
-        return self.proposed(list(found)[: budget.width])
+        return self.count_proposed(list(found)[: budget.width])
 
     def accept(self, token: int) -> None:
-        self.accepted(token)
+        self.count_accepted(token)
         for drafter in self.drafters:
             drafter.accept(token)
 
     def roll_back(self, n: int) -> None:
-        self.forget()
+        self.forget_proposed()
         for drafter in self.drafters:
             drafter.roll_back(n)

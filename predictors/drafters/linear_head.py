@@ -24,14 +24,14 @@ class LinearHeadDrafter(HitCounter):
         self._draft = draft
 
     def begin(self, tokens: Sequence[int]) -> None:
-        self.forget()
+        self.forget_proposed()
 
     def propose(self, state: DraftState, budget: Budget) -> DraftTree:
         found = self._draft(state.row, state.tokens[-1], budget.width).tolist() if state.row >= 0 else []
-        return self.proposed(found)
+        return self.count_proposed(found)
 
     def accept(self, token: int) -> None:
-        self.accepted(token)
+        self.count_accepted(token)
 
     def roll_back(self, n: int) -> None:
-        self.forget()
+        self.forget_proposed()

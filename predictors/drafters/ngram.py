@@ -24,7 +24,7 @@ class NGramDrafter(HitCounter):
         self._followers: dict[tuple[int, ...], list[int]] = {}
 
     def begin(self, tokens: Sequence[int]) -> None:
-        self.forget()
+        self.forget_proposed()
         self._tokens = []
         self._followers = {}
         for token in tokens:
@@ -39,14 +39,14 @@ class NGramDrafter(HitCounter):
             followers = self._followers.get(tuple(self._tokens[-n:]))
             if followers:
                 found.update(dict.fromkeys(_ranked(followers[-_MAX_FOLLOWERS:])))
-        return self.proposed(list(found)[: budget.width])
+        return self.count_proposed(list(found)[: budget.width])
 
     def accept(self, token: int) -> None:
-        self.accepted(token)
+        self.count_accepted(token)
         self._append(token)
 
     def roll_back(self, n: int) -> None:
-        self.forget()
+        self.forget_proposed()
         for _ in range(n):
             self._tokens.pop()
             for key in self._contexts():

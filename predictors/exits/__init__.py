@@ -1,1 +1,1 @@
-"""Early exits (SpecEE, ISCA 2025): exit predictor (T1), two-level schedule (T2), and the rules that join them."""
+"""Early exits (SpecEE, ISCA 2025): exit predictor (the paper's T1), two-level schedule (T2), rules that join them."""

@@ -1,4 +1,4 @@
-"""The exit predictor (T1) of SpecEE (ISCA 2025, section 4.3): 3k features -> 512 ReLU -> 1 sigmoid."""
+"""The exit predictor, technique T1 of SpecEE (ISCA 2025, section 4.3): 3k features -> 512 ReLU -> 1 sigmoid."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from specee.predictors.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class MLP:
-    """w1 [n_hidden, n_in], b1 [n_hidden], w2 [n_hidden], b2; standardisation is folded into w1 and b1."""
+class ExitPredictor:
+    """Scores a probe by its features: may the row exit?
+
+    w1 [n_hidden, n_in = 3k], b1 [n_hidden], w2 [n_hidden], b2; standardisation is folded into w1 and b1.
+    """
 
     w1: Floats
     b1: Floats

@@ -1,6 +1,9 @@
-"""NumPy twin of the probe in native/src: the same definition, for calibration and as a reference in tests.
+"""NumPy twin of the probe in native/src, for calibration and as a reference in tests.
 
-Features of k candidates (SpecEE, ISCA 2025, section 4.3): k logits of the sliced head, k probabilities (softmax over
+One difference: the rms has an epsilon of 1e-6 here, and the model's own in native.
+
+Features of k candidates (SpecEE, ISCA 2025, section 4.3): k logits (the LM head's rows of
+the candidates only), k probabilities (softmax over
 the candidates), k changes of these since the previous probe of the row (the first one: since 1 / k).
 """
 
@@ -30,7 +33,7 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float32)
 
 
-def assemble(logits: Floats, probs: Floats, previous: Floats | None) -> Floats:
+def feature_vector(logits: Floats, probs: Floats, previous: Floats | None) -> Floats:
     """logits, their softmax and the previous probe's [n, k] (None: first probe) -> features [n, 3k]."""
     before = previous if previous is not None else np.full_like(probs, 1.0 / probs.shape[1])
     return np.concatenate([logits, probs, probs - before], axis=1)

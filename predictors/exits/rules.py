@@ -1,8 +1,8 @@
 """Every parameter of early exits in one place.
 
-Defaults are the paper's: SpecEE, "Accelerating Large Language Model Inference with Speculative Early Exiting",
-ISCA 2025, section 4.3 (k candidates, 3k features, the two-layer predictor, its threshold, the full-head check) and
-section 5 (offline schedule, and the layers near the last exits).
+Where a section is named, the default is the paper's: SpecEE, "Accelerating Large Language Model Inference with
+Speculative Early Exiting", ISCA 2025, section 4.3 (k candidates, 3k features, the two-layer predictor, its threshold,
+the full-head check) and section 5 (offline schedule, and the layers near the last exits).
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ RuleKind = Literal["predictor", "margin"]
 SkippedKV = Literal["propagate", "complete"]
 
 DRAFTERS = ("ngram", "linear")
+"""Names of all drafters; decoding/build_policy.py makes them."""
+
+DEFAULT_DRAFTERS = ("ngram", "linear")
+"""Those of a new calibration, in the order in which they are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +31,19 @@ class ExitRules:
     n_hidden: int = 512
     """Hidden units of an exit predictor (4.3)."""
     threshold: float = 0.5
-    """A row exits when its score is above this: the exit predictor's output, or the margin rule's lead."""
+    """A row exits when its score is above this: the exit predictor's output (4.3), or the margin rule's lead."""
     full_head_check: bool = True
     """Predictor rule: exit only if the best token of the whole vocabulary is among the candidates (4.3)."""
     no_repeat: bool = True
     """Not the paper's: no exit on the row's own token, nor on one that reads like the last one ("# Output" once more).
     Early states still resemble their own token, an n-gram proposes what came before, and a small model that has
     repeated itself is soon in a loop; here all layers decide."""
-    margin_head_check: bool = False
-    """Margin rule: exit only if the whole vocabulary agrees with the shortlist."""
     recent_exits: int = 5
     """Online schedule: how many of the last tokens count (5)."""
     reach: int = 2
     """Online schedule: exit layers within this many layers of a recent exit are armed (5)."""
     arm_all: bool = False
-    """Leave the schedule out: every exit layer is armed (for measurements)."""
+    """Leave the schedule out: every exit layer is armed, that is, probed (for measurements)."""
     rule: RuleKind = "predictor"
     """What decides at an exit layer: the paper's predictor, or the lead of the best token of a shortlist."""
     kv: SkippedKV = "complete"
@@ -49,8 +51,9 @@ class ExitRules:
     from the exit's state (cheap; on SmolLM2-135M it costs five points of agreement)."""
     max_pending: int = 3
     """Rows with deferred layers, at most; with the row that follows they are completed in one batch."""
-    drafters: tuple[str, ...] = DRAFTERS
-    """Drafters of the candidates, in order; later ones fill what earlier ones leave open."""
+    drafters: tuple[str, ...] = DEFAULT_DRAFTERS
+    """Drafters of the candidates, in order; later ones fill what earlier ones leave open. Without k candidates a row
+    is not probed."""
     ngram_max: int = 3
     """Longest context that the n-gram drafter looks up."""
     ngram_min: int = 2
@@ -75,11 +78,6 @@ class ExitRules:
             f"n-grams of {self.ngram_min} to {self.ngram_max}: take lengths from 1 to 8, the shortest first",
         )
         _check(self.ngram_share >= 1, f"ngram_share = {self.ngram_share}: take 1 or more candidates")
-
-    @classmethod
-    def paper(cls) -> ExitRules:
-        """The paper's rules, which are the defaults."""
-        return cls()
 
     def with_(self, **changes: object) -> ExitRules:
         """A copy with some rules changed. Raises RulesError for an unknown name."""

@@ -1,4 +1,4 @@
-"""Two-level schedule: which exit layers are armed for a token (SpecEE, ISCA 2025, section 5).
+"""Two-level schedule, technique T2 of SpecEE (ISCA 2025, section 5): which exit layers are *armed*, that is, probed.
 
 Offline level: the exit layers with the highest share of exits in calibration, armed always. Online level: exit layers
 within a few layers of the exits of the last tokens, since exits of neighbouring tokens resemble each other.
@@ -41,7 +41,10 @@ class Schedule:
         return tuple(sorted(self.online() | set(self.offline)))
 
     def record(self, exit_layer: int | None) -> bool:
-        """Record a token's exit (None: it took all layers). True when the online level alone had armed it."""
+        """Record a token's exit (None: it took all layers). True when the online level had armed its layer.
+
+        The offline level may have armed it, too.
+        """
         hit = exit_layer is not None and exit_layer in self.online()
         self._recent.append(exit_layer)
         return hit

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specee.app.engine.auto_policy import AutoPolicy
-from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Loaded, Message, ModelInfo, Progress
-from specee.app.engine.runtime import Runtime
+from specee.app.engine.answering import Answerer
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Message, ModelInfo, ModelLoaded, Progress
 from specee.app.errors import AppError, as_app_error
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
-from specee.predictors.decoding.policy import Steps, forward
-from specee.predictors.decoding.state import Decoding, Proposal
+from specee.predictors.decoding.policy import WorkAndEvents, forward
+from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.types import TokenEvent, TokenState
 
 STOP = 256
@@ -56,7 +56,7 @@ class FakeEngine:
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
-        self.flight: list[int] = []
+        self.in_flight: list[int] = []
 
     @property
     def length(self) -> int:
@@ -82,17 +82,17 @@ class FakeEngine:
 
     @property
     def n_in_flight(self) -> int:
-        return len(self.flight)
+        return len(self.in_flight)
 
     def append(self, token: int, parent: int = -1) -> int:
-        self.flight.append(token)
-        return len(self.flight) - 1
+        self.in_flight.append(token)
+        return len(self.in_flight) - 1
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None: ...
 
     def commit(self, row: int) -> None:
-        self.tokens += self.flight
-        self.flight.clear()
+        self.tokens += self.in_flight
+        self.in_flight.clear()
 
     def forward(self, token: int) -> None:
         self.append(token)
@@ -105,7 +105,7 @@ class FakeEngine:
         return self.script[min(generated, len(self.script) - 1)]
 
     def greedy(self, i: int, sampler: Any) -> int:
-        return self.next_at(self.length + len(self.flight))
+        return self.next_at(self.length + len(self.in_flight))
 
     def logits(self, i: int) -> Any:
         out = np.zeros(self.n_vocab, np.float32)
@@ -116,7 +116,7 @@ class FakeEngine:
         return np.array([self.greedy(i, sampler)], np.int32), np.ones(1, np.float32)
 
     def roll_back(self, length: int) -> None:
-        self.flight.clear()
+        self.in_flight.clear()
         del self.tokens[length:]
 
     def is_stop(self, token: int) -> bool:
@@ -153,7 +153,7 @@ class ScriptedPolicy:
     def reset(self) -> None:
         self.resets += 1
 
-    def decode(self, state: Decoding) -> Steps:
+    def decode(self, state: Decoding) -> WorkAndEvents:
         try:
             while True:
                 index = len(state.tokens)
@@ -164,7 +164,7 @@ class ScriptedPolicy:
                         yield TokenEvent(index, ord("?"), layer, TokenState.PROVISIONAL)
                         yield TokenEvent(index, ord("?"), layer, TokenState.ROLLED_BACK)
                     yield TokenEvent(index, token, layer, TokenState.PROVISIONAL, stop=state.is_stop(token))
-                yield state.add(Proposal(token, layer))
+                yield state.add(ChosenToken(token, layer))
                 if state.is_last:
                     return
                 self.delay(index)
@@ -207,7 +207,7 @@ class FakeBackend:
     def sampler(self, sampling: Sampling) -> FakeSampler:
         return FakeSampler()
 
-    def rules(self) -> tuple[str, ...]:
+    def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()
 
     def policy(self, choice: PolicyChoice) -> Any:
@@ -225,8 +225,8 @@ class FakeBackend:
 class FakeLink:
     """The engine process without a process: a thread."""
 
-    def __init__(self, backend: FakeBackend, auto_policy: AutoPolicy | None = None) -> None:
-        self.runtime = Runtime(backend, auto_policy or AutoPolicy())
+    def __init__(self, backend: FakeBackend) -> None:
+        self.answerer = Answerer(backend, Measurements())
         self.backend = backend
         self.alive = True
         self.sent: list[Any] = []
@@ -237,7 +237,7 @@ class FakeLink:
     def send(self, message: Any) -> None:
         self.sent.append(message)
         if isinstance(message, Cancel):
-            self.runtime.cancellation.cancel(message.request)
+            self.answerer.cancellation.cancel(message.request)
         elif isinstance(message, Generate) and message.messages[-1].content == "crash":
             self.alive = False
             self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
@@ -260,9 +260,9 @@ class FakeLink:
             try:
                 if isinstance(message, Load):
                     self._inbox.put(Progress("loading the model", 0.5))
-                    self._inbox.put(Loaded(self.backend.info))
+                    self._inbox.put(ModelLoaded(self.backend.info))
                 else:
-                    self.runtime.generate(message, self._inbox.put)
+                    self.answerer.generate(message, self._inbox.put)
             except Exception as error:
                 failure = as_app_error(error)
                 self._inbox.put(Failed(failure.title, failure.message, failure.exit_code))

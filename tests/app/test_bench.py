@@ -13,11 +13,12 @@ import pytest
 
 from specee.app.bench import metrics
 from specee.app.bench.policy_run import ComparedPolicy
-from specee.app.bench.prompts import DEFAULT, Prompt, read_prompts
+from specee.app.bench.prompts import DEFAULT, BenchPrompt, read_prompts
 from specee.app.bench.report import report
 from specee.app.bench.run import compare
 from specee.app.cli.bench import text as as_text
 from specee.app.errors import AppError
+from specee.app.first_difference import first_difference
 from specee.app.options import PLAIN_GREEDY, PolicyChoice
 
 FACTS: dict[str, Any] = {
@@ -65,7 +66,7 @@ class Wrong:
 
 def test_a_policy_with_the_same_text_agrees(make_backend: Callable[..., Any]) -> None:
     policies = [compared("dense"), compared("exact")]
-    prompts = [Prompt("a", "One"), Prompt("b", "Two")]
+    prompts = [BenchPrompt("a", "One"), BenchPrompt("b", "Two")]
     results = compare(make_backend(b"to be or not to be"), policies, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
     found = report(policies, prompts, results, FACTS)["policies"]
     exact = found["exact"]
@@ -81,7 +82,7 @@ def test_a_policy_that_errs_is_found_out(make_backend: Callable[..., Any], scrip
     backend = make_backend(b"no way out")
     backend.policies["specee"] = Wrong(scripted(), at=4, token=ord("X"))
     policies = [compared("dense"), compared("specee")]
-    prompts = [Prompt("a", "One")]
+    prompts = [BenchPrompt("a", "One")]
     results = compare(backend, policies, prompts, PLAIN_GREEDY, 64, None, lambda m: None)
     whole = {**FACTS, "prompts": 1}
     found = report(policies, prompts, results, whole)
@@ -98,7 +99,7 @@ def test_a_policy_that_errs_is_found_out(make_backend: Callable[..., Any], scrip
 def test_order_rotates(make_backend: Callable[..., Any]) -> None:
     steps: list[str] = []
     policies = [compared("dense"), compared("exact")]
-    prompts = [Prompt("a", "One"), Prompt("b", "Two")]
+    prompts = [BenchPrompt("a", "One"), BenchPrompt("b", "Two")]
     compare(make_backend(), policies, prompts, PLAIN_GREEDY, 8, None, lambda m: steps.append(m.what))
     assert [t.rpartition(": ")[2] for t in steps] == ["dense", "exact", "exact", "dense"]
 
@@ -106,9 +107,9 @@ def test_order_rotates(make_backend: Callable[..., Any]) -> None:
 def test_duplicates_and_differences() -> None:
     assert metrics.duplicate_words(["the the cat", "sat"]) == 0.5
     assert metrics.duplicate_words([""]) == 0.0
-    assert metrics.first_difference([1, 2], [1, 2]) is None
-    assert metrics.first_difference([1, 2], [1, 2, 3]) == 2
-    assert metrics.first_difference([1, 9], [1, 2]) == 1
+    assert first_difference([1, 2], [1, 2]) is None
+    assert first_difference([1, 2], [1, 2, 3]) == 2
+    assert first_difference([1, 9], [1, 2]) == 1
     assert metrics.geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
     assert metrics.nll(np.zeros(8, np.float32), 3) == pytest.approx(math.log(8))
     assert metrics.nll(np.array([1e4, 0.0], np.float32), 1) == pytest.approx(1e4)
@@ -118,7 +119,7 @@ def test_prompts_are_read(tmp_path: Path) -> None:
     assert read_prompts(None) == list(DEFAULT)
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "x", "prompt": "Hi"}\n\n{"prompt": "Ho"}\n')
-    assert read_prompts(str(file)) == [Prompt("x", "Hi"), Prompt("3", "Ho")]
+    assert read_prompts(str(file)) == [BenchPrompt("x", "Hi"), BenchPrompt("3", "Ho")]
     file.write_text('{"id": 1}\n')
     with pytest.raises(AppError, match="line 1"):
         read_prompts(str(file))

@@ -279,7 +279,7 @@ def test_bench_reports_its_figures(env: dict[str, str]) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes started by `pid`; [] where /proc does not tell."""
+    """Processes started by `pid`; [] where there is no /proc."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -53,9 +53,9 @@ def test_progress_and_the_result(
 
 def test_a_failure_keeps_its_exit_code(load: LoadOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "script", (Failed("cannot calibrate", "this model is dense only", 3),))
-    with pytest.raises(AppError, match="dense only") as told:
+    with pytest.raises(AppError, match="dense only") as caught:
         task.run_task("calibrate", load, {})
-    assert told.value.exit_code == 3 and Engine.closed == 1
+    assert caught.value.exit_code == 3 and Engine.closed == 1
 
 
 def test_the_summary() -> None:

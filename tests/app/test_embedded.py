@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from specee.app.engine.auto_policy import AutoPolicy
 from specee.app.engine.decode import decode
 from specee.app.engine.loading import open_backend
-from specee.app.engine.policy_comparison import STRETCH_TOKENS
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.policy_chooser import PolicyChooser
+from specee.app.engine.policy_comparison import PART_TOKENS
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
@@ -71,17 +72,17 @@ def test_exact_generates_the_tokens_of_dense(backend: Any, rule: Any) -> None:
 
 
 def test_alternating_policies_generate_the_tokens_of_dense(backend: Any, tmp_path: Path) -> None:
-    choice, auto_policy = PolicyChoice("auto"), AutoPolicy(tmp_path / "measured.json")
-    decision = auto_policy.decide(backend, choice)
+    choice, chooser = PolicyChoice("auto"), PolicyChooser(Measurements(tmp_path / "measured.json"))
+    decision = chooser.decide(backend, choice)
     assert decision.comparison is not None
-    policy = auto_policy.build_policy(backend, choice, decision)
+    policy = chooser.build_policy(backend, choice, decision)
     exits = 0
     for text in PROMPTS:
         expected, _ = run(backend, PolicyChoice("dense"), text)
         tokens, stats = run(backend, policy, text)
         assert tokens == expected and stats.tokens == len(tokens)
         exits += stats.exits
-    assert exits > 0 and decision.comparison.next_policy()[1] == STRETCH_TOKENS, "all have warmed up"
+    assert exits > 0 and decision.comparison.next_policy()[1] == PART_TOKENS, "all have warmed up"
 
 
 @pytest.mark.parametrize("kv", ["complete", "propagate"])

@@ -11,7 +11,7 @@ import pytest
 
 from specee.app.chat.history import database, schema
 from specee.app.chat.history.recorder import Recorder
-from specee.app.chat.history.records import Depth, pack, unpack
+from specee.app.chat.history.records import StoredToken, pack, unpack
 from specee.app.chat.history.store import Store
 from specee.app.engine.protocol import ChatEvent
 from specee.app.errors import AppError
@@ -40,7 +40,7 @@ def test_a_tree_of_turns(file: Path) -> None:
     question = store.add_question(chat.id, None, "Why?")
     first = grow(store.add_answer(chat.id, question), "Be", "cause")
     assert [t.content for t in store.branch(chat.id)] == ["Why?", "Because"]
-    assert store.branch(chat.id)[1].depths == (Depth(30, 2), Depth(24, 5))
+    assert store.branch(chat.id)[1].tokens == (StoredToken(30, 2), StoredToken(24, 5))
     second = grow(store.add_answer(chat.id, question), "Light")
     assert [(t.content, t.place, t.siblings) for t in store.branch(chat.id)] == [("Why?", 1, 1), ("Light", 2, 2)]
     assert store.siblings(second) == [first, second]
@@ -80,9 +80,14 @@ def test_the_rest_of_a_character_belongs_to_its_token() -> None:
         recorder.add(item)
     recorder.finish("complete")
     turn = store.branch(chat.id)[-1]
-    assert turn.depths == (Depth(30, 1), Depth(30, 1)) and turn.content == "a\ufffd"
+    assert turn.tokens == (StoredToken(30, 1), StoredToken(30, 1)) and turn.content == "a\ufffd"
     grow(store.continue_answer(turn.id), "b", "c")
-    assert store.branch(chat.id)[-1].depths == (Depth(30, 1), Depth(30, 1), Depth(30, 1), Depth(24, 1))
+    assert store.branch(chat.id)[-1].tokens == (
+        StoredToken(30, 1),
+        StoredToken(30, 1),
+        StoredToken(30, 1),
+        StoredToken(24, 1),
+    )
     assert store.search("bc") != []
     store.close()
 
@@ -182,6 +187,6 @@ def test_a_backup_before_a_migration_and_a_failed_one_leaves_nothing(
         Store(file)
 
 
-def test_depths_are_packed_in_two_bytes() -> None:
-    depths = (Depth(30, 4), Depth(300, 999))
-    assert unpack(pack(depths)) == (Depth(30, 4), Depth(255, 255)) and unpack(None) == ()
+def test_tokens_are_packed_in_two_bytes() -> None:
+    tokens = (StoredToken(30, 4), StoredToken(300, 999))
+    assert unpack(pack(tokens)) == (StoredToken(30, 4), StoredToken(255, 255)) and unpack(None) == ()

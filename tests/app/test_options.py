@@ -92,12 +92,12 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("SPECEE_DATA_DIR", str(tmp_path))
 
     def run(path: tuple[str, ...], *line: str) -> dict[str, Any]:
-        told: list[dict[str, Any]] = []
+        received: list[dict[str, Any]] = []
         with monkeypatch.context() as patched:
-            patched.setattr(find(path), "callback", lambda *context, **values: told.append(values) or 0)
+            patched.setattr(find(path), "callback", lambda *context, **values: received.append(values) or 0)
             program.main([*line], prog_name="specee-chat", standalone_mode=False)
-        assert len(told) == 1
-        return told[0]
+        assert len(received) == 1
+        return received[0]
 
     return run
 

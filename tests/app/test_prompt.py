@@ -9,10 +9,10 @@ import pytest
 from real_engine import missing_library
 
 from specee.app.bench.policy_run import ComparedPolicy
-from specee.app.bench.prompts import Prompt as BenchPrompt
+from specee.app.bench.prompts import BenchPrompt
 from specee.app.bench.run import compare
 from specee.app.engine import calibration_task, optimization_task
-from specee.app.engine.auto_policy import AutoPolicy
+from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
 from specee.app.errors import AppError
@@ -27,7 +27,7 @@ Make = Callable[..., Any]
 
 
 def answer(backend: Any, make_link: Make) -> None:
-    make_link(backend).runtime.generate(Generate(1, ASK, ChatOptions(DENSE)), lambda message: None)
+    make_link(backend).answerer.generate(Generate(1, ASK, ChatOptions(DENSE)), lambda message: None)
 
 
 def bench(backend: Any, make_link: Make) -> None:
@@ -36,7 +36,7 @@ def bench(backend: Any, make_link: Make) -> None:
 
 
 def measure(backend: Any, make_link: Make) -> None:
-    AutoPolicy().measure(backend, PolicyChoice("auto"), lambda message: None)
+    PolicyChooser().measure(backend, PolicyChoice("auto"), lambda message: None)
 
 
 def calibrate(backend: Any, make_link: Make) -> None:

@@ -185,7 +185,7 @@ def test_another_answer_and_another_question_are_branches(make_session: Make) ->
     session = make_session()
     list(session.send("One", DENSE))
     list(session.send("Two", DENSE))
-    list(session.regenerate(DENSE))
+    list(session.answer_again(DENSE))
     assert (session.branch[-1].place, session.branch[-1].siblings) == (2, 2)
     assert session.links[0].sent[-1].messages == session.links[0].sent[-2].messages
     list(session.edit(session.branch[0].id, "Uno", DENSE))
@@ -205,7 +205,7 @@ def test_an_answer_continues_where_it_was_cut(make_session: Make) -> None:
     assert session.messages[-1].content == "Hello there." and len(session.branch) == 2
     assert stats(events).reused >= stats(events).prompt_tokens - 1  # its own tokens are still there
     turn = session.branch[-1]
-    assert len(turn.depths) == len("Hello there.") and turn.state == "complete"
+    assert len(turn.tokens) == len("Hello there.") and turn.state == "complete"
 
 
 def test_it_continues_after_the_program_was_left_in_the_middle(make_session: Make) -> None:

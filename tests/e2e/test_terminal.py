@@ -161,7 +161,7 @@ def test_regenerate_copy_search_quit_and_resume(terminal: Terminal) -> None:
     assert "Paris" in terminal.tmux("show-buffer")
     terminal.type("/new")
     terminal.press("Enter")
-    terminal.wait(lambda s: "a new conversation" in s and "Paris" not in s)
+    terminal.wait(lambda s: "a new chat" in s and "Paris" not in s)
     terminal.type("/search capital fran")
     terminal.press("Enter")
     terminal.wait(lambda s: "Ask something" in s and "What is the capital" in s)

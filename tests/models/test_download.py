@@ -61,9 +61,9 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub: Hub, payload: Path) -> N
 @pytest.mark.parametrize("at", [0, 1, 65_536, CHUNK, CHUNK + 1, 5_299_999])
 def test_a_cut_at_any_byte_goes_on_from_there(hub: Hub, payload: Path, at: int) -> None:
     hub.cut_after, hub.once = at, True
-    with pytest.raises(DownloadError, match="goes on from there") as told:
+    with pytest.raises(DownloadError, match="goes on from there") as caught:
         download.pull(NAME)
-    assert told.value.exit_code == 4
+    assert caught.value.exit_code == 4
     kept = part(hub).stat().st_size
     assert at - CHUNK < kept <= at
     hub.cut_after, hub.once, hub.status = None, False, {}
@@ -121,9 +121,9 @@ def test_a_server_without_ranges(hub: Hub, payload: Path) -> None:
 )
 def test_refusals(hub: Hub, status: dict[str, int], headers: dict[str, str], says: str) -> None:
     hub.status, hub.headers = status, headers
-    with pytest.raises(DownloadError, match=says) as told:
+    with pytest.raises(DownloadError, match=says) as caught:
         download.pull(NAME)
-    assert told.value.exit_code == 4 and "\n" not in str(told.value)
+    assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
     hub.status = {}
     assert download.pull(NAME).is_file()
 

@@ -21,8 +21,8 @@ from specee.app.engine.protocol import (
     Failed,
     Generate,
     Load,
-    Loaded,
     ModelInfo,
+    ModelLoaded,
     Progress,
     PromptProgress,
     Started,
@@ -34,7 +34,7 @@ from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
 from specee.app.tui.entries import Help, Notice
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 
 TIMEOUT = 60.0  # seconds; machines may be slow
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
@@ -128,7 +128,7 @@ class ScriptedLink:
             put(Progress("loading the model", 0.4))
             session.loaded.wait(10)
             error = session.load_error
-            put(Loaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True))
+            put(ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True))
             return
         session.asked.append(message)
         session.cancelled.clear()
@@ -177,8 +177,8 @@ async def until(pilot: Pilot[Any], condition: Any) -> None:
 
 
 async def submit(pilot: Pilot[Any], text: str) -> None:
-    pilot.app.query_one(Prompt).cursor_blink = False
-    pilot.app.query_one(Prompt).text = text
+    pilot.app.query_one(PromptInput).cursor_blink = False
+    pilot.app.query_one(PromptInput).text = text
     await pilot.press("enter")
 
 

@@ -11,7 +11,7 @@ import click
 from specee.app.chat.session import Session
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
 from specee.app.tui.app import ChatApp
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 
 QUESTION = "Why is the sky blue?"
 SIZE = (88, 26)
@@ -24,7 +24,7 @@ async def take(policy: str, max_tokens: int) -> str:
     options = ChatOptions(PolicyChoice.parse(policy), Sampling(seed=1), max_tokens)
     app = ChatApp(Session(LoadOptions()), options)
     async with app.run_test(size=SIZE) as pilot:
-        prompt = app.query_one(Prompt)
+        prompt = app.query_one(PromptInput)
         prompt.cursor_blink = False
         while app.busy:
             await pilot.pause(POLL_SECONDS)

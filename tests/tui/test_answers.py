@@ -6,7 +6,7 @@ import pytest
 from fake_session import FakeSession, answers, chat, idle, in_mid_answer, ready, screen, submit, until
 
 from specee.app.errors import AppError
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 from specee.app.tui.session_thread import EventsReady, JobEnded
 
 
@@ -37,7 +37,7 @@ async def test_it_fits_small_screens(size: tuple[int, int]) -> None:
         shown = screen(pilot.app)
         assert "tokens/s" in shown and "end" in shown
         assert all(len(line) <= size[0] for line in shown.splitlines())
-        prompt = pilot.app.query_one(Prompt).region
+        prompt = pilot.app.query_one(PromptInput).region
         assert prompt.bottom <= size[1] and prompt.height >= 3
 
 
@@ -46,7 +46,7 @@ async def test_escape_stops_and_what_came_stays() -> None:
     async with in_mid_answer(session, 2) as pilot:
         await submit(pilot, "too early")
         await pilot.pause(0.05)
-        assert pilot.app.query_one(Prompt).text == "too early" and len(session.sent) == 1
+        assert pilot.app.query_one(PromptInput).text == "too early" and len(session.sent) == 1
         await pilot.press("escape")
         await until(pilot, lambda: idle(pilot.app))
         assert answers(pilot.app) == ["one two"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fake_session import FakeSession, answers, chat, idle, in_mid_answer, make_stats, ready, screen, submit, until
 
 from specee.app.errors import AppError
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 
 
 async def test_retry_edit_branch_and_continue() -> None:
@@ -25,7 +25,7 @@ async def test_retry_edit_branch_and_continue() -> None:
         await submit(pilot, "/branch 1")
         await until(pilot, lambda: answers(pilot.app) == ["one two three four"])
         await pilot.press("up")
-        assert pilot.app.query_one(Prompt).text == "Hi"
+        assert pilot.app.query_one(PromptInput).text == "Hi"
         await submit(pilot, "Ho")
         await until(pilot, lambda: len(session.asked) == 4 and idle(pilot.app))
         assert session.sent[-1][0] == "Ho" and session.branch[0].siblings == 2
@@ -53,7 +53,7 @@ async def test_a_refused_question_goes_back_into_the_prompt() -> None:
         await submit(pilot, "a long one")
         await until(pilot, lambda: "prompt too long" in screen(pilot.app) and idle(pilot.app))
         assert "/summarize" in screen(pilot.app)
-        assert pilot.app.query_one(Prompt).text == "a long one" and session.store.chats() == []
+        assert pilot.app.query_one(PromptInput).text == "a long one" and session.store.chats() == []
 
 
 async def test_a_full_context_is_announced_and_room_is_made() -> None:
@@ -64,7 +64,7 @@ async def test_a_full_context_is_announced_and_room_is_made() -> None:
         for number in range(3):
             await submit(pilot, f"question {number}")
             await until(pilot, lambda n=number: len(session.asked) == n + 1 and idle(pilot.app))
-        assert "context 3603/4096" in screen(pilot.app) and "the context is 88% full" in screen(pilot.app)
+        assert "context 3603/4096" in screen(pilot.app) and "the context window is 88% full" in screen(pilot.app)
         await submit(pilot, "/drop")
         await pilot.pause(0.1)
         assert "does not see what stands above any more" in screen(pilot.app) and len(session.messages) == 2

@@ -6,7 +6,7 @@ from fake_session import FakeSession, answers, chat, idle, in_mid_answer, notice
 
 from specee.app.chat.history.store import Store
 from specee.app.engine.protocol import ChatEvent
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 from specee.app.tui.sidebar import Sidebar
 
 
@@ -30,7 +30,7 @@ async def test_chats_at_the_side() -> None:
         assert "interrupted: /continue goes on" in screen(pilot.app)
         await pilot.press("ctrl+b")
         assert not pilot.app.query_one(Sidebar).display
-        assert pilot.app.query_one(Prompt).has_focus
+        assert pilot.app.query_one(PromptInput).has_focus
 
 
 async def test_a_turn_that_is_found_is_shown_in_its_branch() -> None:
@@ -57,7 +57,7 @@ async def test_the_side_is_hidden_on_narrow_screens() -> None:
         await pilot.press("ctrl+b")
         assert pilot.app.query_one(Sidebar).display
         await pilot.press("escape")
-        assert pilot.app.query_one(Prompt).has_focus
+        assert pilot.app.query_one(PromptInput).has_focus
 
 
 def long_chat(turns: int) -> FakeSession:

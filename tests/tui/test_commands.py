@@ -8,7 +8,7 @@ from fake_session import FakeSession, answers, chat, idle, notices, ready, scree
 
 from specee.app.options import ChatOptions
 from specee.app.tui.app import ChatApp
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 
 
 async def test_commands() -> None:
@@ -44,7 +44,7 @@ async def test_commands_are_completed_and_listed() -> None:
         await pilot.pause(0.05)
         assert "replace the oldest turns by a summary" in screen(pilot.app)
         await pilot.press("tab")
-        assert pilot.app.query_one(Prompt).text == "/summarize "
+        assert pilot.app.query_one(PromptInput).text == "/summarize "
         await submit(pilot, "/help")
         await pilot.pause(0.1)
         assert "/export" in "\n".join(notices(pilot.app))

@@ -9,7 +9,7 @@ from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, scree
 
 from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.gauge import Gauge
-from specee.app.tui.prompt import Prompt
+from specee.app.tui.prompt_input import PromptInput
 from specee.app.tui.status import Status, status_lines
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.skyline import Skyline
@@ -122,7 +122,7 @@ async def test_the_dial_turns_with_brackets() -> None:
         await pilot.pause(0.05)
         assert "threshold 0.60" in screen(pilot.app)
         await pilot.press("a", "[")
-        assert pilot.app.query_one(Prompt).text == "a["
+        assert pilot.app.query_one(PromptInput).text == "a["
 
 
 async def test_the_odometer_says_when_exits_are_slower() -> None:
@@ -186,4 +186,4 @@ async def test_what_stands_on_the_screen_at_each_width(width: int, theme: str) -
         shown = screen(pilot.app)
         assert "Bold words here" in shown and "tokens/s" in shown and "1 of 3 tokens skipped layers" in shown
         assert ("Search all chats" in shown) == (width >= 100)
-        assert pilot.app.query_one(Prompt).region.bottom <= 24
+        assert pilot.app.query_one(PromptInput).region.bottom <= 24

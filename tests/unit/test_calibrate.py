@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import FakeEngine, FakeSampler
 
-from specee.predictors.calibration import file as files
+from specee.predictors.calibration import calibration_file, recorded_rows
 from specee.predictors.calibration.calibrate import calibrate
-from specee.predictors.calibration.recording import normalise, record, without_loop
+from specee.predictors.calibration.recorded_rows import candidates, gather
+from specee.predictors.calibration.recording import Recording, normalise, record, without_loop
 from specee.predictors.calibration.settings import (
     CalibratedModel,
     Settings,
     bundled_prompts,
     candidate_exit_layers,
 )
+from specee.predictors.drafters.base import Budget, DraftState, DraftTree
+from specee.predictors.drafters.linear_head import LinearHeadDrafter
 from specee.predictors.errors import CalibrationError
+from specee.predictors.exits.rules import ExitRules
 from specee.predictors.repetition import NGRAM
 from specee.predictors.types import Floats
 
@@ -49,7 +53,7 @@ class ToyEngine(FakeEngine):
         return super().prefill(tokens)
 
     def hidden(self, row: int) -> Floats:
-        return self._state(self._text(row), self.flight[row].depth)
+        return self._state(self._text(row), self.in_flight[row].depth)
 
     def _state(self, text: list[tuple[int, int]], depth: int) -> Floats:
         last, before = text[-1][0], text[max(len(text) - 2, 0)][0]
@@ -80,7 +84,7 @@ def test_from_prompts_to_file(tmp_path: Path) -> None:
     assert seen[0] == "recording answers"
     assert seen[-1] == "done"
     assert not (tmp_path / "work").exists()
-    back = files.read(out)
+    back = calibration_file.read(out)
     assert back.exit_layers == made.exit_layers
     assert set(back.offline) <= set(back.exit_layers) <= set(candidate_exit_layers(LAYERS))
     assert back.base_sha256 == "12" * 32
@@ -89,7 +93,7 @@ def test_from_prompts_to_file(tmp_path: Path) -> None:
     found = metrics["on_calibration_split"]["calibrated"]
     assert found["agreement"] >= 0.97
     assert found["mean_exit_layer"] < LAYERS
-    assert back.rules().k == 4
+    assert back.exit_rules().k == 4
 
 
 def test_interrupted_recording_goes_on(tmp_path: Path) -> None:
@@ -120,6 +124,45 @@ def test_a_silent_model(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="too few"):
         engine = ToyEngine(stop_tokens=tuple(range(VOCAB)))
         record(engine, model(), Settings(tokens=600), tmp_path, lambda what, share: None)
+
+
+def replayed(recordings: list[Recording], rules: ExitRules) -> np.ndarray:
+    data = gather(recordings, LAYERS)
+    rows = data.rows("abc", probed=True)
+    linear = np.tile(np.arange(rules.k, dtype=np.int32), (len(rows), 1))
+    return candidates(data, rows, linear, rules)
+
+
+def recordings(prompts: int = 2, length: int = 5) -> list[Recording]:
+    """Answers 10, 11, ... to the prompt 1, 2, 3."""
+    states = np.ones((len(candidate_exit_layers(LAYERS)) + 1, length, WIDTH), np.float16)
+    row_tokens = np.array([3, *range(10, 9 + length)], np.int32)
+    prompt = np.array([1, 2, 3], np.int32)
+    return [Recording(i, prompt, row_tokens, states, row_tokens) for i in range(prompts)]
+
+
+def test_drafters_see_the_answer_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    class Witness(LinearHeadDrafter):
+        def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+            seen.append(list(state.tokens))
+            return super().propose(state, budget)
+
+    monkeypatch.setattr(recorded_rows, "make_drafter", lambda rules, draft: Witness(draft))
+    assert replayed(recordings(), ExitRules()).tolist() == [[0, 1, 2, 3]] * 8
+    assert seen == [[10], [10, 11], [10, 11, 12], [10, 11, 12, 13]] * 2
+
+
+def test_too_few_candidates_are_an_error() -> None:
+    with pytest.raises(CalibrationError, match=r"\(ngram\) gave 0 of 4"):
+        replayed(recordings(), ExitRules(drafters=("ngram",)))
+
+
+def test_the_drafters_are_kept(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, drafters=("linear",))
+    calibrate(ToyEngine(), model(), tmp_path / "a.gguf", tmp_path / "work", settings)
+    assert calibration_file.read(tmp_path / "a.gguf").exit_rules().drafters == ("linear",)
 
 
 def test_an_answer_ends_at_its_first_loop() -> None:

@@ -10,8 +10,8 @@ import pytest
 from fakes import make_calibration
 from gguf import GGUFWriter
 
-from specee.predictors.calibration import file as files
-from specee.predictors.calibration.file import Calibration
+from specee.predictors.calibration import calibration_file
+from specee.predictors.calibration.calibration_file import Calibration
 from specee.predictors.errors import CalibrationFileError
 from specee.predictors.q8 import from_q8, to_q8
 
@@ -45,9 +45,9 @@ class Recorder:
 
 def test_round_trip(tmp_path: Path) -> None:
     made = make_calibration()
-    files.write(made, tmp_path / "a.gguf")
+    calibration_file.write(made, tmp_path / "a.gguf")
     assert [p.name for p in tmp_path.iterdir()] == ["a.gguf"]
-    back = files.read(tmp_path / "a.gguf")
+    back = calibration_file.read(tmp_path / "a.gguf")
     for name in Calibration.__dataclass_fields__:
         if name not in ("lenses", "predictors", "draft"):
             assert getattr(back, name) == getattr(made, name), name
@@ -62,17 +62,17 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_no_margin(tmp_path: Path) -> None:
     made = replace(make_calibration(), margin_layers=())
-    files.write(made, tmp_path / "a.gguf")
-    assert files.read(tmp_path / "a.gguf").margin_layers == ()
+    calibration_file.write(made, tmp_path / "a.gguf")
+    assert calibration_file.read(tmp_path / "a.gguf").margin_layers == ()
     with pytest.raises(CalibrationFileError, match="margin"):
-        made.check_rules(made.rules("margin"))
+        made.check_rules(made.exit_rules("margin"))
 
 
 def test_calibrated_rules() -> None:
     made = make_calibration()
-    assert made.rules().threshold == 0.75
-    assert made.rules("margin").threshold == 0.5
-    assert made.rules("margin").rule == "margin"
+    assert made.exit_rules().threshold == 0.75
+    assert made.exit_rules("margin").threshold == 0.5
+    assert made.exit_rules("margin").rule == "margin"
 
 
 def test_base_check() -> None:
@@ -86,14 +86,14 @@ def test_base_check() -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(CalibrationFileError, match="not there"):
-        files.read(tmp_path / "none.gguf")
+        calibration_file.read(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not a model at all, but long enough to be read as one")
     with pytest.raises(CalibrationFileError, match="not a readable GGUF"):
-        files.read(tmp_path / "text.gguf")
+        calibration_file.read(tmp_path / "text.gguf")
     for arch, fmt, reason in (
         ("llama", 1, "not a calibration"),
         ("specee", 9, "format 9"),
-        ("specee", files.FORMAT, "lacks"),
+        ("specee", calibration_file.FORMAT, "lacks"),
     ):
         writer = GGUFWriter(tmp_path / "other.gguf", arch)
         writer.add_uint32("specee.format", fmt)
@@ -103,7 +103,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         writer.write_tensors_to_file()
         writer.close()
         with pytest.raises(CalibrationFileError, match=reason) as caught:
-            files.read(tmp_path / "other.gguf")
+            calibration_file.read(tmp_path / "other.gguf")
         assert "\n" not in caught.value.message
 
 
@@ -119,6 +119,11 @@ def test_wrong_shapes() -> None:
         replace(made, n_vocab=8)
     with pytest.raises(CalibrationFileError, match="misshapen"):
         replace(made, k=5)
+
+
+def test_a_drafter_of_another_version() -> None:
+    with pytest.raises(CalibrationFileError, match="'tea'"):
+        replace(make_calibration(), drafters=("ngram", "tea"))
 
 
 def test_q8_is_close() -> None:

@@ -11,10 +11,11 @@ from fakes import FakeEngine, FakeSampler, make_calibration, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specee.predictors.decoding import driver, policies
+from specee.predictors.decoding import driver
 from specee.predictors.decoding.alternating import Alternating
+from specee.predictors.decoding.build_policy import POLICIES, build_policy
 from specee.predictors.decoding.policy import Policy
-from specee.predictors.decoding.state import Decoding, begin
+from specee.predictors.decoding.state import Decoding, begin_decoding
 from specee.predictors.errors import CalibrationFileError, RulesError
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.types import TokenState
@@ -24,16 +25,16 @@ CALIBRATION = make_calibration()
 
 
 def run(policy: Policy, engine: FakeEngine, sampler: FakeSampler, n: int, rng: Any = 0) -> tuple[Decoding, Any]:
-    state = begin(engine, PROMPT, sampler, np.random.default_rng(rng) if isinstance(rng, int) else rng, n)
+    state = begin_decoding(engine, PROMPT, sampler, np.random.default_rng(rng) if isinstance(rng, int) else rng, n)
     return state, driver.run(policy, engine, state)
 
 
 def answer(name: str, engine: FakeEngine, sampler: FakeSampler, rules: ExitRules, n: int = 40, seed: int = 0) -> Any:
     engine.prefill(PROMPT)
-    state, steps = run(policies.build(name, CALIBRATION, rules, engine.draft), engine, sampler, n, seed)
+    state, steps = run(build_policy(name, CALIBRATION, rules, engine.draft), engine, sampler, n, seed)
     events = list(steps)
     tokens = replay(events)
-    assert not engine.flight
+    assert not engine.in_flight
     assert engine.tokens == (PROMPT + tokens)[:-1], "all tokens but the last have a committed row"
     assert state.tokens == tokens
     return state.stats, events, tokens
@@ -113,7 +114,7 @@ def test_specee_statistics_and_depths(seed: int, kv: Any, max_pending: int) -> N
     stats, events, tokens = answer("specee", engine, FakeSampler(), rules)
     assert len(tokens) == stats.tokens == 40 and stats.rows == 39
     assert stats.exit_layers == sum(e.exit_layer for e in events)
-    assert stats.exits == sum(e.exit_layer < engine.n_layer for e in events) == stats.accepted == stats.exits_tried
+    assert stats.exits == sum(e.exit_layer < engine.n_layer for e in events) == stats.accepted == stats.all_exits
     assert stats.probes == sum(len(e.probes) for e in events)
     assert stats.checks == sum(p.score > 0.4 for e in events for p in e.probes)
     assert all(e.token in e.candidates for e in events if e.exit_layer < engine.n_layer)
@@ -139,10 +140,10 @@ def test_no_exit_repeats_the_last_token(rule: Any) -> None:
         engine = FakeEngine(seed=3, score_range=(0.9, 1.0), spelled=spelled)
         rules = ExitRules(threshold=0.5, full_head_check=False, arm_all=True, rule=rule, no_repeat=no_repeat)
         _, events, _ = answer("specee", engine, FakeSampler(), rules, n=200)
-        said, count = "", 0
+        last, count = "", 0
         for event in events:
-            count += event.exit_layer < engine.n_layer and said != "" and spelled.get(event.token) == said
-            said = spelled.get(event.token, said)
+            count += event.exit_layer < engine.n_layer and last != "" and spelled.get(event.token) == last
+            last = spelled.get(event.token, last)
         return count
 
     assert doubled(no_repeat=False) > 0
@@ -150,7 +151,7 @@ def test_no_exit_repeats_the_last_token(rule: Any) -> None:
 
 
 def test_no_exit_is_dense() -> None:
-    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in policies.NAMES]
+    texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in POLICIES]
     assert texts[0] == texts[1] == texts[2]
 
 
@@ -165,7 +166,7 @@ def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, afte
     engine = FakeEngine(seed, early_agreement=0.9, score_range=(0.5, 1.0))
     engine.prefill(PROMPT)
     rules = ExitRules(kv=kv, max_pending=6, threshold=0.5)
-    _, events = run(policies.build(name, CALIBRATION, rules, engine.draft), engine, FakeSampler(), 50)
+    _, events = run(build_policy(name, CALIBRATION, rules, engine.draft), engine, FakeSampler(), 50)
     tokens: list[int] = []
     for _ in range(after):
         event = next(events)
@@ -173,7 +174,7 @@ def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, afte
         if event.state is not TokenState.ROLLED_BACK:
             tokens.append(event.token)
     events.close()
-    assert not engine.flight
+    assert not engine.in_flight
     assert engine.tokens == (PROMPT + tokens)[: engine.length]
 
 
@@ -182,10 +183,10 @@ def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, afte
 def test_failure_drops_what_is_not_committed(name: str, fail_at: int) -> None:
     engine = FakeEngine(7, early_agreement=0.9, score_range=(0.6, 1.0), fail_at=fail_at)
     engine.prefill(PROMPT)
-    policy = policies.build(name, CALIBRATION, ExitRules(kv="complete", max_pending=6), engine.draft)
+    policy = build_policy(name, CALIBRATION, ExitRules(kv="complete", max_pending=6), engine.draft)
     with pytest.raises(RuntimeError, match="scripted"):
         list(run(policy, engine, FakeSampler(), 50)[1])
-    assert not engine.flight
+    assert not engine.in_flight
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])
@@ -209,7 +210,7 @@ def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
     n = 3000
     rng = np.random.default_rng(0)
     rules = ExitRules(rule=rule, threshold=0.5, max_pending=3, arm_all=True)
-    policy = policies.build("exact", CALIBRATION, rules, engine.draft)
+    policy = build_policy("exact", CALIBRATION, rules, engine.draft)
     seen: dict[tuple[int, ...], int] = {}
     rolled_back = 0
     for _ in range(n):
@@ -228,12 +229,12 @@ def test_exact_sampling_has_the_dense_distribution(rule: Any) -> None:
 def test_build_says_what_is_wrong() -> None:
     draft = FakeEngine().draft
     with pytest.raises(CalibrationFileError, match="calibrate"):
-        policies.build("exact", None, ExitRules(), draft)
+        build_policy("exact", None, ExitRules(), draft)
     with pytest.raises(RulesError, match="dense, specee, exact"):
-        policies.build("exakt", CALIBRATION, ExitRules(), draft)
+        build_policy("exakt", CALIBRATION, ExitRules(), draft)
     with pytest.raises(CalibrationFileError, match="k = 4"):
-        policies.build("exact", CALIBRATION, ExitRules(k=8), draft)
-    assert policies.build("dense", None, ExitRules(), draft).name == "dense"
+        build_policy("exact", CALIBRATION, ExitRules(k=8), draft)
+    assert build_policy("dense", None, ExitRules(), draft).name == "dense"
 
 
 class FixedLengths:
@@ -271,10 +272,10 @@ def test_alternating_policies_generate_what_dense_generates(
     engine, comparison = fake(), FixedLengths(lengths, 3)
     engine.prefill(PROMPT)
     rules = ExitRules(max_pending=3)
-    members = [policies.build(name, CALIBRATION, rules, engine.draft) for name in ("dense", "exact", "exact")]
+    members = [build_policy(name, CALIBRATION, rules, engine.draft) for name in ("dense", "exact", "exact")]
     state, events = run(Alternating(members, comparison), engine, FakeSampler(repeat_penalty=penalty), n)
     tokens = replay(events)
     assert tokens == dense
     assert sum(tokens for _, tokens in comparison.log) == state.stats.tokens == len(dense)
     assert all(tokens <= length for (_, tokens), length in zip(comparison.log, lengths, strict=False))
-    assert not engine.flight
+    assert not engine.in_flight

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specee.predictors.repetition import loop_start
 
@@ -23,3 +25,14 @@ def test_the_first_token_that_completes_a_repeated_ngram(tokens: list[int], n: i
 
 def test_twelve_tokens_are_a_loop() -> None:
     assert loop_start([*range(12), *range(12)]) == 23
+
+
+@given(st.lists(st.integers(0, 2), max_size=60))
+def test_loop_start_is_the_first_repeated_ngram(tokens: list[int]) -> None:
+    last = loop_start(tokens, 3)
+    grams = [tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2)]
+    if last is None:
+        assert len(set(grams)) == len(grams)
+    else:
+        assert grams[last - 2] in grams[: last - 2]
+        assert len(set(grams[: last - 2])) == last - 2

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specee.predictors.types import Distribution
-from specee.predictors.verify import accept, certain, residual, sample
+from specee.predictors.verify import accept_or_replace, certain, residual, sample
 
 
 def distribution(seed: int, n: int, vocab: int) -> Distribution:
@@ -29,7 +29,7 @@ def test_accepted_tokens_are_distributed_as_p() -> None:
         counts = np.zeros(12)
         for _ in range(8000):
             proposal = q if seed % 2 else certain(int(q.tokens[0]))
-            counts[accept(p, proposal, sample(proposal, rng), rng)[0]] += 1
+            counts[accept_or_replace(p, proposal, sample(proposal, rng), rng)[0]] += 1
         true = np.array([p.prob(t) for t in range(12)])
         assert counts[true == 0].sum() == 0
         value, df = chi_square(counts, true)
@@ -52,4 +52,4 @@ def test_expected_outcome_is_p_in_closed_form(seed: int, n: int, m: int) -> None
 def test_equal_distributions_always_accept() -> None:
     p = distribution(3, 5, 9)
     rng = np.random.default_rng(0)
-    assert all(accept(p, p, sample(p, rng), rng)[1] for _ in range(200))
+    assert all(accept_or_replace(p, p, sample(p, rng), rng)[1] for _ in range(200))

@@ -52,7 +52,7 @@ def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> di
                 "created": iso(turn.created),
                 "cut": turn.cut,
                 "stats": turn.stats,
-                "exit_layers": [depth.layer for depth in turn.depths],
+                "exit_layers": [token.layer for token in turn.tokens],
             }
             for turn in turns
         ],

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 
 from specee.app.chat.history.database import Database
-from specee.app.chat.history.records import Depth, State, Turn, pack
+from specee.app.chat.history.records import State, StoredToken, Turn, pack
 from specee.app.engine.protocol import ChatEvent, Stats
 
 WRITE_SECONDS = 0.1
@@ -25,8 +25,8 @@ class Recorder:
         self._database = database
         self._lock = threading.Lock()
         self._pieces = [turn.content]
-        self._depths = list(turn.depths)
-        self._first = len(self._depths)  # a continued answer counts its tokens from 0 again
+        self._tokens = list(turn.tokens)
+        self._first = len(self._tokens)  # a continued answer counts its tokens from 0 again
         self._changed = False
         self._finished = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -51,23 +51,23 @@ class Recorder:
             if event.stop:
                 return
             index = self._first + event.index
-            if index < len(self._depths):  # the rest of a character of a token that is here already
-                known = self._depths[index]
-                self._depths[index] = Depth(known.layer, known.characters + len(event.text))
+            if index < len(self._tokens):  # the rest of a character of a token that is here already
+                known = self._tokens[index]
+                self._tokens[index] = StoredToken(known.layer, known.characters + len(event.text))
             else:
-                self._depths.append(Depth(event.exit_layer, len(event.text)))
+                self._tokens.append(StoredToken(event.exit_layer, len(event.text)))
 
     def finish(self, state: State, stats: Stats | None = None) -> None:
         """Writes the rest and the figures. Raises AppError."""
         self._finished.set()
         self._ticker.join()
-        text, depths = self._snapshot()
+        text, tokens = self._snapshot()
         figures = None if stats is None else json.dumps(asdict(stats))
         self._database.do(
             lambda db: db.execute(
                 "UPDATE turns SET content = ?, depths = ?, state = ?, owner = NULL, stats = coalesce(?, stats)"
                 " WHERE id = ?",
-                (text, depths, state, figures, self.turn.id),
+                (text, tokens, state, figures, self.turn.id),
             )
         )
 
@@ -75,17 +75,17 @@ class Recorder:
         with self._lock:
             self._changed = False
             self._pieces = ["".join(self._pieces)]
-            return self._pieces[0], pack(self._depths)
+            return self._pieces[0], pack(self._tokens)
 
     def _tick(self) -> None:
         while not self._finished.wait(WRITE_SECONDS):
             if not self._changed:
                 continue
-            text, depths = self._snapshot()
+            text, tokens = self._snapshot()
             try:
                 self._database.do(
-                    lambda db, text=text, depths=depths: db.execute(  # type: ignore[misc]
-                        "UPDATE turns SET content = ?, depths = ? WHERE id = ?", (text, depths, self.turn.id)
+                    lambda db, text=text, tokens=tokens: db.execute(  # type: ignore[misc]
+                        "UPDATE turns SET content = ?, depths = ? WHERE id = ?", (text, tokens, self.turn.id)
                     )
                 )
             except Exception:

@@ -11,7 +11,7 @@ State = Literal["complete", "streaming", "interrupted", "stopped"]
 
 
 @dataclass(frozen=True)
-class Depth:
+class StoredToken:
     """One token of an answer: the layers done when it was chosen, and how many characters of the text are its own."""
 
     layer: int
@@ -20,7 +20,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation. `leaf` is the last turn of the branch in use; `options` is what it was last asked with."""
+    """A chat. `leaf` is the last turn of the branch in use; `options` is what it was last asked with."""
 
     id: int
     title: str
@@ -37,7 +37,7 @@ class Turn:
     """A question or an answer, under the turn that it follows.
 
     `cut` not None: the model is sent nothing before this turn any more; if it has a text, this summary instead.
-    `stats` are the figures of an answer's last run, `depths` has all its tokens. `place` of `siblings` counts the turns
+    `stats` are the figures of an answer's last run, `tokens` are all its tokens. `place` of `siblings` counts the turns
     under the same parent, from 1.
     """
 
@@ -49,7 +49,7 @@ class Turn:
     created: float
     cut: str | None = None
     stats: dict[str, Any] | None = None
-    depths: tuple[Depth, ...] = field(default=(), repr=False)
+    tokens: tuple[StoredToken, ...] = field(default=(), repr=False)
     place: int = 1
     siblings: int = 1
 
@@ -65,12 +65,12 @@ class Hit:
     excerpt: str
 
 
-def pack(depths: Iterable[Depth]) -> bytes:
+def pack(tokens: Iterable[StoredToken]) -> bytes:
     """Two bytes a token: layer, characters; more than 255 of either are kept as 255."""
-    return bytes(min(255, number) for depth in depths for number in (depth.layer, depth.characters))
+    return bytes(min(255, number) for token in tokens for number in (token.layer, token.characters))
 
 
-def unpack(packed: bytes | None) -> tuple[Depth, ...]:
+def unpack(packed: bytes | None) -> tuple[StoredToken, ...]:
     """The inverse of `pack`."""
     numbers = iter(packed or b"")
-    return tuple(Depth(layer, characters) for layer, characters in zip(numbers, numbers, strict=True))
+    return tuple(StoredToken(layer, characters) for layer, characters in zip(numbers, numbers, strict=True))

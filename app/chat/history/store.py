@@ -211,7 +211,7 @@ def _turn(row: dict[str, Any]) -> Turn:
         created=row["created"],
         cut=row["cut"],
         stats=json.loads(row["stats"]) if row["stats"] else None,
-        depths=unpack(row["depths"]),
+        tokens=unpack(row["depths"]),
         place=row["place"],
         siblings=row["siblings"],
     )

@@ -5,13 +5,13 @@ from specee.app.tui.views.dial import Dial
 from specee.app.tui.views.elevator import Elevator
 from specee.app.tui.views.inspector import Inspector
 from specee.app.tui.views.ledger import Ledger
-from specee.app.tui.views.lens import Lens
 from specee.app.tui.views.odometer import Odometer
 from specee.app.tui.views.skyline import Skyline
+from specee.app.tui.views.token_colours import TokenColours
 
 VIEWS: dict[str, type[DepthView]] = {
     "skyline": Skyline,
-    "lens": Lens,
+    "lens": TokenColours,
     "elevator": Elevator,
     "inspector": Inspector,
     "dial": Dial,

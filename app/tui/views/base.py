@@ -11,7 +11,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from specee.app.tui.gauge import Column, Gauge
+from specee.app.tui.gauge import Gauge, TokenColumn
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EXIT, FULL, UNVERIFIED = Style(color="green"), Style(color="blue"), Style(dim=True)
@@ -70,7 +70,7 @@ class DepthView(Widget):
         """Whether there are no colours (NO_COLOR): then glyphs take their place."""
         return self.app.no_color
 
-    def style(self, column: Column) -> Style:
+    def style(self, column: TokenColumn) -> Style:
         """Green skipped layers, blue used all of them, dim is not verified yet."""
         style = FULL if column.layer >= self.n_layers else EXIT
         return style if column.verified else style + UNVERIFIED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from specee.app.tui.gauge import Column
+from specee.app.tui.gauge import TokenColumn
 from specee.app.tui.views.base import BLOCKS, DepthView, Row, merged
 
 UNVERIFIED_GLYPH = "▒"  # in place of dim colours
@@ -29,7 +29,7 @@ class Skyline(DepthView):
             for row in reversed(range(height))
         ]
 
-    def _glyph(self, column: Column, eighths: int) -> str:
+    def _glyph(self, column: TokenColumn, eighths: int) -> str:
         if self.plain and not column.verified and eighths > 0:
             return UNVERIFIED_GLYPH
         return BLOCKS[min(8, max(0, eighths))]

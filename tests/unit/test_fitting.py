@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from specee.predictors.calibration import distillation, exit_predictor_training, lens_fitting
 from specee.predictors.calibration.lens_fitting import Moments
-from specee.predictors.exits.features import assemble, inverse_rms, sliced_logits, softmax
-from specee.predictors.exits.lens import LowRank
+from specee.predictors.exits.features import feature_vector, inverse_rms, sliced_logits, softmax
+from specee.predictors.exits.low_rank import LowRank
 
 
 def test_ridge_recovers_a_linear_map() -> None:
@@ -33,7 +33,7 @@ def test_square_lens_keeps_no_second_matrix() -> None:
     model = lens_fitting.fit(Moments.of(x, y), 64, 0.01, lens_fitting.head_metric(x))
     turned = LowRank(model.down, 2 * np.eye(64, dtype=np.float32), model.bias).rounded()
     np.testing.assert_array_equal(turned.up, np.eye(64))
-    np.testing.assert_allclose(turned.code(x), 2 * model.code(x), atol=0.05)
+    np.testing.assert_allclose(turned.reduce(x), 2 * model.reduce(x), atol=0.05)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -103,7 +103,7 @@ def test_features() -> None:
     logits = sliced_logits(final, rows)
     np.testing.assert_allclose(logits[1, 2], final[1] @ rows[1, 2] * inverse_rms(final)[1, 0], rtol=1e-5)
     probs = softmax(logits)
-    first = assemble(logits, probs, None)
+    first = feature_vector(logits, probs, None)
     assert first.shape == (3, 12)
     np.testing.assert_allclose(first[:, 8:], probs - 0.25)
-    np.testing.assert_array_equal(assemble(logits, probs, probs)[:, 8:], 0)
+    np.testing.assert_array_equal(feature_vector(logits, probs, probs)[:, 8:], 0)

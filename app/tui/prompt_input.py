@@ -9,11 +9,11 @@ from textual.message import Message
 from textual.widgets import Static, TextArea
 
 
-class Prompt(TextArea):
+class PromptInput(TextArea):
     """Enter sends, Ctrl+J begins a new line, Up in an empty prompt edits the last question, Tab completes a command."""
 
     DEFAULT_CSS = """
-    Prompt { height: auto; min-height: 3; max-height: 8; }
+    PromptInput { height: auto; min-height: 3; max-height: 8; }
     """
 
     class Submitted(Message):

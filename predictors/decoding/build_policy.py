@@ -1,8 +1,10 @@
-"""The policies, by name."""
+"""Makes a policy by its name, with its schedule and drafters."""
 
 from __future__ import annotations
 
-from specee.predictors.calibration.file import Calibration
+from collections.abc import Callable
+
+from specee.predictors.calibration.calibration_file import Calibration
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.exact import Exact
 from specee.predictors.decoding.exit_controller import ExitController
@@ -16,28 +18,28 @@ from specee.predictors.errors import CalibrationFileError, RulesError
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.exits.schedule import Schedule
 
-NAMES = ("dense", "specee", "exact")
+POLICIES = ("dense", "specee", "exact")
 
 
-def build(name: str, calibration: Calibration | None, rules: ExitRules, draft: Draft) -> Policy:
+def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, draft: Draft) -> Policy:
     """A policy by name; `draft` computes the linear head.
 
     Raises CalibrationFileError when it needs a calibration and there is none, RulesError for what cannot be.
     """
     if name == "dense":
         return Dense()
-    if name not in NAMES:
-        raise RulesError(f"no policy {name!r}: take one of {', '.join(NAMES)}")
+    if name not in POLICIES:
+        raise RulesError(f"no policy {name!r}: take one of {', '.join(POLICIES)}")
     if calibration is None:
         raise CalibrationFileError(
             f"policy {name} needs one for this model: run specee-chat calibrate", "No calibration"
         )
     calibration.check_rules(rules)
-    exits = ExitController(rules, schedule_of(calibration, rules), drafter_of(rules, draft))
-    return SpecEE(exits) if name == "specee" else Exact(exits)
+    controller = ExitController(rules, make_schedule(calibration, rules), make_drafter(rules, draft))
+    return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def schedule_of(calibration: Calibration, rules: ExitRules) -> Schedule:
+def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:
     """The schedule of the rules and the calibration. The margin rule has exit layers of its own, always armed."""
     margin = rules.rule == "margin"
     return Schedule(
@@ -49,10 +51,10 @@ def schedule_of(calibration: Calibration, rules: ExitRules) -> Schedule:
     )
 
 
-def drafter_of(rules: ExitRules, draft: Draft) -> CombinedDrafter:
+def make_drafter(rules: ExitRules, draft: Draft) -> CombinedDrafter:
     """What drafts the candidates for the exit predictors."""
-    made: dict[str, Drafter] = {
-        "ngram": NGramDrafter(rules.ngram_max, rules.ngram_min),
-        "linear": LinearHeadDrafter(draft),
+    makers: dict[str, Callable[[], Drafter]] = {
+        "ngram": lambda: NGramDrafter(rules.ngram_max, rules.ngram_min),
+        "linear": lambda: LinearHeadDrafter(draft),
     }
-    return CombinedDrafter([made[name] for name in rules.drafters], rules.ngram_share)
+    return CombinedDrafter([makers[name]() for name in rules.drafters], rules.ngram_share)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from specee.app.engine.answer_stream import AnswerStream
-from specee.app.engine.auto_policy import AutoPolicy, PolicyDecision
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
 from specee.app.engine.decode import decode
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.policy_chooser import PolicyChooser, PolicyDecision
 from specee.app.engine.prompt import Prompt, make_prompt
-from specee.app.engine.protocol import Done, Generate, PromptProgress, Started, Stats
+from specee.app.engine.protocol import Done, Emit, Generate, PromptProgress, Started, Stats
+from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.stats import DecodingStats
 from specee.predictors.types import TokenEvent
-
-Emit = Callable[[object], None]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class _Plan:
         return len(self.tokens)
 
 
-class Runtime:
-    """One loaded model and the cache of its conversation."""
+class Answerer:
+    """One loaded model and the cache of its chat."""
 
-    def __init__(self, backend: Backend, auto_policy: AutoPolicy) -> None:
+    def __init__(self, backend: Backend, measurements: Measurements) -> None:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
-        self._auto_policy = auto_policy
+        self._measurements, self._chooser = measurements, PolicyChooser(measurements)
         self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
-        auto_policy.limit_threads(backend, measure=False)
+        limit_threads(backend, measurements, measure=False)
         self._previous: Prompt | None = None  # the last one, with its answer
 
     def generate(self, request: Generate, emit: Emit) -> None:
@@ -63,7 +63,7 @@ class Runtime:
         finally:
             self.cancellation.forget(request.request)
         try:
-            self._auto_policy.limit_threads(self.backend, measure=True)
+            limit_threads(self.backend, self._measurements, measure=True)
         except Exception:
             traceback.print_exc()  # to the log: the answer is out, and an error now would be the next one's
 
@@ -72,7 +72,7 @@ class Runtime:
         prompt = self._prompt(request)
         sampling = request.options.sampling
         seeded = sampling.temperature > 0 and sampling.seed is not None
-        decision = self._auto_policy.decide(self.backend, request.options.policy, reproducible=seeded)
+        decision = self._chooser.decide(self.backend, request.options.policy, reproducible=seeded)
         policy = self._policy(request.options.policy, decision)
         if sum(m.role == "user" for m in request.messages) <= 1:
             policy.reset()
@@ -89,7 +89,7 @@ class Runtime:
         cancelled = self._read(request.request, events, answer)
         answer.finish()
         if decision.comparison is not None:
-            self._auto_policy.save()
+            self._measurements.save()
         self._previous = prompt.with_answer(answer.text, answer.token_ids)
         reason = "cancelled" if cancelled else self._stop_reason(plan, answer)
         emit(Done(self._stats(plan, answer, state.stats, reused, reason)))
@@ -99,22 +99,22 @@ class Runtime:
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 answer.add(event)
-                if self.cancellation.wanted(request):
+                if self.cancellation.is_cancelled(request):
                     return True
         return False
 
     # ---- the prompt ------------------------------------------------------------------------------------------------
 
     def _prompt(self, request: Generate) -> Prompt:
-        """The conversation as tokens; those of the last answer are kept where it goes on from there."""
+        """The chat as tokens; those of the last answer are kept where it goes on from there."""
         prompt = make_prompt(
             self.backend, request.messages, continue_answer=request.continue_answer, previous=self._previous
         )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
-                f"it has {len(prompt.tokens)} tokens, the window holds {self.backend.engine.n_ctx}; "
-                "shorten it, begin a new conversation, or give a larger --ctx",
+                f"it has {len(prompt.tokens)} tokens, the context window holds {self.backend.engine.n_ctx}; "
+                "shorten it, begin a new chat, or give a larger --ctx",
                 PROMPT_TOO_LONG,
             )
         return prompt
@@ -125,10 +125,10 @@ class Runtime:
             with self.cancellation.interruptible(request):
                 reused = self.backend.engine.prefill(tokens, lambda done, total: emit(PromptProgress(done, total)))
         except Exception:
-            if not self.cancellation.wanted(request):
+            if not self.cancellation.is_cancelled(request):
                 raise
             return None  # the engine keeps what was read before
-        return None if self.cancellation.wanted(request) else reused
+        return None if self.cancellation.is_cancelled(request) else reused
 
     # ---- policy and figures ----------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Runtime:
         """Policies last as long as the model: they remember the exits of the last tokens."""
         key = (wanted if decision.comparison else decision.choice, decision.comparison is not None)
         if key not in self._policies:
-            self._policies[key] = self._auto_policy.build_policy(self.backend, wanted, decision)
+            self._policies[key] = self._chooser.build_policy(self.backend, wanted, decision)
         return self._policies[key]
 
     @staticmethod

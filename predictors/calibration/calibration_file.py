@@ -15,6 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from specee.predictors.errors import CalibrationFileError
+from specee.predictors.exits.exit_predictor import ExitPredictor
 from specee.predictors.exits.rules import DRAFTERS, ExitRules, RuleKind
 from specee.predictors.q8 import Blocks, columns_of, from_q8, to_q8
 from specee.predictors.types import Floats, Tokens
@@ -49,16 +50,6 @@ class LensWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictorWeights:
-    """w1 [n_hidden, 3k], b1 [n_hidden], w2 [n_hidden], b2."""
-
-    w1: Floats
-    b1: Floats
-    w2: Floats
-    b2: float
-
-
-@dataclass(frozen=True, slots=True)
 class DraftWeights:
     """down Q8_0 [rank, 2 n_embd], up Q8_0 [n_embd, rank], bias [n_embd]: the next final state; tokens [n_short].
 
@@ -88,9 +79,9 @@ class Calibration:
     margin_layers: tuple[int, ...]
     margin_threshold: float
     lenses: dict[int, LensWeights]
-    predictors: dict[int, PredictorWeights]
+    predictors: dict[int, ExitPredictor]
     draft: DraftWeights
-    drafters: tuple[str, ...] = DRAFTERS
+    drafters: tuple[str, ...]
     """What drafted the candidates that the predictors were trained on."""
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = ""
@@ -98,8 +89,8 @@ class Calibration:
     def __post_init__(self) -> None:
         _check_shapes(self)
 
-    def rules(self, rule: RuleKind = "predictor", base: ExitRules | None = None) -> ExitRules:
-        """`base` (the paper's rules) with this model's calibrated threshold and number of candidates."""
+    def exit_rules(self, rule: RuleKind = "predictor", base: ExitRules | None = None) -> ExitRules:
+        """`base` (the default rules) with this model's calibrated threshold and number of candidates."""
         threshold = self.margin_threshold if rule == "margin" else self.threshold
         rules = base or ExitRules()
         return rules.with_(rule=rule, threshold=threshold, k=self.k, n_hidden=self.n_hidden, drafters=self.drafters)
@@ -136,8 +127,8 @@ class Calibration:
         """Hand the weights to an engine."""
         for layer, lens in self.lenses.items():
             engine.set_lens(layer, lens.down, lens.up, lens.bias)
-        for layer, mlp in self.predictors.items():
-            engine.set_predictor(layer, mlp.w1, mlp.b1, mlp.w2, mlp.b2)
+        for layer, predictor in self.predictors.items():
+            engine.set_predictor(layer, predictor.w1, predictor.b1, predictor.w2, predictor.b2)
         tokens = self.draft.tokens
         head = engine.head_rows(tokens)  # [n_short, n_embd]
         engine.set_shortlist(tokens, to_q8(head))
@@ -172,11 +163,11 @@ def write(calibration: Calibration, path: Path) -> None:
         if lens.up is not None:
             _add_q8(w, f"lens.{layer}.up", lens.up)
         w.add_tensor(f"lens.{layer}.bias", lens.bias)
-    for layer, mlp in calibration.predictors.items():
-        w.add_tensor(f"predictor.{layer}.w1", mlp.w1)
-        w.add_tensor(f"predictor.{layer}.b1", mlp.b1)
-        w.add_tensor(f"predictor.{layer}.w2", mlp.w2)
-        w.add_tensor(f"predictor.{layer}.b2", np.array([mlp.b2], np.float32))
+    for layer, predictor in calibration.predictors.items():
+        w.add_tensor(f"predictor.{layer}.w1", predictor.w1)
+        w.add_tensor(f"predictor.{layer}.b1", predictor.b1)
+        w.add_tensor(f"predictor.{layer}.w2", predictor.w2)
+        w.add_tensor(f"predictor.{layer}.b2", np.array([predictor.b2], np.float32))
     _add_q8(w, "draft.down", calibration.draft.down)
     _add_q8(w, "draft.up", calibration.draft.up)
     w.add_tensor("draft.tokens", calibration.draft.tokens.astype(np.int32))
@@ -226,7 +217,7 @@ def _assemble(meta: dict[str, Any], tensors: dict[str, Any]) -> Calibration:
     predictors = {}
     for layer in layers["exit_layers"]:
         w1, b1, w2, b2 = (tensors[f"predictor.{layer}.{part}"] for part in ("w1", "b1", "w2", "b2"))
-        predictors[layer] = PredictorWeights(w1, b1, w2, float(b2[0]))
+        predictors[layer] = ExitPredictor(w1, b1, w2, float(b2[0]))
     try:
         metrics = json.loads(meta["specee.metrics"])
     except ValueError:
@@ -261,6 +252,8 @@ def _check_shapes(a: Calibration) -> None:
     """Raises CalibrationFileError unless the layers make sense and all weights fit together."""
     for layer in (*a.exit_layers, *a.offline, *a.margin_layers):
         _expect(0 < layer < a.n_layer, f"exit layer {layer} is outside of the model's {a.n_layer} layers")
+    for name in a.drafters:
+        _expect(name in DRAFTERS, f"its candidates came from {name!r}, which this version cannot draft with")
     _expect(set(a.offline) <= set(a.exit_layers), "its offline schedule names a layer that is no exit layer")
     _expect(0.0 <= a.threshold <= 1.0 and 0.0 <= a.margin_threshold <= 1.0, "a threshold is not between 0 and 1")
     for layer in {*a.exit_layers, *a.margin_layers}:
@@ -275,10 +268,11 @@ def _check_shapes(a: Calibration) -> None:
         else:
             fits = fits and lens.up.shape[0] == a.n_embd and columns_of(lens.up) == rank
         _expect(fits, f"the lens of exit layer {layer} does not fit a width of {a.n_embd}")
-    for layer, mlp in a.predictors.items():
-        n = len(mlp.b1)
+    for layer, predictor in a.predictors.items():
+        n = len(predictor.b1)
         _expect(
-            mlp.w1.shape == (n, 3 * a.k) and mlp.w2.shape == (n,), f"the predictor of exit layer {layer} is misshapen"
+            predictor.w1.shape == (n, 3 * a.k) and predictor.w2.shape == (n,),
+            f"the predictor of exit layer {layer} is misshapen",
         )
     rank = a.draft.down.shape[0]
     fits = columns_of(a.draft.down) == 2 * a.n_embd and a.draft.up.shape[0] == len(a.draft.bias) == a.n_embd

@@ -1,4 +1,8 @@
-"""Lenses: from the hidden state at an exit layer to an estimate of the final one, both divided by their rms."""
+"""Low-rank linear maps. Two kinds are fitted in calibration, and both estimate a final state, divided by its rms.
+
+A *lens* maps the hidden state at an exit layer (divided by its rms, too); the draft head maps the final state of the
+previous position and the embedding of the token.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,15 @@ class LowRank:
     up: Floats
     bias: Floats
 
-    def code(self, x: Any) -> Floats:
+    def reduce(self, x: Any) -> Floats:
         """[n, n_in] -> [n, rank]."""
-        codes: Floats = np.asarray(x, np.float32) @ self.down.T
-        return codes
+        reduced: Floats = np.asarray(x, np.float32) @ self.down.T
+        return reduced
 
     def __call__(self, x: Any) -> Floats:
         """[n, n_in] -> [n, n_out]."""
-        seen: Floats = self.code(x) @ self.up.T + self.bias
-        return seen
+        mapped: Floats = self.reduce(x) @ self.up.T + self.bias
+        return mapped
 
     @property
     def is_square(self) -> bool:
