@@ -64,8 +64,9 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
         store.close()
         last = path[-1]
         if last.id == shown[-1][1]:
-            kept = [at for at, turn, length in shown if turn == last.id and length <= len(last.content)]
-            lost.append(killed - max(kept, default=shown[0][0]))
+            answer = [(at, length) for at, turn, length in shown if turn == last.id]
+            kept = [at for at, length in answer if length <= len(last.content)]
+            lost.append(killed - max(kept, default=answer[0][0]))
         else:  # that answer was over, and of the next one nothing had been shown
             assert next(turn for turn in path if turn.id == shown[-1][1]).state == "complete"
             lost.append(0.0)
