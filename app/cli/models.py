@@ -164,7 +164,7 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     "--force", is_flag=True, help="Keep the copy even if its text is clearly worse (perplexity up by more than 1%)."
 )
 def optimize(name: str | None, output: str | None, force: bool, as_json: bool, **values: Any) -> int:
-    """Make a copy with weights in Q8_0, and measure whether it is faster here.
+    """Make a copy with weights in Q8_0, and measure both.
 
     Weights in Q4_1, and an LM head in Q6_K, become Q8_0: larger, and quicker to multiply for several tokens at once.
     The model itself stays as it is. What is measured: reading prompts, decoding, perplexity.
