@@ -40,7 +40,7 @@ def test_files(wheel: Path) -> None:
     assert re.fullmatch(r"specee_chat-[\d.]+-py3-none-\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    for wanted in ("app/cli.py", "predictors/types.py", "models/registry.toml", "native/lib/build.json"):
+    for wanted in ("app/cli/main.py", "predictors/types.py", "models/registry.toml", "native/lib/build.json"):
         assert f"specee/{wanted}" in names
     assert "specee/models/data/smollm2-135m.gguf" in names
     if (ROOT / "predictors/data/smollm2-135m.specee.gguf").exists():
@@ -49,6 +49,7 @@ def test_files(wheel: Path) -> None:
     assert "specee/__init__.py" not in names  # one name space, several folders
     unwanted = re.compile(r"\.(cpp|h|cu|patch|cmake|md|pc|pyc)$|/(src|cmake|patches|bindings)/")
     assert [name for name in names if unwanted.search(name)] == []
+    assert [name for name in names if "benchmark" in name or "/test" in name] == [], "measuring is not for users"
     libraries = [name for name in names if re.search(r"\.(so|dylib|dll)", name)]
     assert len(libraries) == len({re.sub(r"\..*", "", name) for name in libraries}), "a library is there twice"
 
