@@ -107,15 +107,16 @@ class RowEngine(WeightedContext):
                 on_chunk(at - keep, len(tokens) - keep)
         return keep
 
-    def forward(self, token: int) -> None:
-        """One token of plain decoding: all layers, logits (row 0), committed; when it raises, nothing has changed."""
-        row = self.append(token)
-        try:
-            self.advance((row,), self.n_layer, logits=True)
-            self.commit(row)
-        except BaseException:
-            self.roll_back(len(self.tokens))
-            raise
+    def forward(self, token: int) -> int:
+        """One token of dense decoding: all layers, logits (row 0), committed. Returns its row.
+
+        When it raises, nothing has changed.
+        """
+        row: int = self.lib.specee_rows_forward(self._handle, self.slot, token)
+        if row < 0:
+            self._check(row)
+        self.tokens.append(token)
+        return row
 
     def commit(self, row: int) -> None:
         """The rows in flight up to this one, all complete, become part of the committed ones; the rest is dropped."""

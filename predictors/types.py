@@ -186,6 +186,10 @@ class Engine(Logits, Protocol):
         """The linear head's k best guesses for the token after `token`, which follows `row`: int32 [k]."""
         ...
 
+    def forward(self, token: int) -> int:
+        """A token after the tip, through all layers with logits (row 0), and committed: its row."""
+        ...
+
     def commit(self, row: int) -> None:
         """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped."""
         ...

@@ -186,6 +186,12 @@ class FakeEngine:
         others = self._rng(text, 0, "draft").permutation(self.n_vocab)
         return np.array(list(dict.fromkeys([*true.tolist(), *others.tolist()]))[:k], np.int32)
 
+    def forward(self, token: int) -> int:
+        row = self.append(token)
+        self.advance((row,), self.n_layer, logits=True)
+        self.commit(row)
+        return row
+
     def commit(self, row: int) -> None:
         path = [r for r in self.in_flight if r <= row]
         assert path[-1] == row and all(self.in_flight[r].depth == self.n_layer for r in path), "rows must be complete"

@@ -35,10 +35,6 @@ class ChatEngine(Engine, Protocol):
         """Read the prompt, keeping the common prefix with the cache; returns how many tokens were reused."""
         ...
 
-    def forward(self, token: int) -> None:
-        """One token through all layers, as dense decodes: it is committed, logits row 0 is its own."""
-        ...
-
     def logits(self, i: int) -> Any:
         """float32 [n_vocab]: a copy of one row of logits."""
         ...

@@ -211,6 +211,26 @@ int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
     return specee_entry(rows, [&] { return rows->commit(id); });
 }
 
+int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token token) {
+    return specee_entry(rows, [&] {
+        const int32_t id = rows->append(slot, -1, token);
+        if (id < 0) {
+            return id;
+        }
+        int32_t            status = SPECEE_FAILED; // by an exception too
+        specee_scope_guard drop([&] {
+            if (status != SPECEE_OK) {
+                rows->roll_back(slot, rows->find_slot(slot)->length);
+            }
+        });
+        status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS, false);
+        if (status == SPECEE_OK) {
+            status = rows->commit(id);
+        }
+        return status == SPECEE_OK ? id : status;
+    });
+}
+
 int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id slot, llama_pos length) {
     return specee_entry(rows, [&] { return rows->roll_back(slot, length); });
 }

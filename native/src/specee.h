@@ -78,6 +78,10 @@ LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int3
 // The slot's other rows in flight are dropped.
 LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
 
+// One token of dense decoding in one call: appended at the tip, through all layers with logits (row 0), committed.
+// SPECEE_UNSUPPORTED while rows are in flight. Returns the row's id, or a negative status: then nothing has changed.
+LLAMA_API int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token token);
+
 // Cuts the committed sequence to `length` and drops all rows in flight; with the present length it only drops.
 LLAMA_API int32_t specee_rows_roll_back(specee_rows * rows, llama_seq_id slot, llama_pos length);
 

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from typing import Any, Protocol
 
 from specee.predictors.decoding.state import Decoding
-from specee.predictors.decoding.work import Advance, Append, Commit, Work
-from specee.predictors.types import Logits, TokenEvent
+from specee.predictors.decoding.work import Forward, Work
+from specee.predictors.types import TokenEvent
 
 WorkAndEvents = Generator[Work | TokenEvent, Any, None]
 """Work, whose result is sent back, and events, which are passed on."""
@@ -27,12 +27,8 @@ class Policy(Protocol):
         ...
 
 
-def forward(state: Decoding) -> Generator[Work, Any, Logits]:
-    """The last token through all layers, as plain decoding does it: logits row 0 is its own."""
-    row = yield Append(state.tokens[-1], state.row)
-    state.logits = yield Advance((row,), state.n_layer, logits=True)
-    yield Commit(row)
-    state.row = row
+def forward(state: Decoding) -> Generator[Work, Any, None]:
+    """The last token through all layers, as dense decoding does it: row 0 of the state's logits is then its own."""
+    state.row = yield Forward(state.tokens[-1])
     state.stats.rows += 1
     state.stats.steps += 1
-    return state.logits

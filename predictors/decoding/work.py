@@ -20,6 +20,16 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """A token after the tip, through all layers and committed: a step of dense decoding. The result is its row."""
+
+    token: int
+
+    def run(self, engine: Engine) -> int:
+        return engine.forward(self.token)
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """A new row of `token` after the row `parent`. The result is its id."""
 

@@ -94,9 +94,10 @@ class FakeEngine:
         self.tokens += self.in_flight
         self.in_flight.clear()
 
-    def forward(self, token: int) -> None:
+    def forward(self, token: int) -> int:
         self.append(token)
         self.commit(0)
+        return 0
 
     def next_at(self, length: int) -> int:
         """The dense choice when `length` tokens are in the cache."""
