@@ -98,7 +98,8 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "tokens": _tokens(events),
         "n_layers": stats.n_layers,
         "mean_exit_layer": round(stats.mean_exit_layer, 4),
-        "tokens_per_step": round(counted.tokens_per_step, 4),
+        # the first token comes from the prompt
+        "tokens_per_step": round((counted.tokens - 1) / counted.steps, 4) if counted.steps else 0.0,
         "acceptance": round(counted.acceptance, 4),
         "tokens_per_second": round(stats.tokens_per_second, 3),
         "ttft_s": round(stats.ttft_s, 6),
