@@ -7,7 +7,7 @@ from typing import Any
 
 from specee.app.errors import USAGE, AppError
 
-POLICIES = ("auto", "dense", "exact", "specee")
+POLICIES = ("auto", "dense", "chain", "exact", "specee")
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 WHEN_FULL = ("stop", "drop", "summarize")

@@ -52,6 +52,8 @@ class TokenEvent:
     probes: tuple[Probe, ...] = ()
     candidates: tuple[int, ...] = ()
     stop: bool = False
+    drafter: str | None = None
+    """What drafted the token; None when it was not drafted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ POLICIES = "dense,specee,exact,auto"
     default=POLICIES,
     otherwise=POLICIES,
     metavar="A,B,..",
-    help="What to compare: dense, exact, specee, auto; in short also specee@0.5 or exact:margin (see specee-chat -h).",
+    help="What to compare: dense, chain, exact, specee, auto; in short also specee@0.5 or exact:margin "
+    "(see specee-chat -h).",
 )
 @option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
 def bench(prompts: str | None, policies: str, limit: int | None, as_json: bool, **values: Any) -> int:

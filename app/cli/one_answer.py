@@ -17,6 +17,7 @@ from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
 from specee.app.formatting import to_json
 from specee.app.options import ChatOptions
+from specee.predictors.decoding.stats import DecodingStats
 
 
 def ask(
@@ -87,6 +88,7 @@ def _interrupt_cancels(session: Session) -> Iterator[None]:
 def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, Any]:
     """The object of --json."""
     stats = done.stats
+    counted = DecodingStats(**stats.policy_stats)
     return {
         "model": session.info.name if session.info else "",
         "policy": stats.policy,
@@ -96,6 +98,9 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "tokens": _tokens(events),
         "n_layers": stats.n_layers,
         "mean_exit_layer": round(stats.mean_exit_layer, 4),
+        # the first token comes from the prompt
+        "tokens_per_step": round((counted.tokens - 1) / counted.steps, 4) if counted.steps else 0.0,
+        "acceptance": round(counted.acceptance, 4),
         "tokens_per_second": round(stats.tokens_per_second, 3),
         "ttft_s": round(stats.ttft_s, 6),
         "stop_reason": stats.stop_reason,
@@ -110,7 +115,8 @@ def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:
     for event in events:
         if event.stop:
             continue
-        token = tokens.setdefault(event.index, {"id": event.token, "text": "", "exit_layer": event.exit_layer})
+        new = {"id": event.token, "text": "", "exit_layer": event.exit_layer, "drafter": event.drafter}
+        token = tokens.setdefault(event.index, new)
         token["text"] += event.text
     return [tokens[index] for index in sorted(tokens)]
 

@@ -154,8 +154,9 @@ POLICY = Option(
     metavar="NAME",
     help="dense: all tokens go through all layers of the model. exact: tokens that the model is already sure of skip "
     "the last layers; these run later, for several tokens at once, and verify them, so the text is that of dense. "
-    "specee: they are not verified, so the text may differ a little. auto: dense or exact, whichever is faster on this "
-    "machine. The options below in short: specee@0.5, exact:margin, specee:propagate.",
+    "specee: they are not verified, so the text may differ a little. chain: tokens that the text so far suggests are "
+    "tried several at once, and the text is that of dense. auto: dense or exact, whichever is faster on this machine. "
+    "The options below in short: specee@0.5, exact:margin, specee:propagate.",
 )
 EXITS: Options = [
     Option(

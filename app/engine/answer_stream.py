@@ -47,6 +47,7 @@ class AnswerStream:
                 scores=tuple((p.layer, p.score) for p in event.probes),
                 candidates=tuple(int(c) for c in event.candidates),
                 stop=event.stop,
+                drafter=event.drafter,
             )
         )
         if now - self._sent_at >= FLUSH_SECONDS:

@@ -60,6 +60,8 @@ class NativeBackend:
     def policy(self, choice: PolicyChoice) -> Policy:
         from specee.predictors.decoding.build_policy import build_policy
 
+        if choice.name == "chain":
+            return self._chain()
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
@@ -69,6 +71,16 @@ class NativeBackend:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         return build_policy(choice.name, self.calibration, rules, self.engine.draft)
+
+    def _chain(self) -> Policy:
+        from specee.app.engine.step_times import measure_steps
+        from specee.predictors.decoding.build_policy import build_chain
+
+        times = measure_steps(self.engine)
+        if len(times) < 2:
+            why = "this model's memory cannot drop rejected tokens, or its context window is too small"
+            raise AppError("tokens cannot be drafted", f"{why}; use --policy dense")
+        return build_chain(times, self.engine.max_equal_rows)
 
     def close(self) -> None:
         self.engine.close()

@@ -131,7 +131,7 @@ class ChatEvent:
     """A token was chosen, verified or rolled back (state: provisional, verified, rolled_back).
 
     The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
-    are (layer, score) pairs of the probes; `t` counts seconds from the request.
+    are (layer, score) pairs of the probes; `t` counts seconds from the request; `drafter` says what drafted the token.
     """
 
     index: int
@@ -143,6 +143,7 @@ class ChatEvent:
     scores: tuple[tuple[int, float], ...] = ()
     candidates: tuple[int, ...] = ()
     stop: bool = False
+    drafter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class Gauge:
     rate: float = 0.0
     mean_layer: float = 0.0
     rolled_back: int = 0
+    n_drafted: int = 0
+    """Tokens of the last answer that were drafted and accepted."""
     last: Stats | None = None
     points: list[Point] = field(default_factory=list)
     layers_saved: int = 0
@@ -64,7 +66,7 @@ class Gauge:
         self.dense_rate = dense_rate if dense_rate is not None else self.dense_rate
         self.answer = []
         self._times.clear()
-        self._layer_sum = self.rolled_back = 0
+        self._layer_sum = self.rolled_back = self.n_drafted = 0
         self.cursor = -1
 
     def restore(self, turn: Turn | None) -> None:
@@ -78,6 +80,8 @@ class Gauge:
             for token in turn.tokens:
                 self.answer.append(TokenColumn(token.layer, text=turn.content[at : at + token.characters]))
                 at += token.characters
+        if self.policy == "chain":
+            self.n_drafted = stats.get("policy_stats", {}).get("accepted", 0)
         self.columns.extend(self.answer)
         self._layer_sum = sum(column.layer for column in self.answer)
 
@@ -102,6 +106,7 @@ class Gauge:
             self._layer_sum += event.exit_layer
             self.answer.append(column)
             self.columns.append(column)
+            self.n_drafted += event.drafter is not None
         self._update_rates(event)
 
     def _roll_back(self, index: int) -> None:

@@ -52,7 +52,8 @@ def status_lines(
         figures.append(activity)
     if gauge.rate:
         dense_rate = gauge.dense_rate if gauge.policy != "dense" else None  # of dense itself it would be the same
-        dense = f" ({_short(dense_rate)} with all layers)" if dense_rate else ""
+        without = "without drafts" if gauge.policy == "chain" else "with all layers"
+        dense = f" ({_short(dense_rate)} {without})" if dense_rate else ""
         figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
     if used:
         figures.append(f"context {used}/{info.n_ctx}")
@@ -68,6 +69,8 @@ def _skipping(gauge: Gauge, info: ModelInfo, policy: str) -> str:
         why = f"policy {gauge.policy}: {gauge.reason}" if gauge.reason else f"policy {gauge.policy}"
         if gauge.policy == "dense":
             return f"no token skips layers ({why})"
+        if gauge.policy == "chain":
+            return f"{gauge.n_drafted} of {len(gauge.answer)} tokens were drafted ({why})"
         return f"{gauge.n_skipping(info.n_layers)} of {len(gauge.answer)} tokens skipped layers ({why})"
     if info.dense_only:
         return f"no token skips layers: {info.dense_only}"
@@ -75,6 +78,8 @@ def _skipping(gauge: Gauge, info: ModelInfo, policy: str) -> str:
         return "no token skips layers (policy dense)"
     if policy == "auto":
         return "policy auto: the first answers show whether skipping layers is faster here"
+    if policy == "chain":
+        return "policy chain: tokens are drafted where that pays"
     return f"policy {policy}: tokens may skip layers"
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from specee.predictors.calibration.calibration_file import Calibration
+from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.exact import Exact
 from specee.predictors.decoding.exit_controller import ExitController
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.specee import SpecEE
 from specee.predictors.drafters.base import Drafter
+from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.combined import CombinedDrafter
 from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
 from specee.predictors.drafters.ngram import NGramDrafter
+from specee.predictors.drafters.suffix import SuffixGuesser
 from specee.predictors.errors import CalibrationFileError, RulesError
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.exits.schedule import Schedule
@@ -37,6 +41,11 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     calibration.check_rules(rules)
     controller = ExitController(rules, make_schedule(calibration, rules), make_drafter(rules, draft))
     return SpecEE(controller) if name == "specee" else Exact(controller)
+
+
+def build_chain(step_times: dict[int, float], max_rows: int) -> Chain:
+    """The policy that drafts from the text so far. `step_times`: what steps of n rows cost, by n, in any unit."""
+    return Chain(ChainDrafter([SuffixGuesser()], CostModel(step_times, max_rows)), max_rows - 1)
 
 
 def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:

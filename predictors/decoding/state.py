@@ -20,6 +20,7 @@ class ChosenToken:
     probes: tuple[Probe, ...] = ()
     candidates: tuple[int, ...] = ()
     q: Distribution | None = None
+    drafter: str | None = None
 
 
 def no_clock() -> float:
@@ -55,6 +56,12 @@ class Decoding:
         n = len(self.tokens)
         return n >= self.max_tokens or len(self.prompt) + n > self.n_ctx or self.is_stop(self.tokens[-1])
 
+    @property
+    def room(self) -> int:
+        """Tokens that may be drafted after the present last one: as many as the window and the answer still take."""
+        n = len(self.tokens)
+        return max(0, min(self.max_tokens - n - 1, self.n_ctx - len(self.prompt) - n))
+
     def add(self, chosen: ChosenToken, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
         """The answer grows by a token."""
         self.tokens.append(chosen.token)
@@ -68,7 +75,9 @@ class Decoding:
             self.stats.exit_layers += chosen.exit_layer
             self.stats.exits += chosen.exit_layer < self.n_layer
         stop = self.is_stop(chosen.token)
-        return TokenEvent(index, chosen.token, chosen.exit_layer, state, chosen.probes, chosen.candidates, stop)
+        return TokenEvent(
+            index, chosen.token, chosen.exit_layer, state, chosen.probes, chosen.candidates, stop, chosen.drafter
+        )
 
     def rewind_sampler(self, n: int) -> None:
         """The sampler has accepted the prompt and the answer's first n tokens, no more."""

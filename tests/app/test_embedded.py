@@ -15,8 +15,10 @@ from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.policy_comparison import PART_TOKENS
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
+from specee.app.engine.step_times import measure_steps
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
+from specee.predictors.decoding.build_policy import build_chain
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
 
@@ -69,6 +71,28 @@ def test_exact_generates_the_tokens_of_dense(backend: Any, rule: Any) -> None:
             assert tokens == expected
             exits += stats.exits
     assert exits > 10
+
+
+def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
+    """Greedy, with penalties, and sampled with the same seed."""
+    accepted = 0
+    for text in PROMPTS:
+        for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.7)):
+            expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
+            chain = build_chain({1: 1.0, 8: 1.01}, backend.engine.max_equal_rows)  # rows cost nothing: it drafts a lot
+            tokens, stats = run(backend, chain, text, sampling)
+            assert tokens == expected
+            assert stats.rows == stats.steps + stats.tested
+            accepted += stats.accepted
+    assert accepted > 10
+
+
+def test_steps_are_timed_and_leave_the_cache_as_it_is(backend: Any) -> None:
+    run(backend, PolicyChoice("dense"), PROMPTS[0])
+    before = list(backend.engine.tokens)
+    times = measure_steps(backend.engine)
+    assert list(times) == [1, 2, 3, 4, 6, 8] and min(times.values()) > 0
+    assert backend.engine.tokens == before and backend.engine.n_in_flight == 0
 
 
 def test_alternating_policies_generate_the_tokens_of_dense(backend: Any, tmp_path: Path) -> None:

@@ -43,9 +43,24 @@ def test_the_status_line_compares_with_dense(policy: str, figures: str, skipping
     assert shown[0] == figures and shown[1].startswith(skipping)
 
 
+def test_the_status_line_counts_drafted_tokens() -> None:
+    gauge = Gauge()
+    gauge.begin("chain", "why", 80.0)
+    for index, drafter in enumerate((None, "suffix", "suffix")):
+        gauge.add(ChatEvent(index, "x", 1, 30, "verified", 0.005 * index, drafter=drafter))
+    figures, drafting = status_lines(gauge, INFO, "")
+    assert figures == "200 tokens/s (80.0 without drafts) · smollm2-135m"
+    assert drafting == "2 of 3 tokens were drafted (policy chain: why)"
+
+
 @pytest.mark.parametrize(
     ("policy", "says"),
-    [("auto", "the first answers show"), ("dense", "no token skips layers"), ("specee@0.5", "tokens may skip layers")],
+    [
+        ("auto", "the first answers show"),
+        ("dense", "no token skips layers"),
+        ("specee@0.5", "tokens may skip layers"),
+        ("chain", "drafted where that pays"),
+    ],
 )
 def test_before_the_first_answer_the_status_line_says_what_will_be(policy: str, says: str) -> None:
     assert says in status_lines(Gauge(), INFO, "", policy=policy)[1]

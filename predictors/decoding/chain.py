@@ -1,0 +1,61 @@
+"""Speculative decoding with draft chains (Leviathan et al., ICML 2023): several tokens a step, the dense model's.
+
+The last token and the drafted ones go through all layers in one batch. Each row's logits choose the token that follows
+it just as dense decoding would, with the same random numbers, so that greedy and sampled text are dense's: a drafted
+token is accepted when it is the one that was chosen. For drafts that are not drawn at random this accepts as many as
+rejection sampling does.
+"""
+
+from __future__ import annotations
+
+from specee.predictors.decoding.policy import WorkAndEvents
+from specee.predictors.decoding.state import ChosenToken, Decoding
+from specee.predictors.decoding.work import Advance, Append, Commit
+from specee.predictors.drafters.base import Budget
+from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.verify import choose
+
+
+class Chain:
+    """Verifies a chain of drafts in every step; the drafter may propose none."""
+
+    name = "chain"
+
+    def __init__(self, drafter: ChainDrafter, max_drafts: int) -> None:
+        self._drafter, self._max_drafts = drafter, max_drafts
+
+    def reset(self) -> None:
+        """Nothing is kept of a conversation but what the drafter learned."""
+
+    def decode(self, state: Decoding) -> WorkAndEvents:
+        drafter, stats = self._drafter, state.stats
+        drafter.begin([*state.prompt, *state.tokens])
+        token = choose(state.logits, 0, state.sampler, state.rng)
+        yield state.add(ChosenToken(token, state.n_layer))
+        drafter.accept(token)
+        while not state.is_last:
+            began = state.clock()
+            budget = Budget(width=1, depth=min(self._max_drafts, state.room))
+            drafts = drafter.propose(state, budget).tokens
+            drafted = state.clock()
+            stats.draft_seconds += drafted - began
+            rows = [(yield Append(state.tokens[-1], state.row))]
+            for draft in drafts:
+                rows.append((yield Append(draft, rows[-1])))
+            state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
+            drafter.cost.record(len(rows), state.clock() - drafted)
+            n_accepted = 0
+            for i in range(len(rows)):
+                token = choose(state.logits, i, state.sampler, state.rng)
+                accepted = i < len(drafts) and token == drafts[i]
+                yield state.add(ChosenToken(token, state.n_layer, drafter=drafter.sources[i] if accepted else None))
+                drafter.accept(token)
+                n_accepted += accepted
+                if not accepted or state.is_last:
+                    break
+            state.row = rows[i]  # that of the token before the last one
+            yield Commit(state.row)
+            stats.rows += len(rows)
+            stats.steps += 1
+            stats.tested += len(drafts)
+            stats.accepted += n_accepted

@@ -1,0 +1,69 @@
+"""Draft chains: tokens ahead, one after the other, as long as they are worth their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specee.predictors.cost_model import CostModel
+from specee.predictors.drafters.base import Budget, DraftState, DraftStats, DraftTree
+from specee.predictors.drafters.guess import Guess, Guesser
+
+_CONTEXT = 16  # tokens that guessers see
+
+
+class ChainDrafter:
+    """At each position the guess with the best estimated acceptance; the cost model says how many are verified."""
+
+    name = "chain"
+
+    def __init__(self, guessers: Sequence[Guesser], cost: CostModel) -> None:
+        self.guessers = tuple(guessers)
+        self.cost = cost
+        self.stats = DraftStats()
+        self.sources: list[str] = []
+        """Which guesser drafted each token of the last proposal."""
+        self._text: list[int] = []
+        self._guesses: list[tuple[Guesser, Guess]] = []  # of the last proposal, tokens beyond it too
+        self._at = 0  # the next of them to be compared with what is accepted
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        self._guesses = []
+        self._text = list(tokens)
+        for guesser in self.guessers:
+            guesser.begin(tokens)
+
+    def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        context = self._text[-_CONTEXT:]
+        guesses: list[tuple[Guesser, Guess]] = []
+        probs: list[float] = []
+        row: int | None = state.row
+        while len(guesses) < budget.depth:
+            found = [(g, guess) for g in self.guessers if (guess := g.guess(context, row)) is not None]
+            if not found:
+                break
+            best = max(found, key=lambda pair: pair[1].prob)
+            guesses.append(best)
+            probs.append(best[1].prob)
+            if not self.cost.worth_extending(probs):
+                break
+            context.append(best[1].token)
+            row = None
+        self._guesses, self._at = guesses, 0
+        n = self.cost.best_length(probs)
+        self.sources = [guesser.name for guesser, _ in guesses[:n]]
+        self.stats.asked += 1
+        self.stats.given += n
+        return DraftTree(tuple(guess.token for _, guess in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
+
+    def accept(self, token: int) -> None:
+        if self._at < len(self._guesses):
+            guesser, guess = self._guesses[self._at]
+            hit = guess.token == token
+            guesser.learn(guess.kind, hit)
+            self._at = self._at + 1 if hit else len(self._guesses)
+        self._text.append(token)
+        for guesser in self.guessers:
+            guesser.accept(token)
+
+    def roll_back(self, n: int) -> None:
+        raise NotImplementedError("chains are drafted after verified tokens only")

@@ -1,0 +1,135 @@
+"""Draft chains against the fake engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeEngine, FakeSampler, replay
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding import driver
+from specee.predictors.decoding.chain import Chain
+from specee.predictors.decoding.dense import Dense
+from specee.predictors.decoding.state import begin_decoding
+from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.guess import Guess
+from specee.predictors.drafters.suffix import SuffixGuesser
+
+PROMPT = [1, 2, 3, 1, 2]
+FREE = {1: 1.0, 8: 1.01}
+
+
+class Oracle:
+    """Guesses what the engine will generate, with some errors: a guesser that knows."""
+
+    name = "oracle"
+
+    def __init__(self, answer: list[int], error_rate: float, seed: int) -> None:
+        self.answer, self.error_rate = answer, error_rate
+        self.rng = np.random.default_rng(seed)
+        self.at = 0
+        self.learned: list[bool] = []
+
+    def begin(self, tokens: Any) -> None:
+        self.at = len(tokens) - len(PROMPT)
+
+    def guess(self, context: Any, row: Any) -> Guess | None:
+        if row is not None:
+            self.ahead = self.at
+        token = self.answer[self.ahead] if self.ahead < len(self.answer) else 0
+        self.ahead += 1
+        if self.rng.random() < self.error_rate:
+            token = (token + 1) % 24
+        return Guess(token, 0.9, "known")
+
+    def accept(self, token: int) -> None:
+        self.at += 1
+
+    def learn(self, kind: Any, hit: bool) -> None:
+        self.learned.append(hit)
+
+
+def answer(policy: Any, engine: FakeEngine, sampler: FakeSampler, n: int, seed: int = 0) -> Any:
+    engine.prefill(PROMPT)
+    state = begin_decoding(engine, PROMPT, sampler, np.random.default_rng(seed), n)
+    events = list(driver.run(policy, engine, state))
+    assert not engine.in_flight
+    tokens = replay(events)
+    assert engine.tokens == (PROMPT + tokens)[:-1]
+    return state.stats, events, tokens
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    error_rate=st.floats(0, 1),
+    temperature=st.sampled_from([0.0, 0.8]),
+    penalty=st.sampled_from([1.0, 1.3]),
+    stops=st.sampled_from([(), (5,), (5, 9, 13)]),
+    n=st.integers(1, 40),
+    n_ctx=st.sampled_from([12, 256]),
+    max_drafts=st.integers(1, 7),
+)
+def test_chains_generate_what_dense_generates(
+    seed: int,
+    error_rate: float,
+    temperature: float,
+    penalty: float,
+    stops: tuple[int, ...],
+    n: int,
+    n_ctx: int,
+    max_drafts: int,
+) -> None:
+    """Greedy and sampled: the same random numbers give the same tokens, whatever is drafted."""
+
+    def fresh() -> tuple[FakeEngine, FakeSampler]:
+        return FakeEngine(seed, stop_tokens=stops, n_ctx=n_ctx), FakeSampler(temperature, penalty)
+
+    _, _, dense = answer(Dense(), *fresh(), n, seed)
+    for guesser in (Oracle(dense, error_rate, seed), SuffixGuesser()):
+        drafter = ChainDrafter([guesser], CostModel(FREE))
+        stats, events, tokens = answer(Chain(drafter, max_drafts), *fresh(), n, seed)
+        assert tokens == dense
+        assert stats.tokens == len(dense) and stats.accepted <= stats.tested
+        assert sum(e.drafter is not None for e in events) == stats.accepted
+        assert stats.rows == stats.steps + stats.tested
+
+
+def test_right_drafts_make_few_steps() -> None:
+    _, _, dense = answer(Dense(), FakeEngine(1), FakeSampler(), 33)
+    oracle = Oracle(dense, 0.0, 0)
+    stats, events, _ = answer(Chain(ChainDrafter([oracle], CostModel(FREE)), 7), FakeEngine(1), FakeSampler(), 33)
+    assert stats.steps == 4 and stats.accepted == 28
+    assert all(oracle.learned)
+    assert {e.drafter for e in events} == {"oracle", None}
+
+
+def test_nothing_is_drafted_where_rows_are_dear() -> None:
+    _, _, dense = answer(Dense(), FakeEngine(1), FakeSampler(), 33)
+    cost = CostModel({1: 1.0, 2: 2.0, 8: 8.0})
+    stats, _, _ = answer(Chain(ChainDrafter([Oracle(dense, 0.0, 0)], cost), 7), FakeEngine(1), FakeSampler(), 33)
+    assert stats.tested == 0 and stats.steps == 32
+
+
+def test_best_length() -> None:
+    cost = CostModel({1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0})
+    assert cost.best_length([]) == 0
+    assert cost.best_length([0.05]) == 0
+    assert cost.best_length([0.5]) == 1
+    assert cost.best_length([0.05, 1.0, 1.0]) == 0
+    assert cost.best_length([0.98] * 7) == 7
+    assert cost.step(3) == pytest.approx(1.2)
+    assert cost.step(16) == pytest.approx(4.0)
+
+
+def test_cost_follows_the_machine_but_not_its_hiccups() -> None:
+    cost = CostModel({1: 1.0, 2: 1.1})
+    for _ in range(200):
+        cost.record(1, 1.4)
+    assert cost.step(1) == pytest.approx(1.4, rel=0.01)
+    cost.record(1, 50.0)
+    assert cost.step(1) == pytest.approx(1.4, rel=0.01)
