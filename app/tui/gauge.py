@@ -74,6 +74,7 @@ class Gauge:
         self.columns.clear()
         stats = turn.stats if turn is not None and turn.stats else {}
         self.begin(stats.get("policy", ""), stats.get("policy_reason", ""), stats.get("dense_rate"))
+        self.last = None  # its costs belong to another answer
         self.rate, self.mean_layer = stats.get("tokens_per_second", 0.0), stats.get("mean_exit_layer", 0.0)
         at = 0
         if turn is not None:

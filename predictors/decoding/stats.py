@@ -54,10 +54,6 @@ class DecodingStats:
         return self.accepted / self.tested if self.tested else 1.0
 
     @property
-    def tokens_per_step(self) -> float:
-        return self.tokens / self.steps if self.steps else 0.0
-
-    @property
     def mean_armed(self) -> float:
         return self.armed / self.rows if self.rows else 0.0
 
@@ -72,7 +68,6 @@ class DecodingStats:
             **asdict(self),
             "mean_exit_layer": self.mean_exit_layer,
             "acceptance": self.acceptance,
-            "tokens_per_step": self.tokens_per_step,
             "mean_armed": self.mean_armed,
             "schedule_hit_rate": self.schedule_hit_rate,
         }

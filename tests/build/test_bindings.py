@@ -86,12 +86,12 @@ def test_pip_keeps_no_wheel_of_ours(pip: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     env = {name: value for name, value in os.environ.items() if name != "PIP_NO_CACHE_DIR"}
     env["PIP_CACHE_DIR"] = str(cache)
-    said = []
+    printed = []
     for wanted in (["--upgrade", pip], ["--no-deps", "./native/bindings"], ["--no-deps", PIN]):
         command = [str(part) for part in (tmp_path / "venv/bin/python", "-m", "pip", "install", *wanted)]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        said.append(done.stdout)
-    assert re.search(r"Stored in directory: \S*/pip-ephem-wheel-cache-", said[1])  # else it says a folder in `cache`
-    assert f"Requirement already satisfied: {PIN}" in said[2]
+        printed.append(done.stdout)
+    assert re.search(r"Stored in directory: \S*/pip-ephem-wheel-cache-", printed[1])  # else it says a folder in `cache`
+    assert f"Requirement already satisfied: {PIN}" in printed[2]
     assert [path.name for path in cache.rglob("*.whl")] == []

@@ -90,7 +90,7 @@ async def test_unverified_columns_are_dim() -> None:
         ("skyline", "█"),
         ("lens", "Bold"),
         ("elevator", "1 skipped layers"),
-        ("inspector", "scores for stopping"),
+        ("inspector", "exit scores"),
         ("dial", "threshold calibrated"),
         ("odometer", "layers skipped"),
         ("ledger", "1 of 3 tokens skipped layers"),

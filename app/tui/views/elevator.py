@@ -1,4 +1,4 @@
-"""The layers from left to right, and how many tokens of the answer stopped at each."""
+"""The layers from left to right, and how many tokens of the answer exited at each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rich.style import Style
 from specee.app.tui.views.base import BLOCKS, EXIT, FULL, PLAIN, DepthView, Row, lines, merged
 
 PROBED = Style(color="yellow", bold=True)
-LEGEND = "   ^ tested  o not verified"
+LEGEND = "   ^ probed  o not verified"
 
 
 class Elevator(DepthView):
     """Bars are exits of this answer, ^ layers where the last token was probed, o tokens not verified yet."""
 
-    CAPTION = "how many tokens stopped at each layer; ^ where the last one was tested for stopping"
+    CAPTION = "how many tokens exited at each layer; ^ where the last one was probed"
 
     def rows(self) -> list[Row]:
         tokens = self.gauge.answer

@@ -35,7 +35,7 @@ class Inspector(DepthView):
         candidates = " ".join(map(str, column.candidates))
         text = (
             f"token {at + 1} of {len(tokens)} {used}, {state}\n"
-            f"{f'scores for stopping  {scores}' if scores else 'not tested for stopping'}\n"
+            f"{f'exit scores  {scores}' if scores else 'not probed for an exit'}\n"
             f"token id {column.token}{f', candidate ids {candidates}' if candidates else ''}"
         )
         return [row, *lines(text)]
