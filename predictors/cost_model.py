@@ -12,23 +12,18 @@ from collections.abc import Sequence
 RATE = 0.05
 """Share of a new time in the running mean."""
 MAX_JUMP = 2.0
-"""A step so many times as slow as expected says nothing: somebody else had the machine."""
+"""A slower step counts as so many times the mean: most often another program had the machine for a moment."""
 
 
 class CostModel:
-    """Times of steps of 1 to `max_rows` rows, in any unit; missing ones are interpolated."""
+    """Times of steps of 1 to `max_rows` rows, in any unit, at least one of them; missing ones are interpolated."""
 
     def __init__(self, times: dict[int, float] | None = None, max_rows: int = 8) -> None:
         self.max_rows = max_rows
         self.times = dict(times or {})
 
-    @property
-    def is_known(self) -> bool:
-        """Whether a step of one row and one of several have been timed."""
-        return 1 in self.times and max(self.times) > 1
-
     def step(self, n: int) -> float:
-        """t(n). Raises KeyError when nothing is known."""
+        """t(n)."""
         if n in self.times:
             return self.times[n]
         below = max((m for m in self.times if m < n), default=None)
@@ -46,17 +41,17 @@ class CostModel:
         known = self.times.get(n)
         if known is None:
             self.times[n] = seconds
-        elif seconds < MAX_JUMP * known:
-            self.times[n] = known + RATE * (seconds - known)
+        else:
+            self.times[n] = known + RATE * (min(seconds, MAX_JUMP * known) - known)
 
-    def best_length(self, probs: Sequence[float], extra: float = 0.0) -> int:
-        """How many of the drafted tokens to verify, given their conditional acceptance; `extra`: time already spent."""
-        best, best_rate = 0, 1.0 / (self.step(1) + extra)
+    def best_length(self, probs: Sequence[float]) -> int:
+        """How many of the drafted tokens to verify, given their conditional acceptance."""
+        best, best_rate = 0, 1.0 / self.step(1)
         expected, reached = 1.0, 1.0
         for n, p in enumerate(probs[: self.max_rows - 1], 1):
             reached *= p
             expected += reached
-            rate = expected / (self.step(n + 1) + extra)
+            rate = expected / self.step(n + 1)
             if rate > best_rate:
                 best, best_rate = n, rate
         return best

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specee.predictors.cost_model import CostModel
-from specee.predictors.drafters.base import Budget, DraftState, DraftStats, DraftTree
+from specee.predictors.drafters.base import Budget, DraftState, DraftTree
 from specee.predictors.drafters.guess import Guess, Guesser
 
 _CONTEXT = 16  # tokens that guessers see
 
 
 class ChainDrafter:
-    """At each position the guess with the best estimated acceptance; the cost model says how many are verified."""
+    """At each position the guess with the best estimated acceptance; the cost model says how many are verified.
 
-    name = "chain"
+    Nothing is rolled back here: it hears of verified tokens only.
+    """
 
     def __init__(self, guessers: Sequence[Guesser], cost: CostModel) -> None:
         self.guessers = tuple(guessers)
         self.cost = cost
-        self.stats = DraftStats()
         self.sources: list[str] = []
         """Which guesser drafted each token of the last proposal."""
         self._text: list[int] = []
@@ -27,12 +27,14 @@ class ChainDrafter:
         self._at = 0  # the next of them to be compared with what is accepted
 
     def begin(self, tokens: Sequence[int]) -> None:
+        """Start an answer after these tokens (the whole conversation so far)."""
         self._guesses = []
         self._text = list(tokens)
         for guesser in self.guessers:
             guesser.begin(tokens)
 
     def propose(self, state: DraftState, budget: Budget) -> DraftTree:
+        """A chain of at most `budget.depth` tokens; none where they are not worth their rows."""
         context = self._text[-_CONTEXT:]
         guesses: list[tuple[Guesser, Guess]] = []
         probs: list[float] = []
@@ -51,11 +53,10 @@ class ChainDrafter:
         self._guesses, self._at = guesses, 0
         n = self.cost.best_length(probs)
         self.sources = [guesser.name for guesser, _ in guesses[:n]]
-        self.stats.asked += 1
-        self.stats.given += n
         return DraftTree(tuple(guess.token for _, guess in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
 
     def accept(self, token: int) -> None:
+        """The next token of the answer; what was guessed for its place was right or wrong."""
         if self._at < len(self._guesses):
             guesser, guess = self._guesses[self._at]
             hit = guess.token == token
@@ -64,6 +65,3 @@ class ChainDrafter:
         self._text.append(token)
         for guesser in self.guessers:
             guesser.accept(token)
-
-    def roll_back(self, n: int) -> None:
-        raise NotImplementedError("chains are drafted after verified tokens only")

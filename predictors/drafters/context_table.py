@@ -86,19 +86,6 @@ class ContextTable:
         known[at], held[at] = keys, confidence
         np.frombuffer(self._followers, np.int32)[at] = followers
 
-    # ---- on disk ---------------------------------------------------------------------------------------------------
-
-    def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.uint8]]:
-        """Keys, followers and confidences of the entries in use: three arrays [n]."""
-        keys = np.frombuffer(self._keys, np.uint64)
-        used = np.flatnonzero(keys)
-        followers, confidence = np.frombuffer(self._followers, np.int32), np.frombuffer(self._confidence, np.uint8)
-        return keys[used].copy(), followers[used].copy(), confidence[used].copy()
-
-    def fill(self, keys: NDArray[np.uint64], followers: NDArray[np.int32], confidence: NDArray[np.uint8]) -> None:
-        """What `entries` gave, of a table of any size."""
-        self._put(keys, followers, confidence)
-
 
 def _last_runs(
     keys: NDArray[np.uint64], followers: NDArray[np.int64]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
 from specee.predictors.drafters.context_table import MAX_CONFIDENCE, ContextTable
 from specee.predictors.drafters.suffix import SuffixGuesser, prior
@@ -46,17 +44,6 @@ def test_a_text_at_once_guesses_nearly_as_token_by_token() -> None:
             known += 1
             equal += a[:2] == b[:2]
     assert equal > 0.95 * known
-
-
-@given(st.lists(st.integers(0, 50_000), max_size=60))
-def test_entries_fill_a_table_of_another_size(text: list[int]) -> None:
-    table, other = ContextTable(bits=13), ContextTable(bits=15)
-    table.learn_text(text)
-    other.fill(*table.entries())
-    for end in range(1, len(text)):
-        known = table.guess(text[:end])
-        if known is not None:
-            assert other.guess(text[:end]) == known
 
 
 def test_a_conversation_that_goes_on_is_not_learned_twice() -> None:
