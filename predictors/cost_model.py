@@ -44,19 +44,23 @@ class CostModel:
         else:
             self.times[n] = known + RATE * (min(seconds, MAX_JUMP * known) - known)
 
-    def best_length(self, probs: Sequence[float]) -> int:
-        """How many of the drafted tokens to verify, given their conditional acceptance."""
-        best, best_rate = 0, 1.0 / self.step(1)
+    def best_length(self, probs: Sequence[float], drafting: float = 0.0) -> int:
+        """How many of the drafted tokens to verify, given their conditional acceptance and the time they took."""
+        return self._best(probs, drafting)[0]
+
+    def _best(self, probs: Sequence[float], drafting: float) -> tuple[int, float]:
+        """The best number of drafted tokens, and the time of a token with it."""
+        best, best_time = 0, self.step(1) + drafting
         expected, reached = 1.0, 1.0
         for n, p in enumerate(probs[: self.max_rows - 1], 1):
             reached *= p
             expected += reached
-            rate = expected / self.step(n + 1)
-            if rate > best_rate:
-                best, best_rate = n, rate
-        return best
+            token_time = (self.step(n + 1) + drafting) / expected
+            if token_time < best_time:
+                best, best_time = n, token_time
+        return best, best_time
 
-    def worth_extending(self, probs: Sequence[float]) -> bool:
+    def worth_extending(self, probs: Sequence[float], drafting: float = 0.0) -> bool:
         """Whether one more drafted token of certain acceptance would be worth its row: no need to draft on if not."""
         n = len(probs)
         if n + 1 >= self.max_rows:
@@ -65,4 +69,13 @@ class CostModel:
         for p in probs:
             reached *= p
             expected += reached
-        return (expected + reached) / self.step(n + 2) > expected / self.step(n + 1)
+        return (expected + reached) / (self.step(n + 2) + drafting) > expected / (self.step(n + 1) + drafting)
+
+    def saving(self, probs: Sequence[float], drafting: float, free: float, prob: float, seconds: float) -> float:
+        """Time of a token that one more guess saves, below 0 where it costs more than it brings.
+
+        The drafted tokens so far have the acceptance `probs` and took the time `drafting`; the next one has `prob` and
+        takes `seconds`, or `free` and takes none.
+        """
+        without = self._best([*probs, free], drafting)[1]
+        return without - self._best([*probs, max(free, prob)], drafting + seconds)[1]

@@ -35,7 +35,7 @@ class Chain:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
-            budget = Budget(width=1, depth=min(self._max_drafts, state.room))
+            budget = Budget(width=1, depth=min(self._max_drafts, state.room), room=state.room)
             drafts = drafter.propose(state, budget).tokens
             drafted = state.clock()
             stats.draft_seconds += drafted - began

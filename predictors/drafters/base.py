@@ -9,10 +9,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much may be drafted: `width` alternatives for a position, `depth` positions ahead."""
+    """How much may be drafted: `width` alternatives for a position, `depth` positions ahead.
+
+    `room`: tokens that the answer still takes, drafted or not.
+    """
 
     width: int
     depth: int = 1
+    room: int = 0
 
 
 @dataclass(frozen=True, slots=True)

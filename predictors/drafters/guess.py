@@ -6,8 +6,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from specee.predictors.cost_model import CostModel
+
 PRIOR_WEIGHT = 10.0  # observations that the first estimate counts for
 HORIZON = 400.0  # observations after which older ones fade
+CONTEXT = 16  # tokens of the text that guessers see
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,10 @@ class Guesser(Protocol):
         ...
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
-        """What follows `context`. `row`: the row before its last token; None where that token is only drafted."""
+        """What follows `context`: the last CONTEXT tokens of the text, and those drafted after them.
+
+        `row`: the row before its last token; None where that token is only drafted.
+        """
         ...
 
     def accept(self, token: int) -> None:
@@ -39,6 +45,33 @@ class Guesser(Protocol):
     def learn(self, kind: Hashable, hit: bool) -> None:
         """A guess of this kind was right, or wrong."""
         ...
+
+
+class CostlyGuesser(Guesser, Protocol):
+    """One whose guesses take time: it is asked only where they are worth it."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of one guess."""
+        ...
+
+    def is_worth(self, cost: CostModel, draft: DraftSoFar) -> bool:
+        """Whether to ask it for the next token of this draft; heard of for each place, asked or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DraftSoFar:
+    """A draft under way."""
+
+    probs: Sequence[float]
+    """Estimated acceptance of its tokens, each given that those before it are accepted."""
+    seconds: float
+    """Time that they took."""
+    free: float
+    """Estimated acceptance of the next token that guessers without cost have, 0 where they have none."""
+    room: int
+    """Tokens that the answer still takes."""
 
 
 class HitRates:

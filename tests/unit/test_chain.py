@@ -16,7 +16,7 @@ from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.drafters.chain import ChainDrafter
-from specee.predictors.drafters.guess import Guess
+from specee.predictors.drafters.guess import DraftSoFar, Guess
 from specee.predictors.drafters.suffix import SuffixGuesser
 
 PROMPT = [1, 2, 3, 1, 2]
@@ -51,6 +51,22 @@ class Oracle:
 
     def learn(self, kind: Any, hit: bool) -> None:
         self.learned.append(hit)
+
+
+class CostlyOracle(Oracle):
+    """An oracle that takes time."""
+
+    def __init__(self, answer: list[int], seconds: float, prob: float = 0.9) -> None:
+        super().__init__(answer, 0.0, 0)
+        self.seconds, self.prob = seconds, prob
+        self.asked = 0
+
+    def is_worth(self, cost: CostModel, draft: DraftSoFar) -> bool:
+        return cost.saving(draft.probs, draft.seconds, draft.free, self.prob, self.seconds) > 0
+
+    def guess(self, context: Any, row: Any) -> Guess | None:
+        self.asked += 1
+        return super().guess(context, row)
 
 
 def answer(policy: Any, engine: FakeEngine, sampler: FakeSampler, n: int, seed: int = 0) -> Any:
@@ -124,6 +140,32 @@ def test_best_length() -> None:
     assert cost.best_length([0.98] * 7) == 7
     assert cost.step(3) == pytest.approx(1.2)
     assert cost.step(16) == pytest.approx(4.0)
+
+
+def test_best_length_counts_the_time_of_drafting() -> None:
+    cost = CostModel({1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0})
+    assert cost.best_length([0.05]) == 0
+    assert cost.best_length([0.05], 2.0) == 1, "a long step with its drafting: one more row matters less"
+    assert not cost.worth_extending([0.05]) and cost.worth_extending([0.05], 2.0)
+
+
+def test_saving() -> None:
+    cost = CostModel({1: 1.0, 2: 1.0, 8: 1.0})
+    assert cost.saving([], 0.0, 0.0, 0.5, 0.25) == pytest.approx(1 - 1.25 / 1.5)
+    assert cost.saving([], 0.0, 0.5, 0.5, 0.25) < 0, "no better than what is free"
+    assert cost.saving([], 0.0, 0.0, 0.5, 0.6) < 0, "dearer than what it brings"
+    assert cost.saving([0.5], 0.25, 0.0, 0.5, 0.25) == pytest.approx(1.25 / 1.5 - 1.5 / 1.75)
+    assert cost.saving([0.1], 0.25, 0.0, 0.5, 0.25) < 0, "hardly ever gets there"
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, True), (0.9, False)])
+def test_a_costly_guesser_is_asked_where_it_pays(seconds: float, asked: bool) -> None:
+    _, _, dense = answer(Dense(), FakeEngine(1), FakeSampler(), 33)
+    oracle = CostlyOracle(dense, seconds)
+    drafter = ChainDrafter([], CostModel({1: 1.0, 8: 1.2}), oracle)
+    stats, _, tokens = answer(Chain(drafter, 7), FakeEngine(1), FakeSampler(), 33)
+    assert tokens == dense
+    assert (oracle.asked > 0) is asked and (stats.accepted > 20) is asked
 
 
 def test_cost_follows_the_machine_but_not_its_hiccups() -> None:
