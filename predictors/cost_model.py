@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-RATE = 0.05
-"""Share of a new time in the running mean."""
+RATE = 0.02
+"""Share of a new time in the running mean of its size."""
+SHARED_RATE = 0.03
+"""Share of it in those of all sizes: a machine that slows down does so for all, also for those that seldom run."""
 MAX_JUMP = 2.0
 """A slower step counts as so many times the mean: most often another program had the machine for a moment."""
 
@@ -41,8 +43,10 @@ class CostModel:
         known = self.times.get(n)
         if known is None:
             self.times[n] = seconds
-        else:
-            self.times[n] = known + RATE * (min(seconds, MAX_JUMP * known) - known)
+            return
+        change = min(seconds / known, MAX_JUMP) - 1.0
+        for size in self.times:
+            self.times[size] *= 1.0 + (SHARED_RATE + RATE if size == n else SHARED_RATE) * change
 
     def best_length(self, probs: Sequence[float], drafting: float = 0.0) -> int:
         """How many of the drafted tokens to verify, given their conditional acceptance and the time they took."""

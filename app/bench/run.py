@@ -43,8 +43,8 @@ def run_bench(
 
     backend = open_backend(load, lambda what, fraction: emit(Progress(what, fraction)))
     chooser = PolicyChooser(Measurements(paths.find(load.data_dir).measurements, machine.library_build()))
-    policies = _decide(backend, chooser, choices, emit)
-    results = compare(backend, policies, prompts, sampling, max_tokens, system, emit)
+    policies = _decide(backend, chooser, choices)
+    results = compare(backend, chooser, policies, prompts, sampling, max_tokens, system, emit)
     facts = {
         "model": backend.info.name,
         "model_sha256": backend.sha256,
@@ -60,20 +60,19 @@ def run_bench(
     return report(policies, prompts, results, facts)
 
 
-def _decide(
-    backend: Backend, chooser: PolicyChooser, choices: Sequence[PolicyChoice], emit: Emit
-) -> list[ComparedPolicy]:
+def _decide(backend: Backend, chooser: PolicyChooser, choices: Sequence[PolicyChoice]) -> list[ComparedPolicy]:
     """Dense first, whether asked for or not: the others are measured against it."""
     found = {DENSE.label: ComparedPolicy(DENSE.label, DENSE, "the others are measured against it")}
     for choice in choices:
         if choice.label not in found:
-            decided = chooser.measure(backend, choice, emit)
+            decided = chooser.decide(backend, choice)
             found[choice.label] = ComparedPolicy(choice.label, decided.choice, decided.reason)
     return list(found.values())
 
 
 def compare(
     backend: Backend,
+    chooser: PolicyChooser,
     policies: Sequence[ComparedPolicy],
     prompts: Sequence[BenchPrompt],
     sampling: Sampling,
@@ -83,7 +82,7 @@ def compare(
 ) -> list[dict[str, ScoredRun]]:
     """For each prompt, by label: the run and dense's scores. The order of the policies rotates."""
     results = []
-    made = {policy.label: backend.policy(policy.choice) for policy in policies}
+    made = {policy.label: chooser.build_policy(backend, policy.choice) for policy in policies}
     for index, prompt in enumerate(prompts):
         tokens = _prompt_tokens(backend, prompt, system, max_tokens)
         if index == 0:

@@ -14,7 +14,7 @@ from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
 from specee.app.engine.decode import decode
 from specee.app.engine.measurements import Measurements
-from specee.app.engine.policy_chooser import PolicyChooser, PolicyDecision
+from specee.app.engine.policy_chooser import PolicyChooser, PolicyDecision, describe
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Done, Emit, Generate, PromptProgress, Started, Stats
 from specee.app.engine.thread_limit import limit_threads
@@ -48,7 +48,7 @@ class Answerer:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
         self._measurements, self._chooser = measurements, PolicyChooser(measurements)
-        self._policies: dict[tuple[PolicyChoice, bool], Policy] = {}
+        self._policies: dict[PolicyChoice, Policy] = {}
         limit_threads(backend, measurements, measure=False)
         self._previous: Prompt | None = None  # the last one, with its answer
 
@@ -71,9 +71,8 @@ class Answerer:
         began = time.perf_counter()
         prompt = self._prompt(request)
         sampling = request.options.sampling
-        seeded = sampling.temperature > 0 and sampling.seed is not None
-        decision = self._chooser.decide(self.backend, request.options.policy, reproducible=seeded)
-        policy = self._policy(request.options.policy, decision)
+        decision = self._chooser.decide(self.backend, request.options.policy)
+        policy = self._policy(decision.choice)
         if sum(m.role == "user" for m in request.messages) <= 1:
             policy.reset()
         seed = sampling.seed
@@ -88,8 +87,7 @@ class Answerer:
         state, events = decode(self.backend, policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
         cancelled = self._read(request.request, events, answer)
         answer.finish()
-        if decision.comparison is not None:
-            self._measurements.save()
+        self._chooser.learn(self.backend, state.stats)
         self._previous = prompt.with_answer(answer.text, answer.token_ids)
         reason = "cancelled" if cancelled else self._stop_reason(plan, answer)
         emit(Done(self._stats(plan, answer, state.stats, reused, reason)))
@@ -132,12 +130,11 @@ class Answerer:
 
     # ---- policy and figures ----------------------------------------------------------------------------------------
 
-    def _policy(self, wanted: PolicyChoice, decision: PolicyDecision) -> Policy:
-        """Policies last as long as the model: they remember the exits of the last tokens."""
-        key = (wanted if decision.comparison else decision.choice, decision.comparison is not None)
-        if key not in self._policies:
-            self._policies[key] = self._chooser.build_policy(self.backend, wanted, decision)
-        return self._policies[key]
+    def _policy(self, choice: PolicyChoice) -> Policy:
+        """Policies last as long as the model: they remember the exits and the drafts of the last tokens."""
+        if choice not in self._policies:
+            self._policies[choice] = self._chooser.build_policy(self.backend, choice)
+        return self._policies[choice]
 
     @staticmethod
     def _stop_reason(plan: _Plan, answer: AnswerStream) -> str:
@@ -150,7 +147,6 @@ class Answerer:
         events = answer.events
         first_at = answer.first_at if answer.first_at is not None else ended
         decoding = ended - first_at
-        comparison = plan.decision.comparison
         tokens = [event for event in events if not event.stop]
         return Stats(
             prompt_tokens=plan.prompt_tokens,
@@ -162,10 +158,10 @@ class Answerer:
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.backend.info.n_layers,
             policy=plan.policy.name,
-            policy_reason=plan.decision.reason,
+            policy_reason=describe(counted, plan.decision.reason),
             stop_reason=stop_reason,
             seed=plan.seed,
-            dense_rate=comparison.dense_rate if comparison else plan.decision.dense_rate,
+            dense_rate=plan.decision.dense_rate,
             policy_stats=asdict(counted),
         )
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.options import PolicyChoice, Sampling
+from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import Engine, Sampler
 
@@ -76,8 +77,8 @@ class Backend(Protocol):
         """The exit rules that this model is calibrated for, the default one first."""
         ...
 
-    def policy(self, choice: PolicyChoice) -> Policy:
-        """Raises AppError when the policy cannot run on this model."""
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
+        """Raises AppError when the policy cannot run on this model. `cost` of steps: for policies that draft."""
         ...
 
     def close(self) -> None: ...

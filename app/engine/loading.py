@@ -12,7 +12,9 @@ from specee.app.engine.chat_template import Formatter
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
+from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
+from specee.predictors.drafters.datastore import Datastore
 from specee.predictors.types import Sampler
 
 
@@ -28,6 +30,8 @@ class NativeBackend:
     sha256: str
     formatter: Formatter
     bos_text: str
+    datastore: Datastore
+    """What drafts are retrieved from."""
 
     def format(self, messages: Sequence[Message], /) -> str:
         return self.formatter(messages)
@@ -57,11 +61,11 @@ class NativeBackend:
             return ()
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
-    def policy(self, choice: PolicyChoice) -> Policy:
-        from specee.predictors.decoding.build_policy import build_policy
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
+        from specee.predictors.decoding.build_policy import build_chain, build_policy
 
         if choice.name == "chain":
-            return self._chain()
+            return build_chain(cost or CostModel({1: 1.0}), self.datastore)
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
@@ -71,16 +75,6 @@ class NativeBackend:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         return build_policy(choice.name, self.calibration, rules, self.engine.draft)
-
-    def _chain(self) -> Policy:
-        from specee.app.engine.step_times import measure_steps
-        from specee.predictors.decoding.build_policy import build_chain
-
-        times = measure_steps(self.engine)
-        if len(times) < 2:
-            why = "this model's memory cannot drop rejected tokens, or its context window is too small"
-            raise AppError("tokens cannot be drafted", f"{why}; use --policy dense")
-        return build_chain(times, self.engine.max_equal_rows)
 
     def close(self) -> None:
         self.engine.close()
@@ -123,6 +117,7 @@ def open_backend(
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.chat_template import chat_formatter
+    from specee.app.engine.datastore import open_datastore
 
     return NativeBackend(
         info=ModelInfo(
@@ -141,6 +136,7 @@ def open_backend(
         sha256=sha256,
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
+        datastore=open_datastore(lambda text: model.tokenize(text, special=False, bos=False), sha256, where.cache),
     )
 
 

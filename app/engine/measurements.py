@@ -1,19 +1,43 @@
-"""What was measured on this machine for each model, and is remembered: rates of policies, threads for a single row."""
+"""What was measured on this machine for each model, and is remembered: times of steps, threads for a single row."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from specee.app import machine
 from specee.app.engine.backend import Backend
-from specee.app.engine.policy_comparison import PolicyComparison
-from specee.app.options import PolicyChoice
 
-FORMAT = 4
-AUTO = PolicyChoice()
+FORMAT = 5
+
+
+@dataclass
+class Drafting:
+    """What drafting costs and brings for a model. `refusal`: why tokens cannot be drafted, None if they can."""
+
+    seconds: dict[int, float]
+    """Of a step of n rows, by n."""
+    refusal: str | None = None
+    speedup: float | None = None
+    """Over dense decoding, by the answers so far."""
+
+    @property
+    def dense_rate(self) -> float | None:
+        """Tokens per second of dense decoding."""
+        return 1.0 / self.seconds[1] if 1 in self.seconds else None
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Drafting:
+        """From JSON. Raises ValueError, TypeError or KeyError for what cannot be."""
+        seconds = {int(n): float(t) for n, t in stored["seconds"].items()}
+        refusal, speedup = stored["refusal"], stored["speedup"]
+        if not all(n >= 1 and 0.0 < t < 1e6 for n, t in seconds.items()) or not (seconds or refusal):
+            raise ValueError("no times of steps")
+        return cls(seconds, refusal and str(refusal), speedup and float(speedup))
 
 
 class Measurements:
@@ -23,7 +47,7 @@ class Measurements:
         self._path, self._build = path, build
 
     @property
-    def comparisons(self) -> dict[str, PolicyComparison]:
+    def drafting(self) -> dict[str, Drafting]:
         """By `key`."""
         return self._stored[0]
 
@@ -32,18 +56,16 @@ class Measurements:
         """The fewest threads that a single row is as fast with as with all, by `key`."""
         return self._stored[1]
 
-    def key(self, backend: Backend, choice: PolicyChoice = AUTO) -> str:
-        """The model, the machine and the build; and what the user chose, apart from `auto` itself."""
-        key = f"{backend.sha256} | {machine.identity()} | {backend.info.threads} threads | {self._build}"
-        return key if choice == AUTO else f"{key} | {choice.label}/{choice.max_pending}"
+    def key(self, backend: Backend) -> str:
+        """The model, the machine and the build."""
+        return f"{backend.sha256} | {machine.identity()} | {backend.info.threads} threads | {self._build}"
 
     def save(self) -> None:
-        """Keeps the rounds so far. Those of a busy machine are forgotten with the process."""
+        """Keeps what is known now."""
         if self._path is None:
             return
-        kept = {key: c for key, c in self.comparisons.items() if c.rounds and (c.steady or not c.decided)}
-        measured = {key: {"rules": c.rules, "rounds": c.rounds} for key, c in kept.items()}
-        content = {"format": FORMAT, "measured": measured, "threads": self.threads}
+        drafting = {key: asdict(known) for key, known in self.drafting.items()}
+        content = {"format": FORMAT, "drafting": drafting, "threads": self.threads}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,20 +75,14 @@ class Measurements:
             part.unlink(missing_ok=True)
 
     @cached_property
-    def _stored(self) -> tuple[dict[str, PolicyComparison], dict[str, int]]:
-        comparisons: dict[str, PolicyComparison] = {}
+    def _stored(self) -> tuple[dict[str, Drafting], dict[str, int]]:
+        drafting: dict[str, Drafting] = {}
         threads: dict[str, int] = {}
         try:
             stored = json.loads(self._path.read_text("utf-8")) if self._path else {}
             if stored.get("format") == FORMAT:
-                comparisons = {k: _restored(v["rules"], v["rounds"]) for k, v in stored["measured"].items()}
+                drafting = {key: Drafting.read(known) for key, known in stored["drafting"].items()}
                 threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass  # a damaged file is measured again
-        return comparisons, threads
-
-
-def _restored(rules: list[str | None], rounds: list[list[float]]) -> PolicyComparison:
-    if any(len(rates) != len(rules) + 1 or min(rates) <= 0 for rates in rounds):
-        raise ValueError("rounds of other policies")
-    return PolicyComparison(tuple(rules), [[float(rate) for rate in rates] for rates in rounds])
+        return drafting, threads

@@ -1,46 +1,81 @@
-"""How long a step of n rows takes on this machine: what decides how many drafted tokens are worth their rows."""
+"""What a step of n rows takes on this machine, and whether its rows get the bits that each has alone.
+
+The times decide how many drafted tokens are worth their rows; without equal bits drafts could change the text.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from specee.app.engine.backend import ChatEngine
 from specee.native.errors import NativeError
 
 SIZES = (1, 2, 4, 3, 6, 8)  # the most telling ones first
+PROOF = (1, 2, 3)  # tokens: any will do
 MAX_ROUNDS = 3
-MAX_SECONDS = 0.4
-TOKEN = 0
+MAX_SECONDS = 0.3  # for rounds after the first one
 
 
-def measure_steps(engine: ChatEngine) -> dict[int, float]:
-    """Seconds of a step of n rows, by n; what the cache holds is left as it is.
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a step of n rows, by n. `refusal`: why tokens cannot be drafted with this model, None if they can."""
 
-    Only {1: ...} or nothing where there is no room for more, or where the model's memory cannot drop rows again.
-    """
+    seconds: dict[int, float] = field(default_factory=dict)
+    refusal: str | None = None
+
+
+def measure_steps(engine: ChatEngine) -> StepTimes:
+    """Takes well under a second on small models, some steps on large ones; what the cache holds is left as it is."""
+    if engine.length + len(PROOF) >= engine.n_ctx:
+        return StepTimes(refusal="its context window is too small")
+    try:
+        if not _rows_are_equal(engine):
+            return StepTimes(refusal="several tokens at once would not give exactly its own text here")
+    except NativeError:
+        return StepTimes(refusal="its memory cannot drop rejected tokens")
     seconds: dict[int, list[float]] = {}
     began = time.perf_counter()
-    for number in range(MAX_ROUNDS + 1):  # the first round builds graphs
+    for number in range(MAX_ROUNDS + 1):  # the first one builds graphs
         for n in SIZES:
             if n > engine.max_equal_rows or engine.length + n > engine.n_ctx:
                 continue
-            if number > 1 and time.perf_counter() - began > MAX_SECONDS:
+            if number and time.perf_counter() - began > MAX_SECONDS:
                 break
-            try:
-                seconds.setdefault(n, []).append(_step(engine, n))
-            except NativeError:
-                return {}
-    return {n: statistics.median(times[1:] or times) for n, times in sorted(seconds.items())}
+            seconds.setdefault(n, []).append(_seconds(engine, n))
+    return StepTimes({n: statistics.median(times[1:] or times) for n, times in sorted(seconds.items())})
 
 
-def _step(engine: ChatEngine, n: int) -> float:
-    rows = [engine.append(TOKEN)]
-    while len(rows) < n:
-        rows.append(engine.append(TOKEN, rows[-1]))
+def _rows_are_equal(engine: ChatEngine) -> bool:
+    """Whether a batch of rows gives the logits that they have one by one."""
+    length = engine.length
+    try:
+        single: list[Any] = []
+        for token in PROOF:
+            engine.forward(token)
+            single.append(engine.logits(0))
+        engine.roll_back(length)
+        _advance(engine, PROOF)
+        return all(np.array_equal(engine.logits(i), row) for i, row in enumerate(single))
+    finally:
+        engine.roll_back(length)
+
+
+def _seconds(engine: ChatEngine, n: int) -> float:
     began = time.perf_counter()
     try:
-        engine.advance(rows, engine.n_layer, logits=True)
+        _advance(engine, PROOF[:1] * n)
         return time.perf_counter() - began
     finally:
         engine.roll_back(engine.length)
+
+
+def _advance(engine: ChatEngine, tokens: tuple[int, ...]) -> None:
+    rows = [engine.append(tokens[0])]
+    for token in tokens[1:]:
+        rows.append(engine.append(token, rows[-1]))
+    engine.advance(rows, engine.n_layer, logits=True)

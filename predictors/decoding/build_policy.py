@@ -15,8 +15,11 @@ from specee.predictors.decoding.specee import SpecEE
 from specee.predictors.drafters.base import Drafter
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.combined import CombinedDrafter
+from specee.predictors.drafters.datastore import Datastore
+from specee.predictors.drafters.guess import Guesser
 from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
 from specee.predictors.drafters.ngram import NGramDrafter
+from specee.predictors.drafters.retrieval import RetrievalGuesser
 from specee.predictors.drafters.suffix import SuffixGuesser
 from specee.predictors.errors import CalibrationFileError, RulesError
 from specee.predictors.exits.rules import ExitRules
@@ -43,9 +46,12 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def build_chain(step_times: dict[int, float], max_rows: int) -> Chain:
-    """The policy that drafts from the text so far. `step_times`: what steps of n rows cost, by n, in any unit."""
-    return Chain(ChainDrafter([SuffixGuesser()], CostModel(step_times, max_rows)), max_rows - 1)
+def build_chain(cost: CostModel, datastore: Datastore | None) -> Chain:
+    """The policy that drafts from the text so far, and from the datastore if there is one."""
+    guessers: list[Guesser] = [SuffixGuesser()]
+    if datastore is not None:
+        guessers.append(RetrievalGuesser(datastore))
+    return Chain(ChainDrafter(guessers, cost), cost.max_rows - 1)
 
 
 def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:

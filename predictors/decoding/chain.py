@@ -43,7 +43,8 @@ class Chain:
             for draft in drafts:
                 rows.append((yield Append(draft, rows[-1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
-            drafter.cost.record(len(rows), state.clock() - drafted)
+            seconds = state.clock() - drafted
+            drafter.cost.record(len(rows), seconds)
             n_accepted = 0
             for i in range(len(rows)):
                 token = choose(state.logits, i, state.sampler, state.rng)
@@ -56,6 +57,8 @@ class Chain:
             state.row = rows[i]  # that of the token before the last one
             yield Commit(state.row)
             stats.rows += len(rows)
+            stats.step_seconds += seconds
+            stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
             stats.steps += 1
             stats.tested += len(drafts)
             stats.accepted += n_accepted

@@ -40,6 +40,10 @@ class DecodingStats:
     """Time in drafting candidates for the exit predictor."""
     check_seconds: float = 0.0
     """Time in full-head checks; probes run inside of the engine's `run_to_exit`."""
+    step_seconds: float = 0.0
+    """Time of the steps with drafts, without drafting."""
+    dense_seconds: float = 0.0
+    """What dense decoding would have taken for their tokens, by the cost model."""
 
     def __add__(self, other: DecodingStats) -> DecodingStats:
         return DecodingStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -52,6 +56,12 @@ class DecodingStats:
     def acceptance(self) -> float:
         """accepted / tested; 1 when nothing was tested."""
         return self.accepted / self.tested if self.tested else 1.0
+
+    @property
+    def speedup(self) -> float:
+        """Of drafting over dense decoding, by the cost model; 1 without drafts or a clock."""
+        spent = self.step_seconds + self.draft_seconds
+        return self.dense_seconds / spent if self.dense_seconds and spent else 1.0
 
     @property
     def mean_armed(self) -> float:

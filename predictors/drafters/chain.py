@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from specee.predictors.cost_model import CostModel
 from specee.predictors.drafters.base import Budget, DraftState, DraftTree
-from specee.predictors.drafters.guess import CONTEXT, CostlyGuesser, DraftSoFar, Guess, Guesser
+from specee.predictors.drafters.guess import CONTEXT, CostlyGuesser, DraftSoFar, Guess, Guesser, HitRates, Learner
+
+_SHADES = 4  # of an estimate, where two guessers agree
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is guessed for one place, and who learns whether it was right."""
+
+    token: int
+    prob: float
+    source: str
+    learner: Learner
+    kind: Hashable
+    seconds: float = 0.0
 
 
 class ChainDrafter:
@@ -17,60 +32,91 @@ class ChainDrafter:
     """
 
     def __init__(self, guessers: Sequence[Guesser], cost: CostModel, costly: CostlyGuesser | None = None) -> None:
-        self.costly = costly
-        self.guessers: tuple[Guesser, ...] = (*guessers, costly) if costly is not None else tuple(guessers)
+        self.guessers, self.costly = tuple(guessers), costly
         self.cost = cost
         self.sources: list[str] = []
         """Which guesser drafted each token of the last proposal."""
         self._text: list[int] = []
-        self._guesses: list[tuple[Guesser, Guess]] = []  # of the last proposal, tokens beyond it too
+        self._all: tuple[Guesser, ...] = (*guessers, costly) if costly is not None else tuple(guessers)
+        self._agreements = HitRates()
+        self._guesses: list[_Place] = []  # of the last proposal, tokens beyond it too
         self._at = 0  # the next of them to be compared with what is accepted
 
     def begin(self, tokens: Sequence[int]) -> None:
         """Start an answer after these tokens (the whole conversation so far)."""
         self._guesses = []
         self._text = list(tokens)
-        for guesser in self.guessers:
+        for guesser in self._all:
             guesser.begin(tokens)
 
     def propose(self, state: DraftState, budget: Budget) -> DraftTree:
         """A chain of at most `budget.depth` tokens; none where they are not worth their rows."""
         context = self._text[-CONTEXT:]
-        guesses: list[tuple[Guesser, Guess]] = []
+        guesses: list[_Place] = []
         probs: list[float] = []
         seconds = 0.0  # that they took
         row: int | None = state.row
         while len(guesses) < budget.depth:
-            best: tuple[Guesser, Guess] | None = None
-            for guesser in self.guessers:  # the costly one last
-                if guesser is self.costly:
-                    free = best[1].prob if best is not None else 0.0
-                    if not self.costly.is_worth(self.cost, DraftSoFar(probs, seconds, free, budget.room)):
-                        continue
-                    seconds += self.costly.seconds
-                guess = guesser.guess(context, row)
-                if guess is not None and (best is None or guess.prob > best[1].prob):
-                    best = guesser, guess
+            best = self._best(context, row, probs, seconds, budget.room)
             if best is None:
                 break
+            seconds += best.seconds
             guesses.append(best)
-            probs.append(best[1].prob)
+            probs.append(best.prob)
             if not self.cost.worth_extending(probs, seconds):
                 break
-            context.append(best[1].token)
+            context.append(best.token)
             row = None
         self._guesses, self._at = guesses, 0
         n = self.cost.best_length(probs, seconds)
-        self.sources = [guesser.name for guesser, _ in guesses[:n]]
-        return DraftTree(tuple(guess.token for _, guess in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
+        self.sources = [place.source for place in guesses[:n]]
+        return DraftTree(tuple(place.token for place in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
+
+    def _best(
+        self, context: Sequence[int], row: int | None, probs: Sequence[float], seconds: float, room: int
+    ) -> _Place | None:
+        """The guess for the next place with the best estimate; where guessers agree, the estimate is of that."""
+        places: dict[int, _Place] = {}
+        for guesser in self.guessers:
+            guess = guesser.guess(context, row)
+            if guess is not None:
+                self._add(places, guesser, guess)
+        best = max(places.values(), key=_prob, default=None)
+        costly = self.costly
+        if costly is None:
+            return best
+        free = best.prob if best is not None else 0.0
+        if not costly.is_worth(self.cost, DraftSoFar(probs, seconds, free, room)):
+            return best
+        guess = costly.guess(context, row)
+        if guess is not None:
+            self._add(places, costly, guess)
+        best = max(places.values(), key=_prob, default=None)
+        if best is not None:
+            best.seconds = costly.seconds
+        return best
+
+    def _add(self, places: dict[int, _Place], guesser: Guesser, guess: Guess) -> None:
+        known = places.get(guess.token)
+        if known is None:
+            places[guess.token] = _Place(guess.token, guess.prob, guesser.name, guesser, guess.kind)
+            return
+        prior = max(known.prob, guess.prob)
+        known.kind = (known.source, int(known.prob * _SHADES), guesser.name, int(guess.prob * _SHADES))
+        known.prob = self._agreements.estimate(known.kind, prior)
+        known.learner = self._agreements
 
     def accept(self, token: int) -> None:
         """The next token of the answer; what was guessed for its place was right or wrong."""
         if self._at < len(self._guesses):
-            guesser, guess = self._guesses[self._at]
-            hit = guess.token == token
-            guesser.learn(guess.kind, hit)
+            place = self._guesses[self._at]
+            hit = place.token == token
+            place.learner.learn(place.kind, hit)
             self._at = self._at + 1 if hit else len(self._guesses)
         self._text.append(token)
-        for guesser in self.guessers:
+        for guesser in self._all:
             guesser.accept(token)
+
+
+def _prob(place: _Place) -> float:
+    return place.prob

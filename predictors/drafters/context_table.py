@@ -16,13 +16,19 @@ from numpy.typing import NDArray
 
 LONGEST = 6
 MAX_CONFIDENCE = 3
-_MULTIPLIER, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+MULTIPLIER = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def extend_key(key: int, token: int) -> int:
+    """The key of a context that is one token longer to the left; 0 is the empty one's. A 64-bit hash."""
+    return ((key ^ (token + 1)) * MULTIPLIER) & _MASK
 
 
 class ContextTable:
     """2 ** bits entries of 13 bytes; a new context takes the entry of one without confidence."""
 
-    def __init__(self, bits: int = 18, longest: int = LONGEST) -> None:
+    def __init__(self, bits: int = 17, longest: int = LONGEST) -> None:
         self.longest = longest
         self._shift = 64 - bits
         self._keys = array("Q", bytes(8 << bits))  # 0: free
@@ -34,7 +40,7 @@ class ContextTable:
         *context, token = tokens[-self.longest - 1 :]
         key = 0
         for before in reversed(context):
-            key = ((key ^ (before + 1)) * _MULTIPLIER) & _MASK
+            key = extend_key(key, before)
             at = key >> self._shift
             if self._keys[at] == key:
                 if self._followers[at] == token:
@@ -54,7 +60,7 @@ class ContextTable:
         found = None
         key = 0
         for length, token in enumerate(reversed(context[-self.longest :]), 1):
-            key = ((key ^ (token + 1)) * _MULTIPLIER) & _MASK
+            key = extend_key(key, token)
             at = key >> self._shift
             if self._keys[at] == key:
                 found = self._followers[at], length, self._confidence[at]
@@ -69,7 +75,7 @@ class ContextTable:
         for length in range(1, min(self.longest, n - 1) + 1):
             before = text[: n - length].astype(np.uint64) + np.uint64(1)  # the context's first token
             key = (key[1:] if length > 1 else key) ^ before
-            key *= np.uint64(_MULTIPLIER)
+            key *= np.uint64(MULTIPLIER)
             keys.append(key)
             followers.append(text[length:])
         if keys:

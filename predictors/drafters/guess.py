@@ -8,7 +8,7 @@ from typing import Protocol
 
 from specee.predictors.cost_model import CostModel
 
-PRIOR_WEIGHT = 10.0  # observations that the first estimate counts for
+PRIOR_WEIGHT = 30.0  # observations that the first estimate counts for
 HORIZON = 400.0  # observations after which older ones fade
 CONTEXT = 16  # tokens of the text that guessers see
 
@@ -22,7 +22,15 @@ class Guess:
     kind: Hashable
 
 
-class Guesser(Protocol):
+class Learner(Protocol):
+    """Estimates the acceptance of kinds of guesses."""
+
+    def learn(self, kind: Hashable, hit: bool) -> None:
+        """A guess of this kind was right, or wrong."""
+        ...
+
+
+class Guesser(Learner, Protocol):
     """Guesses one token at a time."""
 
     name: str
@@ -40,10 +48,6 @@ class Guesser(Protocol):
 
     def accept(self, token: int) -> None:
         """The next token of the answer."""
-        ...
-
-    def learn(self, kind: Hashable, hit: bool) -> None:
-        """A guess of this kind was right, or wrong."""
         ...
 
 

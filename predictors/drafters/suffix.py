@@ -1,4 +1,4 @@
-"""Suffix match: what followed the longest end of the text that stood before, in the prompt, the answer, or earlier."""
+"""Suffix match: what followed the longest end of the text where it stood before in this conversation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from specee.predictors.drafters.guess import Guess, HitRates
 
 
 class SuffixGuesser:
-    """Contexts of one token and more. Learns each token that is accepted; the table may come filled."""
+    """Contexts of one token and more. Another conversation begins with an empty table: its text is another one."""
 
     name = "suffix"
 
-    def __init__(self, table: ContextTable | None = None) -> None:
-        self.table = table or ContextTable()
+    def __init__(self) -> None:
+        self._table = ContextTable()
         self._rates = HitRates()
         self._text: list[int] = []
 
@@ -23,11 +23,12 @@ class SuffixGuesser:
         new = list(tokens)
         if new[:known] != self._text:  # another conversation, or another branch of this one
             known = 0
+            self._table = ContextTable()
         self._text = new
-        self.table.learn_text(new[max(0, known - self.table.longest) :])
+        self._table.learn_text(new[max(0, known - self._table.longest) :])
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
-        found = self.table.guess(context)
+        found = self._table.guess(context)
         if found is None:
             return None
         token, length, confidence = found
@@ -36,7 +37,7 @@ class SuffixGuesser:
 
     def accept(self, token: int) -> None:
         self._text.append(token)
-        self.table.learn(self._text[-self.table.longest - 1 :])
+        self._table.learn(self._text[-self._table.longest - 1 :])
 
     def learn(self, kind: Hashable, hit: bool) -> None:
         self._rates.learn(kind, hit)

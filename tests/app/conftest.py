@@ -15,6 +15,7 @@ from specee.app.engine.measurements import Measurements
 from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Message, ModelInfo, ModelLoaded, Progress
 from specee.app.errors import AppError, as_app_error
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import WorkAndEvents, forward
 from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.types import TokenEvent, TokenState
@@ -57,6 +58,7 @@ class FakeEngine:
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
         self.in_flight: list[int] = []
+        self.positions: list[int] = [0]  # after which the logits rows are
 
     @property
     def length(self) -> int:
@@ -73,6 +75,7 @@ class FakeEngine:
             if on_chunk:
                 on_chunk(min(done + 16, len(tokens)) - keep, len(tokens) - keep)
         self.tokens = list(tokens)
+        self.positions = [len(tokens)]
         self.prompts.append(list(tokens))
         self.prefills.append(len(tokens) - keep)
         return keep
@@ -88,25 +91,28 @@ class FakeEngine:
         self.in_flight.append(token)
         return len(self.in_flight) - 1
 
-    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None: ...
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        self.positions = [self.length + row + 1 for row in rows]
 
     def commit(self, row: int) -> None:
-        self.tokens += self.in_flight
+        self.tokens += self.in_flight[: row + 1]
         self.in_flight.clear()
 
     def forward(self, token: int) -> int:
-        self.append(token)
+        self.advance([self.append(token)], self.n_layer)
         self.commit(0)
         return 0
 
     def next_at(self, length: int) -> int:
         """The dense choice when `length` tokens are in the cache."""
+        if STOP not in self.tokens:
+            return self.script[0]  # no prompt was read yet
         last_message_end = len(self.tokens) - 1 - self.tokens[::-1].index(STOP)
         generated = length - (last_message_end + len("\0a:"))
         return self.script[min(generated, len(self.script) - 1)]
 
     def greedy(self, i: int, sampler: Any) -> int:
-        return self.next_at(self.length + len(self.in_flight))
+        return self.next_at(self.positions[i])
 
     def logits(self, i: int) -> Any:
         out = np.zeros(self.n_vocab, np.float32)
@@ -211,8 +217,13 @@ class FakeBackend:
     def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()
 
-    def policy(self, choice: PolicyChoice) -> Any:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
+        from specee.predictors.decoding.build_policy import build_chain
         from specee.predictors.decoding.dense import Dense
+
+        if choice.name == "chain":
+            assert cost is not None
+            return self.policies.setdefault(choice.name, build_chain(cost, None))
 
         if choice.name == "dense":
             return Dense()

@@ -209,7 +209,7 @@ def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     assert done.returncode == 1 and "specee-chat calibrate" in one_line(done)
     done = call(env, "-p", "x", "--model", str(other), "--json", "--max-tokens", "2")
     answer = json.loads(done.stdout)
-    assert answer["policy"] == "dense" and "calibrate" in answer["policy_reason"]
+    assert answer["policy"] == "chain" and "drafting" in answer["policy_reason"]
 
 
 @needs_engine

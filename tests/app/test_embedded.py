@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from specee.app.engine.datastore import open_datastore
 from specee.app.engine.decode import decode
 from specee.app.engine.loading import open_backend
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
-from specee.app.engine.policy_comparison import PART_TOKENS
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.engine.step_times import measure_steps
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
+from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.build_policy import build_chain
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
@@ -79,7 +80,7 @@ def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
     for text in PROMPTS:
         for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.7)):
             expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
-            chain = build_chain({1: 1.0, 8: 1.01}, backend.engine.max_equal_rows)  # rows cost nothing: it drafts a lot
+            chain = build_chain(CostModel({1: 1.0, 8: 1.01}), backend.datastore)  # rows cost nothing: it drafts a lot
             tokens, stats = run(backend, chain, text, sampling)
             assert tokens == expected
             assert stats.rows == stats.steps + stats.tested
@@ -90,23 +91,41 @@ def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
 def test_steps_are_timed_and_leave_the_cache_as_it_is(backend: Any) -> None:
     run(backend, PolicyChoice("dense"), PROMPTS[0])
     before = list(backend.engine.tokens)
-    times = measure_steps(backend.engine)
-    assert list(times) == [1, 2, 3, 4, 6, 8] and min(times.values()) > 0
+    steps = measure_steps(backend.engine)
+    assert steps.refusal is None
+    assert list(steps.seconds) == [1, 2, 3, 4, 6, 8] and min(steps.seconds.values()) > 0
     assert backend.engine.tokens == before and backend.engine.n_in_flight == 0
 
 
-def test_alternating_policies_generate_the_tokens_of_dense(backend: Any, tmp_path: Path) -> None:
-    choice, chooser = PolicyChoice("auto"), PolicyChooser(Measurements(tmp_path / "measured.json"))
-    decision = chooser.decide(backend, choice)
-    assert decision.comparison is not None
-    policy = chooser.build_policy(backend, choice, decision)
-    exits = 0
+def test_auto_drafts_at_first_use_and_remembers_what_it_brought(backend: Any, tmp_path: Path) -> None:
+    chooser = PolicyChooser(Measurements(tmp_path / "measured.json"))
+    decision = chooser.decide(backend, PolicyChoice("auto"))
+    assert decision.choice.name == "chain" and decision.dense_rate is not None
+    policy = chooser.build_policy(backend, decision.choice)
     for text in PROMPTS:
         expected, _ = run(backend, PolicyChoice("dense"), text)
         tokens, stats = run(backend, policy, text)
         assert tokens == expected and stats.tokens == len(tokens)
-        exits += stats.exits
-    assert exits > 0 and decision.comparison.next_policy()[1] == PART_TOKENS, "all have warmed up"
+        chooser.learn(backend, stats)
+    again = PolicyChooser(Measurements(tmp_path / "measured.json")).decide(backend, PolicyChoice("auto"))
+    assert "x of dense so far" in again.reason
+
+
+def test_the_datastore_is_built_once(backend: Any, tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def tokenize(text: str) -> list[int]:
+        made.append(text)
+        return backend.model.tokenize(text, special=False, bos=False)  # type: ignore[no-any-return]
+
+    first = open_datastore(tokenize, "0" * 64, tmp_path)
+    n = len(made)
+    assert n > 100 and len(first) > 10_000
+    again = open_datastore(tokenize, "0" * 64, tmp_path)
+    assert len(made) == n and len(again) == len(first)
+    (file,) = tmp_path.glob("datastores/*")
+    file.write_bytes(file.read_bytes()[:1000])
+    assert len(open_datastore(tokenize, "0" * 64, tmp_path)) == len(first), "a damaged file is made again"
 
 
 @pytest.mark.parametrize("kv", ["complete", "propagate"])

@@ -1,4 +1,4 @@
-"""Policy auto: what it decides, and that it measures while it answers."""
+"""Policy auto: what it decides, and what it remembers."""
 
 from __future__ import annotations
 
@@ -9,163 +9,89 @@ from typing import Any
 
 import pytest
 
-from specee.app.engine.measurements import Measurements
-from specee.app.engine.policy_chooser import PolicyChooser
-from specee.app.engine.policy_comparison import (
-    MAX_ROUNDS,
-    MIN_PART_TOKENS,
-    PART_TOKENS,
-    ROUNDS,
-    WARM_UP_TOKENS,
-    PolicyComparison,
-)
+from specee.app.engine.measurements import Drafting, Measurements
+from specee.app.engine.policy_chooser import PolicyChooser, describe
 from specee.app.engine.protocol import Done, Generate, Message
 from specee.app.engine.thread_limit import limit_threads
+from specee.app.errors import AppError
 from specee.app.options import ChatOptions, PolicyChoice
+from specee.native.errors import NativeError
+from specee.predictors.decoding.stats import DecodingStats
 
 AUTO = PolicyChoice("auto")
-RULES = ("predictor", "margin")
 
 
-def compared(*ratios: float, rounds: int = ROUNDS) -> PolicyComparison:
-    return PolicyComparison(
-        RULES[: len(ratios)], [[100.0, *(100.0 * ratio for ratio in ratios)] for _ in range(rounds)]
-    )
+def test_auto_drafts_where_rows_can_be_dropped(make_backend: Callable[..., Any]) -> None:
+    chooser, backend = PolicyChooser(), make_backend()
+    decision = chooser.decide(backend, AUTO)
+    assert decision.choice.name == "chain" and "where they are worth it" in decision.reason
+    assert decision.dense_rate and decision.dense_rate > 0
+    assert chooser.build_policy(backend, decision.choice).name == "chain"
 
 
-def chooser_with(comparison: PolicyComparison, backend: Any, choice: PolicyChoice = AUTO) -> PolicyChooser:
+def test_a_memory_that_cannot_drop_rows(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(length: int) -> None:
+        raise NativeError("no", "this model's memory cannot go back to that position")
+
+    backend = make_backend()
+    monkeypatch.setattr(backend.engine, "roll_back", fail)
     chooser = PolicyChooser()
-    chooser.measurements.comparisons[chooser.measurements.key(backend, choice)] = comparison
-    return chooser
-
-
-def run_rounds(comparison: PolicyComparison, speeds: Callable[[int], float]) -> list[int]:
-    order = []
-    while not comparison.decided:
-        policy, length = comparison.next_policy()
-        assert length is not None
-        order.append(policy)
-        comparison.record(policy, length, length / speeds(policy))
-    return order
-
-
-# ---- the comparison ------------------------------------------------------------------------------------------------
-
-
-def test_each_policy_runs_in_every_round_and_who_begins_rotates() -> None:
-    order = run_rounds(PolicyComparison(RULES), lambda policy: (100.0, 90.0, 120.0)[policy])
-    assert order[:3] == [0, 1, 2], "the first part of each warms up"
-    assert order[3:12] == [0, 1, 2, 1, 2, 0, 2, 0, 1]
-    assert len(order) == 3 * (ROUNDS + 1)
-
-
-def test_short_parts_do_not_count() -> None:
-    comparison = PolicyComparison(("margin",))
-    for policy in (0, 1):
-        assert comparison.next_policy() == (policy, WARM_UP_TOKENS)
-        comparison.record(policy, 3, 1.0)
-    comparison.record(0, MIN_PART_TOKENS - 1, 1.0)
-    assert comparison.next_policy() == (0, PART_TOKENS) and not comparison.rounds
-    comparison.record(0, PART_TOKENS, 1.0)
-    comparison.record(1, PART_TOKENS, 0.5)
-    assert comparison.rounds == [[32.0, 64.0]] and comparison.dense_rate == 32.0
-
-
-@pytest.mark.parametrize(("ratio", "winner"), [(1.2, 1), (0.991, 1), (0.98, 0), (0.5, 0)])
-def test_exits_must_not_cost_more_than_a_hundredth(ratio: float, winner: int) -> None:
-    comparison = compared(ratio)
-    assert comparison.decided and comparison.winner == winner and comparison.ratio == pytest.approx(ratio)
-    assert comparison.next_policy() == (winner, None)
-
-
-def test_bad_rounds_are_enough_for_dense_but_one_slip_is_not() -> None:
-    comparison = compared(1.03)
-    comparison.rounds[0][1] = 90.0
-    assert comparison.winner == 1
-    comparison.rounds[1][1] = 90.0
-    assert comparison.winner == 0
-
-
-def test_a_busy_machine_is_compared_longer_and_then_not_judged() -> None:
-    slow = iter([1.0, 0.5, 1.4] * 100)
-    comparison = PolicyComparison(("margin",))
-    run_rounds(comparison, lambda policy: 100.0 * next(slow) if policy else 100.0)
-    assert len(comparison.rounds) == MAX_ROUNDS and not comparison.steady and comparison.winner == 0
-
-
-# ---- the decision --------------------------------------------------------------------------------------------------
-
-
-def test_the_faster_rule_is_taken(make_backend: Callable[..., Any]) -> None:
-    backend = make_backend()
-    decision = chooser_with(compared(0.9, 1.04), backend).decide(backend, AUTO)
-    assert decision.choice == PolicyChoice("exact", rule="margin") and "1.04x" in decision.reason
-    assert decision.dense_rate == 100.0 and decision.comparison is None
-    chosen = PolicyChoice("auto", rule="predictor")
-    decision = chooser_with(compared(0.9), backend, chosen).decide(backend, chosen)
-    assert decision.choice.name == "dense" and "0.90x" in decision.reason
-
-
-def test_never_a_policy_that_changes_the_text(make_backend: Callable[..., Any]) -> None:
-    backend = make_backend()
-    assert chooser_with(compared(9.0, 9.0), backend).decide(backend, AUTO).choice.name == "exact"
-
-
-def test_until_it_knows_policies_alternate_unless_a_seed_must_repeat(make_backend: Callable[..., Any]) -> None:
-    backend = make_backend()
-    chooser = chooser_with(compared(1.0, 1.0, rounds=2), backend)
     decision = chooser.decide(backend, AUTO)
-    assert decision.comparison is not None and "round 3 of 5" in decision.reason
-    seeded = chooser.decide(backend, AUTO, reproducible=True)
-    assert seeded.comparison is None and seeded.choice.name == "dense" and "seed" in seeded.reason
+    assert decision.choice.name == "dense" and "memory cannot drop" in decision.reason
+    with pytest.raises(AppError, match="--policy dense"):
+        chooser.decide(backend, PolicyChoice("chain"))
 
 
-def test_a_busy_machine_stays_dense_and_nothing_is_remembered(make_backend: Callable[..., Any], tmp_path: Path) -> None:
+def test_rows_that_differ_from_single_ones(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     backend = make_backend()
-    unsteady = PolicyComparison(
-        ("predictor", "margin"), [[100.0, 50.0 + 10 * n, 50.0 + 10 * n] for n in range(MAX_ROUNDS)]
-    )
-    chooser = PolicyChooser(Measurements(tmp_path / "measured.json"))
-    chooser.measurements.comparisons[chooser.measurements.key(backend, AUTO)] = unsteady
-    decision = chooser.decide(backend, AUTO)
-    assert decision.choice.name == "dense" and "busy" in decision.reason
-    chooser.measurements.save()
-    assert PolicyChooser(Measurements(tmp_path / "measured.json")).decide(backend, AUTO).comparison is not None
+    logits = backend.engine.logits
+    monkeypatch.setattr(backend.engine, "logits", lambda i: logits(i) + 1e-6 * i)
+    decision = PolicyChooser().decide(backend, AUTO)
+    assert decision.choice.name == "dense" and "exactly its own text" in decision.reason
 
 
-def test_known_for_a_machine_and_a_build(make_backend: Callable[..., Any], tmp_path: Path) -> None:
-    store = tmp_path / "deep" / "measured.json"
-    backend = make_backend()
+def test_a_window_too_small_to_measure(make_backend: Callable[..., Any]) -> None:
+    assert PolicyChooser().decide(make_backend(n_ctx=3), AUTO).choice.name == "dense"
+
+
+def test_what_the_user_chose_is_not_measured(make_backend: Callable[..., Any]) -> None:
+    decision = PolicyChooser().decide(make_backend(), PolicyChoice("specee"))
+    assert decision.choice.name == "specee" and decision.dense_rate is None
+
+
+def test_measurements_are_remembered(make_backend: Callable[..., Any], tmp_path: Path) -> None:
+    store, backend = tmp_path / "measured.json", make_backend()
     chooser = PolicyChooser(Measurements(store, "v1"))
-    chooser.measurements.comparisons[chooser.measurements.key(backend, AUTO)] = compared(0.9, 0.9)
-    chooser.measurements.save()
-    assert json.loads(store.read_text())["format"] == 4
+    rate = chooser.decide(backend, AUTO).dense_rate
+    chooser.build_policy(backend, PolicyChoice("chain"))
+    chooser.learn(backend, DecodingStats(tokens=5, step_seconds=1.0, dense_seconds=9.0))
+    assert "so far" not in PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO).reason, "too short"
+    chooser.learn(backend, DecodingStats(tokens=50, step_seconds=1.0, dense_seconds=1.5))
     again = PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO)
-    assert again.comparison is None and again.dense_rate
-    assert (
-        PolicyChooser(Measurements(store, "v1")).decide(backend, PolicyChoice("dense")).dense_rate == again.dense_rate
-    )
-    assert PolicyChooser(Measurements(store, "v2")).decide(backend, AUTO).comparison is not None
-    for damaged in ("{broken", '{"format": 4, "measured": {"x": {"rules": [null], "rounds": [[1.0]]}}, "threads": {}}'):
-        store.write_text(damaged)
-        assert PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO).comparison is not None
+    assert again.dense_rate == rate and "1.50x of dense so far" in again.reason
+    assert PolicyChooser(Measurements(store, "v1")).decide(backend, PolicyChoice("dense")).dense_rate == rate
+    assert "so far" not in PolicyChooser(Measurements(store, "v2")).decide(backend, AUTO).reason, "another build"
+    stored = json.loads(store.read_text())
+    (key,) = [key for key in stored["drafting"] if key.endswith("v1")]
+    for damage in ({}, {"1": -1.0}, {"1": "x"}, {"0": 1.0}, [1]):
+        stored["drafting"][key]["seconds"] = damage
+        store.write_text(json.dumps(stored))
+        assert "so far" not in PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO).reason
+    for text in ("{", "[]", "", "null"):
+        store.write_text(text)
+        assert PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO).choice.name == "chain"
 
 
-def test_deciding_takes_as_many_answers_as_it_needs(make_backend: Callable[..., Any]) -> None:
-    chooser, backend = PolicyChooser(), make_backend(b"word " * 100)
-    assert chooser.measure(backend, AUTO, lambda message: None).comparison is None
-    (known,) = chooser.measurements.comparisons.values()
-    assert known.decided and all(len(rates) == 3 for rates in known.rounds)
+def test_a_refusal_is_remembered(make_backend: Callable[..., Any]) -> None:
+    chooser, backend = PolicyChooser(), make_backend()
+    chooser.measurements.drafting[chooser.measurements.key(backend)] = Drafting({}, "no such memory")
+    assert chooser.decide(backend, AUTO).reason.endswith("no such memory")
 
 
-def test_answers_too_short_to_compare_end_the_measuring(make_backend: Callable[..., Any]) -> None:
-    decision = PolicyChooser().measure(make_backend(b"no"), AUTO, lambda message: None)
-    assert decision.choice.name == "dense" and decision.comparison is None
-
-
-def test_reasons_without_measuring(make_backend: Callable[..., Any]) -> None:
-    assert "specee-chat calibrate" in PolicyChooser().decide(make_backend(calibrated=False), AUTO).reason
-    assert PolicyChooser().decide(make_backend(), PolicyChoice("specee")).choice.name == "specee"
+def test_the_reason_says_what_drafts_brought() -> None:
+    stats = DecodingStats(tokens=41, steps=32, tested=20, step_seconds=1.0, dense_seconds=1.25)
+    assert describe(stats, "drafting: 1.10x of dense so far") == "drafting: 1.25 tokens a step, 1.25x of dense"
+    assert describe(DecodingStats(tokens=3, steps=2), "chosen by the user") == "chosen by the user"
 
 
 def test_a_single_row_gets_the_fewest_threads(

@@ -32,11 +32,16 @@ def answer(backend: Any, make_link: Make) -> None:
 
 def bench(backend: Any, make_link: Make) -> None:
     policies = [ComparedPolicy("dense", DENSE, "")]
-    compare(backend, policies, [BenchPrompt("one", "Hi")], PLAIN_GREEDY, 8, "Be kind.", lambda message: None)
-
-
-def measure(backend: Any, make_link: Make) -> None:
-    PolicyChooser().measure(backend, PolicyChoice("auto"), lambda message: None)
+    compare(
+        backend,
+        PolicyChooser(),
+        policies,
+        [BenchPrompt("one", "Hi")],
+        PLAIN_GREEDY,
+        8,
+        "Be kind.",
+        lambda message: None,
+    )
 
 
 def calibrate(backend: Any, make_link: Make) -> None:
@@ -48,7 +53,7 @@ def optimize(backend: Any, make_link: Make) -> None:
 
 
 @pytest.mark.parametrize("template_bos", [False, True])
-@pytest.mark.parametrize("ask", [answer, bench, measure, calibrate, optimize])
+@pytest.mark.parametrize("ask", [answer, bench, calibrate, optimize])
 def test_bos_comes_first_and_once(make_backend: Make, make_link: Make, ask: Any, template_bos: bool) -> None:
     backend = make_backend(bos=True, template_bos=template_bos)
     ask(backend, make_link)

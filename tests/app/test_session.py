@@ -165,7 +165,7 @@ def test_a_missing_calibration_is_an_error(make_session: Make, make_backend: Mak
     with pytest.raises(AppError, match="calibrat"):
         list(session.send("Hi", EXACT))
     events = list(session.send("Hi", ChatOptions()))
-    assert stats(events).policy == "dense" and "calibrate" in stats(events).policy_reason
+    assert stats(events).policy == "chain" and "drafting" in stats(events).policy_reason
 
 
 def test_figures_in_one_line(make_session: Make) -> None:

@@ -178,3 +178,4 @@ def test_cost_follows_the_machine_but_not_its_hiccups() -> None:
     for _ in range(200):
         cost.record(1, 5.0)
     assert cost.step(1) == pytest.approx(5.0, rel=0.01), "many of them say that it is slower"
+    assert cost.step(2) > 2.5, "for batches that did not run too"

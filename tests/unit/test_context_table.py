@@ -47,7 +47,7 @@ def test_a_text_at_once_guesses_nearly_as_token_by_token() -> None:
 
 
 def test_a_conversation_that_goes_on_is_not_learned_twice() -> None:
-    guesser = SuffixGuesser(ContextTable(bits=12))
+    guesser = SuffixGuesser()
     guesser.begin([1, 2, 3, 1, 2])
     guesser.accept(3)
     guesser.begin([1, 2, 3, 1, 2, 3, 4])
@@ -57,4 +57,6 @@ def test_a_conversation_that_goes_on_is_not_learned_twice() -> None:
     guesser.learn(guess.kind, True)
     again = guesser.guess([1, 2], None)
     assert again is not None and again.prob > before
+    guesser.begin([7, 8, 9])
+    assert guesser.guess([1, 2], None) is None, "another conversation"
     assert 0.0 < prior(1, 0) < prior(6, 3) <= 0.9

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specee.predictors.decoding import driver
-from specee.predictors.decoding.alternating import Alternating
 from specee.predictors.decoding.build_policy import POLICIES, build_policy
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding, begin_decoding
@@ -235,47 +234,3 @@ def test_build_says_what_is_wrong() -> None:
     with pytest.raises(CalibrationFileError, match="k = 4"):
         build_policy("exact", CALIBRATION, ExitRules(k=8), draft)
     assert build_policy("dense", None, ExitRules(), draft).name == "dense"
-
-
-class FixedLengths:
-    """Policies take turns for given numbers of tokens; remembers how many each decoded."""
-
-    def __init__(self, lengths: list[int], number: int) -> None:
-        self.lengths, self.number = lengths, number
-        self.log: list[tuple[int, int]] = []
-
-    def next_policy(self) -> tuple[int, int | None]:
-        at = len(self.log)
-        return at % self.number, self.lengths[at] if at < len(self.lengths) else None
-
-    def record(self, policy: int, tokens: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.log.append((policy, tokens))
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    lengths=st.lists(st.integers(1, 9), max_size=6),
-    stops=st.sampled_from([(), (5, 9, 13)]),
-    penalty=st.sampled_from([1.0, 1.3]),
-    n=st.integers(1, 40),
-    n_ctx=st.sampled_from([12, 256]),
-)
-def test_alternating_policies_generate_what_dense_generates(
-    seed: int, lengths: list[int], stops: tuple[int, ...], penalty: float, n: int, n_ctx: int
-) -> None:
-    def fake() -> FakeEngine:
-        return FakeEngine(seed=seed, stop_tokens=stops, n_ctx=n_ctx)
-
-    _, _, dense = answer("dense", fake(), FakeSampler(repeat_penalty=penalty), ExitRules(), n)
-    engine, comparison = fake(), FixedLengths(lengths, 3)
-    engine.prefill(PROMPT)
-    rules = ExitRules(max_pending=3)
-    members = [build_policy(name, CALIBRATION, rules, engine.draft) for name in ("dense", "exact", "exact")]
-    state, events = run(Alternating(members, comparison), engine, FakeSampler(repeat_penalty=penalty), n)
-    tokens = replay(events)
-    assert tokens == dense
-    assert sum(tokens for _, tokens in comparison.log) == state.stats.tokens == len(dense)
-    assert all(tokens <= length for (_, tokens), length in zip(comparison.log, lengths, strict=False))
-    assert not engine.in_flight
