@@ -37,9 +37,9 @@ def open_datastore(tokenize: Callable[[str], Sequence[int]], sha256: str, cache:
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with part.open("wb") as out:
             keys, followers, probs = datastore.arrays()
-            np.savez(file, keys=keys, followers=followers, probs=probs)
+            np.savez(out, keys=keys, followers=followers, probs=probs)
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
