@@ -1,4 +1,4 @@
-"""The datastore that drafts are retrieved from: made once for a model's vocabulary from the texts shipped for it."""
+"""The datastores that drafts are retrieved from: texts that come with the program, and the user's earlier chats."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
+from specee.app.chat.history.recent import recent_answers
+from specee.app.paths import Paths
 from specee.predictors.drafters.datastore import Datastore
 
+Tokenize = Callable[[str], Sequence[int]]
 SEPARATOR = "\f"  # between texts
 FORMAT = 1
+
+
+def open_datastores(tokenize: Tokenize, sha256: str, where: Paths) -> dict[str, Datastore]:
+    """For the model with this hash, by the name of the drafter. That of earlier chats is in memory only."""
+    found = {"retrieval": open_datastore(tokenize, sha256, where.cache)}
+    if answers := recent_answers(where.history):
+        found["history"] = Datastore.build([tokenize(text) for text in answers])
+    return found
 
 
 def draft_texts() -> bytes:
@@ -23,7 +34,7 @@ def draft_texts() -> bytes:
     return lzma.decompress((resources.files("specee.predictors") / "data" / "draft_texts.xz").read_bytes())
 
 
-def open_datastore(tokenize: Callable[[str], Sequence[int]], sha256: str, cache: Path) -> Datastore:
+def open_datastore(tokenize: Tokenize, sha256: str, cache: Path) -> Datastore:
     """That of the model with this hash: from the cache, else built and put there (half a second)."""
     texts = draft_texts()
     version = hashlib.sha256(texts).hexdigest()[:8]

@@ -30,8 +30,8 @@ class NativeBackend:
     sha256: str
     formatter: Formatter
     bos_text: str
-    datastore: Datastore
-    """What drafts are retrieved from."""
+    datastores: dict[str, Datastore]
+    """What drafts are retrieved from, by the name of the drafter."""
 
     def format(self, messages: Sequence[Message], /) -> str:
         return self.formatter(messages)
@@ -65,7 +65,7 @@ class NativeBackend:
         from specee.predictors.decoding.build_policy import build_chain, build_policy
 
         if choice.name == "chain":
-            return build_chain(cost or CostModel({1: 1.0}), self.datastore)
+            return build_chain(cost or CostModel({1: 1.0}), self.datastores)
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
@@ -117,7 +117,7 @@ def open_backend(
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.chat_template import chat_formatter
-    from specee.app.engine.datastore import open_datastore
+    from specee.app.engine.datastore import open_datastores
 
     return NativeBackend(
         info=ModelInfo(
@@ -136,7 +136,7 @@ def open_backend(
         sha256=sha256,
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
-        datastore=open_datastore(lambda text: model.tokenize(text, special=False, bos=False), sha256, where.cache),
+        datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
     )
 
 

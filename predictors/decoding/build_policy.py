@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from specee.predictors.calibration.calibration_file import Calibration
 from specee.predictors.cost_model import CostModel
@@ -46,11 +46,10 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def build_chain(cost: CostModel, datastore: Datastore | None) -> Chain:
-    """The policy that drafts from the text so far, and from the datastore if there is one."""
+def build_chain(cost: CostModel, datastores: Mapping[str, Datastore]) -> Chain:
+    """The policy that drafts from the text so far, and from datastores, by the name that their drafts have."""
     guessers: list[Guesser] = [SuffixGuesser()]
-    if datastore is not None:
-        guessers.append(RetrievalGuesser(datastore))
+    guessers += [RetrievalGuesser(datastore, name) for name, datastore in datastores.items()]
     return Chain(ChainDrafter(guessers, cost), cost.max_rows - 1)
 
 

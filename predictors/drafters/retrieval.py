@@ -14,9 +14,8 @@ _TRUST = 0.8  # share of it that is expected before anything was seen: the texts
 class RetrievalGuesser:
     """What most likely follows the last tokens in the datastore."""
 
-    name = "retrieval"
-
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(self, datastore: Datastore, name: str = "retrieval") -> None:
+        self.name = name
         self._datastore = datastore
         self._rates = HitRates()
 

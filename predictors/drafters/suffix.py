@@ -9,7 +9,11 @@ from specee.predictors.drafters.guess import Guess, HitRates
 
 
 class SuffixGuesser:
-    """Contexts of one token and more. Another conversation begins with an empty table: its text is another one."""
+    """Contexts of one token and more.
+
+    Another branch of a conversation keeps what the old one taught: an answer that is asked for again is often the same.
+    Another conversation begins with an empty table.
+    """
 
     name = "suffix"
 
@@ -19,13 +23,17 @@ class SuffixGuesser:
         self._text: list[int] = []
 
     def begin(self, tokens: Sequence[int]) -> None:
-        known = len(self._text)
         new = list(tokens)
-        if new[:known] != self._text:  # another conversation, or another branch of this one
-            known = 0
+        shared = 0
+        for old, token in zip(self._text, new, strict=False):
+            if old != token:
+                break
+            shared += 1
+        if 2 * shared < len(new):
+            shared = 0
             self._table = ContextTable()
         self._text = new
-        self._table.learn_text(new[max(0, known - self._table.longest) :])
+        self._table.learn_text(new[max(0, shared - self._table.longest) :])
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
         found = self._table.guess(context)

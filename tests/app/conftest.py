@@ -223,7 +223,7 @@ class FakeBackend:
 
         if choice.name == "chain":
             assert cost is not None
-            return self.policies.setdefault(choice.name, build_chain(cost, None))
+            return self.policies.setdefault(choice.name, build_chain(cost, {}))
 
         if choice.name == "dense":
             return Dense()

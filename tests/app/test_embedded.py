@@ -80,7 +80,7 @@ def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
     for text in PROMPTS:
         for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.7)):
             expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
-            chain = build_chain(CostModel({1: 1.0, 8: 1.01}), backend.datastore)  # rows cost nothing: it drafts a lot
+            chain = build_chain(CostModel({1: 1.0, 8: 1.01}), backend.datastores)  # rows cost nothing: it drafts a lot
             tokens, stats = run(backend, chain, text, sampling)
             assert tokens == expected
             assert stats.rows == stats.steps + stats.tested

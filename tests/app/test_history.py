@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from specee.app.chat.history import database, schema
+from specee.app.chat.history.recent import recent_answers
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import StoredToken, pack, unpack
 from specee.app.chat.history.store import Store
@@ -190,3 +191,18 @@ def test_a_backup_before_a_migration_and_a_failed_one_leaves_nothing(
 def test_tokens_are_packed_in_two_bytes() -> None:
     tokens = (StoredToken(30, 4), StoredToken(300, 999))
     assert unpack(pack(tokens)) == (StoredToken(30, 4), StoredToken(255, 255)) and unpack(None) == ()
+
+
+def test_the_engine_reads_the_last_answers(tmp_path: Path) -> None:
+    path = tmp_path / "it's #1 %41?.sqlite"
+    assert recent_answers(path) == []
+    store = Store(path)
+    chat = store.new_chat("one", None, {})
+    for text in ("first", "second", "third"):
+        grow(store.add_answer(chat.id, store.add_question(chat.id, None, "q")), text)
+    assert recent_answers(path) == ["third", "second", "first"], "also while it is open"
+    assert recent_answers(path, 11) == ["third", "second"]
+    store.close()
+    for damaged in (b"no database", b""):
+        path.write_bytes(damaged)
+        assert recent_answers(path) == []

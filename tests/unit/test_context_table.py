@@ -57,6 +57,9 @@ def test_a_conversation_that_goes_on_is_not_learned_twice() -> None:
     guesser.learn(guess.kind, True)
     again = guesser.guess([1, 2], None)
     assert again is not None and again.prob > before
+    guesser.begin([1, 2, 3, 1])
+    branch = guesser.guess([2, 3], None)
+    assert branch is not None and branch.token == 4, "what was rolled back may come again"
     guesser.begin([7, 8, 9])
     assert guesser.guess([1, 2], None) is None, "another conversation"
     assert 0.0 < prior(1, 0) < prior(6, 3) <= 0.9
