@@ -66,8 +66,11 @@ class ContextTable:
                 found = self._followers[at], length, self._confidence[at]
         return found
 
-    def learn_text(self, tokens: Sequence[int]) -> None:
-        """A whole text at once: for each context what followed it last, and how many times in a row before that."""
+    def learn_text(self, tokens: Sequence[int], known: int = 0) -> None:
+        """A whole text at once: for each context what followed it last, and how many times in a row before that.
+
+        The first `known` tokens were learned before.
+        """
         text = np.asarray(tokens, np.int64)
         n = len(text)
         keys, followers = [], []
@@ -76,9 +79,10 @@ class ContextTable:
             before = text[: n - length].astype(np.uint64) + np.uint64(1)  # the context's first token
             key = (key[1:] if length > 1 else key) ^ before
             key *= np.uint64(MULTIPLIER)
-            keys.append(key)
-            followers.append(text[length:])
-        if keys:
+            new = max(known - length, 0)
+            keys.append(key[new:])
+            followers.append(text[length + new :])
+        if sum(map(len, keys)):
             self._put(*_last_runs(np.concatenate(keys), np.concatenate(followers)))
 
     def _put(self, keys: NDArray[np.uint64], followers: NDArray[np.int32], confidence: NDArray[np.uint8]) -> None:

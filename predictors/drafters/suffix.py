@@ -33,7 +33,8 @@ class SuffixGuesser:
             shared = 0
             self._table = ContextTable()
         self._text = new
-        self._table.learn_text(new[max(0, shared - self._table.longest) :])
+        start = max(0, shared - self._table.longest)
+        self._table.learn_text(new[start:], shared - start)
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
         found = self._table.guess(context)
