@@ -9,6 +9,7 @@ from typing import Any
 
 from specee.app import machine, paths
 from specee.app.engine.chat_template import Formatter
+from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
@@ -28,6 +29,7 @@ class NativeBackend:
     sha256: str
     formatter: Formatter
     bos_text: str
+    draft_model: DraftModel | None = None
 
     def format(self, messages: Sequence[Message], /) -> str:
         return self.formatter(messages)
@@ -80,9 +82,12 @@ class NativeBackend:
         if len(times) < 2:
             why = "this model's memory cannot drop rejected tokens, or its context window is too small"
             raise AppError("tokens cannot be drafted", f"{why}; use --policy dense")
-        return build_chain(times, self.engine.max_equal_rows)
+        costly = self.draft_model.guesser(self.engine.n_vocab) if self.draft_model is not None else None
+        return build_chain(times, self.engine.max_equal_rows, costly)
 
     def close(self) -> None:
+        if self.draft_model is not None:
+            self.draft_model.close()
         self.engine.close()
         self.model.close()
 
@@ -101,11 +106,15 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
+    from specee.app.engine import draft_model
     from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models.draft_model import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    gguf_header.read_model(found.path)  # before llama.cpp sees it
+    header = gguf_header.read_model(found.path)  # before llama.cpp sees it
+    check_answers(header)
+    drafter = draft_model.find(options, header, options.n_ctx or DEFAULT_CTX)
 
     from specee.native import engine as native
 
@@ -134,6 +143,7 @@ def open_backend(
             threads=threads,
             dense_only=model.unsupported,
             calibrated=calibration is not None,
+            drafter=drafter.name if drafter is not None else None,
         ),
         engine=engine,
         model=model,
@@ -141,6 +151,7 @@ def open_backend(
         sha256=sha256,
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
+        draft_model=DraftModel(drafter, n_ctx=engine.n_ctx, threads=threads) if drafter is not None else None,
     )
 
 

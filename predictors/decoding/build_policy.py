@@ -15,6 +15,7 @@ from specee.predictors.decoding.specee import SpecEE
 from specee.predictors.drafters.base import Drafter
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.combined import CombinedDrafter
+from specee.predictors.drafters.guess import CostlyGuesser
 from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
 from specee.predictors.drafters.ngram import NGramDrafter
 from specee.predictors.drafters.suffix import SuffixGuesser
@@ -43,9 +44,9 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def build_chain(step_times: dict[int, float], max_rows: int) -> Chain:
-    """The policy that drafts from the text so far. `step_times`: what steps of n rows cost, by n, in any unit."""
-    return Chain(ChainDrafter([SuffixGuesser()], CostModel(step_times, max_rows)), max_rows - 1)
+def build_chain(step_times: dict[int, float], max_rows: int, costly: CostlyGuesser | None = None) -> Chain:
+    """The policy that drafts from the text so far and with `costly`. `step_times`: seconds of steps of n rows, by n."""
+    return Chain(ChainDrafter([SuffixGuesser()], CostModel(step_times, max_rows), costly), max_rows - 1)
 
 
 def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:

@@ -137,6 +137,9 @@ class SmallModelGuesser:
         """Nothing: `accept` learns, also from guesses that another guesser's were preferred to."""
 
     def _find_same(self) -> None:
+        """Also when another conversation had the engine meanwhile."""
+        if self._engine.tokens[: self._n_same] != self._text[: self._n_same]:
+            self._n_same = 0
         self._n_same += _n_common(self._engine.tokens[self._n_same :], self._text[self._n_same : -1])
 
     def _read(self, new: list[int], began: float) -> int | None:

@@ -126,6 +126,28 @@ def test_accepted_tokens_are_not_computed_again() -> None:
     assert small.batches[0] == len(PROMPT) + 1, "prompt and first token in one batch"
 
 
+def test_two_conversations_may_share_the_engine() -> None:
+    clock = Clock()
+    small = TimedEngine(clock, {1: 0.02}, seed=1)
+    both = [make(clock, small, 0.02)[0] for _ in range(2)]
+    prompts = ([1, 2, 3], [4, 5, 6])
+    larges = [TimedEngine(clock, LARGE, seed=1) for _ in both]
+    events: list[list[Any]] = [[], []]
+    running = []
+    for large, chain, prompt in zip(larges, both, prompts, strict=True):
+        large.prefill(prompt)
+        state = begin_decoding(large, prompt, FakeSampler(), np.random.default_rng(0), 60, clock)
+        running.append(driver.run(chain, large, state))
+    for _ in range(60):
+        for one, seen in zip(running, events, strict=True):
+            seen.append(next(one))
+    for large, prompt, seen in zip(larges, prompts, events, strict=True):
+        text = [*prompt, *(e.token for e in seen)]
+        assert large.tokens[:-1] == text[: large.length - 1]
+        drafted = [e for e in seen if e.drafter]
+        assert len(drafted) > 20, "what it drafts is right for its conversation"
+
+
 def test_rejected_tokens_are_rolled_back() -> None:
     clock = Clock()
     small = TimedEngine(clock, {1: 0.02}, 0.7, seed=1)
