@@ -96,8 +96,8 @@ def text(facts: dict[str, Any]) -> str:
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
-        "calibration": facts["calibration"] or _uncalibrated(facts),
         "drafter": _drafter(facts),
+        "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
     return tables.pairs((name, str(value)) for name, value in rows.items())
