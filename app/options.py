@@ -12,13 +12,18 @@ RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 WHEN_FULL = ("stop", "drop", "summarize")
 DEFAULT_CTX = 4096  # tokens
+NO_DRAFTER = "none"
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine."""
+    """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine.
+
+    `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
+    """
 
     model: str | None = None
+    drafter: str | None = None
     n_ctx: int | None = None
     threads: int | None = None
     gpu_layers: int = 0

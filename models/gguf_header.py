@@ -65,10 +65,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Array:
-    """A value with many items. `items` is None for texts and for long lists, which are left in the file."""
+    """A value with many items. `items` is None for texts and for long lists, which are left in the file.
+
+    `start` and `stop`: which bytes of the file they are.
+    """
 
     length: int
     items: tuple[Any, ...] | None
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -166,16 +171,18 @@ class _Reader:
     def _array(self, kind: int, key: str) -> Array:
         if kind == STRING:
             length = self._count(8, "texts")
+            start = self._at
             self._skip_texts(length)
-            return Array(length, None)
+            return Array(length, None, start, self._at)
         form = SCALARS.get(kind)
         if form is None:
             raise _Damage(f"the list {key[:80]!r} is of no known type ({kind})")
         length = self._count(form.size, "numbers")
         at = self._skip(length * form.size)
         if length > MAX_KEPT:
-            return Array(length, None)
-        return Array(length, tuple(form.unpack_from(self._data, at + i * form.size)[0] for i in range(length)))
+            return Array(length, None, at, self._at)
+        items = tuple(form.unpack_from(self._data, at + i * form.size)[0] for i in range(length))
+        return Array(length, items, at, self._at)
 
     def _skip_texts(self, count: int) -> None:
         """The only long loop: a vocabulary has some hundred thousand texts."""

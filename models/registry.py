@@ -16,7 +16,10 @@ else:
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens."""
+    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens.
+
+    `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
+    """
 
     name: str
     licence: str
@@ -29,6 +32,7 @@ class RegistryEntry:
     revision: str = "main"
     sha256: str | None = None
     other_names: tuple[str, ...] = ()
+    drafter: str = ""
     embedded: bool = False
 
 

@@ -20,7 +20,7 @@ from specee.app.chat.history.store import Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import ChatOptions, LoadOptions, Sampling, remember
+from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Sampling, remember
 from specee.models.resolve import resolve
 
 
@@ -95,7 +95,19 @@ class Session:
     def use_model(self, model: str) -> None:
         """Another model answers from the next question on. Raises errors with a title when it is not here."""
         resolve(model)
-        self._load = replace(self._load, model=model)
+        self._load = replace(self._load, model=model, drafter=None)
+        self._client.reload(self._load)
+
+    @property
+    def drafter(self) -> str | None:
+        """The draft model that was asked for; None: the one that belongs to the model."""
+        return self._load.drafter
+
+    def use_drafter(self, drafter: str) -> None:
+        """Another model drafts from the next question on. Raises errors with a title when it is not here."""
+        if drafter != NO_DRAFTER:
+            resolve(drafter)
+        self._load = replace(self._load, drafter=drafter)
         self._client.reload(self._load)
 
     @property

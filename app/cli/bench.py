@@ -12,6 +12,7 @@ from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
+    DRAFTER,
     ENGINE,
     EVERYWHERE,
     EXITS,
@@ -30,7 +31,7 @@ POLICIES = "dense,specee,exact,auto"
 
 @click.command(
     cls=Command,
-    params=[max_tokens(MAX_TOKENS), SYSTEM, *ENGINE, *EXITS, *sampling(opts.PLAIN_GREEDY), *EVERYWHERE, JSON],
+    params=[max_tokens(MAX_TOKENS), SYSTEM, *ENGINE, DRAFTER, *EXITS, *sampling(opts.PLAIN_GREEDY), *EVERYWHERE, JSON],
 )
 @option(
     "--prompts",

@@ -14,10 +14,12 @@ from specee.app.paths import Paths
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import file_hash, gguf_header, model_structure, resolve
+    from specee.models import draft_model, file_hash, gguf_header, model_structure, resolve
 
     found = resolve.resolve(name)
-    read = model_structure.read(gguf_header.read_model(found.path))
+    header = gguf_header.read_model(found.path)
+    read = model_structure.read(header)
+    pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
     digest = file_hash.sha256(found.path, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
@@ -36,6 +38,10 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        "drafts_only": draft_model.head_kind(header),
+        "own_draft_layers": draft_model.own_draft_layers(header),
+        "drafter": pair.name if pair is not None else None,
+        "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -90,10 +96,24 @@ def text(facts: dict[str, Any]) -> str:
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
     return tables.pairs((name, str(value)) for name, value in rows.items())
+
+
+def _drafter(facts: dict[str, Any]) -> str:
+    """What drafts for the model, and whether it is here."""
+    if facts["drafts_only"]:
+        return f"none: the file itself is {facts['drafts_only']}, which specee-chat does not run"
+    own = facts["own_draft_layers"]
+    note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
+    if facts["drafter"] is None:
+        return f"none is known; --drafter takes a small model with the same vocabulary{note}"
+    if facts["drafter_path"] is None:
+        return f"{facts['drafter']}, not here: specee-chat models pull {facts['drafter']}{note}"
+    return f"{facts['drafter']}, at {facts['drafter_path']}{note}"
 
 
 def _uncalibrated(facts: dict[str, Any]) -> str:

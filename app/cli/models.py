@@ -76,7 +76,7 @@ def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
     specee-chat models pull hf:bartowski/SmolLM2-360M-Instruct-GGUF
     """
     from specee.app.cli import fetch_model
-    from specee.models import download, gguf_header, resolve
+    from specee.models import download, draft_model, gguf_header, resolve
 
     plan = download.prepare(name, offline=bool(offline))
     path = fetch_model.fetch(plan, values["data_dir"]) if plan is not None else resolve.resolve(name).path
@@ -87,6 +87,9 @@ def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
         "bytes": plan.total if plan else header.file_bytes,
         "sha256": [file.sha256 for file in plan.files] if plan is not None else [],
     }
+    pair = draft_model.paired(name)
+    if pair is not None and pair.path is None:
+        print(f"{pair.name} can draft for it: specee-chat models pull {pair.name}", file=sys.stderr)
     return show(result, as_json, lambda result: str(result["path"]))
 
 

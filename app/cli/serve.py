@@ -10,6 +10,7 @@ from specee.app import options as opts
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.shared_options import (
+    DRAFTER,
     ENGINE,
     EVERYWHERE,
     EXITS,
@@ -24,7 +25,10 @@ from specee.app.errors import OK
 
 @click.command(
     cls=Command,
-    params=[max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE],
+    params=[
+        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, DRAFTER),
+        *(*EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
+    ],
 )
 @option("--port", type=click.IntRange(0, 65535), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
 def serve(port: int, **values: Any) -> int:

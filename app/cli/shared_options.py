@@ -158,6 +158,14 @@ POLICY = Option(
     "tried several at once, and the text is that of dense. auto: dense or exact, whichever is faster on this machine. "
     "The options below in short: specee@0.5, exact:margin, specee:propagate.",
 )
+DRAFTER = Option(
+    ["--drafter"],
+    SPEED,
+    "the one that 'specee-chat models show' names for the model, if it is here",
+    metavar="M",
+    help="A small model with the same vocabulary: a name or a .gguf file. With the policy chain it drafts tokens that "
+    "the model then tries several at once, wherever that is faster; the text stays that of dense. none: no such model.",
+)
 EXITS: Options = [
     Option(
         ["--threshold"],
@@ -213,7 +221,7 @@ JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for pr
 
 CHAT: Options = [
     *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
-    *(*ENGINE, POLICY, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
+    *(*ENGINE, POLICY, DRAFTER, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
 
@@ -222,13 +230,16 @@ SETTINGS = {str(option.name) for option in CHAT} - {"data_dir"} | {"persona", "w
 
 
 def load_options(values: Values) -> opts.LoadOptions:
-    """What concerns the model and the machine. The model is here then: it may have been fetched first."""
+    """What concerns the model and the machine. The models are here then: they may have been fetched first."""
     from specee.app.cli import fetch_model
 
     offline = bool(values["offline"])
-    fetch_model.ensure(values["model"], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
+    drafter = values.get("drafter")
+    for model in [values["model"], *([drafter] if drafter not in (None, opts.NO_DRAFTER) else [])]:
+        fetch_model.ensure(model, offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
     return opts.LoadOptions(
         model=values["model"],
+        drafter=drafter,
         n_ctx=values.get("ctx"),
         threads=values.get("threads"),
         gpu_layers=values.get("gpu_layers") or 0,

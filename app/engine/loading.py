@@ -9,6 +9,7 @@ from typing import Any
 
 from specee.app import machine, paths
 from specee.app.engine.chat_template import Formatter
+from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
@@ -32,6 +33,7 @@ class NativeBackend:
     bos_text: str
     datastores: dict[str, Datastore]
     """What drafts are retrieved from, by the name of the drafter."""
+    draft_model: DraftModel | None = None
 
     def format(self, messages: Sequence[Message], /) -> str:
         return self.formatter(messages)
@@ -65,7 +67,8 @@ class NativeBackend:
         from specee.predictors.decoding.build_policy import build_chain, build_policy
 
         if choice.name == "chain":
-            return build_chain(cost or CostModel({1: 1.0}), self.datastores)
+            costly = self.draft_model.guesser(self.engine.n_vocab) if self.draft_model is not None else None
+            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly)
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
@@ -77,6 +80,8 @@ class NativeBackend:
         return build_policy(choice.name, self.calibration, rules, self.engine.draft)
 
     def close(self) -> None:
+        if self.draft_model is not None:
+            self.draft_model.close()
         self.engine.close()
         self.model.close()
 
@@ -95,11 +100,15 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
+    from specee.app.engine import draft_model
     from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models.draft_model import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    gguf_header.read_model(found.path)  # before llama.cpp sees it
+    header = gguf_header.read_model(found.path)  # before llama.cpp sees it
+    check_answers(header)
+    drafter = draft_model.find(options, header, options.n_ctx or DEFAULT_CTX)
 
     from specee.native import engine as native
 
@@ -129,6 +138,7 @@ def open_backend(
             threads=threads,
             dense_only=model.unsupported,
             calibrated=calibration is not None,
+            drafter=drafter.name if drafter is not None else None,
         ),
         engine=engine,
         model=model,
@@ -137,6 +147,7 @@ def open_backend(
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
+        draft_model=DraftModel(drafter, n_ctx=engine.n_ctx, threads=threads) if drafter is not None else None,
     )
 
 

@@ -81,7 +81,10 @@ class Close:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can."""
+    """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can.
+
+    `drafter`: the model that drafts for it, None without one.
+    """
 
     name: str
     path: str
@@ -91,6 +94,7 @@ class ModelInfo:
     threads: int
     dense_only: str | None = None
     calibrated: bool = False
+    drafter: str | None = None
 
 
 @dataclass(frozen=True)

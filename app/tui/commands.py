@@ -147,13 +147,17 @@ class Commands:
         self._app.show_notice(f"threshold {shown} from the next answer on")
 
     async def do_set(self, argument: str) -> None:
-        """NAME VALUE: a sampling parameter, like /set temperature 0.8; /set alone lists them"""
+        """NAME VALUE: a parameter, like /set temperature 0.8 or /set drafter qwen2.5-0.5b; /set alone lists them"""
         sampling = self._app.options.sampling
         name, _, value = argument.partition(" ")
         name = name.replace("-", "_")
+        if name == "drafter" and value:
+            self._set_drafter(value.strip())
+            return
         kinds: dict[str, Any] = {field.name: type(getattr(Sampling(seed=0), field.name)) for field in fields(Sampling)}
         if name not in kinds:
             shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in kinds)
+            shown += f", drafter {self._app.session.drafter or 'of the model'}"
             raise AppError("parameters", shown, USAGE)
         try:
             sampling = replace(sampling, **{name: kinds[name](value)})
@@ -161,6 +165,16 @@ class Commands:
             raise AppError("bad value", f"{value!r} for {name}", USAGE) from None
         self._app.options = replace(self._app.options, sampling=sampling)
         self._app.show_notice(f"{name} {value} from the next answer on")
+
+    def _set_drafter(self, name: str) -> None:
+        self._app.require_idle()
+        try:
+            self._app.session.use_drafter(name)
+        except NotHere as error:
+            raise AppError(error.title, f"/pull {name} downloads it") from None
+        except ModelError as error:
+            raise as_app_error(error) from error
+        self._app.controller.load()
 
     async def do_system(self, argument: str) -> None:
         """TEXT: the system message of this chat"""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from specee.app import formatting
 from specee.app.engine.protocol import Progress
 from specee.app.errors import AppError
-from specee.models import download
+from specee.models import download, draft_model
 from specee.models.transfer import TransferProgress
 
 
@@ -36,3 +36,6 @@ class ModelPull:
         self.message = (
             f"{self.name} is downloaded ({formatting.size(path.stat().st_size)}); /model {self.name} switches to it"
         )
+        pair = draft_model.paired(self.name)
+        if pair is not None and pair.path is None:
+            self.message += f"; {pair.name} can draft for it: /pull {pair.name}"

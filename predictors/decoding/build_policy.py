@@ -16,7 +16,7 @@ from specee.predictors.drafters.base import Drafter
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.combined import CombinedDrafter
 from specee.predictors.drafters.datastore import Datastore
-from specee.predictors.drafters.guess import Guesser
+from specee.predictors.drafters.guess import CostlyGuesser, Guesser
 from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
 from specee.predictors.drafters.ngram import NGramDrafter
 from specee.predictors.drafters.retrieval import RetrievalGuesser
@@ -46,11 +46,11 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def build_chain(cost: CostModel, datastores: Mapping[str, Datastore]) -> Chain:
-    """The policy that drafts from the text so far, and from datastores, by the name that their drafts have."""
+def build_chain(cost: CostModel, datastores: Mapping[str, Datastore], costly: CostlyGuesser | None = None) -> Chain:
+    """The policy that drafts from the text so far, from datastores (by the name of their drafts), and with `costly`."""
     guessers: list[Guesser] = [SuffixGuesser()]
     guessers += [RetrievalGuesser(datastore, name) for name, datastore in datastores.items()]
-    return Chain(ChainDrafter(guessers, cost), cost.max_rows - 1)
+    return Chain(ChainDrafter(guessers, cost, costly), cost.max_rows - 1)
 
 
 def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:

@@ -107,12 +107,16 @@ def test_a_name_pulls_verifies_and_answers_and_then_needs_no_network(
 
 
 def test_pull_list_path_rm(env: dict[str, str], no_sockets: dict[str, str]) -> None:
-    path = call(env, "models", "pull", "llama2-7b-q4").stdout.strip()
+    pulled = call(env, "models", "pull", "llama2-7b-q4")
+    assert pulled.stderr.splitlines()[-1] == "tinyllama-1.1b can draft for it: specee-chat models pull tinyllama-1.1b"
+    path = pulled.stdout.strip()
     assert path == call(no_sockets, "models", "path", "llama2-7b-q4").stdout.strip()
     rows = {row["name"]: row for row in json.loads(call(no_sockets, "models", "list", "--json").stdout)}
     assert rows["llama2-7b-q4"]["where"] == "cache" and rows["llama2-7b-q4"]["path"] == path
     assert rows["smollm2-135m"]["where"] == "embedded" and rows["smollm2-135m"]["calibrated"]
-    assert not rows["mistral-7b"]["here"] and len(rows) == 22
+    assert not rows["mistral-7b"]["here"] and len(rows) == 23
+    shown = json.loads(call(no_sockets, "models", "show", "llama2-7b-q4", "--json").stdout)
+    assert shown["drafter"] == "tinyllama-1.1b" and shown["drafter_path"] is None
     assert "llama2-7b-q4" in call(no_sockets, "models", "list").stdout.splitlines()[2]
     assert "give --yes" in one_line(env, "models", "rm", "llama2-7b-q4", code=2)
     assert call(no_sockets, "models", "rm", "llama2-7b-q4", "--yes").stdout == "deleted llama2-7b-q4, 98.4 MB\n"

@@ -18,6 +18,7 @@ from specee.predictors.calibration.settings import Settings
 
 VALUES = {
     "model": "m.gguf",
+    "drafter": "small.gguf",
     "policy": "exact",
     "max_tokens": 7,
     "temperature": 0.25,

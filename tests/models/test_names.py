@@ -12,9 +12,21 @@ from specee.models.source import Source
 
 PROMISED = (
     "smollm2-135m llama2-7b-q4 llama2-7b-q8 llama3.2-1b llama3.2-3b llama3.1-8b qwen2.5-0.5b qwen2.5-1.5b qwen2.5-3b "
-    "qwen2.5-7b qwen2.5-coder-1.5b qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b gemma3-1b gemma3-4b mistral-7b "
+    "qwen2.5-7b qwen2.5-coder-1.5b qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b gemma3-270m gemma3-1b gemma3-4b mistral-7b "
     "tinyllama-1.1b smollm2-360m smollm2-1.7b phi-3.5-mini"
 )
+
+
+def test_a_paired_drafter_is_in_the_registry_and_much_smaller() -> None:
+    entries = registry.entries()
+
+    def millions(entry: registry.RegistryEntry) -> float:
+        return float(entry.parameters[:-1]) * {"M": 1, "B": 1000}[entry.parameters[-1]]
+
+    pairs = [(entry, entries[entry.drafter]) for entry in entries.values() if entry.drafter]
+    assert len(pairs) >= 9
+    for large, small in pairs:
+        assert 5 * millions(small) <= millions(large), large.name
 
 
 def test_the_registry_is_complete() -> None:

@@ -54,3 +54,18 @@ async def test_another_model_answers(tmp_path: Path) -> None:
         await until(pilot, lambda: session.loads[-1].model == f"{tmp_path}/other.gguf" and idle(pilot.app))
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
+
+
+async def test_another_model_drafts(tmp_path: Path) -> None:
+    session = FakeSession()
+    async with chat(session).run_test(size=(160, 30)) as pilot:
+        await ready(pilot)
+        (tmp_path / "small.gguf").write_bytes(b"GGUF")
+        await submit(pilot, f"/set drafter {tmp_path}/small.gguf")
+        await until(pilot, lambda: session.loads[-1].drafter == f"{tmp_path}/small.gguf" and idle(pilot.app))
+        await submit(pilot, "/set drafter none")
+        await until(pilot, lambda: session.loads[-1].drafter == "none" and idle(pilot.app))
+        await submit(pilot, "/set drafter no-such-model")
+        await until(pilot, lambda: "no-such-model" in screen(pilot.app) and "model not found" in screen(pilot.app))
+        await submit(pilot, "/set")
+        await until(pilot, lambda: "drafter none" in screen(pilot.app))

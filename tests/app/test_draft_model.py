@@ -1,0 +1,180 @@
+"""A second model drafts for the first, on the real engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
+from real_engine import missing_library, missing_model
+
+from specee.app.engine import draft_model
+from specee.app.engine.loading import open_backend
+from specee.app.errors import AppError
+from specee.app.options import LoadOptions, PolicyChoice
+from specee.models import embedded, gguf_header
+from specee.models.errors import ModelError
+from specee.native.engine import Model, RowEngine, Sampler
+from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding import driver
+from specee.predictors.decoding.chain import Chain
+from specee.predictors.decoding.dense import Dense
+from specee.predictors.decoding.state import begin_decoding
+from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.small_model import SmallModelGuesser
+
+pytestmark = pytest.mark.skipif(missing_library() is not None, reason="no native library")
+needs_model = pytest.mark.skipif(missing_model() is not None, reason="no embedded model")
+SLOW_STEPS = {1: 1e3, 8: 1e3 + 1}  # of the large model: whatever the small one takes, it is asked
+N_TOKENS = 40
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    path = embedded.path()
+    assert path is not None
+    return Path(shutil.copy(path, tmp_path / "copy.gguf"))
+
+
+def decode(engine: RowEngine, policy: Any, prompt: list[int], sampler: Sampler) -> tuple[list[int], Any]:
+    engine.prefill(prompt)
+    state = begin_decoding(engine, prompt, sampler, np.random.default_rng(3), N_TOKENS)
+    return [event.token for event in driver.run(policy, engine, state)], state.stats
+
+
+class Pair:
+    """Two open models: the large one's engine, and what the small one drafts."""
+
+    def __init__(self, large: Path, small: Path, n_ctx: int = 256, small_ctx: int = 256) -> None:
+        self.models = Model(large), Model(small)
+        self.engine = RowEngine(self.models[0], n_ctx=n_ctx, n_threads=2)
+        self.small = RowEngine(self.models[1], n_ctx=small_ctx, n_threads=2)
+        self.sampler = Sampler(self.models[1], temperature=1.0, top_k=8)
+
+    def chain(self) -> Any:
+        guesser = SmallModelGuesser(self.small, self.sampler, {1: 1e-3}, self.engine.n_vocab, lambda: 0.0)
+        return Chain(ChainDrafter([], CostModel(SLOW_STEPS, self.engine.max_equal_rows), guesser), 7)
+
+    def samplers(self) -> list[Sampler]:
+        """Greedy, with penalties, and drawn with a seed."""
+        model = self.models[0]
+        settings: list[dict[str, Any]] = [{}, {"repeat_penalty": 1.2}, {"temperature": 0.7, "top_k": 20}]
+        return [Sampler(model, **each) for each in settings]
+
+    def close(self) -> None:
+        for part in (self.sampler, self.small, self.engine, *self.models):
+            part.close()
+
+
+@pytest.fixture(params=["llama", "qwen2", "qwen3"])
+def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    """Random models; the architecture that cannot skip layers too, as small model and as large one."""
+    large = tiny_gguf.write(tmp_path / "large.gguf", request.param, seed=1)
+    small = tiny_gguf.write(tmp_path / "small.gguf", "qwen3" if request.param == "llama" else "llama", n_layer=2)
+    pair = Pair(large, small, small_ctx=64)
+    yield pair
+    pair.close()
+
+
+def test_random_models_generate_what_dense_generates(tiny: Pair) -> None:
+    """Also where the small model's window is shorter than the conversation."""
+    chain = tiny.chain()
+    tested = 0
+    for prompt in ([1, 5, 9, 17], [1, 5, 9, 17, 30, 31], [4, 3], [1] * 50):
+        for sampler in tiny.samplers():
+            expected, _ = decode(tiny.engine, Dense(), prompt, sampler)
+            tokens, stats = decode(tiny.engine, chain, prompt, sampler)
+            assert tokens == expected
+            tested += stats.tested
+            sampler.close()
+    assert tested > 40
+
+
+@needs_model
+def test_the_same_model_drafts_what_it_generates(copy: Path) -> None:
+    path = embedded.path()
+    assert path is not None
+    pair = Pair(path, copy)
+    chain = pair.chain()
+    for text in ("Name three rivers.", "Bread rises because the yeast"):
+        prompt = pair.models[0].tokenize(text)
+        for sampler in pair.samplers():
+            expected, _ = decode(pair.engine, Dense(), prompt, sampler)
+            tokens, stats = decode(pair.engine, chain, prompt, sampler)
+            assert tokens == expected
+            if sampler.is_plain:
+                assert stats.tested and stats.accepted == stats.tested, "equal bits: it knows the answer"
+            sampler.close()
+    pair.close()
+
+
+@needs_model
+def test_a_backend_drafts_with_the_model_that_was_named(copy: Path, tmp_path: Path) -> None:
+    load = LoadOptions(n_ctx=256, drafter=str(copy), data_dir=str(tmp_path))
+    backend = open_backend(load, lambda what, share: None)
+    assert backend.info.drafter == "copy" and backend.draft_model is not None
+    chain = backend.policy(PolicyChoice("chain"))
+    prompt = backend.tokenize("Name three rivers.", bos=False)
+    expected, _ = decode(backend.engine, Dense(), prompt, Sampler(backend.model))
+    assert decode(backend.engine, chain, prompt, Sampler(backend.model))[0] == expected
+    backend.close()
+
+
+def write(tmp_path: Path, name: str, **shape: Any) -> Path:
+    return tiny_gguf.write(tmp_path / name, "llama", **shape)
+
+
+def test_which_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = write(tmp_path, "large.gguf"), write(tmp_path, "small.gguf", n_layer=1)
+    header = gguf_header.read_model(large)
+
+    def find(drafter: str | None) -> Any:
+        return draft_model.find(LoadOptions(model=str(large), drafter=drafter), header, 512)
+
+    assert find("none") is None and find(None) is None
+    assert find(str(small)).name == "small"
+    with pytest.raises(ModelError, match="no model is called"):
+        find("nonsense")
+    with pytest.raises(ModelError, match="it is the model itself"):
+        find(str(large))
+    pair = draft_model.draft_model.Pair("small", small)
+    monkeypatch.setattr(draft_model.draft_model, "paired", lambda model: pair)
+    assert find(None).path == str(small) and find("none") is None
+    monkeypatch.setattr(draft_model.memory, "free_ram", lambda: 1000)
+    assert find(None) is None, "nobody asked for it"
+    with pytest.raises(AppError, match=r"too little memory for the drafter: .* --drafter none"):
+        find(str(small))
+
+
+@needs_model
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"text", "not a model: .* is not a GGUF file"),
+        (None, "the drafter does not fit: .*its tokenizer is llama, the model's is gpt2; take a small model"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "small.gguf"
+    if content is None:
+        write(tmp_path, "small.gguf")
+    else:
+        path.write_bytes(content)
+    program = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
+    env = {**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "data")}
+    line = [*program, "-p", "Hi", "--max-tokens", "2", "--drafter", str(path)]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert re.search(says, done.stderr)

@@ -1,0 +1,89 @@
+"""Which models draft for which."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
+
+from specee.models import draft_model, embedded, gguf_header
+from specee.models.errors import MISSING, ModelError
+from specee.models.gguf_header import Header
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Header:
+    return gguf_header.read_model(tiny_gguf.write(tmp_path / "target.gguf", "llama"))
+
+
+def changed(source: Path, path: Path, old: bytes, new: bytes) -> Header:
+    """The model with other bytes, of the same number, in its header."""
+    data = source.read_bytes()
+    assert len(old) == len(new) and data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    return gguf_header.read_model(path)
+
+
+def refusal(target: Header, draft: Header) -> str:
+    with pytest.raises(ModelError) as caught:
+        draft_model.check(target, draft)
+    assert caught.value.exit_code == MISSING and "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_a_model_with_the_same_vocabulary_fits(target: Header, tmp_path: Path) -> None:
+    for arch in tiny_gguf.ARCHITECTURES:
+        path = tiny_gguf.write(tmp_path / f"{arch}.gguf", arch, n_layer=1, seed=3)
+        draft_model.check(target, gguf_header.read_model(path))
+    shutil.copy(target.path, tmp_path / "copy.gguf")
+    draft_model.check(target, gguf_header.read_model(tmp_path / "copy.gguf"))
+
+
+def test_padding_at_the_end_may_be_missing(target: Header, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_gguf, "N_VOCAB", tiny_gguf.N_VOCAB - 2)
+    shorter = gguf_header.read_model(tiny_gguf.write(tmp_path / "shorter.gguf", "llama"))
+    draft_model.check(target, shorter)
+    draft_model.check(shorter, target)
+    monkeypatch.setattr(tiny_gguf, "N_VOCAB", 300)
+    longer = gguf_header.read_model(tiny_gguf.write(tmp_path / "longer.gguf", "llama"))
+    assert "its vocabulary has 300 tokens, the model's has 96" in refusal(target, longer)
+
+
+def test_the_first_difference_is_named(target: Header, tmp_path: Path) -> None:
+    other = changed(target.path, tmp_path / "other.gguf", b"x95", b"y95")
+    assert "other tokens than the model's, 'y95' for 'x95' as token 95" in refusal(target, other)
+    special = changed(target.path, tmp_path / "special.gguf", b"<unk>", b"<pad>")
+    draft_model.check(target, special)  # as in llama.cpp, the first few may differ
+
+
+def test_the_model_itself_is_refused(target: Header, tmp_path: Path) -> None:
+    (tmp_path / "link.gguf").symlink_to(target.path)
+    assert "it is the model itself" in refusal(target, gguf_header.read_model(tmp_path / "link.gguf"))
+
+
+def test_another_tokenizer_is_named(target: Header) -> None:
+    path = embedded.path()
+    if path is None:
+        pytest.skip("built without the embedded model")
+    assert "its tokenizer is gpt2, the model's is llama" in refusal(target, gguf_header.read_model(path))
+
+
+@pytest.mark.parametrize(
+    ("model", "drafter"),
+    [("qwen2.5-7b", "qwen2.5-0.5b"), ("llama2-7b-q4:q5_k_m", "tinyllama-1.1b"), ("qwen2.5-0.5b", None), (None, None)],
+)
+def test_pairs(model: Any, drafter: Any, cache_dir: Path) -> None:
+    pair = draft_model.paired(model)
+    assert pair == (None if drafter is None else draft_model.Pair(drafter, None))
+
+
+def test_a_paired_model_that_is_here_has_a_path(cache_dir: Path) -> None:
+    pair = draft_model.paired("smollm2-1.7b")
+    assert pair is not None and pair.path == embedded.path()
