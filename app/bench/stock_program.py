@@ -18,7 +18,7 @@ import os
 import queue
 import threading
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 
@@ -99,8 +99,12 @@ class Stock:
 def find_library() -> tuple[Any, dict[str, Any]]:
     """The bindings, and what to say of them; None where there are none that work."""
     try:
-        if version("llama-cpp-python").endswith("+specee"):  # without a library: it uses the one that we build
-            return None, {"version": version("llama-cpp-python"), "patched": True}
+        installed = version("llama-cpp-python")
+    except PackageNotFoundError:
+        return None, {"error": "not installed"}
+    if installed.endswith("+specee"):  # without a library: it uses the one that we build
+        return None, {"version": installed, "patched": True}
+    try:
         import llama_cpp
     except Exception as error:
         return None, {"error": f"{type(error).__name__}: {error}"}

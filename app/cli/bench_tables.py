@@ -61,17 +61,21 @@ def _head(report: Figures) -> list[str]:
 
 def _legend(report: Figures) -> list[str]:
     lines = [
-        "tokens/s: decoding only, from the first token to the last. speed-up: over dense on the same prompt, "
-        "geometric mean (least to greatest prompt); until loop: counted up to where dense's answer first repeats 12 of "
-        "its tokens. same text: answers that are dense's, token for token."
+        "tokens/s: decoding only, from the first token to the last.",
+        "speed-up: over dense on the same prompt; geometric mean (least to greatest prompt).",
+        "until loop: the same, up to where dense's answer first repeats 12 of its tokens.",
+        "same text: answers that are dense's, token for token.",
     ]
     if report["stock"] is not None:
         version = report["llama_cpp_python"]
+        lines.append(f"{STOCK}: llama-cpp-python {version} as it comes, in a process of its own, in turns with ours.")
+    if report["temperature"] > 0:
         lines.append(
-            f"{STOCK}: unpatched llama-cpp-python {version} in a process of its own, in turns with the policies."
+            "Above temperature 0 all policies have the same seed. Those that verify with random numbers of their own "
+            "keep dense's distribution, not its texts."
         )
-        if report["temperature"] > 0:
-            lines.append("Its random numbers are not ours, so above temperature 0 only its rates can be compared.")
+        if report["stock"] is not None:
+            lines.append(f"Random numbers of {STOCK} are others: only its rates can be compared.")
     return lines
 
 
