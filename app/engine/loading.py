@@ -68,7 +68,7 @@ class NativeBackend:
 
         if choice.name == "chain":
             costly = self.draft_model.guesser(self.engine.n_vocab) if self.draft_model is not None else None
-            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly)
+            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly, choice.acceptance)
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
