@@ -76,13 +76,15 @@ class DraftModel:
 
     def guesser(self, n_vocab: int) -> SmallModelGuesser | None:
         """What drafts for a model of so many tokens; None where this model cannot drop rejected tokens."""
+        from specee.predictors.drafters.draft_engine import RowDraftEngine
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
         if self._model is None:
             self._open()
         if len(self._times) < 2:
             return None
-        return SmallModelGuesser(self._engine, self._sampler, self._times, n_vocab, time.perf_counter)
+        engine = RowDraftEngine(self._engine, self._sampler)
+        return SmallModelGuesser(engine, self._times, n_vocab, time.perf_counter)
 
     def _open(self) -> None:
         from specee.native import engine as native

@@ -32,6 +32,7 @@ from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.draft_engine import RowDraftEngine
 from specee.predictors.drafters.small_model import SmallModelGuesser
 
 pytestmark = pytest.mark.skipif(missing_library() is not None, reason="no native library")
@@ -63,7 +64,9 @@ class Pair:
         self.sampler = Sampler(self.models[1], temperature=1.0, top_k=8)
 
     def chain(self) -> Any:
-        guesser = SmallModelGuesser(self.small, self.sampler, {1: 1e-3}, self.engine.n_vocab, lambda: 0.0)
+        guesser = SmallModelGuesser(
+            RowDraftEngine(self.small, self.sampler), {1: 1e-3}, self.engine.n_vocab, lambda: 0.0
+        )
         return Chain(ChainDrafter([], CostModel(SLOW_STEPS, self.engine.max_equal_rows), guesser), 7)
 
     def samplers(self) -> list[Sampler]:
