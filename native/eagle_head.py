@@ -59,6 +59,8 @@ class EagleHead:
 
     def read(self, tokens: Sequence[int]) -> None:
         """Tokens after those that were read; `best` is about the last one."""
+        n_threads = self._target.active_threads  # it takes turns with the target
+        self._model.llama.llama_set_n_threads(self._context, n_threads, n_threads)
         rest = list(tokens)
         if not self.tokens:
             self.tokens.append(rest.pop(0))  # nothing is before it: there is nothing to read yet

@@ -82,7 +82,7 @@ class NativeBackend:
         if len(times) < 2:
             why = "this model's memory cannot drop rejected tokens, or its context window is too small"
             raise AppError("tokens cannot be drafted", f"{why}; use --policy dense")
-        costly = self.draft_model.guesser(self.engine.n_vocab) if self.draft_model is not None else None
+        costly = self.draft_model.guesser() if self.draft_model is not None else None
         return build_chain(times, self.engine.max_equal_rows, costly)
 
     def close(self) -> None:
@@ -117,6 +117,7 @@ def open_backend(
     drafter = draft_model.find(options, header, options.n_ctx or DEFAULT_CTX)
 
     from specee.native import engine as native
+    from specee.native.layer_states import LayerStatesEngine
 
     def loaded(fraction: float) -> bool:
         on_progress("loading the model", fraction)
@@ -125,7 +126,10 @@ def open_backend(
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
-    engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
+    if drafter is not None and drafter.layers:
+        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+    else:
+        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -151,7 +155,7 @@ def open_backend(
         sha256=sha256,
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
-        draft_model=DraftModel(drafter, n_ctx=engine.n_ctx, threads=threads) if drafter is not None else None,
+        draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
 
 
