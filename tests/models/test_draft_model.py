@@ -85,6 +85,8 @@ def test_an_eagle3_head_fits_its_model(target: Header, tmp_path: Path) -> None:
     draft_model.check(target, head("short", n_known=40))
     assert draft_model.target_layers(fits) == (1, 3, 5) and draft_model.target_layers(target) == ()
     assert "an EAGLE-3 head for a model of width 32, this one has 64" in refusal(target, head("narrow", hidden=32))
+    strange = head("strange", n_known=40, first_known=90)
+    assert "for tokens that there are not" in refusal(target, strange)
     assert "reads layers 1, 3, 9 of a model, this one has 6" in refusal(target, head("deep", (1, 3, 9)))
     other = gguf_header.read_model(tiny_gguf.write(tmp_path / "other.gguf", "llama"))
     changed_vocabulary = changed(other.path, tmp_path / "changed.gguf", b"x95", b"y95")

@@ -21,8 +21,10 @@ def write(
     n_known: int = 0,
     hidden: int = 0,
     own_head: bool = True,
+    first_known: int = 0,
 ) -> Path:
-    """`layers`: of the target. `n_known`: tokens that the head can draft, 0: all. `hidden`: the target's width, if not
+    """`layers`: of the target. `n_known`: tokens that the head can draft, 0: all; `first_known` is added
+    to each. `hidden`: the target's width, if not
     the real one. Without `own_head` it shares the target's embeddings and LM head."""
     reader = gguf.GGUFReader(target)
     arch = reader.fields["general.architecture"].contents()
@@ -62,7 +64,7 @@ def write(
         normal("token_embd.weight", n_vocab, n_embd)
         normal("output.weight", n_known or n_vocab, n_embd)
     if n_known:
-        w.add_tensor("d2t", np.sort(rng.choice(n_vocab, n_known, replace=False)).astype(np.int64))
+        w.add_tensor("d2t", np.sort(rng.choice(n_vocab, n_known, replace=False)).astype(np.int64) + first_known)
     ones("blk.0.attn_norm.weight")
     ones("blk.0.attn_norm_2.weight")
     for name, n_out in (("q", n_embd), ("k", n_kv), ("v", n_kv)):
