@@ -16,7 +16,10 @@ DEFAULT_CTX = 4096  # tokens
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine."""
+    """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine.
+
+    `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
+    """
 
     model: str | None = None
     n_ctx: int | None = None
@@ -24,6 +27,7 @@ class LoadOptions:
     gpu_layers: int = 0
     data_dir: str | None = None
     offline: bool = False
+    n_slots: int = 1
 
 
 @dataclass(frozen=True)

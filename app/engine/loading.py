@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.app import machine, paths
+from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import Sampler
+
+MEMORY_SHARE = 0.9
+"""Of the free memory, for the windows of several slots."""
 
 
 @dataclass
@@ -101,11 +104,11 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models import calibrations, file_hash, gguf_header, model_structure, resolve
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
-    gguf_header.read_model(found.path)  # before llama.cpp sees it
+    header = gguf_header.read_model(found.path)  # before llama.cpp sees it
 
     from specee.native import engine as native
 
@@ -116,7 +119,8 @@ def open_backend(
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
-    engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
+    n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
+    engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -134,6 +138,7 @@ def open_backend(
             threads=threads,
             dense_only=model.unsupported,
             calibrated=calibration is not None,
+            n_slots=n_slots,
         ),
         engine=engine,
         model=model,
@@ -142,6 +147,14 @@ def open_backend(
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
     )
+
+
+def affordable_slots(wanted: int, window_bytes: int) -> int:
+    """How many windows fit into the memory that is free, at least one."""
+    free = memory.free_ram()
+    if free is None or window_bytes == 0:
+        return wanted
+    return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

@@ -58,7 +58,10 @@ class PolicyChooser:
         rate = known.dense_rate
         if not known.decided:
             if reproducible:
-                why = "not known yet whether skipping layers is faster here; answers with a seed do not measure it"
+                why = (
+                    "not known yet whether skipping layers is faster here; answers with a seed, and those beside "
+                    "others, do not measure it"
+                )
                 return PolicyDecision(dense, why, rate)
             why = f"measuring whether skipping layers is faster here ({known.progress})"
             return PolicyDecision(dense, why, rate, known)

@@ -43,7 +43,8 @@ class Chain:
             for draft in drafts:
                 rows.append((yield Append(draft, rows[-1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
-            drafter.cost.record(len(rows), state.clock() - drafted)
+            if state.alone:
+                drafter.cost.record(len(rows), state.clock() - drafted)
             n_accepted = 0
             for i in range(len(rows)):
                 token = choose(state.logits, i, state.sampler, state.rng)
