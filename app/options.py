@@ -21,6 +21,7 @@ class LoadOptions:
     """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine.
 
     `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
+    `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
     model: str | None = None
@@ -30,6 +31,7 @@ class LoadOptions:
     gpu_layers: int = 0
     data_dir: str | None = None
     offline: bool = False
+    n_slots: int = 1
 
 
 @dataclass(frozen=True)

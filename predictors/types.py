@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,17 @@ class Engine(Logits, Protocol):
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
+        ...
+
+    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
+        """Run rows of several slots, all of equal depth, to depth `end` in one batch: pairs of an engine and its rows.
+
+        Each engine's logits row i is then that of the i-th of its own rows.
+        """
+        ...
+
+    def depth(self, row: int) -> int:
+        """Layers done of a row in flight."""
         ...
 
     def complete(self, logits: bool = False) -> None:

@@ -18,6 +18,13 @@ class ChatEngine(Engine, Protocol):
     tokens: list[int]
     """What the KV cache holds, a token for each position."""
     n_threads: int
+    n_batch: int
+    """Tokens of a prompt that are computed at once, at most."""
+
+    @property
+    def slots(self) -> Sequence[ChatEngine]:
+        """The engines that share this one's model, itself first: each has the cache of a chat."""
+        ...
 
     @property
     def active_threads(self) -> int:

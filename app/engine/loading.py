@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.app import machine, paths
+from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
@@ -17,6 +17,9 @@ from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Datastore
 from specee.predictors.types import Sampler
+
+MEMORY_SHARE = 0.9
+"""Of the free memory, for the windows of several slots."""
 
 
 @dataclass
@@ -101,7 +104,7 @@ def open_backend(
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_model
-    from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models import calibrations, file_hash, gguf_header, model_structure, resolve
     from specee.models.draft_model import check_answers
 
     where = paths.find(options.data_dir)
@@ -120,10 +123,13 @@ def open_backend(
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
+    n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
     if drafter is not None and drafter.layers:
-        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+        engine: native.RowEngine = LayerStatesEngine(
+            model, drafter.layers, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots
+        )
     else:
-        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
+        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -143,6 +149,7 @@ def open_backend(
             dense_only=model.unsupported,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
+            n_slots=n_slots,
         ),
         engine=engine,
         model=model,
@@ -153,6 +160,14 @@ def open_backend(
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
+
+
+def affordable_slots(wanted: int, window_bytes: int) -> int:
+    """How many windows fit into the memory that is free, at least one."""
+    free = memory.free_ram()
+    if free is None or window_bytes == 0:
+        return wanted
+    return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

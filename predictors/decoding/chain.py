@@ -43,7 +43,9 @@ class Chain:
                 rows.append((yield Append(draft, rows[-1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
-            drafter.cost.record(len(rows), seconds)
+            if state.n_beside == 0:
+                drafter.cost.record(len(rows), seconds)
+                stats.step_seconds += seconds
             stats.rows += len(rows)
             stats.steps += 1
             n_accepted = 0

@@ -46,6 +46,8 @@ class Decoding:
     rng: np.random.Generator
     max_tokens: int
     clock: Callable[[], float] = no_clock
+    alone: bool = True
+    """Whether nothing of other slots ran since the last computation was asked for: only then is its time its own."""
     tokens: list[int] = field(default_factory=list)
     """The answer so far, provisional tokens included."""
     stats: DecodingStats = field(default_factory=DecodingStats)

@@ -23,6 +23,7 @@ from specee.app.engine.protocol import (
     Load,
     ModelInfo,
     ModelLoaded,
+    OfRequest,
     Progress,
     PromptProgress,
     Started,
@@ -111,8 +112,8 @@ class ScriptedLink:
         else:
             threading.Thread(target=self._serve, args=(message,), daemon=True).start()
 
-    def receive(self, timeout: float | None = None) -> Any:
-        return self._inbox.get(timeout=timeout)
+    def receive(self) -> Any:
+        return self._inbox.get()
 
     def kill(self) -> None:
         self.killed.set()
@@ -121,15 +122,23 @@ class ScriptedLink:
 
     def close(self) -> None:
         self.alive = False
+        self._inbox.put(Failed("engine crashed", "it was closed", fatal=True))
 
     def _serve(self, message: Any) -> None:
-        session, put = self.session, self._inbox.put
+        session, send = self.session, self._inbox.put
         if isinstance(message, Load):
-            put(Progress("loading the model", 0.4))
+            send(Progress("loading the model", 0.4))
             session.loaded.wait(10)
             error = session.load_error
-            put(ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True))
+            send(
+                ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True)
+            )
             return
+
+        def put(answer: Any) -> None:
+            fatal = isinstance(answer, Failed) and answer.fatal
+            send(answer if fatal else OfRequest(message.request, answer))
+
         session.asked.append(message)
         session.cancelled.clear()
         if session.error is not None:
