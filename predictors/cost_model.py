@@ -64,17 +64,6 @@ class CostModel:
                 best, best_time = n, token_time
         return best, best_time
 
-    def worth_extending(self, probs: Sequence[float], drafting: float = 0.0) -> bool:
-        """Whether one more drafted token of certain acceptance would be worth its row: no need to draft on if not."""
-        n = len(probs)
-        if n + 1 >= self.max_rows:
-            return False
-        reached = expected = 1.0
-        for p in probs:
-            reached *= p
-            expected += reached
-        return (expected + reached) / (self.step(n + 2) + drafting) > expected / (self.step(n + 1) + drafting)
-
     def saving(self, probs: Sequence[float], drafting: float, free: float, prob: float, seconds: float) -> float:
         """Time of a token that one more guess saves, below 0 where it costs more than it brings.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from specee.predictors.cost_model import CostModel
 from specee.predictors.drafters.base import Budget, DraftState, DraftTree
 from specee.predictors.drafters.guess import CONTEXT, CostlyGuesser, DraftSoFar, Guess, Guesser, HitRates, Learner
+from specee.predictors.drafters.termination import BestLength, Termination
 
 _SHADES = 4  # of an estimate, where two guessers agree
 
@@ -25,15 +26,23 @@ class _Place:
 
 
 class ChainDrafter:
-    """At each position the guess with the best estimated acceptance; the cost model says how many are verified.
+    """At each position the guess with the best estimated acceptance; `termination` says how many are verified.
 
     `costly`: a guesser that takes time, and is asked where that pays. Nothing is rolled back here: it hears of verified
     tokens only.
     """
 
-    def __init__(self, guessers: Sequence[Guesser], cost: CostModel, costly: CostlyGuesser | None = None) -> None:
+    def __init__(
+        self,
+        guessers: Sequence[Guesser],
+        cost: CostModel,
+        costly: CostlyGuesser | None = None,
+        termination: Termination | None = None,
+    ) -> None:
+        """`termination`: by the cost model, if none is given."""
         self.guessers, self.costly = tuple(guessers), costly
         self.cost = cost
+        self._termination = termination or BestLength(cost)
         self.sources: list[str] = []
         """Which guesser drafted each token of the last proposal."""
         self._text: list[int] = []
@@ -41,16 +50,19 @@ class ChainDrafter:
         self._agreements = HitRates()
         self._guesses: list[_Place] = []  # of the last proposal, tokens beyond it too
         self._at = 0  # the next of them to be compared with what is accepted
+        self._hits = 0  # those that were right so far
 
     def begin(self, tokens: Sequence[int]) -> None:
         """Start an answer after these tokens (the whole conversation so far)."""
-        self._guesses = []
+        self._guesses, self.sources = [], []
         self._text = list(tokens)
         for guesser in self._all:
             guesser.begin(tokens)
 
     def propose(self, state: DraftState, budget: Budget) -> DraftTree:
         """A chain of at most `budget.depth` tokens; none where they are not worth their rows."""
+        if self.sources:
+            self._termination.learn(len(self.sources), min(self._hits, len(self.sources)))
         context = self._text[-CONTEXT:]
         guesses: list[_Place] = []
         probs: list[float] = []
@@ -63,12 +75,12 @@ class ChainDrafter:
             seconds += best.seconds
             guesses.append(best)
             probs.append(best.prob)
-            if not self.cost.worth_extending(probs, seconds):
-                break
+            if self._termination.length([*probs, 1.0], seconds) <= len(probs):
+                break  # not even a certain token is worth its row
             context.append(best.token)
             row = None
-        self._guesses, self._at = guesses, 0
-        n = self.cost.best_length(probs, seconds)
+        self._guesses, self._at, self._hits = guesses, 0, 0
+        n = self._termination.length(probs, seconds)
         self.sources = [place.source for place in guesses[:n]]
         return DraftTree(tuple(place.token for place in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
 
@@ -113,6 +125,7 @@ class ChainDrafter:
             hit = place.token == token
             place.learner.learn(place.kind, hit)
             self._at = self._at + 1 if hit else len(self._guesses)
+            self._hits += hit
         self._text.append(token)
         for guesser in self._all:
             guesser.accept(token)
