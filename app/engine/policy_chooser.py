@@ -61,7 +61,7 @@ class PolicyChooser:
         """An answer with drafts is complete: what it showed is remembered."""
         key = self.measurements.key(backend)
         cost = self._costs.get(key)
-        if cost is None or stats.tokens < MIN_TOKENS:
+        if cost is None or stats.tokens < MIN_TOKENS or not stats.dense_seconds:
             return
         drafting = self._drafting(backend)
         drafting.seconds = dict(cost.times)
@@ -86,7 +86,7 @@ class PolicyChooser:
 
 def describe(stats: DecodingStats, reason: str) -> str:
     """Why the policy ran, and what drafts brought in this answer."""
-    if not stats.tested:
+    if not stats.tested or not stats.dense_seconds:
         return reason
     per_step = (stats.tokens - 1) / stats.steps
     return f"{reason.partition(':')[0]}: {per_step:.2f} tokens a step, {stats.speedup:.2f}x of dense"

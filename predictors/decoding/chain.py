@@ -34,6 +34,7 @@ class Chain:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
+            drafter.cost.n_beside = state.n_beside
             budget = Budget(width=1, depth=min(self._max_drafts, state.room), room=state.room)
             drafts = drafter.propose(state, budget).tokens
             drafted = state.clock()
@@ -43,9 +44,8 @@ class Chain:
                 rows.append((yield Append(draft, rows[-1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
-            if state.n_beside == 0:
+            if state.alone:
                 drafter.cost.record(len(rows), seconds)
-                stats.step_seconds += seconds
             stats.rows += len(rows)
             stats.steps += 1
             n_accepted = 0
@@ -60,6 +60,7 @@ class Chain:
                     break
             state.row = rows[i]  # that of the token before the last one
             yield Commit(state.row)
-            stats.step_seconds += seconds
-            stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
+            if state.alone:
+                stats.step_seconds += seconds
+                stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
             stats.count_drafts(drafter.sources, n_accepted)

@@ -85,6 +85,7 @@ class Scheduler:
         alone = alone and len(self._running) == 1
         for running in self._running:
             running.state.alone = alone and self._alone
+            running.state.n_beside = len(self._running) - 1
         self._alone = alone
         for batch in self._batches():
             for running, result in self._compute(batch):
