@@ -75,6 +75,11 @@ class NativeBackend:
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         return build_policy(choice.name, self.calibration, rules, self.engine.draft)
 
+    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
+        from specee.native.engine import advance_together
+
+        advance_together(batches, end, logits)
+
     def _chain(self) -> Policy:
         from specee.app.engine.step_times import measure_steps
         from specee.predictors.decoding.build_policy import build_chain
