@@ -160,13 +160,6 @@ class Engine(Logits, Protocol):
         """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
         ...
 
-    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
-        """Run rows of several slots, all of equal depth, to depth `end` in one batch: pairs of an engine and its rows.
-
-        Each engine's logits row i is then that of the i-th of its own rows.
-        """
-        ...
-
     def depth(self, row: int) -> int:
         """Layers done of a row in flight."""
         ...
@@ -216,3 +209,12 @@ class Engine(Logits, Protocol):
     def letters(self, token: int) -> str:
         """Letters and digits of the token's text in lower case: two tokens with the same ones read the same."""
         ...
+
+
+class AdvanceTogether(Protocol):
+    """Runs rows of several slots, all of equal depth, to depth `end` in one batch: pairs of an engine and its rows.
+
+    Each engine's logits row i is then that of the i-th of its own rows.
+    """
+
+    def __call__(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None: ...

@@ -115,11 +115,11 @@ class FakeEngine:
         assert not self.in_flight
         self.tokens, self.marks = list(tokens), [0] * len(tokens)
         self.tip, self.next_id = self.next_id, self.next_id + 1
-        self._compute()
+        self.compute()
         self.logits = [self._logits(self._text(), self.n_layer)]
         return 0
 
-    def _compute(self) -> None:
+    def compute(self) -> None:
         self.context.computations += 1
         self.computation = self.context.computations
 
@@ -131,26 +131,13 @@ class FakeEngine:
         return row
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
-        self._compute()
-        self._advance(rows, end, logits)
-
-    def advance_together(
-        self, batches: Sequence[tuple[FakeEngine, Sequence[int]]], end: int, logits: bool = False
-    ) -> None:
-        assert len(batches) > 1 and len({id(engine) for engine, _ in batches}) == len(batches)
-        assert sum(len(rows) for _, rows in batches) <= self.max_equal_rows
-        assert len({engine.in_flight[rows[0]].depth for engine, rows in batches}) == 1
-        self._compute()
-        self.context.batches.append([len(rows) for _, rows in batches])
-        for engine, rows in batches:
-            assert engine.context is self.context
-            engine.computation = self.computation
-            engine._advance(rows, end, logits)
+        self.compute()
+        self.advance_rows(rows, end, logits)
 
     def depth(self, row: int) -> int:
         return self.in_flight[row].depth
 
-    def _advance(self, rows: Sequence[int], end: int, logits: bool) -> None:
+    def advance_rows(self, rows: Sequence[int], end: int, logits: bool) -> None:
         self.calls.append(("advance", len(rows), end))
         if 0 <= self.fail_at <= len(self.calls):
             raise RuntimeError("scripted failure")
@@ -198,12 +185,12 @@ class FakeEngine:
 
     def propagate_kv(self, row: int) -> None:
         assert list(self.in_flight) == [row]
-        self._compute()
+        self.compute()
         self.calls.append(("propagate_kv", 1, self.in_flight[row].depth))
         self.in_flight[row].propagated, self.in_flight[row].depth = self.in_flight[row].depth, self.n_layer
 
     def lens_head(self, row: int) -> None:
-        self._compute()
+        self.compute()
         self.calls.append(("lens_head", 1, self.in_flight[row].depth))
         self.logits = [self._logits(self._text(row), self.in_flight[row].depth)]
 
@@ -281,6 +268,20 @@ class FakeEngine:
         if depth < self.n_layer and rng.random() > self.early_agreement:
             true = rng.normal(size=self.n_vocab) * 2
         return true.astype(np.float32)
+
+
+def advance_together(batches: Sequence[tuple[FakeEngine, Sequence[int]]], end: int, logits: bool = False) -> None:
+    """Rows of several slots in one batch; checks the rules of the real one."""
+    first = batches[0][0]
+    assert len(batches) > 1 and len({id(engine) for engine, _ in batches}) == len(batches)
+    assert sum(len(rows) for _, rows in batches) <= first.max_equal_rows
+    assert len({engine.in_flight[rows[0]].depth for engine, rows in batches}) == 1
+    first.compute()
+    first.context.batches.append([len(rows) for _, rows in batches])
+    for engine, rows in batches:
+        assert engine.context is first.context
+        engine.computation = first.computation
+        engine.advance_rows(rows, end, logits)
 
 
 def make_calibration(

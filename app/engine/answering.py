@@ -33,7 +33,7 @@ class Answerer:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
         self._slots = open_slots(backend)
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(backend.advance_together)
         self._waiting: deque[tuple[Generate, Emit, float]] = deque()
         self._reading: deque[Answer] = deque()
         self._decoding: dict[Running, Answer] = {}

@@ -82,6 +82,11 @@ class NativeBackend:
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         return build_policy(choice.name, self.calibration, rules, self.engine.draft)
 
+    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
+        from specee.native.engine import advance_together
+
+        advance_together(batches, end, logits)
+
     def close(self) -> None:
         if self.draft_model is not None:
             self.draft_model.close()
@@ -124,12 +129,10 @@ def open_backend(
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
     n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
-    if drafter is not None and drafter.layers:
-        engine: native.RowEngine = LayerStatesEngine(
-            model, drafter.layers, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots
-        )
+    if drafter is not None and drafter.layers:  # whose states are kept of one chat
+        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
     else:
-        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
+        engine = _open_engine(model, n_ctx, threads, n_slots)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -149,7 +152,7 @@ def open_backend(
             dense_only=model.unsupported,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
-            n_slots=n_slots,
+            n_slots=len(engine.slots),
         ),
         engine=engine,
         model=model,
@@ -168,6 +171,19 @@ def affordable_slots(wanted: int, window_bytes: int) -> int:
     if free is None or window_bytes == 0:
         return wanted
     return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
+
+
+def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int) -> Any:
+    """An engine with n_slots slots, or with fewer where there is no memory for them after all, as on a GPU."""
+    from specee.native.engine import RowEngine
+    from specee.native.errors import NativeError
+
+    try:
+        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
+    except NativeError:
+        if n_slots == 1:
+            raise
+        return _open_engine(model, n_ctx, threads, n_slots // 2)
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding
 from specee.predictors.decoding.work import Range, RowWork, Work
-from specee.predictors.types import Engine, TokenEvent
+from specee.predictors.types import AdvanceTogether, Engine, TokenEvent
 
 
 class Running:
@@ -57,9 +57,10 @@ class Running:
 
 
 class Scheduler:
-    """Decodings that run side by side, each in a slot of its own."""
+    """Decodings that run side by side, each in a slot of its own; one alone needs no `advance_together`."""
 
-    def __init__(self) -> None:
+    def __init__(self, advance_together: AdvanceTogether | None = None) -> None:
+        self._advance_together = advance_together
         self._running: list[Running] = []
         self._alone = True  # in the last turn
 
@@ -151,7 +152,8 @@ class Scheduler:
         try:
             if begun:
                 rows = [(running.engine, of_slot) for running, _, of_slot in begun]
-                batch[0].engine.advance_together(rows, end, logits)
+                assert self._advance_together is not None
+                self._advance_together(rows, end, logits)
             return [(running, work.end_batch(running.engine, of_slot)) for running, work, of_slot in begun]
         except Exception as error:
             for running, _, _ in begun:

@@ -66,10 +66,9 @@ class FakeEngine:
         self.n_ctx = n_ctx
         self.tokens: list[int] = []
         self.cancelled = threading.Event()
-        self.together: list[int] = []  # rows of each batch over several slots
         self.slots = (self, *(FakeEngine(script, n_ctx) for _ in range(n_slots - 1)))
         for other in self.slots:
-            other.cancelled, other.together = self.cancelled, self.together
+            other.cancelled = self.cancelled
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
@@ -109,9 +108,6 @@ class FakeEngine:
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         self.positions = [self.length + row + 1 for row in rows]
-
-    def advance_together(self, batches: Sequence[Any], end: int, logits: bool = False) -> None:
-        self.together.append(sum(len(rows) for _, rows in batches))
 
     def depth(self, row: int) -> int:
         return 0
@@ -222,6 +218,7 @@ class FakeBackend:
         self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots)
         self.engine = FakeEngine(script, n_ctx, n_slots)
         self.policies: dict[str, Any] = {}
+        self.together: list[int] = []  # rows of each batch over several slots
 
     def format(self, messages: Sequence[Message]) -> str:
         start = self.bos_text if self.template_bos else ""
@@ -239,6 +236,9 @@ class FakeBackend:
 
     def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()
+
+    def advance_together(self, batches: Sequence[Any], end: int, logits: bool = False) -> None:
+        self.together.append(sum(len(rows) for _, rows in batches))
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
         from specee.predictors.decoding.build_policy import build_chain

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,37 @@ def test_two_clients_of_the_server_keep_their_prefixes(client: EngineClient) -> 
                 chat.append({"role": "user", "content": "And what is it like to be called that?"})
         server.shutdown()
         thread.join()
+
+
+def test_the_command_with_the_official_client(tmp_path: Path) -> None:
+    openai = pytest.importorskip("openai")
+    program = "from specee.app.cli.main import main; main()"
+    arguments = ["serve", "--port", "0", "--parallel", "3", "--ctx", "512", "--data-dir", str(tmp_path)]
+    served = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True)
+    assert served.stderr is not None
+    try:
+        lines = iter(served.stderr.readline, "")
+        url = next(line.split()[3].rstrip(",") for line in lines if line.startswith("serving"))
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as api:
+
+            def stream(question: str) -> str:
+                chunks = api.chat.completions.create(
+                    model="any",
+                    messages=[{"role": "user", "content": question}],
+                    stream=True,
+                    temperature=0.8,
+                    seed=7,
+                    max_tokens=N_TOKENS,
+                )
+                return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+            alone = [stream(question) for question in QUESTIONS]
+            asking = [partial(stream, question) for question in QUESTIONS]
+            assert at_once(asking) == alone and all(alone)
+    finally:
+        served.terminate()
+        served.wait(10)
+        served.stderr.close()
 
 
 def post(server: Server, body: Any) -> Any:

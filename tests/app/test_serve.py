@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from specee.app.engine.client import EngineClient
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.serve import server as server_module
 from specee.app.serve.server import Server
 from specee.app.serve.stop_sequences import StopSequences
 
@@ -144,6 +145,26 @@ def test_more_than_can_wait_are_sent_away(server: Server, backend: Any) -> None:
         if connection not in busy:
             assert connection.getresponse().read().count(b"Hello there.") == 1
         connection.close()
+
+
+@pytest.mark.parametrize(("wanted", "says"), [(3, ""), (4, "3 requests are answered at once: there is no memory")])
+def test_fewer_slots_than_wanted_are_told(
+    backend: Any,
+    make_link: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wanted: int,
+    says: str,
+) -> None:
+    def make_client(load: LoadOptions) -> EngineClient:
+        return EngineClient(load, lambda load: make_link(backend))
+
+    monkeypatch.setattr(server_module, "EngineClient", make_client)
+    monkeypatch.setattr(Server, "serve_forever", lambda self: None)
+    server_module.serve(LoadOptions(n_slots=wanted), ChatOptions(), 0)
+    *told, serving = capsys.readouterr().err.splitlines()
+    assert serving.startswith("serving fake at http://127.0.0.1:") and "".join(told).startswith(says)
+    assert len(told) == (says != "")
 
 
 def test_a_client_that_leaves_while_it_waits_gives_its_place_back(server: Server, backend: Any) -> None:

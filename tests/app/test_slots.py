@@ -67,7 +67,7 @@ def test_answers_run_side_by_side_and_the_rest_waits(asking: Asking) -> None:
     asking.run()
     assert all(asking.text(request) == "Hello there." for request in requests)
     assert asking.ended() == requests
-    assert set(asking.backend.engine.together) == {2, 3}
+    assert set(asking.backend.together) == {2, 3}
     for request in requests:
         kinds = [type(message) for message in asking.of(request)]
         assert kinds[0] is PromptProgress and kinds[1] is Started and kinds[-1] is Done
@@ -147,19 +147,18 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     assert asking.text(good) == asking.text(other) == "Hello there."
 
 
-def test_an_engine_failure_ends_the_answers_that_it_hits(asking: Asking) -> None:
+def test_an_engine_failure_ends_the_answers_that_it_hits(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = asking.ask("a"), asking.ask("b")
     for _ in range(3):
         asking.answerer.turn()
     engine = asking.backend.engine
-    together = engine.advance_together
 
     def fail(*arguments: Any) -> None:
         raise RuntimeError("out of luck")
 
-    engine.advance_together = fail
-    asking.answerer.turn()
-    engine.advance_together = together
+    with monkeypatch.context() as patch:
+        patch.setattr(asking.answerer._scheduler, "_advance_together", fail)
+        asking.answerer.turn()
     for request in (a, b):
         failures = [message for message in asking.of(request) if isinstance(message, Failed)]
         assert len(failures) == 1 and "out of luck" in failures[0].message and not failures[0].fatal

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeContext, FakeEngine, FakeSampler, make_calibration, replay
+from fakes import FakeContext, FakeEngine, FakeSampler, advance_together, make_calibration, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +46,7 @@ class Slots:
     def __init__(self, number: int, **engine: Any) -> None:
         self.context = FakeContext()
         self.engines = [FakeEngine(3, context=self.context, **engine) for _ in range(number)]
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(advance_together)
         self.events: dict[Running, list[TokenEvent]] = {}
 
     def start(self, number: int, policy: Policy | str = "dense", **options: Any) -> Running:
@@ -229,12 +228,11 @@ def test_a_batch_that_fails_ends_the_answers_in_it() -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("scripted failure")
 
-    together: Callable[..., None] = slots.engines[0].advance_together
-    slots.engines[0].advance_together = fail  # type: ignore[method-assign]
+    slots.scheduler._advance_together = fail
     slots.turn()
     assert all(isinstance(r.error, RuntimeError) and r.ended for r in running[:2])
     assert not slots.engines[0].in_flight and not slots.engines[1].in_flight
-    slots.engines[0].advance_together = together  # type: ignore[method-assign]
+    slots.scheduler._advance_together = advance_together
     slots.run()
     assert slots.events[running[2]] == alone("exact", n=20, number=2)
     again = slots.start(0, n=20)  # the slot is as good as new
