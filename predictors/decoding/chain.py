@@ -44,6 +44,8 @@ class Chain:
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
             drafter.cost.record(len(rows), seconds)
+            stats.rows += len(rows)
+            stats.steps += 1
             n_accepted = 0
             for i in range(len(rows)):
                 proposed = drafts[i] if i < len(drafts) else None
@@ -56,9 +58,6 @@ class Chain:
                     break
             state.row = rows[i]  # that of the token before the last one
             yield Commit(state.row)
-            stats.rows += len(rows)
             stats.step_seconds += seconds
             stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
-            stats.steps += 1
-            stats.tested += len(drafts)
-            stats.accepted += n_accepted
+            stats.count_drafts(drafter.sources, n_accepted)
