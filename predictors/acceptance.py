@@ -23,6 +23,13 @@ class ExactMatch:
         """The token after logits row i; `draft` (None where nothing was drafted) stands where it is returned."""
         return choose(logits, i, sampler, rng)
 
+    def foresee(self, logits: Logits, i: int, sampler: Sampler, rng: np.random.Generator) -> int:
+        """What `next` will most probably give for a row that has nearly these logits, as a draft for that row.
+
+        `rng`: a copy, which gives the numbers to come.
+        """
+        return choose(logits, i, sampler, rng)
+
 
 class RejectionSampling:
     """Leviathan et al., ICML 2023, section 2.3: distributed as dense's text, but a seed has another text."""
@@ -36,6 +43,10 @@ class RejectionSampling:
             return choose(logits, i, sampler, rng)
         p = Distribution(*logits.distribution(i, sampler))
         return accept_or_replace(p, certain(draft), draft, rng)[0]
+
+    def foresee(self, logits: Logits, i: int, sampler: Sampler, rng: np.random.Generator) -> int:
+        """See ExactMatch; a draft that knew the numbers to come would be accepted too often."""
+        return logits.greedy(i, sampler)
 
 
 class TypicalAcceptance:
@@ -54,6 +65,10 @@ class TypicalAcceptance:
             return choose(logits, i, sampler, rng)
         p = Distribution(*logits.distribution(i, sampler))
         return draft if p.prob(draft) > typical_bound(p) else sample(p, rng)
+
+    def foresee(self, logits: Logits, i: int, sampler: Sampler, rng: np.random.Generator) -> int:
+        """See ExactMatch."""
+        return logits.greedy(i, sampler)
 
 
 def typical_bound(p: Distribution) -> float:

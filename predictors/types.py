@@ -178,6 +178,10 @@ class Engine(Logits, Protocol):
         """
         ...
 
+    def probe(self, row: int, candidates: Tokens) -> float:
+        """The exit predictor's score in [0, 1] of the row at its depth for the candidates: int32 [k]."""
+        ...
+
     def propagate_kv(self, row: int) -> None:
         """Fill K and V of the row's deferred layers from its present hidden state (approximate)."""
         ...

@@ -63,6 +63,8 @@ class FakeRow:
     token: int
     depth: int = 0
     propagated: int = 0  # 0: exact K/V, else the depth it was propagated from
+    parent: int = -1  # in flight too, or -1: the committed tip
+    is_side: bool = False
 
 
 @dataclass
@@ -79,7 +81,8 @@ class FakeEngine:
     """A model whose logits are a hash of the text so far; its early layers agree with its last with a given chance.
 
     A row computed on top of rows that were propagated or are not deep enough would be wrong in the real engine; here
-    the first changes its logits, the second is an error. Ids of rows are ascending; rows are a chain.
+    the first changes its logits, the second is an error. Ids of rows are ascending; the first child of each row
+    continues the principal chain, the others are side rows, whose logits are a little wrong.
     """
 
     seed: int = 0
@@ -124,11 +127,27 @@ class FakeEngine:
         self.computation = self.context.computations
 
     def append(self, token: int, parent: int = -1) -> int:
-        assert parent == max(self.in_flight) if self.in_flight else parent in (-1, self.tip), "rows are a chain"
+        parent = -1 if parent == self.tip else parent
+        assert parent == -1 or parent in self.in_flight
         assert self.length + len(self.in_flight) < self.n_ctx, "no cells left"
+        assert not any(row.is_side and row.depth for row in self.in_flight.values()), "side rows are in the way"
+        is_side = parent != -1 and self.in_flight[parent].is_side
+        is_side |= any(row.parent == parent for row in self.in_flight.values())
         row, self.next_id = self.next_id, self.next_id + 1
-        self.in_flight[row] = FakeRow(token)
+        self.in_flight[row] = FakeRow(token, parent=parent, is_side=is_side)
         return row
+
+    def _path(self, row: int) -> list[int]:
+        """The rows in flight from the tip to this one."""
+        path: list[int] = []
+        while row != -1:
+            path.insert(0, row)
+            row = self.in_flight[row].parent
+        return path
+
+    @property
+    def _chain(self) -> list[int]:
+        return [row for row in self.in_flight if not self.in_flight[row].is_side]
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         self.compute()
@@ -144,18 +163,17 @@ class FakeEngine:
         assert rows and list(rows) == sorted(set(rows))
         assert len({self.in_flight[row].depth for row in rows}) == 1, "rows of one batch start at one depth"
         assert self.in_flight[rows[0]].depth < end <= self.n_layer
-        before = [row for row in self.in_flight if row < rows[-1] and row not in rows]
+        before = {a for row in rows for a in self._path(row)} - set(rows)
         assert all(self.in_flight[row].depth >= end for row in before), "an earlier row is not deep enough"
+        assert all(end == self.n_layer for row in rows if self.in_flight[row].is_side), "side rows go up at once"
         for row in rows:
             self.in_flight[row].depth = end
         assert not logits or end == self.n_layer
         if logits:
-            self.logits = [self._logits(self._text(row), end) for row in rows]
+            self.logits = [self._logits(self._text(row), end) + self._side_error(row) for row in rows]
 
     def complete(self, logits: bool = False) -> None:
-        self._bring_up(
-            [row for row in self.in_flight if self.in_flight[row].depth < self.n_layer], self.n_layer, logits
-        )
+        self._bring_up([row for row in self._chain if self.in_flight[row].depth < self.n_layer], self.n_layer, logits)
 
     def _bring_up(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         """Rows of falling depth to `end` at least; they join as their depths meet."""
@@ -169,11 +187,11 @@ class FakeEngine:
     def run_to_exit(
         self, row: int, layers: Sequence[int], k: int, candidates: Sequence[int], threshold: float
     ) -> FakeExitResult:
-        assert row == max(self.in_flight)
+        assert row == self._chain[-1]
         scores: list[float] = []
         best = -1
         for layer in layers:
-            self._bring_up(list(self.in_flight), layer)
+            self._bring_up(self._chain, layer)
             if k == 0:
                 best, score = self.margin(row)
             else:
@@ -218,8 +236,10 @@ class FakeEngine:
         return row
 
     def commit(self, row: int) -> None:
-        path = [r for r in self.in_flight if r <= row]
-        assert path[-1] == row and all(self.in_flight[r].depth == self.n_layer for r in path), "rows must be complete"
+        path = self._path(row)
+        assert not self.in_flight[row].is_side and all(self.in_flight[r].depth == self.n_layer for r in path), (
+            "rows must be complete"
+        )
         self.tokens += [self.in_flight[r].token for r in path]
         self.marks += [self.in_flight[r].propagated for r in path]
         self.tip = row
@@ -255,12 +275,17 @@ class FakeEngine:
 
     def _text(self, row: int | None = None) -> list[tuple[int, int]]:
         """(token, mark) of every row up to this one; of the committed ones alone without it."""
-        rows = [self.in_flight[r] for r in self.in_flight if row is not None and r <= row]
+        rows = [self.in_flight[r] for r in self._path(-1 if row is None else row)]
         return [*zip(self.tokens, self.marks, strict=True), *((r.token, r.propagated) for r in rows)]
 
     def _rng(self, text: list[tuple[int, int]], depth: int, what: str) -> np.random.Generator:
         seed = repr((self.seed, [t for t, _ in text], [m for _, m in text], depth, what))
         return np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little"))
+
+    def _side_error(self, row: int) -> Floats:
+        if not self.in_flight[row].is_side:
+            return np.zeros(self.n_vocab, np.float32)
+        return (self._rng(self._text(row), self.n_layer, "side").normal(size=self.n_vocab) * 0.2).astype(np.float32)
 
     def _logits(self, text: list[tuple[int, int]], depth: int) -> Floats:
         true = self._rng(text, self.n_layer, "logits").normal(size=self.n_vocab) * 2

@@ -47,7 +47,7 @@ class ExitController:
         stats, rules = state.stats, self.rules
         armed = remaining = self.schedule.armed()
         k = rules.k if self._drafter is not None else 0
-        candidates = self._candidates(state) if armed else ()
+        candidates = self.candidates(state) if armed else ()
         if len(candidates) < k:  # a predictor takes exactly k
             remaining = ()
         probes: list[Probe] = []
@@ -68,7 +68,7 @@ class ExitController:
         stats.schedule_hits += self.schedule.record(chosen.exit_layer if chosen else None)
         return chosen or ChosenToken(-1, state.n_layer, tuple(probes), candidates)
 
-    def _candidates(self, state: Decoding) -> tuple[int, ...]:
+    def candidates(self, state: Decoding) -> tuple[int, ...]:
         """The k tokens that are most likely to follow, drafted once a row."""
         if self._drafter is None:
             return ()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from specee.predictors.types import Engine, ExitResult, Logits
 
 Range = tuple[int, int, bool]
@@ -134,6 +136,17 @@ class LensHead:
     def run(self, engine: Engine) -> Logits:
         engine.lens_head(self.row)
         return engine
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRow:
+    """The exit predictor at the row's depth. The result is its score for the candidates, in [0, 1]."""
+
+    row: int
+    candidates: tuple[int, ...]
+
+    def run(self, engine: Engine) -> float:
+        return engine.probe(self.row, np.array(self.candidates, np.int32))
 
 
 @dataclass(frozen=True, slots=True)

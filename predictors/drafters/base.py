@@ -36,6 +36,10 @@ class DraftTree:
         """Alternatives for the next position."""
         return cls(tuple(tokens), (-1,) * len(tokens))
 
+    def children(self, parent: int) -> list[int]:
+        """Indices of the tokens after token `parent`, -1 for the answer's last token."""
+        return [i for i, p in enumerate(self.parents) if p == parent]
+
 
 class DraftState(Protocol):
     """What a drafter sees of an answer under way; `decoding.state.Decoding` is one."""

@@ -14,7 +14,7 @@ _SHADES = 4  # of an estimate, where two guessers agree
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """What is guessed for one place, and who learns whether it was right."""
 
     token: int
@@ -48,13 +48,16 @@ class ChainDrafter:
         self._text: list[int] = []
         self._all: tuple[Guesser, ...] = (*guessers, costly) if costly is not None else tuple(guessers)
         self._agreements = HitRates()
-        self._guesses: list[_Place] = []  # of the last proposal, tokens beyond it too
+        self._others: list[list[Place]] = []  # what else was guessed for each place of the last proposal
+        self._places: dict[int, Place] = {}  # all that was guessed for the last place
+        self._guesses: list[Place] = []  # of the last proposal, tokens beyond it too
         self._at = 0  # the next of them to be compared with what is accepted
         self._hits = 0  # those that were right so far
+        self._seconds = 0.0  # that the last proposal took
 
     def begin(self, tokens: Sequence[int]) -> None:
         """Start an answer after these tokens (the whole conversation so far)."""
-        self._guesses, self.sources = [], []
+        self._guesses, self._others, self.sources = [], [], []
         self._text = list(tokens)
         for guesser in self._all:
             guesser.begin(tokens)
@@ -64,9 +67,10 @@ class ChainDrafter:
         if self.sources:
             self._termination.learn(len(self.sources), min(self._hits, len(self.sources)))
         context = self._text[-CONTEXT:]
-        guesses: list[_Place] = []
+        guesses: list[Place] = []
         probs: list[float] = []
         seconds = 0.0  # that they took
+        self._others = []
         row: int | None = state.row
         while len(guesses) < budget.depth:
             best = self._best(context, row, probs, seconds, budget.room)
@@ -74,21 +78,22 @@ class ChainDrafter:
                 break
             seconds += best.seconds
             guesses.append(best)
+            self._others.append([place for place in self._places.values() if place is not best])
             probs.append(best.prob)
             if self._termination.length([*probs, 1.0], seconds) <= len(probs):
                 break  # not even a certain token is worth its row
             context.append(best.token)
             row = None
-        self._guesses, self._at, self._hits = guesses, 0, 0
+        self._guesses, self._at, self._hits, self._seconds = guesses, 0, 0, seconds
         n = self._termination.length(probs, seconds)
         self.sources = [place.source for place in guesses[:n]]
         return DraftTree(tuple(place.token for place in guesses[:n]), tuple(range(-1, n - 1)), tuple(probs[:n]))
 
     def _best(
         self, context: Sequence[int], row: int | None, probs: Sequence[float], seconds: float, room: int
-    ) -> _Place | None:
+    ) -> Place | None:
         """The guess for the next place with the best estimate; where guessers agree, the estimate is of that."""
-        places: dict[int, _Place] = {}
+        places = self._places = {}
         for guesser in self.guessers:
             guess = guesser.guess(context, row)
             if guess is not None:
@@ -108,10 +113,10 @@ class ChainDrafter:
             best.seconds = costly.seconds
         return best
 
-    def _add(self, places: dict[int, _Place], guesser: Guesser, guess: Guess) -> None:
+    def _add(self, places: dict[int, Place], guesser: Guesser, guess: Guess) -> None:
         known = places.get(guess.token)
         if known is None:
-            places[guess.token] = _Place(guess.token, guess.prob, guesser.name, guesser, guess.kind)
+            places[guess.token] = Place(guess.token, guess.prob, guesser.name, guesser, guess.kind)
             return
         prior = max(known.prob, guess.prob)
         known.kind = (known.source, int(known.prob * _SHADES), guesser.name, int(guess.prob * _SHADES))
@@ -131,5 +136,5 @@ class ChainDrafter:
             guesser.accept(token)
 
 
-def _prob(place: _Place) -> float:
+def _prob(place: Place) -> float:
     return place.prob

@@ -4,54 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-from fakes import FakeEngine, FakeSampler, replay
+from answers import FREE, Oracle, answer
+from fakes import FakeEngine, FakeSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specee.predictors.cost_model import CostModel
-from specee.predictors.decoding import driver
 from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
-from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.guess import DraftSoFar, Guess
 from specee.predictors.drafters.suffix import SuffixGuesser
 from specee.predictors.drafters.termination import AdaptiveThreshold, FixedLength, HeuristicLength
-
-PROMPT = [1, 2, 3, 1, 2]
-FREE = {1: 1.0, 8: 1.01}
-
-
-class Oracle:
-    """Guesses what the engine will generate, with some errors: a guesser that knows."""
-
-    name = "oracle"
-
-    def __init__(self, answer: list[int], error_rate: float, seed: int) -> None:
-        self.answer, self.error_rate = answer, error_rate
-        self.rng = np.random.default_rng(seed)
-        self.at = 0
-        self.learned: list[bool] = []
-
-    def begin(self, tokens: Any) -> None:
-        self.at = len(tokens) - len(PROMPT)
-
-    def guess(self, context: Any, row: Any) -> Guess | None:
-        if row is not None:
-            self.ahead = self.at
-        token = self.answer[self.ahead] if self.ahead < len(self.answer) else 0
-        self.ahead += 1
-        if self.rng.random() < self.error_rate:
-            token = (token + 1) % 24
-        return Guess(token, 0.9, "known")
-
-    def accept(self, token: int) -> None:
-        self.at += 1
-
-    def learn(self, kind: Any, hit: bool) -> None:
-        self.learned.append(hit)
 
 
 class CostlyOracle(Oracle):
@@ -68,16 +33,6 @@ class CostlyOracle(Oracle):
     def guess(self, context: Any, row: Any) -> Guess | None:
         self.asked += 1
         return super().guess(context, row)
-
-
-def answer(policy: Any, engine: FakeEngine, sampler: FakeSampler, n: int, seed: int = 0) -> Any:
-    engine.prefill(PROMPT)
-    state = begin_decoding(engine, PROMPT, sampler, np.random.default_rng(seed), n)
-    events = list(driver.run(policy, engine, state))
-    assert not engine.in_flight
-    tokens = replay(events)
-    assert engine.tokens == (PROMPT + tokens)[:-1]
-    return state.stats, events, tokens
 
 
 @settings(max_examples=120, deadline=None)
