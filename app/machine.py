@@ -38,11 +38,12 @@ def package_version() -> str:
         version = importlib.metadata.version("specee-chat")
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
-    commit = _commit()
-    return f"{version} ({commit})" if commit else version
+    checkout = commit()
+    return f"{version} ({checkout})" if checkout else version
 
 
-def _commit() -> str:
+def commit() -> str | None:
+    """The commit of the checkout that it runs from, with -dirty where that was changed; None when it is installed."""
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
@@ -51,10 +52,10 @@ def _commit() -> str:
 
     try:
         if not git("ls-files", here.name):  # an installed file in somebody else's checkout
-            return ""
-        return git("describe", "--always", "--dirty", "--abbrev=10")
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=10") or None
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
 
 
 def report(threads: int) -> dict[str, object]:
@@ -68,6 +69,7 @@ def report(threads: int) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu.processor_name(),
         "cores": os.cpu_count() or 1,
+        "instruction_sets": [name for name in cpu.MATRIX_FLAGS if name in loaded.record.cpu.split()],
         "amx_cpu": cpu.has_amx(),
         "kernels": loaded.kernels.value,
         "gpu": bool(llama_cpp.llama_supports_gpu_offload()),

@@ -12,6 +12,7 @@ DRAFTING = ("chain", "tree")
 """Policies whose steps verify drafted tokens."""
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
+ACCEPTANCE = ("exact", "rejection", "typical")
 WHEN_FULL = ("stop", "drop", "summarize")
 DEFAULT_CTX = 4096  # tokens
 NO_DRAFTER = "none"
@@ -57,7 +58,8 @@ PLAIN_GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_p
 class PolicyChoice:
     """A policy with its parameters. None means: the policy's own default, for `threshold` the calibrated one.
 
-    `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV.
+    `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV. `acceptance` says which
+    drafted tokens stand (policy chain): see ACCEPTANCE.
     """
 
     name: str = "auto"
@@ -65,28 +67,39 @@ class PolicyChoice:
     rule: str | None = None
     kv: str | None = None
     max_pending: int | None = None
+    acceptance: str | None = None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the text is the dense model's."""
+        return self.name != "specee" and self.acceptance != "typical"
 
     @classmethod
     def parse(cls, spec: str) -> PolicyChoice:
-        """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:complete`, `specee:margin@0.3`."""
+        """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:complete`, `specee:margin@0.3`,
+        `chain:rejection`."""
         head, at, threshold = spec.strip().partition("@")
         name, *parts = head.split(":")
         if name not in POLICIES:
             raise AppError("unknown policy", f"{name!r}; choose from {', '.join(POLICIES)}", USAGE)
-        rule = kv = None
+        rule = kv = acceptance = None
         for part in parts:
-            if part in RULES:
+            if name == "chain" and part in ACCEPTANCE:
+                acceptance = part
+            elif part in RULES:
                 rule = part
             elif part in SKIPPED_KV:
                 kv = part
             else:
-                raise AppError("unknown policy", f"{part!r} in {spec!r}; use {', '.join(RULES + SKIPPED_KV)}", USAGE)
-        return cls(name, parse_threshold(threshold) if at else None, rule, kv)
+                raise AppError(
+                    "unknown policy", f"{part!r} in {spec!r}; use {', '.join(RULES + SKIPPED_KV + ACCEPTANCE)}", USAGE
+                )
+        return cls(name, parse_threshold(threshold) if at else None, rule, kv, acceptance=acceptance)
 
     @property
     def label(self) -> str:
         """The spec that `parse` reads back (without max_pending)."""
-        parts = [self.name, *(part for part in (self.rule, self.kv) if part)]
+        parts = [self.name, *(part for part in (self.rule, self.kv, self.acceptance) if part)]
         return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from specee.app.bench import metrics
+from specee.app.bench.answer import DenseScores, PolicyAnswer
 from specee.app.engine.backend import Backend, ChatEngine
 from specee.app.first_difference import first_difference
 from specee.app.options import Sampling
 
 
-@dataclass(frozen=True)
-class DenseScores:
-    """For each token of a text its negative log-probability, and the token that dense would have chosen there."""
-
-    nll: list[float]
-    choices: list[int]
+def score_all(
+    backend: Backend, prompt: list[int], answers: dict[str, PolicyAnswer], dense: str, sampling: Sampling
+) -> dict[str, DenseScores]:
+    """The scores of all answers to a prompt; `dense` is the label of the dense one."""
+    expected = answers[dense].tokens
+    own = score(backend, prompt, expected, sampling)
+    scores = {}
+    for label, answer in answers.items():
+        # up to the first difference the text is dense's own, and so are the scores
+        same = first_difference(answer.tokens, expected)
+        same = len(expected) if same is None else same
+        rest = score(backend, prompt, answer.tokens, sampling, same)
+        scores[label] = DenseScores(own.nll[:same] + rest.nll, own.choices[:same] + rest.choices)
+    return scores
 
 
 def score(backend: Backend, prompt: list[int], text: list[int], sampling: Sampling, begin: int = 0) -> DenseScores:

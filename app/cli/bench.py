@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import click
 
 from specee.app import options as opts
-from specee.app.cli import tables
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.output import show
@@ -24,9 +25,9 @@ from specee.app.cli.shared_options import (
     policy_choice,
     sampling,
 )
+from specee.app.errors import INTERRUPTED, OK, USAGE, AppError
 
 MAX_TOKENS = 128
-POLICIES = "dense,specee,exact,auto"
 
 
 @click.command(
@@ -36,94 +37,94 @@ POLICIES = "dense,specee,exact,auto"
 @option(
     "--prompts",
     metavar="FILE.jsonl",
-    help='Ask what is in this file: {"prompt": "..."} on each line.',
+    help='Ask what is in this file: {"prompt": "..."} on each line, with "category" and "id" where wanted.',
     otherwise="eight questions of ours",
 )
 @option(
     "--policies",
-    default=POLICIES,
-    otherwise=POLICIES,
+    otherwise="dense,auto; also exact,specee for a calibrated model",
     metavar="A,B,..",
-    help="What to compare: dense, chain, exact, specee, auto; in short also specee@0.5 or exact:margin "
+    help="What to compare: auto, chain, dense, exact, specee; in short also specee@0.5 or exact:margin "
     "(see specee-chat -h).",
 )
 @option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
-def bench(prompts: str | None, policies: str, limit: int | None, as_json: bool, **values: Any) -> int:
+@option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    otherwise=1,
+    metavar="N",
+    help="Ask all prompts N times; each time the policies start without what they learned.",
+)
+@option(
+    "--stock",
+    metavar="PYTHON",
+    help="Compare with unpatched llama.cpp, too: an interpreter whose environment has llama-cpp-python as it comes, of "
+    "the same version.",
+)
+@option("--markdown", "as_markdown", is_flag=True, help="Print the tables as Markdown, for a README.")
+@option("--svg", metavar="FILE", help="Draw the speeds in this file, too.")
+def bench(
+    prompts: str | None,
+    policies: str | None,
+    limit: int | None,
+    repeats: int,
+    stock: str | None,
+    as_markdown: bool,
+    svg: str | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Compare the policies: how fast they are, and their text.
 
-    A policy is a way to compute tokens: dense sends each of them through all layers, the others let tokens skip some.
-    All policies answer the same prompts in turn, and each is compared with dense.
+    A policy is a way to compute tokens: dense sends each of them through all layers of the model, one after the other,
+    the others draft several at once or let tokens skip layers. All answer the same prompts in turn, and each is
+    compared with dense. Ctrl+C prints what was measured so far.
 
     \b
     specee-chat bench
-    specee-chat bench --model qwen2.5-1.5b --policies exact,exact:margin,auto
+    specee-chat bench --model qwen2.5-1.5b --policies chain,exact:margin
     specee-chat bench --prompts questions.jsonl --json > figures.json
+    specee-chat bench --stock other-venv/bin/python --markdown --svg speed.svg
     """
     from specee.app.bench.prompts import read_prompts
+    from specee.app.bench.rounds import Asked
+    from specee.app.cli import bench_tables
     from specee.app.cli.task import run_task
 
+    if as_json and as_markdown:
+        raise AppError("usage", "--json and --markdown exclude each other", USAGE)
+    if svg is not None:
+        _check_folder(svg)
+    chosen = given_sampling(values, opts.PLAIN_GREEDY)
     arguments = {
         "prompts": read_prompts(prompts)[:limit],
-        "choices": [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()],
-        "sampling": given_sampling(values, opts.PLAIN_GREEDY),
-        "max_tokens": values["max_tokens"] or MAX_TOKENS,
-        "system": values["system"],
+        "choices": None if policies is None else _choices(values, policies),
+        "asked": Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
+        "stock_python": stock,
     }
-    return show(run_task("bench", load_options(values), arguments), as_json, text)
+    so_far: list[dict[str, Any]] = []
+    code = OK
+    try:
+        report = run_task("bench", load_options(values), arguments, on_part=so_far.append)
+    except KeyboardInterrupt:
+        if not so_far:
+            raise
+        report, code = so_far[-1], INTERRUPTED
+    show(report, as_json, bench_tables.markdown if as_markdown else bench_tables.text)
+    if svg is not None:
+        from specee.app.bench import plot
+
+        Path(svg).expanduser().write_text(plot.svg(report), "utf-8")
+    return code
 
 
-_FIGURES = (
-    ("tokens/s", "tokens_per_second", ".1f"),
-    ("speed-up", "speedup", ".3f"),
-    ("min", "speedup_min", ".2f"),
-    ("max", "speedup_max", ".2f"),
-    ("exit layer", "mean_exit_layer", ".2f"),
-    ("accepted", "acceptance", ".1%"),
-    ("tokens/step", "tokens_per_step", ".2f"),
-    ("agreement", "agreement", ".1%"),
-    ("ppl ratio", "ppl_ratio", ".3f"),
-    ("dup. words", "duplicate_words", ".2%"),
-    ("same text", "identical_texts", "d"),
-)
+def _choices(values: dict[str, Any], policies: str) -> list[opts.PolicyChoice]:
+    return [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
 
 
-def text(report: dict[str, Any]) -> str:
-    """The report for people: what was measured, a row a policy, and the same without what the model only repeats."""
-    columns = [tables.Column("policy"), *(tables.Column(title, right=True) for title, _, _ in _FIGURES)]
-    rows = [
-        [_name(label, figures), *(_cell(figures[key], form) for _, key, form in _FIGURES)]
-        for label, figures in report["policies"].items()
-    ]
-    return "\n\n".join([_head(report), tables.table(columns, rows), _until_loop(report)])
-
-
-def _name(label: str, figures: dict[str, Any]) -> str:
-    return label if figures["policy"] == label else f"{label} = {figures['policy']}"
-
-
-def _cell(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _head(report: dict[str, Any]) -> str:
-    machine = report["machine"]
-    return (
-        f"{report['model']} ({report['arch']}, {report['n_layers']} layers, sha256 {report['model_sha256'][:12]}), "
-        f"prompts: {report['prompts']}, at most {report['max_tokens']} tokens, temperature {report['temperature']:g}, "
-        f"repeat penalty {report['repeat_penalty']:g}\n"
-        f"{machine['cpu']}, {machine['threads']} threads, kernels: {machine['kernels']}, "
-        f"specee-chat {report['version']}"
-    )
-
-
-def _until_loop(report: dict[str, Any]) -> str:
-    lines = ["each answer only until it repeats 12 tokens of its own:"]
-    for label, figures in report["policies"].items():
-        figures = figures["until_loop"]
-        lines.append(
-            f"  {label}: speed-up {_cell(figures['speedup'], '.3f')}, "
-            f"exit layer {_cell(figures['mean_exit_layer'], '.2f')}, "
-            f"agreement {_cell(figures['agreement'], '.1%')}; "
-            f"{figures['answers_that_loop']} of {report['prompts']} answers repeat themselves"
-        )
-    return "\n".join(lines)
+def _check_folder(file: str) -> None:
+    """Raises AppError now, not after the measurement."""
+    path = Path(file).expanduser()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AppError("cannot write the plot", f"{file}: no file that can be written", USAGE)

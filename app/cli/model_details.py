@@ -39,6 +39,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
         "drafts_only": draft_model.head_kind(header),
+        "reads_layers": draft_model.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
@@ -106,7 +107,9 @@ def text(facts: dict[str, Any]) -> str:
 def _drafter(facts: dict[str, Any]) -> str:
     """What drafts for the model, and whether it is here."""
     if facts["drafts_only"]:
-        return f"none: the file itself is {facts['drafts_only']}, which specee-chat does not run"
+        layers = ", ".join(map(str, facts["reads_layers"]))
+        use = f"it reads layers {layers} of its model: --drafter FILE" if layers else "specee-chat does not run it"
+        return f"the file itself is {facts['drafts_only']}; {use}"
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
     if facts["drafter"] is None:

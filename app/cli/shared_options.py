@@ -152,11 +152,11 @@ POLICY = Option(
     SPEED,
     "auto",
     metavar="NAME",
-    help="dense: all tokens go through all layers of the model. exact: tokens that the model is already sure of skip "
-    "the last layers; these run later, for several tokens at once, and verify them, so the text is that of dense. "
-    "specee: they are not verified, so the text may differ a little. chain: tokens that the text so far suggests are "
-    "tried several at once, and the text is that of dense. auto: dense or exact, whichever is faster on this machine. "
-    "The options below in short: specee@0.5, exact:margin, specee:propagate.",
+    help="auto: the fastest way here with the text of dense. dense: one token after the other, all through all layers "
+    "of the model. chain: tokens that are easy to guess are tried several at once; the text is that of dense. exact: "
+    "tokens that the model is already sure of skip the last layers; these run later, for several tokens at once, and "
+    "verify them, so the text is that of dense. specee: they are not verified, so the text may differ a little. "
+    "The options below in short: chain:rejection, specee@0.5, exact:margin, specee:propagate.",
 )
 DRAFTER = Option(
     ["--drafter"],
@@ -165,6 +165,16 @@ DRAFTER = Option(
     metavar="M",
     help="A small model with the same vocabulary: a name or a .gguf file. With the policy chain it drafts tokens that "
     "the model then tries several at once, wherever that is faster; the text stays that of dense. none: no such model.",
+)
+ACCEPTANCE = Option(
+    ["--acceptance"],
+    SPEED,
+    opts.ACCEPTANCE[0],
+    type=click.Choice(opts.ACCEPTANCE),
+    metavar="NAME",
+    help="With chain: which drafted tokens stand. exact: those that the model chooses; a seed has the text of dense. "
+    "rejection: rejection sampling; as good as dense, but a seed has another text. typical: also others that the model "
+    "finds likely, which is faster and changes the text.",
 )
 EXITS: Options = [
     Option(
@@ -221,7 +231,7 @@ JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for pr
 
 CHAT: Options = [
     *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
-    *(*ENGINE, POLICY, DRAFTER, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
+    *(*ENGINE, POLICY, DRAFTER, ACCEPTANCE, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
 
@@ -254,8 +264,14 @@ def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
     threshold = choice.threshold
     if values["threshold"] is not None:
         threshold = opts.parse_threshold(values["threshold"])
+    acceptance = (values.get("acceptance") or choice.acceptance) if choice.name == "chain" else None
     return opts.PolicyChoice(
-        choice.name, threshold, values["rule"] or choice.rule, values["kv"] or choice.kv, values["max_pending"]
+        choice.name,
+        threshold,
+        values["rule"] or choice.rule,
+        values["kv"] or choice.kv,
+        values["max_pending"],
+        acceptance,
     )
 
 

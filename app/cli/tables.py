@@ -46,6 +46,13 @@ def table(columns: Iterable[Column], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
+def markdown(columns: Iterable[Column], rows: Iterable[Iterable[str]]) -> str:
+    """The same as a table of GitHub's Markdown."""
+    columns = list(columns)
+    lines = [[c.title for c in columns], ["---:" if c.right else "---" for c in columns], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def pairs(rows: Iterable[tuple[str, str]], width: int = 0) -> str:
     """Names, `width` wide at least, and what belongs to them."""
     return table([Column(width=width), Column()], rows)

@@ -16,18 +16,21 @@ from specee.models.errors import ModelError
 
 if TYPE_CHECKING:
     from specee.models.gguf_header import Header
+    from specee.predictors.drafters.draft_engine import DraftEngine
     from specee.predictors.drafters.small_model import SmallModelGuesser
 
+STATE_BYTES = 2  # float16
 BEST = 8  # tokens of its distribution that are looked at
 
 
 @dataclass(frozen=True)
 class DraftFile:
-    """A model file that fits the large model, and what it needs."""
+    """A file that fits the large model: a small model, or an EAGLE-3 head."""
 
     name: str
     path: str
-    memory_bytes: int
+    layers: tuple[int, ...] = ()
+    """Of the large model: what an EAGLE-3 head reads the states of."""
 
 
 def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
@@ -52,48 +55,73 @@ def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
 def _checked(name: str, path: Any, target: Header, n_ctx: int) -> DraftFile:
     header = gguf_header.read_model(path)
     draft_model.check(target, header)
-    needed = model_structure.read(header).memory(n_ctx)
-    both, free = needed + model_structure.read(target).memory(n_ctx), memory.free_ram()
+    layers = draft_model.target_layers(header)
+    if layers and (why := _no_ranges(target)):
+        raise AppError(
+            "the drafter does not fit", f"{name} reads states of layers, and {why}; take a small whole model"
+        )
+    large = model_structure.read(target)
+    states = n_ctx * len(layers) * large.width * STATE_BYTES
+    both, free = model_structure.read(header).memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()
     if free is not None and both > free:
         raise AppError(
             "too little memory for the drafter",
             f"the model and {name} need {size(both)}, {size(free)} are free; "
             "take a smaller --ctx, a smaller drafter, or --drafter none",
         )
-    return DraftFile(name, str(path), needed)
+    return DraftFile(name, str(path), layers)
+
+
+def _no_ranges(target: Header) -> str | None:
+    from specee.native import library
+
+    structure = model_structure.read(target)
+    return library.model_unsupported(structure.arch, bool(structure.sliding_window), structure.width)
 
 
 class DraftModel:
     """A draft model, opened when it is first used: not every policy drafts."""
 
-    def __init__(self, file: DraftFile, *, n_ctx: int, threads: int) -> None:
+    def __init__(self, file: DraftFile, target: Any) -> None:
+        """`target`: the large model's engine; for an EAGLE-3 head a LayerStatesEngine of its layers."""
         self.file = file
-        self._n_ctx, self._threads = n_ctx, threads
-        self._model: Any = None
-        self._engine: Any = None
-        self._sampler: Any = None
+        self._target = target
+        self._parts: list[Any] = []  # opened one after the other
+        self._engine: DraftEngine | None = None
         self._times: dict[int, float] = {}
 
-    def guesser(self, n_vocab: int) -> SmallModelGuesser | None:
-        """What drafts for a model of so many tokens; None where this model cannot drop rejected tokens."""
+    def guesser(self) -> SmallModelGuesser | None:
+        """What drafts for the large model; None where this model cannot drop rejected tokens."""
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
-        if self._model is None:
+        if not self._parts:
             self._open()
-        if len(self._times) < 2:
+        if self._engine is None:
             return None
-        return SmallModelGuesser(self._engine, self._sampler, self._times, n_vocab, time.perf_counter)
+        name = "eagle3" if self.file.layers else "model"
+        return SmallModelGuesser(self._engine, self._times, self._target.n_vocab, time.perf_counter, name)
 
     def _open(self) -> None:
+        from specee.native import eagle_head
         from specee.native import engine as native
+        from specee.predictors.drafters.draft_engine import RowDraftEngine
 
-        self._model = native.Model(self.file.path)
-        n_ctx = min(self._n_ctx, self._model.n_ctx_train or self._n_ctx)
-        self._engine = native.RowEngine(self._model, n_ctx=n_ctx, n_threads=self._threads)
-        self._sampler = native.Sampler(self._model, temperature=1.0, top_k=BEST)
-        self._times = measure_steps(self._engine).seconds
+        target, open_part = self._target, self._parts.append
+        open_part(model := native.Model(self.file.path))
+        if self.file.layers:
+            open_part(head := eagle_head.EagleHead(model, target))
+            self._engine = head
+            return
+        n_ctx = min(target.n_ctx, model.n_ctx_train or target.n_ctx)
+        engine: Any = native.RowEngine(model, n_ctx=n_ctx, n_threads=target.n_threads)
+        sampler: Any = native.Sampler(model, temperature=1.0, top_k=BEST)
+        self._parts += [engine, sampler]
+        steps = measure_steps(engine)
+        self._times = steps.seconds
+        if steps.refusal is None:
+            self._engine = RowDraftEngine(engine, sampler)
 
     def close(self) -> None:
-        for part in (self._sampler, self._engine, self._model):
-            if part is not None:
-                part.close()
+        """Before the large model's engine."""
+        while self._parts:
+            self._parts.pop().close()

@@ -67,8 +67,8 @@ class NativeBackend:
         from specee.predictors.decoding.build_policy import build_chain, build_policy
 
         if choice.name == "chain":
-            costly = self.draft_model.guesser(self.engine.n_vocab) if self.draft_model is not None else None
-            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly)
+            costly = self.draft_model.guesser() if self.draft_model is not None else None
+            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly, choice.acceptance)
         if choice.name != "dense" and self.info.dense_only:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
@@ -111,6 +111,7 @@ def open_backend(
     drafter = draft_model.find(options, header, options.n_ctx or DEFAULT_CTX)
 
     from specee.native import engine as native
+    from specee.native.layer_states import LayerStatesEngine
 
     def loaded(fraction: float) -> bool:
         on_progress("loading the model", fraction)
@@ -119,7 +120,10 @@ def open_backend(
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
-    engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
+    if drafter is not None and drafter.layers:
+        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+    else:
+        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -147,7 +151,7 @@ def open_backend(
         formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
         bos_text=model.bos_text,
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
-        draft_model=DraftModel(drafter, n_ctx=engine.n_ctx, threads=threads) if drafter is not None else None,
+        draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
 
 

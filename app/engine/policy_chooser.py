@@ -45,7 +45,8 @@ class PolicyChooser:
                 raise AppError("tokens cannot be drafted", f"{drafting.refusal}; use --policy dense")
         if choice.name != "auto":
             known = self.measurements.drafting.get(self.measurements.key(backend))
-            return PolicyDecision(choice, "chosen by the user", known.dense_rate if known else None)
+            why = "chosen by the user" if choice.is_lossless else "chosen by the user, may change the text"
+            return PolicyDecision(choice, why, known.dense_rate if known else None)
         drafting = self._drafting(backend)
         if drafting.refusal:
             why = f"tokens of this model cannot be drafted: {drafting.refusal}"

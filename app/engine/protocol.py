@@ -50,7 +50,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class RunTask:
-    """Run a long job (see tasks.py) by name: answered by Progress..., then TaskDone or Failed."""
+    """Run a long job (see tasks.py) by name: answered by Progress and TaskPart..., then TaskDone or Failed."""
 
     name: str
     load: LoadOptions
@@ -180,6 +180,13 @@ class Stats:
 @dataclass(frozen=True)
 class Done:
     stats: Stats
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """What the job's result would be if it ended now."""
+
+    result: Any
 
 
 @dataclass(frozen=True)

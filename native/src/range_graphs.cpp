@@ -66,6 +66,13 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
             ggml_set_output(cur);
             rows->last_outputs[builder.res] = cur;
         }
+        const auto kept = std::find(rows->kept_layers.begin(), rows->kept_layers.end(), done);
+        if (kept != rows->kept_layers.end()) {
+            ggml_set_output(cur);
+            auto & outputs = rows->layer_outputs[builder.res];
+            outputs.resize(rows->kept_layers.size());
+            outputs[kept - rows->kept_layers.begin()] = cur;
+        }
         return cur;
     }
 

@@ -94,6 +94,9 @@ struct specee_rows {
     // last layer's output of the plain llama_decode graphs, by graph
     std::unordered_map<const llm_graph_result *, ggml_tensor *> last_outputs;
     bool                                                        decoding = false; // a llama_decode of ours is under way
+    // the same of some more layers, in the order of kept_layers
+    std::vector<int32_t>                                                     kept_layers;
+    std::unordered_map<const llm_graph_result *, std::vector<ggml_tensor *>> layer_outputs;
 
     const float *        logits       = nullptr; // [n_logits][n_vocab]
     int32_t              n_logits     = 0;
@@ -154,6 +157,8 @@ struct specee_rows {
     // ---- whole rows: whole_rows.cpp
 
     int32_t prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits);
+    int32_t keep_layers(int32_t n, const int32_t * layers);
+    int32_t layer_states(int32_t i, int32_t n, float * out);
 
     // ---- ranges of layers: advance.cpp
 

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 2
+#define SPECEE_ABI_VERSION 3
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -69,6 +69,11 @@ LLAMA_API void          specee_rows_free(specee_rows * rows);
 // slot's tip, whose final state is known.
 LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                                       int32_t want_logits);
+
+// From now on specee_rows_prefill keeps what these layers make of its tokens: n layers from 1 to n_layer - 1.
+LLAMA_API int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const int32_t * layers);
+// What the i-th of these layers made of the n tokens of the last prefill: out [n][n_embd].
+LLAMA_API int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out);
 
 // A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed tip (its id, or -1). Nothing
 // is computed. Returns the row's id or a negative status. A row has one child at most: siblings are SPECEE_UNSUPPORTED.
@@ -172,6 +177,28 @@ LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void 
 LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
 // Rows of the LM head times the final norm's weight: out [n][n_embd] (calibration).
 LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
+
+// ---- EAGLE-3 heads: small models that draft from the hidden states of another
+// -----------------------------------------
+
+typedef struct specee_eagle_head specee_eagle_head;
+
+// ctx: a context of an EAGLE-3 model, with the target's context as its ctx_other. Free the head before it. NULL on
+// failure.
+LLAMA_API specee_eagle_head * specee_eagle_head_init(struct llama_context * ctx);
+LLAMA_API void                specee_eagle_head_free(specee_eagle_head * head);
+// Reads n tokens, the first of which stands after those read before (at first: after the text's first token). features
+// [n][layers * n_embd of the target]: for each the hidden states, one target layer's after the other, of the token
+// before it. The logits are then the last one's.
+LLAMA_API int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_token * tokens,
+                                         const float * features);
+// Reads a token before which the target has computed nothing yet: a drafted one.
+LLAMA_API int32_t specee_eagle_head_extend(specee_eagle_head * head, llama_token token);
+// Forgets all but the first `length` tokens that were read.
+LLAMA_API int32_t specee_eagle_head_roll_back(specee_eagle_head * head, llama_pos length);
+// Logits after the last token: [n_vocab] of the target, -infinity for tokens that the head does not know. Valid until
+// the next call.
+LLAMA_API const float * specee_eagle_head_logits(specee_eagle_head * head);
 
 // ---- sampling: llama.cpp's samplers over one row of logits ---------------------------------------------------------
 

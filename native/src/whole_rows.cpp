@@ -3,6 +3,8 @@
 
 #include "llama-graph.h"
 
+#include <algorithm>
+
 int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted) {
     llama_batch        batch_ = llama_batch_init(n, 0, 1);
     specee_scope_guard free_batch([&] { llama_batch_free(batch_); });
@@ -102,9 +104,43 @@ int32_t specee_rows::advance_whole(bool want_logits) {
     return status;
 }
 
+int32_t specee_rows::keep_layers(int32_t n, const int32_t * layers) {
+    if (kv == nullptr) {
+        return fail_whole_rows_only();
+    }
+    if (n < 0 || std::any_of(layers, layers + n, [&](int32_t layer) { return layer < 1 || layer >= n_layer; })) {
+        return specee_fail(SPECEE_INVALID, "states are kept of layers 1 to " + std::to_string(n_layer - 1));
+    }
+    kept_layers.assign(layers, layers + n);
+    layer_outputs.clear();
+    ctx.sched_need_reserve = true;
+    return SPECEE_OK;
+}
+
+int32_t specee_rows::layer_states(int32_t i, int32_t n, float * out) {
+    const auto found = layer_outputs.find(ctx.gf_res_prev_active);
+    if (i < 0 || i >= (int32_t) kept_layers.size() || found == layer_outputs.end()) {
+        return specee_fail(SPECEE_INVALID, "the states of this layer are not kept");
+    }
+    const ggml_tensor * t = found->second[i];
+    if (t->buffer == nullptr || t->ne[0] != n_embd || t->ne[1] != n) {
+        return specee_fail(SPECEE_INVALID, "the last prompt had another number of tokens");
+    }
+    ggml_backend_tensor_get(t, out, 0, (size_t) n * n_embd * sizeof(float));
+    return SPECEE_OK;
+}
+
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                             int32_t want_logits) {
     return specee_entry(rows, [&] { return rows->prefill(slot, n, tokens, want_logits != 0); });
+}
+
+int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const int32_t * layers) {
+    return specee_entry(rows, [&] { return rows->keep_layers(n, layers); });
+}
+
+int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out) {
+    return specee_entry(rows, [&] { return rows->layer_states(i, n, out); });
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from specee.predictors.acceptance import RULES
 from specee.predictors.calibration.calibration_file import Calibration
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.chain import Chain
@@ -46,11 +47,19 @@ def build_policy(name: str, calibration: Calibration | None, rules: ExitRules, d
     return SpecEE(controller) if name == "specee" else Exact(controller)
 
 
-def build_chain(cost: CostModel, datastores: Mapping[str, Datastore], costly: CostlyGuesser | None = None) -> Chain:
-    """The policy that drafts from the text so far, from datastores (by the name of their drafts), and with `costly`."""
+def build_chain(
+    cost: CostModel,
+    datastores: Mapping[str, Datastore],
+    costly: CostlyGuesser | None = None,
+    acceptance: str | None = None,
+) -> Chain:
+    """The policy that drafts from the text so far, from datastores (by the name of their drafts), and with `costly`.
+
+    `acceptance`: a name in acceptance.RULES, exact match by default.
+    """
     guessers: list[Guesser] = [SuffixGuesser()]
     guessers += [RetrievalGuesser(datastore, name) for name, datastore in datastores.items()]
-    return Chain(ChainDrafter(guessers, cost, costly), cost.max_rows - 1)
+    return Chain(ChainDrafter(guessers, cost, costly), cost.max_rows - 1, RULES[acceptance or "exact"])
 
 
 def make_schedule(calibration: Calibration, rules: ExitRules) -> Schedule:

@@ -1,13 +1,12 @@
 """Speculative decoding with draft chains (Leviathan et al., ICML 2023): several tokens a step, the dense model's.
 
-The last token and the drafted ones go through all layers in one batch. Each row's logits choose the token that follows
-it just as dense decoding would, with the same random numbers, so that greedy and sampled text are dense's: a drafted
-token is accepted when it is the one that was chosen. For drafts that are not drawn at random this accepts as many as
-rejection sampling does.
+The last token and the drafted ones go through all layers in one batch; each row's logits give the token that
+follows it. By the rule of exact match that is the one that dense decoding chooses with the same random numbers.
 """
 
 from __future__ import annotations
 
+from specee.predictors.acceptance import RULES, Acceptance
 from specee.predictors.decoding.policy import WorkAndEvents
 from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Advance, Append, Commit
@@ -21,8 +20,8 @@ class Chain:
 
     name = "chain"
 
-    def __init__(self, drafter: ChainDrafter, max_drafts: int) -> None:
-        self._drafter, self._max_drafts = drafter, max_drafts
+    def __init__(self, drafter: ChainDrafter, max_drafts: int, acceptance: Acceptance = RULES["exact"]) -> None:
+        self._drafter, self._max_drafts, self._acceptance = drafter, max_drafts, acceptance
 
     def reset(self) -> None:
         """Nothing is kept of a conversation but what the drafter learned."""
@@ -45,10 +44,13 @@ class Chain:
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
             drafter.cost.record(len(rows), seconds)
+            stats.rows += len(rows)
+            stats.steps += 1
             n_accepted = 0
             for i in range(len(rows)):
-                token = choose(state.logits, i, state.sampler, state.rng)
-                accepted = i < len(drafts) and token == drafts[i]
+                proposed = drafts[i] if i < len(drafts) else None
+                token = self._acceptance.next(state.logits, i, state.sampler, state.rng, proposed)
+                accepted = token == proposed
                 yield state.add(ChosenToken(token, state.n_layer, drafter=drafter.sources[i] if accepted else None))
                 drafter.accept(token)
                 n_accepted += accepted
@@ -56,9 +58,6 @@ class Chain:
                     break
             state.row = rows[i]  # that of the token before the last one
             yield Commit(state.row)
-            stats.rows += len(rows)
             stats.step_seconds += seconds
             stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
-            stats.steps += 1
-            stats.tested += len(drafts)
-            stats.accepted += n_accepted
+            stats.count_drafts(drafter.sources, n_accepted)

@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import zip_longest
+from typing import Any
+
+
+@dataclass(slots=True)
+class DraftCounts:
+    """Of one drafter: its drafted and its accepted tokens, by their position in the draft, the first one first."""
+
+    drafted: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+
+    def __add__(self, other: DraftCounts) -> DraftCounts:
+        return DraftCounts(add_positions(self.drafted, other.drafted), add_positions(self.accepted, other.accepted))
+
+    def count(self, position: int, accepted: bool) -> None:
+        """One more token at this position, from 0 on."""
+        while len(self.drafted) <= position:
+            self.drafted.append(0)
+            self.accepted.append(0)
+        self.drafted[position] += 1
+        self.accepted[position] += accepted
+
+
+def add_positions(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    """Sums by position."""
+    return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
 
 
 @dataclass(slots=True)
@@ -44,9 +71,23 @@ class DecodingStats:
     """Time of the steps with drafts, without drafting."""
     dense_seconds: float = 0.0
     """What dense decoding would have taken for their tokens, by the cost model."""
+    drafts: dict[str, DraftCounts] = field(default_factory=dict)
+    """By drafter."""
 
     def __add__(self, other: DecodingStats) -> DecodingStats:
-        return DecodingStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        total = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "drafts"}
+        drafts = dict(self.drafts)
+        for drafter, counts in other.drafts.items():
+            drafts[drafter] = drafts.get(drafter, DraftCounts()) + counts
+        return DecodingStats(**total, drafts=drafts)
+
+    def count_drafts(self, drafters: Sequence[str], n_accepted: int) -> None:
+        """A verified chain of drafts: who drafted each of its tokens, and how many of them were accepted."""
+        self.tested += len(drafters)
+        self.accepted += n_accepted
+        for position, drafter in enumerate(drafters):
+            counts = self.drafts.get(drafter) or self.drafts.setdefault(drafter, DraftCounts())
+            counts.count(position, position < n_accepted)
 
     @property
     def mean_exit_layer(self) -> float:
@@ -72,7 +113,7 @@ class DecodingStats:
         """Share of the exits that the online schedule had armed."""
         return self.schedule_hits / self.all_exits if self.all_exits else 0.0
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         """Counts and ratios, for reports."""
         return {
             **asdict(self),

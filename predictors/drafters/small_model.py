@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from specee.predictors.cost_model import RATE, CostModel
+from specee.predictors.drafters.draft_engine import DraftEngine
 from specee.predictors.drafters.guess import CONTEXT, DraftSoFar, Guess, HitRates
-from specee.predictors.types import Engine, Sampler
 
 ANSWER_TOKENS = 128
 """Tokens of an answer over which reading the conversation must pay for itself; fewer where fewer are wanted."""
@@ -19,17 +18,6 @@ CHUNK = 256  # tokens that are read at once at most: an answer can be stopped be
 PROBE_SHARE = 0.01
 """Share of the time that goes into guesses which do not pay as far as known: to see whether they do by now."""
 HOPED_FOR = 0.9  # acceptance that such a guess is made for
-
-
-class DraftEngine(Engine, Protocol):
-    """The small model's engine."""
-
-    tokens: list[int]
-    """The committed ones."""
-
-    def prefill(self, tokens: Sequence[int]) -> int:
-        """Make exactly these tokens the committed ones; returns how many were there already."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +36,24 @@ class SmallModelGuesser:
     batch. The model's own probability of a guess is calibrated by how often such guesses were right.
     """
 
-    name = "model"
-
     def __init__(
         self,
         engine: DraftEngine,
-        sampler: Sampler,
         times: dict[int, float],
         n_vocab: int,
         clock: Callable[[], float],
+        name: str = "model",
     ) -> None:
-        """`sampler`: plain probabilities, a few of the best tokens are enough. `times`: seconds of the small model's
-        steps of n rows, by n. `n_vocab`: the large model's, which has not all of the small one's padding tokens."""
-        self._engine, self._sampler, self._n_vocab, self._clock = engine, sampler, n_vocab, clock
-        self._times = CostModel(times, engine.max_equal_rows)
+        """`times`: seconds of the small model's steps of n tokens, by n; where they are not known they are found out.
+        `n_vocab`: the large model's, which has not all of the small one's padding tokens."""
+        self.name = name
+        self._engine, self._n_vocab, self._clock = engine, n_vocab, clock
+        self._times = CostModel(times, engine.n_at_once)
         self._per_token: float | None = None  # seconds, where many are read at once
         self._rates = HitRates()
         self._text: list[int] = []
         self._n_same = 0  # so many of the engine's tokens are known to be the text's; the last one is never counted
+        self._can_follow = True
         self._accepted: list[int] = []  # since the last draft began
         self._asked: list[_Asked] = []  # for that draft
         self._free: Hashable = None  # kind of place that the next guess is for
@@ -74,21 +62,21 @@ class SmallModelGuesser:
 
     @property
     def seconds(self) -> float:
-        return self._times.step(1)
+        return self._reading(1)
 
     def begin(self, tokens: Sequence[int]) -> None:
         self._text = list(tokens)
         self._n_same, self._asked = 0, []
-        self._find_same()
 
     def is_worth(self, cost: CostModel, draft: DraftSoFar) -> bool:
         """Whether the guess saves time, and enough tokens are to come that reading what it missed pays too."""
         first = not draft.probs
         if first:
+            self._can_follow = self._engine.settle(len(self._text))
             self._find_same()
             self._accepted, self._asked = [], []
             self._allowance += PROBE_SHARE * cost.step(1)
-        if len(self._text) + len(draft.probs) >= self._engine.n_ctx:
+        if not self._can_follow or len(self._text) + len(draft.probs) >= self._engine.n_ctx:
             return False
         self._free = ("place", int(4 * draft.free))
         prob = self._rates.estimate(self._free, 0.5 + 0.4 * draft.free)
@@ -113,12 +101,9 @@ class SmallModelGuesser:
         """None while it still reads a long text, one part a step."""
         n_drafted = len(context) - min(CONTEXT, len(self._text))
         drafted = tuple(context[len(context) - n_drafted :])
-        began = self._clock()
-        last = self._read([*self._text[self._n_same :], *drafted], began)
-        if last is None:
+        if not self._read([*self._text[self._n_same :], *drafted]):
             return None
-        tokens, probs = self._engine.distribution(last, self._sampler)
-        token, prob = int(tokens[0]), float(probs[0])
+        token, prob = self._engine.best()
         if token >= self._n_vocab:
             return None
         kind = ("prob", int(10 * prob))
@@ -142,44 +127,31 @@ class SmallModelGuesser:
             self._n_same = 0
         self._n_same += _n_common(self._engine.tokens[self._n_same :], self._text[self._n_same : -1])
 
-    def _read(self, new: list[int], began: float) -> int | None:
-        """The engine's tokens become the text and what is drafted after it: `new`, after those that are known to be the
-        same. Returns the row of logits for the next token, None when there is more to read.
+    def _read(self, new: list[int]) -> bool:
+        """The engine reads the text and what is drafted after it: `new`, after the tokens that are known to be the
+        same. False when there is more to read.
         """
-        engine = self._engine
+        engine, began = self._engine, self._clock()
         n_drafted = _n_common(engine.tokens[self._n_same :], new[:-1])  # by this model, earlier in the same draft
-        if engine.length > self._n_same + n_drafted or engine.n_in_flight:
-            engine.roll_back(self._n_same + n_drafted)
+        engine.roll_back(self._n_same + n_drafted)
         new = new[n_drafted:]
-        n = len(new)
-        if n == 1:
-            engine.forward(new[0])
-            last = 0
-        elif n <= engine.max_equal_rows:
-            rows = [engine.append(new[0])]
-            for token in new[1:]:
-                rows.append(engine.append(token, rows[-1]))
-            engine.advance(rows, engine.n_layer, logits=True)
-            engine.commit(rows[-1])
-            last = n - 1
-        else:
-            n = min(n, CHUNK)
-            engine.prefill([*engine.tokens, *new[:n]])
-            last = 0
-        self._n_same = min(engine.length, len(self._text) - 1)
-        self._record(n, self._clock() - began)
-        return last if n == len(new) else None
+        part = new if len(new) <= engine.n_at_once else new[:CHUNK]
+        engine.read(part)
+        self._n_same = min(len(engine.tokens), len(self._text) - 1)
+        self._record(len(part), self._clock() - began)
+        return len(part) == len(new)
 
     def _record(self, n: int, seconds: float) -> None:
-        if n <= self._engine.max_equal_rows:
+        if n <= self._engine.n_at_once:
             self._times.record(n, seconds)
         elif n >= CHUNK // 8 and seconds > 0.0:  # without what a call costs
             self._per_token = seconds / n
 
     def _reading(self, n: int) -> float:
-        """Seconds to read n tokens."""
-        few = n <= self._engine.max_equal_rows
-        return self._times.step(n) if few or self._per_token is None else n * self._per_token
+        """Seconds to read n tokens, 0 while nothing is known."""
+        if n > self._engine.n_at_once and self._per_token is not None:
+            return n * self._per_token
+        return self._times.step(n) if self._times.times else 0.0
 
 
 def _n_common(some: Sequence[int], others: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_eagle
 import tiny_gguf
 from real_engine import missing_library, missing_model
 
@@ -32,6 +33,7 @@ from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.draft_engine import RowDraftEngine
 from specee.predictors.drafters.small_model import SmallModelGuesser
 
 pytestmark = pytest.mark.skipif(missing_library() is not None, reason="no native library")
@@ -63,7 +65,9 @@ class Pair:
         self.sampler = Sampler(self.models[1], temperature=1.0, top_k=8)
 
     def chain(self) -> Any:
-        guesser = SmallModelGuesser(self.small, self.sampler, {1: 1e-3}, self.engine.n_vocab, lambda: 0.0)
+        guesser = SmallModelGuesser(
+            RowDraftEngine(self.small, self.sampler), {1: 1e-3}, self.engine.n_vocab, lambda: 0.0
+        )
         return Chain(ChainDrafter([], CostModel(SLOW_STEPS, self.engine.max_equal_rows), guesser), 7)
 
     def samplers(self) -> list[Sampler]:
@@ -131,8 +135,57 @@ def test_a_backend_drafts_with_the_model_that_was_named(copy: Path, tmp_path: Pa
     backend.close()
 
 
+def open_with_head(tmp_path: Path, target: Path, layers: tuple[int, ...], n_known: int) -> Any:
+    head = tiny_eagle.write(tmp_path / "head.gguf", target, layers, n_known=n_known)
+    load = LoadOptions(model=str(target), n_ctx=256, drafter=str(head), data_dir=str(tmp_path))
+    return open_backend(load, lambda what, share: None)
+
+
+@pytest.mark.parametrize("arch", tiny_gguf.ARCHITECTURES)
+def test_an_eagle3_head_drafts_and_the_text_is_that_of_dense(tmp_path: Path, arch: str) -> None:
+    backend = open_with_head(tmp_path, tiny_gguf.write(tmp_path / "large.gguf", arch, seed=1), (1, 3, 5), 40)
+    assert backend.draft_model is not None and backend.info.drafter == "head"
+    guesser = backend.draft_model.guesser()
+    chain = Chain(ChainDrafter([], CostModel(SLOW_STEPS, 8), guesser), 7)
+    tested = 0
+    for prompt in ([1, 5, 9, 17], [1, 5, 9, 17, 30, 31]):
+        for settings in ({}, {"repeat_penalty": 1.2}, {"temperature": 0.7, "top_k": 20}):
+            sampler = Sampler(backend.model, **settings)  # type: ignore[arg-type]
+            expected, _ = decode(backend.engine, Dense(), prompt, sampler)
+            tokens, stats = decode(backend.engine, chain, prompt, sampler)
+            assert tokens == expected
+            tested += stats.tested
+            sampler.close()
+    assert tested > 20
+    backend.close()
+
+
+@needs_model
+def test_an_eagle3_head_next_to_the_embedded_model(tmp_path: Path) -> None:
+    path = embedded.path()
+    assert path is not None
+    plain = Model(path)
+    engine = RowEngine(plain, n_ctx=256, n_threads=2)
+    prompt = plain.tokenize("The three longest rivers of the world are")
+    expected, _ = decode(engine, Dense(), prompt, Sampler(plain))
+    engine.close()
+    plain.close()
+    backend = open_with_head(tmp_path, path, (2, 15, 27), 512)
+    chain = backend.policy(PolicyChoice("chain"))
+    assert decode(backend.engine, chain, prompt, Sampler(backend.model))[0] == expected
+    assert decode(backend.engine, Dense(), prompt, Sampler(backend.model))[0] == expected
+    backend.close()
+
+
 def write(tmp_path: Path, name: str, **shape: Any) -> Path:
     return tiny_gguf.write(tmp_path / name, "llama", **shape)
+
+
+def test_an_eagle3_head_needs_a_model_that_runs_in_ranges(tmp_path: Path) -> None:
+    large = tiny_gguf.write(tmp_path / "large.gguf", tiny_gguf.DENSE_ONLY)
+    head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
+    with pytest.raises(AppError, match="head reads states of layers, and layers of the architecture"):
+        draft_model.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 
 def test_which_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ VALUES = {
     "threshold": "0.5",
     "rule": "margin",
     "kv": "propagate",
+    "acceptance": "rejection",
     "max_pending": 5,
     "data_dir": "/somewhere",
     "as_json": True,

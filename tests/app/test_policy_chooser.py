@@ -57,6 +57,9 @@ def test_a_window_too_small_to_measure(make_backend: Callable[..., Any]) -> None
 def test_what_the_user_chose_is_not_measured(make_backend: Callable[..., Any]) -> None:
     decision = PolicyChooser().decide(make_backend(), PolicyChoice("specee"))
     assert decision.choice.name == "specee" and decision.dense_rate is None
+    assert "may change the text" in decision.reason
+    assert "may change" in PolicyChooser().decide(make_backend(), PolicyChoice.parse("chain:typical")).reason
+    assert "may change" not in PolicyChooser().decide(make_backend(), PolicyChoice.parse("chain:rejection")).reason
 
 
 def test_measurements_are_remembered(make_backend: Callable[..., Any], tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from real_engine import missing_library
 
-from specee.app.bench.policy_run import ComparedPolicy
 from specee.app.bench.prompts import BenchPrompt
-from specee.app.bench.run import compare
+from specee.app.bench.rounds import Asked, compare
 from specee.app.engine import calibration_task, optimization_task
-from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
 from specee.app.errors import AppError
@@ -31,17 +29,9 @@ def answer(backend: Any, make_link: Make) -> None:
 
 
 def bench(backend: Any, make_link: Make) -> None:
-    policies = [ComparedPolicy("dense", DENSE, "")]
-    compare(
-        backend,
-        PolicyChooser(),
-        policies,
-        [BenchPrompt("one", "Hi")],
-        PLAIN_GREEDY,
-        8,
-        "Be kind.",
-        lambda message: None,
-    )
+    asked = Asked(PLAIN_GREEDY, 8, "Be kind.")
+    policies = {"dense": backend.policy(DENSE)}
+    assert len(list(compare(backend, lambda: policies, [BenchPrompt("one", "Hi")], asked, lambda message: None))) == 1
 
 
 def calibrate(backend: Any, make_link: Make) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_eagle
 import tiny_gguf
 
 from specee.models import draft_model, embedded, gguf_header
@@ -73,6 +74,34 @@ def test_another_tokenizer_is_named(target: Header) -> None:
     if path is None:
         pytest.skip("built without the embedded model")
     assert "its tokenizer is gpt2, the model's is llama" in refusal(target, gguf_header.read_model(path))
+
+
+def test_an_eagle3_head_fits_its_model(target: Header, tmp_path: Path) -> None:
+    def head(name: str, layers: tuple[int, ...] = (1, 3, 5), **shape: Any) -> Header:
+        return gguf_header.read_model(tiny_eagle.write(tmp_path / f"{name}.gguf", target.path, layers, **shape))
+
+    fits = head("fits")
+    draft_model.check(target, fits)
+    draft_model.check(target, head("short", n_known=40))
+    assert draft_model.target_layers(fits) == (1, 3, 5) and draft_model.target_layers(target) == ()
+    assert "an EAGLE-3 head for a model of width 32, this one has 64" in refusal(target, head("narrow", hidden=32))
+    strange = head("strange", n_known=40, first_known=90)
+    assert "for tokens that there are not" in refusal(target, strange)
+    assert "reads layers 1, 3, 9 of a model, this one has 6" in refusal(target, head("deep", (1, 3, 9)))
+    other = gguf_header.read_model(tiny_gguf.write(tmp_path / "other.gguf", "llama"))
+    changed_vocabulary = changed(other.path, tmp_path / "changed.gguf", b"x95", b"y95")
+    assert "'x95' for 'y95' as token 95" in refusal(changed_vocabulary, fits)
+    with pytest.raises(ModelError, match="it drafts for another model and cannot answer alone"):
+        draft_model.check_answers(fits)
+    draft_model.check_answers(target)
+
+
+def test_other_heads_are_named(target: Header, tmp_path: Path) -> None:
+    path = tiny_eagle.write(tmp_path / "head.gguf", target.path, (1, 3, 5))
+    data = path.read_bytes()
+    (tmp_path / "dflash.gguf").write_bytes(data.replace(b"eagle3", b"dflash"))
+    dflash = gguf_header.read_model(tmp_path / "dflash.gguf")
+    assert "a DFlash head, which specee-chat does not run" in refusal(target, dflash)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_chains_generate_what_dense_generates(
         assert stats.tokens == len(dense) and stats.accepted <= stats.tested
         assert sum(e.drafter is not None for e in events) == stats.accepted
         assert stats.rows == stats.steps + stats.tested
+        assert sum(sum(d.drafted) for d in stats.drafts.values()) == stats.tested
+        assert sum(sum(d.accepted) for d in stats.drafts.values()) == stats.accepted
 
 
 def test_right_drafts_make_few_steps() -> None:

@@ -16,6 +16,7 @@ from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
 from specee.predictors.decoding.state import begin_decoding
 from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.draft_engine import RowDraftEngine
 from specee.predictors.drafters.guess import DraftSoFar
 from specee.predictors.drafters.small_model import CHUNK, SmallModelGuesser
 from specee.predictors.drafters.suffix import SuffixGuesser
@@ -71,7 +72,7 @@ def decode(policy: Any, engine: Any, sampler: FakeSampler, n: int, prompt: list[
 
 
 def make(clock: Clock, small: FakeEngine, seconds: float, free: Any = ()) -> tuple[Chain, SmallModelGuesser]:
-    guesser = SmallModelGuesser(small, FakeSampler(1.0), {1: seconds, 8: 1.5 * seconds}, 24, clock)
+    guesser = SmallModelGuesser(RowDraftEngine(small, FakeSampler(1.0)), {1: seconds, 8: 1.5 * seconds}, 24, clock)
     return Chain(ChainDrafter(free, CostModel(LARGE), guesser), 7), guesser
 
 
@@ -200,7 +201,7 @@ def test_a_model_that_gets_better_is_found_out() -> None:
 def test_a_long_text_is_read_in_parts_and_only_for_a_long_answer() -> None:
     clock = Clock()
     small = TimedEngine(clock, {1: 0.1, 8: 0.2}, seed=1, n_ctx=4000)
-    guesser = SmallModelGuesser(small, FakeSampler(1.0), {1: 0.1, 8: 0.2}, 24, clock)
+    guesser = SmallModelGuesser(RowDraftEngine(small, FakeSampler(1.0)), {1: 0.1, 8: 0.2}, 24, clock)
     text = [i % 24 for i in range(600)]
     guesser.begin(text)
     cost = CostModel(LARGE)
@@ -214,7 +215,7 @@ def test_a_long_text_is_read_in_parts_and_only_for_a_long_answer() -> None:
 def test_padding_tokens_that_the_large_model_lacks_are_not_drafted() -> None:
     clock = Clock()
     small = TimedEngine(clock, {1: 0.1}, seed=1)
-    guesser = SmallModelGuesser(small, FakeSampler(1.0), {1: 0.1}, 1, clock)
+    guesser = SmallModelGuesser(RowDraftEngine(small, FakeSampler(1.0)), {1: 0.1}, 1, clock)
     guesser.begin(PROMPT)
     guesses = []
     for token in range(20):
