@@ -8,6 +8,8 @@ from typing import Any
 from specee.app.errors import USAGE, AppError
 
 POLICIES = ("auto", "dense", "chain", "exact", "specee")
+DRAFTING = ("chain", "tree")
+"""Policies whose steps verify drafted tokens."""
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 ACCEPTANCE = ("exact", "rejection", "typical")
