@@ -45,7 +45,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_draft": (_int32, [_rows, _id, _token, _int32, _int32_p]),
     "specee_rows_depth": (_int32, [_rows, _id]),
     "specee_rows_hidden": (_float_p, [_rows, _id]),
-    "specee_rows_logits": (_float_p, [_rows, _int32]),
+    "specee_rows_logits": (_float_p, [_rows, _slot, _int32]),
     "specee_rows_cancel": (_void, [_rows]),
     "specee_rows_resume": (_void, [_rows]),
     "specee_rows_threads": (_int32, [_rows]),
@@ -60,10 +60,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_draft_set": (_int32, [_rows, _int32, _pointer, _n, _int32_p, _pointer, _float_p]),
     "specee_embedding_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
     "specee_head_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
-    "specee_rows_greedy": (_int32, [_rows, _int32, _pointer, _int32, _int32_p]),
+    "specee_rows_greedy": (_int32, [_rows, _slot, _int32, _pointer, _int32, _int32_p]),
     "specee_rows_distribution": (
         _int32,
-        [_rows, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
+        [_rows, _slot, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),
