@@ -88,3 +88,22 @@ class Answer:
             dense_rate=self.decision.dense_rate,
             policy_stats=asdict(counted),
         )
+
+
+def stats_of_none(request: Generate, n_layers: int, began: float) -> Stats:
+    """The figures of a request that was cancelled while it waited for a slot."""
+    waited, chosen = time.perf_counter() - began, request.options
+    return Stats(
+        prompt_tokens=0,
+        reused=0,
+        tokens=0,
+        ttft_s=waited,
+        total_s=waited,
+        tokens_per_second=0.0,
+        mean_exit_layer=0.0,
+        n_layers=n_layers,
+        policy=chosen.policy.name,
+        policy_reason="cancelled before it began",
+        stop_reason="cancelled",
+        seed=chosen.sampling.seed or 0,
+    )

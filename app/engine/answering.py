@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import deque
 
-from specee.app.engine.answer import Answer
+from specee.app.engine.answer import Answer, stats_of_none
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
 from specee.app.engine.decode import begin
@@ -51,7 +51,7 @@ class Answerer:
     @property
     def busy(self) -> bool:
         """Whether there is something to do."""
-        return bool(self._waiting or self._answers)
+        return bool(self._waiting or self._reading or self._decoding)
 
     def turn(self) -> None:
         """A chunk of one prompt, and a computation for each answer that decodes."""
@@ -71,7 +71,7 @@ class Answerer:
         except Exception as error:
             for answer in self._answers:
                 self._fail(answer, error)
-        if not self._answers:
+        if not self.busy:
             self._measure_threads()
 
     @property
@@ -160,6 +160,13 @@ class Answerer:
 
     def _end_cancelled(self) -> None:
         """Between two turns, so that no row is left with layers undone."""
+        if not self.cancellation.is_wanted:
+            return
+        for waiting in [w for w in self._waiting if self.cancellation.is_cancelled(w[0].request)]:
+            request, emit, began = waiting
+            self._waiting.remove(waiting)
+            self.cancellation.forget(request.request)
+            emit(Done(stats_of_none(request, self.backend.info.n_layers, began)))
         for answer in self._answers:
             if self.cancellation.is_cancelled(answer.id):
                 self._finish(answer, cancelled=True)

@@ -117,6 +117,20 @@ def test_a_cancelled_answer_frees_its_slot_and_disturbs_nobody(asking: Asking) -
     assert "Hello there.".startswith(asking.text(b)) and asking.text(b)
 
 
+def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_slot(asking: Asking) -> None:
+    asking.ask("first question")
+    asking.run()
+    others = [asking.ask(f"question {i}") for i in range(3)]
+    waiting = asking.ask("something else")
+    asking.answerer.turn()
+    asking.answerer.cancellation.cancel(waiting)
+    asking.answerer.turn()
+    assert asking.ended()[1:] == [waiting]
+    assert asking.stats(waiting).stop_reason == "cancelled" and asking.stats(waiting).prompt_tokens == 0
+    asking.run()
+    assert asking.ended()[2:] == others
+
+
 def test_a_prompt_that_is_cancelled_while_it_is_read(make_link: Make, make_backend: Make) -> None:
     asking = Asking(make_link, make_backend(n_ctx=2000, n_slots=2))
     short, long = asking.ask("Hi"), asking.ask("y" * 1000)
