@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ SOURCES = {
     "retrieval": Source("common phrases", "p"),
     "history": Source("earlier chats", "e"),
     "model": Source("a small model", "s"),
+    "eagle3": Source("a draft head", "h"),
 }
 """By the drafter's name in events."""
 OTHER = "other"
@@ -38,8 +40,8 @@ def variable(drafter: str) -> str:
 
 def colour_variables(theme: Mapping[str, str]) -> dict[str, str]:
     """The colours of all drafters as variables, each a different one of the theme's."""
-    distinct = dict.fromkeys(theme[name] for name in COLOURS)
-    return {f"drafter-{name}": colour for name, colour in zip([*SOURCES, OTHER], distinct, strict=False)}
+    distinct = cycle(dict.fromkeys(theme[name] for name in COLOURS))
+    return {f"drafter-{name}": next(distinct) for name in (*SOURCES, OTHER)}
 
 
 def in_order(drafters: Iterable[str | None]) -> list[str]:

@@ -108,7 +108,7 @@ class Gauge:
                 self._append(TokenColumn(token.layer, text=text, drafter=token.drafter))
                 at += token.characters
         if self.drafts:
-            self._take_steps(stats.get("policy_stats", {}))
+            self._end_steps(stats.get("policy_stats", {}), stats.get("stop_reason", ""))
 
     def n_skipping(self, n_layers: int) -> int:
         """How many tokens of the last answer skipped layers."""
@@ -178,7 +178,7 @@ class Gauge:
         elif stats.policy == "dense":
             self.dense_rate = stats.tokens_per_second or self.dense_rate
         if self.drafts:
-            self._take_steps(stats.policy_stats)
+            self._end_steps(stats.policy_stats, stats.stop_reason)
             self.drafted_so_far += self.drafted.total()
         if stats.tokens > 1:
             self.points.append(Point(threshold, stats.mean_exit_layer, stats.tokens_per_second))
@@ -188,9 +188,15 @@ class Gauge:
                 # the measured rate includes the cost of drafts and exit predictors
                 self.seconds_saved += stats.tokens / self.dense_rate - stats.tokens / stats.tokens_per_second
 
-    def _take_steps(self, counted: dict[str, Any]) -> None:
-        """What the engine counted of an answer with drafts. The dense rate during it is the one to compare with."""
-        if steps := counted.get("steps"):
-            self.tokens_per_step = (counted["tokens"] - 1) / steps
-        if seconds := counted.get("dense_seconds"):
-            self.dense_rate = (counted["accepted"] + counted["steps"]) / seconds
+    def _end_steps(self, counted: dict[str, Any], stop_reason: str) -> None:
+        """An answer with drafts is over; `counted` is what the engine counted."""
+        if stop_reason == "stop" and self.answer and self.answer[-1].drafter is not None:
+            self.answer[-1].step.tokens += 1  # the stop token
+        if not counted.get("steps"):
+            return
+        later = counted["tokens"] - 1  # than the first one, which comes from the prompt
+        self.tokens_per_step = later / counted["steps"]
+        if self.rate and later and (dense := counted.get("dense_seconds")):
+            # the dense rate during this answer: what is not spent on steps and drafts is spent either way
+            others = later / self.rate - counted["step_seconds"] - counted["draft_seconds"]
+            self.dense_rate = later / (dense + max(0.0, others))

@@ -88,12 +88,12 @@ def _decoding(gauge: Gauge, info: ModelInfo) -> str:
 
 def _outlook(info: ModelInfo, policy: str) -> str:
     """What the policy will do; `policy` is its label, with parameters."""
-    name = policy.partition(":")[0].partition("@")[0]
+    name, _, variant = policy.partition("@")[0].partition(":")
     if name == "dense":
         return "policy dense: no drafts, and no token skips layers"
     if name == "auto" or name in DRAFTING:
-        how = "tokens are drafted, and several checked at once, where that is faster"
-        return f"policy {policy}: {how}; the text is the same"
+        how = "tokens are guessed ahead (drafted) and checked together where that is faster"
+        return f"policy {policy}: {how}{'' if variant else '; same text'}"
     if info.dense_only:
         return f"no token skips layers: {info.dense_only}"
     return f"policy {policy}: tokens may skip layers"

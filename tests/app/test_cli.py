@@ -376,6 +376,7 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert hits[0]["chat"] == first["chat"]
     whole = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)
     assert whole["turns"][1]["exit_layers"] == [30] * first["stats"]["tokens"]
+    assert whole["turns"][1]["drafters"] == [token["drafter"] for token in first["tokens"]]
     rest = json.loads(call(env, "--more", "--resume", str(first["chat"]), "--json", "--max-tokens", "6").stdout)
     grown = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)["turns"][-1]["content"]
     assert rest["chat"] == first["chat"] and grown == second["text"] + rest["text"] and rest["text"]

@@ -62,9 +62,14 @@ def test_tokens_of_one_step_share_it() -> None:
         gauge.add(ChatEvent(index, "x", 1, 30, "verified", 0.1 * index, drafter=drafter))
     assert [column.step.tokens for column in gauge.columns] == [1, 3, 3, 3, 1, 2, 2]
     assert gauge.tokens_per_step == 2.0 and gauge.drafted == {"suffix": 2, "model": 1}
-    counted = {"tokens": 7, "steps": 3, "accepted": 3, "dense_seconds": 0.12}
+    counted = {"tokens": 7, "steps": 3, "dense_seconds": 0.12, "step_seconds": 0.06, "draft_seconds": 0.01}
+    gauge.finish(make_stats(policy="chain", policy_stats=counted, tokens_per_second=60.0))
+    assert gauge.dense_rate == pytest.approx(6 / 0.15) and gauge.drafted_so_far == 3
+    gauge.begin("chain", "why", 80.0)
+    gauge.add(ChatEvent(0, "x", 1, 30, "verified", 0.1, drafter="suffix"))
+    gauge.add(ChatEvent(1, "", 2, 30, "verified", 0.1, stop=True))
     gauge.finish(make_stats(policy="chain", policy_stats=counted))
-    assert gauge.dense_rate == pytest.approx(50.0) and gauge.drafted_so_far == 3
+    assert [column.step.tokens for column in gauge.answer] == [2], "the stop token came with it"
     gauge.begin("exact", "why", 80.0)
     assert not gauge.drafts and not gauge.drafted
 
@@ -72,10 +77,10 @@ def test_tokens_of_one_step_share_it() -> None:
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        ("auto", "policy auto: tokens are drafted"),
+        ("auto", "policy auto: tokens are guessed ahead"),
         ("dense", "no drafts"),
         ("specee@0.5", "tokens may skip layers"),
-        ("chain", "policy chain: tokens are drafted"),
+        ("chain", "policy chain: tokens are guessed ahead"),
     ],
 )
 def test_before_the_first_answer_the_status_line_says_what_will_be(policy: str, says: str) -> None:
