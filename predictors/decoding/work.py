@@ -142,6 +142,7 @@ class LensHead:
 class ProbeRow:
     """The exit predictor at the row's depth. The result is its score for the candidates, in [0, 1]."""
 
+    is_computation: ClassVar[bool] = False
     row: int
     candidates: tuple[int, ...]
 
