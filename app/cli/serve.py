@@ -10,7 +10,7 @@ from specee.app import options as opts
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.shared_options import (
-    DRAFTER,
+    DRAFTING,
     ENGINE,
     EVERYWHERE,
     EXITS,
@@ -26,7 +26,7 @@ from specee.app.errors import OK
 @click.command(
     cls=Command,
     params=[
-        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, DRAFTER),
+        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *DRAFTING),
         *(*EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
     ],
 )

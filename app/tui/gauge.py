@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from specee.app.chat.history.records import Turn
 from specee.app.engine.protocol import ChatEvent, Stats
+from specee.app.options import DRAFTING
 
 RATE_SECONDS = 2.0  # the running rate is that of so many last seconds
 MAX_COLUMNS = 512
@@ -81,7 +82,7 @@ class Gauge:
             for token in turn.tokens:
                 self.answer.append(TokenColumn(token.layer, text=turn.content[at : at + token.characters]))
                 at += token.characters
-        if self.policy == "chain":
+        if self.policy in DRAFTING:
             self.n_drafted = stats.get("policy_stats", {}).get("accepted", 0)
         self.columns.extend(self.answer)
         self._layer_sum = sum(column.layer for column in self.answer)

@@ -7,6 +7,7 @@ from textual.geometry import Size
 from textual.widgets import Static
 
 from specee.app.engine.protocol import ModelInfo
+from specee.app.options import DRAFTING
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.wrapping import Block, wrap
 
@@ -52,7 +53,7 @@ def status_lines(
         figures.append(activity)
     if gauge.rate:
         dense_rate = gauge.dense_rate if gauge.policy != "dense" else None  # of dense itself it would be the same
-        without = "without drafts" if gauge.policy == "chain" else "with all layers"
+        without = "without drafts" if gauge.policy in DRAFTING else "with all layers"
         dense = f" ({_short(dense_rate)} {without})" if dense_rate else ""
         figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
     if used:
@@ -69,7 +70,7 @@ def _skipping(gauge: Gauge, info: ModelInfo, policy: str) -> str:
         why = f"policy {gauge.policy}: {gauge.reason}" if gauge.reason else f"policy {gauge.policy}"
         if gauge.policy == "dense":
             return f"no token skips layers ({why})"
-        if gauge.policy == "chain":
+        if gauge.policy in DRAFTING:
             return f"{gauge.n_drafted} of {len(gauge.answer)} tokens were drafted ({why})"
         return f"{gauge.n_skipping(info.n_layers)} of {len(gauge.answer)} tokens skipped layers ({why})"
     if info.dense_only:
@@ -78,8 +79,8 @@ def _skipping(gauge: Gauge, info: ModelInfo, policy: str) -> str:
         return "no token skips layers (policy dense)"
     if policy == "auto":
         return "policy auto: the first answers show whether skipping layers is faster here"
-    if policy == "chain":
-        return "policy chain: tokens are drafted where that pays"
+    if policy in DRAFTING:
+        return f"policy {policy}: tokens are drafted where that pays"
     return f"policy {policy}: tokens may skip layers"
 
 

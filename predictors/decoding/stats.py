@@ -53,6 +53,8 @@ class DecodingStats:
     """Those that passed it."""
     rolled_back: int = 0
     """Tokens that were rejected, and those after them."""
+    rejected_early: int = 0
+    """Drafted rows that left their batch at an exit layer."""
     steps: int = 0
     """Batches that reached the last layer."""
     rows: int = 0

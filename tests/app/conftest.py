@@ -218,12 +218,12 @@ class FakeBackend:
         return ("predictor", "margin") if self.info.calibrated else ()
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
-        from specee.predictors.decoding.build_policy import build_chain
+        from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 
         if choice.name == "chain":
             assert cost is not None
-            return self.policies.setdefault(choice.name, build_chain(cost, {}))
+            return self.policies.setdefault(choice.name, build_chain(make_chain_drafter(cost, {})))
 
         if choice.name == "dense":
             return Dense()
