@@ -8,8 +8,8 @@ from typing import Any
 from specee.app.errors import USAGE, AppError
 
 POLICIES = ("auto", "dense", "chain", "tree", "exact", "specee", "pipelined")
-DRAFTING = ("chain", "tree", "pipelined")
-"""Those whose tokens may be drafted and go through all layers."""
+DRAFTING = ("chain", "tree")
+"""Policies whose steps verify drafted tokens."""
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 ACCEPTANCE = ("exact", "rejection", "typical")
@@ -24,6 +24,7 @@ class LoadOptions:
     """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine.
 
     `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
+    `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
     model: str | None = None
@@ -33,6 +34,7 @@ class LoadOptions:
     gpu_layers: int = 0
     data_dir: str | None = None
     offline: bool = False
+    n_slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class PolicyChoice:
     @property
     def drafts(self) -> bool:
         """Whether tokens are drafted."""
-        return self.name in ("chain", "tree") or (self.name in ("exact", "specee") and self.draft_length is not None)
+        return self.name in DRAFTING or (self.name in ("exact", "specee") and self.draft_length is not None)
 
     @property
     def runs_whole_rows(self) -> bool:
@@ -99,7 +101,7 @@ class PolicyChoice:
         rule = kv = acceptance = None
         early = False
         for part in parts:
-            if name in ("chain", "tree") and part in ACCEPTANCE:
+            if name in DRAFTING and part in ACCEPTANCE:
                 acceptance = part
             elif name == "chain" and part == EARLY:
                 early = True

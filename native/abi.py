@@ -47,7 +47,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_draft": (_int32, [_rows, _id, _token, _int32, _int32_p]),
     "specee_rows_depth": (_int32, [_rows, _id]),
     "specee_rows_hidden": (_float_p, [_rows, _id]),
-    "specee_rows_logits": (_float_p, [_rows, _int32]),
+    "specee_rows_logits": (_float_p, [_rows, _slot, _int32]),
     "specee_rows_cancel": (_void, [_rows]),
     "specee_rows_resume": (_void, [_rows]),
     "specee_rows_threads": (_int32, [_rows]),
@@ -68,10 +68,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_eagle_head_extend": (_int32, [_pointer, _token]),
     "specee_eagle_head_roll_back": (_int32, [_pointer, _int32]),
     "specee_eagle_head_logits": (_float_p, [_pointer]),
-    "specee_rows_greedy": (_int32, [_rows, _int32, _pointer, _int32, _int32_p]),
+    "specee_rows_greedy": (_int32, [_rows, _slot, _int32, _pointer, _int32, _int32_p]),
     "specee_rows_distribution": (
         _int32,
-        [_rows, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
+        [_rows, _slot, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),

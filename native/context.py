@@ -1,4 +1,4 @@
-"""A llama.cpp context for one conversation, with the library's rows on top: opening, control, closing."""
+"""A llama.cpp context for some conversations, with the library's rows on top: opening, control, closing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from specee.native import abi, cpu, library
 from specee.native.errors import NativeError
 from specee.native.model import Model
 
-N_ROWS_MAX = 64  # rows in flight
+N_ROWS_MAX = 64  # rows in flight of a slot
 GRAPH_CACHE_MAX = 64
 FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
 
@@ -19,12 +19,14 @@ class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
 
 
 class RowContext:
-    """A context over a model, its KV cache for n_ctx tokens.
+    """A context over a model, its KV cache for n_slots conversations of n_ctx tokens each.
 
     Raises NativeError when there is no memory for it.
     """
 
-    def __init__(self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512) -> None:
+    def __init__(
+        self, model: Model, *, n_ctx: int = 4096, n_slots: int = 1, n_threads: int | None = None, n_batch: int = 512
+    ) -> None:
         self.model, self.slot = model, 0
         self.lib, llama = model.lib, model.llama
         self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
@@ -32,17 +34,17 @@ class RowContext:
         self.max_equal_rows: int = self.lib.specee_max_equal_rows()  # as many at once get the bits that each has alone
         self._handle: int | None = None
         params = llama.llama_context_default_params()
-        params.n_ctx = n_ctx
+        params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx * n_slots, n_slots, False
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = FLASH_ATTENTION_OFF
         params.no_perf = True
         self._context: Any = llama.llama_init_from_model(model.handle, params)
         if not self._context:
-            raise NativeError(
-                "The model cannot start", f"no memory for a window of {n_ctx} tokens; try a smaller --ctx"
-            )
-        self.n_ctx: int = llama.llama_n_ctx(self._context)
+            windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
+            fewer = "" if n_slots == 1 else ", or fewer of them"
+            raise NativeError("The model cannot start", f"no memory for {windows}; try a smaller --ctx{fewer}")
+        self.n_ctx: int = llama.llama_n_ctx_seq(self._context)
         self.n_batch: int = llama.llama_n_batch(self._context)
         self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
         if not self._handle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from specee.native.layer_states import LayerStatesEngine
 from specee.native.model import Model
 
 N_BATCH = 128  # tokens that are read at once
+STEP_SIZES, STEP_ROUNDS = (1, 2, 4, 8), 3
 
 
 class EagleHead:
@@ -49,6 +51,23 @@ class EagleHead:
             self.close()
             raise NativeError("The EAGLE-3 head cannot start", message)
 
+    def step_times(self) -> dict[int, float]:
+        """Seconds to read n tokens, by n; before it has read any."""
+        times: dict[int, float] = {}
+        for n in STEP_SIZES:
+            tokens, features = (
+                np.zeros(n, np.int32),
+                np.zeros((n, len(self._target.layers) * self._target.n_embd), "f4"),
+            )
+            taken = []
+            for _ in range(STEP_ROUNDS):
+                began = time.perf_counter()
+                self._check(self._lib.specee_eagle_head_read(self._handle, n, int32_p(tokens), float_p(features)))
+                taken.append(time.perf_counter() - began)
+                self._check(self._lib.specee_eagle_head_roll_back(self._handle, 0))
+            times[n] = min(taken)  # the first one builds graphs
+        return {n: min(times[more] for more in times if more >= n) for n in times}  # another program had the machine
+
     def settle(self, n: int) -> bool:
         """The text has n verified tokens: what was read with the head's own states is forgotten.
 
@@ -59,8 +78,7 @@ class EagleHead:
 
     def read(self, tokens: Sequence[int]) -> None:
         """Tokens after those that were read; `best` is about the last one."""
-        n_threads = self._target.active_threads  # it takes turns with the target
-        self._model.llama.llama_set_n_threads(self._context, n_threads, n_threads)
+        self._take_threads()
         rest = list(tokens)
         if not self.tokens:
             self.tokens.append(rest.pop(0))  # nothing is before it: there is nothing to read yet
@@ -93,6 +111,11 @@ class EagleHead:
         logits = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
         token = int(np.argmax(logits))
         return token, float(1.0 / np.exp(logits - logits[token]).sum())
+
+    def _take_threads(self) -> None:
+        """As many as the target has now: they take turns."""
+        n = self._target.active_threads
+        self._model.llama.llama_set_n_threads(self._context, n, n)
 
     def _check(self, status: int) -> None:
         if status != abi.OK:

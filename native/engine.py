@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from specee.native.model import Model
 from specee.native.sampler import Sampler
 from specee.native.weights import Floats, Tokens, WeightedContext
 
-__all__ = ["Cancelled", "ExitResult", "Floats", "Model", "RowEngine", "Sampler", "Tokens"]
+__all__ = ["Cancelled", "ExitResult", "Floats", "Model", "RowEngine", "Sampler", "Tokens", "advance_together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ class RowEngine(WeightedContext):
     A row is a token at a position; its depth is the number of layers done. Rows in flight advance from layer to layer,
     and are committed once they are complete, or dropped. The hidden states of the last few hundred rows stay readable.
 
+    Rows in flight are a tree. The first child of each row continues the principal chain, which begins at the committed
+    tokens; all other rows are side rows. What is computed for the chain is what its tokens alone would give, bit for
+    bit; of a side row the last bits may differ, so it is never committed, but appended again.
+
+    A context has `n_slots` conversations, each with a window of n_ctx tokens: this engine is slot 0, and `slots` are
+    all of them. They share weights, threads, `cancel` and `close`; a row's bits do not depend on the other slots.
+
     Of a model that cannot run in ranges of layers (`model.unsupported`) rows run whole: append, advance to n_layer,
     commit.
 
@@ -44,10 +52,23 @@ class RowEngine(WeightedContext):
     called meanwhile.
     """
 
-    def __init__(self, model: Model, *, n_ctx: int = 4096, n_threads: int | None = None, n_batch: int = 512) -> None:
-        super().__init__(model, n_ctx=n_ctx, n_threads=n_threads, n_batch=n_batch)
+    slots: tuple[RowEngine, ...] = ()
+
+    def __init__(
+        self, model: Model, *, n_ctx: int = 4096, n_slots: int = 1, n_threads: int | None = None, n_batch: int = 512
+    ) -> None:
+        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        slots = (self, *(copy(self) for _ in range(1, n_slots)))
+        for i, engine in enumerate(slots):
+            engine.slots = slots
+            engine._begin(i)
+
+    def _begin(self, slot: int) -> None:
+        """What each slot has for itself."""
+        self.slot = slot
         self.tokens: list[int] = []  # committed, one for each position
-        self._in_flight: dict[int, int] = {}  # row -> token, in order of position
+        self._chain: dict[int, int] = {}  # the principal chain: row -> token, in order of position
+        self._n_side = 0  # side rows
         self._letters: dict[int, str] = {}
         # reused arguments of the calls for each token
         self._ids = (ctypes.c_int32 * N_ROWS_MAX)()
@@ -61,6 +82,12 @@ class RowEngine(WeightedContext):
         self._drafted_p = int32_p(self._drafted)
         self._shaped_p, self._probs_p = int32_p(self._shaped), float_p(self._probs)
 
+    def close(self) -> None:
+        """Free the context, for all of its slots."""
+        super().close()
+        for engine in self.slots:
+            engine._handle = engine._context = None
+
     # ---- the conversation
 
     @property
@@ -71,7 +98,7 @@ class RowEngine(WeightedContext):
     @property
     def n_in_flight(self) -> int:
         """Rows in flight after them."""
-        return len(self._in_flight)
+        return len(self._chain) + self._n_side
 
     @property
     def tip(self) -> int:
@@ -119,15 +146,15 @@ class RowEngine(WeightedContext):
         return row
 
     def commit(self, row: int) -> None:
-        """The rows in flight up to this one, all complete, become part of the committed ones; the rest is dropped."""
+        """The principal chain up to this row, all complete, becomes part of the committed rows; the rest is dropped."""
         status = self.lib.specee_rows_commit(self._handle, row)
         if status != abi.OK:
             self._check(status)
-        for passed, token in self._in_flight.items():
+        for passed, token in self._chain.items():
             self.tokens.append(token)
             if passed == row:
                 break
-        self._in_flight.clear()
+        self._drop()
 
     def roll_back(self, length: int) -> None:
         """Cut the committed tokens to `length` and drop all rows in flight."""
@@ -135,26 +162,37 @@ class RowEngine(WeightedContext):
         if status != abi.OK:
             self._check(status)
         del self.tokens[length:]
-        self._in_flight.clear()
+        self._drop()
+
+    def _drop(self) -> None:
+        self._chain.clear()
+        self._n_side = 0
 
     # ---- rows
 
     def append(self, token: int, parent: int = -1) -> int:
         """A new row at depth 0, in flight after `parent`: a row in flight, or -1, the committed tokens. Returns its id.
 
-        Nothing is computed.
+        Nothing is computed. The first child continues the principal chain; the next ones are side rows.
         """
         row: int = self.lib.specee_rows_append(self._handle, self.slot, parent, token)
         if row < 0:
             self._check(row)
-        self._in_flight[row] = token
+        if not self._chain or parent == next(reversed(self._chain)):
+            self._chain[row] = token
+        else:
+            self._n_side += 1
         return row
 
-    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
-        """Take rows in flight of equal depth, in order of position, to depth `end`.
+    def in_chain(self, row: int) -> bool:
+        """Whether this row in flight belongs to the principal chain, and can be committed."""
+        return row in self._chain
 
-        Rows before them must be at least that deep. `logits` (with end = n_layer) runs the LM head: one row of logits
-        for each.
+    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        """Take rows in flight of equal depth to depth `end`; side rows from 0 to n_layer at once.
+
+        The rows that they follow must be at least that deep, or among them. `logits` (with end = n_layer) runs the LM
+        head: one row of logits for each.
         """
         self._advance(rows, end, abi.LOGITS if logits else 0)
 
@@ -169,7 +207,7 @@ class RowEngine(WeightedContext):
             self._check(status)
 
     def complete(self, logits: bool = False) -> None:
-        """Run the deferred layers of all rows in flight; `logits`: row i is that of the i-th one that had any."""
+        """Run the principal chain's deferred layers; `logits`: row i is that of the i-th one that had any."""
         status = self.lib.specee_rows_complete(self._handle, self.slot, abi.LOGITS if logits else 0)
         if status != abi.OK:
             self._check(status)
@@ -246,15 +284,17 @@ class RowEngine(WeightedContext):
     # ---- logits and tokens
 
     def logits(self, i: int) -> Floats:
-        """One row of the last logits, a copy: float32 [n_vocab]."""
-        pointer = self.lib.specee_rows_logits(self._handle, i)
+        """Row i of this slot in the last call that made logits, a copy: float32 [n_vocab]."""
+        pointer = self.lib.specee_rows_logits(self._handle, self.slot, i)
         if not pointer:
             raise NativeError("The engine refused a call", library.last_error())
         return np.array(np.ctypeslib.as_array(pointer, (self.n_vocab,)), np.float32)
 
     def greedy(self, i: int, sampler: Sampler) -> int:
         """The most probable token of logits row i under the sampler's shaping."""
-        status = self.lib.specee_rows_greedy(self._handle, i, sampler.penalties, sampler.preselect, self._token_p)
+        status = self.lib.specee_rows_greedy(
+            self._handle, self.slot, i, sampler.penalties, sampler.preselect, self._token_p
+        )
         if status != abi.OK:
             self._check(status)
         return self._token.value
@@ -262,7 +302,14 @@ class RowEngine(WeightedContext):
     def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
         """The shaped distribution of logits row i: tokens int32 [n], probabilities float32 [n], most probable first."""
         n = self.lib.specee_rows_distribution(
-            self._handle, i, sampler.chain, sampler.preselect, self.n_vocab, self._shaped_p, self._probs_p
+            self._handle,
+            self.slot,
+            i,
+            sampler.chain,
+            sampler.preselect,
+            self.n_vocab,
+            self._shaped_p,
+            self._probs_p,
         )
         if n < 0:
             self._check(n)
@@ -279,3 +326,15 @@ class RowEngine(WeightedContext):
             text = self.model.piece(token).decode("utf-8", "ignore")
             known = self._letters[token] = "".join(filter(str.isalnum, text)).lower()
         return known
+
+
+def advance_together(batches: Sequence[tuple[RowEngine, Sequence[int]]], end: int, logits: bool = False) -> None:
+    """Take rows of several slots of one context, all of equal depth, to depth `end` in one batch.
+
+    At most `max_equal_rows` in all: each row gets the bits that it has when its slot runs alone. Afterwards each
+    engine's logits rows are its own rows of this batch.
+    """
+    first = batches[0][0]
+    if any(engine.slots is not first.slots for engine, _ in batches):
+        raise NativeError("The engine refused a call", "the rows of a batch must be of one context")
+    first._advance([row for _, rows in batches for row in rows], end, abi.LOGITS if logits else 0)

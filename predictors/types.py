@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,10 @@ class Engine(Logits, Protocol):
         """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
         ...
 
+    def depth(self, row: int) -> int:
+        """Layers done of a row in flight."""
+        ...
+
     def complete(self, logits: bool = False) -> None:
         """Run the deferred layers of all rows in flight; logits row i is that of the i-th of them."""
         ...
@@ -209,3 +213,12 @@ class Engine(Logits, Protocol):
     def letters(self, token: int) -> str:
         """Letters and digits of the token's text in lower case: two tokens with the same ones read the same."""
         ...
+
+
+class AdvanceTogether(Protocol):
+    """Runs rows of several slots, all of equal depth, to depth `end` in one batch: pairs of an engine and its rows.
+
+    Each engine's logits row i is then that of the i-th of its own rows.
+    """
+
+    def __call__(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None: ...

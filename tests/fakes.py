@@ -68,6 +68,15 @@ class FakeRow:
 
 
 @dataclass
+class FakeContext:
+    """What the slots of one engine share: its logits, which the next computation overwrites."""
+
+    computations: int = 0
+    batches: list[list[int]] = field(default_factory=list)
+    """Rows of each slot in the batches over several."""
+
+
+@dataclass
 class FakeEngine:
     """A model whose logits are a hash of the text so far; its early layers agree with its last with a given chance.
 
@@ -94,6 +103,8 @@ class FakeEngine:
     calls: list[tuple[str, int, int]] = field(default_factory=list)  # name, rows, depth
     logits: list[Floats] = field(default_factory=list)
     fail_at: int = -1
+    context: FakeContext = field(default_factory=FakeContext)
+    computation: int = 0  # that made its logits
 
     @property
     def length(self) -> int:
@@ -107,8 +118,13 @@ class FakeEngine:
         assert not self.in_flight
         self.tokens, self.marks = list(tokens), [0] * len(tokens)
         self.tip, self.next_id = self.next_id, self.next_id + 1
+        self.compute()
         self.logits = [self._logits(self._text(), self.n_layer)]
         return 0
+
+    def compute(self) -> None:
+        self.context.computations += 1
+        self.computation = self.context.computations
 
     def append(self, token: int, parent: int = -1) -> int:
         parent = -1 if parent == self.tip else parent
@@ -134,6 +150,13 @@ class FakeEngine:
         return [row for row in self.in_flight if not self.in_flight[row].is_side]
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
+        self.compute()
+        self.advance_rows(rows, end, logits)
+
+    def depth(self, row: int) -> int:
+        return self.in_flight[row].depth
+
+    def advance_rows(self, rows: Sequence[int], end: int, logits: bool) -> None:
         self.calls.append(("advance", len(rows), end))
         if 0 <= self.fail_at <= len(self.calls):
             raise RuntimeError("scripted failure")
@@ -180,10 +203,12 @@ class FakeEngine:
 
     def propagate_kv(self, row: int) -> None:
         assert list(self.in_flight) == [row]
+        self.compute()
         self.calls.append(("propagate_kv", 1, self.in_flight[row].depth))
         self.in_flight[row].propagated, self.in_flight[row].depth = self.in_flight[row].depth, self.n_layer
 
     def lens_head(self, row: int) -> None:
+        self.compute()
         self.calls.append(("lens_head", 1, self.in_flight[row].depth))
         self.logits = [self._logits(self._text(row), self.in_flight[row].depth)]
 
@@ -228,14 +253,19 @@ class FakeEngine:
 
     def greedy(self, i: int, sampler: Sampler) -> int:
         assert isinstance(sampler, FakeSampler)
+        self._check_logits()
         return int(np.argmax(sampler.shape(self.logits[i])))
 
     def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
         assert isinstance(sampler, FakeSampler)
+        self._check_logits()
         shaped = sampler.shape(self.logits[i]).astype(np.float64) / sampler.temperature
         order = np.argsort(-shaped)[: sampler.top_k or None]
         probs = np.exp(shaped[order] - shaped[order[0]])
         return order.astype(np.int32), (probs / probs.sum()).astype(np.float32)
+
+    def _check_logits(self) -> None:
+        assert self.computation == self.context.computations, "these logits were overwritten"
 
     def is_stop(self, token: int) -> bool:
         return token in self.stop_tokens
@@ -263,6 +293,20 @@ class FakeEngine:
         if depth < self.n_layer and rng.random() > self.early_agreement:
             true = rng.normal(size=self.n_vocab) * 2
         return true.astype(np.float32)
+
+
+def advance_together(batches: Sequence[tuple[FakeEngine, Sequence[int]]], end: int, logits: bool = False) -> None:
+    """Rows of several slots in one batch; checks the rules of the real one."""
+    first = batches[0][0]
+    assert len(batches) > 1 and len({id(engine) for engine, _ in batches}) == len(batches)
+    assert sum(len(rows) for _, rows in batches) <= first.max_equal_rows
+    assert len({engine.in_flight[rows[0]].depth for engine, rows in batches}) == 1
+    first.compute()
+    first.context.batches.append([len(rows) for _, rows in batches])
+    for engine, rows in batches:
+        assert engine.context is first.context
+        engine.computation = first.computation
+        engine.advance_rows(rows, end, logits)
 
 
 def make_calibration(

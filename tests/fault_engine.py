@@ -16,6 +16,7 @@ from specee.app.engine.protocol import (
     Load,
     ModelInfo,
     ModelLoaded,
+    OfRequest,
     Started,
     Stats,
     TokenEvents,
@@ -57,12 +58,16 @@ def main() -> None:
 
 def _answer(asked: Generate, outbox: object, cancelled: threading.Event) -> None:
     first = asked.messages[-1].content.count(" ") if asked.continue_answer else 0
-    write_message(outbox, Started("dense", "fake", 10, 0, 1))  # type: ignore[arg-type]
+
+    def send(message: object) -> None:
+        write_message(outbox, OfRequest(asked.request, message))  # type: ignore[arg-type]
+
+    send(Started("dense", "fake", 10, 0, 1))
     for index in range(TOKENS - first):
         if cancelled.wait(SECONDS):
             break
         event = ChatEvent(index, f"{first + index} ", 1, 30, "verified", 0.0)
-        write_message(outbox, TokenEvents((event,)))  # type: ignore[arg-type]
+        send(TokenEvents((event,)))
     reason = "cancelled" if cancelled.is_set() else "stop"
     stats = Stats(10, 0, TOKENS, 0.1, 1.0, 300.0, 30.0, 30, "dense", "fake", reason, 1)
-    write_message(outbox, Done(stats))  # type: ignore[arg-type]
+    send(Done(stats))

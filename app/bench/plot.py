@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT = 720, 150, 200  # pixels; the bars are between names and figures
+WIDTH, RIGHT, LETTER = 760, 200, 7.5  # pixels; the bars are between names and figures
 ROW, BAR, TOP, BOTTOM = 34, 20, 44, 30
 
 STYLE = """
@@ -29,12 +29,13 @@ def svg(report: dict[str, Any]) -> str:
     bars = [(name, figures) for name, figures in bars if figures["tokens_per_second"]]
     dense = report["policies"]["dense"]["tokens_per_second"] or 0.0
     most = max((max(f["tokens_per_second"], dense * (f["speedup_max"] or 0.0)) for _, f in bars), default=1.0)
+    left = 24 + LETTER * max((len(name) for name, _ in bars), default=0)
     height = TOP + ROW * len(bars) + BOTTOM
     machine = report["machine"]
     title = f"{report['model']}: tokens per second"
     below = (
         f"{machine['cpu']}, {report['threads']} threads; {report['prompts']} prompts, at most {report['max_tokens']} "
-        f"tokens, temperature {report['temperature']:g}"
+        f"tokens, temperature {report['temperature']:g}; lines: from the least to the greatest prompt"
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -43,26 +44,26 @@ def svg(report: dict[str, Any]) -> str:
         _text(8, 22, title if report["complete"] else f"{title} (incomplete)", "title"),
     ]
     for index, (name, figures) in enumerate(bars):
-        parts += _bar(name, figures, TOP + ROW * index, (WIDTH - LEFT - RIGHT) / most, dense)
+        parts += _bar(name, figures, left, TOP + ROW * index, (WIDTH - left - RIGHT) / most, dense)
     return "\n".join([*parts, _text(8, height - 10, below, "small"), "</svg>", ""])
 
 
-def _bar(name: str, figures: dict[str, Any], y: float, scale: float, dense: float) -> list[str]:
+def _bar(name: str, figures: dict[str, Any], left: float, y: float, scale: float, dense: float) -> list[str]:
     kind = name if name == "dense" else "stock" if name.startswith("stock") else "policy"
     middle = y + BAR / 2
     rate, least, most = figures["tokens_per_second"], figures["speedup_min"], figures["speedup_max"]
     parts = [
-        _text(LEFT - 10, middle + 5, name, anchor="end"),
-        f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{rate * scale:.1f}" height="{BAR}" rx="3"/>',
+        _text(left - 10, middle + 5, name, anchor="end"),
+        f'<rect class="{kind}" x="{left}" y="{y}" width="{rate * scale:.1f}" height="{BAR}" rx="3"/>',
     ]
     end = rate
     said = f"{rate:.1f}"
     if kind != "dense" and figures["speedup"] is not None:
         said += f"  {figures['speedup']:.2f}x ({least:.2f}-{most:.2f})"
         low, end = dense * least, max(rate, dense * most)
-        x1, x2 = LEFT + low * scale, LEFT + dense * most * scale
+        x1, x2 = left + low * scale, left + dense * most * scale
         parts.append(f'<line class="spread" x1="{x1:.1f}" y1="{middle}" x2="{x2:.1f}" y2="{middle}"/>')
-    return [*parts, _text(LEFT + end * scale + 8, middle + 5, said)]
+    return [*parts, _text(left + end * scale + 8, middle + 5, said)]
 
 
 def _text(x: float, y: float, content: str, kind: str = "", anchor: str = "start") -> str:

@@ -22,7 +22,7 @@ Choose = Callable[[Round], Answer | None]
 
 
 def report(
-    policies: Mapping[str, tuple[str, str]],
+    policies: Mapping[str, Figures],
     prompts: Sequence[BenchPrompt],
     rounds: Sequence[Round],
     facts: Figures,
@@ -31,9 +31,9 @@ def report(
 ) -> Figures:
     """The object of --json: `facts`, and for each policy its figures and where its texts differ from dense.
 
-    `policies`: by label what runs for it and why. Shares are between 0 and 1; what cannot be said is None. A speed-up
-    is the geometric mean over the prompts, a prompt's the one over its rounds, each compared with dense of the same
-    round. `until_loop` counts answers only up to the first repeated 12-gram of dense's answer.
+    `policies`: by label what is known of each, such as what runs for it. Shares are between 0 and 1; what cannot be
+    said is None. A speed-up is the geometric mean over the prompts, a prompt's the one over its rounds, each compared
+    with dense of the same round. `until_loop` counts answers only up to the first repeated 12-gram of dense's answer.
     """
     figures = _Report(prompts, rounds, sampled=facts["temperature"] > 0)
     return {
@@ -41,10 +41,7 @@ def report(
         "complete": complete,
         "prompts": len({r.prompt for r in rounds}),
         "rounds": len(rounds),
-        "policies": {
-            label: {"policy": policy, "policy_reason": reason, **figures.policy(label)}
-            for label, (policy, reason) in policies.items()
-        },
+        "policies": {label: {**known, **figures.policy(label)} for label, known in policies.items()},
         "stock": figures.stock() if rounds and rounds[0].stock is not None else None,
     }
 

@@ -83,7 +83,14 @@ def run_bench(
             "threads": threads,
             "machine": machine.report(threads),
         }
-        rows = {policy.label: (policy.choice.label, policy.reason) for policy in policies}
+        rows = {
+            policy.label: {
+                "policy": policy.choice.label,
+                "policy_reason": policy.reason,
+                "lossless": policy.choice.is_lossless,
+            }
+            for policy in policies
+        }
 
         def fresh() -> dict[str, Any]:
             return {policy.label: chooser.build_policy(backend, policy.choice) for policy in policies}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specee.app.engine.protocol import Stats
+from specee.app.options import DRAFTING
 
 ENDS = {
     "stop": "complete",
@@ -14,9 +15,12 @@ ENDS = {
 
 def stats_line(stats: Stats) -> str:
     """How fast an answer came, how it was decoded, and how it ended."""
+    if stats.policy in DRAFTING:
+        how = f"{stats.policy_stats['accepted']} of the answer's tokens drafted"
+    else:
+        how = f"{stats.mean_exit_layer:.1f} of {stats.n_layers} layers per token on average"
     return (
         f"{stats.tokens} tokens at {stats.tokens_per_second:.1f} tokens/s, the first after {stats.ttft_s:.2f} s; "
         f"prompt of {stats.prompt_tokens} tokens, {stats.reused} of them from the cache; "
-        f"{stats.mean_exit_layer:.1f} of {stats.n_layers} layers per token on average; "
-        f"policy {stats.policy}: {stats.policy_reason}; {ENDS[stats.stop_reason]}"
+        f"{how}; policy {stats.policy}: {stats.policy_reason}; {ENDS[stats.stop_reason]}"
     )

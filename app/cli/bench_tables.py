@@ -105,8 +105,9 @@ def _columns(report: Figures) -> list[tuple[str, Callable[[Figures], str]]]:
     if any(figures["mean_exit_layer"] != report["n_layers"] for figures in found):
         shown.append((f"exit layer of {report['n_layers']}", _figure("mean_exit_layer", ".2f")))
     if any(figures["identical_texts"] != report["prompts"] for figures in found):
+        if report["temperature"] == 0:
+            shown.append(("agreement", _figure("agreement", ".1%")))
         shown += [
-            ("agreement", _figure("agreement", ".1%")),
             ("ppl ratio", _figure("ppl_ratio", ".3f")),
             ("dup. words", _figure("duplicate_words", ".2%")),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -22,6 +23,9 @@ from specee.app.cli.shared_options import (
 )
 from specee.app.errors import OK
 
+DEFAULT_SLOTS = 4  # as many rows cost little more than one
+MAX_SLOTS = 64
+
 
 @click.command(
     cls=Command,
@@ -31,11 +35,18 @@ from specee.app.errors import OK
     ],
 )
 @option("--port", type=click.IntRange(0, 65535), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
-def serve(port: int, **values: Any) -> int:
+@option(
+    "--parallel",
+    type=click.IntRange(1, MAX_SLOTS),
+    metavar="N",
+    help="How many requests are answered at once, each with a context window of --ctx tokens; more wait.",
+    otherwise=DEFAULT_SLOTS,
+)
+def serve(port: int, parallel: int | None, **values: Any) -> int:
     """Let other programs talk to the model, as they do to OpenAI's.
 
-    Serves /v1/chat/completions and /v1/models, to programs on this machine only, one answer at a time. What a request
-    does not say is as the options here say.
+    Serves /v1/chat/completions and /v1/models, to programs on this machine only, several at once. What a request does
+    not say is as the options here say.
 
     \b
     specee-chat serve --model llama3.2-1b --port 8350
@@ -44,5 +55,6 @@ def serve(port: int, **values: Any) -> int:
     """
     from specee.app.serve.server import serve as run
 
-    run(load_options(values), chat_options(values), port)
+    load = replace(load_options(values), n_slots=parallel or DEFAULT_SLOTS)
+    run(load, chat_options(values), port)
     return OK

@@ -285,7 +285,7 @@ def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
     threshold = choice.threshold
     if values["threshold"] is not None:
         threshold = opts.parse_threshold(values["threshold"])
-    drafts_only = choice.name in ("chain", "tree")
+    drafts_only = choice.name in opts.DRAFTING
     return opts.PolicyChoice(
         choice.name,
         threshold,

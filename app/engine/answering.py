@@ -1,113 +1,117 @@
-"""Answers requests with a loaded model: prompt, prefill, policy, tokens, figures. Runs in the engine process."""
+"""Answers requests with a loaded model: waiting, reading their prompts, decoding. Runs in the engine process."""
 
 from __future__ import annotations
 
 import random
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections import deque
 
-from specee.app.engine.answer_stream import AnswerStream
+from specee.app.engine.answer import Answer, stats_of_none
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
-from specee.app.engine.decode import decode
+from specee.app.engine.decode import begin
 from specee.app.engine.measurements import Measurements
-from specee.app.engine.policy_chooser import PolicyChooser, PolicyDecision, describe
+from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt
-from specee.app.engine.protocol import Done, Emit, Generate, PromptProgress, Started, Stats
+from specee.app.engine.protocol import Done, Emit, Failed, Generate, OfRequest
+from specee.app.engine.slot import Slot, choose_slot, open_slots
 from specee.app.engine.thread_limit import limit_threads
-from specee.app.errors import PROMPT_TOO_LONG, AppError
-from specee.app.options import ChatOptions, PolicyChoice
+from specee.app.errors import PROMPT_TOO_LONG, AppError, as_app_error
+from specee.app.options import PolicyChoice
 from specee.predictors.decoding.policy import Policy
-from specee.predictors.decoding.stats import DecodingStats
-from specee.predictors.types import TokenEvent
+from specee.predictors.decoding.scheduler import Running, Scheduler
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """What was decided before the first token."""
-
-    options: ChatOptions
-    tokens: list[int]
-    policy: Policy
-    decision: PolicyDecision
-    seed: int
-    began: float
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.tokens)
+CHUNK_BESIDE = 128
+"""Tokens of a prompt that are read at once while other answers wait for their next tokens."""
 
 
 class Answerer:
-    """One loaded model and the cache of its chat."""
+    """One loaded model with its slots. A request waits for a slot, its prompt is read, its answer is decoded."""
 
     def __init__(self, backend: Backend, measurements: Measurements) -> None:
         self.backend = backend
         self.cancellation = Cancellation(backend.engine.cancel, backend.engine.resume)
+        self._slots = open_slots(backend)
+        self._scheduler = Scheduler(backend.advance_together)
+        self._waiting: deque[tuple[Generate, Emit, float]] = deque()
+        self._reading: deque[Answer] = deque()
+        self._decoding: dict[Running, Answer] = {}
+        self._n_answers = 0
         self._measurements, self._chooser = measurements, PolicyChooser(measurements)
-        self._policies: dict[PolicyChoice, Policy] = {}
         limit_threads(backend, measurements, measure=False)
-        self._previous: Prompt | None = None  # the last one, with its answer
 
-    def generate(self, request: Generate, emit: Emit) -> None:
-        """Answers one request; emits Started, TokenEvents..., Done. Raises errors with a title and a message."""
+    def add(self, request: Generate, send: Emit) -> None:
+        """A new request; it is answered in turns with PromptProgress..., Started, TokenEvents..., then Done or Failed.
+
+        All of them travel as `OfRequest`.
+        """
+        self._waiting.append((request, lambda message: send(OfRequest(request.request, message)), time.perf_counter()))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self._waiting or self._reading or self._decoding)
+
+    def turn(self) -> None:
+        """A chunk of one prompt, and a computation for each answer that decodes."""
         try:
-            self._generate(request, emit)
-        except BaseException:
-            self._previous = None
-            self.backend.engine.roll_back(0)  # whatever state the failure left
+            self._end_cancelled()
+            self._admit()
+            has_read = self._read_chunk()
+            for running, event in self._scheduler.turn(alone=not has_read):
+                self._decoding[running].stream.add(event)
+            for running, answer in list(self._decoding.items()):
+                if running.error is not None:
+                    self._fail(answer, running.error)
+                elif running.ended:
+                    self._finish(answer)
+        except BrokenPipeError:  # nobody listens any more
             raise
-        finally:
-            self.cancellation.forget(request.request)
-        try:
-            limit_threads(self.backend, self._measurements, measure=True)
-        except Exception:
-            traceback.print_exc()  # to the log: the answer is out, and an error now would be the next one's
+        except Exception as error:
+            for answer in self._answers:
+                self._fail(answer, error)
+        if not self.busy:
+            self._measure_threads()
 
-    def _generate(self, request: Generate, emit: Emit) -> None:
-        began = time.perf_counter()
-        prompt = self._prompt(request)
+    @property
+    def _answers(self) -> list[Answer]:
+        """Those that have a slot."""
+        return [*self._reading, *self._decoding.values()]
+
+    # ---- from waiting to reading -----------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Requests get free slots, in their order."""
+        while self._waiting and (free := self._free_slots()):
+            request, emit, began = self._waiting.popleft()
+            try:
+                self._reading.append(self._begin(request, emit, began, free))
+            except Exception as error:  # this request's alone
+                self.cancellation.forget(request.request)
+                emit(_failed(error))
+
+    def _free_slots(self) -> list[Slot]:
+        taken = {answer.slot for answer in self._answers}
+        return [slot for slot in self._slots if slot not in taken]
+
+    def _begin(self, request: Generate, emit: Emit, began: float, free: list[Slot]) -> Answer:
+        prompt = self._prompt(request, free)
+        slot = choose_slot(free, prompt.tokens)
         sampling = request.options.sampling
-        decision = self._chooser.decide(self.backend, request.options.policy)
-        policy = self._policy(decision.choice)
-        if sum(m.role == "user" for m in request.messages) <= 1:
+        decision = self._chooser.decide(slot.backend, request.options.policy)
+        policy = self._policy(slot, decision.choice)
+        if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
-        seed = sampling.seed
-        plan = _Plan(request.options, prompt.tokens, policy, decision, _random_seed() if seed is None else seed, began)
-        reused = self._prefill(request.request, prompt.tokens, emit)
-        answer = AnswerStream(self.backend.piece, emit, began)
-        if reused is None:
-            emit(Done(self._stats(plan, answer, DecodingStats(), 0, "cancelled")))
-            return
-        emit(Started(policy.name, decision.reason, plan.prompt_tokens, reused, plan.seed, decision.dense_rate))
-        options = plan.options
-        state, events = decode(self.backend, policy, plan.tokens, options.sampling, plan.seed, options.max_tokens)
-        cancelled = self._read(request.request, events, answer)
-        answer.finish()
-        self._chooser.learn(self.backend, state.stats)
-        self._previous = prompt.with_answer(answer.text, answer.token_ids)
-        reason = "cancelled" if cancelled else self._stop_reason(plan, answer)
-        emit(Done(self._stats(plan, answer, state.stats, reused, reason)))
+        self._n_answers += 1
+        slot.last_used = self._n_answers
+        seed = sampling.seed if sampling.seed is not None else random.SystemRandom().randrange(2**31)
+        return Answer(request, emit, slot, prompt, policy, decision, seed, began)
 
-    def _read(self, request: int, events: Iterator[TokenEvent], answer: AnswerStream) -> bool:
-        """Reads the events to their end; True when the request was cancelled on the way."""
-        with closing(events):  # type: ignore[type-var]
-            for event in events:
-                answer.add(event)
-                if self.cancellation.is_cancelled(request):
-                    return True
-        return False
-
-    # ---- the prompt ------------------------------------------------------------------------------------------------
-
-    def _prompt(self, request: Generate) -> Prompt:
-        """The chat as tokens; those of the last answer are kept where it goes on from there."""
-        prompt = make_prompt(
-            self.backend, request.messages, continue_answer=request.continue_answer, previous=self._previous
-        )
+    def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
+        """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
+        previous = [slot.previous for slot in free if slot.previous is not None]
+        prompt = make_prompt(self.backend, request.messages, continue_answer=request.continue_answer, previous=previous)
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
@@ -117,54 +121,87 @@ class Answerer:
             )
         return prompt
 
-    def _prefill(self, request: int, tokens: list[int], emit: Emit) -> int | None:
-        """Reads the prompt; returns how many tokens were in the cache already, None when cancelled."""
+    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+        if choice not in slot.policies:
+            slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
+        return slot.policies[choice]
+
+    # ---- from reading to decoding ----------------------------------------------------------------------------------
+
+    def _read_chunk(self) -> bool:
+        """A chunk of a prompt; those that are not read yet take turns. Whether there was one."""
+        if not self._reading:
+            return False
+        answer = self._reading[0]
+        self._reading.rotate(-1)
+        size = CHUNK_BESIDE if len(self._answers) > 1 else answer.slot.engine.n_batch
         try:
-            with self.cancellation.interruptible(request):
-                reused = self.backend.engine.prefill(tokens, lambda done, total: emit(PromptProgress(done, total)))
+            with self.cancellation.interruptible(answer.id):
+                answer.read_chunk(size)
+            if answer.prefill.is_complete:
+                self._decode(answer)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if self.cancellation.is_cancelled(answer.id):
+                self._finish(answer, cancelled=True)  # the slot keeps what was read before
+            else:
+                self._fail(answer, error)
+        return True
+
+    def _decode(self, answer: Answer) -> None:
+        options, tokens = answer.request.options, answer.prompt.tokens
+        state = begin(answer.slot.backend, tokens, options.sampling, answer.seed, options.max_tokens)
+        answer.start(state)
+        self._reading.remove(answer)
+        self._decoding[self._scheduler.start(answer.policy, answer.slot.engine, state)] = answer
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    def _end_cancelled(self) -> None:
+        """Between two turns, so that no row is left with layers undone."""
+        if not self.cancellation.is_wanted:
+            return
+        for waiting in [w for w in self._waiting if self.cancellation.is_cancelled(w[0].request)]:
+            request, emit, began = waiting
+            self._waiting.remove(waiting)
+            self.cancellation.forget(request.request)
+            emit(Done(stats_of_none(request, self.backend.info.n_layers, began)))
+        for answer in self._answers:
+            if self.cancellation.is_cancelled(answer.id):
+                self._finish(answer, cancelled=True)
+
+    def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
+        self._free(answer)
+        stats = answer.finish(cancelled=cancelled)
+        if answer.state is not None:
+            self._chooser.learn(self.backend, answer.state.stats)
+        answer.emit(Done(stats))
+
+    def _fail(self, answer: Answer, error: Exception) -> None:
+        try:
+            self._free(answer)
+            answer.slot.clear()
+        finally:
+            answer.emit(_failed(error))
+
+    def _free(self, answer: Answer) -> None:
+        """Its slot can answer another request."""
+        self.cancellation.forget(answer.id)
+        if answer in self._reading:
+            self._reading.remove(answer)
+        for running in [running for running, other in self._decoding.items() if other is answer]:
+            del self._decoding[running]
+            self._scheduler.stop(running)
+
+    def _measure_threads(self) -> None:
+        try:
+            limit_threads(self.backend, self._measurements, measure=True)
         except Exception:
-            if not self.cancellation.is_cancelled(request):
-                raise
-            return None  # the engine keeps what was read before
-        return None if self.cancellation.is_cancelled(request) else reused
-
-    # ---- policy and figures ----------------------------------------------------------------------------------------
-
-    def _policy(self, choice: PolicyChoice) -> Policy:
-        """Policies last as long as the model: they remember the exits and the drafts of the last tokens."""
-        if choice not in self._policies:
-            self._policies[choice] = self._chooser.build_policy(self.backend, choice)
-        return self._policies[choice]
-
-    @staticmethod
-    def _stop_reason(plan: _Plan, answer: AnswerStream) -> str:
-        if answer.events and answer.events[-1].stop:
-            return "stop"
-        return "length" if len(answer.events) >= plan.options.max_tokens else "window"
-
-    def _stats(self, plan: _Plan, answer: AnswerStream, counted: DecodingStats, reused: int, stop_reason: str) -> Stats:
-        ended = time.perf_counter()
-        events = answer.events
-        first_at = answer.first_at if answer.first_at is not None else ended
-        decoding = ended - first_at
-        tokens = [event for event in events if not event.stop]
-        return Stats(
-            prompt_tokens=plan.prompt_tokens,
-            reused=reused,
-            tokens=len(tokens),
-            ttft_s=first_at - plan.began,
-            total_s=ended - plan.began,
-            tokens_per_second=(len(events) - 1) / decoding if len(events) > 1 and decoding > 0 else 0.0,
-            mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
-            n_layers=self.backend.info.n_layers,
-            policy=plan.policy.name,
-            policy_reason=describe(counted, plan.decision.reason),
-            stop_reason=stop_reason,
-            seed=plan.seed,
-            dense_rate=plan.decision.dense_rate,
-            policy_stats=asdict(counted),
-        )
+            traceback.print_exc()  # to the log: the answers are out, and an error now would be the next one's
 
 
-def _random_seed() -> int:
-    return random.SystemRandom().randrange(2**31)
+def _failed(error: Exception) -> Failed:
+    traceback.print_exception(error)  # to the log
+    failure = as_app_error(error)
+    return Failed(failure.title, failure.message, failure.exit_code)

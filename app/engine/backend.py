@@ -18,6 +18,13 @@ class ChatEngine(Engine, Protocol):
     tokens: list[int]
     """What the KV cache holds, a token for each position."""
     n_threads: int
+    n_batch: int
+    """Tokens of a prompt that are computed at once, at most."""
+
+    @property
+    def slots(self) -> Sequence[ChatEngine]:
+        """The engines that share this one's model, itself first: each has the cache of a chat."""
+        ...
 
     @property
     def active_threads(self) -> int:
@@ -79,6 +86,10 @@ class Backend(Protocol):
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
         """Raises AppError when the policy cannot run on this model. `cost` of steps: for policies that draft."""
+        ...
+
+    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
+        """Rows of several of the engine's slots in one batch: see AdvanceTogether."""
         ...
 
     def close(self) -> None: ...

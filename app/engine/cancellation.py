@@ -34,6 +34,11 @@ class Cancellation:
             self._all = True
             self._interrupt()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any request shall stop."""
+        return self._all or bool(self._cancelled)
+
     def is_cancelled(self, request: int) -> bool:
         """Whether the request shall stop."""
         return self._all or request in self._cancelled

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from specee.app import paths
+from specee.app.engine.link import Dispatcher, EngineLink, Inbox
 from specee.app.engine.protocol import (
     Cancel,
     ChatEvent,
@@ -40,25 +43,38 @@ class Silence:
 Event = Progress | PromptProgress | Started | ChatEvent | Done | Silence
 
 
+class Asked:
+    """A request, from its beginning to its end. `cancel` may come from any thread."""
+
+    def __init__(self, request: Generate) -> None:
+        self.request = request
+        self.engine: Dispatcher | None = None  # once it was asked
+
+    def cancel(self) -> None:
+        if self.engine is not None:
+            self.engine.send(Cancel(self.request.request))
+
+
+class Answer(Iterator[Event]):
+    """The events of an answer, which is asked for when the first one is wanted."""
+
+    def __init__(self, asked: Asked, events: Generator[Event, None, None]) -> None:
+        self._asked, self._events = asked, events
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def cancel(self) -> None:
+        """Stops it; it then ends with Done (stop_reason "cancelled")."""
+        self._asked.cancel()
+
+    def close(self) -> None:
+        """Stops it, if it has not ended; nothing more comes. What is dropped is closed."""
+        self._events.close()
+
+
 class EngineLostError(AppError):
     """The engine process is gone; the next request starts a new one."""
-
-
-class EngineLink(Protocol):
-    """What a client needs of an engine process."""
-
-    @property
-    def alive(self) -> bool: ...
-
-    def send(self, message: object) -> None: ...
-
-    def receive(self, timeout: float | None = None) -> Any:
-        """Raises queue.Empty on timeout."""
-        ...
-
-    def kill(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 Start = Callable[[LoadOptions], EngineLink]
@@ -72,68 +88,40 @@ def start_process(load: LoadOptions, terminal: SavedTerminal | None = None) -> E
 
 
 class EngineClient:
-    """One model in one process. Not thread-safe, except `cancel` and `kill`, which may come from anywhere."""
+    """One model in one process. May be used from several threads at once."""
 
     def __init__(self, load: LoadOptions, start: Start = start_process) -> None:
         self.info: ModelInfo | None = None
         self.silence_seconds = SILENCE_SECONDS
         self._load, self._start = load, start
-        self._engine: EngineLink | None = None
-        self._request = 0
-        self._running: int | None = None
+        self._engine: Dispatcher | None = None
+        self._requests = itertools.count(1)
+        self._running: set[Asked] = set()
+        self._opening = threading.Lock()
 
     @property
     def answering(self) -> bool:
         """Whether an answer is under way."""
-        return self._running is not None
+        return bool(self._running)
 
     def open(self) -> Iterator[Progress | Silence]:
         """Starts the engine and loads the model, unless it runs already. Raises AppError."""
-        if self._engine is not None and self._engine.alive and self.info is not None:
-            return
-        self.close()
-        engine = self._engine = self._start(self._load)
-        engine.send(Load(self._load))
-        for message in self._messages(engine):
-            if isinstance(message, ModelLoaded):
-                self.info = message.info
-                return
-            if isinstance(message, (Progress, Silence)):
-                yield message
+        yield from self._connect()
 
     def reload(self, load: LoadOptions) -> None:
         """The next request has another model or window."""
         self.close()
         self._load = load
 
-    def generate(
-        self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False
-    ) -> Generator[Event, None, None]:
-        """Answers a chat; Done comes last. Raises AppError, EngineLostError when the engine died meanwhile."""
-        yield from self.open()
-        assert self._engine is not None
-        self._request += 1
-        self._running = self._request
-        self._engine.send(Generate(self._request, messages, options, continue_answer))
-        try:
-            for message in self._messages(self._engine):
-                if isinstance(message, TokenEvents):
-                    yield from message.events
-                    continue
-                if isinstance(message, Done):
-                    self._running = None
-                yield message
-                if isinstance(message, Done):
-                    return
-        finally:
-            if self._running is not None:  # the caller stopped listening
-                self._abandon(self._running)
+    def generate(self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False) -> Answer:
+        """Answers a chat: its events, Done last. Iterating raises AppError, EngineLostError when the engine died."""
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer))
+        return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:
-        """Stops the answer under way, which then ends with Done (stop_reason "cancelled")."""
-        running, engine = self._running, self._engine
-        if running is not None and engine is not None:
-            engine.send(Cancel(running))
+        """Stops all answers under way, which then end with Done (stop_reason "cancelled")."""
+        for asked in list(self._running):
+            asked.cancel()
 
     def kill(self) -> None:
         """Ends an engine that hangs: whoever waits for it gets an EngineLostError."""
@@ -143,40 +131,80 @@ class EngineClient:
 
     def close(self) -> None:
         """Ends the engine process in good order."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine, self.info = None, None
+        engine, self._engine, self.info = self._engine, None, None
+        if engine is not None:
+            engine.close()
 
-    def _messages(self, engine: EngineLink) -> Iterator[Any]:
+    def _connect(self) -> Generator[Progress | Silence, None, Dispatcher]:
+        """The engine with its model loaded; one thread loads it, others wait."""
+        waited = 0.0
+        while not self._opening.acquire(timeout=self.silence_seconds):
+            waited += self.silence_seconds
+            yield Silence(waited)
+        try:
+            engine = self._engine
+            if engine is not None and engine.alive and self.info is not None:
+                return engine
+            self.close()
+            engine = self._engine = Dispatcher(self._start(self._load))
+            engine.send(Load(self._load))
+            for message in self._messages(engine.general):
+                if isinstance(message, Failed):
+                    self._drop(engine)
+                    raise AppError(message.title, message.message, message.exit_code)
+                if isinstance(message, (Progress, Silence)):
+                    yield message
+                if isinstance(message, ModelLoaded):
+                    self.info = message.info
+                    break
+            return engine
+        finally:
+            self._opening.release()
+
+    def _answer(self, asked: Asked) -> Generator[Event, None, None]:
+        engine = asked.engine = yield from self._connect()
+        inbox = engine.expect(asked.request.request)
+        self._running.add(asked)
+        ended = False
+        try:
+            engine.send(asked.request)
+            for message in self._messages(inbox):
+                if isinstance(message, TokenEvents):
+                    yield from message.events
+                    continue
+                ended = isinstance(message, (Done, Failed))
+                if ended:
+                    self._running.remove(asked)
+                if isinstance(message, Failed):
+                    raise self._failure(engine, message)
+                yield message
+                if ended:
+                    return
+        finally:
+            engine.forget(asked.request.request)
+            if not ended:  # the caller stopped listening
+                self._running.remove(asked)
+                asked.cancel()
+
+    def _messages(self, inbox: Inbox[Any]) -> Iterator[Any]:
         waited = 0.0
         while True:
             try:
-                message = engine.receive(self.silence_seconds)
+                message = inbox.get(timeout=self.silence_seconds)
             except queue.Empty:
                 waited += self.silence_seconds
                 yield Silence(waited)
                 continue
             waited = 0.0
-            if isinstance(message, Failed):
-                raise self._failure(message)
             yield message
 
-    def _abandon(self, request: int) -> None:
-        """Leave no message of this request behind; an engine that does not stop is ended."""
-        assert self._engine is not None
-        self._running = None
-        self._engine.send(Cancel(request))
-        try:
-            while not isinstance(self._engine.receive(self.silence_seconds), (Done, Failed)):
-                pass
-        except queue.Empty:
-            self._engine.kill()
-            self.close()
-
-    def _failure(self, message: Failed) -> AppError:
-        lost = message.fatal and self._running is not None
-        self._running = None
+    def _failure(self, engine: Dispatcher, message: Failed) -> AppError:
         if message.fatal:
-            self.close()
-        kind = EngineLostError if lost else AppError
+            self._drop(engine)
+        kind = EngineLostError if message.fatal else AppError
         return kind(message.title, message.message, message.exit_code)
+
+    def _drop(self, engine: Dispatcher) -> None:
+        """Another engine serves the next request, unless one does already."""
+        if self._engine is engine:
+            self.close()

@@ -1,4 +1,4 @@
-"""One answer by a policy, after its prompt: the one place where the engine process starts a policy."""
+"""One answer by a policy, after its prompt: the one place where the engine process starts to decode."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from specee.predictors.decoding.state import Decoding, begin_decoding
 from specee.predictors.types import TokenEvent
 
 
+def begin(backend: Backend, prompt: Sequence[int], sampling: Sampling, seed: int, max_tokens: int) -> Decoding:
+    """The state of the answer after a prefill of `prompt`."""
+    rng = np.random.default_rng(seed)
+    return begin_decoding(backend.engine, prompt, backend.sampler(sampling), rng, max_tokens, time.perf_counter)
+
+
 def decode(
     backend: Backend, policy: Policy, prompt: Sequence[int], sampling: Sampling, seed: int, max_tokens: int
 ) -> tuple[Decoding, Iterator[TokenEvent]]:
-    """The state of the answer, and its token events, after a prefill of `prompt`.
+    """The same and its token events, where nothing else is answered.
 
     Close the events where they are not read to their end.
     """
-    rng = np.random.default_rng(seed)
-    state = begin_decoding(backend.engine, prompt, backend.sampler(sampling), rng, max_tokens, time.perf_counter)
+    state = begin(backend, prompt, sampling, seed, max_tokens)
     return state, driver.run(policy, backend.engine, state)

@@ -110,7 +110,7 @@ class DraftModel:
         open_part(model := native.Model(self.file.path))
         if self.file.layers:
             open_part(head := eagle_head.EagleHead(model, target))
-            self._engine = head
+            self._engine, self._times = head, head.step_times()
             return
         n_ctx = min(target.n_ctx, model.n_ctx_train or target.n_ctx)
         engine: Any = native.RowEngine(model, n_ctx=n_ctx, n_threads=target.n_threads)

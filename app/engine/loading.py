@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.app import machine, paths
+from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
@@ -17,6 +17,9 @@ from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Datastore
 from specee.predictors.types import Sampler
+
+MEMORY_SHARE = 0.9
+"""Of the free memory, for the windows of several slots."""
 
 
 @dataclass
@@ -87,6 +90,11 @@ class NativeBackend:
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
         return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
 
+    def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
+        from specee.native.engine import advance_together
+
+        advance_together(batches, end, logits)
+
     def close(self) -> None:
         if self.draft_model is not None:
             self.draft_model.close()
@@ -109,7 +117,7 @@ def open_backend(
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_model
-    from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models import calibrations, file_hash, gguf_header, model_structure, resolve
     from specee.models.draft_model import check_answers
 
     where = paths.find(options.data_dir)
@@ -128,10 +136,11 @@ def open_backend(
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
-    if drafter is not None and drafter.layers:
+    n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
+    if drafter is not None and drafter.layers:  # whose states are kept of one chat
         engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
     else:
-        engine = native.RowEngine(model, n_ctx=n_ctx, n_threads=threads)
+        engine = _open_engine(model, n_ctx, threads, n_slots)
     sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
@@ -151,6 +160,7 @@ def open_backend(
             dense_only=model.unsupported,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
+            n_slots=len(engine.slots),
         ),
         engine=engine,
         model=model,
@@ -161,6 +171,27 @@ def open_backend(
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
+
+
+def affordable_slots(wanted: int, window_bytes: int) -> int:
+    """How many windows fit into the memory that is free, at least one."""
+    free = memory.free_ram()
+    if free is None or window_bytes == 0:
+        return wanted
+    return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
+
+
+def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int) -> Any:
+    """An engine with n_slots slots, or with fewer where there is no memory for them after all, as on a GPU."""
+    from specee.native.engine import RowEngine
+    from specee.native.errors import NativeError
+
+    try:
+        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
+    except NativeError:
+        if n_slots == 1:
+            raise
+        return _open_engine(model, n_ctx, threads, n_slots // 2)
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

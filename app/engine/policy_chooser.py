@@ -90,7 +90,7 @@ class PolicyChooser:
 
 def describe(stats: DecodingStats, reason: str) -> str:
     """Why the policy ran, and what drafts brought in this answer."""
-    if not stats.tested:
+    if not stats.tested or not stats.dense_seconds:
         return reason
     per_step = (stats.tokens - 1) / stats.steps
     return f"{reason.partition(':')[0]}: {per_step:.2f} tokens a step, {stats.speedup:.2f}x of dense"

@@ -23,20 +23,23 @@ class Prompt:
 
 
 def make_prompt(
-    backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Prompt | None = None
+    backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Sequence[Prompt] = ()
 ) -> Prompt:
     """The chat in the model's chat template. Raises AppError when the template refuses it or nothing is left.
 
     `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
-    `previous`: a prompt with its answer, whose tokens are kept where the chat goes on from it: they are in the
-    KV cache.
+    `previous`: prompts with their answers. The tokens of the longest one that the chat goes on from are kept: they are
+    in the KV cache.
     """
     if continue_answer:
         *before, begun = messages
         text = backend.format(before) + begun.content
     else:
         text = backend.format(messages)
-    tokens = _following(backend, previous, text) or _from_the_beginning(backend, text)
+    tokens: list[int] = []
+    for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
+        tokens = tokens or _following(backend, prompt, text)
+    tokens = tokens or _from_the_beginning(backend, text)
     if not tokens:
         raise AppError("empty prompt", "there is nothing to answer")
     return Prompt(text, tokens)
@@ -48,9 +51,9 @@ def _from_the_beginning(backend: Backend, text: str) -> list[int]:
     return backend.tokenize(text, bos=not has_bos)
 
 
-def _following(backend: Backend, previous: Prompt | None, text: str) -> list[int]:
+def _following(backend: Backend, previous: Prompt, text: str) -> list[int]:
     """The tokens of `previous` and of the text after it; [] when the text does not go on from there."""
-    if previous is None or not text.startswith(previous.text):
+    if not text.startswith(previous.text):
         return []
     if text == previous.text:  # the last answer itself is continued
         return previous.tokens

@@ -37,8 +37,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer the chat: answered by Started, TokenEvents..., then Done or Failed, all with the same request id.
+    """Answer the chat: answered by PromptProgress..., Started, TokenEvents..., then Done or Failed.
 
+    Each of them travels in an OfRequest. Several may be under way at once; those that find no free slot wait in their
+    order.
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
     """
 
@@ -95,6 +97,8 @@ class ModelInfo:
     dense_only: str | None = None
     calibrated: bool = False
     drafter: str | None = None
+    n_slots: int = 1
+    """Chats that are answered at once, each with a window of n_ctx tokens."""
 
 
 @dataclass(frozen=True)
@@ -190,13 +194,21 @@ class TaskPart:
 
 
 @dataclass(frozen=True)
+class OfRequest:
+    """A message that belongs to the answer of one request."""
+
+    request: int
+    message: Any
+
+
+@dataclass(frozen=True)
 class TaskDone:
     result: Any
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: the engine process has ended, or has no model to answer with."""
+    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with."""
 
     title: str
     message: str

@@ -56,11 +56,11 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 class Worker:
-    """Serves one request after the other."""
+    """Answers requests side by side, and does tasks."""
 
     def __init__(self, outbox: BinaryIO) -> None:
         self._outbox = outbox
-        self._requests: queue.Queue[Any] = queue.Queue()
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._answerer: Any = None
         self._cancelled_early: set[int] = set()  # before the model was loaded
         self._stopping = threading.Event()
@@ -95,11 +95,18 @@ class Worker:
         """Serves until Close."""
         handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate, RunTask: self._task}
         while True:
-            message = self._requests.get()
+            busy = self._answerer is not None and self._answerer.busy
+            try:
+                message = self._requests.get(block=not busy)
+            except queue.Empty:
+                message = None
             if isinstance(message, Close):
                 return
             try:
-                handlers[type(message)](message)
+                if message is None:
+                    self._answerer.turn()
+                else:
+                    handlers[type(message)](message)
             except BrokenPipeError:
                 return
             except BaseException as error:
@@ -108,7 +115,7 @@ class Worker:
                 traceback.print_exc()  # to the log
                 failure = as_app_error(error)
                 with suppress(BrokenPipeError):
-                    fatal = isinstance(message, Load)
+                    fatal = not isinstance(message, RunTask)
                     self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
 
     def _send(self, message: object) -> None:
@@ -132,7 +139,7 @@ class Worker:
         self._send(ModelLoaded(backend.info))
 
     def _generate(self, message: Generate) -> None:
-        self._answerer.generate(message, self._send)
+        self._answerer.add(message, self._send)
 
     def _task(self, message: RunTask) -> None:
         from specee.app.engine import tasks

@@ -7,7 +7,7 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,19 +22,27 @@ from specee.app.serve.request import CompletionRequest
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")  # another Host header: a web page that reaches us by DNS rebinding
 BODY_LIMIT = 8 << 20  # bytes
-QUEUE_LIMIT = 8  # requests that wait or are answered
+WAITING_LIMIT = 8  # requests that wait for a slot
+RETRY_SECONDS = 2  # after which a refused client may ask again
+NO_HEADERS: Mapping[str, str] = {}
+LEFT_SECONDS = 1.0  # within which it is noticed that a client left whose request waits
 
 
 class Server(ThreadingHTTPServer):
-    """One engine; it answers one request after the other."""
+    """One engine, which answers as many requests at once as it has slots."""
 
     daemon_threads = True
 
     def __init__(self, client: EngineClient, options: ChatOptions, port: int) -> None:
         super().__init__((HOST, port), Handler)
         self.client, self.options = client, options
-        self.engine_lock = threading.Lock()
-        self.waiting = threading.Semaphore(QUEUE_LIMIT)
+        client.silence_seconds = LEFT_SECONDS
+        self.limit = self.n_slots + WAITING_LIMIT
+        self.places = threading.Semaphore(self.limit)
+
+    @property
+    def n_slots(self) -> int:
+        return self.client.info.n_slots if self.client.info is not None else 1
 
     @property
     def model(self) -> str:
@@ -69,17 +77,16 @@ class Handler(BaseHTTPRequestHandler):
         except AppError as error:
             self._fail(400, error.title, error.message)
             return
-        if not self.server.waiting.acquire(blocking=False):
-            self._fail(503, "busy", f"{QUEUE_LIMIT} requests are waiting or being answered")
+        if not self.server.places.acquire(blocking=False):
+            what = f"{self.server.limit} requests are waiting or being answered"
+            self._fail(503, "busy", what, {"Retry-After": str(RETRY_SECONDS)})
             return
         try:
-            with self.server.engine_lock:
-                if not self._gone():
-                    self._answer(request)
+            self._answer(request)
         except OSError:
             self.close_connection = True  # the client left
         finally:
-            self.server.waiting.release()
+            self.server.places.release()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing on the terminal for each request."""
@@ -90,9 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = Reply(self.server.model, request.stop)
         begun = False
         try:
-            # closing: the engine is free again before the next request gets it, however this one ends
-            with closing(self.server.client.generate(request.messages, request.options)) as events:
-                for event in self._verified(events):
+            # closing: the slot is free again, however this answer ends
+            with closing(self.server.client.generate(request.messages, request.options)) as answer:
+                for event in self._verified(answer):
                     if request.stream and not begun:  # only now: an error before it has a status of its own
                         begun = True
                         self._begin_stream()
@@ -102,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
                         continue
                     text = reply.add(event)
                     if reply.stopped:
-                        self.server.client.cancel()
+                        answer.cancel()
                     if request.stream and text:
                         self._chunk(reply.chunk({"content": text}))
         except AppError as error:
@@ -125,10 +132,10 @@ class Handler(BaseHTTPRequestHandler):
         self._end_stream()
 
     def _verified(self, events: Iterator[Event]) -> Iterator[ChatEvent | Done]:
-        """Verified tokens and the end; when the client leaves, the answer is cancelled."""
+        """Verified tokens and the end. Raises ConnectionAbortedError when the client has left."""
         for event in events:
             if self._gone():
-                self.server.client.cancel()
+                raise ConnectionAbortedError
             if isinstance(event, Done) or (isinstance(event, ChatEvent) and event.state == "verified"):
                 yield event
 
@@ -159,19 +166,21 @@ class Handler(BaseHTTPRequestHandler):
             raise AppError("bad request", "the body is not an object", USAGE)
         return body
 
-    def _send(self, status: int, content: dict[str, Any]) -> None:
+    def _send(self, status: int, content: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
-    def _fail(self, status: int, title: str, message: str) -> None:
+    def _fail(self, status: int, title: str, message: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self.close_connection = True  # the request's body may be unread
-        self._send(status, error_object(title, message))
+        self._send(status, error_object(title, message), headers)
 
     def _begin_stream(self) -> None:
         self.send_response(200)
@@ -199,6 +208,9 @@ def serve(load: LoadOptions, options: ChatOptions, port: int) -> None:
         except OSError as error:
             raise AppError("cannot listen", f"port {port}: {error.strerror}; choose another with --port") from error
         with server:
+            if server.n_slots < load.n_slots:
+                why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
+                print(f"{server.n_slots} requests are answered at once: {why}", file=sys.stderr)
             print(f"serving {server.model} at http://{HOST}:{server.server_port}/v1, Ctrl+C ends", file=sys.stderr)
             server.serve_forever()
     finally:

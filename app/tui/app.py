@@ -22,6 +22,7 @@ from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
 from specee.app.tui.depth_panel import DepthPanel
+from specee.app.tui.drafters import colour_variables
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
 from specee.app.tui.event_display import MAKE_ROOM, EventDisplay
@@ -37,14 +38,16 @@ FIRST_THRESHOLD = 0.7  # from which the dial turns while the calibrated one is i
 
 
 class ChatApp(App[int]):
-    """Chats at the side, conversation, a view of the layers used, figures, prompt."""
+    """Chats at the side, conversation, a view of the tokens, figures, prompt."""
 
     TITLE = "specee-chat"
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
+    .-short Skyline, .-short TokenColours { height: 4; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
     def __init__(self, session: Session, options: ChatOptions, personas: Mapping[str, str] | None = None) -> None:
@@ -75,11 +78,16 @@ class ChatApp(App[int]):
         yield self._suggestions
         yield self.prompt
 
+    def get_css_variables(self) -> dict[str, str]:
+        variables = super().get_css_variables()
+        self.theme_variables = {**variables, **colour_variables(variables)}
+        return self.theme_variables
+
     def on_mount(self) -> None:
         self.prompt.focus()
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
         self.show_chat()
-        self.show_notice(keys.hints(plain=self.no_color))
+        self.show_notice(keys.HINTS)
         self.controller.load()
 
     async def on_unmount(self) -> None:

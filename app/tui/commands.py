@@ -134,7 +134,7 @@ class Commands:
     # ---- how it answers --------------------------------------------------------------------------------------------
 
     async def do_policy(self, argument: str) -> None:
-        """NAME: dense (all layers), exact (skips layers, same text), specee (text may differ), auto"""
+        """NAME: auto, chain (drafts tokens, same text), dense (neither), exact (skips layers, same text), specee"""
         choice = PolicyChoice.parse(argument or "auto")
         self._app.options = replace(self._app.options, policy=choice)
         self._app.show_notice(f"policy {choice.label} from the next answer on")
@@ -236,13 +236,13 @@ class Commands:
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:
-        """NAME: show the layers used as skyline, lens, elevator, inspector, dial, odometer, ledger, or off"""
+        """NAME: show the tokens as skyline, lens, elevator, inspector, dial, odometer, ledger, or off"""
         if argument not in (*VIEWS, OFF):
             raise AppError("unknown view", f"choose from {', '.join([*VIEWS, OFF])}", USAGE)
         await self._app.set_view(argument)
 
     async def do_race(self, argument: str) -> None:
-        """answer the last question twice, with all layers and with the policy in use, and compare"""
+        """answer the last question twice, one token a step and with the policy in use, and compare"""
         self._app.require_idle()
         self._app.controller.race()
 
@@ -256,7 +256,7 @@ class Commands:
         """list all commands, views and keys"""
         views = {name: view.CAPTION for name, view in VIEWS.items()}
         self._app.conversation.add(
-            Help({"Commands": self.help_lines(), "Views of the layers that tokens used": views, "Keys": KEY_HELP})
+            Help({"Commands": self.help_lines(), "Views of the tokens": views, "Keys": KEY_HELP})
         )
 
     async def do_quit(self, argument: str) -> None:

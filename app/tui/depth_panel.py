@@ -1,4 +1,4 @@
-"""The place for one view of the layers used, and the gauge that all views show."""
+"""The place for one view of the tokens, and the gauge that all views show."""
 
 from __future__ import annotations
 

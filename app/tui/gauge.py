@@ -1,9 +1,10 @@
-"""Depth and speed of the answers, kept apart from the widgets that show them."""
+"""Depth, drafts and speed of the answers, kept apart from the widgets that show them."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from specee.app.chat.history.records import Turn
 from specee.app.engine.protocol import ChatEvent, Stats
@@ -14,8 +15,18 @@ MAX_COLUMNS = 512
 
 
 @dataclass
+class Step:
+    """One pass over the model: drafted tokens that were accepted, then one that the model itself chose."""
+
+    tokens: int = 0
+
+
+@dataclass
 class TokenColumn:
-    """One token of an answer. `layer`: its exit layer; 0 is the gap between two answers."""
+    """One token of an answer. `layer`: its exit layer; 0 is the gap between two answers.
+
+    `drafter`: what drafted it, None for a token that the model itself chose.
+    """
 
     layer: int
     verified: bool = True
@@ -23,6 +34,8 @@ class TokenColumn:
     token: int = -1
     scores: tuple[tuple[int, float], ...] = ()
     candidates: tuple[int, ...] = ()
+    drafter: str | None = None
+    step: Step = field(default_factory=Step)
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Point:
 
 @dataclass
 class Gauge:
-    """Depth and speed of the answers so far: the state that all views and the status line show."""
+    """Depth, drafts and speed of the answers so far: the state that all views and the status line show."""
 
     columns: deque[TokenColumn] = field(default_factory=lambda: deque(maxlen=MAX_COLUMNS))
     answer: list[TokenColumn] = field(default_factory=list)
@@ -47,17 +60,26 @@ class Gauge:
     rate: float = 0.0
     mean_layer: float = 0.0
     rolled_back: int = 0
-    n_drafted: int = 0
-    """Tokens of the last answer that were drafted and accepted."""
+    drafted: Counter[str] = field(default_factory=Counter)
+    """Tokens of the last answer that were drafted and accepted, by drafter."""
+    tokens_per_step: float = 0.0
     last: Stats | None = None
     points: list[Point] = field(default_factory=list)
     layers_saved: int = 0
     seconds_saved: float = 0.0
+    drafted_so_far: int = 0
+    """In all answers since the program started."""
     cursor: int = -1
     """The token under the inspector, counted from the end (-1 is the last one)."""
     _times: deque[float] = field(default_factory=deque)
     """When the last verified tokens came."""
     _layer_sum: int = 0
+    _n_steps: int = 0
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the policy of the last answer drafts tokens."""
+        return self.policy in DRAFTING
 
     def begin(self, policy: str, reason: str, dense_rate: float | None) -> None:
         """A new answer."""
@@ -67,7 +89,9 @@ class Gauge:
         self.dense_rate = dense_rate if dense_rate is not None else self.dense_rate
         self.answer = []
         self._times.clear()
-        self._layer_sum = self.rolled_back = self.n_drafted = 0
+        self.drafted.clear()
+        self.tokens_per_step = 0.0
+        self._layer_sum = self._n_steps = self.rolled_back = 0
         self.cursor = -1
 
     def restore(self, turn: Turn | None) -> None:
@@ -80,12 +104,11 @@ class Gauge:
         at = 0
         if turn is not None:
             for token in turn.tokens:
-                self.answer.append(TokenColumn(token.layer, text=turn.content[at : at + token.characters]))
+                text = turn.content[at : at + token.characters]
+                self._append(TokenColumn(token.layer, text=text, drafter=token.drafter))
                 at += token.characters
-        if self.policy in DRAFTING:
-            self.n_drafted = stats.get("policy_stats", {}).get("accepted", 0)
-        self.columns.extend(self.answer)
-        self._layer_sum = sum(column.layer for column in self.answer)
+        if self.drafts:
+            self._end_steps(stats.get("policy_stats", {}), stats.get("stop_reason", ""))
 
     def n_skipping(self, n_layers: int) -> int:
         """How many tokens of the last answer skipped layers."""
@@ -104,17 +127,34 @@ class Gauge:
             column.scores, column.candidates = event.scores or column.scores, event.candidates or column.candidates
         else:
             column = TokenColumn(event.exit_layer, event.state == "verified", event.text, event.token)
-            column.scores, column.candidates = event.scores, event.candidates
-            self._layer_sum += event.exit_layer
-            self.answer.append(column)
-            self.columns.append(column)
-            self.n_drafted += event.drafter is not None
+            column.scores, column.candidates, column.drafter = event.scores, event.candidates, event.drafter
+            self._append(column)
         self._update_rates(event)
+
+    def _append(self, column: TokenColumn) -> None:
+        """One more token: of the same step if the one before it was drafted."""
+        if self.answer and self.answer[-1].drafter is not None:
+            column.step = self.answer[-1].step
+        else:
+            self._n_steps += 1
+        column.step.tokens += 1
+        if column.drafter is not None:
+            self.drafted[column.drafter] += 1
+        self._layer_sum += column.layer
+        self.answer.append(column)
+        self.columns.append(column)
+        if self._n_steps > 1:  # the first token comes from the prompt
+            self.tokens_per_step = (len(self.answer) - 1) / (self._n_steps - 1)
 
     def _roll_back(self, index: int) -> None:
         rolled_back = self.answer[index:]
         self.rolled_back += len(rolled_back)
-        self._layer_sum -= sum(column.layer for column in rolled_back)
+        for column in rolled_back:
+            self._layer_sum -= column.layer
+            column.step.tokens -= 1
+            self._n_steps -= not column.step.tokens
+            if column.drafter is not None:
+                self.drafted[column.drafter] -= 1
         for _ in range(min(len(rolled_back), len(self.columns))):
             self.columns.pop()
         del self.answer[index:]
@@ -137,6 +177,9 @@ class Gauge:
             self.dense_rate = stats.dense_rate
         elif stats.policy == "dense":
             self.dense_rate = stats.tokens_per_second or self.dense_rate
+        if self.drafts:
+            self._end_steps(stats.policy_stats, stats.stop_reason)
+            self.drafted_so_far += self.drafted.total()
         if stats.tokens > 1:
             self.points.append(Point(threshold, stats.mean_exit_layer, stats.tokens_per_second))
         if stats.policy != "dense":
@@ -144,3 +187,16 @@ class Gauge:
             if self.dense_rate and stats.tokens_per_second:
                 # the measured rate includes the cost of drafts and exit predictors
                 self.seconds_saved += stats.tokens / self.dense_rate - stats.tokens / stats.tokens_per_second
+
+    def _end_steps(self, counted: dict[str, Any], stop_reason: str) -> None:
+        """An answer with drafts is over; `counted` is what the engine counted."""
+        if stop_reason == "stop" and self.answer and self.answer[-1].drafter is not None:
+            self.answer[-1].step.tokens += 1  # the stop token
+        if not counted.get("steps"):
+            return
+        later = counted["tokens"] - 1  # than the first one, which comes from the prompt
+        self.tokens_per_step = later / counted["steps"]
+        if self.rate and later and (dense := counted.get("dense_seconds")):
+            # the dense rate during this answer: what is not spent on steps and drafts is spent either way
+            others = later / self.rate - counted["step_seconds"] - counted["draft_seconds"]
+            self.dense_rate = later / (dense + max(0.0, others))

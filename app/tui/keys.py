@@ -38,12 +38,9 @@ KEY_HELP = {
     "Tab": "complete a command",
 }
 
-
-def hints(*, plain: bool) -> str:
-    """What a new user should know. `plain`: there are no colours."""
-    marks = "▒ is not verified yet" if plain else "blue used all, green skipped some, dim is not verified yet"
-    return (
-        "Enter sends · Esc stops · Up edits the last question · Ctrl+C quits · /help lists commands and keys\n"
-        f"Above the prompt, each token of an answer is a column, as high as the layers that it used: {marks}. "
-        "F2 shows other views."
-    )
+HINTS = (
+    "Enter sends · Esc stops · Up edits the last question · Ctrl+C quits · /help lists commands and keys\n"
+    "Above the prompt, each token of an answer is a column; the line under it says what height and colours mean. "
+    "F2 shows other views."
+)
+"""What a new user should know."""

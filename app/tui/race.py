@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,8 @@ from textual.content import Content
 
 from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.first_difference import first_difference
-from specee.app.options import ChatOptions, PolicyChoice
+from specee.app.options import DRAFTING, ChatOptions, PolicyChoice
+from specee.app.tui.drafters import in_order, source, variable
 from specee.app.tui.entries import Entry
 from specee.app.tui.wrapping import NOTHING, Block
 
@@ -24,11 +26,15 @@ class RaceRun:
     name: str
     texts: dict[int, str] = field(default_factory=dict)
     """The text of each token, by its index."""
+    drafters: dict[int, str] = field(default_factory=dict)
+    """What drafted a token, by its index."""
     stats: Stats | None = None
 
     def add(self, event: ChatEvent) -> None:
         if event.state == "verified" and not event.stop:
             self.texts[event.index] = self.texts.get(event.index, "") + event.text
+            if event.drafter is not None:
+                self.drafters[event.index] = event.drafter
 
     @property
     def tokens(self) -> list[str]:
@@ -40,7 +46,35 @@ class RaceRun:
         if self.stats is None:
             return f"{self.name}: {'running' if self.texts else 'waiting'}"
         rate = f"{self.stats.tokens_per_second:.1f} tokens/s"
+        if self.stats.policy in DRAFTING:
+            counted = self.stats.policy_stats
+            per_step = (counted["tokens"] - 1) / counted["steps"] if counted["steps"] else 1.0
+            drafted = f"{len(self.drafters)} of {len(self.texts)} tokens drafted"
+            return f"{self.name}: {rate}, {per_step:.2f} tokens a step, {drafted}"
+        if self.stats.policy == "dense":
+            return f"{self.name}: {rate}, one token a step"
         return f"{self.name}: {rate}, {self.stats.mean_exit_layer:.1f} of {self.stats.n_layers} layers per token"
+
+    def content(self, differs: int | None, plain: bool) -> Content:
+        """The text, each token in the colour of what drafted it; the one that differs is marked."""
+        tokens = []
+        for index, token in enumerate(self.tokens):
+            drafter = self.drafters.get(index)
+            if index == differs:
+                tokens.append(Content.styled(f"[{token}]" if plain else token, "reverse"))
+            else:
+                tokens.append(Content.styled(token, f"${variable(drafter)}") if drafter else Content(token))
+        return NOTHING.join(tokens)
+
+    @property
+    def legend(self) -> Content:
+        """What the colours mean, and how many tokens have each; without colours the numbers still say it."""
+        drafted = Counter(self.drafters.values())
+        entries = [
+            Content.assemble(("█", f"${variable(name)}"), f" {drafted[name]} from {source(name).name}")
+            for name in in_order(drafted)
+        ]
+        return Content("drafted: ") + Content("  ").join(entries)
 
 
 def race_options(options: ChatOptions) -> tuple[ChatOptions, ChatOptions]:
@@ -79,15 +113,10 @@ class RaceEntry(Entry):
         differs = where_they_differ(*self.runs)
         blocks = []
         for run in self.runs:
-            tokens = [
-                Content.styled(f"[{token}]" if plain else token, "reverse") if index == differs else Content(token)
-                for index, token in enumerate(run.tokens)
-            ]
-            blocks += [
-                Block(Content.styled(run.title, "bold"), BAR, BAR),
-                Block(NOTHING.join(tokens), BAR, BAR),
-                Block(NOTHING, BAR, BAR),
-            ]
+            blocks += [Block(Content.styled(run.title, "bold"), BAR, BAR), Block(run.content(differs, plain), BAR, BAR)]
+            if run.drafters:
+                blocks.append(Block(run.legend, BAR, BAR))
+            blocks.append(Block(NOTHING, BAR, BAR))
         return [*blocks, Block(Content(self._verdict(differs)), BAR, BAR)]
 
     def _verdict(self, differs: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The status line: speed, context, model, and whether tokens skip layers."""
+"""The status line: speed, context, model, and whether tokens are drafted or skip layers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from textual.widgets import Static
 
 from specee.app.engine.protocol import ModelInfo
 from specee.app.options import DRAFTING
+from specee.app.tui.drafters import counts
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.wrapping import Block, wrap
 
 
 class Status(Static):
-    """Figures in one line, as many as fit; below, in one or two lines, whether tokens skip layers, and why."""
+    """Figures in one line, as many as fit; below, in one or two lines, how the policy decodes."""
 
     DEFAULT_CSS = """
     Status { height: 2; padding: 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -27,8 +28,8 @@ class Status(Static):
 
     def show(self, lines: tuple[str, str]) -> None:
         self._lines = lines
-        figures, skipping = lines
-        rows = [line.text.plain for line in wrap(Block(Content(skipping)), max(8, self.content_size.width))]
+        figures, decoding = lines
+        rows = [line.text.plain for line in wrap(Block(Content(decoding)), max(8, self.content_size.width))]
         text = "\n".join([_fitting(figures, self.content_size), *rows[:2]])
         if text != self._shown:
             self._shown = text
@@ -52,35 +53,49 @@ def status_lines(
     if activity:
         figures.append(activity)
     if gauge.rate:
-        dense_rate = gauge.dense_rate if gauge.policy != "dense" else None  # of dense itself it would be the same
-        without = "without drafts" if gauge.policy in DRAFTING else "with all layers"
-        dense = f" ({_short(dense_rate)} {without})" if dense_rate else ""
-        figures.append(f"{_short(gauge.rate)} tokens/s{dense}")
+        figures.append(f"{_short(gauge.rate)} tokens/s{_comparison(gauge)}")
     if used:
         figures.append(f"context {used}/{info.n_ctx}")
     figures.append(info.name)
     if 0 < gauge.mean_layer < info.n_layers:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")
-    return " · ".join(figures), _skipping(gauge, info, policy)
+    return " · ".join(figures), _decoding(gauge, info) if gauge.policy else _outlook(info, policy)
 
 
-def _skipping(gauge: Gauge, info: ModelInfo, policy: str) -> str:
-    """Whether tokens skip layers, how many do, and why."""
-    if gauge.policy:
-        why = f"policy {gauge.policy}: {gauge.reason}" if gauge.reason else f"policy {gauge.policy}"
-        if gauge.policy == "dense":
-            return f"no token skips layers ({why})"
-        if gauge.policy in DRAFTING:
-            return f"{gauge.n_drafted} of {len(gauge.answer)} tokens were drafted ({why})"
-        return f"{gauge.n_skipping(info.n_layers)} of {len(gauge.answer)} tokens skipped layers ({why})"
+def _comparison(gauge: Gauge) -> str:
+    """The rate without what the policy does; nothing for dense itself, of which it would be the same."""
+    if not gauge.dense_rate or gauge.policy == "dense":
+        return ""
+    if gauge.drafts:
+        return f", {gauge.rate / gauge.dense_rate:.2f}x the {_short(gauge.dense_rate)} without drafts"
+    return f" ({_short(gauge.dense_rate)} with all layers)"
+
+
+def _decoding(gauge: Gauge, info: ModelInfo) -> str:
+    """What the policy did for the last answer, and why."""
+    why = f"policy {gauge.policy}: {gauge.reason}" if gauge.reason else f"policy {gauge.policy}"
+    count = len(gauge.answer)
+    if gauge.policy == "dense":
+        return f"no drafts, no token skips layers ({why})"
+    if not gauge.drafts:
+        return f"{gauge.n_skipping(info.n_layers)} of {count} tokens skipped layers ({why})"
+    if not gauge.tokens_per_step:
+        return why
+    drafted = f"{gauge.drafted.total()} of {count} tokens were drafted"
+    where = f": {counts(gauge.drafted)}" if gauge.drafted.total() else ""
+    return f"{gauge.tokens_per_step:.2f} tokens a step; {drafted}{where} (policy {gauge.policy})"
+
+
+def _outlook(info: ModelInfo, policy: str) -> str:
+    """What the policy will do; `policy` is its label, with parameters."""
+    name, _, variant = policy.partition("@")[0].partition(":")
+    if name == "dense":
+        return "policy dense: no drafts, and no token skips layers"
+    if name == "auto" or name in DRAFTING:
+        how = "tokens are guessed ahead (drafted) and checked together where that is faster"
+        return f"policy {policy}: {how}{'' if variant else '; same text'}"
     if info.dense_only:
         return f"no token skips layers: {info.dense_only}"
-    if policy == "dense":
-        return "no token skips layers (policy dense)"
-    if policy == "auto":
-        return "policy auto: the first answers show whether skipping layers is faster here"
-    if policy in DRAFTING:
-        return f"policy {policy}: tokens are drafted where that pays"
     return f"policy {policy}: tokens may skip layers"
 
 

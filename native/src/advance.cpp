@@ -4,39 +4,99 @@
 #include "llama-graph.h"
 
 #include <algorithm>
+#include <limits>
 
 int32_t specee_rows::check_batch(int32_t n, const int32_t * ids) {
     if (n <= 0 || n > n_rows_max) {
         return specee_fail(SPECEE_INVALID, "a batch must have 1 to " + std::to_string(n_rows_max) + " rows");
     }
     batch.clear();
+    groups.clear();
+    ++n_batches;
     for (int32_t i = 0; i < n; ++i) {
         specee_row * r = find(ids[i]);
         if (r == nullptr || !r->in_flight) {
             return specee_fail(SPECEE_INVALID, "no such row in flight");
         }
-        if (i > 0 && (r->slot != batch[0]->slot || r->pos <= batch[i - 1]->pos || r->depth != batch[0]->depth)) {
-            return specee_fail(SPECEE_INVALID,
-                               "the rows of a batch must be of one slot and one depth, in order of position");
+        if (r->batch == n_batches) {
+            return specee_fail(SPECEE_INVALID, "a row stands twice in the batch");
         }
+        if (i > 0 && r->depth != batch[0]->depth) {
+            return specee_fail(SPECEE_INVALID, "the rows of a batch must be of one depth");
+        }
+        if (groups.empty() || groups.back().slot != r->slot) {
+            for (const specee_group & group : groups) {
+                if (group.slot == r->slot) {
+                    return specee_fail(SPECEE_INVALID, "the rows of a slot must stand together in the batch");
+                }
+            }
+            groups.push_back({ r->slot, i, 0, 0 });
+        }
+        ++groups.back().n_rows;
+        r->batch = n_batches;
         batch.push_back(r);
     }
     return SPECEE_OK;
 }
 
 bool specee_rows::ancestors_reach(int32_t end) const {
-    const specee_slot & s       = slots[batch[0]->slot];
-    const int32_t       n       = batch.back()->pos - s.length;
-    size_t              i_batch = 0;
-    for (int32_t i = 0; i < n; ++i) {
-        const specee_row * r = find(s.in_flight[i]);
-        if (r == batch[i_batch]) {
-            ++i_batch;
-        } else if (r->depth < end) {
-            return false;
+    for (const specee_row * r : batch) {
+        // up to one in the batch, which is looked at itself
+        const specee_row * above = parent_in_flight(*r);
+        for (; above != nullptr && above->batch != n_batches; above = parent_in_flight(*above)) {
+            if (above->depth < end) {
+                return false;
+            }
         }
     }
     return true;
+}
+
+void specee_rows::take_cells() {
+    for (const specee_group & group : groups) {
+        specee_slot & s = slots[group.slot];
+        for (size_t i = 0; i < s.side.size(); ++i) {
+            find(s.side[i])->cell = s.length + (int32_t) (s.chain.size() + i);
+        }
+        cells.s0 = cells.s1 = kv->get_stream(group.slot);
+        cells.strm[0]       = cells.s0;
+        cells.idxs[0].clear();
+        for (int32_t i = group.first; i < group.first + group.n_rows; ++i) {
+            const size_t at = cells.idxs[0].size();
+            if (batch[i]->is_side) {
+                s.side_done = true;
+            } else {
+                cells.idxs[0].push_back(batch[i]->cell);
+                pos[at]    = batch[i]->pos;
+                tokens[at] = batch[i]->token;
+            }
+        }
+        if (!cells.idxs[0].empty()) {
+            seq_id              = group.slot;
+            llama_ubatch ubatch = {};
+            ubatch.n_tokens     = cells.idxs[0].size();
+            ubatch.n_pos        = 1;
+            ubatch.token        = tokens.data();
+            ubatch.pos          = pos.data();
+            ubatch.n_seq_id     = n_seq_id.data();
+            ubatch.seq_id       = seq_ids.data();
+            kv->apply_ubatch(cells, ubatch);
+        }
+    }
+}
+
+void specee_rows::leave_cells() {
+    for (const specee_group & group : groups) {
+        specee_slot & s     = slots[group.slot];
+        llama_pos     begin = std::numeric_limits<llama_pos>::max();
+        for (int32_t i = group.first; i < group.first + group.n_rows; ++i) {
+            begin = batch[i]->is_side ? begin : std::min(begin, batch[i]->pos);
+        }
+        if (begin < std::numeric_limits<llama_pos>::max()) {
+            kv->seq_rm(group.slot, begin, -1); // rows after new ones are new as well
+        }
+        s.side_done = std::any_of(s.side.begin(), s.side.end(), [&](int32_t id) { return find(id)->depth > 0; });
+    }
 }
 
 int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores) {
@@ -56,14 +116,20 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     if (end < begin || (end == begin && !want_logits)) {
         return specee_fail(SPECEE_INVALID, "the rows are that deep already");
     }
-    // attention reads the K/V of every earlier row in each layer of the range
+    // attention reads the K/V of every ancestor in each layer of the range
     if (end > begin && !kv_only && !ancestors_reach(end)) {
         return specee_fail(SPECEE_INVALID, "an earlier row is not that deep yet");
     }
     if (kv == nullptr) {
         return is_new && end == n_layer ? advance_whole(want_logits) : fail_whole_rows_only();
     }
+    if (groups.size() > 1 && n > specee_max_equal_rows()) {
+        return specee_fail(SPECEE_INVALID, "more rows of several slots than have equal bits");
+    }
     for (const specee_row * r : batch) {
+        if (r->is_side && !(is_new && end == n_layer)) {
+            return specee_fail(SPECEE_UNSUPPORTED, "a side row goes through all layers at once");
+        }
         if (!is_new && r->layer != begin) {
             return specee_fail(SPECEE_INVALID, "a row has no hidden state at its depth: its K/V were propagated");
         }
@@ -75,37 +141,22 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         ctx.memory_update(false);
     }
 
-    const llama_seq_id        slot = batch[0]->slot;
-    llama_kv_cache::slot_info cells;
-    if (is_new) {
-        llama_ubatch wanted = {};
-        wanted.n_tokens     = n;
-        wanted.n_seqs_unq   = 1;
-        seq_id[0]           = slot;
-        wanted.seq_id_unq   = seq_id.data();
-        cells               = kv->find_slot(wanted, false);
-        if (cells.empty()) {
-            return specee_fail(SPECEE_NO_SPACE, "the KV cache is full");
+    bool               done = false;
+    specee_scope_guard leave([&] {
+        if (is_new && !done) {
+            leave_cells();
         }
+    });
+    if (is_new) {
+        take_cells();
     } else {
-        cells.s0 = cells.s1 = kv->get_stream(slot);
-        cells.resize(1);
-        cells.strm[0] = cells.s0;
         hidden_in.resize((size_t) n * n_embd);
         for (int32_t i = 0; i < n; ++i) {
-            cells.idxs[0].push_back(batch[i]->cell);
             std::copy_n(hidden(*batch[i]), n_embd, hidden_in.data() + (size_t) i * n_embd);
         }
     }
-
-    bool                 done = false;
-    specee_scope_guard   remove([&] {
-        if (is_new && !done) {
-            kv->seq_rm(slot, batch[0]->pos, -1);
-        }
-    });
     specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
-    const int32_t        status = compute(graph, is_new, cells);
+    const int32_t        status = compute(graph, is_new);
     if (status != SPECEE_OK) {
         return status;
     }
@@ -120,9 +171,6 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     for (int32_t i = 0; i < n; ++i) {
         specee_row & r = *batch[i];
         r.depth        = end;
-        if (is_new) {
-            r.cell = cells.idxs[0][i];
-        }
         if (graph.out != nullptr) {
             ggml_backend_tensor_get(graph.out, hidden(r), i * graph.out->nb[1], n_embd * sizeof(float));
             r.layer = end;
@@ -142,8 +190,8 @@ int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool w
         int32_t depth = n_layer;
         int32_t stop  = end;
         batch_ids.clear();
-        for (size_t i = s.in_flight.size(); i-- > 0;) {
-            const specee_row & r = *find(s.in_flight[i]);
+        for (size_t i = s.chain.size(); i-- > 0;) {
+            const specee_row & r = *find(s.chain[i]);
             if (r.depth == n_layer) {
                 continue;
             }
@@ -173,14 +221,10 @@ int32_t specee_rows::lens_head(specee_row & r) {
     }
     hidden_in.assign(state, state + n_embd);
     batch.assign(1, &r);
-    // an empty range at the end: only norm and head. No K/V is touched, any cell will do.
-    llama_kv_cache::slot_info cells;
-    cells.s0 = cells.s1 = kv->get_stream(r.slot);
-    cells.resize(1);
-    cells.strm[0] = cells.s0;
-    cells.idxs[0].push_back(r.cell);
+    groups.assign(1, { r.slot, 0, 1, 0 });
+    // an empty range at the end: only norm and head, no K/V
     specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
-    const int32_t        status = compute(graph, false, cells);
+    const int32_t        status = compute(graph, false);
     if (status == SPECEE_OK) {
         keep_logits(graph);
     }

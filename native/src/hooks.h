@@ -11,5 +11,9 @@ void specee_graph_begin(llm_graph_context & builder);
 // The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
 ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il);
 
+// Attention of a batch of rows of several slots; null where llama.cpp's own does (any other batch).
+ggml_tensor * specee_attention(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
+                               int il);
+
 // False, with a logged reason, while rows in flight have deferred layers: `caller` would read K/V that are not there.
 bool specee_no_deferred_layers(const specee_rows * rows, const char * caller);

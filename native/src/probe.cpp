@@ -127,8 +127,8 @@ int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, in
 // What specee_rows_run_to_exit needs to know before it changes anything.
 static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32_t n_layers, const int32_t * layers,
                            int32_t k, const llama_token * candidates) {
-    if (r == nullptr || !r->in_flight || rows.slots[r->slot].in_flight.back() != r->id) {
-        return specee_fail(SPECEE_INVALID, "only the last row in flight of a slot runs to an exit");
+    if (r == nullptr || !r->in_flight || rows.slots[r->slot].chain.back() != r->id) {
+        return specee_fail(SPECEE_INVALID, "only the last row of the principal chain runs to an exit");
     }
     if (k < 0 || k > SPECEE_K_MAX || n_layers < 0) {
         return specee_fail(SPECEE_INVALID, "too many candidates");

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+static constexpr size_t N_GROUP_NODES = 16; // of one more slot's attention, in each layer
+
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
 void specee_graph_begin(llm_graph_context & builder) {
@@ -122,7 +124,7 @@ bool specee_no_deferred_layers(const specee_rows * rows, const char * caller) {
         return true;
     }
     for (const specee_slot & s : rows->slots) {
-        for (const int32_t id : s.in_flight) {
+        for (const int32_t id : s.chain) {
             const specee_row & r = *rows->find(id);
             if (r.depth > 0 && r.depth < rows->n_layer) {
                 LLAMA_LOG_ERROR("%s: the row at position %d of sequence %d has deferred layers\n", caller, r.pos,
@@ -139,15 +141,21 @@ bool specee_no_deferred_layers(const specee_rows * rows, const char * caller) {
 void specee_rows::drop_graphs() {
     if (logits_owner != nullptr) {
         logits       = nullptr;
-        n_logits     = 0;
         logits_owner = nullptr;
+        logits_groups.clear();
     }
     range_graphs.clear();
 }
 
+// A graph reads the K and V of these slots; how many of them, it is built for anew.
+static bool alike(const specee_group & a, const specee_group & b) {
+    return a.slot == b.slot && a.n_rows == b.n_rows;
+}
+
 specee_range_graph & specee_rows::graph_of(const specee_range & range) {
     for (auto it = range_graphs.begin(); it != range_graphs.end(); ++it) {
-        if (it->range == range) {
+        if (it->range == range &&
+            std::equal(it->groups.begin(), it->groups.end(), groups.begin(), groups.end(), alike)) {
             range_graphs.splice(range_graphs.begin(), range_graphs, it);
             return range_graphs.front();
         }
@@ -162,9 +170,10 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
         }
         range_graphs.erase(last);
     }
-    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows);
+    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
     specee_range_graph graph;
-    graph.range = range;
+    graph.range  = range;
+    graph.groups = groups;
     graph.result.reset(new llm_graph_result(2 * max_nodes));
     graph.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), ctx.backend_ptrs.size(),
                                              max_nodes, false, ctx.cparams.op_offload));
@@ -198,9 +207,8 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     return graph.built;
 }
 
-int32_t specee_rows::compute(specee_range_graph & graph, bool is_new, const llama_kv_cache::slot_info & cells) {
+int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
     const auto n = (int32_t) batch.size();
-    seq_id[0]    = batch[0]->slot;
     for (int32_t i = 0; i < n; ++i) {
         pos[i]    = batch[i]->pos;
         tokens[i] = batch[i]->token;
@@ -209,35 +217,39 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new, const llam
     ubatch.n_tokens     = n;
     ubatch.n_seq_tokens = 1;
     ubatch.n_seqs       = n;
-    ubatch.n_seqs_unq   = 1;
+    ubatch.n_seqs_unq   = 1; // one mask for all, see attention.cpp
     ubatch.n_pos        = 1;
     ubatch.token        = is_new ? tokens.data() : nullptr;
     ubatch.pos          = pos.data();
     ubatch.n_seq_id     = n_seq_id.data();
     ubatch.seq_id       = seq_ids.data();
-    ubatch.seq_id_unq   = seq_id.data();
+    ubatch.seq_id_unq   = &seq_id;
     ubatch.seq_idx      = seq_idx.data();
     ubatch.output       = output.data();
 
-    if (is_new) {
-        kv->apply_ubatch(cells, ubatch);
-    }
-    llama_kv_cache_context memory(kv, { cells }, { ubatch });
-    memory.n_kv = kv->get_n_kv(cells);
-
+    set_extents();
+    const bool same_extents = std::equal(groups.begin(), groups.end(), graph.groups.begin(),
+                                         [](const auto & a, const auto & b) { return a.n_kv == b.n_kv; });
+    graph.groups            = groups;
     if (logits_owner == &graph) {
-        n_logits = 0; // they are written anew
+        logits_groups.clear(); // they are written anew
     }
     ctx.n_outputs = n;
     specee_scope_guard swap_back([&] { std::swap(ctx.sched, graph.sched); });
     std::swap(ctx.sched, graph.sched);
-    const llm_graph_params params = ctx.graph_params(graph.result.get(), ubatch, &memory, LLM_GRAPH_TYPE_DEFAULT);
+    const llm_graph_params params = ctx.graph_params(graph.result.get(), ubatch, memory.get(), LLM_GRAPH_TYPE_DEFAULT);
 
     ggml_status status = GGML_STATUS_ALLOC_FAILED;
-    if ((graph.built && graph.result->can_reuse(params)) || build(graph, params)) {
+    if ((graph.built && same_extents && graph.result->can_reuse(params)) || build(graph, params)) {
         bool again = false;
         do {
-            graph.result->set_inputs(&ubatch); // each time: their memory is used again
+            for (const auto & input : graph.result->inputs) { // each time: their memory is used again
+                if (const auto * attention = dynamic_cast<const llm_graph_input_attn_kv *>(input.get())) {
+                    set_inputs(*attention);
+                } else {
+                    input->set_input(&ubatch);
+                }
+            }
             if (graph.in != nullptr) {
                 ggml_backend_tensor_set(graph.in, hidden_in.data(), 0, ggml_nbytes(graph.in));
             }
@@ -258,12 +270,12 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new, const llam
 
 void specee_rows::keep_logits(specee_range_graph & graph) {
     ggml_tensor * t = graph.result->get_logits();
-    n_logits        = graph.range.n_rows;
+    logits_groups   = groups;
     logits_owner    = &graph;
     if (ggml_backend_buffer_is_host(t->buffer)) {
         logits = static_cast<const float *>(t->data);
     } else {
-        logits_host.resize((size_t) n_logits * n_vocab);
+        logits_host.resize((size_t) graph.range.n_rows * n_vocab);
         ggml_backend_tensor_get(t, logits_host.data(), 0, ggml_nbytes(t));
         logits = logits_host.data();
     }

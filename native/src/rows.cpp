@@ -12,17 +12,26 @@ static bool abort_requested(void * data) {
 
 specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
     ctx(ctx), model(ctx.get_model()), kv(kv), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
-    n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max), n_kept(N_HISTORY + n_rows_max),
-    graph_cache_max(graph_cache_max), slots(ctx.cparams.n_seq_max), places(n_kept), states((size_t) n_kept * n_embd),
-    estimates((size_t) n_kept * n_embd), probs((size_t) n_kept * SPECEE_K_MAX), seq_id(1, 0), seq_idx(LLAMA_MAX_SEQ, 0),
-    threads(ctx.n_threads()) {
+    n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max),
+    n_kept((N_HISTORY + n_rows_max) * (int32_t) ctx.cparams.n_seq_max), graph_cache_max(graph_cache_max),
+    slots(ctx.cparams.n_seq_max), places(n_kept), states((size_t) n_kept * n_embd), estimates((size_t) n_kept * n_embd),
+    probs((size_t) n_kept * SPECEE_K_MAX), seq_idx(LLAMA_MAX_SEQ, 0), threads(ctx.n_threads()) {
     batch.reserve(n_rows_max);
     batch_ids.reserve(n_rows_max);
     tokens.resize(n_rows_max);
     pos.resize(n_rows_max);
     n_seq_id.assign(n_rows_max, 1);
-    seq_ids.assign(n_rows_max, seq_id.data());
+    seq_ids.assign(n_rows_max, &seq_id);
     output.assign(n_rows_max, 1);
+    groups.reserve(slots.size());
+    cells.resize(1);
+    cells.strm[0] = 0;
+    cells.idxs[0].reserve(n_rows_max);
+    cells.idxs[0].assign(1, 0);
+    if (kv != nullptr) {
+        memory = std::make_unique<llama_kv_cache_context>(kv, llama_kv_cache::slot_info_vec_t{ cells },
+                                                          std::vector<llama_ubatch>{ {} });
+    }
     ctx.cparams.specee = this;
     ctx.set_abort_callback(abort_requested, this);
 }
@@ -51,12 +60,22 @@ const float * specee_rows::final_state(const specee_row & r) {
     return r.layer == n_layer ? hidden(r) : r.lens_layer == r.layer ? estimate(r) : nullptr;
 }
 
+const float * specee_rows::logits_of(llama_seq_id slot, int32_t i) const {
+    for (const specee_group & group : logits_groups) {
+        if (group.slot == slot && i >= 0 && i < group.n_rows) {
+            return logits + (size_t) (group.first + i) * n_vocab;
+        }
+    }
+    specee_fail(SPECEE_INVALID, "this slot has no such row of logits");
+    return nullptr;
+}
+
 bool specee_rows::are_tokens(int32_t n, const llama_token * toks) const {
     return n >= 0 && std::all_of(toks, toks + n, [&](llama_token t) { return t >= 0 && t < n_vocab; });
 }
 
 int32_t specee_rows::fail_whole_rows_only() const {
-    return specee_fail(SPECEE_UNSUPPORTED, "this model runs whole rows only");
+    return specee_fail(SPECEE_UNSUPPORTED, "this model, or this context, runs whole rows only");
 }
 
 int32_t specee_rows::fail_window_full() const {
@@ -67,12 +86,14 @@ specee_row * specee_rows::new_row(llama_seq_id slot, int32_t parent, llama_pos p
     for (int32_t tries = 0; tries < n_kept && next_id <= INT32_MAX; ++tries) {
         const auto   id = (int32_t) next_id++;
         specee_row & r  = places[id % n_kept];
-        if (!r.in_flight) { // of an idle slot, maybe
+        // of another slot, maybe, whose rows and whose tip stay while it is idle
+        if (!r.in_flight && (r.id < 0 || r.slot == slot || slots[r.slot].last != r.id)) {
             r        = {};
             r.id     = id;
             r.parent = parent;
             r.slot   = slot;
             r.pos    = p;
+            r.cell   = p;
             r.token  = token;
             return &r;
         }
@@ -88,46 +109,55 @@ int32_t specee_rows::append(llama_seq_id slot, int32_t parent, llama_token token
     if (!are_tokens(1, &token)) {
         return specee_fail(SPECEE_INVALID, "no such token");
     }
-    const size_t n = s->in_flight.size();
-    if (n == 0 && parent >= 0 && parent == s->last) {
+    const specee_row * before = find(parent);
+    if (before != nullptr && before->id == s->last && before->pos == s->length - 1) {
         parent = -1;
+    } else if (parent != -1 && (before == nullptr || !before->in_flight || before->slot != slot)) {
+        return specee_fail(SPECEE_INVALID, "the parent is no row in flight of this slot");
     }
-    if (parent != (n == 0 ? -1 : s->in_flight.back())) {
-        const specee_row * r = find(parent);
-        if (parent != -1 && (r == nullptr || !r->in_flight || r->slot != slot)) {
-            return specee_fail(SPECEE_INVALID, "the parent is no row in flight of this slot");
-        }
-        return specee_fail(SPECEE_UNSUPPORTED, "the parent has a child already: siblings need tree attention");
+    const bool is_side = parent != (s->chain.empty() ? -1 : s->chain.back());
+    if (is_side && kv == nullptr) {
+        return fail_whole_rows_only();
     }
-    if (n >= (size_t) n_rows_max) {
+    if (s->side_done) {
+        return specee_fail(SPECEE_UNSUPPORTED, "a tree that was computed takes no more rows: commit or roll back");
+    }
+    if (s->n_in_flight() >= n_rows_max) {
         return specee_fail(SPECEE_INVALID, "too many rows are in flight");
     }
-    const llama_pos p = s->length + (llama_pos) n;
-    if (p >= (llama_pos) ctx.n_ctx_seq()) {
+    if (s->length + s->n_in_flight() >= (llama_pos) ctx.n_ctx_seq()) { // each row takes a cell
         return fail_window_full();
     }
-    s->in_flight.reserve(n + 1); // what follows does not throw
-    specee_row * r = new_row(slot, n == 0 ? s->last : parent, p, token);
+    std::vector<int32_t> & list = is_side ? s->side : s->chain;
+    list.reserve(list.size() + 1); // what follows does not throw
+    const llama_pos p = parent == -1 ? s->length : before->pos + 1;
+    specee_row *    r = new_row(slot, parent == -1 ? s->last : parent, p, token);
     if (r == nullptr) {
         return specee_fail(SPECEE_NO_SPACE, "no more rows fit into this context");
     }
     r->in_flight = true;
-    s->in_flight.push_back(r->id);
+    r->is_side   = is_side;
+    list.push_back(r->id);
     return r->id;
 }
 
 bool specee_rows::free_from(const specee_slot & s, llama_pos p) {
-    const auto first   = s.in_flight.begin() + std::max(0, p - s.length);
-    const bool written = std::any_of(first, s.in_flight.end(), [&](int32_t id) { return find(id)->depth > 0; });
+    const auto first   = s.chain.begin() + std::max(0, p - s.length);
+    const bool written = std::any_of(first, s.chain.end(), [&](int32_t id) { return find(id)->depth > 0; });
     const auto slot    = (llama_seq_id) (&s - slots.data());
     return (!written && p >= s.length) || llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
 }
 
 void specee_rows::drop_from(specee_slot & s, size_t n) {
-    for (size_t i = n; i < s.in_flight.size(); ++i) {
-        *find(s.in_flight[i]) = {};
+    for (size_t i = n; i < s.chain.size(); ++i) {
+        *find(s.chain[i]) = {};
     }
-    s.in_flight.resize(n);
+    for (const int32_t id : s.side) {
+        *find(id) = {};
+    }
+    s.chain.resize(n);
+    s.side.clear();
+    s.side_done = false;
 }
 
 int32_t specee_rows::commit(int32_t id) {
@@ -135,10 +165,13 @@ int32_t specee_rows::commit(int32_t id) {
     if (r == nullptr || !r->in_flight) {
         return specee_fail(SPECEE_INVALID, "no such row in flight");
     }
+    if (r->is_side) {
+        return specee_fail(SPECEE_UNSUPPORTED, "a side row is not committed: append its token again, and recompute it");
+    }
     specee_slot & s = slots[r->slot];
     const size_t  n = r->pos - s.length + 1;
     for (size_t i = 0; i < n; ++i) {
-        if (find(s.in_flight[i])->depth < n_layer) {
+        if (find(s.chain[i])->depth < n_layer) {
             return specee_fail(SPECEE_INVALID, "a row with deferred layers cannot be committed: complete it first");
         }
     }
@@ -146,10 +179,10 @@ int32_t specee_rows::commit(int32_t id) {
         return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot drop the rows after that one");
     }
     drop_from(s, n);
-    for (const int32_t done : s.in_flight) {
+    for (const int32_t done : s.chain) {
         find(done)->in_flight = false;
     }
-    s.in_flight.clear();
+    s.chain.clear();
     s.length += (llama_pos) n;
     s.last = id;
     return SPECEE_OK;
@@ -187,8 +220,8 @@ specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int
         const llama_model & model      = ctx->get_model();
         const bool          has_ranges = specee_model_supported(&model) == SPECEE_OK;
         auto *              kv         = has_ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
-        if (kv != nullptr && kv->get_n_stream() > 1) {
-            kv = nullptr;
+        if (kv != nullptr && kv->get_n_stream() != ctx->n_seq_max()) {
+            kv = nullptr; // a row's cell must be its position
         }
         auto rows =
             std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
@@ -213,6 +246,10 @@ int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
 
 int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token token) {
     return specee_entry(rows, [&] {
+        const specee_slot * s = rows->find_slot(slot);
+        if (s != nullptr && s->n_in_flight() > 0) {
+            return specee_fail(SPECEE_UNSUPPORTED, "a token is not decoded while rows are in flight");
+        }
         const int32_t id = rows->append(slot, -1, token);
         if (id < 0) {
             return id;
@@ -220,7 +257,7 @@ int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token t
         int32_t            status = SPECEE_FAILED; // by an exception too
         specee_scope_guard drop([&] {
             if (status != SPECEE_OK) {
-                rows->roll_back(slot, rows->find_slot(slot)->length);
+                rows->roll_back(slot, s->length);
             }
         });
         status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS, false);
@@ -245,7 +282,7 @@ llama_pos specee_rows_length(const specee_rows * rows, llama_seq_id slot) {
 int32_t specee_rows_in_flight(const specee_rows * rows, llama_seq_id slot) {
     return specee_entry(rows, [&] {
         const specee_slot * s = rows->find_slot(slot);
-        return s == nullptr ? (int32_t) SPECEE_INVALID : (int32_t) s->in_flight.size();
+        return s == nullptr ? (int32_t) SPECEE_INVALID : s->n_in_flight();
     });
 }
 

@@ -28,16 +28,31 @@ struct specee_row {
     int32_t      depth      = 0;  // layers done: their K/V are written
     int32_t      layer      = -1; // layer after which its hidden state was taken, -1: not kept
     int32_t      lens_layer = -1; // layer of the lens that its estimate was seen through
-    uint32_t     cell       = 0;  // its place in the KV cache
+    int32_t      cell       = 0;  // its place in the KV cache: its position, but for side rows
+    int64_t      batch      = 0;  // the last batch that it was in
     bool         in_flight  = false;
+    bool         is_side    = false; // in flight beside the principal chain
     bool         probed     = false;
 };
 
-// One conversation. Its rows in flight stand at the positions from `length` on, each the next one's parent.
+// One conversation. Its rows in flight are a tree, in which the first child of each row continues the principal chain.
+// The K/V of side rows are in the cells after that chain; llama.cpp's own list of cells does not know them.
 struct specee_slot {
     llama_pos            length = 0;  // committed positions
     int32_t              last   = -1; // the last committed row that was kept
-    std::vector<int32_t> in_flight;
+    std::vector<int32_t> chain;       // the principal chain: positions from `length` on, each row the next one's parent
+    std::vector<int32_t> side;        // side rows, in the order in which they were appended
+    bool                 side_done = false; // side rows have K/V: the chain must not grow into their cells
+
+    int32_t n_in_flight() const { return (int32_t) (chain.size() + side.size()); }
+};
+
+// The rows of one slot in a batch. They attend to the first n_kv cells of that slot.
+struct specee_group {
+    llama_seq_id slot   = 0;
+    int32_t      first  = 0; // in the batch
+    int32_t      n_rows = 0;
+    int32_t      n_kv   = 0;
 };
 
 // What a graph computes; graphs are cached by it.
@@ -57,16 +72,17 @@ struct specee_range {
 
 // A built graph with its own scheduler, so that it keeps its allocation between calls.
 struct specee_range_graph {
-    specee_range           range;
-    ggml_backend_sched_ptr sched;
-    llm_graph_result_ptr   result;
-    ggml_cgraph *          scrap  = nullptr; // layers outside of the range, never computed
-    ggml_tensor *          in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
-    ggml_tensor *          out    = nullptr; // [n_embd, n_rows] hidden states at `end`
-    ggml_tensor *          lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
-    ggml_tensor *          scores = nullptr; // [n_short, n_rows] logits of the shortlist
-    int                    n_seen = 0;       // K/V only: nodes of the scrap graph that were searched for K/V writes
-    bool                   built  = false;
+    specee_range              range;
+    std::vector<specee_group> groups;
+    ggml_backend_sched_ptr    sched;
+    llm_graph_result_ptr      result;
+    ggml_cgraph *             scrap  = nullptr; // layers outside of the range, never computed
+    ggml_tensor *             in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
+    ggml_tensor *             out    = nullptr; // [n_embd, n_rows] hidden states at `end`
+    ggml_tensor *             lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    ggml_tensor *             scores = nullptr; // [n_short, n_rows] logits of the shortlist
+    int                       n_seen = 0;       // K/V only: nodes of the scrap graph that were searched for K/V writes
+    bool                      built  = false;
 };
 
 struct specee_rows {
@@ -98,20 +114,24 @@ struct specee_rows {
     std::vector<int32_t>                                                     kept_layers;
     std::unordered_map<const llm_graph_result *, std::vector<ggml_tensor *>> layer_outputs;
 
-    const float *        logits       = nullptr; // [n_logits][n_vocab]
-    int32_t              n_logits     = 0;
-    specee_range_graph * logits_owner = nullptr;
-    std::vector<float>   logits_host;      // when the backend's memory cannot be read directly
-    std::vector<float>   shortlist_logits; // [n_short] of the last row whose range had `scores`
+    const float *             logits = nullptr; // [n][n_vocab]
+    std::vector<specee_group> logits_groups;    // whose they are; empty: there are none
+    specee_range_graph *      logits_owner = nullptr;
+    std::vector<float>        logits_host;      // when the backend's memory cannot be read directly
+    std::vector<float>        shortlist_logits; // [n_short] of the last row whose range had `scores`
 
     // reused between calls
-    std::vector<specee_row *>                  batch; // the rows of the present computation
+    std::vector<specee_row *>                  batch;  // the rows of the present computation
+    std::vector<specee_group>                  groups; // the same, by slot
+    int64_t                                    n_batches = 0;
+    std::unique_ptr<llama_kv_cache_context>    memory; // the cells that llama.cpp builds a graph for
+    llama_kv_cache::slot_info                  cells;  // of new rows
     std::vector<int32_t>                       batch_ids;
     std::vector<llama_token>                   tokens;
     std::vector<llama_pos>                     pos;
     std::vector<int32_t>                       n_seq_id;
     std::vector<llama_seq_id *>                seq_ids;
-    std::vector<llama_seq_id>                  seq_id;
+    llama_seq_id                               seq_id = 0;
     std::vector<int32_t>                       seq_idx;
     std::vector<int8_t>                        output;
     std::vector<float>                         hidden_in;
@@ -144,6 +164,13 @@ struct specee_rows {
     float *       estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
     // The last layer's output, or the estimate of it after an exit; null when not known.
     const float * final_state(const specee_row & r);
+    // Logits row i of a slot; null, with an error, when there is none.
+    const float * logits_of(llama_seq_id slot, int32_t i) const;
+    // The parent of a row in flight, if it is in flight too.
+    const specee_row * parent_in_flight(const specee_row & r) const {
+        const specee_row * parent = find(r.parent);
+        return parent != nullptr && parent->in_flight ? parent : nullptr;
+    }
 
     bool are_tokens(int32_t n, const llama_token * toks) const; // of this vocabulary
 
@@ -164,8 +191,9 @@ struct specee_rows {
 
     // want_scores: also the shortlist's logits of the last row, through the lens of `end`.
     int32_t advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores);
-    // Takes the last row of a slot that is not complete to depth `end`, and with it the rows that are less deep: among
-    // rows that are not complete depths never grow with the position, so these are a suffix, and join as depths meet.
+    // Takes the last row of a principal chain that is not complete to depth `end`, and with it the rows that are less
+    // deep: among rows that are not complete depths never grow with the position, so these are a suffix, and join as
+    // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
     int32_t lens_head(specee_row & r);
 
@@ -178,26 +206,39 @@ struct specee_rows {
 
     void drop_graphs();
 
+    // ---- attention of a batch: attention.cpp
+
+    void set_inputs(const llm_graph_input_attn_kv & inputs); // where K and V go, and what each row sees
+    // Each slot's rows attend to its own K and V, as if they were alone.
+    ggml_tensor * attend(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale, int il);
+
   private:
     // rows.cpp
     int32_t      fail_window_full() const;
     specee_row * new_row(llama_seq_id slot, int32_t parent, llama_pos p, llama_token token); // null: all are in flight
     bool         free_from(const specee_slot & s, llama_pos p); // K/V from p on; false: the memory cannot
-    void         drop_from(specee_slot & s, size_t n);          // rows in flight but the first n
+    void         drop_from(specee_slot & s, size_t n);          // rows in flight but the chain's first n
 
     // whole_rows.cpp
     int32_t advance_whole(bool want_logits); // the batch
-    int32_t decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted);
+    // Of the tokens of `groups`, which begin at these positions; with the logits of the last n_wanted.
+    int32_t decode(const llama_pos * begins, const llama_token * toks, int32_t n_wanted);
 
     // advance.cpp
-    int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch`
+    int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
+    void    take_cells();                                // for the new rows of the batch
+    void    leave_cells();
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);
-    int32_t              compute(specee_range_graph & graph, bool is_new, const llama_kv_cache::slot_info & cells);
+    int32_t              compute(specee_range_graph & graph, bool is_new);
     bool                 build(specee_range_graph & graph, const llm_graph_params & params);
     void                 keep_logits(specee_range_graph & graph);
+
+    // attention.cpp
+    void                       set_extents(); // n_kv of the groups
+    template <typename T> void set_mask(T * mask) const;
 
     // threads.cpp
     void take_threads(int32_t n, bool may_stop); // for the computation of n rows that begins now

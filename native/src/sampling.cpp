@@ -62,19 +62,14 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, ll
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
-const float * specee_rows_logits(specee_rows * rows, int32_t i) {
-    return specee_guard(rows, (const float *) nullptr, [&]() -> const float * {
-        if (i < 0 || i >= rows->n_logits) {
-            specee_fail(SPECEE_INVALID, "no such row of logits");
-            return nullptr;
-        }
-        return rows->logits + (size_t) i * rows->n_vocab;
-    });
+const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, int32_t i) {
+    return specee_guard(rows, (const float *) nullptr, [&] { return rows->logits_of(slot, i); });
 }
 
-int32_t specee_rows_greedy(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect, llama_token * out) {
+int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain, int32_t preselect,
+                           llama_token * out) {
     return specee_entry(rows, [&] {
-        const float * logits = specee_rows_logits(rows, i);
+        const float * logits = rows->logits_of(slot, i);
         if (logits == nullptr) {
             return (int32_t) SPECEE_INVALID;
         }
@@ -90,10 +85,10 @@ int32_t specee_rows_greedy(specee_rows * rows, int32_t i, llama_sampler * chain,
     });
 }
 
-int32_t specee_rows_distribution(specee_rows * rows, int32_t i, llama_sampler * chain, int32_t preselect,
-                                 int32_t capacity, llama_token * tokens, float * probs) {
+int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain,
+                                 int32_t preselect, int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
-        const float * logits = specee_rows_logits(rows, i);
+        const float * logits = rows->logits_of(slot, i);
         if (logits == nullptr || chain == nullptr || capacity < 1) {
             return logits == nullptr ? (int32_t) SPECEE_INVALID
                                      : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");

@@ -5,6 +5,12 @@
 // position before it, and a depth, the number of layers done. Rows in flight advance in batches from one layer to
 // another, stop anywhere, and go on later; then they are committed into the slot's sequence, or dropped.
 //
+// The rows in flight of a slot are a tree. The first child of each row continues the principal chain, which begins at
+// the committed tip; all other rows are side rows. A row of the chain has the bits that its token has alone, whatever
+// stands beside it. A side row sees the committed tokens and its own ancestors, as it must; but its K and V stand
+// behind those of the chain, softmax and sums over V take them in that order, and so its last bits may differ. So it is
+// never committed: where a side row's token is accepted, it is appended again, and recomputed.
+//
 // The hidden states of recent rows stay in here until newer rows take their entries; an entry stores its row's id, so
 // an old id is unknown and never answers for another row.
 //
@@ -21,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 3
+#define SPECEE_ABI_VERSION 4
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -56,8 +62,11 @@ LLAMA_API int32_t specee_max_equal_rows(void);
 // the largest batch of rows, and the most rows in flight of a slot; graph_cache_max: how many built graphs are kept
 // (least recently used go first). The handle must be freed before its context. NULL on failure.
 //
-// Of a model that cannot run in ranges of layers, and of a context with several KV streams, rows run whole: they are
-// appended, advanced from depth 0 to n_layer and committed; what needs less than whole rows is SPECEE_UNSUPPORTED.
+// The context's sequences 0 to n_seq_max - 1 are the slots; each has its own window of n_ctx / n_seq_max tokens.
+//
+// Of a model that cannot run in ranges of layers, and of a context whose sequences share one KV cache (kv_unified),
+// rows run whole: they are appended, advanced from depth 0 to n_layer and committed; what needs less than whole rows,
+// or side rows, is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                          int32_t graph_cache_max);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
@@ -76,11 +85,12 @@ LLAMA_API int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const i
 LLAMA_API int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out);
 
 // A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed tip (its id, or -1). Nothing
-// is computed. Returns the row's id or a negative status. A row has one child at most: siblings are SPECEE_UNSUPPORTED.
+// is computed. Returns the row's id or a negative status. A slot whose side rows were computed takes no more rows
+// (SPECEE_UNSUPPORTED) until a commit or a roll back.
 LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent, llama_token token);
 
 // The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).
-// The slot's other rows in flight are dropped.
+// The slot's other rows in flight are dropped. A side row is SPECEE_UNSUPPORTED.
 LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
 
 // One token of dense decoding in one call: appended at the tip, through all layers with logits (row 0), committed.
@@ -97,19 +107,22 @@ LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
 
 // ---- rows ----------------------------------------------------------------------------------------------------------
 
-// Advances n rows in flight of one slot and of equal depth, in order of position, to depth `end`. Every ancestor in
-// flight that is not in the batch must be at least `end` deep. After a failure the rows are as deep as before.
+// Advances n rows in flight of equal depth to depth `end`: of one slot, or of several, slot by slot. Every ancestor in
+// flight that is not in the batch must be at least `end` deep. Side rows go from 0 to n_layer at once. Rows of several
+// slots are at most specee_max_equal_rows() in all, so that each has the bits that it has when its slot runs alone.
+// After a failure the rows are as deep as before.
 LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
 
-// Runs the deferred layers of all rows in flight of a slot; rows join where their depths meet. With SPECEE_LOGITS,
-// logits row i is that of the i-th row in flight that was not complete before. SPECEE_OK when there is nothing to do.
+// Runs the deferred layers of all rows of a slot's principal chain; rows join where their depths meet. With
+// SPECEE_LOGITS, logits row i is that of the i-th row that was not complete before. SPECEE_OK when there is nothing to
+// do.
 LLAMA_API int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags);
 
-// Advances row `id`, the last one of its slot, from layer to layer (ascending, all beyond its depth) and probes it at
-// each, until its score is above the threshold. Rows before it join where it passes them.
-// k > 0: the score is the predictor's for `candidates` [k]; k = 0: it is the margin rule's lead, and `best` its token.
-// Returns the index of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative
-// status; `scores` gets one value for each probe.
+// Advances row `id`, the last one of its principal chain, from layer to layer (ascending, all beyond its depth) and
+// probes it at each, until its score is above the threshold. Rows before it join where it passes them. k > 0: the score
+// is the predictor's for `candidates` [k]; k = 0: it is the margin rule's lead, and `best` its token. Returns the index
+// of the layer where it stopped, or n_layers (the row is then at the last of them), or a negative status; `scores` gets
+// one value for each probe.
 LLAMA_API int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers, const int32_t * layers,
                                           int32_t k, const llama_token * candidates, float threshold, float * scores,
                                           llama_token * best);
@@ -132,8 +145,8 @@ LLAMA_API int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token 
 LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, int32_t id);
 // Hidden state of a row at its depth: [n_embd], NULL when it is not kept. Valid until the next call that computes.
 LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, int32_t id);
-// Logits of row i of the last call that made logits: [n_vocab], valid until the next one.
-LLAMA_API const float * specee_rows_logits(specee_rows * rows, int32_t i);
+// Logits of a slot's i-th row in the last call that made logits: [n_vocab], valid until the next one.
+LLAMA_API const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, int32_t i);
 
 // ---- control -------------------------------------------------------------------------------------------------------
 
@@ -205,13 +218,14 @@ LLAMA_API const float * specee_eagle_head_logits(specee_eagle_head * head);
 // `chain` shapes the logits, it must not pick a token itself. `preselect` > 0 shows it only that many of the greatest
 // logits: exact when nothing in the chain raises a logit and it needs no more of them (top-k plus the penalised ones).
 
-// The token with the greatest logit after `chain` (may be NULL) shaped row i.
-LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, int32_t i, struct llama_sampler * chain, int32_t preselect,
-                                     llama_token * out);
-// The distribution of row i after `chain`: at most `capacity` tokens, most probable first, with probabilities that add
-// up to 1. Returns how many, or a negative status.
-LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, int32_t i, struct llama_sampler * chain,
-                                           int32_t preselect, int32_t capacity, llama_token * tokens, float * probs);
+// The token with the greatest logit after `chain` (may be NULL) shaped a slot's row i.
+LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, struct llama_sampler * chain,
+                                     int32_t preselect, llama_token * out);
+// The distribution of a slot's row i after `chain`: at most `capacity` tokens, most probable first, with probabilities
+// that add up to 1. Returns how many, or a negative status.
+LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i,
+                                           struct llama_sampler * chain, int32_t preselect, int32_t capacity,
+                                           llama_token * tokens, float * probs);
 
 // ---- for tests only ------------------------------------------------------------------------------------------------
 

@@ -5,34 +5,43 @@
 
 #include <algorithm>
 
-int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const llama_token * toks, int32_t n_wanted) {
+int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, int32_t n_wanted) {
+    const int32_t      n      = groups.back().first + groups.back().n_rows;
     llama_batch        batch_ = llama_batch_init(n, 0, 1);
     specee_scope_guard free_batch([&] { llama_batch_free(batch_); });
     batch_.n_tokens = n;
-    for (int32_t i = 0; i < n; ++i) {
-        batch_.token[i]     = toks[i];
-        batch_.pos[i]       = p + i;
-        batch_.n_seq_id[i]  = 1;
-        batch_.seq_id[i][0] = slot;
-        batch_.logits[i]    = i >= n - n_wanted;
+    for (size_t g = 0; g < groups.size(); ++g) {
+        for (int32_t j = 0; j < groups[g].n_rows; ++j) {
+            const int32_t i     = groups[g].first + j;
+            batch_.token[i]     = toks[i];
+            batch_.pos[i]       = begins[g] + j;
+            batch_.n_seq_id[i]  = 1;
+            batch_.seq_id[i][0] = groups[g].slot;
+            batch_.logits[i]    = i >= n - n_wanted;
+        }
     }
     const bool reserve = ctx.sched_need_reserve;
     // a failed batch may have been done in part: back to where it began
+    const auto back = [&] {
+        for (size_t g = 0; g < groups.size(); ++g) {
+            llama_memory_seq_rm(ctx.get_memory(), groups[g].slot, begins[g], -1);
+        }
+    };
     bool               done = false;
     specee_scope_guard remove([&] {
         decoding = false;
         if (!done) {
-            llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
+            back();
         }
     });
     decoding = true;
     if (logits_owner == nullptr) {
-        n_logits = 0; // llama.cpp's own are written anew
+        logits_groups.clear(); // llama.cpp's own are written anew
     }
     take_threads(n, kv != nullptr);
     int32_t status = ctx.decode(batch_);
     if (threads.has_stopped() && status != 0) {
-        llama_memory_seq_rm(ctx.get_memory(), slot, p, -1);
+        back();
         take_threads(n, false);
         status = ctx.decode(batch_);
     }
@@ -48,8 +57,12 @@ int32_t specee_rows::decode(llama_seq_id slot, llama_pos p, int32_t n, const lla
     }
     if (n_wanted > 0) {
         logits       = ctx.get_logits_ith(n - n_wanted);
-        n_logits     = n_wanted;
         logits_owner = nullptr;
+        logits_groups.clear();
+        for (const specee_group & group : groups) {
+            const int32_t first = std::max(0, group.first - (n - n_wanted));
+            logits_groups.push_back({ group.slot, first, std::min(group.n_rows, n_wanted), 0 });
+        }
     }
     done = true;
     return SPECEE_OK;
@@ -60,7 +73,7 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
     if (s == nullptr) {
         return SPECEE_INVALID;
     }
-    if (!s->in_flight.empty()) {
+    if (s->n_in_flight() > 0) {
         return specee_fail(SPECEE_INVALID, "a prompt cannot follow rows in flight: commit or drop them first");
     }
     if (n <= 0 || n > (int32_t) ctx.n_batch()) {
@@ -72,7 +85,8 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
     if (n > (llama_pos) ctx.n_ctx_seq() - s->length) {
         return fail_window_full();
     }
-    const int32_t status = decode(slot, s->length, n, toks, want_logits);
+    groups.assign(1, { slot, 0, n, 0 });
+    const int32_t status = decode(&s->length, toks, want_logits);
     if (status != SPECEE_OK) {
         return status;
     }
@@ -97,7 +111,10 @@ int32_t specee_rows::advance_whole(bool want_logits) {
     for (int32_t i = 0; i < n; ++i) {
         tokens[i] = batch[i]->token;
     }
-    const int32_t status = decode(batch[0]->slot, batch[0]->pos, n, tokens.data(), want_logits ? n : 0);
+    for (size_t g = 0; g < groups.size(); ++g) {
+        pos[g] = batch[groups[g].first]->pos;
+    }
+    const int32_t status = decode(pos.data(), tokens.data(), want_logits ? n : 0);
     for (int32_t i = 0; status == SPECEE_OK && i < n; ++i) {
         batch[i]->depth = n_layer;
     }

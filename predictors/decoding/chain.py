@@ -41,6 +41,7 @@ class Chain:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
+            drafter.cost.n_beside = state.n_beside
             budget = Budget(width=1, depth=min(self._max_drafts, state.room), room=state.room)
             drafts = drafter.propose(state, budget).tokens
             drafted = state.clock()
@@ -53,7 +54,8 @@ class Chain:
                 n_kept = yield from self._early.keep(state, rows, drafts)
             state.logits = yield Advance(tuple(rows[:n_kept]), state.n_layer, logits=True)
             seconds = state.clock() - drafted
-            drafter.cost.record(len(rows), seconds)
+            if state.alone:
+                drafter.cost.record(len(rows), seconds)
             stats.rows += len(rows)
             stats.steps += 1
             n_accepted = 0
@@ -68,6 +70,7 @@ class Chain:
                     break
             state.row = rows[i]  # that of the token before the last one
             yield Commit(state.row)
-            stats.step_seconds += seconds
-            stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
+            if state.alone:
+                stats.step_seconds += seconds
+                stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
             stats.count_drafts(drafter.sources, n_accepted)

@@ -46,6 +46,10 @@ class Decoding:
     rng: np.random.Generator
     max_tokens: int
     clock: Callable[[], float] = no_clock
+    alone: bool = True
+    """Whether nothing of other slots ran since the last computation was asked for: only then is its time its own."""
+    n_beside: int = 0
+    """Answers of other slots that decode in the same turns."""
     tokens: list[int] = field(default_factory=list)
     """The answer so far, provisional tokens included."""
     stats: DecodingStats = field(default_factory=DecodingStats)

@@ -44,8 +44,8 @@ class SmallModelGuesser:
         clock: Callable[[], float],
         name: str = "model",
     ) -> None:
-        """`times`: seconds of the small model's steps of n tokens, by n; where they are not known they are found out.
-        `n_vocab`: the large model's, which has not all of the small one's padding tokens."""
+        """`times`: seconds of the small model's steps of n tokens, by n. `n_vocab`: the large model's, which may lack
+        some of the small one's padding tokens."""
         self.name = name
         self._engine, self._n_vocab, self._clock = engine, n_vocab, clock
         self._times = CostModel(times, engine.n_at_once)
@@ -148,10 +148,9 @@ class SmallModelGuesser:
             self._per_token = seconds / n
 
     def _reading(self, n: int) -> float:
-        """Seconds to read n tokens, 0 while nothing is known."""
-        if n > self._engine.n_at_once and self._per_token is not None:
-            return n * self._per_token
-        return self._times.step(n) if self._times.times else 0.0
+        """Seconds to read n tokens."""
+        few = n <= self._engine.n_at_once
+        return self._times.step(n) if few or self._per_token is None else n * self._per_token
 
 
 def _n_common(some: Sequence[int], others: Sequence[int]) -> int:

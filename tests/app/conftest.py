@@ -12,8 +12,19 @@ import pytest
 
 from specee.app.engine.answering import Answerer
 from specee.app.engine.measurements import Measurements
-from specee.app.engine.protocol import Cancel, Close, Failed, Generate, Load, Message, ModelInfo, ModelLoaded, Progress
-from specee.app.errors import AppError, as_app_error
+from specee.app.engine.protocol import (
+    Cancel,
+    Close,
+    Failed,
+    Generate,
+    Load,
+    Message,
+    ModelInfo,
+    ModelLoaded,
+    OfRequest,
+    Progress,
+)
+from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import WorkAndEvents, forward
@@ -48,12 +59,16 @@ class FakeEngine:
 
     n_layer, n_embd, n_vocab = N_LAYER, 32, 257
     n_threads = active_threads = 2
+    n_batch = 512
 
-    def __init__(self, script: bytes, n_ctx: int = 512) -> None:
+    def __init__(self, script: bytes, n_ctx: int = 512, n_slots: int = 1) -> None:
         self.script = [*script, STOP]
         self.n_ctx = n_ctx
         self.tokens: list[int] = []
         self.cancelled = threading.Event()
+        self.slots = (self, *(FakeEngine(script, n_ctx) for _ in range(n_slots - 1)))
+        for other in self.slots:
+            other.cancelled = self.cancelled
         self.prefills: list[int] = []  # tokens computed by each prefill
         self.prompts: list[list[int]] = []
         self.before_chunk: Callable[[int], None] = lambda done: None
@@ -93,6 +108,9 @@ class FakeEngine:
 
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         self.positions = [self.length + row + 1 for row in rows]
+
+    def depth(self, row: int) -> int:
+        return 0
 
     def commit(self, row: int) -> None:
         self.tokens += self.in_flight[: row + 1]
@@ -193,12 +211,14 @@ class FakeBackend:
         *,
         bos: bool = False,
         template_bos: bool = False,
+        n_slots: int = 1,
     ) -> None:
         self.bos_text = chr(BOS) if bos else ""
         self.template_bos = template_bos
-        self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated)
-        self.engine = FakeEngine(script, n_ctx)
+        self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots)
+        self.engine = FakeEngine(script, n_ctx, n_slots)
         self.policies: dict[str, Any] = {}
+        self.together: list[int] = []  # rows of each batch over several slots
 
     def format(self, messages: Sequence[Message]) -> str:
         start = self.bos_text if self.template_bos else ""
@@ -216,6 +236,9 @@ class FakeBackend:
 
     def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()
+
+    def advance_together(self, batches: Sequence[Any], end: int, logits: bool = False) -> None:
+        self.together.append(sum(len(rows) for _, rows in batches))
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
@@ -256,8 +279,8 @@ class FakeLink:
         else:
             self._requests.put(message)
 
-    def receive(self, timeout: float | None = None) -> Any:
-        return self._inbox.get(timeout=timeout or 10)
+    def receive(self) -> Any:
+        return self._inbox.get()
 
     def kill(self) -> None:
         self.alive = False
@@ -267,17 +290,30 @@ class FakeLink:
         self.alive = False
         self._requests.put(Close())
 
+    def answer(self, asked: Generate) -> list[Any]:
+        """The messages of an answer, in this thread."""
+        sent: list[OfRequest] = []
+        self.answerer.add(asked, sent.append)
+        while self.answerer.busy:
+            self.answerer.turn()
+        assert all(message.request == asked.request for message in sent)
+        return [message.message for message in sent]
+
     def _run(self) -> None:
-        while not isinstance(message := self._requests.get(), Close):
+        while True:
             try:
-                if isinstance(message, Load):
-                    self._inbox.put(Progress("loading the model", 0.5))
-                    self._inbox.put(ModelLoaded(self.backend.info))
-                else:
-                    self.answerer.generate(message, self._inbox.put)
-            except Exception as error:
-                failure = as_app_error(error)
-                self._inbox.put(Failed(failure.title, failure.message, failure.exit_code))
+                message = self._requests.get(block=not self.answerer.busy)
+            except queue.Empty:
+                self.answerer.turn()
+                continue
+            if isinstance(message, Close):
+                self._inbox.put(Failed("engine crashed", "it was closed", fatal=True))
+                return
+            if isinstance(message, Load):
+                self._inbox.put(Progress("loading the model", 0.5))
+                self._inbox.put(ModelLoaded(self.backend.info))
+            else:
+                self.answerer.add(message, self._inbox.put)
 
 
 @pytest.fixture

@@ -93,6 +93,8 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
         (["-p", "x", "--model", "no/such.gguf"], 3, "no/such.gguf"),
         (["-p", "x", "--model", "smolm2-135"], 3, "smollm2-135m"),
         (["bench", "--prompts", "no/such.jsonl"], 2, "no/such.jsonl"),
+        (["bench", "--json", "--markdown"], 2, "exclude"),
+        (["bench", "--svg", "no/such/folder.svg"], 2, "no/such/folder.svg"),
         (["-p", "x", "--kv", "settle"], 2, "complete"),
         (["--temperature", "1", "paths"], 2, "--temperature means nothing to 'specee-chat paths'"),
         (["paths", "--temperature", "1"], 2, "specee-chat paths --help says more"),
@@ -268,15 +270,57 @@ def test_the_engine_ends_with_its_parent(env: dict[str, str]) -> None:
 
 
 @needs_engine
-def test_bench_reports_its_figures(env: dict[str, str]) -> None:
-    done = call(env, "bench", "--policies", "dense", "--limit", "1", "--max-tokens", "6", "--json")
+def test_bench_refuses_a_library_that_is_none(env: dict[str, str]) -> None:
+    done = call(env, "bench", "--stock", "no/such/python")
+    assert "no/such/python: No such file" in done.stderr and done.returncode == 2 and done.stdout == ""
+
+
+@needs_engine
+def test_bench_reports_its_figures(env: dict[str, str], tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"id": "x", "category": "chat", "prompt": "Say hello."}\n')
+    svg = tmp_path / "speed.svg"
+    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12", "--svg", str(svg)]
+    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["prompts"] == 1 and len(report["model_sha256"]) == 64
-    dense = report["policies"]["dense"]
-    assert dense["speedup"] == 1.0 and dense["agreement"] == 1.0 and dense["identical_texts"] == 1
-    promised = "tokens_per_second speedup_min speedup_max mean_exit_layer acceptance tokens_per_step ppl_ratio"
-    assert set(promised.split()) <= dense.keys()
+    assert report["complete"] and report["prompts"] == 1 and len(report["model_sha256"]) == 64
+    assert report["stock"] is None and {"commit", "date", "threads", "max_tokens", "temperature"} <= report.keys()
+    assert {"cpu", "cores", "instruction_sets"} <= report["machine"].keys()
+    promised = (
+        "tokens_per_second speedup speedup_min speedup_max by_category mean_exit_layer acceptance "
+        "acceptance_by_position drafters tokens_per_step agreement ppl_ratio duplicate_words identical_texts vs_stock"
+    )
+    until_loop = "tokens_per_second speedup speedup_min speedup_max by_category tokens_per_step acceptance"
+    for figures in report["policies"].values():
+        assert set(promised.split()) <= figures.keys() and set(until_loop.split()) <= figures["until_loop"].keys()
+        assert figures["identical_texts"] == figures["by_category"]["chat"]["identical_texts"] == 1
+    assert list(report["policies"]) == ["dense", "chain"] and report["policies"]["dense"]["speedup"] == 1.0
+    assert svg.read_text().startswith("<svg")
+    done = call(env, *arguments, "--markdown")
+    assert done.returncode == 0 and "| auto = chain |" in done.stdout and "| exact |" in done.stdout
+
+
+@needs_engine
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupted_bench_shows_what_it_has(env: dict[str, str]) -> None:
+    program = subprocess.Popen(
+        [*PROGRAM, "bench", "--policies", "dense", "--max-tokens", "24", "--repeats", "200", "--json"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stderr is not None
+    for line in program.stderr:
+        if "prompt 3 of" in line:
+            break
+    children = _children(program.pid)
+    program.send_signal(signal.SIGINT)
+    out, _ = program.communicate(timeout=60)
+    report = json.loads(out)
+    assert program.returncode == 130 and not report["complete"] and report["prompts"] >= 2
+    _all_gone(children)
 
 
 def _children(pid: int) -> list[int]:
@@ -332,6 +376,7 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert hits[0]["chat"] == first["chat"]
     whole = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)
     assert whole["turns"][1]["exit_layers"] == [30] * first["stats"]["tokens"]
+    assert whole["turns"][1]["drafters"] == [token["drafter"] for token in first["tokens"]]
     rest = json.loads(call(env, "--more", "--resume", str(first["chat"]), "--json", "--max-tokens", "6").stdout)
     grown = json.loads(call(env, "history", "export", str(first["chat"]), "--json").stdout)["turns"][-1]["content"]
     assert rest["chat"] == first["chat"] and grown == second["text"] + rest["text"] and rest["text"]

@@ -10,7 +10,7 @@ import pytest
 
 from specee.app.cli import calibrate, task
 from specee.app.engine import process
-from specee.app.engine.protocol import Failed, Progress, RunTask, TaskDone
+from specee.app.engine.protocol import Failed, Progress, RunTask, TaskDone, TaskPart
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions
 
@@ -49,6 +49,12 @@ def test_progress_and_the_result(
     monkeypatch.setattr(Engine, "script", (Progress("recording", 0.1), Progress("recording", 0.2), TaskDone(RESULT)))
     assert task.run_task("calibrate", load, {}) == RESULT
     assert capsys.readouterr().err == "recording\n" and Engine.closed == 1
+
+
+def test_what_is_known_on_the_way(load: LoadOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "script", (TaskPart(1), TaskPart(2), TaskDone(RESULT)))
+    parts: list[Any] = []
+    assert task.run_task("calibrate", load, {}, on_part=parts.append) == RESULT and parts == [1, 2]
 
 
 def test_a_failure_keeps_its_exit_code(load: LoadOptions, monkeypatch: pytest.MonkeyPatch) -> None:

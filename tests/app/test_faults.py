@@ -100,7 +100,7 @@ def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
             for event in session.send("Count slowly from one to two hundred.", ChatOptions()):
                 if isinstance(event, ChatEvent):
                     if timer is None:
-                        pid = session._client._engine.pid  # type: ignore[union-attr]
+                        pid = session._client._engine.link.pid  # type: ignore[union-attr]
                         timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
                         timer.start()
                     shown += event.text if event.state == "verified" else ""
@@ -131,7 +131,7 @@ def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
                 if isinstance(event, ChatEvent):
                     if not shown:
                         shown.append(session.branch[-1].content)
-                        pid = session._client._engine.pid  # type: ignore[union-attr]
+                        pid = session._client._engine.link.pid  # type: ignore[union-attr]
                         timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
                         timer.start()
                     shown.append(event.text)
@@ -152,7 +152,7 @@ def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     with pytest.raises(EngineLostError):
         for event in session.send("x", ChatOptions()):
             if isinstance(event, ChatEvent) and event.index == 5:
-                os.kill(session._client._engine.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+                os.kill(session._client._engine.link.pid, signal.SIGSTOP)  # type: ignore[union-attr]
                 stopped = True
             elif isinstance(event, Silence) and stopped:  # before, it may be slow to start
                 session.kill()

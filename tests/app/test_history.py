@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from specee.app.chat.history.recent import recent_answers
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import StoredToken, pack, unpack
 from specee.app.chat.history.store import Store
-from specee.app.engine.protocol import ChatEvent
+from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.errors import AppError
 
 
@@ -190,7 +192,34 @@ def test_a_backup_before_a_migration_and_a_failed_one_leaves_nothing(
 
 def test_tokens_are_packed_in_two_bytes() -> None:
     tokens = (StoredToken(30, 4), StoredToken(300, 999))
-    assert unpack(pack(tokens)) == (StoredToken(30, 4), StoredToken(255, 255)) and unpack(None) == ()
+    assert unpack(pack(tokens), {}) == (StoredToken(30, 4), StoredToken(255, 255)) and unpack(None, {}) == ()
+
+
+def test_what_drafted_a_token_is_kept_with_the_figures(file: Path) -> None:
+    store = Store(file)
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
+    for index, drafter in enumerate((None, "suffix", "retrieval", None)):
+        recorder.add(event(index, "a", drafter=drafter))
+    recorder.finish("stopped", make_stats())
+    again = store.continue_answer(recorder.turn.id)
+    again.add(event(0, "b", drafter="suffix"))
+    again.finish("complete", make_stats())
+    store.close()
+    store = Store(file)
+    turn = store.branch(chat.id)[-1]
+    assert [token.drafter for token in turn.tokens] == [None, "suffix", "retrieval", None, "suffix"]
+    assert turn.stats == asdict(make_stats())
+    # what earlier versions wrote, and what they read of it
+    packed, stats = store._database.do(lambda db: db.execute("SELECT depths, stats FROM turns WHERE id = 2").fetchone())
+    assert packed == bytes([30, 1] * 5) and json.loads(stats)["policy"] == "chain"
+    store._database.do(lambda db: db.execute('UPDATE turns SET stats = \'{"policy": "chain"}\' WHERE id = 2'))
+    assert [token.drafter for token in store.branch(chat.id)[-1].tokens] == [None] * 5
+    store.close()
+
+
+def make_stats() -> Stats:
+    return Stats(1, 0, 5, 0.1, 0.2, 50.0, 30.0, 30, "chain", "drafting tokens", "stop", 1)
 
 
 def test_the_engine_reads_the_last_answers(tmp_path: Path) -> None:

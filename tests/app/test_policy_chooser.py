@@ -128,8 +128,7 @@ def test_trying_threads_cannot_harm_the_answer(
     monkeypatch.setattr("specee.app.engine.thread_limit.fewest_threads", fail)
     backend = make_backend()
     backend.engine.n_threads = backend.engine.active_threads = 8
-    sent: list[Any] = []
     asked = Generate(1, (Message("user", "Hi"),), ChatOptions(PolicyChoice("dense")))
-    make_link(backend).answerer.generate(asked, sent.append)
+    sent = make_link(backend).answer(asked)
     assert isinstance(sent[-1], Done) and sent[-1].stats.tokens == len("Hello there.")
     assert backend.engine.tokens, "the cache is kept"

@@ -25,7 +25,7 @@ Make = Callable[..., Any]
 
 
 def answer(backend: Any, make_link: Make) -> None:
-    make_link(backend).answerer.generate(Generate(1, ASK, ChatOptions(DENSE)), lambda message: None)
+    make_link(backend).answer(Generate(1, ASK, ChatOptions(DENSE)))
 
 
 def bench(backend: Any, make_link: Make) -> None:
@@ -60,7 +60,7 @@ def test_the_tokens_of_an_answer_are_kept(make_backend: Make, template_bos: bool
     backend = make_backend(bos=True, template_bos=template_bos)
     previous = make_prompt(backend, ASK).with_answer("Hello", [7, 8])  # not as the tokenizer would split it
     following = (*ASK, Message("assistant", "Hello"), Message("user", "Ho"))
-    prompt = make_prompt(backend, following, previous=previous)
+    prompt = make_prompt(backend, following, previous=[previous])
     assert prompt.text == backend.format(following)
     assert prompt.tokens[: len(previous.tokens)] == previous.tokens
     assert prompt.tokens[len(previous.tokens)] == STOP and prompt.tokens.count(BOS) == 1
@@ -70,7 +70,7 @@ def test_an_answer_is_continued_with_its_own_tokens(make_backend: Make) -> None:
     backend = make_backend(bos=True)
     begun = (*ASK, Message("assistant", "Hel"))
     previous = make_prompt(backend, ASK).with_answer("Hel", [7])
-    assert make_prompt(backend, begun, continue_answer=True, previous=previous) == previous
+    assert make_prompt(backend, begun, continue_answer=True, previous=[previous]) == previous
     without = make_prompt(backend, begun, continue_answer=True)
     assert without.text == previous.text and without.tokens[-3:] == [*b"Hel"] and without.tokens.count(BOS) == 1
 
@@ -85,7 +85,7 @@ def test_an_answer_is_continued_with_its_own_tokens(make_backend: Make) -> None:
 def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) -> None:
     backend = make_backend()
     begun = (*ASK, Message("assistant", "Hel"))
-    assert make_prompt(backend, begun, continue_answer=True, previous=previous) == make_prompt(
+    assert make_prompt(backend, begun, continue_answer=True, previous=[previous]) == make_prompt(
         backend, begun, continue_answer=True
     )
 

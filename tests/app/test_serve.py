@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from specee.app.engine.client import EngineClient
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.serve import server as server_module
 from specee.app.serve.server import Server
 from specee.app.serve.stop_sequences import StopSequences
 
@@ -23,7 +26,7 @@ ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
 
 @pytest.fixture
 def backend(make_backend: Make) -> Any:
-    return make_backend(n_ctx=200)
+    return make_backend(n_ctx=200, n_slots=3)
 
 
 @pytest.fixture
@@ -100,14 +103,84 @@ def test_a_client_that_leaves_frees_the_engine(server: Server, backend: Any) -> 
     assert call(server, ASK)[0] == 200
 
 
-def test_requests_are_answered_one_after_the_other(server: Server) -> None:
-    results: list[int] = []
-    threads = [threading.Thread(target=lambda: results.append(call(server, ASK)[0])) for _ in range(6)]
+def call_at_once(server: Server, bodies: list[Any]) -> list[tuple[int, Any]]:
+    results: list[Any] = [None] * len(bodies)
+
+    def run(i: int) -> None:
+        results[i] = call(server, bodies[i])
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(bodies))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert results == [200] * 6
+        thread.join(30)
+    return results
+
+
+def test_requests_are_answered_side_by_side(server: Server, backend: Any) -> None:
+    """Three at once, five wait; one ends at its stop sequence, one is refused, and neither disturbs the others."""
+    assert server.n_slots == 3
+    bodies: list[Any] = [ASK] * 6 + [{**ASK, "stop": "there"}, {"messages": [{"role": "user", "content": "x" * 300}]}]
+    *whole, stopped, refused = call_at_once(server, bodies)
+    assert [answer["choices"][0]["message"]["content"] for _, answer in whole] == ["Hello there."] * 6
+    assert stopped[1]["choices"][0]["message"]["content"] == "Hello "
+    assert refused[0] == 400 and "prompt too long" in refused[1]["error"]["message"]
+
+
+def test_more_than_can_wait_are_sent_away(server: Server, backend: Any) -> None:
+    gate = threading.Event()
+    for engine in backend.engine.slots:
+        engine.before_chunk = lambda done: gate.wait(20) and None
+    connections = [http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20) for _ in range(12)]
+    for connection in connections:
+        connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
+    answered = select.select([connection.sock for connection in connections], [], [], 20)[0]
+    busy = [connection for connection in connections if connection.sock in answered]
+    assert len(busy) == 1
+    response = busy[0].getresponse()
+    assert response.status == 503 and int(response.headers["Retry-After"]) > 0
+    assert "11 requests" in json.loads(response.read())["error"]["message"]
+    gate.set()
+    for connection in connections:
+        if connection not in busy:
+            assert connection.getresponse().read().count(b"Hello there.") == 1
+        connection.close()
+
+
+@pytest.mark.parametrize(("wanted", "says"), [(3, ""), (4, "3 requests are answered at once: there is no memory")])
+def test_fewer_slots_than_wanted_are_told(
+    backend: Any,
+    make_link: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wanted: int,
+    says: str,
+) -> None:
+    def make_client(load: LoadOptions) -> EngineClient:
+        return EngineClient(load, lambda load: make_link(backend))
+
+    monkeypatch.setattr(server_module, "EngineClient", make_client)
+    monkeypatch.setattr(Server, "serve_forever", lambda self: None)
+    server_module.serve(LoadOptions(n_slots=wanted), ChatOptions(), 0)
+    *told, serving = capsys.readouterr().err.splitlines()
+    assert serving.startswith("serving fake at http://127.0.0.1:") and "".join(told).startswith(says)
+    assert len(told) == (says != "")
+
+
+def test_a_client_that_leaves_while_it_waits_gives_its_place_back(server: Server, backend: Any) -> None:
+    gate = threading.Event()
+    for engine in backend.engine.slots:
+        engine.before_chunk = lambda done: gate.wait(20) and None
+    for _ in range(11):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
+        connection.close()
+    until = time.monotonic() + 10
+    while server.places._value < server.limit:  # noticed within a second
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    gate.set()
+    assert call(server, ASK)[0] == 200
 
 
 def test_an_engine_that_dies_is_an_error_and_comes_back(server: Server) -> None:

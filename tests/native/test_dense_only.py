@@ -11,7 +11,7 @@ import pytest
 import tiny_gguf
 from helpers import append_all, run_rows
 
-from specee.native.engine import Model, RowEngine, Sampler
+from specee.native.engine import Cancelled, Model, RowEngine, Sampler, advance_together
 from specee.native.errors import NativeError
 
 PROMPT = [5, 6, 7, 8]
@@ -76,3 +76,33 @@ def test_what_needs_ranges_of_layers_is_refused(dense: RowEngine) -> None:
     dense.advance([row], dense.n_layer)
     dense.commit(row)
     assert dense.tokens == [*PROMPT, 5]
+
+
+def test_several_slots(dense: RowEngine) -> None:
+    """Whole rows of several slots in one batch: each has the bits that it has alone."""
+    answers = [[9, 10], [11, 12, 13], [14]]
+    expected = []
+    for tokens in answers:
+        for token in tokens:
+            dense.forward(token)
+            expected.append(dense.logits(0))
+        dense.roll_back(len(PROMPT))
+    with closing(RowEngine(dense.model, n_ctx=256, n_slots=4, n_threads=1)) as engine:
+        slots = [engine.slots[i] for i in (2, 0, 3)]
+        for slot in slots:
+            slot.prefill(PROMPT)
+        batches = [(slot, append_all(slot, tokens)) for slot, tokens in zip(slots, answers, strict=True)]
+        engine.cancel()
+        with pytest.raises(Cancelled):
+            advance_together(batches, engine.n_layer, logits=True)
+        engine.resume()
+        advance_together(batches, engine.n_layer, logits=True)
+        found = [slot.logits(i) for slot, rows in batches for i in range(len(rows))]
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        for slot, rows in batches:
+            slot.commit(rows[-1])
+        assert [slot.tokens[len(PROMPT) :] for slot in slots] == answers
+        row = engine.append(5)
+        with pytest.raises(NativeError, match="whole rows"):
+            engine.append(6)
+        assert engine.n_in_flight == 1 and engine.depth(row) == 0

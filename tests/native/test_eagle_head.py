@@ -152,6 +152,18 @@ def test_drafts_are_forgotten_and_read_again_with_the_targets_states(
     assert own[1] != pytest.approx(true[1], rel=1e-3)
 
 
+def test_its_steps_are_timed_and_leave_nothing(target: LayerStatesEngine, head: EagleHead) -> None:
+    times = head.step_times()
+    assert list(times) == [1, 2, 4, 8] and min(times.values()) > 0
+    target.prefill(TEXT[:-1])
+    head.settle(len(TEXT))
+    head.read(TEXT)
+    expected = head.best()
+    head.roll_back(0)
+    head.read(TEXT)
+    assert head.best() == expected
+
+
 def test_it_cannot_follow_where_the_target_kept_no_states(target: LayerStatesEngine, head: EagleHead) -> None:
     target.prefill(TEXT[:4])
     row = target.append(TEXT[4])

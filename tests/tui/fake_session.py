@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from textual.pilot import Pilot
@@ -23,6 +23,7 @@ from specee.app.engine.protocol import (
     Load,
     ModelInfo,
     ModelLoaded,
+    OfRequest,
     Progress,
     PromptProgress,
     Started,
@@ -35,6 +36,7 @@ from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
 from specee.app.tui.entries import Help, Notice
 from specee.app.tui.prompt_input import PromptInput
+from specee.predictors.decoding.stats import DecodingStats
 
 TIMEOUT = 60.0  # seconds; machines may be slow
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
@@ -80,6 +82,8 @@ class FakeSession(Session):
         self.closes = 0
         self.error: AppError | None = None
         self.stats = make_stats()
+        self.drafts = False
+        """Whether it answers with policy chain."""
 
     @property
     def sent(self) -> list[tuple[str, ChatOptions]]:
@@ -111,8 +115,8 @@ class ScriptedLink:
         else:
             threading.Thread(target=self._serve, args=(message,), daemon=True).start()
 
-    def receive(self, timeout: float | None = None) -> Any:
-        return self._inbox.get(timeout=timeout)
+    def receive(self) -> Any:
+        return self._inbox.get()
 
     def kill(self) -> None:
         self.killed.set()
@@ -121,15 +125,23 @@ class ScriptedLink:
 
     def close(self) -> None:
         self.alive = False
+        self._inbox.put(Failed("engine crashed", "it was closed", fatal=True))
 
     def _serve(self, message: Any) -> None:
-        session, put = self.session, self._inbox.put
+        session, send = self.session, self._inbox.put
         if isinstance(message, Load):
-            put(Progress("loading the model", 0.4))
+            send(Progress("loading the model", 0.4))
             session.loaded.wait(10)
             error = session.load_error
-            put(ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True))
+            send(
+                ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True)
+            )
             return
+
+        def put(answer: Any) -> None:
+            fatal = isinstance(answer, Failed) and answer.fatal
+            send(answer if fatal else OfRequest(message.request, answer))
+
         session.asked.append(message)
         session.cancelled.clear()
         if session.error is not None:
@@ -137,7 +149,7 @@ class ScriptedLink:
             put(Failed(error.title, error.message, error.exit_code, fatal=error.exit_code == 1))
             return
         put(PromptProgress(12, 12))
-        put(Started("exact", "exits reach 1.02x of dense here", 12, 0, 1, 79.9))
+        put(Started(session.stats.policy, session.stats.policy_reason, 12, 0, 1, 79.9))
         reason = "stop"
         words = session.answer.split(" ")
         begun = message.messages[-1].content.count(" ") + 1 if message.continue_answer else 0
@@ -150,7 +162,8 @@ class ScriptedLink:
             if session.cancelled.is_set():
                 reason = "cancelled"
                 break
-            put(TokenEvents(tuple(_events(index, word if index + begun == 0 else " " + word))))
+            text = word if index + begun == 0 else " " + word
+            put(TokenEvents(tuple(_drafted(index, text) if session.drafts else _events(index, text))))
         put(Done(replace(session.stats, stop_reason=reason)))
 
 
@@ -163,6 +176,22 @@ def _events(index: int, text: str) -> Iterator[ChatEvent]:
         yield ChatEvent(index, "", 1, layer, "rolled_back", t)
         yield ChatEvent(index, text, 2, layer, "provisional", t, scores, (2, 5, 7, 9))
     yield ChatEvent(index, text, 2, layer, "verified", t, scores)
+
+
+def _drafted(index: int, text: str) -> Iterator[ChatEvent]:
+    """Steps of 1, 3 and 2 tokens in turn, all but the last of each drafted."""
+    drafter = (None, "retrieval", "retrieval", None, "suffix", None)[index % 6]
+    yield ChatEvent(index, text, 2, 30, "verified", 0.01 * index, drafter=drafter)
+
+
+def use_drafts(session: FakeSession, n_tokens: int) -> None:
+    """Lets it answer `n_tokens` tokens with policy chain."""
+    session.drafts = True
+    counted = {**asdict(DecodingStats()), "tokens": n_tokens, "steps": n_tokens // 2, "tested": n_tokens}
+    counted |= {"accepted": n_tokens - 1 - n_tokens // 2, "dense_seconds": n_tokens / 58.0, "step_seconds": 1.0}
+    session.stats = make_stats(
+        tokens=n_tokens, policy="chain", policy_reason="drafting tokens", mean_exit_layer=30.0, policy_stats=counted
+    )
 
 
 def chat(session: FakeSession) -> ChatApp:

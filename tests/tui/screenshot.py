@@ -39,7 +39,7 @@ async def take(policy: str, max_tokens: int) -> str:
 
 
 @click.command()
-@click.option("--policy", default="exact")
+@click.option("--policy", default="auto")
 @click.option("--max-tokens", default=160)
 @click.option("--output", type=click.Path(path_type=Path), default=PICTURE)
 def main(policy: str, max_tokens: int, output: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_session import FakeSession, chat, idle, make_stats, ready, submit, until
+from fake_session import FakeSession, chat, idle, make_stats, ready, submit, until, use_drafts
 from picture import check
 from textual.pilot import Pilot
 
@@ -88,6 +88,17 @@ async def test_views_whose_colours_are_glyphs_too(view: str, monkeypatch: pytest
         await submit(pilot, f"/view {view}")
         await ask(pilot, "mono")
         check(f"{view}-80-mono", pilot.app)
+
+
+@pytest.mark.parametrize("view", ["skyline", "lens", "inspector"])
+async def test_views_of_drafts(view: str, theme: str) -> None:
+    session = session_with_answer()
+    use_drafts(session, len(ANSWER.split(" ")))
+    async with chat(session).run_test(size=(60, 20)) as pilot:
+        await ready(pilot)
+        await submit(pilot, f"/view {view}")
+        await ask(pilot, theme)
+        check(f"drafts-{view}-60-{theme}", pilot.app)
 
 
 @pytest.mark.parametrize(("name", "line"), [("race", "/race"), ("help", "/help"), ("error", "/what")])

@@ -31,7 +31,7 @@ def test_the_gauge_forgets_tokens_that_were_rolled_back() -> None:
     ("policy", "figures", "skipping"),
     [
         ("exact", "40.0 tokens/s (80.0 with all layers) · smollm2-135m · 27.0 of 30 layers per token", "1 of 2 tokens"),
-        ("dense", "40.0 tokens/s · smollm2-135m", "no token skips layers (policy dense: why)"),
+        ("dense", "40.0 tokens/s · smollm2-135m", "no drafts, no token skips layers (policy dense: why)"),
     ],
 )
 def test_the_status_line_compares_with_dense(policy: str, figures: str, skipping: str) -> None:
@@ -46,26 +46,49 @@ def test_the_status_line_compares_with_dense(policy: str, figures: str, skipping
 def test_the_status_line_counts_drafted_tokens() -> None:
     gauge = Gauge()
     gauge.begin("chain", "why", 80.0)
-    for index, drafter in enumerate((None, "suffix", "suffix")):
+    assert status_lines(gauge, INFO, "")[1] == "policy chain: why"
+    for index, drafter in enumerate((None, "suffix", "retrieval", "retrieval", None)):
         gauge.add(ChatEvent(index, "x", 1, 30, "verified", 0.005 * index, drafter=drafter))
     figures, drafting = status_lines(gauge, INFO, "")
-    assert figures == "200 tokens/s (80.0 without drafts) · smollm2-135m"
-    assert drafting == "2 of 3 tokens were drafted (policy chain: why)"
+    assert figures == "200 tokens/s, 2.50x the 80.0 without drafts · smollm2-135m"
+    where = "2 from common phrases, 1 from this chat"
+    assert drafting == f"4.00 tokens a step; 3 of 5 tokens were drafted: {where} (policy chain)"
+
+
+def test_tokens_of_one_step_share_it() -> None:
+    gauge = Gauge()
+    gauge.begin("chain", "why", 80.0)
+    for index, drafter in enumerate((None, "suffix", "suffix", None, None, "model", None)):
+        gauge.add(ChatEvent(index, "x", 1, 30, "verified", 0.1 * index, drafter=drafter))
+    assert [column.step.tokens for column in gauge.columns] == [1, 3, 3, 3, 1, 2, 2]
+    assert gauge.tokens_per_step == 2.0 and gauge.drafted == {"suffix": 2, "model": 1}
+    counted = {"tokens": 7, "steps": 3, "dense_seconds": 0.12, "step_seconds": 0.06, "draft_seconds": 0.01}
+    gauge.finish(make_stats(policy="chain", policy_stats=counted, tokens_per_second=60.0))
+    assert gauge.dense_rate == pytest.approx(6 / 0.15) and gauge.drafted_so_far == 3
+    gauge.begin("chain", "why", 80.0)
+    gauge.add(ChatEvent(0, "x", 1, 30, "verified", 0.1, drafter="suffix"))
+    gauge.add(ChatEvent(1, "", 2, 30, "verified", 0.1, stop=True))
+    gauge.finish(make_stats(policy="chain", policy_stats=counted))
+    assert [column.step.tokens for column in gauge.answer] == [2], "the stop token came with it"
+    gauge.begin("exact", "why", 80.0)
+    assert not gauge.drafts and not gauge.drafted
 
 
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        ("auto", "the first answers show"),
-        ("dense", "no token skips layers"),
+        ("auto", "policy auto: tokens are guessed ahead"),
+        ("dense", "no drafts"),
         ("specee@0.5", "tokens may skip layers"),
-        ("chain", "drafted where that pays"),
+        ("chain", "policy chain: tokens are guessed ahead"),
     ],
 )
 def test_before_the_first_answer_the_status_line_says_what_will_be(policy: str, says: str) -> None:
     assert says in status_lines(Gauge(), INFO, "", policy=policy)[1]
     dense_only = replace(INFO, dense_only="the architecture has no layer ranges")
-    assert status_lines(Gauge(), dense_only, "")[1] == "no token skips layers: the architecture has no layer ranges"
+    why = "no token skips layers: the architecture has no layer ranges"
+    assert status_lines(Gauge(), dense_only, "", policy="exact")[1] == why
+    assert "drafted" in status_lines(Gauge(), dense_only, "")[1]
 
 
 async def test_unverified_columns_are_dim() -> None:
@@ -78,9 +101,11 @@ async def test_unverified_columns_are_dim() -> None:
         skyline = pilot.app.query_one(Skyline)
         skyline.show(gauge, 30)
         rows = skyline.rows()
-        assert [row[0][0] for row in rows] == ["█"] * 4
-        assert [row[1][0] for row in rows] == [" ", " ", "█", "█"]
-        assert [(row[0][1].dim, row[1][1].dim) for row in rows] == [(None, True)] * 4
+        *bars, caption = rows
+        assert [row[0][0] for row in bars] == ["█"] * 4
+        assert [row[1][0] for row in bars] == [" ", " ", "█", "█"]
+        assert [(row[0][1].dim, row[1][1].dim) for row in bars] == [(None, True)] * 4
+        assert "".join(text for text, _ in caption).startswith("height: layers used █ all layers")
         assert pilot.app.query_one(Status).size.height == 2
 
 

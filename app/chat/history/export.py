@@ -53,6 +53,7 @@ def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> di
                 "cut": turn.cut,
                 "stats": turn.stats,
                 "exit_layers": [token.layer for token in turn.tokens],
+                "drafters": [token.drafter for token in turn.tokens],
             }
             for turn in turns
         ],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from specee.app.chat.history.database import Database
-from specee.app.chat.history.records import State, StoredToken, Turn, pack
+from specee.app.chat.history.records import State, StoredToken, Turn, drafted, pack
 from specee.app.engine.protocol import ChatEvent, Stats
 
 WRITE_SECONDS = 0.1
@@ -53,16 +53,16 @@ class Recorder:
             index = self._first + event.index
             if index < len(self._tokens):  # the rest of a character of a token that is here already
                 known = self._tokens[index]
-                self._tokens[index] = StoredToken(known.layer, known.characters + len(event.text))
+                self._tokens[index] = replace(known, characters=known.characters + len(event.text))
             else:
-                self._tokens.append(StoredToken(event.exit_layer, len(event.text)))
+                self._tokens.append(StoredToken(event.exit_layer, len(event.text), event.drafter))
 
     def finish(self, state: State, stats: Stats | None = None) -> None:
         """Writes the rest and the figures. Raises AppError."""
         self._finished.set()
         self._ticker.join()
         text, tokens = self._snapshot()
-        figures = None if stats is None else json.dumps(asdict(stats))
+        figures = None if stats is None else json.dumps({**asdict(stats), "drafted": drafted(self._tokens)})
         self._database.do(
             lambda db: db.execute(
                 "UPDATE turns SET content = ?, depths = ?, state = ?, owner = NULL, stats = coalesce(?, stats)"

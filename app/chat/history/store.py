@@ -202,6 +202,8 @@ def _chat(row: dict[str, Any]) -> Chat:
 
 
 def _turn(row: dict[str, Any]) -> Turn:
+    stats = json.loads(row["stats"]) if row["stats"] else None
+    drafted = stats.pop("drafted", {}) if stats else {}
     return Turn(
         id=row["id"],
         parent=row["parent_id"],
@@ -210,8 +212,8 @@ def _turn(row: dict[str, Any]) -> Turn:
         state=row["state"],
         created=row["created"],
         cut=row["cut"],
-        stats=json.loads(row["stats"]) if row["stats"] else None,
-        tokens=unpack(row["depths"]),
+        stats=stats,
+        tokens=unpack(row["depths"], drafted),
         place=row["place"],
         siblings=row["siblings"],
     )

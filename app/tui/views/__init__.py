@@ -1,4 +1,4 @@
-"""Views of the layers that each token used. All draw one Gauge; one of them is shown at a time."""
+"""Views of the tokens: their drafts, the layers they used. All draw one Gauge; one of them is shown at a time."""
 
 from specee.app.tui.views.base import DepthView
 from specee.app.tui.views.dial import Dial

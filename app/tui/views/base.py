@@ -7,10 +7,12 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from specee.app.tui.drafters import in_order, source, variable
 from specee.app.tui.gauge import Gauge, TokenColumn
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -39,6 +41,8 @@ class DepthView(Widget):
         super().__init__()
         self.gauge, self.n_layers = Gauge(), 1
         self._rows: list[Row] = []
+        self._theme = ""  # that the colours of drafters are of
+        self._colours: dict[str, Style] = {}
 
     def show(self, gauge: Gauge, n_layers: int) -> None:
         """Draws this gauge from now on; only lines that changed are drawn again."""
@@ -71,9 +75,45 @@ class DepthView(Widget):
         return self.app.no_color
 
     def style(self, column: TokenColumn) -> Style:
-        """Green skipped layers, blue used all of them, dim is not verified yet."""
+        """A drafted token has its drafter's colour; green skipped layers, blue used all, dim is not verified yet."""
+        if column.drafter is not None:
+            return self.drafter_style(column.drafter)
         style = FULL if column.layer >= self.n_layers else EXIT
         return style if column.verified else style + UNVERIFIED
+
+    def drafter_style(self, drafter: str) -> Style:
+        """The colour of a drafter in the theme."""
+        if self._theme != self.app.theme:
+            self._theme, self._colours = self.app.theme, {}
+        name = variable(drafter)
+        if name not in self._colours:
+            self._colours[name] = Style(color=Color.parse(self.app.theme_variables[name]).rich_color)
+        return self._colours[name]
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        if self._colours and self._theme != self.app.theme:
+            self.show(self.gauge, self.n_layers)
+
+    def legend(self, columns: Iterable[TokenColumn], head: str) -> Row:
+        """`head`, then what the colours of these columns mean, or the letters in their place; as much as fits."""
+        entries = [("█", FULL, "model" if self.gauge.drafts else "all layers")]
+        if self.gauge.drafts:
+            for drafter in in_order(column.drafter for column in columns):
+                found = source(drafter)
+                entries.append((found.letter if self.plain else "█", self.drafter_style(drafter), found.name))
+        else:
+            unverified = ("▒", PLAIN) if self.plain else ("█", FULL + UNVERIFIED)
+            skipped = [] if self.plain else [("█", EXIT, "some skipped")]
+            entries = [*([] if self.plain else entries), *skipped, (*unverified, "not verified yet")]
+        row: Row = [(head, DIM)]
+        room = self.content_size.width - len(head)
+        for mark, style, name in entries:
+            room -= len(mark) + len(name) + 2
+            if room < 0:
+                break
+            row += [(f" {mark}", style), (f" {name}", DIM)]
+        return row
 
     def block(self, layer: int) -> str:
         """A layer as one of eight heights."""

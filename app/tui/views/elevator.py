@@ -1,4 +1,4 @@
-"""The layers from left to right, and how many tokens of the answer exited at each."""
+"""How many steps of the answer gave 1, 2, 3 ... tokens, or how many tokens exited at each layer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,31 @@ from specee.app.tui.views.base import BLOCKS, EXIT, FULL, PLAIN, DepthView, Row,
 
 PROBED = Style(color="yellow", bold=True)
 LEGEND = "   ^ probed  o not verified"
+MOST_TOKENS = 8  # of a step
+WIDE = 5  # cells of a number of tokens
 
 
 class Elevator(DepthView):
-    """Bars are exits of this answer, ^ layers where the last token was probed, o tokens not verified yet."""
+    """Bars are steps with so many tokens; or exits, ^ layers where the last token was probed, o tokens not verified."""
 
-    CAPTION = "how many tokens exited at each layer; ^ where the last one was probed"
+    CAPTION = "how many steps gave 1, 2, 3 ... tokens; where layers are skipped, how many tokens exited at each layer"
 
     def rows(self) -> list[Row]:
+        return self._steps() if self.gauge.drafts else self._exits()
+
+    def _steps(self) -> list[Row]:
+        # each step has one token that the model itself chose
+        steps = Counter(column.step.tokens for column in self.gauge.answer if column.drafter is None)
+        sizes = range(1, max(MOST_TOKENS, *steps, 0) + 1)
+        most = max(steps.values(), default=1)
+        bars = [BLOCKS[max(1, round(8 * steps[size] / most)) if steps[size] else 0] * (WIDE - 1) for size in sizes]
+        return [
+            [(" ".join(bars), FULL)],
+            *lines("".join(f"{size:<{WIDE}}" for size in sizes) + "tokens a step"),
+            *lines("".join(f"{steps[size] or '·':<{WIDE}}" for size in sizes) + "steps"),
+        ]
+
+    def _exits(self) -> list[Row]:
         tokens = self.gauge.answer
         exits = Counter(column.layer for column in tokens)
         most = max(exits.values(), default=1)

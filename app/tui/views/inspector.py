@@ -1,9 +1,11 @@
-"""One token after the other: the scores of its exit predictors. Ctrl+Left and Ctrl+Right move."""
+"""One token after the other: what drafted it, the scores of its exit predictors. Ctrl+Left and Ctrl+Right move."""
 
 from __future__ import annotations
 
 from rich.style import Style
 
+from specee.app.tui.drafters import source
+from specee.app.tui.gauge import TokenColumn
 from specee.app.tui.views.base import DepthView, Row, lines
 
 AROUND = 6  # tokens shown on each side
@@ -11,9 +13,9 @@ CURSOR = Style(reverse=True)
 
 
 class Inspector(DepthView):
-    """The token under the cursor among its neighbours, its exit layer, the score at each probe, its candidates."""
+    """The token under the cursor among its neighbours, and what is known of it."""
 
-    CAPTION = "one token at a time (Ctrl+Left, Ctrl+Right): its layers, its scores, what it was chosen from"
+    CAPTION = "one token at a time (Ctrl+Left, Ctrl+Right): what drafted it, or its layers and the scores of its exits"
 
     def rows(self) -> list[Row]:
         tokens = self.gauge.answer
@@ -22,20 +24,34 @@ class Inspector(DepthView):
         at = max(0, min(len(tokens) - 1, len(tokens) + self.gauge.cursor))
         column = tokens[at]
         row: Row = []
-        for index in range(max(0, at - AROUND), min(len(tokens), at + AROUND + 1)):
-            style = self.style(tokens[index])
-            text = tokens[index].text.replace("\n", "⏎")
-            row.append((f"[{text}]", style + CURSOR) if index == at else (text, style))
+        around = tokens[max(0, at - AROUND) : at + AROUND + 1]
+        for neighbour in around:
+            style = self.style(neighbour)
+            text = neighbour.text.replace("\n", "⏎")
+            row.append((f"[{text}]", style + CURSOR) if neighbour is column else (text, style))
+        place = f"token {at + 1} of {len(tokens)}"
+        if self.gauge.drafts:
+            return [row, *lines(f"{place} {_origin(column)}"), self.legend(around, "tokens:")]
         state = "verified" if column.verified else "not verified yet"
         if column.layer < self.n_layers:
             used = f"used {column.layer} of {self.n_layers} layers"
         else:
             used = f"used all {self.n_layers} layers"
         scores = "  ".join(f"layer {layer}: {score:.2f}" for layer, score in column.scores)
-        candidates = " ".join(map(str, column.candidates))
-        text = (
-            f"token {at + 1} of {len(tokens)} {used}, {state}\n"
-            f"{f'exit scores  {scores}' if scores else 'not probed for an exit'}\n"
-            f"token id {column.token}{f', candidate ids {candidates}' if candidates else ''}"
-        )
-        return [row, *lines(text)]
+        probed = f"exit scores  {scores}" if scores else "not probed for an exit"
+        return [row, *lines(f"{place} {used}, {state}\n{probed}\n{_identity(column)}")]
+
+
+def _origin(column: TokenColumn) -> str:
+    """Where the token comes from, and what its step gave."""
+    count = column.step.tokens
+    step = f"its step gave {count} token{'s' * (count > 1)}"
+    chosen = f"was drafted from {source(column.drafter).name}" if column.drafter else "was chosen by the model itself"
+    return f"{chosen}\n{'; '.join(filter(None, (step, _identity(column))))}"
+
+
+def _identity(column: TokenColumn) -> str:
+    if column.token < 0:
+        return ""  # of a stored answer
+    candidates = " ".join(map(str, column.candidates))
+    return f"token id {column.token}{f', candidate ids {candidates}' if candidates else ''}"

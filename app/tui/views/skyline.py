@@ -1,35 +1,52 @@
-"""A column for each token, as high as the layers that it used."""
+"""A column for each token: as high as the layers that it used, or as the tokens that came in the same step."""
 
 from __future__ import annotations
 
 from itertools import islice
 
+from specee.app.tui.drafters import source
 from specee.app.tui.gauge import TokenColumn
 from specee.app.tui.views.base import BLOCKS, DepthView, Row, merged
 
 UNVERIFIED_GLYPH = "▒"  # in place of dim colours
+MOST_TOKENS = 8  # of a step: the full height
 
 
 class Skyline(DepthView):
-    """The last tokens that fit; those not verified yet are dim."""
+    """The last tokens that fit, over a line that says what height and colours mean."""
 
-    CAPTION = "a column for each token, as high as the layers it used; green skipped some, dim is not verified yet"
+    CAPTION = (
+        "a column for each token: with drafts as high as the tokens of its step, coloured by where they come from; "
+        "else as high as the layers it used"
+    )
+    DEFAULT_CSS = """
+    Skyline { height: 5; }
+    """
 
     def rows(self) -> list[Row]:
-        width, height = max(1, self.content_size.width), max(1, self.content_size.height)
-        columns = self.gauge.columns
+        width, height = max(1, self.content_size.width), max(1, self.content_size.height - 1)
+        columns, drafts = self.gauge.columns, self.gauge.drafts
         shown = list(islice(columns, max(0, len(columns) - width), None))
-        eighths = [round(column.layer * height * 8 / self.n_layers) for column in shown]
+        eighths = [round(8 * height * self._share(column, drafts)) for column in shown]
         styles = [self.style(column) for column in shown]
-        return [
+        bars = [
             merged(
-                (self._glyph(column, high - 8 * row), style)
+                (self._glyph(column, high - 8 * row, row), style)
                 for column, high, style in zip(shown, eighths, styles, strict=True)
             )
             for row in reversed(range(height))
         ]
+        head = "height: tokens a step" if drafts else "height: layers used"
+        return [*bars, self.legend(shown, head) if shown else []]
 
-    def _glyph(self, column: TokenColumn, eighths: int) -> str:
-        if self.plain and not column.verified and eighths > 0:
-            return UNVERIFIED_GLYPH
+    def _share(self, column: TokenColumn, drafts: bool) -> float:
+        """Of the full height."""
+        return min(1.0, column.step.tokens / MOST_TOKENS) if drafts else column.layer / self.n_layers
+
+    def _glyph(self, column: TokenColumn, eighths: int, row: int) -> str:
+        if self.plain and eighths > 0:
+            if not column.verified:
+                return UNVERIFIED_GLYPH
+            if column.drafter is not None and row == 0:
+                return source(column.drafter).letter
         return BLOCKS[min(8, max(0, eighths))]
