@@ -7,12 +7,13 @@ from typing import Any
 
 from specee.app.errors import USAGE, AppError
 
-POLICIES = ("auto", "dense", "chain", "exact", "specee")
+POLICIES = ("auto", "dense", "chain", "tree", "exact", "specee", "pipelined")
 DRAFTING = ("chain", "tree")
 """Policies whose steps verify drafted tokens."""
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 ACCEPTANCE = ("exact", "rejection", "typical")
+EARLY = "early"
 WHEN_FULL = ("stop", "drop", "summarize")
 DEFAULT_CTX = 4096  # tokens
 NO_DRAFTER = "none"
@@ -61,7 +62,8 @@ class PolicyChoice:
     """A policy with its parameters. None means: the policy's own default, for `threshold` the calibrated one.
 
     `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV. `acceptance` says which
-    drafted tokens stand (policy chain): see ACCEPTANCE.
+    drafted tokens stand (policies chain and tree): see ACCEPTANCE. `draft_length`: so many tokens are drafted in every
+    step; with it, exact and specee draft too. `early_rejection` (policy chain): drafts may leave at an exit layer.
     """
 
     name: str = "auto"
@@ -70,6 +72,18 @@ class PolicyChoice:
     kv: str | None = None
     max_pending: int | None = None
     acceptance: str | None = None
+    draft_length: int | None = None
+    early_rejection: bool = False
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted."""
+        return self.name in DRAFTING or (self.name in ("exact", "specee") and self.draft_length is not None)
+
+    @property
+    def runs_whole_rows(self) -> bool:
+        """Whether a model will do that cannot run in ranges of layers."""
+        return self.name == "dense" or (self.name == "chain" and not self.early_rejection)
 
     @property
     def is_lossless(self) -> bool:
@@ -79,29 +93,33 @@ class PolicyChoice:
     @classmethod
     def parse(cls, spec: str) -> PolicyChoice:
         """`specee`, `specee@0.5` (threshold), `specee:margin`, `exact`, `specee:complete`, `specee:margin@0.3`,
-        `chain:rejection`."""
+        `chain:rejection`, `chain:early`."""
         head, at, threshold = spec.strip().partition("@")
         name, *parts = head.split(":")
         if name not in POLICIES:
             raise AppError("unknown policy", f"{name!r}; choose from {', '.join(POLICIES)}", USAGE)
         rule = kv = acceptance = None
+        early = False
         for part in parts:
-            if name == "chain" and part in ACCEPTANCE:
+            if name in DRAFTING and part in ACCEPTANCE:
                 acceptance = part
+            elif name == "chain" and part == EARLY:
+                early = True
             elif part in RULES:
                 rule = part
             elif part in SKIPPED_KV:
                 kv = part
             else:
-                raise AppError(
-                    "unknown policy", f"{part!r} in {spec!r}; use {', '.join(RULES + SKIPPED_KV + ACCEPTANCE)}", USAGE
-                )
-        return cls(name, parse_threshold(threshold) if at else None, rule, kv, acceptance=acceptance)
+                known = ", ".join((*RULES, *SKIPPED_KV, *ACCEPTANCE, EARLY))
+                raise AppError("unknown policy", f"{part!r} in {spec!r}; use {known}", USAGE)
+        limit = parse_threshold(threshold) if at else None
+        return cls(name, limit, rule, kv, acceptance=acceptance, early_rejection=early)
 
     @property
     def label(self) -> str:
-        """The spec that `parse` reads back (without max_pending)."""
-        parts = [self.name, *(part for part in (self.rule, self.kv, self.acceptance) if part)]
+        """The spec that `parse` reads back (without max_pending and draft_length)."""
+        early = EARLY if self.early_rejection else None
+        parts = [self.name, *(part for part in (self.rule, self.kv, self.acceptance, early) if part)]
         return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
 
 

@@ -13,7 +13,7 @@ from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
-    DRAFTER,
+    DRAFTING,
     ENGINE,
     EVERYWHERE,
     EXITS,
@@ -32,7 +32,16 @@ MAX_TOKENS = 128
 
 @click.command(
     cls=Command,
-    params=[max_tokens(MAX_TOKENS), SYSTEM, *ENGINE, DRAFTER, *EXITS, *sampling(opts.PLAIN_GREEDY), *EVERYWHERE, JSON],
+    params=[
+        max_tokens(MAX_TOKENS),
+        SYSTEM,
+        *ENGINE,
+        *DRAFTING,
+        *EXITS,
+        *sampling(opts.PLAIN_GREEDY),
+        *EVERYWHERE,
+        JSON,
+    ],
 )
 @option(
     "--prompts",
@@ -44,8 +53,8 @@ MAX_TOKENS = 128
     "--policies",
     otherwise="dense,auto; also exact,specee for a calibrated model",
     metavar="A,B,..",
-    help="What to compare: auto, chain, dense, exact, specee; in short also specee@0.5 or exact:margin "
-    "(see specee-chat -h).",
+    help="What to compare: auto, chain, dense, exact, pipelined, specee, tree; in short also specee@0.5 or "
+    "exact:margin (see specee-chat -h).",
 )
 @option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
 @option(

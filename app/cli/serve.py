@@ -11,7 +11,7 @@ from specee.app import options as opts
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.shared_options import (
-    DRAFTER,
+    DRAFTING,
     ENGINE,
     EVERYWHERE,
     EXITS,
@@ -30,7 +30,7 @@ MAX_SLOTS = 64
 @click.command(
     cls=Command,
     params=[
-        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, DRAFTER),
+        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *DRAFTING),
         *(*EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
     ],
 )

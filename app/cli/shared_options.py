@@ -153,10 +153,12 @@ POLICY = Option(
     "auto",
     metavar="NAME",
     help="auto: the fastest way here with the text of dense. dense: one token after the other, all through all layers "
-    "of the model. chain: tokens that are easy to guess are tried several at once; the text is that of dense. exact: "
-    "tokens that the model is already sure of skip the last layers; these run later, for several tokens at once, and "
-    "verify them, so the text is that of dense. specee: they are not verified, so the text may differ a little. "
-    "The options below in short: chain:rejection, specee@0.5, exact:margin, specee:propagate.",
+    "of the model. chain: tokens that are easy to guess are tried several at once; the text is that of dense. tree: "
+    "like chain, and where guesses differ several are tried for one place. exact: tokens that the model is already "
+    "sure of skip the last layers; these run later, for several tokens at once, and verify them, so the text is that "
+    "of dense. specee: they are not verified, so the text may differ a little. pipelined: the next token starts on a "
+    "guess before this one is through all layers; the text is that of dense, and a single CPU gains nothing. "
+    "The options below in short: chain:rejection, chain:early, specee@0.5, exact:margin, specee:propagate.",
 )
 DRAFTER = Option(
     ["--drafter"],
@@ -172,10 +174,29 @@ ACCEPTANCE = Option(
     opts.ACCEPTANCE[0],
     type=click.Choice(opts.ACCEPTANCE),
     metavar="NAME",
-    help="With chain: which drafted tokens stand. exact: those that the model chooses; a seed has the text of dense. "
-    "rejection: rejection sampling; as good as dense, but a seed has another text. typical: also others that the model "
-    "finds likely, which is faster and changes the text.",
+    help="With chain and tree: which drafted tokens stand. exact: those that the model chooses; a seed has the text of "
+    "dense. rejection: rejection sampling; as good as dense, but a seed has another text. typical: also others that "
+    "the model finds likely; lossy: faster, and the text changes.",
 )
+DRAFT_LENGTH = Option(
+    ["--draft-length"],
+    SPEED,
+    "what pays",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many drafted tokens are tried in every step. With it exact and specee draft tokens too, which then skip "
+    "layers together.",
+)
+EARLY_REJECTION = Option(
+    ["--early-rejection"],
+    SPEED,
+    is_flag=True,
+    default=None,
+    help="With chain: drafted tokens that will surely be rejected do not run through the last layers; needs a "
+    "calibration. The text stays that of dense.",
+)
+DRAFTING: Options = [DRAFTER, ACCEPTANCE, DRAFT_LENGTH, EARLY_REJECTION]
+"""What concerns drafted tokens."""
 EXITS: Options = [
     Option(
         ["--threshold"],
@@ -231,7 +252,7 @@ JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for pr
 
 CHAT: Options = [
     *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
-    *(*ENGINE, POLICY, DRAFTER, ACCEPTANCE, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
+    *(*ENGINE, POLICY, *DRAFTING, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
 
@@ -259,19 +280,21 @@ def load_options(values: Values) -> opts.LoadOptions:
 
 
 def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
-    """The policy `spec` with --threshold, --rule, --kv and --max-pending."""
+    """The policy `spec` with the options for it that are given."""
     choice = opts.PolicyChoice.parse(spec)
     threshold = choice.threshold
     if values["threshold"] is not None:
         threshold = opts.parse_threshold(values["threshold"])
-    acceptance = (values.get("acceptance") or choice.acceptance) if choice.name == "chain" else None
+    drafts_only = choice.name in opts.DRAFTING
     return opts.PolicyChoice(
         choice.name,
         threshold,
         values["rule"] or choice.rule,
         values["kv"] or choice.kv,
         values["max_pending"],
-        acceptance,
+        (values.get("acceptance") or choice.acceptance) if drafts_only else None,
+        values.get("draft_length") if drafts_only or choice.name in ("exact", "specee") else None,
+        (bool(values.get("early_rejection")) or choice.early_rejection) and choice.name == "chain",
     )
 
 

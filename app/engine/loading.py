@@ -67,20 +67,28 @@ class NativeBackend:
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
-        from specee.predictors.decoding.build_policy import build_chain, build_policy
+        from specee.predictors.decoding import build_policy as build
 
-        if choice.name == "chain":
-            costly = self.draft_model.guesser() if self.draft_model is not None else None
-            return build_chain(cost or CostModel({1: 1.0}), self.datastores, costly, choice.acceptance)
-        if choice.name != "dense" and self.info.dense_only:
+        most = self.engine.max_equal_rows - 1  # with the row that follows, or the one before the drafts
+        if choice.draft_length is not None and choice.draft_length > most:
+            why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
+            raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
+        if self.info.dense_only and not choice.runs_whole_rows:
             why = f"{self.info.dense_only}; use --policy dense"
             raise AppError("layers cannot be skipped", why)
+        costly = self.draft_model.guesser() if choice.drafts and self.draft_model is not None else None
+        sources = (cost or CostModel({1: 1.0}), self.datastores, costly, choice.draft_length)
+        if choice.name == "chain":
+            early = build.make_early_rejection(self.calibration) if choice.early_rejection else None
+            return build.build_chain(build.make_chain_drafter(*sources), choice.acceptance, early)
+        if choice.name == "tree":
+            return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
         rules = exit_rules(choice, self.calibration)
-        most = self.engine.max_equal_rows - 1  # with the row that follows
         if rules.max_pending > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
-        return build_policy(choice.name, self.calibration, rules, self.engine.draft)
+        chain = build.make_chain_drafter(*sources) if choice.drafts else None
+        return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together

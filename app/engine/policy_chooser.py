@@ -39,13 +39,17 @@ class PolicyChooser:
 
     def decide(self, backend: Backend, choice: PolicyChoice) -> PolicyDecision:
         """What to run for the user's choice. Measures the times of steps if they are needed and not known."""
-        if choice.name == "chain":
+        if choice.drafts:
             drafting = self._drafting(backend)
             if drafting.refusal:
                 raise AppError("tokens cannot be drafted", f"{drafting.refusal}; use --policy dense")
         if choice.name != "auto":
             known = self.measurements.drafting.get(self.measurements.key(backend))
-            why = "chosen by the user" if choice.is_lossless else "chosen by the user, may change the text"
+            why = (
+                "chosen by the user"
+                if choice.is_lossless
+                else "chosen by the user; lossy: the text may differ from that of dense"
+            )
             return PolicyDecision(choice, why, known.dense_rate if known else None)
         drafting = self._drafting(backend)
         if drafting.refusal:
@@ -55,7 +59,7 @@ class PolicyChooser:
 
     def build_policy(self, backend: Backend, choice: PolicyChoice) -> Policy:
         """The policy of a decision's `choice`."""
-        return backend.policy(choice, self._cost(backend) if choice.name == "chain" else None)
+        return backend.policy(choice, self._cost(backend) if choice.drafts else None)
 
     def learn(self, backend: Backend, stats: DecodingStats) -> None:
         """An answer with drafts is complete: what it showed is remembered."""

@@ -7,6 +7,7 @@ follows it. By the rule of exact match that is the one that dense decoding choos
 from __future__ import annotations
 
 from specee.predictors.acceptance import RULES, Acceptance
+from specee.predictors.decoding.early_rejection import EarlyRejection
 from specee.predictors.decoding.policy import WorkAndEvents
 from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Advance, Append, Commit
@@ -20,8 +21,14 @@ class Chain:
 
     name = "chain"
 
-    def __init__(self, drafter: ChainDrafter, max_drafts: int, acceptance: Acceptance = RULES["exact"]) -> None:
-        self._drafter, self._max_drafts, self._acceptance = drafter, max_drafts, acceptance
+    def __init__(
+        self,
+        drafter: ChainDrafter,
+        max_drafts: int,
+        acceptance: Acceptance = RULES["exact"],
+        early: EarlyRejection | None = None,
+    ) -> None:
+        self._drafter, self._max_drafts, self._acceptance, self._early = drafter, max_drafts, acceptance, early
 
     def reset(self) -> None:
         """Nothing is kept of a conversation but what the drafter learned."""
@@ -42,14 +49,17 @@ class Chain:
             rows = [(yield Append(state.tokens[-1], state.row))]
             for draft in drafts:
                 rows.append((yield Append(draft, rows[-1])))
-            state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
+            n_kept = len(rows)
+            if self._early is not None and drafts:
+                n_kept = yield from self._early.keep(state, rows, drafts)
+            state.logits = yield Advance(tuple(rows[:n_kept]), state.n_layer, logits=True)
             seconds = state.clock() - drafted
             if state.alone:
                 drafter.cost.record(len(rows), seconds)
             stats.rows += len(rows)
             stats.steps += 1
             n_accepted = 0
-            for i in range(len(rows)):
+            for i in range(n_kept):
                 proposed = drafts[i] if i < len(drafts) else None
                 token = self._acceptance.next(state.logits, i, state.sampler, state.rng, proposed)
                 accepted = token == proposed

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import zip_longest
 from typing import Any
 
+from specee.predictors.drafters.base import DraftTree
+
 
 @dataclass(slots=True)
 class DraftCounts:
@@ -53,6 +55,8 @@ class DecodingStats:
     """Those that passed it."""
     rolled_back: int = 0
     """Tokens that were rejected, and those after them."""
+    rejected_early: int = 0
+    """Drafted rows that left their batch at an exit layer."""
     steps: int = 0
     """Batches that reached the last layer."""
     rows: int = 0
@@ -86,8 +90,20 @@ class DecodingStats:
         self.tested += len(drafters)
         self.accepted += n_accepted
         for position, drafter in enumerate(drafters):
-            counts = self.drafts.get(drafter) or self.drafts.setdefault(drafter, DraftCounts())
-            counts.count(position, position < n_accepted)
+            self._count_draft(drafter, position, position < n_accepted)
+
+    def count_tree(self, tree: DraftTree, drafters: Sequence[str], accepted: Sequence[int]) -> None:
+        """A verified tree of drafts: who drafted each of its tokens, and which were accepted."""
+        self.tested += len(tree.tokens)
+        self.accepted += len(accepted)
+        positions: list[int] = []
+        for i, (parent, drafter) in enumerate(zip(tree.parents, drafters, strict=True)):
+            positions.append(0 if parent < 0 else positions[parent] + 1)
+            self._count_draft(drafter, positions[i], i in accepted)
+
+    def _count_draft(self, drafter: str, position: int, accepted: bool) -> None:
+        counts = self.drafts.get(drafter) or self.drafts.setdefault(drafter, DraftCounts())
+        counts.count(position, accepted)
 
     @property
     def mean_exit_layer(self) -> float:

@@ -37,6 +37,7 @@ class Tree:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
+            drafter.cost.n_beside = state.n_beside
             tree = drafter.propose(state, Budget(1, min(self._max_drafts, state.room), state.room))
             drafted = state.clock()
             rows = [(yield Append(state.tokens[-1], state.row))]
@@ -44,8 +45,12 @@ class Tree:
                 rows.append((yield Append(draft, rows[parent + 1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
-            drafter.cost.record(len(rows), seconds)
-            at, n_tokens, n_accepted = -1, 0, 0  # `at`: the draft whose row's logits are read, -1 for the first row
+            if state.alone:
+                drafter.cost.record(len(rows), seconds)
+            stats.rows += len(rows)
+            stats.steps += 1
+            accepted: list[int] = []
+            at = -1  # the draft whose row's logits are read, -1 for the first row
             while True:
                 children = tree.children(at)
                 proposed = tree.tokens[children[0]] if children else None
@@ -55,8 +60,8 @@ class Tree:
                     ChosenToken(token, state.n_layer, drafter=None if hit is None else drafter.sources[hit])
                 )
                 drafter.accept(token)
-                n_tokens += 1
-                n_accepted += hit is not None
+                if hit is not None:
+                    accepted.append(hit)
                 if state.is_last or hit is None or hit != children[0]:
                     break
                 at = hit
@@ -64,13 +69,11 @@ class Tree:
                 drafter.side_rows.known = self._foresee(state, tree, hit)
             state.row = rows[at + 1]  # that of the token before the last one
             yield Commit(state.row)
-            stats.rows += len(rows)
             stats.draft_seconds += drafted - began
-            stats.step_seconds += seconds
-            stats.dense_seconds += n_tokens * drafter.cost.step(1)
-            stats.steps += 1
-            stats.tested += len(tree.tokens)
-            stats.accepted += n_accepted
+            if state.alone:
+                stats.step_seconds += seconds
+                stats.dense_seconds += (len(accepted) + (hit is None)) * drafter.cost.step(1)
+            stats.count_tree(tree, drafter.sources, accepted)
 
     def _foresee(self, state: Decoding, tree: DraftTree, at: int | None) -> list[int]:
         """What most probably follows the last token, which draft `at` is: as far as its own row and those below say."""

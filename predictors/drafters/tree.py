@@ -11,6 +11,7 @@ from specee.predictors.cost_model import CostModel
 from specee.predictors.drafters.base import Budget, DraftState, DraftTree
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.guess import CONTEXT, CostlyGuesser, Guess, Guesser, HitRates
+from specee.predictors.drafters.termination import Termination
 
 MIN_VALUE = 0.02  # tokens: what is worth less than this is worth no row anywhere
 _SHADES = 4  # of an estimate
@@ -68,9 +69,15 @@ class TreeDrafter(ChainDrafter):
     is the probability of its path times that of the next step's first draft being wrong otherwise.
     """
 
-    def __init__(self, guessers: Sequence[Guesser], cost: CostModel, costly: CostlyGuesser | None = None) -> None:
+    def __init__(
+        self,
+        guessers: Sequence[Guesser],
+        cost: CostModel,
+        costly: CostlyGuesser | None = None,
+        termination: Termination | None = None,
+    ) -> None:
         self.side_rows = SideRowGuesser()
-        super().__init__([self.side_rows, *guessers], cost, costly)
+        super().__init__([self.side_rows, *guessers], cost, costly, termination)
         self._beside = HitRates()  # of guesses for a place where the chain's token is wrong
         self._first = HitRates()  # of the first draft of a step
 

@@ -241,12 +241,12 @@ class FakeBackend:
         self.together.append(sum(len(rows) for _, rows in batches))
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
-        from specee.predictors.decoding.build_policy import build_chain
+        from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 
         if choice.name == "chain":
             assert cost is not None
-            return self.policies.setdefault(choice.name, build_chain(cost, {}))
+            return self.policies.setdefault(choice.name, build_chain(make_chain_drafter(cost, {})))
 
         if choice.name == "dense":
             return Dense()

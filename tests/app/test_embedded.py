@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from specee.app.engine.datastore import open_datastore
@@ -18,8 +20,9 @@ from specee.app.engine.protocol import Message
 from specee.app.engine.step_times import measure_steps
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
+from specee.predictors.acceptance import RULES
 from specee.predictors.cost_model import CostModel
-from specee.predictors.decoding.build_policy import build_chain
+from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
 
@@ -80,12 +83,68 @@ def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
     for text in PROMPTS:
         for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.7)):
             expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
-            chain = build_chain(CostModel({1: 1.0, 8: 1.01}), backend.datastores)  # rows cost nothing: it drafts a lot
+            free = CostModel({1: 1.0, 8: 1.01})  # rows cost nothing: it drafts a lot
+            chain = build_chain(make_chain_drafter(free, backend.datastores))
             tokens, stats = run(backend, chain, text, sampling)
             assert tokens == expected
             assert stats.rows == stats.steps + stats.tested
             accepted += stats.accepted
     assert accepted > 10
+
+
+SAMPLINGS = (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.7))
+FREE = {1: 1.0, 8: 1.01}  # rows cost nothing: many are drafted
+LOSSLESS = [
+    PolicyChoice("chain", early_rejection=True),
+    PolicyChoice("chain", draft_length=3),
+    PolicyChoice("tree"),
+    PolicyChoice("exact", threshold=0.2, draft_length=3),
+    PolicyChoice("pipelined"),
+]
+
+
+@pytest.mark.parametrize("choice", LOSSLESS, ids=lambda choice: f"{choice.label}-{choice.draft_length}")
+def test_lossless_policies_generate_the_tokens_of_dense(backend: Any, choice: PolicyChoice) -> None:
+    accepted = 0
+    for text in PROMPTS:
+        for sampling in SAMPLINGS:
+            expected, _ = run(backend, PolicyChoice("dense"), text, sampling)
+            tokens, stats = run(backend, backend.policy(choice, CostModel(FREE)), text, sampling)
+            assert tokens == expected
+            accepted += stats.accepted
+    assert accepted > 10
+
+
+class Row:
+    """The distribution of a context, as a row of logits and a sampler."""
+
+    is_greedy = False
+
+    def __init__(self, backend: Any, text: str) -> None:
+        backend.engine.prefill(make_prompt(backend, (Message("user", text),)).tokens)
+        self.tokens, self.probs = backend.engine.distribution(0, backend.sampler(Sampling(top_k=0, top_p=1.0)))
+
+    def distribution(self, i: int, sampler: Any) -> Any:
+        return self.tokens, self.probs
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES.values() if rule.is_lossless], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("text", [*PROMPTS, "Name a colour.", "Tell me a joke about cats."])
+def test_acceptance_rules_draw_from_the_models_distribution(backend: Any, rule: Any, text: str) -> None:
+    """20,000 tokens for each of several drafts: chi-square."""
+    row, n = Row(backend, text), 20_000
+    for draft in [None, *row.tokens[:3:2].tolist()]:
+        rng = np.random.default_rng(3)
+        seen = Counter(rule.next(row, 0, row, rng, draft) for _ in range(n))
+        expected = {t: n * p for t, p in zip(row.tokens.tolist(), row.probs.tolist(), strict=True) if n * p >= 5}
+        chi2 = sum((seen[t] - e) ** 2 / e for t, e in expected.items())
+        assert chi2 < len(expected) + 4 * (2 * len(expected)) ** 0.5
+
+
+def test_specee_with_drafts_exits(backend: Any) -> None:
+    policy = backend.policy(PolicyChoice("specee", threshold=0.2, draft_length=3), CostModel(FREE))
+    stats = [run(backend, policy, text, sampling)[1] for text in PROMPTS for sampling in SAMPLINGS]
+    assert sum(s.exits for s in stats) > 0
 
 
 def test_steps_are_timed_and_leave_the_cache_as_it_is(backend: Any) -> None:

@@ -62,7 +62,17 @@ def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["auto", "dense", "specee@0.5", "specee:margin@0.3", "specee:complete", "exact:margin"]
+    "spec",
+    [
+        "auto",
+        "dense",
+        "specee@0.5",
+        "specee:margin@0.3",
+        "specee:complete",
+        "exact:margin",
+        "tree:typical",
+        "chain:early",
+    ],
 )
 def test_a_policy_in_short_reads_back(spec: str) -> None:
     assert PolicyChoice.parse(spec).label == spec

@@ -35,6 +35,8 @@ VALUES = {
     "rule": "margin",
     "kv": "propagate",
     "acceptance": "rejection",
+    "draft_length": 2,
+    "early_rejection": True,
     "max_pending": 5,
     "data_dir": "/somewhere",
     "as_json": True,

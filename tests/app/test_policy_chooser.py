@@ -58,8 +58,9 @@ def test_what_the_user_chose_is_not_measured(make_backend: Callable[..., Any]) -
     decision = PolicyChooser().decide(make_backend(), PolicyChoice("specee"))
     assert decision.choice.name == "specee" and decision.dense_rate is None
     assert "may change the text" in decision.reason
-    assert "may change" in PolicyChooser().decide(make_backend(), PolicyChoice.parse("chain:typical")).reason
-    assert "may change" not in PolicyChooser().decide(make_backend(), PolicyChoice.parse("chain:rejection")).reason
+    for lossy in ("chain:typical", "tree:typical", "specee"):
+        assert "lossy" in PolicyChooser().decide(make_backend(), PolicyChoice.parse(lossy)).reason
+    assert "lossy" not in PolicyChooser().decide(make_backend(), PolicyChoice.parse("chain:rejection")).reason
 
 
 def test_measurements_are_remembered(make_backend: Callable[..., Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.dense import Dense
+from specee.predictors.decoding.early_rejection import EarlyRejection
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.guess import DraftSoFar, Guess
 from specee.predictors.drafters.suffix import SuffixGuesser
@@ -73,6 +74,50 @@ def test_chains_generate_what_dense_generates(
         assert stats.rows == stats.steps + stats.tested
         assert sum(sum(d.drafted) for d in stats.drafts.values()) == stats.tested
         assert sum(sum(d.accepted) for d in stats.drafts.values()) == stats.accepted
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    error_rate=st.floats(0, 1),
+    agreement=st.floats(0, 1),
+    threshold=st.floats(0, 1),
+    temperature=st.sampled_from([0.0, 0.8]),
+    penalty=st.sampled_from([1.0, 1.3]),
+    n=st.integers(1, 40),
+    n_ctx=st.sampled_from([12, 256]),
+)
+def test_early_rejection_does_not_change_the_text(
+    seed: int,
+    error_rate: float,
+    agreement: float,
+    threshold: float,
+    temperature: float,
+    penalty: float,
+    n: int,
+    n_ctx: int,
+) -> None:
+    """Also where the lens is wrong and right drafts are rejected."""
+
+    def fresh() -> tuple[FakeEngine, FakeSampler]:
+        return FakeEngine(seed, early_agreement=agreement, n_ctx=n_ctx), FakeSampler(temperature, penalty)
+
+    _, _, dense = answer(Dense(), *fresh(), n, seed)
+    drafter = ChainDrafter([Oracle(dense, error_rate, seed)], CostModel(FREE))
+    policy = Chain(drafter, 7, early=EarlyRejection(6, 4, threshold))
+    stats, events, tokens = answer(policy, *fresh(), n, seed)
+    assert tokens == dense
+    assert sum(e.drafter is not None for e in events) == stats.accepted <= stats.tested
+
+
+def test_wrong_drafts_leave_early() -> None:
+    _, _, dense = answer(Dense(), FakeEngine(1), FakeSampler(), 33)
+    engine = FakeEngine(1, early_agreement=1.0, score_range=(0.6, 1.0))
+    drafter = ChainDrafter([Oracle(dense, 1.0, 0)], CostModel(FREE))
+    stats, _, tokens = answer(Chain(drafter, 7, early=EarlyRejection(6, 4, 0.5)), engine, FakeSampler(), 33)
+    assert tokens == dense
+    assert stats.accepted == 0 and stats.rejected_early > 0.9 * stats.tested
+    assert sum(rows for name, rows, depth in engine.calls if name == "advance" and depth == 12) < 40
 
 
 def test_right_drafts_make_few_steps() -> None:

@@ -11,8 +11,15 @@ from fakes import FakeEngine, FakeSampler, make_calibration, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding import driver
-from specee.predictors.decoding.build_policy import POLICIES, build_policy
+from specee.predictors.decoding.build_policy import (
+    POLICIES,
+    build_policy,
+    make_chain_drafter,
+    make_early_rejection,
+)
+from specee.predictors.decoding.merged_exits import MergedExits
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding, begin_decoding
 from specee.predictors.errors import CalibrationFileError, RulesError
@@ -151,13 +158,13 @@ def test_no_exit_repeats_the_last_token(rule: Any) -> None:
 
 def test_no_exit_is_dense() -> None:
     texts = [answer(name, FakeEngine(5), FakeSampler(), ExitRules(threshold=1.0))[2] for name in POLICIES]
-    assert texts[0] == texts[1] == texts[2]
+    assert all(text == texts[0] for text in texts)
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    name=st.sampled_from(["dense", "specee", "exact"]),
+    name=st.sampled_from(POLICIES),
     kv=st.sampled_from(["propagate", "complete"]),
     after=st.integers(1, 25),
 )
@@ -178,7 +185,7 @@ def test_closing_drops_what_is_not_committed(seed: int, name: str, kv: Any, afte
 
 
 @pytest.mark.parametrize("fail_at", [3, 5, 8, 13])
-@pytest.mark.parametrize("name", ["specee", "exact"])
+@pytest.mark.parametrize("name", ["specee", "exact", "pipelined"])
 def test_failure_drops_what_is_not_committed(name: str, fail_at: int) -> None:
     engine = FakeEngine(7, early_agreement=0.9, score_range=(0.6, 1.0), fail_at=fail_at)
     engine.prefill(PROMPT)
@@ -229,7 +236,16 @@ def test_build_says_what_is_wrong() -> None:
     draft = FakeEngine().draft
     with pytest.raises(CalibrationFileError, match="calibrate"):
         build_policy("exact", None, ExitRules(), draft)
-    with pytest.raises(RulesError, match="dense, specee, exact"):
+    with pytest.raises(CalibrationFileError, match="pipelined needs one"):
+        build_policy("pipelined", None, ExitRules(), draft)
+    with pytest.raises(CalibrationFileError, match="early rejection needs one"):
+        make_early_rejection(None)
+    chain = make_chain_drafter(CostModel({1: 1.0}), {}, length=2)
+    with pytest.raises(RulesError, match="the rule 'predictor'"):
+        build_policy("exact", CALIBRATION, ExitRules(rule="margin"), draft, chain)
+    assert isinstance(build_policy("specee", CALIBRATION, ExitRules(), draft, chain), MergedExits)
+    assert make_early_rejection(CALIBRATION) is not None
+    with pytest.raises(RulesError, match="dense, specee, exact, pipelined"):
         build_policy("exakt", CALIBRATION, ExitRules(), draft)
     with pytest.raises(CalibrationFileError, match="k = 4"):
         build_policy("exact", CALIBRATION, ExitRules(k=8), draft)
