@@ -134,7 +134,7 @@ class Commands:
     # ---- how it answers --------------------------------------------------------------------------------------------
 
     async def do_policy(self, argument: str) -> None:
-        """NAME: auto, chain (drafts tokens, same text), dense (neither), exact (skips layers, same text), specee"""
+        """NAME: auto, chain, tree (draft tokens), exact (skips layers), pipelined, dense: same text; or specee"""
         choice = PolicyChoice.parse(argument or "auto")
         self._app.options = replace(self._app.options, policy=choice)
         self._app.show_notice(f"policy {choice.label} from the next answer on")
