@@ -24,17 +24,17 @@ int32_t specee_rows::check_batch(int32_t n, const int32_t * ids) {
         if (i > 0 && r->depth != batch[0]->depth) {
             return specee_fail(SPECEE_INVALID, "the rows of a batch must be of one depth");
         }
-        if (groups.empty() || groups.back().slot != r->slot) {
-            for (const specee_group & group : groups) {
-                if (group.slot == r->slot) {
-                    return specee_fail(SPECEE_INVALID, "the rows of a slot must stand together in the batch");
-                }
-            }
-            groups.push_back({ r->slot, i, 0, 0 });
+        r->batch = n_batches;
+        // by slot, so that graphs are found again whatever the order of slots
+        batch.insert(std::upper_bound(batch.begin(), batch.end(), r->slot,
+                                      [](llama_seq_id slot, const specee_row * other) { return slot < other->slot; }),
+                     r);
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        if (i == 0 || batch[i]->slot != batch[i - 1]->slot) {
+            groups.push_back({ batch[i]->slot, i, 0, 0 });
         }
         ++groups.back().n_rows;
-        r->batch = n_batches;
-        batch.push_back(r);
     }
     return SPECEE_OK;
 }

@@ -102,7 +102,7 @@ LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
 
 // ---- rows ----------------------------------------------------------------------------------------------------------
 
-// Advances n rows in flight of equal depth to depth `end`: of one slot, or of several, slot by slot. Every ancestor in
+// Advances n rows in flight of equal depth to depth `end`: of one slot or of several, in any order. Every ancestor in
 // flight that is not in the batch must be at least `end` deep. Side rows go from 0 to n_layer at once. Rows of several
 // slots are at most specee_max_equal_rows() in all, so that each has the bits that it has when its slot runs alone.
 // After a failure the rows are as deep as before.

@@ -109,6 +109,9 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
 int32_t specee_rows::advance_whole(bool want_logits) {
     const auto n = (int32_t) batch.size();
     for (int32_t i = 0; i < n; ++i) {
+        if (i > 0 && batch[i]->slot == batch[i - 1]->slot && batch[i]->pos < batch[i - 1]->pos) {
+            return specee_fail(SPECEE_INVALID, "whole rows advance in order of position");
+        }
         tokens[i] = batch[i]->token;
     }
     for (size_t g = 0; g < groups.size(); ++g) {

@@ -50,6 +50,8 @@ def test_rows_are_dropped_and_committed_in_part(dense: RowEngine) -> None:
     dense.advance(rows[:2], dense.n_layer)
     dense.roll_back(len(PROMPT))
     rows = append_all(dense, [9, 10, 11])
+    with pytest.raises(NativeError, match="in order of position"):
+        dense.advance([rows[1], rows[0]], dense.n_layer)
     dense.advance(rows[:2], dense.n_layer, logits=True)
     assert np.corrcoef(dense.logits(0), expected)[0, 1] > 0.999
     dense.commit(rows[0])

@@ -389,7 +389,6 @@ def test_a_batch_of_several_slots_that_fails_changes_nothing(
         for batches, reason in (
             (everything, "more rows of several slots"),
             ([*both, (slots[0], [7])], "no such row"),
-            ([(slots[0], [*first[:1], *second, *first[1:]])], "stand together"),
             ([*both, (other, [other.append(5)])], "of one context"),
             ([(slots[0], first), (slots[1], second[1:])], "an earlier row"),
         ):

@@ -13,7 +13,7 @@ from helpers import append_all, kv_bytes
 
 from specee.models import embedded
 from specee.native import cpu, library, thread_tuning
-from specee.native.engine import Floats, Model, RowEngine
+from specee.native.engine import Floats, Model, RowEngine, advance_together
 
 SAMPLE = 0.1  # seconds between samples of the load
 
@@ -158,11 +158,12 @@ def decode(engine: RowEngine, threads: list[int]) -> tuple[Floats, bytes]:
 
 
 def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
-    """A prompt, a token, rows at once, rows through a range of layers: each stopped in its middle."""
+    """A prompt, a token, rows at once, rows through a range of layers and of two slots: each stopped in its middle."""
     path = embedded.path()
     if path is None:
         pytest.skip("built without the embedded model")
-    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=1024, n_threads=2)) as engine:
+    with closing(Model(path)) as model, closing(RowEngine(model, n_ctx=512, n_slots=2, n_threads=2)) as engine:
+        other = engine.slots[1]
         stop = engine.lib.specee_rows_stop_next
         engine.fix_threads(2)  # a real neighbour must not stop another one
         found = []
@@ -182,9 +183,18 @@ def test_a_pass_that_is_begun_again_changes_no_bit() -> None:
                 engine.advance(batch, engine.n_layer, logits=True)
                 engine.commit(batch[-1])
                 rows += [engine.logits(i) for i in range(n)]
+            other.roll_back(0)
+            other.prefill([100, 101])
+            batches = [(other, append_all(other, [7])), (engine, append_all(engine, [8, 9]))]
+            if stops:
+                stop(engine._handle)
+            advance_together(batches, engine.n_layer, logits=True)
+            rows += [other.logits(0), engine.logits(1)]
+            engine.commit(batches[1][1][-1])
+            other.roll_back(0)
             found.append((np.array(rows), kv_bytes(engine)))
             if stops:
-                assert stop(engine._handle) == before + 5
+                assert stop(engine._handle) == before + 6
                 engine.forward(5)
         np.testing.assert_array_equal(found[0][0], found[1][0])
         assert found[0][1] == found[1][1], "K/V"
