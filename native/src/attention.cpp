@@ -17,12 +17,10 @@ static constexpr int32_t KV_PADDING = 256; // as in llama_kv_cache::get_n_kv
 void specee_rows::set_extents() {
     int32_t most = 0;
     for (specee_group & group : groups) {
-        int32_t n = 0;
-        for (int32_t i = group.first; i < group.first + group.n_rows; ++i) {
-            n = std::max(n, batch[i]->cell + 1);
-        }
-        group.n_kv = std::min<int32_t>(GGML_PAD(n, KV_PADDING), kv->get_size());
-        most       = std::max(most, group.n_kv);
+        const specee_slot & s = slots[group.slot];
+        const int32_t       n = s.length + s.n_in_flight(); // no cell beyond is in use
+        group.n_kv            = std::min<int32_t>(GGML_PAD(n, KV_PADDING), kv->get_size());
+        most                  = std::max(most, group.n_kv);
     }
     llama_kv_cache::slot_info & first = memory->sinfos[0];
     first.s0 = first.s1 = kv->get_stream(groups[0].slot);

@@ -33,4 +33,4 @@ def kv_bytes(engine: RowEngine) -> bytes:
     llama, context = engine.model.llama, engine._context
     size = llama.llama_state_seq_get_size(context, engine.slot)
     buffer = (ctypes.c_uint8 * size)()
-    return bytes(buffer[: llama.llama_state_seq_get_data(context, buffer, size, engine.slot)])
+    return ctypes.string_at(buffer, llama.llama_state_seq_get_data(context, buffer, size, engine.slot))
