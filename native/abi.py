@@ -23,6 +23,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_last_error": (_text, []),
     "specee_structure_supported": (_int32, [_text, _int32, _int32]),
     "specee_model_supported": (_int32, [_pointer]),
+    "specee_tokenize": (_int32, [_pointer, _n, _text, _int32, _int32, _int32, _int32_p, _int32_p]),
     "specee_max_equal_rows": (_int32, []),
     "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32]),
     "specee_rows_free": (_void, [_rows]),

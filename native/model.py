@@ -74,15 +74,23 @@ class Model:
         return text.decode("utf-8", "replace") if text else ""
 
     def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
-        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front."""
+        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front.
+
+        Raises NativeError for a text that the vocabulary has no tokens for.
+        """
         data = text.encode("utf-8")
-        capacity = len(data) + 16
-        tokens = (ctypes.c_int32 * capacity)()
-        n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, capacity, bos, special)
-        if n < 0:
-            tokens = (ctypes.c_int32 * -n)()
-            n = self.llama.llama_tokenize(self.vocab, data, len(data), tokens, -n, bos, special)
-        return list(tokens[:n])
+        capacity, n = len(data) + 16, ctypes.c_int32()
+        while True:
+            tokens = (ctypes.c_int32 * capacity)()
+            status = self.lib.specee_tokenize(
+                self.vocab, len(data), data, bos, special, capacity, tokens, ctypes.byref(n)
+            )
+            if status < abi.OK:
+                why = f"its vocabulary lacks tokens that every text needs ({library.last_error()})"
+                raise NativeError("The model cannot read this text", why)
+            if n.value <= capacity:
+                return list(tokens[: n.value])
+            capacity = n.value
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; nothing for control tokens."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from specee.app.chat.history.recent import recent_answers
 from specee.app.paths import Paths
+from specee.native.errors import NativeError
 from specee.predictors.drafters.datastore import Datastore
 
 Tokenize = Callable[[str], Sequence[int]]
@@ -23,9 +24,12 @@ FORMAT = 1
 
 def open_datastores(tokenize: Tokenize, sha256: str, where: Paths) -> dict[str, Datastore]:
     """For the model with this hash, by the name of the drafter. That of earlier chats is in memory only."""
-    found = {"retrieval": open_datastore(tokenize, sha256, where.cache)}
-    if answers := recent_answers(where.history):
-        found["history"] = Datastore.build([tokenize(text) for text in answers])
+    try:
+        found = {"retrieval": open_datastore(tokenize, sha256, where.cache)}
+        if answers := recent_answers(where.history):
+            found["history"] = Datastore.build([tokenize(text) for text in answers])
+    except NativeError:  # a vocabulary that has no tokens for plain text
+        return {}
     return found
 
 

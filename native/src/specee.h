@@ -55,6 +55,11 @@ LLAMA_API const char * specee_last_error(void);
 LLAMA_API int32_t specee_structure_supported(const char * arch, int32_t has_sliding_window, int32_t n_embd);
 // The same of an opened model.
 LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
+// llama_tokenize, whose exceptions (a text that the vocabulary has no tokens for) become SPECEE_FAILED. `n_tokens` gets
+// their number; beyond `capacity` nothing is written.
+LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_text, const char * text,
+                                  int32_t add_special, int32_t parse_special, int32_t capacity, llama_token * tokens,
+                                  int32_t * n_tokens);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
 

@@ -39,6 +39,18 @@ int32_t specee_model_supported(const llama_model * model) {
     });
 }
 
+int32_t specee_tokenize(const llama_vocab * vocab, int32_t n_text, const char * text, int32_t add_special,
+                        int32_t parse_special, int32_t capacity, llama_token * tokens, int32_t * n_tokens) {
+    return specee_entry(vocab, [&] {
+        const int32_t n = llama_tokenize(vocab, text, n_text, tokens, capacity, add_special != 0, parse_special != 0);
+        if (n == INT32_MIN) {
+            return specee_fail(SPECEE_INVALID, "the text is too long");
+        }
+        *n_tokens = n < 0 ? -n : n;
+        return (int32_t) SPECEE_OK;
+    });
+}
+
 int32_t specee_max_equal_rows(void) {
     return SPECEE_SMALL_BATCH;
 }
