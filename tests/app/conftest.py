@@ -215,7 +215,7 @@ class FakeBackend:
     ) -> None:
         self.bos_text = chr(BOS) if bos else ""
         self.template_bos = template_bos
-        self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots)
+        self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots=n_slots)
         self.engine = FakeEngine(script, n_ctx, n_slots)
         self.policies: dict[str, Any] = {}
         self.together: list[int] = []  # rows of each batch over several slots
@@ -239,6 +239,8 @@ class FakeBackend:
 
     def advance_together(self, batches: Sequence[Any], end: int, logits: bool = False) -> None:
         self.together.append(sum(len(rows) for _, rows in batches))
+        for engine, rows in batches:
+            engine.advance(rows, end, logits)
 
     def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
@@ -246,8 +248,7 @@ class FakeBackend:
 
         if choice.name == "chain":
             assert cost is not None
-            return self.policies.setdefault(choice.name, build_chain(make_chain_drafter(cost, {})))
-
+            return build_chain(make_chain_drafter(cost, {}))
         if choice.name == "dense":
             return Dense()
         if not self.info.calibrated:
