@@ -23,8 +23,6 @@ class CostModel:
     def __init__(self, times: dict[int, float] | None = None, max_rows: int = 8) -> None:
         self.max_rows = max_rows
         self.times = dict(times or {})
-        self.n_beside = 0
-        """Rows of other conversations that share the next step."""
 
     def step(self, n: int) -> float:
         """t(n)."""
@@ -56,13 +54,12 @@ class CostModel:
 
     def _best(self, probs: Sequence[float], drafting: float) -> tuple[int, float]:
         """The best number of drafted tokens, and the time of a token with it."""
-        rows = 1 + self.n_beside  # each gives a token
-        expected, reached = float(rows), 1.0
-        best, best_time = 0, (self.step(rows) + drafting) / expected
-        for n, p in enumerate(probs[: max(0, self.max_rows - rows)], 1):
+        best, best_time = 0, self.step(1) + drafting
+        expected, reached = 1.0, 1.0
+        for n, p in enumerate(probs[: self.max_rows - 1], 1):
             reached *= p
             expected += reached
-            token_time = (self.step(rows + n) + drafting) / expected
+            token_time = (self.step(n + 1) + drafting) / expected
             if token_time < best_time:
                 best, best_time = n, token_time
         return best, best_time

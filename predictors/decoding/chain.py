@@ -41,7 +41,6 @@ class Chain:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
-            drafter.cost.n_beside = state.n_beside
             budget = Budget(width=1, depth=min(self._max_drafts, state.room), room=state.room)
             drafts = drafter.propose(state, budget).tokens
             drafted = state.clock()

@@ -46,7 +46,6 @@ class MergedExits:
         yield self._add(state, ChosenToken(choose(state.logits, 0, state.sampler, state.rng), state.n_layer))
         while not state.is_last:
             began = state.clock()
-            self._drafter.cost.n_beside = state.n_beside
             depth = min(self._max_rows - len(deferred), state.room)
             drafts = self._drafter.propose(state, Budget(1, depth, state.room)).tokens
             state.stats.draft_seconds += state.clock() - began

@@ -62,7 +62,12 @@ class Decoding:
 
     @property
     def room(self) -> int:
-        """Tokens that may be drafted after the present last one: as many as the window and the answer still take."""
+        """Tokens that may be drafted after the present last one: as many as the window and the answer still take.
+
+        None beside other answers: their rows fill the batch, and batches of ever new shapes need new graphs.
+        """
+        if self.n_beside:
+            return 0
         n = len(self.tokens)
         return max(0, min(self.max_tokens - n - 1, self.n_ctx - len(self.prompt) - n))
 

@@ -37,7 +37,6 @@ class Tree:
         drafter.accept(token)
         while not state.is_last:
             began = state.clock()
-            drafter.cost.n_beside = state.n_beside
             tree = drafter.propose(state, Budget(1, min(self._max_drafts, state.room), state.room))
             drafted = state.clock()
             rows = [(yield Append(state.tokens[-1], state.row))]

@@ -147,16 +147,6 @@ def test_best_length() -> None:
     assert cost.step(16) == pytest.approx(4.0)
 
 
-def test_rows_of_other_conversations_make_drafts_dearer() -> None:
-    cost = CostModel({1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0})
-    cost.n_beside = 1
-    assert cost.best_length([0.5]) == 1
-    cost.n_beside = 3
-    assert cost.best_length([0.5]) == 0
-    cost.n_beside = 7
-    assert cost.best_length([1.0]) == 0
-
-
 def test_best_length_counts_the_time_of_drafting() -> None:
     cost = CostModel({1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0})
     assert cost.best_length([0.05]) == 0
