@@ -1,8 +1,9 @@
 // Attention of a batch of rows: each slot has K and V of its own, and each row sees its ancestors.
 //
-// The products with weights run over all rows together. Attention runs slot by slot, over as many cells as it would if
-// the slot were alone, so that a row's bits do not depend on what runs beside it. The masks of the slots lie one after
-// the other in the mask that llama.cpp makes for the whole batch, which is never smaller.
+// The products with weights run over all rows together. Attention runs for each slot over as many cells as it would if
+// the slot were alone, so that a row's bits do not depend on what runs beside it; slots that are alike share one
+// product of each kind, which saves the threads' waiting for each other. The masks of the slots lie one after the other
+// in the mask that llama.cpp makes for the whole batch, which is never smaller.
 #include "hooks.h"
 #include "rows.h"
 
@@ -81,17 +82,25 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, ggml_tensor
                                   int il) {
     ggml_context * ctx0   = builder.ctx0;
     ggml_tensor *  result = nullptr;
-    size_t         at     = 0; // of this slot's mask
-    for (const specee_group & group : groups) {
-        cells.s0 = cells.s1 = kv->get_stream(group.slot);
+    size_t         at     = 0; // of this run's mask
+    for (auto first = groups.begin(), end = first; first != groups.end(); first = end) {
+        // slots whose K and V lie one after the other, alike in shape: one product has all of them
+        end                = std::find_if(first, groups.end(), [&](const specee_group & g) {
+            return g.n_rows != first->n_rows || g.n_kv != first->n_kv ||
+                   kv->get_stream(g.slot) != kv->get_stream(first->slot) + (uint32_t) (&g - &*first);
+        });
+        const auto n_slots = end - first;
+        cells.s0           = kv->get_stream(first->slot);
+        cells.s1           = cells.s0 + n_slots - 1;
 
-        ggml_tensor * k = kv->get_k(ctx0, il, group.n_kv, cells);
-        ggml_tensor * v = kv->get_v(ctx0, il, group.n_kv, cells);
-        ggml_tensor * qs =
-            ggml_view_3d(ctx0, q, q->ne[0], q->ne[1], group.n_rows, q->nb[1], q->nb[2], group.first * q->nb[2]);
-        const size_t  nb = group.n_kv * ggml_type_size(mask->type);
-        ggml_tensor * ms = ggml_view_2d(ctx0, mask, group.n_kv, group.n_rows, nb, at);
-        at += nb * group.n_rows;
+        ggml_tensor * k       = kv->get_k(ctx0, il, first->n_kv, cells);
+        ggml_tensor * v       = kv->get_v(ctx0, il, first->n_kv, cells);
+        ggml_tensor * qs      = ggml_view_3d(ctx0, q, q->ne[0], q->ne[1], first->n_rows * n_slots, q->nb[1], q->nb[2],
+                                             first->first * q->nb[2]);
+        const size_t  nb      = first->n_kv * ggml_type_size(mask->type);
+        const size_t  of_slot = nb * first->n_rows;
+        ggml_tensor * ms = ggml_view_4d(ctx0, mask, first->n_kv, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
+        at += of_slot * n_slots;
 
         ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, nullptr, nullptr, 0, scale, il);
         result             = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
