@@ -92,8 +92,7 @@ def _outlook(info: ModelInfo, policy: str) -> str:
     if name == "dense":
         return "policy dense: no drafts, and no token skips layers"
     if name == "auto" or name in DRAFTING:
-        how = "tokens are guessed ahead (drafted) and checked together where that is faster"
-        return f"policy {policy}: {how}{'' if variant else '; same text'}"
+        return f"policy {policy}: easy tokens are guessed ahead (drafted){'' if variant else '; same text'}"
     if info.dense_only:
         return f"no token skips layers: {info.dense_only}"
     return f"policy {policy}: tokens may skip layers"

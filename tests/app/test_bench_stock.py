@@ -138,8 +138,9 @@ def test_the_program_decodes_as_dense_does(tmp_path: Path) -> None:
     from specee.app.engine.loading import open_backend
 
     backend = open_backend(LoadOptions(n_ctx=512, threads=2, data_dir=str(tmp_path)), lambda what, share: None)
-    llama, found = stock_program.find_library()
-    assert found["patched"]
+    assert stock_program.find_library()[1]["patched"]
+    import llama_cpp as llama  # which the backend has pointed at our library
+
     for sampling in (PLAIN_GREEDY, Sampling(temperature=0.0, repeat_penalty=1.2), Sampling(temperature=0.8, seed=1)):
         job = {**JOB, "model": backend.info.path, "n_batch": backend.engine.n_batch, **asdict(sampling)}
         stock = stock_program.Stock(llama, {**job, "seed": sampling.seed or 0})

@@ -77,10 +77,10 @@ def test_tokens_of_one_step_share_it() -> None:
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        ("auto", "policy auto: tokens are guessed ahead"),
+        ("auto", "policy auto: easy tokens are guessed ahead"),
         ("dense", "no drafts"),
         ("specee@0.5", "tokens may skip layers"),
-        ("chain", "policy chain: tokens are guessed ahead"),
+        ("chain", "policy chain: easy tokens are guessed ahead"),
     ],
 )
 def test_before_the_first_answer_the_status_line_says_what_will_be(policy: str, says: str) -> None:
