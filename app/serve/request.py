@@ -38,8 +38,9 @@ class CompletionRequest:
         sampling = {
             name: _number(body, name) for name in ("temperature", "top_p", "seed") if body.get(name) is not None
         }
-        limit = body.get("max_completion_tokens") or body.get("max_tokens") or defaults.max_tokens
-        if not isinstance(limit, int) or limit < 1:
+        given = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+        limit = given[0] if given else defaults.max_tokens
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
         options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -68,4 +69,8 @@ def _message(given: Any) -> Message:
     role = "system" if role == "developer" else role
     if role not in ("system", "user", "assistant") or not isinstance(content, str):
         raise AppError("bad request", "a message has a role (system, user, assistant) and a text", USAGE)
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise AppError("bad request", "a message has half of a surrogate pair, which is no text", USAGE) from error
     return Message(role, content)

@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             if not 0 <= length <= BODY_LIMIT:
                 raise ValueError
             body = json.loads(self.rfile.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested too deep
             raise AppError("bad request", "the body is not JSON, or too long", USAGE) from error
         if not isinstance(body, dict):
             raise AppError("bad request", "the body is not an object", USAGE)

@@ -53,8 +53,8 @@ class Chain:
                 n_kept = yield from self._early.keep(state, rows, drafts)
             state.logits = yield Advance(tuple(rows[:n_kept]), state.n_layer, logits=True)
             seconds = state.clock() - drafted
-            if state.alone:
-                drafter.cost.record(len(rows), seconds)
+            if state.alone and n_kept == len(rows):
+                drafter.cost.record(n_kept, seconds)
             stats.rows += len(rows)
             stats.steps += 1
             n_accepted = 0
