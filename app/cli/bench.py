@@ -19,6 +19,7 @@ from specee.app.cli.shared_options import (
     EXITS,
     JSON,
     SYSTEM,
+    check_policy_options,
     given_sampling,
     load_options,
     max_tokens,
@@ -108,7 +109,7 @@ def bench(
     chosen = given_sampling(values, opts.PLAIN_GREEDY)
     arguments = {
         "prompts": read_prompts(prompts)[:limit],
-        "choices": None if policies is None else _choices(values, policies),
+        "choices": _choices(values, policies),
         "asked": Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
         "stock_python": stock,
     }
@@ -128,8 +129,16 @@ def bench(
     return code
 
 
-def _choices(values: dict[str, Any], policies: str) -> list[opts.PolicyChoice]:
-    return [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
+def _choices(values: dict[str, Any], policies: str | None) -> list[opts.PolicyChoice] | None:
+    """None: the default ones, which take no options."""
+    if policies is None:
+        check_policy_options([opts.PolicyChoice("dense"), opts.PolicyChoice("auto")])
+        return None
+    choices = [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
+    if not choices:
+        raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
+    check_policy_options(choices)
+    return choices
 
 
 def _check_folder(file: str) -> None:
