@@ -52,6 +52,10 @@ class Sampling:
     repeat_penalty: float = 1.1
     repeat_last_n: int = 64
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Tokens, and what is added to their logits."""
 
 
 PLAIN_GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.0, seed=0)
@@ -143,6 +147,12 @@ class ChatOptions:
     policy: PolicyChoice = PolicyChoice()
     sampling: Sampling = Sampling()
     max_tokens: int = 1024
+    grammar: str | None = None
+    """In GBNF, with the rule "root": the answer keeps to it."""
+    json_schema: str | None = None
+    """The same by a JSON schema, in JSON; {"type": "object"} stands for any object."""
+    top_logprobs: int | None = None
+    """So many of the likeliest tokens travel with each token of the answer, and their logprobs; None: no logprobs."""
 
 
 DEFAULT_CHAT = ChatOptions()
@@ -161,7 +171,10 @@ def remember(options: ChatOptions) -> dict[str, Any]:
 def recall(kept: dict[str, Any]) -> ChatOptions:
     """The inverse of `remember`; what is missing has its default."""
     names = {field.name for field in fields(Sampling)}
-    sampling = Sampling(**{name: value for name, value in kept.items() if name in names})
+    of_sampling = {name: value for name, value in kept.items() if name in names}
+    if "logit_bias" in of_sampling:  # JSON has no tuples
+        of_sampling["logit_bias"] = tuple((token, bias) for token, bias in of_sampling["logit_bias"])
+    sampling = Sampling(**of_sampling)
     # chats of earlier versions have "settle" for "complete"
     policy = PolicyChoice.parse(kept.get("policy", "auto").replace(":settle", ":complete"))
     return ChatOptions(policy, sampling, kept.get("max_tokens", ChatOptions.max_tokens))

@@ -113,9 +113,16 @@ class EngineClient:
         self.close()
         self._load = load
 
-    def generate(self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False) -> Answer:
+    def generate(
+        self,
+        messages: tuple[Message, ...],
+        options: ChatOptions,
+        *,
+        continue_answer: bool = False,
+        tools: str | None = None,
+    ) -> Answer:
         """Answers a chat: its events, Done last. Iterating raises AppError, EngineLostError when the engine died."""
-        asked = Asked(Generate(next(self._requests), messages, options, continue_answer))
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, tools))
         return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:
