@@ -122,13 +122,14 @@ class EngineClient:
         options: ChatOptions,
         *,
         continue_answer: bool = False,
+        tools: str | None = None,
         is_comparison: bool = False,
     ) -> Answer:
         """Answers a chat (see Generate): its events, Done last.
 
         Iterating raises AppError, EngineLostError when the engine died.
         """
-        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, is_comparison))
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, tools, is_comparison))
         return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:
