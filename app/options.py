@@ -147,6 +147,8 @@ class ChatOptions:
     policy: PolicyChoice = PolicyChoice()
     sampling: Sampling = Sampling()
     max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer, and are no part of it."""
     grammar: str | None = None
     """In GBNF, with the rule "root": the answer keeps to it."""
     json_schema: str | None = None

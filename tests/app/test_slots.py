@@ -145,7 +145,7 @@ def test_a_prompt_that_is_cancelled_while_it_is_read(make_link: Make, make_backe
 
 
 def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
-    def refuse(messages: Any) -> str:
+    def refuse(messages: Any, tools: None) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
         return make_text(messages)
@@ -222,6 +222,57 @@ def test_a_new_chat_gets_the_slot_that_was_not_used_for_longest(asking: Asking) 
     assert asking.stats(goes_on).reused > 20 and asking.stats(new).reused < 5
     kept = [bytes(t for t in slot.engine.tokens if t < 128) for slot in asking.answerer._slots]
     assert kept[0].startswith(b"u:first") and kept[1].startswith(b"u:something") and kept[2].startswith(b"u:third")
+
+
+def test_another_answer_to_the_last_question_gets_the_same_slot(make_link: Make, make_backend: Make) -> None:
+    asking = Asking(make_link, make_backend(b"x" * 100, n_slots=3))
+    for _ in range(3):
+        request = asking.ask("a question of some length, " * 3)
+        asking.run()
+    assert asking.stats(request).reused > 60
+    assert [slot.engine.length > 0 for slot in asking.answerer._slots] == [True, False, False]
+
+
+def test_beyond_the_slots_the_longest_common_prefix_is_kept(make_link: Make, make_backend: Make) -> None:
+    """Of caches that share about as much, the least recently used is given up; a short one is no reason."""
+    asking = Asking(make_link, make_backend(n_ctx=2000, n_slots=3))
+    texts = {name: name[0] * 100 + name[1] * 200 for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1")}
+    for name in ("a1", "a2", "b1"):
+        asking.ask(texts[name])
+        asking.run()
+    for name, place, reused in (("b2", 2, 100), ("a3", 0, 100), ("a4", 1, 100), ("c1", 2, 2)):
+        request = asking.ask(texts[name])
+        asking.run()
+        held = bytes(token % 256 for token in asking.answerer._slots[place].engine.tokens)
+        assert texts[name].encode() in held
+        assert reused - 4 <= asking.stats(request).reused <= reused + 2
+
+
+def test_a_stop_sequence_ends_an_answer_at_the_token_that_completes_it(make_link: Make, make_backend: Make) -> None:
+    asking = Asking(make_link, make_backend(n_slots=3))
+    for policy in ("dense", "chain", "exact"):
+        for stop, text, tokens in (
+            (("there",), "Hello ", 11),
+            (("zebra", "lo th", "."), "Hel", 8),
+            (("H",), "", 1),
+            (("e..", "?"), "Hello there.", 12),
+            ((".",), "Hello there", 12),
+        ):
+            requests = [asking.ask("Hi", options=ChatOptions(PolicyChoice(policy), stop=stop)) for _ in range(4)]
+            asking.run()
+            for request in requests:
+                assert asking.text(request) == text
+                stats = asking.stats(request)
+                assert (stats.tokens, stats.stop_reason) == (tokens, "stop")
+
+
+def test_a_chat_goes_on_after_a_stop_sequence(asking: Asking) -> None:
+    asking.ask("Hi", options=ChatOptions(PolicyChoice("dense"), stop=("there",)))
+    asking.run()
+    request = asking.ask("Hi", "Hello ", "more")
+    asking.run()
+    assert bytes(t % 256 for t in asking.backend.engine.prompts[-1]) == b"u:Hi\0a:Hello \0u:more\0a:"
+    assert asking.text(request) == "Hello there."
 
 
 def test_each_slot_has_policies_of_its_own(asking: Asking) -> None:
