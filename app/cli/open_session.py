@@ -15,7 +15,7 @@ from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, recall
+from specee.app.options import ChatOptions
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -28,8 +28,8 @@ def open_session(
     *,
     keep: bool,
     terminal: SavedTerminal | None = None,
-) -> tuple[Session, ChatOptions]:
-    """A session, and how it is to answer. Raises AppError.
+) -> tuple[Session, ChatOptions, str | None]:
+    """A session, how it is to answer, and what the user should know of it. Raises AppError.
 
     `terminal` is given back by the engine process if this one is killed.
     A chat that goes on keeps its own settings, except for what was typed now; config.toml is for new ones.
@@ -39,13 +39,14 @@ def open_session(
     try:
         session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
         if chat is None:
-            return session, chat_options(values)
-        session.resume(_last(store) if chat == LAST else chat)
+            return session, chat_options(values), None
+        kept, refused = session.resume(_last(store) if chat == LAST else chat)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
         assert session.chat is not None
-        return session, chat_options(typed, recall(session.chat.options))
+        notice = None if refused is None else f"chat {session.chat.id}: {refused}"
+        return session, chat_options(typed, kept), notice
     except BaseException:
         store.close()
         raise

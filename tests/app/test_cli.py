@@ -85,7 +85,7 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
     [
         (["--nonsense"], 2, "--nonsense"),
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
-        (["-p", "x", "--threshold", "7"], 2, "bad threshold"),
+        (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
         (["-p", "x", "--json", "--jsonl"], 2, "exclude"),
         (["-p", "x", "--temperature", "-1"], 2, "temperature"),
         (["-p", "  "], 2, "nothing to answer"),
