@@ -64,7 +64,7 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended:
+                elif running.ended or answer.stream.stopped:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise

@@ -224,7 +224,7 @@ def test_a_chat_goes_on_with_its_model(env: dict[str, str], tmp_path: Path) -> N
     (tmp_path / "other.gguf").symlink_to(model)
     say = ("--max-tokens", "2", "--policy", "dense", "--json")
     call(env, "-p", "x", *say, "--model", "other.gguf", cwd=tmp_path)
-    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == model.stem
+    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "other"
     assert json.loads(call(env, "-c", "-p", "y", *say, "--model", "smollm2-135m").stdout)["model"] == "smollm2-135m"
     assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "smollm2-135m", "the last one counts"
 
