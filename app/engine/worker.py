@@ -14,7 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from specee.app.engine.heartbeat import Heartbeat
 from specee.app.engine.protocol import (
+    Bench,
+    Calibrate,
     Cancel,
     Close,
     Failed,
@@ -22,13 +25,14 @@ from specee.app.engine.protocol import (
     GuardTerminal,
     Load,
     ModelLoaded,
+    Optimize,
     Progress,
-    RunTask,
+    ReportMachine,
+    Task,
     TaskDone,
-    read_message,
-    write_message,
 )
 from specee.app.engine.terminal_guard import SavedTerminal
+from specee.app.engine.wire import WireError, read_message, write_message
 from specee.app.errors import as_app_error
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
@@ -64,6 +68,7 @@ class Worker:
         self._answerer: Any = None
         self._cancelled_early: set[int] = set()  # before the model was loaded
         self._stopping = threading.Event()
+        self._heartbeat = Heartbeat(self._send)
 
     def listen(self, inbox: BinaryIO) -> None:
         """Reads requests in a thread of its own, so that a Cancel arrives during a computation."""
@@ -75,6 +80,9 @@ class Worker:
                 message = Close()  # the user's process is gone
                 if terminal is not None:
                     terminal.restore()
+            except WireError:  # out of step for good; to the log
+                traceback.print_exc()
+                message = Close()
             if isinstance(message, GuardTerminal):
                 terminal = message.terminal
             elif isinstance(message, Cancel):
@@ -93,7 +101,9 @@ class Worker:
 
     def run(self) -> None:
         """Serves until Close."""
-        handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate, RunTask: self._task}
+        handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate}
+        handlers |= dict.fromkeys((Calibrate, Optimize, Bench, ReportMachine), self._task)
+        self._heartbeat.start()
         while True:
             busy = self._answerer is not None and self._answerer.busy
             try:
@@ -104,7 +114,7 @@ class Worker:
                 return
             try:
                 if message is None:
-                    self._answerer.turn()
+                    self._turn()
                 else:
                     handlers[type(message)](message)
             except BrokenPipeError:
@@ -115,7 +125,7 @@ class Worker:
                 traceback.print_exc()  # to the log
                 failure = as_app_error(error)
                 with suppress(BrokenPipeError):
-                    fatal = not isinstance(message, RunTask)
+                    fatal = not isinstance(message, Task)
                     self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
 
     def _send(self, message: object) -> None:
@@ -141,7 +151,14 @@ class Worker:
     def _generate(self, message: Generate) -> None:
         self._answerer.add(message, self._send)
 
-    def _task(self, message: RunTask) -> None:
+    def _turn(self) -> None:
+        self._heartbeat.begin()
+        try:
+            self._answerer.turn()
+        finally:
+            self._heartbeat.end()
+
+    def _task(self, message: Task) -> None:
         from specee.app.engine import tasks
 
         self._send(TaskDone(tasks.run(message, self._send)))
