@@ -151,7 +151,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """Prompt tokens read so far, of how many."""
+    """Prompt tokens read so far, of how many. The first one, with none, says that the request waits no longer."""
 
     done: int
     total: int
