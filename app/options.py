@@ -7,13 +7,30 @@ from typing import Any
 
 from specee.app.errors import USAGE, AppError
 
-POLICIES = ("auto", "dense", "chain", "tree", "exact", "specee", "pipelined")
+POLICIES: dict[str, tuple[str, ...]] = {
+    "auto": (),
+    "dense": (),
+    "chain": ("acceptance", "draft_length", "early_rejection"),
+    "tree": ("acceptance", "draft_length"),
+    "exact": ("rule", "threshold", "max_pending", "draft_length"),
+    "specee": ("rule", "kv", "threshold", "max_pending", "draft_length"),
+    "pipelined": (),
+}
+"""The parameters that each policy takes."""
 DRAFTING = ("chain", "tree")
 """Policies whose steps verify drafted tokens."""
 RULES = ("predictor", "margin")
 SKIPPED_KV = ("propagate", "complete")
 ACCEPTANCE = ("exact", "rejection", "typical")
 EARLY = "early"
+SHORT: dict[str, tuple[str, ...]] = {
+    "rule": RULES,
+    "kv": SKIPPED_KV,
+    "acceptance": ACCEPTANCE,
+    "early_rejection": (EARLY,),
+}
+"""What may follow the name of a policy, as in `exact:margin`."""
+MAX_DRAFT_LENGTH = 7  # tokens: with the row before them, so many rows get the bits of single ones
 WHEN_FULL = ("stop", "drop", "summarize")
 DEFAULT_CTX = 4096  # tokens
 NO_DRAFTER = "none"
@@ -64,6 +81,8 @@ class PolicyChoice:
     `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV. `acceptance` says which
     drafted tokens stand (policies chain and tree): see ACCEPTANCE. `draft_length`: so many tokens are drafted in every
     step; with it, exact and specee draft too. `early_rejection` (policy chain): drafts may leave at an exit layer.
+
+    Raises AppError for a parameter that the policy does not take.
     """
 
     name: str = "auto"
@@ -75,10 +94,30 @@ class PolicyChoice:
     draft_length: int | None = None
     early_rejection: bool = False
 
+    def __post_init__(self) -> None:
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value not in (None, False) and not self.takes(field.name):
+                raise AppError(
+                    "not for this policy", f"{self.name} has no {_words(field.name)}; {_takers(field.name)}", USAGE
+                )
+        if self.rule == "margin" and self.draft_length is not None:
+            why = "drafted tokens skip layers by the rule predictor; leave out margin, or the draft length"
+            raise AppError("these exclude each other", why, USAGE)
+
+    def takes(self, parameter: str) -> bool:
+        """Whether the policy has this parameter, a field of this class."""
+        return parameter in POLICIES[self.name]
+
     @property
     def drafts(self) -> bool:
         """Whether tokens are drafted."""
-        return self.name in DRAFTING or (self.name in ("exact", "specee") and self.draft_length is not None)
+        return self.name in DRAFTING or self.draft_length is not None
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it runs only on a calibrated model."""
+        return self.name in ("exact", "specee", "pipelined") or self.early_rejection
 
     @property
     def runs_whole_rows(self) -> bool:
@@ -98,22 +137,15 @@ class PolicyChoice:
         name, *parts = head.split(":")
         if name not in POLICIES:
             raise AppError("unknown policy", f"{name!r}; choose from {', '.join(POLICIES)}", USAGE)
-        rule = kv = acceptance = None
-        early = False
+        given: dict[str, Any] = {}
         for part in parts:
-            if name in DRAFTING and part in ACCEPTANCE:
-                acceptance = part
-            elif name == "chain" and part == EARLY:
-                early = True
-            elif part in RULES:
-                rule = part
-            elif part in SKIPPED_KV:
-                kv = part
-            else:
-                known = ", ".join((*RULES, *SKIPPED_KV, *ACCEPTANCE, EARLY))
-                raise AppError("unknown policy", f"{part!r} in {spec!r}; use {known}", USAGE)
-        limit = parse_threshold(threshold) if at else None
-        return cls(name, limit, rule, kv, acceptance=acceptance, early_rejection=early)
+            parameter = next((p for p in POLICIES[name] if part in SHORT.get(p, ())), None)
+            if parameter is None:
+                known = ", ".join(word for p in POLICIES[name] for word in SHORT.get(p, ()))
+                why = f"{name} can be followed by {known}" if known else f"nothing can follow {name}"
+                raise AppError("unknown policy", f"{part!r} in {spec!r}; {why}", USAGE)
+            given[parameter] = True if part == EARLY else part
+        return cls(name, parse_threshold(threshold) if at else None, **given)
 
     @property
     def label(self) -> str:
@@ -121,6 +153,15 @@ class PolicyChoice:
         early = EARLY if self.early_rejection else None
         parts = [self.name, *(part for part in (self.rule, self.kv, self.acceptance, early) if part)]
         return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
+
+
+def _words(parameter: str) -> str:
+    return parameter.replace("_", " ")
+
+
+def _takers(parameter: str) -> str:
+    names = [name for name, taken in POLICIES.items() if parameter in taken]
+    return f"{' and '.join(names)} {'have' if names[1:] else 'has'} it"
 
 
 def parse_threshold(text: str) -> float | None:
@@ -162,6 +203,13 @@ def recall(kept: dict[str, Any]) -> ChatOptions:
     """The inverse of `remember`; what is missing has its default."""
     names = {field.name for field in fields(Sampling)}
     sampling = Sampling(**{name: value for name, value in kept.items() if name in names})
-    # chats of earlier versions have "settle" for "complete"
-    policy = PolicyChoice.parse(kept.get("policy", "auto").replace(":settle", ":complete"))
+    policy = _recall_policy(kept.get("policy", "auto"))
     return ChatOptions(policy, sampling, kept.get("max_tokens", ChatOptions.max_tokens))
+
+
+def _recall_policy(kept: str) -> PolicyChoice:
+    """A policy as a chat keeps it; one of an earlier version that is none any more is `auto`."""
+    try:
+        return PolicyChoice.parse(kept.replace(":settle", ":complete"))
+    except AppError:
+        return PolicyChoice()

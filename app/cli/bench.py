@@ -19,6 +19,7 @@ from specee.app.cli.shared_options import (
     EXITS,
     JSON,
     SYSTEM,
+    check_policy_options,
     given_sampling,
     load_options,
     max_tokens,
@@ -109,7 +110,7 @@ def bench(
     task = Bench(
         load_options(values),
         tuple(read_prompts(prompts)[:limit]),
-        None if policies is None else _choices(values, policies),
+        _choices(values, policies),
         Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
         stock,
     )
@@ -129,8 +130,16 @@ def bench(
     return code
 
 
-def _choices(values: dict[str, Any], policies: str) -> tuple[opts.PolicyChoice, ...]:
-    return tuple(policy_choice(values, spec) for spec in policies.split(",") if spec.strip())
+def _choices(values: dict[str, Any], policies: str | None) -> tuple[opts.PolicyChoice, ...] | None:
+    """None: the default ones, which take no options."""
+    if policies is None:
+        check_policy_options([opts.PolicyChoice("dense"), opts.PolicyChoice("auto")])
+        return None
+    choices = tuple(policy_choice(values, spec) for spec in policies.split(",") if spec.strip())
+    if not choices:
+        raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
+    check_policy_options(choices)
+    return choices
 
 
 def _check_folder(file: str) -> None:

@@ -37,18 +37,28 @@ def open_session(
     system = _system(context, values, persona)
     store = Store(paths.find(values["data_dir"]).history if keep else None)
     try:
-        session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
+        start = partial(start_process, terminal=terminal)
         if chat is None:
-            return session, chat_options(values)
-        session.resume(_last(store) if chat == LAST else chat)
+            return Session(load_options(values), system, start, store), chat_options(values)
+        number = _last(store) if chat == LAST else chat
+        kept = store.chat(number).options
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
+        options = chat_options(typed, recall(kept))
+        session = Session(load_options(_with_model_of(kept, values, typed)), system, start, store)
+        session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
-        assert session.chat is not None
-        return session, chat_options(typed, recall(session.chat.options))
+        return session, options
     except BaseException:
         store.close()
         raise
+
+
+def _with_model_of(kept: dict[str, Any], values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the model and the drafter of a chat, but for what was typed."""
+    if typed["model"] is not None or "model" not in kept:
+        return values
+    return {**values, "model": kept["model"], "drafter": typed["drafter"] or kept["drafter"]}
 
 
 def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:

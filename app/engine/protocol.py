@@ -11,6 +11,7 @@ from typing import Any
 
 from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.terminal_guard import SavedTerminal
+from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 
 Emit = Callable[[object], None]
@@ -41,12 +42,14 @@ class Generate:
     Each of them travels in an OfRequest. Several may be under way at once; those that find no free slot wait in their
     order.
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
+    `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
     """
 
     request: int
     messages: tuple[Message, ...]
     options: ChatOptions
     continue_answer: bool = False
+    is_comparison: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,16 @@ class ModelInfo:
     drafter: str | None = None
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+
+    def check(self, choice: PolicyChoice) -> None:
+        """Raises AppError for a policy that cannot run on this model."""
+        why = None
+        if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
+            why = f"{self.dense_only}; take the policy dense"
+        elif choice.needs_calibration and not self.calibrated:
+            why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
+        if why is not None:
+            raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)
 
 
 @dataclass(frozen=True)

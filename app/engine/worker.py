@@ -5,8 +5,10 @@ Its standard output and error belong to the native library's logs; the pipes are
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -36,11 +38,13 @@ from specee.app.engine.wire import WireError, read_message, write_message
 from specee.app.errors import as_app_error
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Entry point of the process."""
-    inbox, outbox = _take_pipes()
+    wake_when_alone()
+    inbox, outbox = take_pipes()
     worker = Worker(outbox)
     threading.Thread(target=worker.listen, args=(inbox,), daemon=True).start()
     worker.run()
@@ -49,7 +53,16 @@ def main() -> None:
     os._exit(0)
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def wake_when_alone() -> None:
+    """When the user's process dies, this one goes on if it was stopped, and then ends by itself: its pipe is closed.
+
+    Linux only. Elsewhere a stopped process stays until somebody continues it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Moves the pipes away from descriptors 0 and 1; prints, ours or the library's, then go to the log (2)."""
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
@@ -129,6 +142,8 @@ class Worker:
                     self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
 
     def _send(self, message: object) -> None:
+        if self._stopping.is_set():
+            raise BrokenPipeError  # ends a job at its next sign of progress, so that it removes what it has half done
         write_message(self._outbox, message)
 
     def _cancel(self, request: int) -> None:

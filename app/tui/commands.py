@@ -61,8 +61,11 @@ class Commands:
         session = self._app.session
         session.resume(_number(argument))
         assert session.chat is not None
-        self._app.options = recall(session.chat.options)
+        kept = session.chat.options
+        self._app.options = recall(kept)
         self._app.show_chat()
+        if (model := kept.get("model", session.model)) != session.model:
+            self._app.show_notice(f"{model} answered this chat; /model {model} takes it again")
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
@@ -136,6 +139,8 @@ class Commands:
     async def do_policy(self, argument: str) -> None:
         """NAME: auto, chain, tree (draft tokens), exact (skips layers), pipelined, dense: same text; or specee"""
         choice = PolicyChoice.parse(argument or "auto")
+        if self._app.session.info is not None:
+            self._app.session.info.check(choice)
         self._app.options = replace(self._app.options, policy=choice)
         self._app.show_notice(f"policy {choice.label} from the next answer on")
 

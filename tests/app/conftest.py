@@ -243,7 +243,7 @@ class FakeBackend:
         for engine, rows in batches:
             engine.advance(rows, end, logits)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 

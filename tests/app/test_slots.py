@@ -228,7 +228,7 @@ def test_each_slot_has_policies_of_its_own(asking: Asking) -> None:
     made = []
     for slot in asking.answerer._slots:
         build = slot.backend.policy
-        slot.backend.policy = lambda choice, cost=None, slot=slot, build=build: made.append(slot) or build(choice, cost)
+        slot.backend.policy = lambda *of, slot=slot, build=build, **more: made.append(slot) or build(*of, **more)
     for _ in range(2):
         for text in ("a", "b", "c"):
             asking.ask(text)

@@ -40,6 +40,8 @@ class Store:
 
     def __init__(self, path: Path | None = None) -> None:
         self._database = Database(path)
+        self.is_kept = path is not None
+        """Whether it is there for another process, too."""
 
     def close(self) -> None:
         self._database.close()
