@@ -40,6 +40,10 @@ class Answer:
         """The request's."""
         return self.request.request
 
+    def take_up(self) -> None:
+        """It waits no longer: says so, since from now on the request has to do with whatever the engine does."""
+        self.emit(PromptProgress(0, self.prefill.total - self.prefill.done))
+
     def read_chunk(self, size: int) -> None:
         """A chunk of the prompt."""
         prefill = self.prefill

@@ -86,7 +86,9 @@ class Answerer:
         while self._waiting and (free := self._free_slots()):
             request, emit, began = self._waiting.popleft()
             try:
-                self._reading.append(self._begin(request, emit, began, free))
+                answer = self._begin(request, emit, began, free)
+                answer.take_up()
+                self._reading.append(answer)
             except Exception as error:  # this request's alone
                 self.cancellation.forget(request.request)
                 emit(_failed(error))
