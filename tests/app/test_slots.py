@@ -149,7 +149,7 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     def refuse(messages: Any, tools: str | None) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
-        return make_text(messages)
+        return make_text(messages, tools)
 
     make_text, asking.backend.format = asking.backend.format, refuse
     for slot in asking.answerer._slots:
