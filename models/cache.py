@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from specee.models import hub_settings
 from specee.models import source as sources
 from specee.models.errors import ModelError
 from specee.models.source import Source
@@ -25,9 +26,7 @@ from specee.models.source import Source
 
 def root() -> Path:
     """The cache's folder: HF_HUB_CACHE, or `hub` in HF_HOME."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
+    return Path(hub_settings.constants().HF_HUB_CACHE)
 
 
 def folder(repo: str) -> Path:
