@@ -22,7 +22,7 @@ from specee.app.engine.client import EngineClient, EngineLostError, Event, Silen
 from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Sampling, remember
+from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models.resolve import resolve, stable_name
 
 
@@ -173,11 +173,18 @@ class Session:
         self.chat, self.branch = None, ()
         self._window.reset()
 
-    def resume(self, chat_id: int) -> None:
-        """Continues a chat from the store. Raises AppError when there is none."""
+    def resume(self, chat_id: int) -> Recalled:
+        """Continues a chat from the store, and returns how: settings that cannot be are corrected there, too.
+
+        Raises AppError when there is no such chat.
+        """
         self.chat = self.store.chat(chat_id)
+        recalled = recall(self.chat.options)
+        if recalled.refused is not None:
+            self.store.update_chat(chat_id, options={**(self.chat.options or {}), **remember(recalled.options)})
         self._window.reset()
         self._refresh()
+        return recalled
 
     def set_system(self, text: str | None) -> None:
         """Another system message from the next question on."""

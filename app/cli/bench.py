@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from specee.app import options as opts
+from specee.app import settings
 from specee.app.cli.command import Command
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     DRAFTING,
@@ -57,10 +58,10 @@ MAX_TOKENS = 128
     help="What to compare: auto, chain, dense, exact, pipelined, specee, tree; in short also specee@0.5 or "
     "exact:margin (see specee-chat -h).",
 )
-@option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
+@option("--limit", type=Setting(settings.Count), metavar="N", help="Ask the first N prompts only.", otherwise="all")
 @option(
     "--repeats",
-    type=click.IntRange(1),
+    type=Setting(settings.Count),
     default=1,
     otherwise=1,
     metavar="N",

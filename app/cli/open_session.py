@@ -28,8 +28,8 @@ def open_session(
     *,
     keep: bool,
     terminal: SavedTerminal | None = None,
-) -> tuple[Session, ChatOptions]:
-    """A session, and how it is to answer. Raises AppError.
+) -> tuple[Session, ChatOptions, str | None]:
+    """A session, how it is to answer, and what the user should know of it. Raises AppError.
 
     `terminal` is given back by the engine process if this one is killed.
     A chat that goes on keeps its own settings, except for what was typed now; config.toml is for new ones.
@@ -39,16 +39,18 @@ def open_session(
     try:
         start = partial(start_process, terminal=terminal)
         if chat is None:
-            return Session(load_options(values), system, start, store), chat_options(values)
+            return Session(load_options(values), system, start, store), chat_options(values), None
         number = _last(store) if chat == LAST else chat
         kept = store.chat(number).options
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
-        options = chat_options(typed, recall(kept))
-        session = Session(load_options(_with_model_of(kept, values, typed)), system, start, store)
+        recalled = recall(kept)
+        options = chat_options(typed, recalled.options)
+        session = Session(load_options(_with_model_of(kept or {}, values, typed)), system, start, store)
         session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
-        return session, options
+        notice = None if recalled.refused is None else f"chat {number}: {recalled.refused}"
+        return session, options, notice
     except BaseException:
         store.close()
         raise

@@ -32,7 +32,7 @@ class Answer:
     def __post_init__(self) -> None:
         self.prefill = Prefill(self.slot.engine, self.prompt.tokens, self.slot.n_read)
         self.slot.n_read = self.prefill.total
-        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began)
+        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began, self.request.options.stop)
         self.state: Decoding | None = None  # once it decodes
 
     @property
@@ -66,7 +66,7 @@ class Answer:
 
     def _stop_reason(self) -> str:
         events = self.stream.events
-        if events and events[-1].stop:
+        if self.stream.stopped or (events and events[-1].stop):
             return "stop"
         return "length" if len(events) >= self.request.options.max_tokens else "window"
 

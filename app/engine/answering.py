@@ -64,7 +64,7 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended:
+                elif running.ended or answer.stream.stopped:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise
@@ -113,7 +113,13 @@ class Answerer:
     def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
         """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
         previous = [slot.previous for slot in free if slot.previous is not None]
-        prompt = make_prompt(self.backend, request.messages, continue_answer=request.continue_answer, previous=previous)
+        prompt = make_prompt(
+            self.backend,
+            request.messages,
+            continue_answer=request.continue_answer,
+            tools=request.tools,
+            previous=previous,
+        )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",

@@ -66,8 +66,11 @@ class Backend(Protocol):
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
-    def format(self, messages: Sequence[Message], /) -> str:
-        """The chat in the model's chat template. Raises AppError when the template refuses it."""
+    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
+        """The chat in the model's chat template, with the tools that it may call: the JSON of a list.
+
+        Raises AppError when the template refuses it.
+        """
         ...
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:

@@ -127,6 +127,7 @@ class EngineClient:
         options: ChatOptions,
         *,
         continue_answer: bool = False,
+        tools: str | None = None,
         is_comparison: bool = False,
     ) -> Answer:
         """Answers a chat (see Generate): its events, Done last.
@@ -134,7 +135,7 @@ class EngineClient:
         Iterating raises AppError, EngineLostError when the engine died. A request that the engine had not taken up when
         it died is put to the next one.
         """
-        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, is_comparison))
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, tools, is_comparison))
         return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:

@@ -39,8 +39,8 @@ class NativeBackend:
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
 
-    def format(self, messages: Sequence[Message], /) -> str:
-        return self.formatter(messages)
+    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
+        return self.formatter(messages, tools)
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         return [int(t) for t in self.model.tokenize(text, special=True, bos=bos)]
@@ -146,9 +146,10 @@ def open_backend(
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
-    from specee.app.engine.chat_template import chat_formatter
+    from specee.app.engine.chat_template import chat_formatter, takes_tools
     from specee.app.engine.datastore import open_datastores
 
+    formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -161,12 +162,13 @@ def open_backend(
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             n_slots=len(engine.slots),
+            takes_tools=takes_tools(formatter),
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
-        formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
+        formatter=formatter,
         bos_text=model.bos_text,
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,

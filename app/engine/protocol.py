@@ -29,10 +29,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a chat: role is system, user or assistant."""
+    """One message of a chat: role is system, user, assistant, or tool for what a tool gave back.
+
+    `tool_calls`: those of an assistant's message, the JSON of a list as the chat completions API has it.
+    `tool_call_id` and `name`, of a tool's message: the call that it answers, and the tool.
+    """
 
     role: str
     content: str
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Generate:
     Each of them travels in an OfRequest. Several may be under way at once; those that find no free slot wait in their
     order.
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
+    `tools`: what the model may call, the JSON of a list as the chat completions API has it; for models whose
+    ModelInfo has `takes_tools`.
     `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
     """
 
@@ -49,6 +58,7 @@ class Generate:
     messages: tuple[Message, ...]
     options: ChatOptions
     continue_answer: bool = False
+    tools: str | None = None
     is_comparison: bool = False
 
 
@@ -137,6 +147,8 @@ class ModelInfo:
     drafter: str | None = None
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    takes_tools: bool = False
+    """Whether the chat template has a place for tools."""
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
@@ -183,11 +195,22 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its bytes (perhaps only a part of a character), and the natural logarithm of its probability."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
 class ChatEvent:
     """A token was chosen, verified or rolled back (state: provisional, verified, rolled_back).
 
     The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
     are (layer, score) pairs of the probes; `t` counts seconds from the request; `drafter` says what drafted the token.
+    `logprob`, where ChatOptions.top_logprobs is given, is that of a verified token in the model's own distribution,
+    before penalties, temperature and cuts; `top_logprobs` are the likeliest tokens there, the best first.
     """
 
     index: int
@@ -200,6 +223,8 @@ class ChatEvent:
     candidates: tuple[int, ...] = ()
     stop: bool = False
     drafter: str | None = None
+    logprob: TokenLogprob | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

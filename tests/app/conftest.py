@@ -221,8 +221,8 @@ class FakeBackend:
         self.policies: dict[str, Any] = {}
         self.together: list[int] = []  # rows of each batch over several slots
 
-    def format(self, messages: Sequence[Message]) -> str:
-        start = self.bos_text if self.template_bos else ""
+    def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
+        start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:

@@ -92,7 +92,7 @@ def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) ->
 
 def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
     backend = make_backend()
-    backend.format = lambda messages: ""
+    backend.format = lambda messages, tools: ""
     with pytest.raises(AppError, match="empty prompt"):
         make_prompt(backend, ASK)
 

@@ -31,11 +31,12 @@ class Asking:
         self.sent: list[Any] = []
         self.number = 0
 
-    def ask(self, *texts: str, options: ChatOptions = DENSE) -> int:
+    def ask(self, *texts: str, options: ChatOptions = DENSE, is_comparison: bool = False) -> int:
         """A chat of questions and answers in turns; the id of the request."""
         self.number += 1
         messages = tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts))
-        self.answerer.add(Generate(self.number, messages, options), self.sent.append)
+        request = Generate(self.number, messages, options, is_comparison=is_comparison)
+        self.answerer.add(request, self.sent.append)
         return self.number
 
     def run(self) -> None:
@@ -145,7 +146,7 @@ def test_a_prompt_that_is_cancelled_while_it_is_read(make_link: Make, make_backe
 
 
 def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
-    def refuse(messages: Any) -> str:
+    def refuse(messages: Any, tools: str | None) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
         return make_text(messages)
@@ -228,12 +229,27 @@ def test_each_slot_has_policies_of_its_own(asking: Asking) -> None:
     made = []
     for slot in asking.answerer._slots:
         build = slot.backend.policy
-        slot.backend.policy = lambda *of, slot=slot, build=build, **more: made.append(slot) or build(*of, **more)
+        slot.backend.policy = lambda *given, slot=slot, build=build, **more: made.append(slot) or build(*given, **more)
     for _ in range(2):
         for text in ("a", "b", "c"):
             asking.ask(text)
         asking.run()
     assert made == list(asking.answerer._slots)
+
+
+def test_a_comparison_learns_nothing_and_starts_with_nothing(asking: Asking) -> None:
+    made = []
+    for slot in asking.answerer._slots:
+        build = slot.backend.policy
+        slot.backend.policy = lambda *given, build=build, **more: made.append(more["history"]) or build(*given, **more)
+    asking.ask("a")
+    asking.run()
+    for _ in range(2):
+        asking.ask("a", is_comparison=True)
+        asking.run()
+    asking.ask("a")
+    asking.run()
+    assert made == [True, False, False]
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------
