@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from specee.models import hub_settings
+from specee.models import hub_names, hub_settings
 from specee.models import source as sources
 from specee.models.errors import USAGE, DownloadError, ModelError
 from specee.models.source import Source
@@ -22,18 +21,30 @@ from specee.models.source import Source
 CHUNK = 1 << 20  # bytes; what a killed transfer may lose
 AGAIN = "what has come is kept, and the same command goes on from there"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file as the hub has it now: `size` in bytes, `sha256` as it must arrive."""
+    """One file as the hub has it now: `size` in bytes, `sha256` as it must arrive.
+
+    All but the size become parts of paths: what could lead elsewhere raises DownloadError.
+    """
 
     repo: str
     name: str
     commit: str
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        for what, value, is_one in (
+            ("repository", self.repo, hub_names.is_repo),
+            ("file", self.name, hub_names.is_file),
+            ("commit", self.commit, hub_names.is_commit),
+            ("SHA-256", self.sha256, hub_names.is_sha256),
+        ):
+            if not is_one(value):
+                why = f"{hub_settings.constants().ENDPOINT} names the {what} {value[:80]!a}, which is none; try another HF_ENDPOINT"
+                raise DownloadError("not a name", why)
 
 
 def is_offline() -> bool:
@@ -55,7 +66,8 @@ def files(source: Source) -> tuple[RemoteFile, ...]:
             from huggingface_hub import HfApi
 
             info = HfApi().model_info(source.repo, revision=source.revision)
-        names = sources.choose(source, [sibling.rfilename for sibling in info.siblings or ()])
+            listed = [sibling.rfilename for sibling in info.siblings or () if isinstance(sibling.rfilename, str)]
+        names = sources.choose(source, listed)
     return tuple(_file(source, name) for name in names)
 
 
@@ -64,7 +76,7 @@ def _file(source: Source, name: str) -> RemoteFile:
         from huggingface_hub import get_hf_file_metadata
 
         found = get_hf_file_metadata(_url(source.repo, name, source.revision))
-    if found.commit_hash is None or found.size is None or not _SHA256.fullmatch(found.etag or ""):
+    if found.commit_hash is None or found.size is None or found.size < 0 or not hub_names.is_sha256(found.etag or ""):
         raise DownloadError("cannot be verified", f"the server gives no SHA-256 for {name} of {source.repo}")
     assert found.etag is not None
     if source.sha256 not in (None, found.etag):
@@ -102,7 +114,8 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
     constants = hub_settings.constants()
     try:
         # by this name: `from huggingface_hub import ...` prints an error before it raises it
-        import huggingface_hub.file_download  # noqa: F401
+        import huggingface_hub.file_download
+        import huggingface_hub.hf_api  # noqa: F401
         from huggingface_hub import errors
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
         from huggingface_hub.utils import logging as hub_logging
@@ -118,10 +131,11 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         raise offline_error(repo) from error
     except errors.HFValidationError as error:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
-    except ValueError as error:
-        raise hub_settings.bad_variable(error) from error
     except _network_errors() as error:
         raise _explained(error, repo, name) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in huggingface_hub
+        why = f"what {constants.ENDPOINT} says of {repo} cannot be read ({type(error).__name__})"
+        raise DownloadError("the server failed", f"{why}; try again later, or another HF_ENDPOINT") from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -216,6 +216,7 @@ class Answerer:
 
 
 def _failed(error: Exception) -> Failed:
-    traceback.print_exception(error)  # to the log
+    if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
+        traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
     return Failed(failure.title, failure.message, failure.exit_code)

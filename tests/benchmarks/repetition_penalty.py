@@ -66,7 +66,8 @@ def main() -> None:
         load = LoadOptions(model=model, n_ctx=2048, threads=given.threads, data_dir=data)
         with closing(open_backend(load, lambda what, share: None)) as backend:
             print(
-                "| | penalty | loops | longer than without | by the median of | reaches the limit |\n|---|---|---|---|---|---|"
+                "| | penalty | loops | longer than without | by the median of | reaches the limit |\n"
+                "|---|---|---|---|---|---|"
             )
             for kind in given.kinds:
                 without: list[Answer] = []
