@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
@@ -46,12 +46,29 @@ from specee.app.settings import (
 )
 
 POLICIES: tuple[str, ...] = get_args(PolicyName)
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "auto": (),
+    "dense": (),
+    "chain": ("acceptance", "draft_length", "early_rejection"),
+    "tree": ("acceptance", "draft_length"),
+    "exact": ("rule", "threshold", "max_pending", "draft_length"),
+    "specee": ("rule", "kv", "threshold", "max_pending", "draft_length"),
+    "pipelined": (),
+}
+"""Those that each policy takes."""
 DRAFTING = ("chain", "tree")
 """Policies whose steps verify drafted tokens."""
 RULES: tuple[str, ...] = get_args(Rule)
 SKIPPED_KV: tuple[str, ...] = get_args(SkippedKV)
 ACCEPTANCE: tuple[str, ...] = get_args(Acceptance)
 EARLY = "early"
+SHORT: dict[str, tuple[str, ...]] = {
+    "rule": RULES,
+    "kv": SKIPPED_KV,
+    "acceptance": ACCEPTANCE,
+    "early_rejection": (EARLY,),
+}
+"""What may follow the name of a policy, as in `exact:margin`."""
 DEFAULT_CTX = 4096  # tokens
 NO_DRAFTER = "none"
 
@@ -107,6 +124,8 @@ class PolicyChoice:
     `kv` says how keys and values of skipped layers come about (policy specee): see SKIPPED_KV. `acceptance` says which
     drafted tokens stand (policies chain and tree): see ACCEPTANCE. `draft_length`: so many tokens are drafted in every
     step; with it, exact and specee draft too. `early_rejection` (policy chain): drafts may leave at an exit layer.
+
+    Raises AppError for a parameter that the policy does not take.
     """
 
     name: PolicyName = "auto"
@@ -118,10 +137,30 @@ class PolicyChoice:
     draft_length: DraftLength | None = None
     early_rejection: bool = False
 
+    def __post_init__(self) -> None:
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value not in (None, False) and not self.takes(field.name):
+                raise AppError(
+                    "not for this policy", f"{self.name} has no {_words(field.name)}; {_takers(field.name)}", USAGE
+                )
+        if self.rule == "margin" and self.draft_length is not None:
+            why = "drafted tokens skip layers by the rule predictor; leave out margin, or the draft length"
+            raise AppError("these exclude each other", why, USAGE)
+
+    def takes(self, parameter: str) -> bool:
+        """Whether the policy has this parameter, a field of this class."""
+        return parameter in PARAMETERS[self.name]
+
     @property
     def drafts(self) -> bool:
         """Whether tokens are drafted."""
-        return self.name in DRAFTING or (self.name in ("exact", "specee") and self.draft_length is not None)
+        return self.name in DRAFTING or self.draft_length is not None
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it runs only on a calibrated model."""
+        return self.name in ("exact", "specee", "pipelined") or self.early_rejection
 
     @property
     def runs_whole_rows(self) -> bool:
@@ -142,24 +181,15 @@ class PolicyChoice:
         name, *parts = head.split(":")
         if name not in POLICIES:
             raise AppError("unknown policy", f"{shown(name)}; choose from {', '.join(POLICIES)}", USAGE)
-        rule: Any = None
-        kv: Any = None
-        acceptance: Any = None
-        early = False
+        given: dict[str, Any] = {}
         for part in parts:
-            if name in DRAFTING and part in ACCEPTANCE:
-                acceptance = part
-            elif name == "chain" and part == EARLY:
-                early = True
-            elif part in RULES:
-                rule = part
-            elif part in SKIPPED_KV:
-                kv = part
-            else:
-                known = ", ".join((*RULES, *SKIPPED_KV, *ACCEPTANCE, EARLY))
-                raise AppError("unknown policy", f"{shown(part)} in {shown(spec)}; use {known}", USAGE)
-        limit = parse_threshold(threshold) if at else None
-        return cls(name, limit, rule, kv, acceptance=acceptance, early_rejection=early)
+            parameter = next((p for p in PARAMETERS[name] if part in SHORT.get(p, ())), None)
+            if parameter is None:
+                known = ", ".join(word for p in PARAMETERS[name] for word in SHORT.get(p, ()))
+                why = f"{name} can be followed by {known}" if known else f"nothing can follow {name}"
+                raise AppError("unknown policy", f"{shown(part)} in {shown(spec)}; {why}", USAGE)
+            given[parameter] = True if part == EARLY else part
+        return cls(name, parse_threshold(threshold) if at else None, **given)
 
     @property
     def label(self) -> str:
@@ -167,6 +197,15 @@ class PolicyChoice:
         early = EARLY if self.early_rejection else None
         parts = [self.name, *(part for part in (self.rule, self.kv, self.acceptance, early) if part)]
         return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
+
+
+def _words(parameter: str) -> str:
+    return parameter.replace("_", " ")
+
+
+def _takers(parameter: str) -> str:
+    names = [name for name, taken in PARAMETERS.items() if parameter in taken]
+    return f"{' and '.join(names)} {'have' if names[1:] else 'has'} it"
 
 
 def parse_threshold(text: str) -> float | None:

@@ -87,9 +87,9 @@ def program(
 ) -> int:
     """Chat with a language model on this machine.
 
-    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens
-    that the model is already sure of skip its last layers where that makes answers faster; the text stays the model's
-    own unless you choose the policy specee.
+    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Where it
+    makes answers faster, tokens that are easy to guess are tried several at once, and the model checks them all: the
+    text is the model's own, unless you choose the policy specee or --acceptance typical.
 
     \b
     specee-chat                                 the terminal screen
@@ -111,7 +111,8 @@ def program(
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
-    chat_options(values)  # an error in them comes before anything is read
+    if not (last or more or resume is not None):  # those have options of their own
+        chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)

@@ -15,7 +15,7 @@ from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions
+from specee.app.options import ChatOptions, recall
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -37,19 +37,30 @@ def open_session(
     system = _system(context, values, persona)
     store = Store(paths.find(values["data_dir"]).history if keep else None)
     try:
-        session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
+        start = partial(start_process, terminal=terminal)
         if chat is None:
-            return session, chat_options(values), None
-        kept, refused = session.resume(_last(store) if chat == LAST else chat)
+            return Session(load_options(values), system, start, store), chat_options(values), None
+        number = _last(store) if chat == LAST else chat
+        kept = store.chat(number).options
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
+        recalled = recall(kept)
+        options = chat_options(typed, recalled.options)
+        session = Session(load_options(_with_model_of(kept or {}, values, typed)), system, start, store)
+        session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
-        assert session.chat is not None
-        notice = None if refused is None else f"chat {session.chat.id}: {refused}"
-        return session, chat_options(typed, kept), notice
+        notice = None if recalled.refused is None else f"chat {number}: {recalled.refused}"
+        return session, options, notice
     except BaseException:
         store.close()
         raise
+
+
+def _with_model_of(kept: dict[str, Any], values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the model and the drafter of a chat, but for what was typed."""
+    if typed["model"] is not None or "model" not in kept:
+        return values
+    return {**values, "model": kept["model"], "drafter": typed["drafter"] or kept["drafter"]}
 
 
 def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from specee.app import options as opts
 from specee.app import paths, settings
 from specee.app.cli import config
 from specee.app.cli.option import OWN, Option, Setting
+from specee.app.errors import USAGE, AppError
 
 SCRIPTS, CHATS, ANSWER, MODEL, SPEED, CHOOSING, FILES = HEADINGS = (
     "One answer, for scripts",
@@ -29,6 +33,7 @@ PERSONAS = "specee.personas"
 Values = dict[str, Any]
 Options = list[click.Parameter]
 
+POLICY_NAMES = ("threshold", "rule", "kv", "max_pending", "acceptance", "draft_length", "early_rejection")
 SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
@@ -305,22 +310,27 @@ def load_options(values: Values) -> opts.LoadOptions:
 
 
 def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
-    """The policy `spec` with the options for it that are given."""
+    """The policy `spec` with those of the given options that it takes."""
     choice = opts.PolicyChoice.parse(spec)
-    threshold = choice.threshold
-    if values["threshold"] is not None:
-        threshold = None if values["threshold"] == settings.CALIBRATED else values["threshold"]
-    drafts_only = choice.name in opts.DRAFTING
-    return opts.PolicyChoice(
-        choice.name,
-        threshold,
-        values["rule"] or choice.rule,
-        values["kv"] or choice.kv,
-        values["max_pending"],
-        (values.get("acceptance") or choice.acceptance) if drafts_only else None,
-        values.get("draft_length") if drafts_only or choice.name in ("exact", "specee") else None,
-        (bool(values.get("early_rejection")) or choice.early_rejection) and choice.name == "chain",
-    )
+    given: Values = {name: values[name] for name in POLICY_NAMES if values[name] is not None and choice.takes(name)}
+    if given.get("threshold") == settings.CALIBRATED:
+        given["threshold"] = None
+    return replace(choice, **given)
+
+
+def check_policy_options(choices: Iterable[opts.PolicyChoice]) -> None:
+    """Raises AppError for an option on the command line that none of these policies takes.
+
+    Those of config.toml are for the policies that take them.
+    """
+    context, choices = click.get_current_context(), tuple(choices)
+    for name in POLICY_NAMES:
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and context.params.get(name) and not any(choice.takes(name) for choice in choices):
+            option = f"--{name.replace('_', '-')}"
+            takers = ", ".join(policy for policy, taken in opts.PARAMETERS.items() if name in taken)
+            policies = " and ".join(choice.name for choice in choices)
+            raise AppError(f"{option} changes nothing", f"policy {policies} has no use for it; {takers} has", USAGE)
 
 
 def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:
@@ -330,7 +340,8 @@ def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:
 
 
 def chat_options(values: Values, default: opts.ChatOptions = opts.DEFAULT_CHAT) -> opts.ChatOptions:
-    """What concerns an answer: `default` with what is given."""
+    """What concerns an answer: `default` with what is given. Raises AppError for what does not go together."""
     policy = policy_choice(values, default.policy.label if values["policy"] is None else values["policy"])
+    check_policy_options([policy])
     sampling = given_sampling(values, default.sampling)
     return opts.ChatOptions(policy, sampling, values["max_tokens"] or default.max_tokens)

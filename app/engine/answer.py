@@ -40,6 +40,10 @@ class Answer:
         """The request's."""
         return self.request.request
 
+    def take_up(self) -> None:
+        """It waits no longer: says so, since from now on the request has to do with whatever the engine does."""
+        self.emit(PromptProgress(0, self.prefill.total - self.prefill.done))
+
     def read_chunk(self, size: int) -> None:
         """A chunk of the prompt."""
         prefill = self.prefill
@@ -82,7 +86,7 @@ class Answer:
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.slot.backend.info.n_layers,
             policy=self.policy.name,
-            policy_reason=describe(counted, self.decision.reason),
+            policy_reason=describe(counted, self.decision.reason, self.slot.backend.info.drafter),
             stop_reason=stop_reason,
             seed=self.seed,
             dense_rate=self.decision.dense_rate,

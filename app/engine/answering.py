@@ -86,7 +86,9 @@ class Answerer:
         while self._waiting and (free := self._free_slots()):
             request, emit, began = self._waiting.popleft()
             try:
-                self._reading.append(self._begin(request, emit, began, free))
+                answer = self._begin(request, emit, began, free)
+                answer.take_up()
+                self._reading.append(answer)
             except Exception as error:  # this request's alone
                 self.cancellation.forget(request.request)
                 emit(_failed(error))
@@ -100,7 +102,7 @@ class Answerer:
         slot = choose_slot(free, prompt.tokens)
         sampling = request.options.sampling
         decision = self._chooser.decide(slot.backend, request.options.policy)
-        policy = self._policy(slot, decision.choice)
+        policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
         self._n_answers += 1
@@ -127,7 +129,9 @@ class Answerer:
             )
         return prompt
 
-    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+    def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:
+        if is_comparison:
+            return self._chooser.build_policy(slot.backend, choice, history=False)
         if choice not in slot.policies:
             slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
         return slot.policies[choice]
@@ -180,7 +184,7 @@ class Answerer:
     def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
-        if answer.state is not None:
+        if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.state.stats)
         answer.emit(Done(stats))
 

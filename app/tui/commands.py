@@ -59,10 +59,14 @@ class Commands:
             self._app.action_sidebar()
             return
         self._app.require_idle()
-        self._app.options, refused = self._app.session.resume(check(ChatId, "chat", argument))
+        session = self._app.session
+        self._app.options, refused = session.resume(check(ChatId, "chat", argument))
         self._app.show_chat()
         if refused is not None:
             self._app.show_notice(f"chat {argument}: {refused}", error=True)
+        assert session.chat is not None
+        if (model := (session.chat.options or {}).get("model", session.model)) != session.model:
+            self._app.show_notice(f"{model} answered this chat; /model {model} takes it again")
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
@@ -136,6 +140,8 @@ class Commands:
     async def do_policy(self, argument: str) -> None:
         """NAME: auto, chain, tree (draft tokens), exact (skips layers), pipelined, dense: same text; or specee"""
         choice = PolicyChoice.parse(argument or "auto")
+        if self._app.session.info is not None:
+            self._app.session.info.check(choice)
         self._app.options = replace(self._app.options, policy=choice)
         self._app.show_notice(f"policy {choice.label} from the next answer on")
 
