@@ -15,7 +15,7 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 4  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 5  # SPECEE_ABI_VERSION of src/specee.h
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
 _lock = threading.Lock()

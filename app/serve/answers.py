@@ -24,12 +24,14 @@ class ClientLeftError(Exception):
 
 
 class Answers:
-    """Asks one engine, which answers as many requests at once as it has slots."""
+    """Asks one engine, which has its model loaded, and answers as many requests at once as it has slots."""
 
     def __init__(self, client: EngineClient) -> None:
         self.client = client
         client.silence_seconds = LEFT_SECONDS
-        self.limit = (client.info.n_slots if client.info is not None else 1) + WAITING_LIMIT
+        assert client.info is not None, "the model is not loaded"
+        self.info = client.info
+        self.limit = self.info.n_slots + WAITING_LIMIT
         self.places = threading.Semaphore(self.limit)
 
     def ask(self, request: CompletionRequest) -> Feed:

@@ -29,22 +29,19 @@ def application(
     answers: Answers, options: ChatOptions, *, key: str | None, origins: Sequence[str], loopback: bool
 ) -> Starlette:
     """The server of an engine, which it closes at its end. `origins`: web pages that may use it; "*" stands for all."""
-    client = answers.client
     completions = Completions(answers, options)
     document = openapi(with_key=key is not None)
-
-    def name() -> str:
-        return client.info.name if client.info is not None else "specee"
+    name = answers.info.name
 
     async def health(request: Request) -> Response:
         return JSONResponse(status.Health(status="ok"))
 
     async def models(request: Request) -> Response:
-        return JSONResponse(status.ModelList(object="list", data=[status.model(name())]))
+        return JSONResponse(status.ModelList(object="list", data=[status.model(name)]))
 
     async def model(request: Request) -> Response:
         wanted = request.path_params["model"]
-        if wanted != name():
+        if wanted != name:
             raise ApiError(404, "not found", f"there is no model {shown(wanted)}", "model")
         return JSONResponse(status.model(wanted))
 
@@ -54,7 +51,7 @@ def application(
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(client.close)
+        await asyncio.to_thread(answers.client.close)
 
     cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",))
     app = Starlette(

@@ -33,11 +33,9 @@ class Completions:
     async def complete(self, request: Request) -> Response:
         """Raises AppError for what cannot be answered, as long as no answer has begun."""
         body = await self._bodies.read(request)
-        info = self._answers.client.info
-        takes_tools = info is not None and info.takes_tools
-        wanted = CompletionRequest.read(body, self._options, takes_tools=takes_tools)
-        model = info.name if info is not None else "specee"
-        reply = Reply(model, wanted.tools, logprobs=wanted.options.top_logprobs is not None)
+        info = self._answers.info
+        wanted = CompletionRequest.read(body, self._options, takes_tools=info.takes_tools)
+        reply = Reply(info.name, wanted.tools, logprobs=wanted.options.top_logprobs is not None)
         completion = Completion(self._answers.ask(wanted), request.receive, reply)
         try:
             if wanted.stream:

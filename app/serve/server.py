@@ -83,9 +83,8 @@ def serve(load: LoadOptions, options: ChatOptions, access: Access) -> None:
         _log_to(paths.find(load.data_dir).logs)
         for _ in client.open():
             pass
-        info = client.info
-        assert info is not None
         server = Server(client, options, access, sockets)
+        info = server.answers.info
         if info.n_slots < load.n_slots:
             why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
             print(f"{info.n_slots} requests are answered at once: {why}", file=sys.stderr)
