@@ -84,6 +84,11 @@ ContextTokens = Annotated[int, Field(ge=16, le=10_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=1, le=64)]
+ApiKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", description="a text in ASCII without spaces")]
+Origin = Annotated[
+    str,
+    Field(pattern=r"^(\*|https?://[^\s/]+)$", description="'*' or a web page's origin, such as https://example.com"),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 # ---- the rest ------------------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ class RemoteFile:
             ("SHA-256", self.sha256, hub_names.is_sha256),
         ):
             if not is_one(value):
-                why = f"{hub_settings.constants().ENDPOINT} names the {what} {value[:80]!a}, which is none; try another HF_ENDPOINT"
+                server = hub_settings.constants().ENDPOINT
+                why = f"{server} names the {what} {value[:80]!a}, which is none; try another HF_ENDPOINT"
                 raise DownloadError("not a name", why)
 
 
