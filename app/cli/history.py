@@ -18,6 +18,7 @@ from specee.app.cli.command import Group, run
 from specee.app.cli.option import option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import DATA_DIR, JSON
+from specee.app.cli.text_type import TEXT
 from specee.app.errors import OK
 from specee.app.formatting import to_json
 
@@ -66,11 +67,11 @@ def list_chats(limit: int | None, as_json: bool, **values: Any) -> int:
     with _store(values) as store:
         chats = store.chats(limit or -1)
     if as_json:
-        click.echo(to_json([form.chat_object(chat) for chat in chats]))
+        print(to_json([form.chat_object(chat) for chat in chats]))
     elif chats:
-        click.echo(_listed(chats))
+        print(_listed(chats))
     else:
-        click.echo("no chats are kept yet", err=True)
+        print("no chats are kept yet", file=sys.stderr)
     return OK
 
 
@@ -96,12 +97,12 @@ def show_chat(chat: int, as_json: bool, **values: Any) -> int:
     \b
     specee-chat history show 12
     """
-    click.echo(_exported(values, chat, as_json), nl=as_json)
+    print(_exported(values, chat, as_json), end="\n" if as_json else "")
     return OK
 
 
 @history.command("search", params=list(_HERE))
-@click.argument("words", nargs=-1, required=True)
+@click.argument("words", nargs=-1, required=True, type=TEXT)
 @option("--limit", type=click.IntRange(1), default=50, metavar="N", help="At most N places.", otherwise=50)
 def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> int:
     """Find the places where all these words occur.
@@ -115,13 +116,13 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> 
         hits = store.search(" ".join(words), limit)
     if as_json:
         names = ("chat", "title", "turn", "role", "excerpt")
-        click.echo(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
+        print(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
     elif hits:
         columns = [tables.Column("ID", right=True), tables.Column("WHO"), tables.Column("TEXT", rigid=False)]
         rows = [(str(hit.chat), form.NAMES[hit.role], " ".join(hit.excerpt.split())) for hit in hits]
-        click.echo(tables.table(columns, rows))
+        print(tables.table(columns, rows))
     else:
-        click.echo("nothing found", err=True)
+        print("nothing found", file=sys.stderr)
     return OK
 
 
@@ -144,7 +145,7 @@ def export(chat: int, output: Path | None, as_json: bool, **values: Any) -> int:
     """
     text = _exported(values, chat, as_json) + ("\n" if as_json else "")
     if output is None:
-        click.echo(text, nl=False)
+        print(text, end="")
     else:
         output.write_text(text, "utf-8")
     return OK
