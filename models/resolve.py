@@ -64,6 +64,15 @@ def resolve(model: str | None) -> Resolved:
     return Resolved(wanted.name, found[0])
 
 
+def stable_name(model: str | None) -> str:
+    """What means the same model from any folder: a name, or the whole path of a file."""
+    try:
+        wanted = interpret(model)
+    except ModelError:
+        return model or EMBEDDED
+    return wanted.name if wanted.path is None else str(wanted.path)
+
+
 def interpret(model: str | None) -> WantedModel:
     """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
     try:

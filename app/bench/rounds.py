@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Final
 
 from specee.app.bench.answer import Answer, PolicyAnswer, Round, StepCounts
 from specee.app.bench.dense_scores import score_all
@@ -21,7 +22,7 @@ from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenEvent, TokenState
 
 WARM_UP_TOKENS = 16
-DENSE = "dense"
+DENSE: Final = "dense"
 STOCK = "stock"
 
 AskStock = Callable[[Sequence[int], int], Answer]

@@ -17,9 +17,10 @@ from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.protocol import Emit, Progress, TaskPart
 from specee.app.options import LoadOptions, PolicyChoice
+from specee.app.settings import PolicyName
 
-ALWAYS = ("dense", "auto")
-CALIBRATED = (*ALWAYS, "exact", "specee")
+ALWAYS: tuple[PolicyName, ...] = ("dense", "auto")
+CALIBRATED: tuple[PolicyName, ...] = (*ALWAYS, "exact", "specee")
 
 
 @dataclass(frozen=True)

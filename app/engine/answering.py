@@ -100,7 +100,7 @@ class Answerer:
         slot = choose_slot(free, prompt.tokens)
         sampling = request.options.sampling
         decision = self._chooser.decide(slot.backend, request.options.policy)
-        policy = self._policy(slot, decision.choice)
+        policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
         self._n_answers += 1
@@ -111,7 +111,13 @@ class Answerer:
     def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
         """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
         previous = [slot.previous for slot in free if slot.previous is not None]
-        prompt = make_prompt(self.backend, request.messages, continue_answer=request.continue_answer, previous=previous)
+        prompt = make_prompt(
+            self.backend,
+            request.messages,
+            continue_answer=request.continue_answer,
+            tools=request.tools,
+            previous=previous,
+        )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
@@ -121,7 +127,9 @@ class Answerer:
             )
         return prompt
 
-    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+    def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:
+        if is_comparison:
+            return self._chooser.build_policy(slot.backend, choice, history=False)
         if choice not in slot.policies:
             slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
         return slot.policies[choice]
@@ -174,7 +182,7 @@ class Answerer:
     def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
-        if answer.state is not None:
+        if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.state.stats)
         answer.emit(Done(stats))
 

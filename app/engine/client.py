@@ -93,7 +93,10 @@ class EngineClient:
     def __init__(self, load: LoadOptions, start: Start = start_process) -> None:
         self.info: ModelInfo | None = None
         self.silence_seconds = SILENCE_SECONDS
-        self._load, self._start = load, start
+        self.load = load
+        """What the next request has."""
+        self._loaded: LoadOptions | None = None  # the last that could be
+        self._start = start
         self._engine: Dispatcher | None = None
         self._requests = itertools.count(1)
         self._running: set[Asked] = set()
@@ -109,13 +112,24 @@ class EngineClient:
         yield from self._connect()
 
     def reload(self, load: LoadOptions) -> None:
-        """The next request has another model or window."""
+        """The next request has another model or window; where that cannot be loaded, those after it the last one."""
         self.close()
-        self._load = load
+        self.load = load
 
-    def generate(self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False) -> Answer:
-        """Answers a chat: its events, Done last. Iterating raises AppError, EngineLostError when the engine died."""
-        asked = Asked(Generate(next(self._requests), messages, options, continue_answer))
+    def generate(
+        self,
+        messages: tuple[Message, ...],
+        options: ChatOptions,
+        *,
+        continue_answer: bool = False,
+        tools: str | None = None,
+        is_comparison: bool = False,
+    ) -> Answer:
+        """Answers a chat (see Generate): its events, Done last.
+
+        Iterating raises AppError, EngineLostError when the engine died.
+        """
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, tools, is_comparison))
         return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:
@@ -146,16 +160,19 @@ class EngineClient:
             if engine is not None and engine.alive and self.info is not None:
                 return engine
             self.close()
-            engine = self._engine = Dispatcher(self._start(self._load))
-            engine.send(Load(self._load))
+            load = self.load
+            engine = self._engine = Dispatcher(self._start(load))
+            engine.send(Load(load))
             for message in self._messages(engine.general):
                 if isinstance(message, Failed):
                     self._drop(engine)
+                    if self._loaded is not None:
+                        self.load = self._loaded
                     raise AppError(message.title, message.message, message.exit_code)
                 if isinstance(message, (Progress, Silence)):
                     yield message
                 if isinstance(message, ModelLoaded):
-                    self.info = message.info
+                    self.info, self._loaded = message.info, load
                     break
             return engine
         finally:

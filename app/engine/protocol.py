@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from specee.app.engine.terminal_guard import SavedTerminal
-from specee.app.options import ChatOptions, LoadOptions
+from specee.app.errors import USAGE, AppError
+from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 
 Emit = Callable[[object], None]
 """Sends one message from the engine process."""
@@ -29,10 +30,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a chat: role is system, user or assistant."""
+    """One message of a chat: role is system, user, assistant, or tool for what a tool gave back.
+
+    `tool_calls`: those of an assistant's message, the JSON of a list as the chat completions API has it.
+    `tool_call_id` and `name`, of a tool's message: the call that it answers, and the tool.
+    """
 
     role: str
     content: str
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,17 @@ class Generate:
     Each of them travels in an OfRequest. Several may be under way at once; those that find no free slot wait in their
     order.
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
+    `tools`: what the model may call, the JSON of a list as the chat completions API has it; for models whose
+    ModelInfo has `takes_tools`.
+    `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
     """
 
     request: int
     messages: tuple[Message, ...]
     options: ChatOptions
     continue_answer: bool = False
+    tools: str | None = None
+    is_comparison: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,18 @@ class ModelInfo:
     drafter: str | None = None
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    takes_tools: bool = False
+    """Whether the chat template has a place for tools."""
+
+    def check(self, choice: PolicyChoice) -> None:
+        """Raises AppError for a policy that cannot run on this model."""
+        why = None
+        if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
+            why = f"{self.dense_only}; take the policy dense"
+        elif choice.needs_calibration and not self.calibrated:
+            why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
+        if why is not None:
+            raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)
 
 
 @dataclass(frozen=True)
@@ -135,11 +160,22 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its bytes (perhaps only a part of a character), and the natural logarithm of its probability."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
 class ChatEvent:
     """A token was chosen, verified or rolled back (state: provisional, verified, rolled_back).
 
     The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
     are (layer, score) pairs of the probes; `t` counts seconds from the request; `drafter` says what drafted the token.
+    `logprob`, where ChatOptions.top_logprobs is given, is that of a verified token in the model's own distribution,
+    before penalties, temperature and cuts; `top_logprobs` are the likeliest tokens there, the best first.
     """
 
     index: int
@@ -152,6 +188,8 @@ class ChatEvent:
     candidates: tuple[int, ...] = ()
     stop: bool = False
     drafter: str | None = None
+    logprob: TokenLogprob | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -220,8 +220,8 @@ class FakeBackend:
         self.policies: dict[str, Any] = {}
         self.together: list[int] = []  # rows of each batch over several slots
 
-    def format(self, messages: Sequence[Message]) -> str:
-        start = self.bos_text if self.template_bos else ""
+    def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
+        start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
@@ -242,7 +242,7 @@ class FakeBackend:
         for engine, rows in batches:
             engine.advance(rows, end, logits)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 

@@ -85,7 +85,7 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
     [
         (["--nonsense"], 2, "--nonsense"),
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
-        (["-p", "x", "--threshold", "7"], 2, "bad threshold"),
+        (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
         (["-p", "x", "--json", "--jsonl"], 2, "exclude"),
         (["-p", "x", "--temperature", "-1"], 2, "temperature"),
         (["-p", "  "], 2, "nothing to answer"),
@@ -161,7 +161,7 @@ def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str
     assert len(answer["tokens"]) == 12 and answer["stop_reason"] == "length"
     assert "".join(t["text"] for t in answer["tokens"]) == answer["text"]
     assert all(set(t) == {"id", "text", "exit_layer", "drafter"} for t in answer["tokens"])
-    assert answer["tokens_per_step"] == 1 and 0 <= answer["acceptance"] <= 1
+    assert answer["tokens_per_step"] == 1 and answer["acceptance"] is None  # nothing was drafted
 
 
 @needs_engine

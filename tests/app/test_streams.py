@@ -101,6 +101,8 @@ def test_arguments_that_are_not_utf8(env: dict[str, str]) -> None:
     done = shell(env, "run history search $'\\xdcml'")
     assert done.returncode == 0 and CHAT in done.stdout.decode()
     assert b"not UTF-8; it was read as Windows-1252" in done.stderr
+    done = shell(env, "run -p hi --persona $'\\xe4' < /dev/null")
+    assert done.returncode == 2 and "unknown persona: 'ä'" in done.stderr.decode()
     done = shell(env, "run -p hi --model $'\\xe4.gguf' < /dev/null")
     assert done.returncode == 3 and len(done.stderr.splitlines()) == 1
 

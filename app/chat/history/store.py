@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from pathlib import Path
@@ -40,6 +41,8 @@ class Store:
 
     def __init__(self, path: Path | None = None) -> None:
         self._database = Database(path)
+        self.is_kept = path is not None
+        """Whether it is there for another process, too."""
 
     def close(self) -> None:
         self._database.close()
@@ -198,11 +201,24 @@ def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
 
 
 def _chat(row: dict[str, Any]) -> Chat:
-    return Chat(**{**row, "options": json.loads(row["options"])})
+    return Chat(**{**row, "options": _json_object(row["options"])})
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    """None if it is none. What is no number in JSON (NaN, 1e999) comes as text, so that it can be written again."""
+    try:
+        found = json.loads(text, parse_constant=str, parse_float=_finite)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float | str:
+    return number if math.isfinite(number := float(text)) else text
 
 
 def _turn(row: dict[str, Any]) -> Turn:
-    stats = json.loads(row["stats"]) if row["stats"] else None
+    stats = _json_object(row["stats"]) if row["stats"] else None
     drafted = stats.pop("drafted", {}) if stats else {}
     return Turn(
         id=row["id"],
