@@ -68,7 +68,7 @@ class AnswerStream:
             last = self._verified.verified[-1]
             now = time.perf_counter() - self._began
             state = TokenState.VERIFIED.value
-            # the last token again, with a replacement for its unfinished character
+            # the stop token again, with a replacement for the character that the model did not finish
             self._batch.append(ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6)))
         self.flush()
 
@@ -78,6 +78,7 @@ class AnswerStream:
         return self._verified.verified
 
     @property
-    def token_ids(self) -> list[int]:
-        """The answer's tokens without the stop token."""
-        return [event.token for event in self.events if not event.stop]
+    def whole(self) -> tuple[str, list[int]]:
+        """Text and tokens as far as the last token that ends with a character, without the stop token."""
+        tokens = [event.token for event in self._verified.whole if not event.stop]
+        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace"), tokens

@@ -16,6 +16,8 @@ class VerifiedText:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._events: list[TokenEvent] = []  # the newest event of each index
         self._released = 0
+        self._n_whole = 0
+        """Tokens that end with a character."""
 
     def add(self, event: TokenEvent) -> str:
         """Takes one event and returns the text that became final with it: often, not always, its own."""
@@ -31,13 +33,22 @@ class VerifiedText:
             self._released += 1
             if not released.stop:
                 text += self._decoder.decode(self._piece(released.token))
+            if not self._decoder.getstate()[0]:
+                self._n_whole = self._released
         return text
 
     def finish(self) -> str:
-        """What is left of an unfinished character."""
-        return self._decoder.decode(b"", final=True)
+        """What is left: an unfinished character if the model ended there. If it was stopped, the character is not begun
+        yet: its bytes come when the answer goes on."""
+        ended = bool(self._released and self._events[self._released - 1].stop)
+        return self._decoder.decode(b"", final=True) if ended else ""
 
     @property
     def verified(self) -> list[TokenEvent]:
         """The tokens of the answer so far, in order, a stop token included."""
         return self._events[: self._released]
+
+    @property
+    def whole(self) -> list[TokenEvent]:
+        """Those of them whose characters are all in the text."""
+        return self._events[: self._n_whole]
