@@ -13,6 +13,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from specee.app.chat.history.schema import MIGRATIONS
+from specee.app.chat.history.search import contains
 from specee.app.errors import AppError
 
 T = TypeVar("T")
@@ -123,6 +124,7 @@ class Database:
 
 def _connect(target: str) -> sqlite3.Connection:
     connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.create_function("contains", 2, contains, deterministic=True)
     connection.execute("PRAGMA journal_mode = WAL")
     # a killed program loses nothing with NORMAL, a power cut at most the last transactions; the file stays sound
     connection.execute("PRAGMA synchronous = NORMAL")

@@ -12,6 +12,7 @@ from typing import Any
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.chat.history.search import find
 from specee.app.errors import USAGE, AppError
 
 TITLE_LENGTH = 60
@@ -162,15 +163,8 @@ class Store:
         self._database.do(job)
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
-        """Turns of all chats with all the words in them, the last one perhaps only begun; the best matches first."""
-        quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
-        if not quoted:
-            return []
-        sql = """SELECT turns.chat_id, chats.title, turns.id, turns.role, snippet(words, 0, '', '', '…', 16)
-                 FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
-                 WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
-        query = " ".join(quoted) + "*"
-        return self._database.do(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+        """Turns of all chats with all the words somewhere in them; the best matches first."""
+        return self._database.do(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
         return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
