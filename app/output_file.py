@@ -18,7 +18,7 @@ def check(name: str) -> Path:
         if path.is_file():
             raise _there(path)
         if not path.parent.is_dir():
-            raise AppError("cannot write", f"there is no folder {path.parent}", USAGE)
+            raise AppError("cannot write", f"{path}: there is no such folder", USAGE)
     except OSError as error:  # a name too long, a folder that may not be searched
         raise _refused(path, error) from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):
