@@ -37,6 +37,13 @@ _BRANCH = """
 """
 
 
+class NoSuchChatError(AppError):
+    """A chat that was never there, or that another program has deleted."""
+
+    def __init__(self, chat_id: object) -> None:
+        super().__init__("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+
+
 class Store:
     """The history in `path`, or in memory. Methods raise AppError; they may be called from any thread."""
 
@@ -64,7 +71,7 @@ class Store:
         """Raises AppError when there is none."""
         found = self._database.do(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
-            raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+            raise NoSuchChatError(chat_id)
         return _chat(found[0])
 
     def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
@@ -154,7 +161,9 @@ class Store:
         """Deletes a turn and all that follows it, and a chat that this leaves empty; `leaf` is in use again."""
 
         def job(db: sqlite3.Connection) -> None:
-            (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            if (found := db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()) is None:
+                return  # with its chat, by another program
+            (chat_id,) = found
             db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat_id))
             db.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
             empty = "DELETE FROM chats WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE chat_id = chats.id)"
@@ -167,11 +176,16 @@ class Store:
         return self._database.do(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
+        found = self._database.do(lambda db: _rows(db, _BRANCH, turn_id))
+        if not found:
+            raise NoSuchChatError(f"that of turn {turn_id}")
+        return _turn(found[-1])
 
     def _add(
         self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
     ) -> int:
+        if not _rows(db, "SELECT 1 FROM chats WHERE id = ?", chat_id):
+            raise NoSuchChatError(chat_id)
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
         sql = (
