@@ -32,6 +32,7 @@ from specee.app.settings import (
     Seed,
     SkippedKV,
     Slots,
+    StopSequences,
     Temperature,
     Text,
     Threads,
@@ -220,6 +221,8 @@ class ChatOptions:
     policy: PolicyChoice = PolicyChoice()
     sampling: Sampling = Sampling()
     max_tokens: MaxTokens = 1024
+    stop: StopSequences = ()
+    """Texts that end the answer, and are no part of it."""
     grammar: Text | None = None
     """In GBNF, with the rule "root": the answer keeps to it."""
     json_schema: Text | None = None

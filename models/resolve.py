@@ -65,12 +65,13 @@ def resolve(model: str | None) -> Resolved:
 
 
 def stable_name(model: str | None) -> str:
-    """What means the same model from any folder: a name, or the whole path of a file."""
+    """What means the same model from any folder: a name, or a whole path."""
+    name = model or EMBEDDED
     try:
-        wanted = interpret(model)
+        wanted = interpret(name)
     except ModelError:
-        return model or EMBEDDED
-    return wanted.name if wanted.path is None else str(wanted.path)
+        return name
+    return wanted.name if wanted.path is None else str(Path(name).expanduser().absolute())
 
 
 def interpret(model: str | None) -> WantedModel:

@@ -96,26 +96,27 @@ def bench(
     specee-chat bench --prompts questions.jsonl --json > figures.json
     specee-chat bench --stock other-venv/bin/python --markdown --svg speed.svg
     """
-    from specee.app.bench.prompts import read_prompts
-    from specee.app.bench.rounds import Asked
+    from specee.app.bench.prompts import Asked, read_prompts
     from specee.app.cli import bench_tables
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Bench
 
     if as_json and as_markdown:
         raise AppError("usage", "--json and --markdown exclude each other", USAGE)
     if svg is not None:
         output_file.check(svg)
     chosen = given_sampling(values, opts.PLAIN_GREEDY)
-    arguments = {
-        "prompts": read_prompts(prompts)[:limit],
-        "choices": _choices(values, policies),
-        "asked": Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
-        "stock_python": stock,
-    }
+    task = Bench(
+        load_options(values),
+        tuple(read_prompts(prompts)[:limit]),
+        _choices(values, policies),
+        Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
+        stock,
+    )
     so_far: list[dict[str, Any]] = []
     code = OK
     try:
-        report = run_task("bench", load_options(values), arguments, on_part=so_far.append)
+        report = run_task(task, on_part=so_far.append)
     except KeyboardInterrupt:
         if not so_far:
             raise
@@ -128,12 +129,12 @@ def bench(
     return code
 
 
-def _choices(values: dict[str, Any], policies: str | None) -> list[opts.PolicyChoice] | None:
+def _choices(values: dict[str, Any], policies: str | None) -> tuple[opts.PolicyChoice, ...] | None:
     """None: the default ones, which take no options."""
     if policies is None:
         check_policy_options([opts.PolicyChoice("dense"), opts.PolicyChoice("auto")])
         return None
-    choices = [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
+    choices = tuple(policy_choice(values, spec) for spec in policies.split(",") if spec.strip())
     if not choices:
         raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
     check_policy_options(choices)

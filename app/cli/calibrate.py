@@ -39,11 +39,12 @@ def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: A
     specee-chat bench --model qwen2.5-1.5b        whether it pays
     """
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Calibrate
 
     if output is not None:
         output_file.check(output)
-    arguments = {"tokens": tokens, "seed": values["seed"] or 0, "output": output}
-    return show(run_task("calibrate", load_options(values), arguments), as_json, summary)
+    task = Calibrate(load_options(values), tokens, values["seed"] or 0, output)
+    return show(run_task(task), as_json, summary)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ class PolicyChooser:
 
 def describe(stats: DecodingStats, reason: str, drafter: str | None) -> str:
     """Why the policy ran, and what drafts brought in this answer. `drafter`: a draft model that is loaded."""
-    drafted = {name: sum(counts.drafted) for name, counts in stats.drafts.items()}
+    drafted = {name: n for name, counts in stats.drafts.items() if (n := sum(counts.drafted))}
     if not drafted:
         return reason
     by_number = sorted(drafted, key=lambda name: -drafted[name])

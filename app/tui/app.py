@@ -242,6 +242,9 @@ class ChatApp(App[int]):
         self.controller.edit_last()
 
     def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+        if not self.options.policy.takes("threshold"):
+            self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
+            return
         now = self.options.policy.threshold
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))

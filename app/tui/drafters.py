@@ -21,7 +21,6 @@ SOURCES = {
     "history": Source("earlier chats", "e"),
     "model": Source("a small model", "s"),
     "eagle3": Source("a draft head", "h"),
-    "lens": Source("the first layers", "l"),
 }
 """By the drafter's name in events."""
 OTHER = "other"

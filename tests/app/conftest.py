@@ -23,6 +23,7 @@ from specee.app.engine.protocol import (
     ModelLoaded,
     OfRequest,
     Progress,
+    PromptProgress,
 )
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
@@ -274,8 +275,10 @@ class FakeLink:
         self.sent.append(message)
         if isinstance(message, Cancel):
             self.answerer.cancellation.cancel(message.request)
-        elif isinstance(message, Generate) and message.messages[-1].content == "crash":
+        elif isinstance(message, Generate) and message.messages[-1].content.startswith("crash"):
             self.alive = False
+            if message.messages[-1].content == "crash":
+                self._inbox.put(OfRequest(message.request, PromptProgress(0, 5)))
             self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
         else:
             self._requests.put(message)

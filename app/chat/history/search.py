@@ -28,12 +28,13 @@ def find(db: sqlite3.Connection, text: str, limit: int) -> list[Hit]:
         sql += " WHERE turns.state <> 'streaming'"
     sql += " AND contains(turns.content, ?)" * len(short)
     sql += f" ORDER BY {'rank, ' if long else ''}turns.id DESC LIMIT ?"
+    db.create_function("contains", 2, _contains, deterministic=True)
     rows = db.execute(sql, (*values, *short, limit))
     return [Hit(chat, title, turn, role, _excerpt(content, words)) for chat, title, turn, role, content in rows]
 
 
-def contains(content: str, word: str) -> bool:
-    """A function for SQL; `word` in small letters."""
+def _contains(content: str, word: str) -> bool:
+    """`word` in small letters."""
     return word in content.casefold()
 
 

@@ -63,13 +63,13 @@ class Store:
 
     def chats(self, limit: int = -1) -> list[Chat]:
         """All chats, the one last used first; at most `limit` of them when it is not negative."""
-        return self._database.do(
+        return self._database.read(
             lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
         )
 
     def chat(self, chat_id: int) -> Chat:
         """Raises AppError when there is none."""
-        found = self._database.do(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
+        found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
             raise NoSuchChatError(chat_id)
         return _chat(found[0])
@@ -110,12 +110,12 @@ class Store:
     def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
+        return self._database.read(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
-        return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+        return self._database.read(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
 
     def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
         """Adds a question under `parent` and makes it the leaf; returns its id."""
@@ -151,7 +151,7 @@ class Store:
         """The ids of all turns under the same parent, oldest first."""
         sql = """SELECT s.id FROM turns AS t JOIN turns AS s ON s.chat_id = t.chat_id AND s.parent_id IS t.parent_id
                  WHERE t.id = ? ORDER BY s.id"""
-        return self._database.do(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
+        return self._database.read(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
 
     def cut_before(self, turn_id: int, summary: str) -> None:
         """Nothing before this turn is sent to the model any more, but `summary`, where it has a text."""
@@ -173,10 +173,10 @@ class Store:
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
         """Turns of all chats with all the words somewhere in them; the best matches first."""
-        return self._database.do(lambda db: find(db, words, limit))
+        return self._database.read(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        found = self._database.do(lambda db: _rows(db, _BRANCH, turn_id))
+        found = self._database.read(lambda db: _rows(db, _BRANCH, turn_id))
         if not found:
             raise NoSuchChatError(f"that of turn {turn_id}")
         return _turn(found[-1])
