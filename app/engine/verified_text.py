@@ -46,8 +46,10 @@ class VerifiedText:
         return text
 
     def finish(self) -> str:
-        """What is left: what might have become a stop sequence, and before it an unfinished character if the model ended
-        there. If it was stopped, the character has not begun: its bytes come when the answer goes on."""
+        """What is left: an unfinished character, if the model ended there, and what might have become a stop sequence.
+
+        If it was stopped, its last character has not begun: the bytes come when the answer goes on.
+        """
         ended = bool(self._released and self._events[self._released - 1].stop)
         return self._stop.add(self._decoder.decode(b"", final=True) if ended else "") + self._stop.end()
 
