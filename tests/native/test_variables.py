@@ -13,7 +13,7 @@ from specee.native.errors import NativeError
 @pytest.mark.parametrize("value", ["bogus", "", "AVX2", "avx2 "])
 def test_kernels_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("SPECEE_KERNELS", value)
-    with pytest.raises(NativeError, match="SPECEE_KERNELS: .* is not one of avx2"):
+    with pytest.raises(NativeError, match=r"SPECEE_KERNELS: .* is not one of avx2"):
         library.check_variables()
 
 
@@ -29,5 +29,5 @@ def test_those_in_the_source_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_without_the_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPECEE_LIB_DIR", str(tmp_path))
-    with pytest.raises(NativeError, match=f"in {tmp_path}; correct SPECEE_LIB_DIR"):
+    with pytest.raises(NativeError, match=rf"in {tmp_path}; correct SPECEE_LIB_DIR"):
         library.directory()
