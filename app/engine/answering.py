@@ -65,7 +65,7 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended:
+                elif running.ended or answer.stream.stopped:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise
@@ -87,7 +87,9 @@ class Answerer:
         while self._waiting and (free := self._free_slots()):
             request, emit, began = self._waiting.popleft()
             try:
-                self._reading.append(self._begin(request, emit, began, free))
+                answer = self._begin(request, emit, began, free)
+                answer.take_up()
+                self._reading.append(answer)
             except Exception as error:  # this request's alone
                 self.cancellation.forget(request.request)
                 emit(_failed(error))
@@ -101,7 +103,7 @@ class Answerer:
         slot = choose_slot(free, prompt.tokens)
         options = request.options
         decision = self._chooser.decide(slot.backend, options.policy)
-        policy = self._policy(slot, decision.choice)
+        policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
         sampler = self.backend.sampler(options.sampling, gbnf(options), options.top_logprobs)
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
@@ -130,7 +132,9 @@ class Answerer:
             )
         return prompt
 
-    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+    def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:
+        if is_comparison:
+            return self._chooser.build_policy(slot.backend, choice, history=False)
         if choice not in slot.policies:
             slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
         return slot.policies[choice]
@@ -183,7 +187,7 @@ class Answerer:
     def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
-        if answer.state is not None:
+        if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.state.stats)
         answer.emit(Done(stats))
 
@@ -212,6 +216,7 @@ class Answerer:
 
 
 def _failed(error: Exception) -> Failed:
-    traceback.print_exception(error)  # to the log
+    if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
+        traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
     return Failed(failure.title, failure.message, failure.exit_code)

@@ -89,8 +89,9 @@ class Backend(Protocol):
         """The exit rules that this model is calibrated for, the default one first."""
         ...
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
-        """Raises AppError when the policy cannot run on this model. `cost` of steps: for policies that draft."""
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Policy:
+        """Raises AppError when the policy cannot run on this model. For policies that draft: the `cost` of steps, and
+        whether earlier chats (`history`) are drafted from."""
         ...
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
+from specee.app.engine.datastore import HISTORY
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
@@ -80,18 +81,17 @@ class NativeBackend:
             return ()
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Policy:
         from specee.predictors.decoding import build_policy as build
 
+        self.info.check(choice)
         most = self.engine.max_equal_rows - 1  # with the row that follows, or the one before the drafts
         if choice.draft_length is not None and choice.draft_length > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
-        if self.info.dense_only and not choice.runs_whole_rows:
-            why = f"{self.info.dense_only}; use --policy dense"
-            raise AppError("layers cannot be skipped", why)
         costly = self.draft_model.guesser() if choice.drafts and self.draft_model is not None else None
-        sources = (cost or CostModel({1: 1.0}), self.datastores, costly, choice.draft_length)
+        datastores = {name: store for name, store in self.datastores.items() if history or name != HISTORY}
+        sources = (cost or CostModel({1: 1.0}), datastores, costly, choice.draft_length)
         if choice.name == "chain":
             early = build.make_early_rejection(self.calibration) if choice.early_rejection else None
             return build.build_chain(build.make_chain_drafter(*sources), choice.acceptance, early)

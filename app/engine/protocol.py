@@ -1,18 +1,18 @@
-"""The messages between the user's process and the engine process, and how they travel.
+"""The messages between the user's process and the engine process; wire.py says how they travel.
 
-Each message is a frozen dataclass, pickled behind its length, over an anonymous pipe between two processes of ours.
+Each message is a frozen dataclass whose fields have types that JSON can carry.
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
+from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.terminal_guard import SavedTerminal
-from specee.app.options import ChatOptions, LoadOptions
+from specee.app.errors import USAGE, AppError
+from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 
 Emit = Callable[[object], None]
 """Sends one message from the engine process."""
@@ -51,6 +51,7 @@ class Generate:
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
     `tools`: what the model may call, the JSON of a list as the chat completions API has it; for models whose
     ModelInfo has `takes_tools`.
+    `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
     """
 
     request: int
@@ -58,15 +59,47 @@ class Generate:
     options: ChatOptions
     continue_answer: bool = False
     tools: str | None = None
+    is_comparison: bool = False
 
 
 @dataclass(frozen=True)
-class RunTask:
-    """Run a long job (see tasks.py) by name: answered by Progress and TaskPart..., then TaskDone or Failed."""
+class Calibrate:
+    """Calibrate the model, on so many tokens: a job, answered by Progress and TaskPart..., then TaskDone or Failed."""
 
-    name: str
     load: LoadOptions
-    arguments: dict[str, Any] = field(default_factory=dict)
+    tokens: int | None
+    seed: int
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Optimize:
+    """Write a copy of the model with faster weights: a job."""
+
+    load: LoadOptions
+    output: str | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare policies: a job. `choices` None: all that run on the model."""
+
+    load: LoadOptions
+    prompts: tuple[BenchPrompt, ...]
+    choices: tuple[PolicyChoice, ...] | None
+    asked: Asked
+    stock_python: str | None
+
+
+@dataclass(frozen=True)
+class ReportMachine:
+    """Say what measurements depend on: a job."""
+
+    load: LoadOptions
+
+
+Task = Calibrate | Optimize | Bench | ReportMachine
 
 
 @dataclass(frozen=True)
@@ -92,6 +125,11 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A sign of life, once a second while the engine's computations end."""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can.
 
@@ -112,6 +150,16 @@ class ModelInfo:
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
 
+    def check(self, choice: PolicyChoice) -> None:
+        """Raises AppError for a policy that cannot run on this model."""
+        why = None
+        if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
+            why = f"{self.dense_only}; take the policy dense"
+        elif choice.needs_calibration and not self.calibrated:
+            why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
+        if why is not None:
+            raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)
+
 
 @dataclass(frozen=True)
 class ModelLoaded:
@@ -128,7 +176,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """Prompt tokens read so far, of how many."""
+    """Prompt tokens read so far, of how many. The first one, with none, says that the request waits no longer."""
 
     done: int
     total: int
@@ -215,7 +263,7 @@ class Done:
 class TaskPart:
     """What the job's result would be if it ended now."""
 
-    result: Any
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -228,7 +276,7 @@ class OfRequest:
 
 @dataclass(frozen=True)
 class TaskDone:
-    result: Any
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -239,28 +287,3 @@ class Failed:
     message: str
     exit_code: int = 1
     fatal: bool = False
-
-
-# ---- framing -------------------------------------------------------------------------------------------------------
-
-_LENGTH = struct.Struct("<Q")
-
-
-def write_message(stream: BinaryIO, message: object) -> None:
-    """Sends one message; raises BrokenPipeError when nobody reads any more."""
-    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(body)) + body)
-    stream.flush()
-
-
-def read_message(stream: BinaryIO) -> Any:
-    """Receives one message; raises EOFError when the other side is gone, also in the middle of a message."""
-    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
-    return pickle.loads(_read_exactly(stream, length))
-
-
-def _read_exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data

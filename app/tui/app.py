@@ -50,8 +50,16 @@ class ChatApp(App[int]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
-    def __init__(self, session: Session, options: ChatOptions, personas: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        options: ChatOptions,
+        personas: Mapping[str, str] | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """`notice`: what the user should know of the chat that goes on."""
         super().__init__()
+        self._notice = notice
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
@@ -88,6 +96,8 @@ class ChatApp(App[int]):
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
         self.show_chat()
         self.show_notice(keys.HINTS)
+        if self._notice is not None:
+            self.show_notice(self._notice, error=True)
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -232,6 +242,9 @@ class ChatApp(App[int]):
         self.controller.edit_last()
 
     def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+        if not self.options.policy.takes("threshold"):
+            self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
+            return
         now = self.options.policy.threshold
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
@@ -307,6 +320,6 @@ class ChatApp(App[int]):
         self.exit(OK)
 
 
-def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str]) -> int:
+def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
     """Runs the screen until the user leaves; returns the exit code."""
-    return ChatApp(session, options, personas).run() or OK
+    return ChatApp(session, options, personas, notice).run() or OK

@@ -26,6 +26,7 @@ class ChatController:
         self._app, self._thread = app, thread
         self._pull: ModelPull | None = None
         self._path_changes = False  # the branch in use is another when the job is over
+        self._hides_answer = False  # until there is a new one, which may be refused
         self._submitted = ""  # goes back into the prompt when it is refused
         self._queued: str | None = None  # a question sent before the model was loaded
         self._edited: int | None = None  # the question that the prompt will replace
@@ -48,18 +49,18 @@ class ChatController:
             app.notify("still answering; Esc stops", timeout=2)
             return
         try:
-            text, files = attach(submitted)
+            attached, files = attach(submitted)
         except AppError as error:
             app.prompt.write(submitted)
             app.show_notice(error.line, error=True)
             return
-        self._submitted = submitted
+        text, self._submitted = submitted + attached, submitted
         if self._edited is not None:
             self._ask_instead(text)
             return
         app.conversation.add(QuestionEntry(submitted))
         if files:
-            app.show_notice("attached: " + ", ".join(f"{file} ({file.stat().st_size} bytes)" for file in files))
+            app.show_notice("attached: " + ", ".join(map(str, files)))
         if self._thread.busy:
             self._queued = text
         else:
@@ -94,6 +95,7 @@ class ChatController:
         """Answers the last question once more."""
         app, branch = self._app, self._app.session.branch
         app.conversation.show_branch(branch[:-1] if branch and branch[-1].role == "assistant" else branch)
+        self._hides_answer = True
         app.event_display.begin()
         app.run_job(lambda: app.session.answer_again(app.options))
 
@@ -103,6 +105,7 @@ class ChatController:
         if not branch or branch[-1].role != "assistant":
             raise AppError("nothing to continue", "there is no answer yet")
         app.conversation.show_branch(branch[:-1])
+        self._hides_answer = True
         app.event_display.begin(branch[-1].content)
         app.run_job(lambda: app.session.continue_answer(app.options))
 
@@ -112,7 +115,7 @@ class ChatController:
         dense, mine = race_options(app.options)
         race = app.event_display.race = RaceEntry(app.options.policy.label)
         app.conversation.add(race)
-        app.run_job(lambda: chain(app.session.answer_without_saving(dense), app.session.answer_without_saving(mine)))
+        app.run_job(lambda: chain(app.session.answer_for_comparison(dense), app.session.answer_for_comparison(mine)))
 
     # ---- the model -------------------------------------------------------------------------------------------------
 
@@ -165,9 +168,10 @@ class ChatController:
         app = self._app
         pull, self._pull = self._pull, None
         refused = error is not None and not isinstance(error, EngineLostError)
-        if self._path_changes or (refused and self._submitted):  # a question that was refused is not stored
-            self._path_changes = False
+        # a question that was refused is not stored, and the answer that it would have replaced is
+        if self._path_changes or (refused and (self._submitted or self._hides_answer)):
             app.show_chat()
+        self._path_changes = self._hides_answer = False
         queued, self._queued = self._queued, None
         if error is not None:
             self._show_error(error)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from real_engine import missing_library
 
-from specee.app.bench.prompts import BenchPrompt
-from specee.app.bench.rounds import Asked, compare
+from specee.app.bench.prompts import Asked, BenchPrompt
+from specee.app.bench.rounds import compare
 from specee.app.engine import calibration_task, optimization_task
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
