@@ -67,7 +67,10 @@ def resolve(model: str | None) -> Resolved:
 def interpret(model: str | None) -> WantedModel:
     """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
     wanted = model or EMBEDDED
-    path = Path(wanted).expanduser()
+    try:
+        path = Path(wanted).expanduser()
+    except RuntimeError:  # ~somebody, who is not known here
+        raise _unknown(wanted) from None
     if path.suffix.lower() == ".gguf" and path.is_file():
         return WantedModel(path.stem, path.resolve())
     if (named := _named(wanted)) is not None:

@@ -1,4 +1,4 @@
-"""`@path` in a prompt: the text of the file goes with it."""
+"""`@path` in a prompt: the text of the file goes with it, and the prompt stays as it was typed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REFERENCE = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|(\S+))""")
 
 
 def attach(text: str) -> tuple[str, list[Path]]:
-    """The prompt with the files that it names behind it, and which they are.
+    """The text of the files that the prompt names, as it goes behind the prompt, and which files they are.
 
     An @ before what is no file (a name, a decorator) means nothing. Raises AppError for a file that is no text.
     """
@@ -21,16 +21,16 @@ def attach(text: str) -> tuple[str, list[Path]]:
         path = _file(match[1] or match[2])
         if path is not None and path not in files:
             files.append(path)
-    return "".join([text, *(_block(path) for path in files)]), files
+    return "".join(_block(path) for path in files), files
 
 
 def _file(name: str) -> Path | None:
     for candidate in (name, name.rstrip(".,;:!?)")):
-        path = Path(candidate).expanduser()
         try:
+            path = Path(candidate).expanduser()
             if path.is_file():
                 return path
-        except OSError:  # too long for a file name
+        except (OSError, RuntimeError, ValueError):  # too long for a file name, the home of nobody, a zero in it
             return None
     return None
 

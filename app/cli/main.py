@@ -105,9 +105,9 @@ def program(
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
-    attached: list[Any] = []
+    attached, files = "", list[Any]()
     if not screen and not more:
-        prompt, attached = read_prompt(prompt)
+        prompt, attached, files = read_prompt(prompt)
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
@@ -121,10 +121,10 @@ def program(
             return run_tui(session, options, context.meta.get(PERSONAS, {}))
         from specee.app.cli.one_answer import ask
 
-        if stats and attached:
-            print("attached: " + ", ".join(map(str, attached)), file=sys.stderr)
+        if stats and files:
+            print("attached: " + ", ".join(map(str, files)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"
-        return ask(session, prompt, options, form, stats, when_full)
+        return ask(session, prompt, options, form, stats, when_full, attached)
     finally:
         session.close()
         session.store.close()

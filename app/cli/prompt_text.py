@@ -13,14 +13,18 @@ def on_a_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def read_prompt(given: str | None) -> tuple[str, list[Any]]:
-    """The text to answer and the files attached to it; what comes through a pipe is left as it is."""
+def read_prompt(given: str | None) -> tuple[str, str, list[Any]]:
+    """The text to answer, that of the files attached to it, and which they are.
+
+    What comes through a pipe is left as it is.
+    """
     from specee.app.chat.attachments import attach
 
-    text, files = attach(given) if given is not None else (_piped(), [])
+    text = given if given is not None else _piped()
+    attached, files = attach(text) if given is not None else ("", [])
     if not text.strip():
         raise AppError("nothing to answer", "the prompt is empty; give -p TEXT, or text on standard input", USAGE)
-    return text, files
+    return text, attached, files
 
 
 def _piped() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specee.app import paths
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
@@ -21,6 +22,18 @@ from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
+
+_COMMAND = re.compile(r"/(\w*)(?!\S)")
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is meant as a command: a word after a slash. A path is a question, as is what follows a space."""
+    return _COMMAND.match(text) is not None
+
+
+def as_typed(question: str) -> str:
+    """A question as it is typed: with a space before it if it would be a command."""
+    return f" {question}" if is_command(question) else question
 
 
 class Commands:
@@ -37,11 +50,14 @@ class Commands:
 
     async def run(self, line: str) -> None:
         """Runs a command line. Raises AppError."""
-        name, _, argument = line[1:].partition(" ")
+        found = _COMMAND.match(line)
+        name = found[1] if found is not None else ""
         command: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{name}", None)
         if command is None:
-            raise AppError(f"there is no command /{name}", "/help lists them all", USAGE)
-        await command(argument.strip())
+            raise AppError(
+                f"there is no command /{name}", "/help lists them; a space before the / makes it a question", USAGE
+            )
+        await command(line[len(name) + 1 :].strip())
 
     # ---- chats -----------------------------------------------------------------------------------------------------
 
@@ -78,7 +94,7 @@ class Commands:
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        path = Path(argument or f"chat-{session.chat.id}.md").expanduser()
+        path = paths.expand(argument or f"chat-{session.chat.id}.md")
         if path.suffix == ".json":
             text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:

@@ -49,9 +49,9 @@ def test_files_are_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("my file.txt").write_text("three")
     text, files = attach('Compare @notes.txt, and @"my file.txt" for me@home and @nobody. @notes.txt')
     assert [file.name for file in files] == ["notes.txt", "my file.txt"]
-    assert text.startswith("Compare @notes.txt, and") and text.endswith("my file.txt:\n```\nthree\n```")
+    assert text.startswith("\n\nnotes.txt:") and text.endswith("my file.txt:\n```\nthree\n```")
     assert "notes.txt:\n````\none\n```\ntwo\n````" in text
-    assert attach("@app.route and me@notes.txt") == ("@app.route and me@notes.txt", [])
+    assert attach("@app.route and me@notes.txt") == ("", [])
     Path("b.bin").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(AppError, match="not a text file"):
         attach("@b.bin")

@@ -20,7 +20,7 @@ def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
         if turn.cut is not None:
             parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
         state = "" if turn.state == "complete" else f" ({turn.state})"
-        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.content}")
+        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.sent}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,6 +48,7 @@ def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> di
                 "parent": turn.parent,
                 "role": turn.role,
                 "content": turn.content,
+                "attached": turn.attached,
                 "state": turn.state,
                 "created": iso(turn.created),
                 "cut": turn.cut,

@@ -54,4 +54,6 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    # what goes with a question, apart from what was typed: the text of files
+    ("attached", "ALTER TABLE turns ADD COLUMN attached TEXT NOT NULL DEFAULT '';"),
 )

@@ -106,9 +106,12 @@ class Store:
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
         return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
 
-    def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
-        """Adds a question under `parent` and makes it the leaf; returns its id."""
-        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete"))
+    def add_question(self, chat_id: int, parent: int | None, text: str, attached: str = "") -> int:
+        """Adds a question, with the text of the files that go with it, under `parent` and makes it the leaf.
+
+        Returns its id.
+        """
+        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete", attached))
 
     def add_answer(self, chat_id: int, question: int) -> Recorder:
         """Adds an empty answer to a question, which then grows."""
@@ -173,14 +176,20 @@ class Store:
         return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
 
     def _add(
-        self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
+        self,
+        db: sqlite3.Connection,
+        chat_id: int,
+        parent: int | None,
+        role: Role,
+        text: str,
+        state: State,
+        attached: str = "",
     ) -> int:
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
-        sql = (
-            "INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
-        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner))
+        sql = """INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner, attached)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner, attached))
         db.execute("UPDATE chats SET leaf = ?, updated = ? WHERE id = ?", (turn, now, chat_id))
         return turn
 
@@ -216,4 +225,5 @@ def _turn(row: dict[str, Any]) -> Turn:
         tokens=unpack(row["depths"], drafted),
         place=row["place"],
         siblings=row["siblings"],
+        attached=row["attached"],
     )
