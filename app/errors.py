@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic_core import ValidationError
+
 OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 INTERNAL = "internal error"
@@ -30,6 +32,9 @@ def as_app_error(error: BaseException) -> AppError:
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if isinstance(title, str) and isinstance(message, str):
         return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
+    if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
+        first = error.errors()[0]
+        return AppError("bad value", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if isinstance(error, MemoryError):
         return AppError("out of memory", "try a smaller --ctx or a smaller model")
     if isinstance(error, OSError) and error.strerror:

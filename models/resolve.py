@@ -64,6 +64,16 @@ def resolve(model: str | None) -> Resolved:
     return Resolved(wanted.name, found[0])
 
 
+def stable_name(model: str | None) -> str:
+    """What means the same model from any folder: a name, or a whole path."""
+    name = model or EMBEDDED
+    try:
+        wanted = interpret(name)
+    except ModelError:
+        return name
+    return wanted.name if wanted.path is None else str(Path(name).expanduser().absolute())
+
+
 def interpret(model: str | None) -> WantedModel:
     """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
     wanted = model or EMBEDDED

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
+from specee.app.options import Sampling
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,16 @@ class BenchPrompt:
     id: str
     text: str
     category: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How all prompts are asked."""
+
+    sampling: Sampling
+    max_tokens: int
+    system: str | None = None
+    repeats: int = 1
 
 
 # of several kinds, since drafts and exits depend on how predictable the answer is; calibration asks other questions

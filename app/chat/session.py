@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from specee.app import paths
 from specee.app.chat.context_window import (
@@ -20,10 +21,11 @@ from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
 from specee.app.chat.history.store import Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
+from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Sampling, remember
-from specee.models.resolve import resolve
+from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.models.resolve import resolve, stable_name
 
 
 class Session:
@@ -43,12 +45,20 @@ class Session:
         self.chat: Chat | None = None
         self.branch: tuple[Turn, ...] = ()
         """The turns from the first question to the end of the branch in use."""
-        self._load = load
         self._system = system
         self._window = ContextWindow()
         self._client = EngineClient(load, start)
 
     # ---- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _load(self) -> LoadOptions:
+        return self._client.load
+
+    @property
+    def model(self) -> str:
+        """The name or path of the model that answers."""
+        return stable_name(self._load.model)
 
     @property
     def info(self) -> ModelInfo | None:
@@ -91,26 +101,24 @@ class Session:
 
     def set_context_size(self, n_ctx: int) -> None:
         """The model is loaded again, with a window of so many tokens, at the next question."""
-        self._load = replace(self._load, n_ctx=n_ctx)
-        self._client.reload(self._load)
+        self._client.reload(replace(self._load, n_ctx=n_ctx))
 
     def use_model(self, model: str) -> None:
         """Another model answers from the next question on. Raises errors with a title when it is not here."""
         resolve(model)
-        self._load = replace(self._load, model=model, drafter=None)
-        self._client.reload(self._load)
+        self._client.reload(replace(self._load, model=model, drafter=None))
 
     @property
     def drafter(self) -> str | None:
         """The draft model that was asked for; None: the one that belongs to the model."""
-        return self._load.drafter
+        drafter = self._load.drafter
+        return drafter if drafter in (None, NO_DRAFTER) else stable_name(drafter)
 
     def use_drafter(self, drafter: str) -> None:
-        """Another model drafts from the next question on. Raises errors with a title when it is not here."""
-        if drafter != NO_DRAFTER:
-            resolve(drafter)
-        self._load = replace(self._load, drafter=drafter)
-        self._client.reload(self._load)
+        """Another model drafts from the next question on. Raises errors with a title when it is not here or unfit."""
+        load = replace(self._load, drafter=drafter)
+        check_drafter(load)
+        self._client.reload(load)
 
     @property
     def logs(self) -> Path:
@@ -152,11 +160,11 @@ class Session:
         question, answer = self._turn(None, "user"), self._turn(None, "assistant")
         yield from self._answer(question, answer, options)
 
-    def answer_without_saving(self, options: ChatOptions) -> Iterator[Event]:
-        """Answers the last question once more; nothing of it is stored."""
+    def answer_for_comparison(self, options: ChatOptions) -> Iterator[Event]:
+        """Answers the last question as if for the first time; nothing of it is stored."""
         question = self._turn(None, "user")
         turns = sent_turns(self.branch[: self.branch.index(question) + 1])
-        yield from self._client.generate(as_messages(self.system, turns), options)
+        yield from self._client.generate(as_messages(self.system, turns), options, is_comparison=True)
 
     def switch_branch(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""
@@ -172,11 +180,18 @@ class Session:
         self.chat, self.branch = None, ()
         self._window.reset()
 
-    def resume(self, chat_id: int) -> None:
-        """Continues a chat from the store. Raises AppError when there is none."""
+    def resume(self, chat_id: int) -> Recalled:
+        """Continues a chat from the store, and returns how: settings that cannot be are corrected there, too.
+
+        Raises AppError when there is no such chat.
+        """
         self.chat = self.store.chat(chat_id)
+        recalled = recall(self.chat.options)
+        if recalled.refused is not None:
+            self.store.update_chat(chat_id, options={**(self.chat.options or {}), **remember(recalled.options)})
         self._window.reset()
         self._refresh()
+        return recalled
 
     def set_system(self, text: str | None) -> None:
         """Another system message from the next question on."""
@@ -212,7 +227,7 @@ class Session:
 
     def _ask(self, parent: int | None, text: str, options: ChatOptions, attached: str) -> Iterator[Event]:
         if self.chat is None:
-            self.chat = self.store.new_chat(text, self._system, remember(options))
+            self.chat = self.store.new_chat(text, self._system, self._remember(options))
         before = self.chat.leaf
         question = self.store.add_question(self.chat.id, parent, text, attached)
         self._refresh()
@@ -229,8 +244,8 @@ class Session:
     def _answer(self, question: Turn, answer: Turn | None, options: ChatOptions) -> Iterator[Event]:
         """An answer to `question`, or more of `answer`, into the store as it comes."""
         assert self.chat is not None
-        if self.chat.options != remember(options):
-            self.store.update_chat(self.chat.id, options=remember(options))
+        if self.chat.options != (kept := self._remember(options)):
+            self.store.update_chat(self.chat.id, options=kept)
         before = self.chat.leaf
         if answer is None:
             recorder = self.store.add_answer(self.chat.id, question.id)
@@ -253,6 +268,9 @@ class Session:
             if not recorder.finished:  # the caller stopped listening
                 recorder.finish("stopped")
             self._refresh()
+
+    def _remember(self, options: ChatOptions) -> dict[str, Any]:
+        return {**remember(options), "model": self.model, "drafter": self.drafter}
 
     def _record(self, recorder: Recorder, event: Event) -> None:
         if isinstance(event, ChatEvent):

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from specee.app import options as opts
+from specee.app import settings
 from specee.app.cli.command import Command
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     DRAFTING,
@@ -19,6 +20,7 @@ from specee.app.cli.shared_options import (
     EXITS,
     JSON,
     SYSTEM,
+    check_policy_options,
     given_sampling,
     load_options,
     max_tokens,
@@ -56,10 +58,10 @@ MAX_TOKENS = 128
     help="What to compare: auto, chain, dense, exact, pipelined, specee, tree; in short also specee@0.5 or "
     "exact:margin (see specee-chat -h).",
 )
-@option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
+@option("--limit", type=Setting(settings.Count), metavar="N", help="Ask the first N prompts only.", otherwise="all")
 @option(
     "--repeats",
-    type=click.IntRange(1),
+    type=Setting(settings.Count),
     default=1,
     otherwise=1,
     metavar="N",
@@ -96,26 +98,27 @@ def bench(
     specee-chat bench --prompts questions.jsonl --json > figures.json
     specee-chat bench --stock other-venv/bin/python --markdown --svg speed.svg
     """
-    from specee.app.bench.prompts import read_prompts
-    from specee.app.bench.rounds import Asked
+    from specee.app.bench.prompts import Asked, read_prompts
     from specee.app.cli import bench_tables
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Bench
 
     if as_json and as_markdown:
         raise AppError("usage", "--json and --markdown exclude each other", USAGE)
     if svg is not None:
         _check_folder(svg)
     chosen = given_sampling(values, opts.PLAIN_GREEDY)
-    arguments = {
-        "prompts": read_prompts(prompts)[:limit],
-        "choices": None if policies is None else _choices(values, policies),
-        "asked": Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
-        "stock_python": stock,
-    }
+    task = Bench(
+        load_options(values),
+        tuple(read_prompts(prompts)[:limit]),
+        _choices(values, policies),
+        Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
+        stock,
+    )
     so_far: list[dict[str, Any]] = []
     code = OK
     try:
-        report = run_task("bench", load_options(values), arguments, on_part=so_far.append)
+        report = run_task(task, on_part=so_far.append)
     except KeyboardInterrupt:
         if not so_far:
             raise
@@ -128,8 +131,16 @@ def bench(
     return code
 
 
-def _choices(values: dict[str, Any], policies: str) -> list[opts.PolicyChoice]:
-    return [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
+def _choices(values: dict[str, Any], policies: str | None) -> tuple[opts.PolicyChoice, ...] | None:
+    """None: the default ones, which take no options."""
+    if policies is None:
+        check_policy_options([opts.PolicyChoice("dense"), opts.PolicyChoice("auto")])
+        return None
+    choices = tuple(policy_choice(values, spec) for spec in policies.split(",") if spec.strip())
+    if not choices:
+        raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
+    check_policy_options(choices)
+    return choices
 
 
 def _check_folder(file: str) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specee.app import paths
+from specee.app import paths, settings
 from specee.app.chat.history import export as form
 from specee.app.cli import tables
 from specee.app.cli.command import Group, run
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import DATA_DIR, JSON
 from specee.app.errors import OK
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specee.app.chat.history.store import Store
 
 _HERE: list[click.Parameter] = [DATA_DIR, JSON]
-_limit = option("--limit", type=click.IntRange(1), metavar="N", help="Only the last N chats.", otherwise="all")
+_limit = option("--limit", type=Setting(settings.Count), metavar="N", help="Only the last N chats.", otherwise="all")
 
 
 @click.group(cls=Group, params=list(_HERE), invoke_without_command=True)
@@ -89,7 +89,7 @@ def _listed(chats: Sequence[Chat]) -> str:
 
 
 @history.command("show", params=list(_HERE))
-@click.argument("chat", type=int, metavar="ID")
+@click.argument("chat", type=Setting(settings.ChatId), metavar="ID")
 def show_chat(chat: int, as_json: bool, **values: Any) -> int:
     """Print one chat as Markdown.
 
@@ -102,7 +102,7 @@ def show_chat(chat: int, as_json: bool, **values: Any) -> int:
 
 @history.command("search", params=list(_HERE))
 @click.argument("words", nargs=-1, required=True)
-@option("--limit", type=click.IntRange(1), default=50, metavar="N", help="At most N places.", otherwise=50)
+@option("--limit", type=Setting(settings.Count), default=50, metavar="N", help="At most N places.", otherwise=50)
 def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> int:
     """Find the places where all these words occur.
 
@@ -126,7 +126,7 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> 
 
 
 @history.command("export", params=list(_HERE))
-@click.argument("chat", type=int, metavar="ID")
+@click.argument("chat", type=Setting(settings.ChatId), metavar="ID")
 @option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -151,7 +151,7 @@ def export(chat: int, output: Path | None, as_json: bool, **values: Any) -> int:
 
 
 @history.command("rm", params=list(_HERE))
-@click.argument("chats", type=int, nargs=-1, required=True, metavar="ID...")
+@click.argument("chats", type=Setting(settings.ChatId), nargs=-1, required=True, metavar="ID...")
 @option("--yes", is_flag=True, default=None, help="Do not ask.")
 def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -> int:
     """Delete chats for good.

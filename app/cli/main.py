@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from specee.app import options as opts
+from specee.app import settings
 from specee.app.cli.bench import bench
 from specee.app.cli.calibrate import calibrate
 from specee.app.cli.command import Group
@@ -19,7 +19,7 @@ from specee.app.cli.completions import PROGRAM, VARIABLE, completions
 from specee.app.cli.doctor import doctor
 from specee.app.cli.history import history
 from specee.app.cli.models import models
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.paths import paths
 from specee.app.cli.serve import serve
 from specee.app.cli.shared_options import ANSWER, CHAT, CHATS, PERSONAS, SCRIPTS, chat_options
@@ -39,7 +39,7 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
 @option(
     "--when-full",
     heading=SCRIPTS,
-    type=click.Choice(opts.WHEN_FULL),
+    type=Setting(settings.WhenFull),
     default="stop",
     otherwise="stop",
     metavar="NAME",
@@ -48,7 +48,11 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
 )
 @option("-c", "--continue", "last", heading=CHATS, is_flag=True, help="Go on with the last chat.")
 @option(
-    "--resume", heading=CHATS, type=int, metavar="ID", help="Go on with this chat; 'specee-chat history' lists them."
+    "--resume",
+    heading=CHATS,
+    type=Setting(settings.ChatId),
+    metavar="ID",
+    help="Go on with this chat; 'specee-chat history' lists them.",
 )
 @option(
     "--more",
@@ -57,7 +61,13 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     help="Print more of the last answer, which was interrupted, stopped or cut short.",
 )
 @option("--no-history", heading=CHATS, is_flag=True, help="Keep nothing of this chat.")
-@option("--persona", heading=ANSWER, metavar="NAME", help="The system message of this name in config.toml.")
+@option(
+    "--persona",
+    heading=ANSWER,
+    type=Setting(settings.Text),
+    metavar="NAME",
+    help="The system message of this name in config.toml.",
+)
 @click.version_option(package_name="specee-chat", prog_name=PROGRAM)
 @click.pass_context
 def program(
@@ -77,9 +87,9 @@ def program(
 ) -> int:
     """Chat with a language model on this machine.
 
-    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens
-    that the model is already sure of skip its last layers where that makes answers faster; the text stays the model's
-    own unless you choose the policy specee.
+    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Where it
+    makes answers faster, tokens that are easy to guess are tried several at once, and the model checks them all: the
+    text is the model's own, unless you choose the policy specee or --acceptance typical.
 
     \b
     specee-chat                                 the terminal screen
@@ -101,7 +111,8 @@ def program(
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
-    chat_options(values)  # an error in them comes before anything is read
+    if not (last or more or resume is not None):  # those have options of their own
+        chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
@@ -113,14 +124,16 @@ def program(
 
     wanted = resume if resume is not None else LAST if last or more else None
     terminal = SavedTerminal.capture() if screen else None
-    session, options = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
+    session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
             from specee.app.tui.app import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}))
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
         from specee.app.cli.one_answer import ask
 
+        if notice is not None:
+            _complain(notice)
         if stats and files:
             print("attached: " + ", ".join(map(str, files)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"

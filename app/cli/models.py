@@ -177,6 +177,7 @@ def optimize(name: str | None, output: str | None, force: bool, as_json: bool, *
     """
     from specee.app.cli.optimization_summary import text
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Optimize
 
     load = load_options({**values, "model": name or values["model"]})
-    return show(run_task("optimize", load, {"output": output, "force": force}), as_json, text)
+    return show(run_task(Optimize(load, output, force)), as_json, text)

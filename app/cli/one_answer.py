@@ -102,15 +102,18 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "tokens": _tokens(events),
         "n_layers": stats.n_layers,
         "mean_exit_layer": round(stats.mean_exit_layer, 4),
-        # the first token comes from the prompt
-        "tokens_per_step": round((counted.tokens - 1) / counted.steps, 4) if counted.steps else 0.0,
-        "acceptance": round(counted.acceptance, 4),
+        "tokens_per_step": _rounded(counted.tokens_per_step),
+        "acceptance": _rounded(counted.acceptance),
         "tokens_per_second": round(stats.tokens_per_second, 3),
         "ttft_s": round(stats.ttft_s, 6),
         "stop_reason": stats.stop_reason,
         "stats": asdict(stats),
-        "chat": session.chat.id if session.chat else None,
+        "chat": session.chat.id if session.chat and session.store.is_kept else None,
     }
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 4)
 
 
 def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:

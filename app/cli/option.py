@@ -7,11 +7,32 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+
+from specee.app import settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OWN = "Options"
 """The heading for what only one command has."""
+
+
+class Setting(click.ParamType[Any]):
+    """A value of one of the types in settings.py."""
+
+    name = "setting"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return settings.read(self.kind, value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(choice) for choice in settings.choices(self.kind) if choice.startswith(incomplete)]
 
 
 class Option(click.Option):

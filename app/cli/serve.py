@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from specee.app import options as opts
+from specee.app import settings
 from specee.app.cli.command import Command
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.shared_options import (
     DRAFTING,
     ENGINE,
@@ -24,7 +25,6 @@ from specee.app.cli.shared_options import (
 from specee.app.errors import OK
 
 DEFAULT_SLOTS = 4  # as many rows cost little more than one
-MAX_SLOTS = 64
 
 
 @click.command(
@@ -34,10 +34,10 @@ MAX_SLOTS = 64
         *(*EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
     ],
 )
-@option("--port", type=click.IntRange(0, 65535), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
+@option("--port", type=Setting(settings.Port), default=8350, metavar="N", help="0 takes a free one.", otherwise=8350)
 @option(
     "--parallel",
-    type=click.IntRange(1, MAX_SLOTS),
+    type=Setting(settings.Slots),
     metavar="N",
     help="How many requests are answered at once, each with a context window of --ctx tokens; more wait.",
     otherwise=DEFAULT_SLOTS,

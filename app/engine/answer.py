@@ -32,13 +32,17 @@ class Answer:
     def __post_init__(self) -> None:
         self.prefill = Prefill(self.slot.engine, self.prompt.tokens, self.slot.n_read)
         self.slot.n_read = self.prefill.total
-        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began)
+        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began, self.request.options.stop)
         self.state: Decoding | None = None  # once it decodes
 
     @property
     def id(self) -> int:
         """The request's."""
         return self.request.request
+
+    def take_up(self) -> None:
+        """It waits no longer: says so, since from now on the request has to do with whatever the engine does."""
+        self.emit(PromptProgress(0, self.prefill.total - self.prefill.done))
 
     def read_chunk(self, size: int) -> None:
         """A chunk of the prompt."""
@@ -62,7 +66,7 @@ class Answer:
 
     def _stop_reason(self) -> str:
         events = self.stream.events
-        if events and events[-1].stop:
+        if self.stream.stopped or (events and events[-1].stop):
             return "stop"
         return "length" if len(events) >= self.request.options.max_tokens else "window"
 
@@ -82,7 +86,7 @@ class Answer:
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.slot.backend.info.n_layers,
             policy=self.policy.name,
-            policy_reason=describe(counted, self.decision.reason),
+            policy_reason=describe(counted, self.decision.reason, self.slot.backend.info.drafter),
             stop_reason=stop_reason,
             seed=self.seed,
             dense_rate=self.decision.dense_rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from specee.app.engine.protocol import ChatEvent, Emit, TokenEvents
 from specee.app.engine.verified_text import VerifiedText
@@ -13,23 +13,26 @@ FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
 
 
 class AnswerStream:
-    """Takes a policy's token events, sends chat events in small batches. Times count from `began`."""
+    """Takes a policy's token events, sends chat events in small batches. Times count from `began`.
 
-    def __init__(self, piece: Callable[[int], bytes], emit: Emit, began: float) -> None:
-        self.text = ""
+    What comes after a text of `stop` is ignored: see VerifiedText.
+    """
+
+    def __init__(self, piece: Callable[[int], bytes], emit: Emit, began: float, stop: Sequence[str] = ()) -> None:
         self.first_at: float | None = None
         self._piece, self._emit, self._began = piece, emit, began
-        self._verified = VerifiedText(piece)
+        self._verified = VerifiedText(piece, stop)
         self._batch: list[ChatEvent] = []
         self._sent_at = 0.0
 
     def add(self, event: TokenEvent) -> None:
         """One more event of the policy."""
+        if self.stopped:
+            return
         now = time.perf_counter()
         if self.first_at is None:
             self.first_at = now
         released = self._verified.add(event)
-        self.text += released
         if event.state is TokenState.VERIFIED:
             text = released
         elif event.state is TokenState.PROVISIONAL and not event.stop:
@@ -64,13 +67,24 @@ class AnswerStream:
         """The policy is done: releases the rest of the text, and sends it."""
         tail = self._verified.finish()
         if tail:
-            self.text += tail
             last = self._verified.verified[-1]
             now = time.perf_counter() - self._began
             state = TokenState.VERIFIED.value
-            # the last token again, with a replacement for its unfinished character
-            self._batch.append(ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6)))
+            # the last token again, with the end of the text
+            self._batch.append(
+                ChatEvent(last.index, tail, last.token, last.exit_layer, state, round(now, 6), stop=last.stop)
+            )
         self.flush()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence has come."""
+        return self._verified.stopped
+
+    @property
+    def text(self) -> str:
+        """The text of all tokens, a stop sequence included."""
+        return self._verified.text
 
     @property
     def events(self) -> list[TokenEvent]:

@@ -64,7 +64,7 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended:
+                elif running.ended or answer.stream.stopped:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise
@@ -86,7 +86,9 @@ class Answerer:
         while self._waiting and (free := self._free_slots()):
             request, emit, began = self._waiting.popleft()
             try:
-                self._reading.append(self._begin(request, emit, began, free))
+                answer = self._begin(request, emit, began, free)
+                answer.take_up()
+                self._reading.append(answer)
             except Exception as error:  # this request's alone
                 self.cancellation.forget(request.request)
                 emit(_failed(error))
@@ -100,7 +102,7 @@ class Answerer:
         slot = choose_slot(free, prompt.tokens)
         sampling = request.options.sampling
         decision = self._chooser.decide(slot.backend, request.options.policy)
-        policy = self._policy(slot, decision.choice)
+        policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
         self._n_answers += 1
@@ -111,7 +113,13 @@ class Answerer:
     def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
         """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
         previous = [slot.previous for slot in free if slot.previous is not None]
-        prompt = make_prompt(self.backend, request.messages, continue_answer=request.continue_answer, previous=previous)
+        prompt = make_prompt(
+            self.backend,
+            request.messages,
+            continue_answer=request.continue_answer,
+            tools=request.tools,
+            previous=previous,
+        )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
@@ -121,7 +129,9 @@ class Answerer:
             )
         return prompt
 
-    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+    def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:
+        if is_comparison:
+            return self._chooser.build_policy(slot.backend, choice, history=False)
         if choice not in slot.policies:
             slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
         return slot.policies[choice]
@@ -174,7 +184,7 @@ class Answerer:
     def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
-        if answer.state is not None:
+        if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.state.stats)
         answer.emit(Done(stats))
 

@@ -66,8 +66,11 @@ class Backend(Protocol):
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
-    def format(self, messages: Sequence[Message], /) -> str:
-        """The chat in the model's chat template. Raises AppError when the template refuses it."""
+    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
+        """The chat in the model's chat template, with the tools that it may call: the JSON of a list.
+
+        Raises AppError when the template refuses it.
+        """
         ...
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
@@ -84,8 +87,9 @@ class Backend(Protocol):
         """The exit rules that this model is calibrated for, the default one first."""
         ...
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
-        """Raises AppError when the policy cannot run on this model. `cost` of steps: for policies that draft."""
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Policy:
+        """Raises AppError when the policy cannot run on this model. For policies that draft: the `cost` of steps, and
+        whether earlier chats (`history`) are drafted from."""
         ...
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:

@@ -23,7 +23,12 @@ class Prompt:
 
 
 def make_prompt(
-    backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Sequence[Prompt] = ()
+    backend: Backend,
+    messages: Sequence[Message],
+    *,
+    continue_answer: bool = False,
+    tools: str | None = None,
+    previous: Sequence[Prompt] = (),
 ) -> Prompt:
     """The chat in the model's chat template. Raises AppError when the template refuses it or nothing is left.
 
@@ -33,9 +38,9 @@ def make_prompt(
     """
     if continue_answer:
         *before, begun = messages
-        text = backend.format(before) + begun.content
+        text = backend.format(before, tools) + begun.content
     else:
-        text = backend.format(messages)
+        text = backend.format(messages, tools)
     tokens: list[int] = []
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
         tokens = tokens or _following(backend, prompt, text)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from specee.app.engine.protocol import ChatEvent, Stats
-from specee.app.serve.stop_sequences import StopSequences
 
 FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
 
@@ -16,30 +14,17 @@ FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "
 class Reply:
     """The objects of one answer; `specee` in the last one has the figures of the exits."""
 
-    def __init__(self, model: str, stop: Sequence[str] = ()) -> None:
+    def __init__(self, model: str) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._text: list[str] = []
-        self._stop = StopSequences(stop)
         self._layers: dict[int, int] = {}
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop sequence has come."""
-        return self._stop.found
-
     def add(self, event: ChatEvent) -> str:
-        """One more verified token; returns the text that can be sent now."""
-        if self.stopped:
-            return ""
+        """One more verified token; returns its text."""
         if not event.stop:
             self._layers.setdefault(event.index, event.exit_layer)
-        self._text.append(self._stop.add(event.text))
-        return self._text[-1]
-
-    def end(self) -> str:
-        """No more tokens; returns the text that was held back."""
-        self._text.append(self._stop.end())
-        return self._text[-1]
+        self._text.append(event.text)
+        return event.text
 
     def whole(self, stats: Stats) -> dict[str, Any]:
         message = {"role": "assistant", "content": "".join(self._text)}

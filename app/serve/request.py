@@ -21,8 +21,6 @@ class CompletionRequest:
     options: ChatOptions
     stream: bool
     stream_usage: bool
-    stop: tuple[str, ...] = ()
-    """Texts that end the answer, and are no part of it."""
 
     @classmethod
     def read(cls, body: dict[str, Any], defaults: ChatOptions) -> CompletionRequest:
@@ -42,10 +40,15 @@ class CompletionRequest:
         limit = given[0] if given else defaults.max_tokens
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
-        options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
+        options = replace(
+            defaults,
+            sampling=replace_sampling(defaults.sampling, sampling),
+            max_tokens=limit,
+            stop=_stop(body.get("stop")),
+        )
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
         checked = tuple(_message(message) for message in messages)
-        return cls(checked, options, bool(body.get("stream")), usage, _stop(body.get("stop")))
+        return cls(checked, options, bool(body.get("stream")), usage)
 
 
 def _stop(given: Any) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
     # ---- an answer -------------------------------------------------------------------------------------------------
 
     def _answer(self, request: CompletionRequest) -> None:
-        reply = Reply(self.server.model, request.stop)
+        reply = Reply(self.server.model)
         begun = False
         try:
             # closing: the slot is free again, however this answer ends
@@ -108,8 +108,6 @@ class Handler(BaseHTTPRequestHandler):
                         self._finish(request, reply, event.stats)
                         continue
                     text = reply.add(event)
-                    if reply.stopped:
-                        answer.cancel()
                     if request.stream and text:
                         self._chunk(reply.chunk({"content": text}))
         except AppError as error:
@@ -120,12 +118,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._fail(400 if error.exit_code in (USAGE, PROMPT_TOO_LONG) else 500, error.title, error.message)
 
     def _finish(self, request: CompletionRequest, reply: Reply, stats: Stats) -> None:
-        rest = reply.end()
         if not request.stream:
             self._send(200, reply.whole(stats))
             return
-        if rest:
-            self._chunk(reply.chunk({"content": rest}))
         self._chunk(reply.chunk({}, stats))
         if request.stream_usage:
             self._chunk(reply.usage(stats))

@@ -54,8 +54,16 @@ class ChatApp(BoundedApp):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
-    def __init__(self, session: Session, options: ChatOptions, personas: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        options: ChatOptions,
+        personas: Mapping[str, str] | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """`notice`: what the user should know of the chat that goes on."""
         super().__init__()
+        self._notice = notice
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
@@ -92,6 +100,8 @@ class ChatApp(BoundedApp):
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
         self.show_chat()
         self.show_notice(keys.HINTS)
+        if self._notice is not None:
+            self.show_notice(self._notice, error=True)
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -253,6 +263,9 @@ class ChatApp(BoundedApp):
         self.controller.edit_last()
 
     def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+        if not self.options.policy.takes("threshold"):
+            self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
+            return
         now = self.options.policy.threshold
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
@@ -340,9 +353,9 @@ class ChatApp(BoundedApp):
         self.exit(OK)
 
 
-def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str]) -> int:
+def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
     """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
-    app = ChatApp(session, options, personas)
+    app = ChatApp(session, options, personas, notice)
     code = app.run()
     if app.fatal_error is not None:
         error_log.record(session.logs, app.fatal_error)

@@ -122,7 +122,7 @@ class ChatController:
         dense, mine = race_options(app.options)
         race = app.event_display.race = RaceEntry(app.options.policy.label)
         app.conversation.add(race)
-        self._run(lambda: chain(app.session.answer_without_saving(dense), app.session.answer_without_saving(mine)))
+        self._run(lambda: chain(app.session.answer_for_comparison(dense), app.session.answer_for_comparison(mine)))
 
     # ---- the model -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from specee.predictors.decoding.exit_controller import ExitController
@@ -23,6 +24,15 @@ from specee.predictors.types import ExitResult, Probe, TokenEvent, TokenState
 from specee.predictors.verify import choose
 
 Steps = Generator[Work | TokenEvent, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A drafted token that stands provisionally: what drafted it, and its position in the draft."""
+
+    chosen: ChosenToken
+    drafter: str
+    position: int
 
 
 class MergedExits:
@@ -42,7 +52,7 @@ class MergedExits:
         self._controller.begin(state)
         self._drafter.begin([*state.prompt, *state.tokens])
         deferred: list[int] = []  # rows that exited
-        exits: list[ChosenToken] = []  # their tokens, as far as these are not verified: the answer's last ones
+        exits: list[Exited] = []  # their tokens, as far as these are not verified: the answer's last ones
         yield self._add(state, ChosenToken(choose(state.logits, 0, state.sampler, state.rng), state.n_layer))
         while not state.is_last:
             began = state.clock()
@@ -55,9 +65,11 @@ class MergedExits:
             state.stats.rows += len(rows)
             chosen = yield from self._exit(state, rows, drafts)
             if chosen:
-                for state.row, token in zip(rows, chosen, strict=True):
+                for position, (state.row, token) in enumerate(zip(rows, chosen, strict=True)):
                     if self._state_of_exits is TokenState.PROVISIONAL:
-                        exits.append(token)
+                        exits.append(Exited(token, self._drafter.sources[position], position))
+                    else:
+                        state.stats.count_draft(self._drafter.sources[position], position, True)
                     yield self._add(state, token, self._state_of_exits)
                     if state.is_last:
                         break
@@ -131,7 +143,7 @@ class MergedExits:
         self,
         state: Decoding,
         deferred: Sequence[int],
-        exits: Sequence[ChosenToken],
+        exits: Sequence[Exited],
         rows: Sequence[int],
         drafts: Sequence[int],
     ) -> Steps:
@@ -144,8 +156,9 @@ class MergedExits:
         for i, exited in enumerate(exits):
             token = choose(logits, i, state.sampler, state.rng)
             stats.tested += 1
-            if token != exited.token:
-                rejected = state.event(first + i, exited, TokenState.ROLLED_BACK)
+            stats.count_draft(exited.drafter, exited.position, token == exited.chosen.token)
+            if token != exited.chosen.token:
+                rejected = state.event(first + i, exited.chosen, TokenState.ROLLED_BACK)
                 stats.rolled_back += len(exits) - i
                 del state.tokens[first + i :]
                 self._controller.roll_back(len(exits) - i)
@@ -156,16 +169,17 @@ class MergedExits:
                 break
             stats.accepted += 1
             state.sampler.accept(token)
-            yield state.event(first + i, exited, TokenState.VERIFIED)
+            yield state.event(first + i, exited.chosen, TokenState.VERIFIED)
         else:
+            n_accepted = 0
             for j, row in enumerate(rows):
                 token = choose(logits, len(deferred) + j, state.sampler, state.rng)
                 accepted = j < len(drafts) and token == drafts[j]
                 source = self._drafter.sources[j] if accepted else None
                 yield self._add(state, ChosenToken(token, state.n_layer, drafter=source))
-                stats.tested += j < len(drafts)
-                stats.accepted += accepted
+                n_accepted += accepted
                 state.row = row
                 if not accepted or state.is_last:
                     break
+            stats.count_drafts(self._drafter.sources[: len(drafts)], n_accepted)
         yield Commit(state.row)

@@ -23,6 +23,7 @@ from specee.app.engine.protocol import (
     ModelLoaded,
     OfRequest,
     Progress,
+    PromptProgress,
 )
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
@@ -220,8 +221,8 @@ class FakeBackend:
         self.policies: dict[str, Any] = {}
         self.together: list[int] = []  # rows of each batch over several slots
 
-    def format(self, messages: Sequence[Message]) -> str:
-        start = self.bos_text if self.template_bos else ""
+    def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
+        start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
@@ -242,7 +243,7 @@ class FakeBackend:
         for engine, rows in batches:
             engine.advance(rows, end, logits)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 
@@ -274,8 +275,10 @@ class FakeLink:
         self.sent.append(message)
         if isinstance(message, Cancel):
             self.answerer.cancellation.cancel(message.request)
-        elif isinstance(message, Generate) and message.messages[-1].content == "crash":
+        elif isinstance(message, Generate) and message.messages[-1].content.startswith("crash"):
             self.alive = False
+            if message.messages[-1].content == "crash":
+                self._inbox.put(OfRequest(message.request, PromptProgress(0, 5)))
             self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
         else:
             self._requests.put(message)

@@ -14,9 +14,9 @@ import pytest
 
 from specee.app.bench import metrics, plot
 from specee.app.bench.answer import Answer, PolicyAnswer, Round, StepCounts
-from specee.app.bench.prompts import DEFAULT, BenchPrompt, read_prompts
+from specee.app.bench.prompts import DEFAULT, Asked, BenchPrompt, read_prompts
 from specee.app.bench.report import report
-from specee.app.bench.rounds import Asked, compare
+from specee.app.bench.rounds import compare
 from specee.app.cli import bench_tables
 from specee.app.errors import USAGE, AppError
 from specee.app.options import PLAIN_GREEDY, PolicyChoice, Sampling

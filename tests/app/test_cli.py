@@ -49,10 +49,17 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def call(
-    env: dict[str, str], *arguments: str, text: str = "", timeout: float = 300
+    env: dict[str, str], *arguments: str, text: str = "", timeout: float = 300, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=env, input=text, capture_output=True, text=True, timeout=timeout, encoding="utf-8"
+        [*PROGRAM, *arguments],
+        env=env,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        encoding="utf-8",
+        cwd=cwd,
     )
 
 
@@ -85,7 +92,16 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
     [
         (["--nonsense"], 2, "--nonsense"),
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
-        (["-p", "x", "--threshold", "7"], 2, "bad threshold"),
+        (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
+        (["-p", "x", "--threshold", "0.5"], 2, "--threshold changes nothing: policy auto has no use for it"),
+        (["-p", "x", "--policy", "dense", "--draft-length", "2"], 2, "--draft-length changes nothing"),
+        (["-p", "x", "--policy", "tree:early"], 2, "tree can be followed by exact, rejection, typical"),
+        (["-p", "x", "--policy", "dense:margin"], 2, "nothing can follow dense"),
+        (["-p", "x", "--policy", "dense@0.5"], 2, "dense has no threshold; exact and specee have it"),
+        (["-p", "x", "--policy", "exact:margin", "--draft-length", "2"], 2, "these exclude each other"),
+        (["-p", "x", "--policy", "chain", "--draft-length", "9"], 2, "draft-length"),
+        (["bench", "--policies", " , "], 2, "nothing to compare"),
+        (["bench", "--policies", "dense,chain", "--kv", "propagate"], 2, "policy dense and chain has no use for it"),
         (["-p", "x", "--json", "--jsonl"], 2, "exclude"),
         (["-p", "x", "--temperature", "-1"], 2, "temperature"),
         (["-p", "  "], 2, "nothing to answer"),
@@ -161,7 +177,7 @@ def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str
     assert len(answer["tokens"]) == 12 and answer["stop_reason"] == "length"
     assert "".join(t["text"] for t in answer["tokens"]) == answer["text"]
     assert all(set(t) == {"id", "text", "exit_layer", "drafter"} for t in answer["tokens"])
-    assert answer["tokens_per_step"] == 1 and 0 <= answer["acceptance"] <= 1
+    assert answer["tokens_per_step"] == 1 and answer["acceptance"] is None  # nothing was drafted
 
 
 @needs_engine
@@ -200,6 +216,19 @@ def test_a_prompt_beyond_the_window(env: dict[str, str]) -> None:
 
 
 @needs_engine
+def test_a_chat_goes_on_with_its_model(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    model = embedded.path()
+    assert model is not None
+    (tmp_path / "other.gguf").symlink_to(model)
+    say = ("--max-tokens", "2", "--policy", "dense", "--json")
+    call(env, "-p", "x", *say, "--model", "other.gguf", cwd=tmp_path)
+    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "other"
+    assert json.loads(call(env, "-c", "-p", "y", *say, "--model", "smollm2-135m").stdout)["model"] == "smollm2-135m"
+    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "smollm2-135m", "the last one counts"
+
+
 def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     from specee.models import embedded
 
@@ -207,8 +236,9 @@ def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     assert model is not None
     other = tmp_path / "other.gguf"  # as a file of its own it has no shipped calibration
     other.symlink_to(model)
-    done = call(env, "-p", "x", "--model", str(other), "--policy", "exact")
-    assert done.returncode == 1 and "specee-chat calibrate" in one_line(done)
+    for policy in (["exact"], ["pipelined"], ["chain:early"], ["specee", "--draft-length", "2"]):
+        done = call(env, "-p", "x", "--model", str(other), "--policy", *policy)
+        assert done.returncode == 2 and "specee-chat calibrate" in one_line(done)
     done = call(env, "-p", "x", "--model", str(other), "--json", "--max-tokens", "2")
     answer = json.loads(done.stdout)
     assert answer["policy"] == "chain" and "drafting" in answer["policy_reason"]

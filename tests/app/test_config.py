@@ -11,9 +11,11 @@ from specee.app.chat.attachments import LIMIT, attach
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
+from specee.app.cli.main import program
 from specee.app.errors import AppError
 
-KNOWN = {"max_tokens", "offline", "threshold"}
+WANTED = {"max_tokens", "offline", "threshold", "system", "model", "policy", "rule", "persona", "when_full", "stats"}
+KNOWN = [option for option in program.params if option.name in WANTED]
 
 
 def test_a_config_file(tmp_path: Path) -> None:
@@ -21,7 +23,7 @@ def test_a_config_file(tmp_path: Path) -> None:
     assert config.read(file, KNOWN) == config.Config()
     file.write_text('max-tokens = 200\nthreshold = 0.5\noffline = true\n[personas]\ntutor = "Explain."\n')
     found = config.read(file, KNOWN)
-    assert found.defaults == {"max_tokens": "200", "threshold": "0.5", "offline": True}
+    assert found.defaults == {"max_tokens": 200, "threshold": 0.5, "offline": True}
     assert found.personas == {"tutor": "Explain."}
 
 
@@ -30,7 +32,7 @@ def test_a_config_file(tmp_path: Path) -> None:
     [
         ("max_token = 3", "did you mean max-tokens"),
         ("data-dir = '/x'", "no option"),
-        ("max-tokens = [1]", "one value"),
+        ("max-tokens = [1]", "max-tokens: .* not a whole number from 1 to 1000000"),
         ("= 3", "line 1"),
         ("[personas]\na = 3", "personas"),
     ],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from real_engine import missing_library
 
-from specee.app.bench.prompts import BenchPrompt
-from specee.app.bench.rounds import Asked, compare
+from specee.app.bench.prompts import Asked, BenchPrompt
+from specee.app.bench.rounds import compare
 from specee.app.engine import calibration_task, optimization_task
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
@@ -92,7 +92,7 @@ def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) ->
 
 def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
     backend = make_backend()
-    backend.format = lambda messages: ""
+    backend.format = lambda messages, tools: ""
     with pytest.raises(AppError, match="empty prompt"):
         make_prompt(backend, ASK)
 

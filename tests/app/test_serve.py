@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specee.app.engine.client import EngineClient
+from specee.app.engine.stop_sequences import StopSequences
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 from specee.app.serve import server as server_module
 from specee.app.serve.server import Server
-from specee.app.serve.stop_sequences import StopSequences
 
 Make = Callable[..., Any]
 ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}

@@ -68,8 +68,11 @@ async def test_settings_of_a_chat() -> None:
     session = FakeSession()
     async with ChatApp(session, ChatOptions(), {"tutor": "Explain."}).run_test() as pilot:
         await ready(pilot)
-        for line in ("/set temperature 0.1", "/set seed 3", "/persona tutor", "/threshold 0.4", "/set temperature hot"):
+        await submit(pilot, "/threshold 0.4")
+        await until(pilot, lambda: "auto has no threshold" in screen(pilot.app))
+        for line in ("/set temperature 0.1", "/set seed 3", "/persona tutor", "/policy exact", "/threshold 0.4"):
             await submit(pilot, line)
+        await submit(pilot, "/set temperature hot")
         await pilot.pause(0.1)
         assert "bad value" in screen(pilot.app)
         await submit(pilot, "Hi")

@@ -1,8 +1,9 @@
-"""The file behind the history: one thread that reads and writes it, migrations, and errors that a user understands."""
+"""The file behind the history: one thread that writes it, reads beside that, migrations, and plain errors."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from specee.app.errors import AppError
 
 T = TypeVar("T")
 BUSY_SECONDS = 10.0  # another specee-chat may be writing
+READ_BUSY_SECONDS = 1.0  # reads wait for nobody who writes, only where the file is being recovered
 
 
 class Database:
@@ -29,23 +31,43 @@ class Database:
         self.path = path
         self.owner = uuid.uuid4().hex
         self._alive: FileLock | None = None
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        """Of a file: a second connection, which sees what is committed whoever writes."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
             self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
+            if path is not None:
+                self._reader = self._with_plain_errors(lambda: _reader(path))
         except BaseException:
             self._thread.shutdown()
             raise
 
     def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `job` in a transaction and returns its result; a job that fails changes nothing."""
-        return self._thread.submit(self._with_plain_errors, lambda: self._transaction(job)).result()
+        """Runs `job`, which writes, in a transaction and returns its result; a job that fails changes nothing."""
+        return self._thread.submit(
+            self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN IMMEDIATE", job)
+        ).result()
+
+    def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `job`, which only reads, in this thread: it waits for nobody who writes, here or in another program."""
+        reader = self._reader
+        if reader is None:  # nobody else sees this one
+            return self._thread.submit(
+                self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN", job)
+            ).result()
+        with self._reading:
+            return self._with_plain_errors(lambda: _transaction(reader, "BEGIN", job))
 
     def check(self) -> str:
         """What SQLite's integrity check says; "ok" when all is well."""
-        return str(self.do(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
+        return str(self.read(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
+        if self._reader is not None:
+            with self._reading:
+                self._reader.close()
         with suppress(RuntimeError):  # closed before
             self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
@@ -55,17 +77,6 @@ class Database:
             self._alive = None
 
     # ---- in the thread ---------------------------------------------------------------------------------------------
-
-    def _transaction(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = job(self._connection)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # SQLite has rolled back some errors by itself
-                self._connection.execute("ROLLBACK")
-            raise
-        return result
 
     def _with_plain_errors(self, work: Callable[[], T]) -> T:
         try:
@@ -89,13 +100,21 @@ class Database:
             _migrate(connection, None)
             return connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):  # two programs that start at once must not both migrate
+        try:
+            lock = FileLock(f"{self.path}.lock").acquire(BUSY_SECONDS)
+        except Timeout as error:
+            why = f"another specee-chat has been opening {self.path} for {BUSY_SECONDS:.0f} s; end it"
+            raise AppError("the history cannot be used", f"{why}, or use --no-history") from error
+        with lock:  # two programs that start at once must not both migrate
             connection = _connect(str(self.path))
             try:
                 _migrate(connection, self.path)
                 self._alive = self._owner_lock(self.owner)
                 self._alive.acquire()
-                self._mark_interrupted(connection)
+                _set_timeout(connection, READ_BUSY_SECONDS)
+                with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
+                    self._mark_interrupted(connection)
+                _set_timeout(connection, BUSY_SECONDS)
             except BaseException:
                 connection.close()
                 raise
@@ -121,6 +140,24 @@ class Database:
         return FileLock(folder / f"{owner}.lock", thread_local=False)
 
 
+def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute(begin)
+    try:
+        result = job(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite has rolled back some errors by itself
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
 def _connect(target: str) -> sqlite3.Connection:
     connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -128,6 +165,10 @@ def _connect(target: str) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:

@@ -24,7 +24,8 @@ class StoredToken:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat. `leaf` is the last turn of the branch in use; `options` is what it was last asked with."""
+    """A chat. `leaf` is the last turn of the branch in use; `options` is what it was last asked with, None if it
+    cannot be read."""
 
     id: int
     title: str
@@ -32,7 +33,7 @@ class Chat:
     updated: float
     leaf: int | None
     system: str | None
-    options: dict[str, Any]
+    options: dict[str, Any] | None
     turns: int = 0
 
 

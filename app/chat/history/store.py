@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from pathlib import Path
@@ -40,6 +41,8 @@ class Store:
 
     def __init__(self, path: Path | None = None) -> None:
         self._database = Database(path)
+        self.is_kept = path is not None
+        """Whether it is there for another process, too."""
 
     def close(self) -> None:
         self._database.close()
@@ -52,13 +55,13 @@ class Store:
 
     def chats(self, limit: int = -1) -> list[Chat]:
         """All chats, the one last used first; at most `limit` of them when it is not negative."""
-        return self._database.do(
+        return self._database.read(
             lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
         )
 
     def chat(self, chat_id: int) -> Chat:
         """Raises AppError when there is none."""
-        found = self._database.do(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
+        found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
             raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
         return _chat(found[0])
@@ -99,12 +102,12 @@ class Store:
     def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
+        return self._database.read(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
-        return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+        return self._database.read(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
 
     def add_question(self, chat_id: int, parent: int | None, text: str, attached: str = "") -> int:
         """Adds a question, with the text of the files that go with it, under `parent` and makes it the leaf.
@@ -143,7 +146,7 @@ class Store:
         """The ids of all turns under the same parent, oldest first."""
         sql = """SELECT s.id FROM turns AS t JOIN turns AS s ON s.chat_id = t.chat_id AND s.parent_id IS t.parent_id
                  WHERE t.id = ? ORDER BY s.id"""
-        return self._database.do(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
+        return self._database.read(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
 
     def cut_before(self, turn_id: int, summary: str) -> None:
         """Nothing before this turn is sent to the model any more, but `summary`, where it has a text."""
@@ -170,10 +173,10 @@ class Store:
                  FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
                  WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
         query = " ".join(quoted) + "*"
-        return self._database.do(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+        return self._database.read(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
+        return self._database.read(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
 
     def _add(
         self,
@@ -207,11 +210,24 @@ def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
 
 
 def _chat(row: dict[str, Any]) -> Chat:
-    return Chat(**{**row, "options": json.loads(row["options"])})
+    return Chat(**{**row, "options": _json_object(row["options"])})
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    """None if it is none. What is no number in JSON (NaN, 1e999) comes as text, so that it can be written again."""
+    try:
+        found = json.loads(text, parse_constant=str, parse_float=_finite)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _finite(text: str) -> float | str:
+    return number if math.isfinite(number := float(text)) else text
 
 
 def _turn(row: dict[str, Any]) -> Turn:
-    stats = json.loads(row["stats"]) if row["stats"] else None
+    stats = _json_object(row["stats"]) if row["stats"] else None
     drafted = stats.pop("drafted", {}) if stats else {}
     return Turn(
         id=row["id"],
