@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from specee.app.chat.context_window import (
 )
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
-from specee.app.chat.history.store import Store
+from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
 from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
@@ -143,22 +144,26 @@ class Session:
         one whose answer was interrupted is kept. A question that has no answer yet becomes a branch of its own.
         """
         before = answered(self.branch)
-        yield from self._ask(before[-1].id if before else None, text, options, attached)
+        with self._unless_deleted():
+            yield from self._ask(before[-1].id if before else None, text, options, attached)
 
     def edit(self, turn_id: int, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
         """Asks something else in place of a question; the old one with its answers stays as another branch."""
         question = self._turn(turn_id, "user")
-        yield from self._ask(question.parent, text, options, attached)
+        with self._unless_deleted():
+            yield from self._ask(question.parent, text, options, attached)
 
     def answer_again(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question once more; the old answer stays as another branch."""
         question = self._turn(None, "user")
-        yield from self._answer(question, None, options)
+        with self._unless_deleted():
+            yield from self._answer(question, None, options)
 
     def continue_answer(self, options: ChatOptions) -> Iterator[Event]:
         """Continues the last answer where it ended or was interrupted."""
         question, answer = self._turn(None, "user"), self._turn(None, "assistant")
-        yield from self._answer(question, answer, options)
+        with self._unless_deleted():
+            yield from self._answer(question, answer, options)
 
     def answer_for_comparison(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question as if for the first time; nothing of it is stored."""
@@ -168,9 +173,10 @@ class Session:
 
     def switch_branch(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""
-        self.store.switch_branch(turn_id)
-        self._window.reset()
-        self._refresh()
+        with self._unless_deleted():
+            self.store.switch_branch(turn_id)
+            self._window.reset()
+            self._refresh()
 
     # ---- which chat ------------------------------------------------------------------------------------------------
 
@@ -197,7 +203,8 @@ class Session:
         """Another system message from the next question on."""
         self._system = text
         if self.chat is not None:
-            self.chat = self.store.update_chat(self.chat.id, system=text)
+            with self._unless_deleted():
+                self.chat = self.store.update_chat(self.chat.id, system=text)
 
     # ---- the context window ----------------------------------------------------------------------------------------
 
@@ -212,9 +219,10 @@ class Session:
             why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
-        self.store.cut_before(turns[first].id, summary)
-        self._window.leave_out(turns, first, summary)
-        self._refresh()
+        with self._unless_deleted():
+            self.store.cut_before(turns[first].id, summary)
+            self._window.leave_out(turns, first, summary)
+            self._refresh()
         return first
 
     def _summary(self, turns: Sequence[Turn]) -> str:
@@ -222,6 +230,17 @@ class Session:
         options = ChatOptions(sampling=Sampling(temperature=0.0), max_tokens=SUMMARY_TOKENS)
         events = self._client.generate(messages, options)
         return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
+
+    @contextmanager
+    def _unless_deleted(self) -> Iterator[None]:
+        """Around what is done to the chat: where another program has deleted it, a new one begins with the next
+        question, and AppError says so."""
+        try:
+            yield
+        except NoSuchChatError:
+            self.new()
+            why = "another program has deleted it; what is asked next begins a new one"
+            raise AppError("this chat is gone", why) from None
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -279,7 +298,8 @@ class Session:
             stopped = event.stats.stop_reason == "cancelled"
             recorder.finish("stopped" if stopped else "complete", event.stats)
             self._window.reset()  # counted anew
-            self._refresh()
+            with suppress(NoSuchChatError):  # the answer's end is told first
+                self._refresh()
 
     def _turn(self, turn_id: int | None, role: str) -> Turn:
         """A turn of the branch in use: by its id, or the last one of this role."""

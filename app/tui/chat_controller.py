@@ -66,14 +66,14 @@ class ChatController:
             app.notify("still answering; Esc stops", timeout=2)
             return
         attached, files = attach(text)
-        sizes = [f"{file} ({file.stat().st_size} bytes)" for file in files]
         turn, self._edited = self._edited, None
         if turn is not None:
             before = [t.id for t in app.session.branch].index(turn)
             app.conversation.show_branch(app.session.branch[:before])
         app.conversation.add(QuestionEntry(text))
-        if sizes:
-            app.show_notice(f"attached: {', '.join(sizes)}")
+        if files:
+            doubts = [file.doubt for file in files if file.doubt is not None]
+            app.show_notice("\n".join([f"attached: {', '.join(map(str, files))}", *doubts]))
         if self._thread.busy:
             self._submitted, self._queued = self._typed, (text, attached)
             return

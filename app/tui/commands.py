@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from specee.app import paths
+from specee.app import output_file
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
@@ -98,13 +98,12 @@ class Commands:
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        path = paths.expand(argument or f"chat-{session.chat.id}.md")
-        if path.suffix == ".json":
+        name = argument or f"chat-{session.chat.id}.md"
+        if name.endswith(".json"):
             text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:
             text = export.markdown(session.chat, session.branch)
-        path.write_text(text, "utf-8")
-        self._app.show_notice(f"written to {path.absolute()}")
+        self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specee.app.errors import USAGE, AppError
+from specee.app.text_input import decode
 
 DEFAULT = "vi"
 
@@ -47,15 +48,7 @@ def edit(text: str) -> str:
         except OSError as error:
             why = f"{program[0]} left no text behind ({error.strerror}); the prompt is as it was"
             raise AppError("the editor failed", why) from error
-    return _decoded(content).rstrip("\n")
-
-
-def _decoded(content: bytes) -> str:
-    """A text as editors write it; in Latin-1 every byte is a character."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+    return decode(content, "what the editor wrote").text.rstrip("\n")
 
 
 @contextmanager

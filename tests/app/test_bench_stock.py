@@ -62,7 +62,10 @@ def test_it_is_told_the_model_and_the_tokens(interpreter: Interpreter, tmp_path:
     stock.close()
     assert found.tokens == [5, 6] and found.rate() == 4.0
     job, asked = map(json.loads, (tmp_path / "asked").read_text().splitlines())
-    assert job == {**JOB, **json.loads(json.dumps(asdict(PLAIN_GREEDY)))} and asked == {"prompt": [1, 2], "max_tokens": 8}
+    assert job == {**JOB, **json.loads(json.dumps(asdict(PLAIN_GREEDY)))} and asked == {
+        "prompt": [1, 2],
+        "max_tokens": 8,
+    }
 
 
 @pytest.mark.parametrize(

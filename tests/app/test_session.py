@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,8 +101,25 @@ def test_cut_characters_are_whole_again(make_session: Make, make_backend: Make) 
     assert answer_text(events) == "né 🙂 ok"
     texts = [e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified"]
     assert not any("\ufffd" in text for text in texts)
-    cut = list(make_session(make_backend("🙂".encode())).send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=2)))
-    assert answer_text(cut) == "\ufffd"
+
+
+@pytest.mark.parametrize("policy", ["dense", "exact"])
+@pytest.mark.parametrize("length", range(1, 9))
+def test_an_answer_cut_within_a_character_goes_on_before_it(
+    make_session: Make, make_backend: Make, policy: str, length: int
+) -> None:
+    whole = "né 🙂 ok"
+    session = make_session(make_backend(whole.encode()))
+    options = ChatOptions(PolicyChoice(policy), max_tokens=length)
+    begun = answer_text(list(session.send("Hi", options)))
+    assert begun == whole.encode()[:length].decode("utf-8", "ignore") == session.branch[-1].content
+    list(session.continue_answer(replace(options, max_tokens=64)))
+    assert session.branch[-1].content == whole
+    assert len(session.branch[-1].tokens) >= len(whole)
+
+
+def test_a_character_that_the_model_does_not_finish_is_replaced(make_session: Make, make_backend: Make) -> None:
+    assert answer_text(list(make_session(make_backend(b"a\xf0\x9f")).send("Hi", DENSE))) == "a\ufffd"
 
 
 def test_cancel_between_tokens(make_session: Make, make_backend: Make, scripted: Make) -> None:

@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from specee.app.chat.history.records import Chat, Turn
+from specee.app.formatting import visible
 
 NAMES = {"user": "You", "assistant": "Model"}
 
 
 def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
-    """The branch in use."""
+    """The branch in use; control characters in it are visible."""
     parts = [f"# {chat.title}"]
     if chat.system:
         parts.append(f"*System: {chat.system}*")
@@ -21,7 +22,7 @@ def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
             parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
         state = "" if turn.state == "complete" else f" ({turn.state})"
         parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.sent}")
-    return "\n\n".join(parts) + "\n"
+    return visible("\n\n".join(parts) + "\n")
 
 
 def chat_object(chat: Chat) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.chat.history.search import find
 from specee.app.errors import USAGE, AppError
 
 TITLE_LENGTH = 60
@@ -34,6 +35,13 @@ _BRANCH = """
             WHERE s.chat_id = turns.chat_id AND s.parent_id IS turns.parent_id AND s.id <= turns.id) AS place
     FROM up JOIN turns ON turns.id = up.id ORDER BY step DESC
 """
+
+
+class NoSuchChatError(AppError):
+    """A chat that was never there, or that another program has deleted."""
+
+    def __init__(self, chat_id: object) -> None:
+        super().__init__("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
 
 
 class Store:
@@ -63,7 +71,7 @@ class Store:
         """Raises AppError when there is none."""
         found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
-            raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+            raise NoSuchChatError(chat_id)
         return _chat(found[0])
 
     def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
@@ -156,7 +164,9 @@ class Store:
         """Deletes a turn and all that follows it, and a chat that this leaves empty; `leaf` is in use again."""
 
         def job(db: sqlite3.Connection) -> None:
-            (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            if (found := db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()) is None:
+                return  # with its chat, by another program
+            (chat_id,) = found
             db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat_id))
             db.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
             empty = "DELETE FROM chats WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE chat_id = chats.id)"
@@ -165,18 +175,14 @@ class Store:
         self._database.do(job)
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
-        """Turns of all chats with all the words in them, the last one perhaps only begun; the best matches first."""
-        quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
-        if not quoted:
-            return []
-        sql = """SELECT turns.chat_id, chats.title, turns.id, turns.role, snippet(words, 0, '', '', '…', 16)
-                 FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
-                 WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
-        query = " ".join(quoted) + "*"
-        return self._database.read(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+        """Turns of all chats with all the words somewhere in them; the best matches first."""
+        return self._database.read(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.read(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
+        found = self._database.read(lambda db: _rows(db, _BRANCH, turn_id))
+        if not found:
+            raise NoSuchChatError(f"that of turn {turn_id}")
+        return _turn(found[-1])
 
     def _add(
         self,
@@ -188,6 +194,8 @@ class Store:
         state: State,
         attached: str = "",
     ) -> int:
+        if not _rows(db, "SELECT 1 FROM chats WHERE id = ?", chat_id):
+            raise NoSuchChatError(chat_id)
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
         sql = """INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner, attached)
