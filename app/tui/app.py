@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
@@ -254,10 +254,17 @@ class ChatApp(BoundedApp):
         await self.action_quit()
 
     def on_paste(self, event: Paste) -> None:
-        """A paste that no text field takes goes into the prompt."""
+        self._insert_in_prompt(event.text)
+
+    def on_key(self, event: Key) -> None:
+        if event.is_printable and event.character is not None:
+            self._insert_in_prompt(event.character)
+
+    def _insert_in_prompt(self, text: str) -> None:
+        """What is typed or pasted where no text field is goes into the prompt."""
         if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
             self.prompt.focus()
-            self.prompt.insert(event.text)
+            self.prompt.insert(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
