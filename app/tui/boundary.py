@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from textual.app import App
+from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.notifications import SeverityLevel
@@ -45,14 +46,22 @@ class BoundedApp(App[int]):
     async def _dispatch_message(self, message: Message) -> None:
         await self._survive(super()._dispatch_message, message)
 
-    def _start_widget(self, parent: Widget, widget: Widget) -> None:
+    def _register_child(self, parent: DOMNode, child: Widget, before: int | None, after: int | None) -> None:
+        super()._register_child(parent, child, before, after)
+        self._guard(child)
+
+    def _start_widget(self, parent: Widget, widget: Widget) -> None:  # scrollbars are not registered
+        self._guard(widget)
+        super()._start_widget(parent, widget)
+
+    def _guard(self, widget: Widget) -> None:
+        """Lets a widget survive its handlers: Textual would never give it another message."""
         dispatch = widget._dispatch_message
 
         async def survive(message: Message) -> None:
             await self._survive(dispatch, message)
 
         widget._dispatch_message = survive  # type: ignore[method-assign]
-        super()._start_widget(parent, widget)
 
     async def _survive(self, dispatch: Dispatch, message: Message) -> None:
         try:
