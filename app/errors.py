@@ -6,6 +6,9 @@ from pydantic_core import ValidationError
 
 OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
+INTERNAL = "internal error"
+"""The title of what we did not foresee."""
+
 
 class AppError(Exception):
     """`title` says what happened in a few words, `message` why and what to do."""
@@ -37,4 +40,4 @@ def as_app_error(error: BaseException) -> AppError:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return AppError("the system refused", f"{error.strerror}{where}")
-    return AppError("internal error", f"{type(error).__name__}: {error}; the log has the details")
+    return AppError(INTERNAL, f"{type(error).__name__}: {error}; the log has the details")

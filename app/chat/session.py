@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from specee.app import paths
 from specee.app.chat.context_window import (
     SUMMARIZE,
     SUMMARY_TOKENS,
@@ -77,7 +79,7 @@ class Session:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the next question follows: the chat without what was left out, and without the system message."""
-        return tuple(Message(turn.role, turn.content) for turn in sent_turns(answered(self.branch)))
+        return tuple(Message(turn.role, turn.sent) for turn in sent_turns(answered(self.branch)))
 
     @property
     def context_tokens(self) -> int:
@@ -120,6 +122,11 @@ class Session:
         self._client.reload(load)
 
     @property
+    def logs(self) -> Path:
+        """The folder of the logs."""
+        return paths.find(self._load.data_dir).logs
+
+    @property
     def offline(self) -> bool:
         """Whether nothing may be fetched."""
         return self._load.offline
@@ -130,21 +137,21 @@ class Session:
 
     # ---- questions and answers -------------------------------------------------------------------------------------
 
-    def send(self, text: str, options: ChatOptions) -> Iterator[Event]:
-        """Asks a question and yields the events of its answer, Done last.
+    def send(self, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
+        """Asks a question and yields the events of its answer, Done last; `attached` goes with it, behind its text.
 
         Raises AppError. A question that is refused (it does not fit, no such model) leaves the chat as it was;
         one whose answer was interrupted is kept. A question that has no answer yet becomes a branch of its own.
         """
         before = answered(self.branch)
         with self._unless_deleted():
-            yield from self._ask(before[-1].id if before else None, text, options)
+            yield from self._ask(before[-1].id if before else None, text, options, attached)
 
-    def edit(self, turn_id: int, text: str, options: ChatOptions) -> Iterator[Event]:
+    def edit(self, turn_id: int, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
         """Asks something else in place of a question; the old one with its answers stays as another branch."""
         question = self._turn(turn_id, "user")
         with self._unless_deleted():
-            yield from self._ask(question.parent, text, options)
+            yield from self._ask(question.parent, text, options, attached)
 
     def answer_again(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question once more; the old answer stays as another branch."""
@@ -237,11 +244,11 @@ class Session:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _ask(self, parent: int | None, text: str, options: ChatOptions) -> Iterator[Event]:
+    def _ask(self, parent: int | None, text: str, options: ChatOptions, attached: str) -> Iterator[Event]:
         if self.chat is None:
             self.chat = self.store.new_chat(text, self._system, self._remember(options))
         before = self.chat.leaf
-        question = self.store.add_question(self.chat.id, parent, text)
+        question = self.store.add_question(self.chat.id, parent, text, attached)
         self._refresh()
         try:
             yield from self._answer(self._turn(question, "user"), None, options)

@@ -130,7 +130,8 @@ def program(
         if stats and asked is not None and asked.files:
             print("attached: " + ", ".join(map(str, asked.files)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"
-        return ask(session, None if asked is None else asked.text + asked.attached, options, form, stats, when_full)
+        text, attached = (asked.text, asked.attached) if asked is not None else (None, "")
+        return ask(session, text, options, form, stats, when_full, attached)
     finally:
         session.close()
         session.store.close()

@@ -1,5 +1,7 @@
 """The standard streams: there whatever the shell did with them, and able to take every text.
 
+Whatever is printed goes through here, so that no text steers the terminal: control characters become visible.
+
 A standard output that cannot be written ends the program with an error; nothing ends because of standard error, where
 errors are told.
 """
@@ -15,6 +17,7 @@ import sys
 from typing import TextIO
 
 from specee.app.errors import FAILURE, AppError
+from specee.app.formatting import visible
 
 _ESCAPE = "specee.escape"
 
@@ -54,7 +57,7 @@ def finish() -> None:
 def _writer(raw: io.FileIO, before: TextIO | None, *, by_line: bool) -> io.TextIOWrapper:
     """In the encoding that the system or PYTHONIOENCODING says; what that does not have is escaped."""
     encoding = getattr(before, "encoding", None) or "utf-8"
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _ESCAPE, line_buffering=by_line)
+    return _Text(io.BufferedWriter(raw), encoding, _ESCAPE, line_buffering=by_line)
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -63,6 +66,18 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     escaped = "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
     return escaped, error.end
+
+
+def control(sequence: str) -> None:
+    """Sends a control sequence of our own to the terminal of standard error."""
+    sys.stderr.flush()
+    sys.stderr.buffer.write(sequence.encode("ascii"))
+    sys.stderr.buffer.flush()
+
+
+class _Text(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        return super().write(visible(text))
 
 
 class _Output(io.FileIO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,18 @@ from specee.models.resolve import NotHere
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
+_COMMAND = re.compile(r"/(\w*)(?!\S)")
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is meant as a command: a word after a slash. A path is a question, as is what follows a space."""
+    return _COMMAND.match(text) is not None
+
+
+def as_typed(question: str) -> str:
+    """A question as it is typed: with a space before it if it would be a command."""
+    return f" {question}" if is_command(question) else question
+
 
 class Commands:
     """The commands of one screen. A method `do_name` is `/name`; it raises AppError for what cannot be done."""
@@ -38,11 +51,14 @@ class Commands:
 
     async def run(self, line: str) -> None:
         """Runs a command line. Raises AppError."""
-        name, _, argument = line[1:].partition(" ")
+        found = _COMMAND.match(line)
+        name = found[1] if found is not None else ""
         command: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{name}", None)
         if command is None:
-            raise AppError(f"there is no command /{name}", "/help lists them all", USAGE)
-        await command(argument.strip())
+            raise AppError(
+                f"there is no command /{name}", "/help lists them; a space before the / makes it a question", USAGE
+            )
+        await command(line[len(name) + 1 :].strip())
 
     # ---- chats -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from specee.app.chat.history.store import Store
+from specee.app.formatting import visible
 
 SHOWN = 200
 
@@ -100,5 +101,5 @@ class Sidebar(Vertical):
         self._choices = choices
         self.set_class(not self._search_field.value.strip(), "-chats")
         self._list.clear_options()
-        self._list.add_options([Option(Content(text)) for text in texts])
+        self._list.add_options([Option(Content(visible(text))) for text in texts])
         self._list.highlighted = 0 if texts else None

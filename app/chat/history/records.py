@@ -41,6 +41,7 @@ class Chat:
 class Turn:
     """A question or an answer, under the turn that it follows.
 
+    `content` is what was typed or answered, `attached` the text of the files that go with a question.
     `cut` not None: the model is sent nothing before this turn any more; if it has a text, this summary instead.
     `stats` are the figures of an answer's last run, `tokens` are all its tokens. `place` of `siblings` counts the turns
     under the same parent, from 1.
@@ -57,6 +58,12 @@ class Turn:
     tokens: tuple[StoredToken, ...] = field(default=(), repr=False)
     place: int = 1
     siblings: int = 1
+    attached: str = ""
+
+    @property
+    def sent(self) -> str:
+        """What the model is sent of it."""
+        return self.content + self.attached
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def turn(row: dict[str, Any]) -> Turn:
         tokens=unpack(row["depths"] if isinstance(row["depths"], bytes) else None, drafted),
         place=row["place"],
         siblings=row["siblings"],
+        attached=_text(row["attached"]),
     )
 
 

@@ -63,4 +63,6 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         INSERT INTO words (rowid, content) SELECT id, content FROM turns WHERE state <> 'streaming';
         """,
     ),
+    # what goes with a question, apart from what was typed: the text of files
+    ("attached", "ALTER TABLE turns ADD COLUMN attached TEXT NOT NULL DEFAULT '';"),
 )

@@ -117,9 +117,12 @@ class Store:
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
         return self._database.read(lambda db: [rows.turn(row) for row in _rows(db, sql, chat_id)])
 
-    def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
-        """Adds a question under `parent` and makes it the leaf; returns its id."""
-        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete"))
+    def add_question(self, chat_id: int, parent: int | None, text: str, attached: str = "") -> int:
+        """Adds a question, with the text of the files that go with it, under `parent` and makes it the leaf.
+
+        Returns its id.
+        """
+        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete", attached))
 
     def add_answer(self, chat_id: int, question: int) -> Recorder:
         """Adds an empty answer to a question, which then grows."""
@@ -182,16 +185,22 @@ class Store:
         return rows.turn(found[-1])
 
     def _add(
-        self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
+        self,
+        db: sqlite3.Connection,
+        chat_id: int,
+        parent: int | None,
+        role: Role,
+        text: str,
+        state: State,
+        attached: str = "",
     ) -> int:
         if not _rows(db, "SELECT 1 FROM chats WHERE id = ?", chat_id):
             raise NoSuchChatError(chat_id)
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
-        sql = (
-            "INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
-        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner))
+        sql = """INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner, attached)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner, attached))
         db.execute("UPDATE chats SET leaf = ?, updated = ? WHERE id = ?", (turn, now, chat_id))
         return turn
 
