@@ -216,6 +216,7 @@ class Answerer:
 
 
 def _failed(error: Exception) -> Failed:
-    traceback.print_exception(error)  # to the log
+    if not isinstance(error, AppError):  # what is refused says enough, and clients could fill the log with it
+        traceback.print_exception(error)
     failure = as_app_error(error)
     return Failed(failure.title, failure.message, failure.exit_code)
