@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import ASK, Make, call, running
 
 from specee.app.engine.client import EngineClient
 from specee.app.engine.stop_sequences import StopSequences
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve import server as server_module
 from specee.app.serve.server import Access, Server
-from tests.serving import ASK, Make, call, running
 
 
 @pytest.fixture

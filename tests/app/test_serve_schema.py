@@ -11,9 +11,9 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
+from serving import Make, running
 
 from specee.app.serve.server import Server
-from tests.serving import Make, running
 
 EXAMPLES = 100  # of each operation and mode
 COMPLETIONS = "/v1/chat/completions"

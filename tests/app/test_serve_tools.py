@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import ASK, Make, call, running
 
 from specee.app.options import ChatOptions
 from specee.app.serve.request import CompletionRequest
 from specee.app.serve.tool_calls import CallReader, Tools
-from tests.serving import ASK, Make, call, running
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
