@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from specee.app.chat.context_window import (
 )
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
-from specee.app.chat.history.store import Store
+from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
 from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
@@ -136,22 +137,26 @@ class Session:
         one whose answer was interrupted is kept. A question that has no answer yet becomes a branch of its own.
         """
         before = answered(self.branch)
-        yield from self._ask(before[-1].id if before else None, text, options)
+        with self._unless_deleted():
+            yield from self._ask(before[-1].id if before else None, text, options)
 
     def edit(self, turn_id: int, text: str, options: ChatOptions) -> Iterator[Event]:
         """Asks something else in place of a question; the old one with its answers stays as another branch."""
         question = self._turn(turn_id, "user")
-        yield from self._ask(question.parent, text, options)
+        with self._unless_deleted():
+            yield from self._ask(question.parent, text, options)
 
     def answer_again(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question once more; the old answer stays as another branch."""
         question = self._turn(None, "user")
-        yield from self._answer(question, None, options)
+        with self._unless_deleted():
+            yield from self._answer(question, None, options)
 
     def continue_answer(self, options: ChatOptions) -> Iterator[Event]:
         """Continues the last answer where it ended or was interrupted."""
         question, answer = self._turn(None, "user"), self._turn(None, "assistant")
-        yield from self._answer(question, answer, options)
+        with self._unless_deleted():
+            yield from self._answer(question, answer, options)
 
     def answer_for_comparison(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question as if for the first time; nothing of it is stored."""
@@ -161,9 +166,10 @@ class Session:
 
     def switch_branch(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""
-        self.store.switch_branch(turn_id)
-        self._window.reset()
-        self._refresh()
+        with self._unless_deleted():
+            self.store.switch_branch(turn_id)
+            self._window.reset()
+            self._refresh()
 
     # ---- which chat ------------------------------------------------------------------------------------------------
 
@@ -181,7 +187,7 @@ class Session:
         self.chat = self.store.chat(chat_id)
         recalled = recall(self.chat.options)
         if recalled.refused is not None:
-            self.store.update_chat(chat_id, options={**(self.chat.options or {}), **remember(recalled.options)})
+            self.store.update_chat(chat_id, options=remember(*recalled[:3]))
         self._window.reset()
         self._refresh()
         return recalled
@@ -190,7 +196,8 @@ class Session:
         """Another system message from the next question on."""
         self._system = text
         if self.chat is not None:
-            self.chat = self.store.update_chat(self.chat.id, system=text)
+            with self._unless_deleted():
+                self.chat = self.store.update_chat(self.chat.id, system=text)
 
     # ---- the context window ----------------------------------------------------------------------------------------
 
@@ -205,9 +212,10 @@ class Session:
             why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
-        self.store.cut_before(turns[first].id, summary)
-        self._window.leave_out(turns, first, summary)
-        self._refresh()
+        with self._unless_deleted():
+            self.store.cut_before(turns[first].id, summary)
+            self._window.leave_out(turns, first, summary)
+            self._refresh()
         return first
 
     def _summary(self, turns: Sequence[Turn]) -> str:
@@ -215,6 +223,17 @@ class Session:
         options = ChatOptions(sampling=Sampling(temperature=0.0), max_tokens=SUMMARY_TOKENS)
         events = self._client.generate(messages, options)
         return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
+
+    @contextmanager
+    def _unless_deleted(self) -> Iterator[None]:
+        """Around what is done to the chat: where another program has deleted it, a new one begins with the next
+        question, and AppError says so."""
+        try:
+            yield
+        except NoSuchChatError:
+            self.new()
+            why = "another program has deleted it; what is asked next begins a new one"
+            raise AppError("this chat is gone", why) from None
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -263,7 +282,7 @@ class Session:
             self._refresh()
 
     def _remember(self, options: ChatOptions) -> dict[str, Any]:
-        return {**remember(options), "model": self.model, "drafter": self.drafter}
+        return remember(options, self.model, self.drafter)
 
     def _record(self, recorder: Recorder, event: Event) -> None:
         if isinstance(event, ChatEvent):
@@ -272,7 +291,8 @@ class Session:
             stopped = event.stats.stop_reason == "cancelled"
             recorder.finish("stopped" if stopped else "complete", event.stats)
             self._window.reset()  # counted anew
-            self._refresh()
+            with suppress(NoSuchChatError):  # the answer's end is told first
+                self._refresh()
 
     def _turn(self, turn_id: int | None, role: str) -> Turn:
         """A turn of the branch in use: by its id, or the last one of this role."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from specee.app import options as opts
-from specee.app import settings
+from specee.app import output_file, settings
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
@@ -74,7 +72,7 @@ MAX_TOKENS = 128
     "the same version.",
 )
 @option("--markdown", "as_markdown", is_flag=True, help="Print the tables as Markdown, for a README.")
-@option("--svg", metavar="FILE", help="Draw the speeds in this file, too.")
+@option("--svg", metavar="FILE", help="Draw the speeds in this file, too; it must be new.")
 def bench(
     prompts: str | None,
     policies: str | None,
@@ -106,7 +104,7 @@ def bench(
     if as_json and as_markdown:
         raise AppError("usage", "--json and --markdown exclude each other", USAGE)
     if svg is not None:
-        _check_folder(svg)
+        output_file.check(svg)
     chosen = given_sampling(values, opts.PLAIN_GREEDY)
     task = Bench(
         load_options(values),
@@ -127,7 +125,7 @@ def bench(
     if svg is not None:
         from specee.app.bench import plot
 
-        Path(svg).expanduser().write_text(plot.svg(report), "utf-8")
+        output_file.write(svg, plot.svg(report))
     return code
 
 
@@ -141,10 +139,3 @@ def _choices(values: dict[str, Any], policies: str | None) -> tuple[opts.PolicyC
         raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
     check_policy_options(choices)
     return choices
-
-
-def _check_folder(file: str) -> None:
-    """Raises AppError now, not after the measurement."""
-    path = Path(file).expanduser()
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise AppError("cannot write the plot", f"{file}: no file that can be written", USAGE)

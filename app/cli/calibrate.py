@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from specee.app import settings
+from specee.app import output_file, settings
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
@@ -24,7 +24,7 @@ from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options
 @option(
     "--output",
     metavar="FILE",
-    help="Write the calibration to FILE instead of where chats with this model find it.",
+    help="Write the calibration to FILE, which must be new, instead of where chats with this model find it.",
 )
 def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: Any) -> int:
     """Teach specee-chat when a model is sure of its next token.
@@ -41,6 +41,8 @@ def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: A
     from specee.app.cli.task import run_task
     from specee.app.engine.protocol import Calibrate
 
+    if output is not None:
+        output_file.check(output)
     task = Calibrate(load_options(values), tokens, values["seed"] or 0, output)
     return show(run_task(task), as_json, summary)
 

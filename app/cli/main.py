@@ -5,13 +5,13 @@ Heavy modules are imported where they are used, so that it starts at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 import click
 
 from specee.app import settings
+from specee.app.cli import streams
 from specee.app.cli.bench import bench
 from specee.app.cli.calibrate import calibrate
 from specee.app.cli.command import Group
@@ -61,13 +61,7 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     help="Print more of the last answer, which was interrupted, stopped or cut short.",
 )
 @option("--no-history", heading=CHATS, is_flag=True, help="Keep nothing of this chat.")
-@option(
-    "--persona",
-    heading=ANSWER,
-    type=Setting(settings.Text),
-    metavar="NAME",
-    help="The system message of this name in config.toml.",
-)
+@option("--persona", heading=ANSWER, metavar="NAME", help="The system message of this name in config.toml.")
 @click.version_option(package_name="specee-chat", prog_name=PROGRAM)
 @click.pass_context
 def program(
@@ -116,9 +110,7 @@ def program(
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
-    attached: list[Any] = []
-    if not screen and not more:
-        prompt, attached = read_prompt(prompt)
+    asked = None if screen or more else read_prompt(prompt)
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
@@ -132,12 +124,13 @@ def program(
             return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
         from specee.app.cli.one_answer import ask
 
-        if notice is not None:
-            _complain(notice)
-        if stats and attached:
-            print("attached: " + ", ".join(map(str, attached)), file=sys.stderr)
+        for known in [notice, *(asked.doubts if asked is not None else [])]:
+            if known is not None:
+                _complain(known)
+        if stats and asked is not None and asked.files:
+            print("attached: " + ", ".join(map(str, asked.files)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"
-        return ask(session, prompt, options, form, stats, when_full)
+        return ask(session, None if asked is None else asked.text + asked.attached, options, form, stats, when_full)
     finally:
         session.close()
         session.store.close()
@@ -149,7 +142,10 @@ for _command in (models, history, calibrate, bench, serve, doctor, paths, comple
 
 def main() -> None:
     """The program: every error becomes one line on standard error and an exit code."""
-    sys.exit(_run())
+    streams.prepare()
+    code = _run()
+    streams.finish()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -165,9 +161,7 @@ def _run() -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has gone; keep the interpreter from complaining when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
+        return FAILURE  # whoever read our output has gone
     except Exception as error:
         failure = as_app_error(error)
         _complain(failure.line)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from specee.app import paths
+from specee.app import output_file, paths
 from specee.app.cli.command import Group, run
+from specee.app.cli.confirm import confirm
 from specee.app.cli.option import hidden, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
@@ -149,20 +150,15 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     if not doomed:
         raise resolve.NotHere(wanted)
     n_bytes = sum(path.stat().st_size for path in doomed)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise AppError("nobody to ask", "other programs use this cache too; give --yes to delete", USAGE)
-        if not click.confirm(
-            f"Delete {wanted.name} ({size(n_bytes)}, in {cache.folder(wanted.source.repo)})?", err=True
-        ):
-            return OK
+    where = f"in {cache.folder(wanted.source.repo)}, which other programs use too"
+    confirm(f"Delete {wanted.name} ({size(n_bytes)}, {where})?", yes)
     freed = cache.remove(wanted.source.repo, doomed)
     return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
 
 
 @models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
 @click.argument("name", required=False)
-@option("--output", metavar="FILE", help="Write the copy to FILE.", otherwise="the data folder")
+@option("--output", metavar="FILE", help="Write the copy to FILE, which must be new.", otherwise="the data folder")
 @option(
     "--force", is_flag=True, help="Keep the copy even if its text is clearly worse (perplexity up by more than 1%)."
 )
@@ -179,5 +175,7 @@ def optimize(name: str | None, output: str | None, force: bool, as_json: bool, *
     from specee.app.cli.task import run_task
     from specee.app.engine.protocol import Optimize
 
+    if output is not None:
+        output_file.check(output)
     load = load_options({**values, "model": name or values["model"]})
     return show(run_task(Optimize(load, output, force)), as_json, text)

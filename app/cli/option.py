@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ class Setting(click.ParamType[Any]):
         self.kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.kind is settings.Text and isinstance(value, str):
+            value = _in_utf8(value, "the argument" if param is None else param.get_error_hint(ctx))
         try:
             return settings.read(self.kind, value)
         except ValueError as error:
@@ -33,6 +36,16 @@ class Setting(click.ParamType[Any]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(choice) for choice in settings.choices(self.kind) if choice.startswith(incomplete)]
+
+
+def _in_utf8(text: str, name: str) -> str:
+    """A text as it was typed, in whatever encoding the terminal or the script has."""
+    from specee.app.text_input import argument
+
+    decoded = argument(text, name)
+    if decoded.doubt is not None:
+        print(f"specee-chat: {decoded.doubt}", file=sys.stderr)
+    return decoded.text
 
 
 class Option(click.Option):

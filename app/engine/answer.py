@@ -63,7 +63,7 @@ class Answer:
         self.stream.finish()
         if self.state is None:
             return self._stats(DecodingStats(), 0, "cancelled")
-        self.slot.previous = self.prompt.with_answer(self.stream.text, self.stream.token_ids)
+        self.slot.previous = self.prompt.with_answer(*self.stream.whole)
         return self._stats(self.state.stats, self.prefill.reused, "cancelled" if cancelled else self._stop_reason())
 
     def _stop_reason(self) -> str:

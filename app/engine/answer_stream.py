@@ -92,16 +92,12 @@ class AnswerStream:
         return self._verified.stopped
 
     @property
-    def text(self) -> str:
-        """The text of all tokens, a stop sequence included."""
-        return self._verified.text
-
-    @property
     def events(self) -> list[TokenEvent]:
         """The verified tokens in order, a stop token included."""
         return self._verified.verified
 
     @property
-    def token_ids(self) -> list[int]:
-        """The answer's tokens without the stop token."""
-        return [event.token for event in self.events if not event.stop]
+    def whole(self) -> tuple[str, list[int]]:
+        """Text and tokens as far as the last token that ends with a character, without the stop token."""
+        tokens = [event.token for event in self._verified.whole if not event.stop]
+        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace"), tokens

@@ -216,7 +216,7 @@ class Answerer:
 
 
 def _failed(error: Exception) -> Failed:
-    if not isinstance(error, AppError):  # what is refused says enough, and clients could fill the log with it
-        traceback.print_exception(error)
+    if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
+        traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
     return Failed(failure.title, failure.message, failure.exit_code)

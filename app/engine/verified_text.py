@@ -18,12 +18,12 @@ class VerifiedText:
 
     def __init__(self, piece: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
         self._piece = piece
-        self.text = ""
-        """That of the verified tokens, a stop sequence included."""
         self._stop = StopSequences(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._events: list[TokenEvent] = []  # the newest event of each index
         self._released = 0
+        self._n_whole = 0
+        """Tokens that end with a character."""
 
     def add(self, event: TokenEvent) -> str:
         """Takes one event and returns the text that became final with it: often, not always, its own."""
@@ -40,12 +40,18 @@ class VerifiedText:
             released = self._events[self._released]
             self._released += 1
             if not released.stop:
-                text += self._release(self._decoder.decode(self._piece(released.token)))
+                text += self._stop.add(self._decoder.decode(self._piece(released.token)))
+            if not self._decoder.getstate()[0]:
+                self._n_whole = self._released
         return text
 
     def finish(self) -> str:
-        """What is left: an unfinished character, and what might have become a stop sequence."""
-        return self._release(self._decoder.decode(b"", final=True)) + self._stop.end()
+        """What is left: an unfinished character, if the model ended there, and what might have become a stop sequence.
+
+        If it was stopped, its last character has not begun: the bytes come when the answer goes on.
+        """
+        ended = bool(self._released and self._events[self._released - 1].stop)
+        return self._stop.add(self._decoder.decode(b"", final=True) if ended else "") + self._stop.end()
 
     @property
     def stopped(self) -> bool:
@@ -57,9 +63,10 @@ class VerifiedText:
         """The tokens of the answer so far, in order, a stop token included."""
         return self._events[: self._released]
 
+    @property
+    def whole(self) -> list[TokenEvent]:
+        """Those of them whose characters are all in the text."""
+        return self._events[: self._n_whole]
+
     def _is_verified(self, index: int) -> bool:
         return index < len(self._events) and self._events[index].state is TokenState.VERIFIED
-
-    def _release(self, text: str) -> str:
-        self.text += text
-        return self._stop.add(text)

@@ -49,18 +49,18 @@ class ChatController:
             app.notify("still answering; Esc stops", timeout=2)
             return
         try:
-            text, files = attach(submitted)
+            attached, files = attach(submitted)
         except AppError as error:
             app.prompt.write(submitted)
             app.show_notice(error.line, error=True)
             return
-        self._submitted = submitted
+        text, self._submitted = submitted + attached, submitted
         if self._edited is not None:
             self._ask_instead(text)
             return
         app.conversation.add(QuestionEntry(submitted))
         if files:
-            app.show_notice("attached: " + ", ".join(f"{file} ({file.stat().st_size} bytes)" for file in files))
+            app.show_notice("attached: " + ", ".join(map(str, files)))
         if self._thread.busy:
             self._queued = text
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specee.app import output_file
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
@@ -60,13 +60,13 @@ class Commands:
             return
         self._app.require_idle()
         session = self._app.session
-        self._app.options, refused = session.resume(check(ChatId, "chat", argument))
+        kept = session.resume(check(ChatId, "chat", argument))
+        self._app.options = kept.options
         self._app.show_chat()
-        if refused is not None:
-            self._app.show_notice(f"chat {argument}: {refused}", error=True)
-        assert session.chat is not None
-        if (model := (session.chat.options or {}).get("model", session.model)) != session.model:
-            self._app.show_notice(f"{model} answered this chat; /model {model} takes it again")
+        if kept.refused is not None:
+            self._app.show_notice(f"chat {argument}: {kept.refused}", error=True)
+        if kept.model not in (None, session.model):
+            self._app.show_notice(f"{kept.model} answered this chat; /model {kept.model} takes it again")
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
@@ -82,13 +82,12 @@ class Commands:
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        path = Path(argument or f"chat-{session.chat.id}.md").expanduser()
-        if path.suffix == ".json":
+        name = argument or f"chat-{session.chat.id}.md"
+        if name.endswith(".json"):
             text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:
             text = export.markdown(session.chat, session.branch)
-        path.write_text(text, "utf-8")
-        self._app.show_notice(f"written to {path.absolute()}")
+        self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 

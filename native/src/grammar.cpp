@@ -7,7 +7,7 @@
 
 static llama_sampler_ptr parse(const llama_vocab * vocab, const std::string & text) {
     llama_sampler_ptr made(llama_sampler_init_grammar(vocab, text.c_str(), "root"));
-    if (made == nullptr) {
+    if (made == nullptr || text.empty()) { // an empty text would allow everything
         throw std::runtime_error("the grammar cannot be read");
     }
     return made;

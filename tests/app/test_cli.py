@@ -412,7 +412,8 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert rest["chat"] == first["chat"] and grown == second["text"] + rest["text"] and rest["text"]
     resumed = call(env, "--resume", str(first["chat"]), "-p", "Bye", "--json", "--max-tokens", "2")
     assert json.loads(resumed.stdout)["chat"] == first["chat"]
-    assert json.loads(call(env, "history", "rm", str(first["chat"]), "--json").stdout) == {"removed": [first["chat"]]}
+    removed = call(env, "history", "rm", str(first["chat"]), "--yes", "--json")
+    assert json.loads(removed.stdout) == {"removed": [first["chat"]]}
     assert call(env, "history", "show", str(first["chat"])).returncode == 2
     call(env, "-p", "secret", "--no-history", *arguments)
     assert len(json.loads(call(env, "history", "list", "--json").stdout)) == 1

@@ -129,6 +129,68 @@ def test_search_finds_words_in_all_chats(file: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "search"),
+    [
+        ("what is C++17?", "C++"),
+        ("what is C++17?", "c++17"),
+        ("is F# or C# older", "F#"),
+        ("東京の天気はどうですか", "天気"),
+        ("東京の天気はどうですか", "東京の天"),
+        ("今天天气怎么样", "天"),
+        ("서울의 날씨", "날씨"),
+        ("the parliamentarians", "ament"),
+        ("an ÜBUNG", "übung"),
+        ("an Übung", "ÜB"),
+        ("x = a->b && c", "->b &&"),
+        ("smile 🙂 please", "🙂"),
+        ("100% of it", "100% it"),
+        ("snake_case and 'quotes'", "_case 'quo"),
+        ('say "hi" (now)', '"hi" (now)'),
+        ("a*b OR c NOT d", "OR NOT a*b"),
+        ("path /usr/lib64", "usr/lib"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
+    store = Store()
+    for content in (text, "something else"):
+        chat = store.new_chat(content, None, {})
+        store.add_question(chat.id, None, content)
+    (hit,) = store.search(search)
+    assert (hit.title, hit.excerpt) == (text, text)
+    assert store.search(search + " nowhere") == [] and store.search(search + " zz") == []
+    store.close()
+
+
+def test_an_excerpt_is_around_the_match() -> None:
+    store = Store()
+    chat = store.new_chat("x", None, {})
+    store.add_question(chat.id, None, "before " * 100 + "Needle\n" + "after " * 100)
+    (hit,) = store.search("needle")
+    assert hit.excerpt.startswith("…") and " Needle after " in hit.excerpt and hit.excerpt.endswith("…")
+    assert len(hit.excerpt) < 110
+    store.close()
+
+
+def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:2])
+    file.parent.mkdir()
+    with sqlite3.connect(file) as old:
+        database._migrate(old, file)
+        old.execute("INSERT INTO chats (title, created, updated) VALUES ('x', 1, 1)")
+        old.execute(
+            "INSERT INTO turns (chat_id, role, content, state, created) VALUES (1, 'user', '東京の天気', 'complete', 1)"
+        )
+    old.close()
+    monkeypatch.undo()
+    store = Store(file)
+    assert [hit.excerpt for hit in store.search("京の天")] == ["東京の天気"]
+    store.delete_chat(1)
+    assert store.search("京の天") == []
+    store.close()
+
+
 def test_reads_wait_for_nobody_who_writes(file: Path) -> None:
     """Another program holds the write lock for long, and a write of our own waits for it."""
     store = Store(file)

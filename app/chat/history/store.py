@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
+from specee.app.chat.history import rows
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.recorder import Recorder
-from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.chat.history.records import Chat, Hit, Role, State, Turn
+from specee.app.chat.history.search import find
 from specee.app.errors import USAGE, AppError
 
 TITLE_LENGTH = 60
@@ -36,6 +37,13 @@ _BRANCH = """
 """
 
 
+class NoSuchChatError(AppError):
+    """A chat that was never there, or that another program has deleted."""
+
+    def __init__(self, chat_id: object) -> None:
+        super().__init__("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+
+
 class Store:
     """The history in `path`, or in memory. Methods raise AppError; they may be called from any thread."""
 
@@ -56,15 +64,15 @@ class Store:
     def chats(self, limit: int = -1) -> list[Chat]:
         """All chats, the one last used first; at most `limit` of them when it is not negative."""
         return self._database.read(
-            lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
+            lambda db: [rows.chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
         )
 
     def chat(self, chat_id: int) -> Chat:
         """Raises AppError when there is none."""
         found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
-            raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
-        return _chat(found[0])
+            raise NoSuchChatError(chat_id)
+        return rows.chat(found[0])
 
     def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
         """A new, empty chat; its title is the beginning of the first line of `title`."""
@@ -102,12 +110,12 @@ class Store:
     def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.read(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
+        return self._database.read(lambda db: tuple(rows.turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
-        return self._database.read(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+        return self._database.read(lambda db: [rows.turn(row) for row in _rows(db, sql, chat_id)])
 
     def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
         """Adds a question under `parent` and makes it the leaf; returns its id."""
@@ -153,7 +161,9 @@ class Store:
         """Deletes a turn and all that follows it, and a chat that this leaves empty; `leaf` is in use again."""
 
         def job(db: sqlite3.Connection) -> None:
-            (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            if (found := db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()) is None:
+                return  # with its chat, by another program
+            (chat_id,) = found
             db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat_id))
             db.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
             empty = "DELETE FROM chats WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE chat_id = chats.id)"
@@ -162,22 +172,20 @@ class Store:
         self._database.do(job)
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
-        """Turns of all chats with all the words in them, the last one perhaps only begun; the best matches first."""
-        quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
-        if not quoted:
-            return []
-        sql = """SELECT turns.chat_id, chats.title, turns.id, turns.role, snippet(words, 0, '', '', '…', 16)
-                 FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
-                 WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
-        query = " ".join(quoted) + "*"
-        return self._database.read(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+        """Turns of all chats with all the words somewhere in them; the best matches first."""
+        return self._database.read(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.read(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
+        found = self._database.read(lambda db: _rows(db, _BRANCH, turn_id))
+        if not found:
+            raise NoSuchChatError(f"that of turn {turn_id}")
+        return rows.turn(found[-1])
 
     def _add(
         self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
     ) -> int:
+        if not _rows(db, "SELECT 1 FROM chats WHERE id = ?", chat_id):
+            raise NoSuchChatError(chat_id)
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
         sql = (
@@ -198,38 +206,3 @@ def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
     made = db.execute(sql, values).lastrowid
     assert made is not None
     return made
-
-
-def _chat(row: dict[str, Any]) -> Chat:
-    return Chat(**{**row, "options": _json_object(row["options"])})
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    """None if it is none. What is no number in JSON (NaN, 1e999) comes as text, so that it can be written again."""
-    try:
-        found = json.loads(text, parse_constant=str, parse_float=_finite)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _finite(text: str) -> float | str:
-    return number if math.isfinite(number := float(text)) else text
-
-
-def _turn(row: dict[str, Any]) -> Turn:
-    stats = _json_object(row["stats"]) if row["stats"] else None
-    drafted = stats.pop("drafted", {}) if stats else {}
-    return Turn(
-        id=row["id"],
-        parent=row["parent_id"],
-        role=row["role"],
-        content=row["content"],
-        state=row["state"],
-        created=row["created"],
-        cut=row["cut"],
-        stats=stats,
-        tokens=unpack(row["depths"], drafted),
-        place=row["place"],
-        siblings=row["siblings"],
-    )
