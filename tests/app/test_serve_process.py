@@ -132,7 +132,13 @@ def test_what_the_engine_honours(tmp_path: Path) -> None:
                 assert isinstance(value, dict)
                 assert form["type"] == "json_object" or set(value) == {"name", "age"}
         status, refused = ask(port, logit_bias={"999999999": 1})
-        assert status == 400 and "999999999" in refused["error"]["message"]
+        assert (
+            status == 400 and "999999999" in refused["error"]["message"] and refused["error"]["param"] == "logit_bias"
+        )
+        bad = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
+        status, refused = ask(port, response_format=bad)
+        assert (status, refused["error"]["param"]) == (400, "response_format")
+        assert ask(port, messages=[{"role": "user", "content": "a" * 1_000_000}])[0] == 400
         status, refused = ask(port, tools=[{"type": "function", "function": {"name": "f"}}])
         assert (status, refused["error"]["param"]) == (400, "tools")
         for seed in (1, 2):
