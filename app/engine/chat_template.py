@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message
-from specee.app.errors import AppError
+from specee.app.errors import USAGE, AppError
 
 
 class Formatter(Protocol):
@@ -38,8 +38,9 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
         try:
             chat: Any = [_as_object(message) for message in messages]
             return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
-        except Exception as error:  # whatever the model's template does
-            raise AppError("chat template", f"the model's template refuses this chat: {error}") from error
+        except Exception as error:  # the template is code of the model's file, and may fail in any way
+            why = str(error) or type(error).__name__
+            raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
 
     return render
 
