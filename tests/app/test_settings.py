@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from specee.app import settings
+from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
 from specee.app.cli.main import program
 from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError, as_app_error
+from specee.app.formatting import to_json
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling, recall, remember
 
 REFUSED = [
@@ -295,15 +297,36 @@ def test_a_chat_with_a_bad_seed_answers_again(make_session: Any) -> None:
     assert again.chat is not None and again.chat.options is not None and again.chat.options["seed"] is None
 
 
-@pytest.mark.parametrize("figures", ["", "{", "[]", "NaN", '{"tokens_per_second": NaN, "tokens": 1e999}'])
-def test_broken_figures_of_an_answer_do_not_close_the_chat(tmp_path: Path, make_session: Any, figures: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *[("turns.stats", broken) for broken in ("", "{", "[]", "NaN", "{}", '{"prompt_tokens": 1, "tokens": "x"}')],
+        ("turns.stats", '{"prompt_tokens": 1, "tokens": 1e999, "tokens_per_second": NaN}'),
+        *[("turns.stats", f'{{"prompt_tokens": 1, "tokens": 2, "drafted": {d}}}') for d in ("5", '{"a": ["b"]}')],
+        ("turns.depths", b"123"),
+        ("turns.depths", "text"),
+        ("turns.content", b"\xff\x00"),
+        ("turns.created", "yesterday"),
+        ("chats.title", b"\xff"),
+        ("chats.system", b"\xff"),
+        ("chats.updated", 1e300),
+        ("chats.created", -1e300),
+        ("chats.created", "now"),
+    ],
+)
+def test_a_broken_value_in_the_file_closes_no_chat(tmp_path: Path, make_session: Any, column: str, value: Any) -> None:
     file = tmp_path / "history.sqlite"
     session = make_session(store=Store(file))
     list(session.send("Hi", ChatOptions(policy=PolicyChoice("dense"))))
+    table, _, name = column.partition(".")
     with sqlite3.connect(file) as database:
-        database.execute("UPDATE turns SET stats = ?", (figures,))
+        database.execute(f"UPDATE {table} SET {name} = ?", (value,))
     database.close()
     assert session.chat is not None
     session.resume(session.chat.id)
-    assert len(session.branch) == 2
-    session.store.close()
+    assert len(session.branch) == 2 and session.context_tokens >= 0
+    store = session.store
+    exported = to_json(export.tree_object(store.chats()[0], store.tree(session.chat.id), session.branch))
+    assert json.loads(exported, parse_constant=pytest.fail)["turns"] and export.markdown(session.chat, session.branch)
+    list(session.send("And?", ChatOptions(policy=PolicyChoice("dense"))))
+    store.close()
