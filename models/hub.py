@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from specee.models import network_settings
 from specee.models import source as sources
 from specee.models.errors import USAGE, DownloadError, ModelError
 from specee.models.source import Source
@@ -96,15 +97,19 @@ def _url(repo: str, name: str, revision: str) -> str:
 
 
 def _constants() -> Any:
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:  # it reads its variables when it is imported
+        network_settings.check()
+        raise DownloadError("bad network settings", f"{error}; look at the variables that begin with HF_") from error
     return constants
 
 
 @contextmanager
 def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
     """Turns whatever fails inside into a ModelError of one line."""
-    from huggingface_hub import constants, errors
+    constants = _constants()
+    from huggingface_hub import errors
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     from huggingface_hub.utils import logging as hub_logging
 
@@ -112,6 +117,7 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         disable_progress_bars()  # we draw our own
     hub_logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
+    network_settings.check()
     try:
         yield
     except errors.OfflineModeIsEnabled as error:
@@ -120,6 +126,9 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
     except _network_errors() as error:
         raise _explained(error, repo, name) from error
+    except (ImportError, ValueError) as error:  # the HTTP client cannot do what a variable asks for
+        why = f"{error}; look at HF_ENDPOINT, HF_TOKEN and the variables of proxies"
+        raise DownloadError("bad network settings", why) from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -162,9 +171,18 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
         )
     if status is not None:
         return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
+    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DownloadError(
+            "not to be trusted",
+            f"{_constants().ENDPOINT} has a certificate that nobody known vouches for{why}; behind a proxy that reads "
+            "along, set SSL_CERT_FILE to a file with its certificate",
+        )
     if getattr(error, "errno", None) == errno.ENOSPC:
         return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
     if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
         return DownloadError("cannot write", f"{error}; set HF_HOME to a folder that can be written")
-    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
-    return DownloadError("connection lost", f"{_constants().ENDPOINT} does not answer or stopped{why}; {AGAIN}")
+    proxies = network_settings.proxies_in_use()
+    through = f" through the proxy of {' or '.join(proxies)}" if proxies else ""
+    where = f"{_constants().ENDPOINT}{through}"
+    return DownloadError("connection lost", f"{where} does not answer or stopped{why}; {AGAIN}")
