@@ -138,11 +138,9 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 
 
-def offline_error(what: str) -> DownloadError:
+def offline_error(what: str) -> ModelError:
     """What is raised where the network would be needed and must not be used."""
-    return DownloadError(
-        "offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it"
-    )
+    return ModelError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it")
 
 
 def _explained(error: BaseException, repo: str, name: str) -> ModelError:

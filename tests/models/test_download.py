@@ -17,7 +17,7 @@ import pytest
 from hub_server import COMMIT, FILE, REPO, Hub
 
 from specee.models import cache, download, resolve
-from specee.models.errors import DownloadError
+from specee.models.errors import DownloadError, ModelError
 from specee.models.hub import CHUNK
 from specee.models.transfer import RateMeter, TransferProgress
 
@@ -188,10 +188,10 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
 def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME, offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME)
     assert hub.tokens == []
 
