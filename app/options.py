@@ -3,12 +3,11 @@ settings.py does not allow."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from specee.app.errors import USAGE, AppError
@@ -239,38 +238,50 @@ def replace_sampling(base: Sampling, given: dict[str, Any]) -> Sampling:
     return replace(base, **given)
 
 
-def remember(options: ChatOptions) -> dict[str, Any]:
-    """What a chat keeps of how it was asked, as JSON has it."""
+def remember(options: ChatOptions, model: str | None = None, drafter: str | None = None) -> dict[str, Any]:
+    """What a chat keeps of how it was asked, and who answered, as JSON has it."""
     sampling = {**asdict(options.sampling), "logit_bias": [list(pair) for pair in options.sampling.logit_bias]}
-    return {"policy": options.policy.label, "max_tokens": options.max_tokens, **sampling}
+    who = {"model": model, "drafter": drafter}
+    return {"policy": options.policy.label, "max_tokens": options.max_tokens, **sampling, **who}
 
 
 class Recalled(NamedTuple):
-    """How a kept chat goes on. `refused`: a line that says which kept values cannot be; defaults stand for them."""
+    """How a kept chat goes on, and who answered it (model None: not kept).
+
+    `refused`: a line that says which kept values cannot be; defaults stand for them.
+    """
 
     options: ChatOptions
+    model: str | None = None
+    drafter: str | None = None
     refused: str | None = None
 
 
 def recall(kept: Mapping[str, Any] | None) -> Recalled:
     """The inverse of `remember`; what is missing, or is not allowed, has its default. None: it could not be read."""
     if kept is None:
-        return Recalled(ChatOptions(), "its settings cannot be read; defaults stand for them now")
-    kinds = {**get_type_hints(Sampling, include_extras=True), "max_tokens": MaxTokens}
-    values: dict[str, Any] = {}
+        return Recalled(ChatOptions(), refused="its settings cannot be read; defaults stand for them now")
+    of_sampling = get_type_hints(Sampling, include_extras=True)
+    kinds = {**of_sampling, "max_tokens": MaxTokens, "model": FileName | None, "drafter": FileName | None}
+    found: dict[str, Any] = {}
     refused: list[str] = []
     for name in kinds.keys() & kept.keys():
         try:
-            # it comes from JSON, where a list stands for a tuple
-            values[name] = TypeAdapter(kinds[name]).validate_json(json.dumps(kept[name]), strict=True)
-        except ValueError:
+            found[name] = TypeAdapter(kinds[name]).validate_python(_tuples(kept[name]), strict=True)
+        except ValidationError:
             refused.append(f"{name} {shown(kept[name])} (not {allowed(kinds[name])})")
-    max_tokens = values.pop("max_tokens", ChatOptions.max_tokens)
     policy = PolicyChoice()
     try:
         # chats of earlier versions have "settle" for "complete"
         policy = PolicyChoice.parse(str(kept.get("policy", "auto")).replace(":settle", ":complete"))
     except AppError:
         refused.append(f"policy {shown(kept['policy'])}")
+    sampling = Sampling(**{name: found[name] for name in of_sampling.keys() & found.keys()})
+    options = ChatOptions(policy, sampling, found.get("max_tokens", ChatOptions.max_tokens))
     line = f"it was kept with {', '.join(sorted(refused))}: defaults stand for that now" if refused else None
-    return Recalled(ChatOptions(policy, Sampling(**values), max_tokens), line)
+    return Recalled(options, found.get("model"), found.get("drafter"), line)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists only."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter, ValidationE
 from specee.app.errors import USAGE, AppError
 
 CALIBRATED = "calibrated"
+LEAST_TEMPERATURE = 1e-6
 SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
@@ -17,6 +18,11 @@ def _is_name(text: str) -> str:
     if not text:
         raise ValueError("nothing")
     return _without_nul(text)
+
+
+def _greedy_near_zero(temperature: float) -> float:
+    """Such a temperature chooses as 0 does, but logits divided by it may leave the range of a float32."""
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0
 
 
 def _without_nul(text: str) -> str:
@@ -27,7 +33,7 @@ def _without_nul(text: str) -> str:
 
 # ---- how a token is chosen -----------------------------------------------------------------------------------------
 
-Temperature = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False), AfterValidator(_greedy_near_zero)]
 TopK = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: all
 TopP = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 MinP = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -78,6 +84,11 @@ ContextTokens = Annotated[int, Field(ge=16, le=10_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=1, le=64)]
+ApiKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", description="a text in ASCII without spaces")]
+Origin = Annotated[
+    str,
+    Field(pattern=r"^(\*|https?://[^\s/]+)$", description="'*' or a web page's origin, such as https://example.com"),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 # ---- the rest ------------------------------------------------------------------------------------------------------

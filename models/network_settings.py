@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from specee.models.errors import DownloadError
+from specee.models.errors import USAGE, ModelError
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def check() -> None:
-    """Raises DownloadError, which names the variable. Of values only what is no secret is shown."""
+    """Raises ModelError, which names the variable. Of values only what is no secret is shown."""
     checks: dict[str, Callable[[str], None]] = dict.fromkeys(PROXIES, _check_proxy)
     checks |= {"HF_ENDPOINT": _check_endpoint, "HF_TOKEN": _check_token}
     checks |= {"SSL_CERT_FILE": _check_certificates, "SSL_CERT_DIR": _check_folder}
@@ -25,7 +25,8 @@ def check() -> None:
                 try:
                     check_value(value)
                 except ValueError as error:
-                    raise DownloadError(f"bad {spelled}", f"{error}; correct or unset this variable") from error
+                    why = f"{spelled}: {error}; correct it, or unset it"
+                    raise ModelError("bad environment variable", why, USAGE) from error
 
 
 def proxies_in_use() -> list[str]:

@@ -92,13 +92,13 @@ class Model:
                 return list(tokens[: n.value])
             capacity = n.value
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for control tokens."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens, or with `special` their names."""
         buffer = ctypes.create_string_buffer(256)
-        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         if n < 0:
             buffer = ctypes.create_string_buffer(-n)
-            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return bytes(buffer.raw[:n])
 
     def is_stop(self, token: int) -> bool:

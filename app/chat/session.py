@@ -187,7 +187,7 @@ class Session:
         self.chat = self.store.chat(chat_id)
         recalled = recall(self.chat.options)
         if recalled.refused is not None:
-            self.store.update_chat(chat_id, options={**(self.chat.options or {}), **remember(recalled.options)})
+            self.store.update_chat(chat_id, options=remember(*recalled[:3]))
         self._window.reset()
         self._refresh()
         return recalled
@@ -282,7 +282,7 @@ class Session:
             self._refresh()
 
     def _remember(self, options: ChatOptions) -> dict[str, Any]:
-        return {**remember(options), "model": self.model, "drafter": self.drafter}
+        return remember(options, self.model, self.drafter)
 
     def _record(self, recorder: Recorder, event: Event) -> None:
         if isinstance(event, ChatEvent):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from specee.app import settings
+from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError
 
 if sys.version_info >= (3, 11):
@@ -65,11 +66,13 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
 
 def _value(option: click.Parameter, value: object) -> Any:
     """Raises BadParameter or AppError."""
-    if not getattr(option, "is_flag", False):
-        return option.type.convert(value, option, None)
-    if not isinstance(value, bool):
-        raise click.BadParameter(f"{settings.shown(value)} is not true or false")
-    return value
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise click.BadParameter(f"{settings.shown(value)} is not true or false")
+        return value
+    if not isinstance(option.type, Setting):
+        settings.check(settings.Text, "text", value)
+    return option.type.convert(value, option, None)
 
 
 def _personas(path: Path, given: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, recall
+from specee.app.options import ChatOptions, Recalled, recall
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -41,11 +41,10 @@ def open_session(
         if chat is None:
             return Session(load_options(values), system, start, store), chat_options(values), None
         number = _last(store) if chat == LAST else chat
-        kept = store.chat(number).options
+        recalled = recall(store.chat(number).options)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
-        recalled = recall(kept)
         options = chat_options(typed, recalled.options)
-        session = Session(load_options(_with_model_of(kept or {}, values, typed)), system, start, store)
+        session = Session(load_options(_with_model_of(recalled, values, typed)), system, start, store)
         session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
@@ -56,11 +55,11 @@ def open_session(
         raise
 
 
-def _with_model_of(kept: dict[str, Any], values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+def _with_model_of(kept: Recalled, values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
     """`values` with the model and the drafter of a chat, but for what was typed."""
-    if typed["model"] is not None or "model" not in kept:
+    if typed["model"] is not None or kept.model is None:
         return values
-    return {**values, "model": kept["model"], "drafter": typed["drafter"] or kept["drafter"]}
+    return {**values, "model": kept.model, "drafter": typed["drafter"] or kept.drafter}
 
 
 def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:

@@ -98,7 +98,6 @@ SYSTEM = Option(
     ["--system"],
     ANSWER,
     "the model's own",
-    type=Setting(settings.Text),
     metavar="TEXT",
     help="System message: how the model is to behave.",
 )

@@ -14,6 +14,7 @@ from specee.app.engine.slot import Slot
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding
 from specee.predictors.decoding.stats import DecodingStats
+from specee.predictors.types import Sampler
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class Answer:
     prompt: Prompt
     policy: Policy
     decision: PolicyDecision
+    sampler: Sampler
     seed: int
     began: float
 

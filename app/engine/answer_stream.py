@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-from specee.app.engine.protocol import ChatEvent, Emit, TokenEvents
+from specee.app.engine.protocol import ChatEvent, Emit, TokenEvents, TokenLogprob
 from specee.app.engine.verified_text import VerifiedText
 from specee.predictors.types import TokenEvent, TokenState
 
 FLUSH_SECONDS = 0.03  # tokens closer together than this travel together
+
+
+class Piece(Protocol):
+    """The bytes of a token, see `Backend.piece`."""
+
+    def __call__(self, token: int, /, *, special: bool = False) -> bytes: ...
 
 
 class AnswerStream:
@@ -18,7 +25,7 @@ class AnswerStream:
     What comes after a text of `stop` is ignored: see VerifiedText.
     """
 
-    def __init__(self, piece: Callable[[int], bytes], emit: Emit, began: float, stop: Sequence[str] = ()) -> None:
+    def __init__(self, piece: Piece, emit: Emit, began: float, stop: Sequence[str] = ()) -> None:
         self.first_at: float | None = None
         self._piece, self._emit, self._began = piece, emit, began
         self._verified = VerifiedText(piece, stop)
@@ -39,6 +46,7 @@ class AnswerStream:
             text = self._piece(event.token).decode("utf-8", "replace")
         else:
             text = ""
+        logprobs = tuple(TokenLogprob(each, self._piece(each, special=True), p) for each, p in event.logprobs)
         self._batch.append(
             ChatEvent(
                 index=event.index,
@@ -51,6 +59,8 @@ class AnswerStream:
                 candidates=tuple(int(c) for c in event.candidates),
                 stop=event.stop,
                 drafter=event.drafter,
+                logprob=logprobs[0] if logprobs else None,
+                top_logprobs=logprobs[1:],
             )
         )
         if now - self._sent_at >= FLUSH_SECONDS:

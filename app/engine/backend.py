@@ -77,11 +77,13 @@ class Backend(Protocol):
         """Special tokens in the text are read as such; `bos` puts BOS first where the vocabulary wants one."""
         ...
 
-    def piece(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token, perhaps only a part of a character; nothing for special tokens."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The UTF-8 bytes of a token, perhaps only a part of a character; of a special one with `special` only."""
         ...
 
-    def sampler(self, sampling: Sampling) -> Sampler: ...
+    def sampler(self, sampling: Sampling, grammar: str | None = None, top_logprobs: int | None = None) -> Sampler:
+        """`grammar`: in GBNF. Raises AppError for a token that the vocabulary lacks, and a grammar that is none."""
+        ...
 
     def exit_rule_names(self) -> tuple[str, ...]:
         """The exit rules that this model is calibrated for, the default one first."""

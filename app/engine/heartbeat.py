@@ -11,8 +11,8 @@ from specee.app.engine.protocol import Alive, Emit
 BEAT_SECONDS = 1.0
 STUCK_SECONDS = 300.0
 """A computation (a step, or a chunk of a prompt) that takes longer will not end."""
-SILENT_SECONDS = 10.0
-"""An engine that sends nothing for so long is stopped or hangs."""
+SILENT_SECONDS = 15.0
+"""An engine that sends nothing for so long is stopped or hangs: on a machine that swaps, some seconds say nothing."""
 START_SECONDS = 60.0
 """The same before its first sign of life: Python may take long to start on a busy machine."""
 

@@ -45,21 +45,35 @@ class NativeBackend:
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         return [int(t) for t in self.model.tokenize(text, special=True, bos=bos)]
 
-    def piece(self, token: int) -> bytes:
-        return bytes(self.model.piece(token))
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return bytes(self.model.piece(token, special=special))
 
-    def sampler(self, sampling: Sampling) -> Sampler:
+    def sampler(self, sampling: Sampling, grammar: str | None = None, top_logprobs: int | None = None) -> Sampler:
         from specee.native.engine import Sampler as NativeSampler
+        from specee.native.errors import NativeError
 
-        made: Sampler = NativeSampler(
-            self.model,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repeat_penalty=sampling.repeat_penalty,
-            repeat_last_n=sampling.repeat_last_n,
-        )
+        n_vocab = self.engine.n_vocab
+        for token, _ in sampling.logit_bias:
+            if not 0 <= token < n_vocab:
+                why = f"there is no token {token}; this model's tokens are 0 to {n_vocab - 1}"
+                raise AppError("bad logit_bias", why, USAGE)
+        try:
+            made: Sampler = NativeSampler(
+                self.model,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                repeat_penalty=sampling.repeat_penalty,
+                repeat_last_n=sampling.repeat_last_n,
+                presence_penalty=sampling.presence_penalty,
+                frequency_penalty=sampling.frequency_penalty,
+                logit_bias=sampling.logit_bias,
+                grammar=grammar,
+                top_logprobs=top_logprobs,
+            )
+        except NativeError as error:
+            raise AppError("bad grammar", error.message, USAGE) from error
         return made
 
     def exit_rule_names(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import msgspec
 
 from specee.app.engine import protocol
 from specee.app.engine.protocol import OfRequest
-from specee.app.errors import AppError
+from specee.app.errors import PROMPT_TOO_LONG, AppError
 
 MAX_BYTES = 1 << 28
 """Of one message. A length beyond it is not a length: the two sides are out of step."""
@@ -41,7 +41,8 @@ def encode(message: object) -> bytes:
     content = msgspec.to_builtins(inner, enc_hook=_plain)
     body = json.dumps((type(inner).__name__, request, content), separators=(",", ":")).encode("ascii")
     if len(body) > MAX_BYTES:
-        raise AppError("too long", f"this takes {len(body) >> 20} MB; at most {MAX_BYTES >> 20} MB reach the model")
+        why = f"it takes {len(body) >> 20} MB; at most {MAX_BYTES >> 20} MB reach the model"
+        raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     return _LENGTH.pack(len(body)) + body
 
 

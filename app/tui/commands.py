@@ -60,13 +60,13 @@ class Commands:
             return
         self._app.require_idle()
         session = self._app.session
-        self._app.options, refused = session.resume(check(ChatId, "chat", argument))
+        kept = session.resume(check(ChatId, "chat", argument))
+        self._app.options = kept.options
         self._app.show_chat()
-        if refused is not None:
-            self._app.show_notice(f"chat {argument}: {refused}", error=True)
-        assert session.chat is not None
-        if (model := (session.chat.options or {}).get("model", session.model)) != session.model:
-            self._app.show_notice(f"{model} answered this chat; /model {model} takes it again")
+        if kept.refused is not None:
+            self._app.show_notice(f"chat {argument}: {kept.refused}", error=True)
+        if kept.model not in (None, session.model):
+            self._app.show_notice(f"{kept.model} answered this chat; /model {kept.model} takes it again")
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""

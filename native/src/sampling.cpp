@@ -1,8 +1,10 @@
 // Rows of logits: read, and shaped by llama.cpp's samplers.
+#include "grammar.h"
 #include "rows.h"
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 // The `n` greatest logits, in no order: one pass with a running threshold.
 static void select_greatest(const float * logits, int32_t n_vocab, int32_t n,
@@ -44,11 +46,46 @@ static llama_token argmax(const float * logits, int32_t n) {
     return std::find(logits, logits + n, top) - logits;
 }
 
-static llama_token_data_array shape(specee_rows * rows, const float * logits, llama_sampler * chain,
-                                    int32_t preselect) {
+// Of all tokens, those that the grammar allows, as far as they are wanted, in ascending order of their ids. The
+// greatest logits are looked at first, because looking at all of a vocabulary takes longer than computing a token.
+static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token_data> & tokens) {
+    const auto greater = [](const auto & a, const auto & b) {
+        return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    };
+    const size_t                  n_wanted = shaping.n_wanted > 0 ? shaping.n_wanted : tokens.size();
+    std::vector<llama_token_data> allowed;
+    for (size_t n = 32;; n *= 16) {
+        n = std::min(n, tokens.size());
+        if (n < tokens.size()) {
+            std::nth_element(tokens.begin(), tokens.begin() + n - 1, tokens.end(), greater);
+        }
+        const float least = tokens[n - 1].logit; // of those that are looked at, where others are left
+        allowed.assign(tokens.begin(), tokens.begin() + n);
+        shaping.grammar->forbid(allowed.data(), n);
+        allowed.erase(
+            std::remove_if(allowed.begin(), allowed.end(), [](const auto & token) { return std::isinf(token.logit); }),
+            allowed.end());
+        if (n == tokens.size()) {
+            break;
+        }
+        if (!allowed.empty()) {
+            const float best = std::min_element(allowed.begin(), allowed.end(), greater)->logit;
+            if (allowed.size() >= n_wanted || least < best + std::log(shaping.min_p)) {
+                break;
+            }
+        }
+    }
+    if (allowed.empty()) {
+        throw std::runtime_error("the grammar asks for a text that this vocabulary cannot write");
+    }
+    std::sort(allowed.begin(), allowed.end(), [](const auto & a, const auto & b) { return a.id < b.id; });
+    tokens = std::move(allowed);
+}
+
+static llama_token_data_array shape(specee_rows * rows, const float * logits, const specee_shaping & shaping) {
     auto & buffer = rows->sample_buffer;
-    if (preselect > 0 && preselect < rows->n_vocab) {
-        select_greatest(logits, rows->n_vocab, preselect, rows->sample_heap, buffer);
+    if (shaping.grammar == nullptr && shaping.preselect > 0 && shaping.preselect < rows->n_vocab) {
+        select_greatest(logits, rows->n_vocab, shaping.preselect, rows->sample_heap, buffer);
     } else {
         buffer.resize(rows->n_vocab);
         for (int32_t i = 0; i < rows->n_vocab; ++i) {
@@ -56,7 +93,16 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, ll
         }
     }
     llama_token_data_array array = { buffer.data(), buffer.size(), -1, false };
-    llama_sampler_apply(chain, &array);
+    if (shaping.logits != nullptr) {
+        llama_sampler_apply(shaping.logits, &array);
+    }
+    if (shaping.grammar != nullptr) {
+        keep_allowed(shaping, buffer);
+        array = { buffer.data(), buffer.size(), -1, false };
+    }
+    if (shaping.filters != nullptr) {
+        llama_sampler_apply(shaping.filters, &array);
+    }
     return array;
 }
 
@@ -66,18 +112,18 @@ const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, in
     return specee_guard(rows, (const float *) nullptr, [&] { return rows->logits_of(slot, i); });
 }
 
-int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain, int32_t preselect,
+int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
                            llama_token * out) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
         if (logits == nullptr) {
             return (int32_t) SPECEE_INVALID;
         }
-        if (chain == nullptr) {
+        if (shaping == nullptr) {
             *out = argmax(logits, rows->n_vocab);
             return (int32_t) SPECEE_OK;
         }
-        const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        const llama_token_data_array array = shape(rows, logits, *shaping);
         *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
                    return a.logit < b.logit;
                })->id;
@@ -85,15 +131,15 @@ int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, lla
     });
 }
 
-int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain,
-                                 int32_t preselect, int32_t capacity, llama_token * tokens, float * probs) {
+int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
+                                 int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr || chain == nullptr || capacity < 1) {
+        if (logits == nullptr || shaping == nullptr || capacity < 1) {
             return logits == nullptr ? (int32_t) SPECEE_INVALID
-                                     : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+                                     : specee_fail(SPECEE_INVALID, "a distribution needs a shaping and room");
         }
-        const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        const llama_token_data_array array = shape(rows, logits, *shaping);
         const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
         std::partial_sort(array.data, array.data + n, array.data + array.size,
                           [](const auto & a, const auto & b) { return a.logit > b.logit; });

@@ -20,7 +20,7 @@ from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Append, Commit, Complete, LensHead, ProbeRow, RunToExit, Work
 from specee.predictors.drafters.base import Budget
 from specee.predictors.drafters.chain import ChainDrafter
-from specee.predictors.types import ExitResult, Probe, TokenEvent, TokenState
+from specee.predictors.types import ExitResult, Logprobs, Probe, TokenEvent, TokenState
 from specee.predictors.verify import choose
 
 Steps = Generator[Work | TokenEvent, Any, None]
@@ -98,11 +98,13 @@ class MergedExits:
         repeats = rules.no_repeat and any(a == b for a, b in zip([state.tokens[-1], *drafts], drafts, strict=False))
         armed = schedule.armed() if drafts and not repeats and min(map(len, candidates)) == rules.k else ()
         probes: list[Probe] = []
-        exit_layer = None
+        exit_layer, logprobs = None, None
         for layer in armed:
             result: ExitResult = yield RunToExit(rows[-1], (layer,), rules.k, candidates[-1], rules.threshold)
             probes.append(Probe(layer, result.scores[0]))
-            if result.stop_index == 0 and (yield from self._all_may_exit(state, rows, drafts, candidates)):
+            if result.stop_index == 0:
+                logprobs = yield from self._all_may_exit(state, rows, drafts, candidates)
+            if logprobs is not None:
                 exit_layer = layer
                 break
         stats.armed += len(armed) * len(rows)
@@ -110,34 +112,39 @@ class MergedExits:
         stats.all_exits += len(rows) if exit_layer is not None else 0
         for _ in rows:
             stats.schedule_hits += schedule.record(exit_layer)
-        if exit_layer is None:
+        if exit_layer is None or logprobs is None:
             return []
+        sources = self._drafter.sources
         return [
-            ChosenToken(draft, exit_layer, tuple(probes), candidates[i], drafter=self._drafter.sources[i])
+            ChosenToken(draft, exit_layer, tuple(probes), candidates[i], drafter=sources[i], logprobs=logprobs[i])
             for i, draft in enumerate(drafts)
         ]
 
     def _all_may_exit(
         self, state: Decoding, rows: Sequence[int], drafts: Sequence[int], candidates: Sequence[tuple[int, ...]]
-    ) -> Generator[Work, Any, bool]:
-        """Whether the rows before the last one may exit too, and the full-head check gives every draft."""
+    ) -> Generator[Work, Any, list[Logprobs] | None]:
+        """Whether the rows before the last one may exit too, and the full-head check gives every draft.
+
+        Then the drafts' logprobs, as that check has them, else None.
+        """
         for row, these in zip(rows[:-1], candidates, strict=False):
             if (yield ProbeRow(row, these)) <= self._controller.rules.threshold:
-                return False
+                return None
         rng = copy.deepcopy(state.rng)  # the numbers that these tokens would be drawn with
-        agreed = True
+        agreed, logprobs = True, []
         for row, draft in zip(rows, drafts, strict=True):
             state.stats.checks += 1
             agreed = choose((yield LensHead(row)), 0, state.sampler, rng) == draft
             if not agreed:
                 state.stats.checks_failed += 1
                 break
+            logprobs.append(state.sampler.logprobs(draft) if self.name == "specee" else ())
             state.sampler.accept(draft)
         state.rewind_sampler(len(state.tokens))
         if agreed and self.name == "specee" and not state.sampler.is_greedy:
             for _ in drafts:  # they are used up
                 state.rng.random()
-        return agreed
+        return logprobs if agreed else None
 
     def _complete(
         self,

@@ -297,17 +297,17 @@ def test_a_summary_takes_the_place_of_old_turns(make_session: Make) -> None:
 
 
 def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
-    from specee.app.options import recall, remember
+    from specee.app.options import Recalled, recall, remember
 
     session = make_session(system="Be kind.")
     options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(temperature=0.1, seed=4), 77)
-    assert recall(remember(options)) == (options, None)
+    assert recall(remember(options)) == Recalled(options)
     assert recall({"policy": "specee:settle@0.3"}).options.policy == PolicyChoice(
         "specee", 0.3, kv="complete"
     )  # as once stored
     list(session.send("Hi", DENSE))
     other = make_session(store=session.store)
-    assert other.resume(session.chat.id) == (DENSE, None)
+    assert other.resume(session.chat.id).options == DENSE
     assert other.system == "Be kind."
     other.set_system("Be brief.")
     assert session.store.chat(session.chat.id).system == "Be brief."

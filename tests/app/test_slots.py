@@ -149,7 +149,7 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     def refuse(messages: Any, tools: str | None) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
-        return make_text(messages)
+        return make_text(messages, tools)
 
     make_text, asking.backend.format = asking.backend.format, refuse
     for slot in asking.answerer._slots:
@@ -160,6 +160,33 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     (too_long,) = asking.of(long)
     assert too_long.title == "prompt too long" and not too_long.fatal
     assert asking.text(good) == asking.text(other) == "Hello there."
+
+
+@pytest.mark.parametrize("what", ["window", "template", "policy", "calibration"])
+def test_what_is_refused_keeps_the_cache(
+    make_link: Make, make_backend: Make, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The chat that has the only slot goes on as if nobody had asked."""
+    asking = Asking(make_link, make_backend(n_slots=1, calibrated=False))
+    (slot,) = asking.answerer._slots
+    asking.ask("first question")
+    asking.run()
+
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        raise AppError("refused", what)
+
+    with monkeypatch.context() as patch:
+        if what in ("template", "policy"):
+            name = {"template": "format"}.get(what, what)
+            patch.setattr(asking.backend, name, refuse)
+            patch.setattr(slot.backend, name, refuse)
+        text = "x" * 600 if what == "window" else "something else"
+        refused = asking.ask(text, options=ChatOptions(PolicyChoice("exact" if what == "calibration" else "chain")))
+        asking.run()
+    assert [type(message) for message in asking.of(refused)] == [Failed]
+    asking.ask("first question", "Hello there.", "and then?")
+    asking.run()
+    assert slot.engine.prefills[-1] < 20 < len(slot.engine.prompts[-1])
 
 
 def test_an_engine_failure_ends_the_answers_that_it_hits(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hub_server import REPO, Hub
 
 from specee.models import download, hub, network_settings
-from specee.models.errors import DOWNLOAD_FAILED, DownloadError
+from specee.models.errors import DOWNLOAD_FAILED, USAGE, ModelError
 
 PULL = "from specee.app.cli.main import main; main()"
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "HF_ENDPOINT")
@@ -111,26 +111,26 @@ def test_a_variable_that_cannot_be_used_is_named(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(DownloadError, match=rf"^bad {name}: .*; correct or unset this variable$") as caught:
+    with pytest.raises(ModelError, match=rf"^bad environment variable: {name}: .*; correct it, or unset it$") as caught:
         download.pull(f"hf:{REPO}")
-    assert caught.value.exit_code == DOWNLOAD_FAILED
+    assert caught.value.exit_code == USAGE
     assert "secret" not in str(caught.value) and "sécret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "code", "says"),
     [
-        ("HF_ENDPOINT", "http://[::1", "bad HF_ENDPOINT"),
-        ("HF_HUB_ETAG_TIMEOUT", "soon", "bad network settings"),
-        ("ALL_PROXY", "socks4://127.0.0.1:1", "bad ALL_PROXY"),
-        ("ALL_PROXY", "socks5://127.0.0.1:1", "through the proxy of ALL_PROXY does not answer"),
+        ("HF_ENDPOINT", "http://[::1", USAGE, "bad environment variable: HF_ENDPOINT: "),
+        ("HF_HUB_ETAG_TIMEOUT", "soon", USAGE, "bad environment variable: "),
+        ("ALL_PROXY", "socks4://127.0.0.1:1", USAGE, "bad environment variable: ALL_PROXY: "),
+        ("ALL_PROXY", "socks5://127.0.0.1:1", DOWNLOAD_FAILED, "through the proxy of ALL_PROXY does not answer"),
     ],
 )
-def test_they_are_one_line_of_the_program(tmp_path: Path, name: str, value: str, says: str) -> None:
+def test_they_are_one_line_of_the_program(tmp_path: Path, name: str, value: str, code: int, says: str) -> None:
     env = {**os.environ, "HF_HOME": str(tmp_path), "SPECEE_DATA_DIR": str(tmp_path), name: value}
     command = [sys.executable, "-c", PULL, "models", "pull", f"hf:{REPO}"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
-    assert done.returncode == DOWNLOAD_FAILED and says in done.stderr, done.stderr
+    assert done.returncode == code and says in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -88,5 +88,5 @@ def unpack(packed: bytes | None, drafted: dict[str, list[int]]) -> tuple[StoredT
     """The inverse of `pack` and `drafted`."""
     numbers = iter(packed or b"")
     drafters = {place: drafter for drafter, places in drafted.items() for place in places}
-    pairs = enumerate(zip(numbers, numbers, strict=True))
+    pairs = enumerate(zip(numbers, numbers, strict=False))
     return tuple(StoredToken(layer, characters, drafters.get(at)) for at, (layer, characters) in pairs)

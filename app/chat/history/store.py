@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
+from specee.app.chat.history import rows
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.recorder import Recorder
-from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.chat.history.records import Chat, Hit, Role, State, Turn
 from specee.app.chat.history.search import find
 from specee.app.errors import USAGE, AppError
 
@@ -64,7 +64,7 @@ class Store:
     def chats(self, limit: int = -1) -> list[Chat]:
         """All chats, the one last used first; at most `limit` of them when it is not negative."""
         return self._database.read(
-            lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
+            lambda db: [rows.chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
         )
 
     def chat(self, chat_id: int) -> Chat:
@@ -72,7 +72,7 @@ class Store:
         found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
             raise NoSuchChatError(chat_id)
-        return _chat(found[0])
+        return rows.chat(found[0])
 
     def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
         """A new, empty chat; its title is the beginning of the first line of `title`."""
@@ -110,12 +110,12 @@ class Store:
     def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.read(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
+        return self._database.read(lambda db: tuple(rows.turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
-        return self._database.read(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+        return self._database.read(lambda db: [rows.turn(row) for row in _rows(db, sql, chat_id)])
 
     def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
         """Adds a question under `parent` and makes it the leaf; returns its id."""
@@ -179,7 +179,7 @@ class Store:
         found = self._database.read(lambda db: _rows(db, _BRANCH, turn_id))
         if not found:
             raise NoSuchChatError(f"that of turn {turn_id}")
-        return _turn(found[-1])
+        return rows.turn(found[-1])
 
     def _add(
         self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
@@ -206,38 +206,3 @@ def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
     made = db.execute(sql, values).lastrowid
     assert made is not None
     return made
-
-
-def _chat(row: dict[str, Any]) -> Chat:
-    return Chat(**{**row, "options": _json_object(row["options"])})
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    """None if it is none. What is no number in JSON (NaN, 1e999) comes as text, so that it can be written again."""
-    try:
-        found = json.loads(text, parse_constant=str, parse_float=_finite)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _finite(text: str) -> float | str:
-    return number if math.isfinite(number := float(text)) else text
-
-
-def _turn(row: dict[str, Any]) -> Turn:
-    stats = _json_object(row["stats"]) if row["stats"] else None
-    drafted = stats.pop("drafted", {}) if stats else {}
-    return Turn(
-        id=row["id"],
-        parent=row["parent_id"],
-        role=row["role"],
-        content=row["content"],
-        state=row["state"],
-        created=row["created"],
-        cut=row["cut"],
-        stats=stats,
-        tokens=unpack(row["depths"], drafted),
-        place=row["place"],
-        siblings=row["siblings"],
-    )
