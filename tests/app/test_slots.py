@@ -162,7 +162,7 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     assert asking.text(good) == asking.text(other) == "Hello there."
 
 
-@pytest.mark.parametrize("what", ["window", "template", "policy", "calibration"])
+@pytest.mark.parametrize("what", ["window", "template", "policy", "sampler", "calibration"])
 def test_what_is_refused_keeps_the_cache(
     make_link: Make, make_backend: Make, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -176,7 +176,7 @@ def test_what_is_refused_keeps_the_cache(
         raise AppError("refused", what)
 
     with monkeypatch.context() as patch:
-        if what in ("template", "policy"):
+        if what in ("template", "policy", "sampler"):
             name = {"template": "format"}.get(what, what)
             patch.setattr(asking.backend, name, refuse)
             patch.setattr(slot.backend, name, refuse)

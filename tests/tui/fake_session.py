@@ -38,7 +38,7 @@ from specee.app.tui.entries import Help, Notice
 from specee.app.tui.prompt_input import PromptInput
 from specee.predictors.decoding.stats import DecodingStats
 
-TIMEOUT = 6.0  # seconds; machines may be slow
+TIMEOUT = 60.0  # seconds; machines may be slow
 INFO = ModelInfo("smollm2-135m", "m.gguf", "llama", 30, 4096, 2, None, True)
 
 
