@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from specee.models import hub_names, hub_settings
+from specee.models import hub_names, hub_settings, network_settings
 from specee.models import source as sources
 from specee.models.errors import USAGE, DownloadError, ModelError
 from specee.models.source import Source
@@ -122,10 +122,12 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         from huggingface_hub.utils import logging as hub_logging
     except ValueError as error:
         raise hub_settings.bad_variable(error) from error
+    network_settings.check()
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         disable_progress_bars()  # we draw our own
     hub_logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
+    network_settings.check()
     try:
         yield
     except errors.OfflineModeIsEnabled as error:
@@ -134,6 +136,8 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
     except _network_errors() as error:
         raise _explained(error, repo, name) from error
+    except ImportError as error:  # what the HTTP client lacks for a variable's value
+        raise hub_settings.bad_variable(error) from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in huggingface_hub
         why = f"what {constants.ENDPOINT} says of {repo} cannot be read ({type(error).__name__})"
         raise DownloadError("the server failed", f"{why}; try again later, or another HF_ENDPOINT") from error
@@ -146,11 +150,9 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 
 
-def offline_error(what: str) -> DownloadError:
+def offline_error(what: str) -> ModelError:
     """What is raised where the network would be needed and must not be used."""
-    return DownloadError(
-        "offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it"
-    )
+    return ModelError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it")
 
 
 def _explained(error: BaseException, repo: str, name: str) -> ModelError:
@@ -179,11 +181,18 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
         )
     if status is not None:
         return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
+    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DownloadError(
+            "not to be trusted",
+            f"{hub_settings.constants().ENDPOINT} has a certificate that nobody known vouches for{why}; behind a proxy "
+            "that reads along, set SSL_CERT_FILE to a file with its certificate",
+        )
     if getattr(error, "errno", None) == errno.ENOSPC:
         return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
     if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
         return DownloadError("cannot write", f"{error}; set HF_HOME to a folder that can be written")
-    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
-    return DownloadError(
-        "connection lost", f"{hub_settings.constants().ENDPOINT} does not answer or stopped{why}; {AGAIN}"
-    )
+    proxies = network_settings.proxies_in_use()
+    through = f" through the proxy of {' or '.join(proxies)}" if proxies else ""
+    where = f"{hub_settings.constants().ENDPOINT}{through}"
+    return DownloadError("connection lost", f"{where} does not answer or stopped{why}; {AGAIN}")

@@ -36,7 +36,7 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin a file with a mark
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Config()
     except (OSError, ValueError) as error:
         raise _bad(path, str(error)) from error

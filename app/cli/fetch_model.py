@@ -10,7 +10,6 @@ import click
 from specee.app import formatting, memory, paths
 from specee.app.cli.confirm import can_ask
 from specee.app.cli.progress_line import ProgressLine
-from specee.app.errors import MODEL_MISSING, AppError
 from specee.models import resolve
 from specee.models.download import Plan
 from specee.models.transfer import TransferProgress
@@ -28,8 +27,7 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
         path = resolve.resolve(model).path
     except resolve.NotHere as missing:
         if offline or hub.is_offline():
-            why = f"{missing.wanted.name} is not on this machine, and nothing is fetched offline"
-            raise AppError(missing.title, why, MODEL_MISSING) from None
+            raise hub.offline_error(missing.wanted.name) from None
         if not (yes or can_ask()):
             raise
         plan = download.prepare(missing.wanted.name)

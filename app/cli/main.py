@@ -61,7 +61,13 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     help="Print more of the last answer, which was interrupted, stopped or cut short.",
 )
 @option("--no-history", heading=CHATS, is_flag=True, help="Keep nothing of this chat.")
-@option("--persona", heading=ANSWER, metavar="NAME", help="The system message of this name in config.toml.")
+@option(
+    "--persona",
+    heading=ANSWER,
+    type=Setting(settings.Text),
+    metavar="NAME",
+    help="The system message of this name in config.toml.",
+)
 @click.version_option(package_name="specee-chat", prog_name=PROGRAM)
 @click.pass_context
 def program(

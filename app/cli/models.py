@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from specee.app import output_file, paths
+from specee.app import output_file, paths, settings
 from specee.app.cli.command import Group, run
 from specee.app.cli.confirm import confirm
-from specee.app.cli.option import hidden, option
+from specee.app.cli.option import Setting, hidden, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     CTX,
@@ -63,7 +63,7 @@ def list_models(as_json: bool, **values: Any) -> int:
 
 
 @models.command("pull", params=[OFFLINE, *_HERE])
-@click.argument("name")
+@click.argument("name", type=Setting(settings.FileName))
 def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
     """Fetch a model; interrupted, it goes on the next time.
 
@@ -95,7 +95,7 @@ def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
 
 
 @models.command("path", params=[*_NAMED, *_HERE])
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Setting(settings.FileName))
 def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> int:
     """Print where a model's file is.
 
@@ -111,7 +111,7 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
 
 
 @models.command("show", params=[*_NAMED, CTX, *_HERE])
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Setting(settings.FileName))
 def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bool, **values: Any) -> int:
     """Show what a model is made of and what it needs.
 
@@ -129,7 +129,7 @@ def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bo
 
 
 @models.command("rm", params=list(_HERE))
-@click.argument("name")
+@click.argument("name", type=Setting(settings.FileName))
 @option("--yes", is_flag=True, default=None, help="Do not ask.")
 def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     """Delete a fetched model.
@@ -157,7 +157,7 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
 
 
 @models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Setting(settings.FileName))
 @option("--output", metavar="FILE", help="Write the copy to FILE, which must be new.", otherwise="the data folder")
 @option(
     "--force", is_flag=True, help="Keep the copy even if its text is clearly worse (perplexity up by more than 1%)."

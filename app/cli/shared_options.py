@@ -98,6 +98,7 @@ SYSTEM = Option(
     ["--system"],
     ANSWER,
     "the model's own",
+    type=Setting(settings.Text),
     metavar="TEXT",
     help="System message: how the model is to behave.",
 )

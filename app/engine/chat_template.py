@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message
-from specee.app.errors import AppError
+from specee.app.errors import USAGE, AppError
 
 
 class Formatter(Protocol):
@@ -34,11 +35,12 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
         raise AppError("bad chat template", f"the model's template cannot be read: {error}") from error
 
     def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
-        chat: Any = [_as_object(message) for message in messages]
         try:
+            chat: Any = [_as_object(message) for message in messages]
             return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
-            raise AppError("chat template", f"the model's template refuses this chat: {error}") from error
+        except Exception as error:  # the template is code of the model's file, and may fail in any way
+            why = str(error) or type(error).__name__
+            raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
 
     return render
 
@@ -59,9 +61,8 @@ def _as_object(message: Message) -> dict[str, Any]:
     if message.tool_calls is not None:
         given["tool_calls"] = json.loads(message.tool_calls)
         for call in given["tool_calls"]:
-            function = call.get("function", {})
-            if isinstance(function.get("arguments"), str):
-                function["arguments"] = json.loads(function["arguments"])
+            with suppress(ValueError):  # what a model wrote; templates write a text as it is
+                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     if message.tool_call_id is not None:
         given["tool_call_id"] = message.tool_call_id
     if message.name is not None:

@@ -32,8 +32,7 @@ def _check(grammar: str) -> None:
     if len(grammar) > MAX_CHARACTERS:
         raise AppError("bad grammar", f"it has {len(grammar)} characters, {MAX_CHARACTERS} are the most", USAGE)
     try:
-        if b"\0" in grammar.encode():
-            raise AppError("bad grammar", "it has a character 0", USAGE)
+        grammar.encode()
     except UnicodeEncodeError as error:
         raise AppError("bad grammar", "it has half of a surrogate pair, which is no text", USAGE) from error
     depth = deepest = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from specee.app.errors import USAGE, AppError
 
@@ -78,25 +79,46 @@ def _to_gbnf(schema: Schema) -> str:
 
 
 def _simplified_whole(schema: Any) -> Schema:
-    """A schema and its definitions, in the forms that the converter reads in full."""
-    whole = _simplified(schema, 0)
+    """A schema and all that it refers to, in the forms that the converter reads in full."""
+    names: dict[str, str] = {}  # of references, none of which is that of a rule of the converter's
+    definitions: Schema = {}
+    whole = _renamed(_simplified(schema, 0), names)
+    while len(definitions) < len(names):
+        ref, name = list(names.items())[len(definitions)]
+        definitions[name] = _renamed(_simplified(_referred(schema, ref), 1), names)
     if "$ref" in whole:  # beside which the converter reads no definitions
         whole = {"anyOf": [whole]}
-    whole["$defs"] = {
-        _definition(f"#/{place}/{name}"): _simplified(definition, 1)
-        for place in ("$defs", "definitions")
-        for name, definition in (schema.get(place, {}) if isinstance(schema, dict) else {}).items()
-    }
-    for name in re.findall(r'"\$ref": "#/\$defs/([^"]*)"', json.dumps(whole)):
-        if name not in whole["$defs"]:
-            ref = bytes.fromhex(name.rpartition("-")[2]).decode()
-            raise _bad(f"there is no {ref}; a $ref names one of the $defs at the schema's top")
-    return whole
+    return {**whole, "$defs": definitions}
 
 
-def _definition(ref: str) -> str:
-    """A name for what a $ref names that clashes with none of the converter's rules."""
-    return f"specee-definition-{ref.encode().hex()}"
+def _renamed(schema: Schema, names: dict[str, str]) -> Schema:
+    """With a name in $defs for each reference."""
+    if "$ref" in schema:
+        return {"$ref": f"#/$defs/{names.setdefault(schema['$ref'], f'specee-definition-{len(names)}')}"}
+    renamed = dict(schema)
+    for key in ("anyOf", "items", "additionalProperties"):
+        inner = schema.get(key)
+        if isinstance(inner, list):
+            renamed[key] = [_renamed(each, names) for each in inner]
+        elif isinstance(inner, dict):
+            renamed[key] = _renamed(inner, names)
+    if "properties" in schema:
+        renamed["properties"] = {name: _renamed(each, names) for name, each in schema["properties"].items()}
+    return renamed
+
+
+def _referred(schema: Any, ref: str) -> Any:
+    """What a JSON pointer names."""
+    found, (place, *path) = schema, ref.split("/")
+    try:
+        if place != "#":
+            raise KeyError(place)
+        for part in path:
+            key = unquote(part).replace("~1", "/").replace("~0", "~")
+            found = found[int(key)] if isinstance(found, list) else found[key]
+    except (LookupError, TypeError, ValueError) as error:
+        raise _bad(f"there is no {ref[:80]!r}; a $ref names a part of the schema, such as '#/$defs/NAME'") from error
+    return found
 
 
 def _simplified(schema: Any, depth: int) -> Schema:
@@ -113,8 +135,6 @@ def _simplified(schema: Any, depth: int) -> Schema:
         if wrong := [name for name in names if name in schema and not isinstance(schema[name], kind)]:
             raise _bad(f"{wrong[0]!r} must be {_SHAPE_NAMES[kind]}")
     known = {name: value for name, value in schema.items() if name in KEYWORDS or name == "format"}
-    if depth and known.keys() & {"$defs", "definitions"}:
-        raise _bad("'$defs' are supported at the top only; move them there")
     return _form({name: value for name, value in known.items() if name not in ("$defs", "definitions")}, depth)
 
 
@@ -128,7 +148,7 @@ _SHAPE_NAMES: dict[type, str] = {list: "a list", dict: "an object", str: "a text
 
 def _form(known: Schema, depth: int) -> Schema:
     if "$ref" in known:
-        return {"$ref": f"#/$defs/{_definition(known['$ref'])}"}
+        return {"$ref": known["$ref"]}
     if "const" in known:
         return {"const": known["const"]}
     if "enum" in known:

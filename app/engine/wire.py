@@ -65,7 +65,7 @@ def _decode(body: bytes) -> Any:
         name, request, content = json.loads(body)
         message: Any = msgspec.convert(content, _TYPES[name])
         return message if request is None else OfRequest(msgspec.convert(request, int), message)
-    except (ValueError, TypeError, LookupError, RecursionError) as error:  # msgspec's are ValueErrors
+    except (ValueError, TypeError, LookupError, RecursionError, AppError) as error:  # AppError: by options.py
         raise WireError(f"{type(error).__name__}: {error}") from error
 
 

@@ -16,10 +16,12 @@ from specee.app.errors import AppError
 from specee.app.options import ChatOptions
 from specee.app.serve.answers import Answers, ClientLeftError, Event, Feed
 from specee.app.serve.body import BodyReader
-from specee.app.serve.errors import error_object
+from specee.app.serve.errors import ApiError, error_object
 from specee.app.serve.reply import Reply
 from specee.app.serve.request import CompletionRequest
 
+# titles of the engine's errors
+BAD_LOGIT_BIAS, BAD_SCHEMA = "bad logit_bias", "bad JSON schema"
 CLIENT_LEFT = 499  # nobody sees it
 
 
@@ -44,11 +46,21 @@ class Completions:
             response = JSONResponse(await completion.whole())
         except ClientLeftError:
             response = JSONResponse(None, CLIENT_LEFT)
+        except AppError as error:
+            completion.close()
+            raise _with_name(error, wanted) from error
         except BaseException:
             completion.close()
             raise
         completion.close()
         return response
+
+
+def _with_name(error: AppError, request: CompletionRequest) -> AppError:
+    """An error of the engine that is about one parameter, with the parameter's name."""
+    names = {BAD_LOGIT_BIAS: "logit_bias", BAD_SCHEMA: "tools" if request.tools.given else "response_format"}
+    name = names.get(error.title)
+    return error if name is None else ApiError(400, error.title, f"'{name}': {error.message}", name)
 
 
 class Completion:

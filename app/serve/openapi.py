@@ -48,7 +48,7 @@ def openapi(*, with_key: bool) -> dict[str, Any]:
         (400, 408, 413, 415, 500, 503),
         requestBody={"required": True, "content": {JSON: {"schema": schemas[ChatCompletionRequest.__name__]}}},
     )
-    complete["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    complete["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"description": "chunks, then [DONE]"}}
     model_id = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     document: dict[str, Any] = {
         "openapi": "3.1.0",

@@ -17,7 +17,7 @@ from specee.app.serve.errors import bad_request, not_supported
 from specee.app.serve.refusal import refusal
 from specee.app.serve.tool_calls import Tools
 
-MAX_VALUES = 100_000
+MAX_VALUES = 40_000
 """Of a body: more would be slow to check, and nobody sends them."""
 SAMPLING = tuple(settings.SAMPLING)
 

@@ -20,7 +20,10 @@ from specee.app.serve.errors import bad_request
 from specee.app.serve.schema import as_json
 
 BEGIN, END = "<tool_call>", "</tool_call>"
-ALONE = ("{", "[", "<|python_tag|>", "[TOOL_CALLS]")
+DEFINITIONS = ("$defs", "definitions")
+TAGS = ("<|python_tag|>", "[TOOL_CALLS]", "```json", "```")
+"""What some models write before calls alone."""
+ALONE = ("{", "[", *TAGS)
 """How an answer begins that is nothing but calls."""
 
 
@@ -85,13 +88,20 @@ class CallReader:
         self._before_calls = StopSequences((BEGIN,))
         self._whole = ""
         self._n_passed = self._n_released = 0  # characters: seen by _before_calls, given out
+        self._is_calls_alone: bool | None = None  # as long as that is open
+        if tools.json_schema is not None:
+            self._is_calls_alone = True
 
     def add(self, text: str) -> str:
         """More text; returns what can be shown."""
         if self._tools.given is None:
             return text
         self._whole += text
-        if self._may_be_calls_alone:
+        if self._is_calls_alone is None:
+            begins = self._whole.lstrip()
+            if not any(alone.startswith(begins) for alone in ALONE):
+                self._is_calls_alone = begins.startswith(ALONE)
+        if self._is_calls_alone is not False:
             return ""
         new, self._n_passed = self._whole[self._n_passed :], len(self._whole)
         released = self._before_calls.add(new)
@@ -106,21 +116,13 @@ class CallReader:
             shown = max(self._whole.find(BEGIN), 0)
         return self._whole[self._n_released : max(shown, self._n_released)]
 
-    @property
-    def _may_be_calls_alone(self) -> bool:
-        if self._tools.json_schema is not None:
-            return True
-        begins = self._whole.lstrip()
-        return any(begins.startswith(alone) or alone.startswith(begins) for alone in ALONE)
-
     def _read(self) -> list[ToolCall]:
         if BEGIN in self._whole:
             parts = [part.partition(END)[0] for part in self._whole.split(BEGIN)[1:]]
         else:
             text = self._whole.strip()
-            for tag in ALONE[2:]:
-                text = text.removeprefix(tag)
-            parts = [text]
+            tag = next((tag for tag in TAGS if text.startswith(tag)), "")
+            parts = [text.removeprefix(tag).removesuffix("```")]
         calls = [call for part in parts for call in self._calls_in(part)]
         return calls[:1] if self._tools.one_call else calls
 
@@ -133,41 +135,46 @@ class CallReader:
         return [call for call in calls if call is not None]
 
     def _call(self, found: Any) -> ToolCall | None:
-        if not isinstance(found, dict) or found.get("name") not in self._tools.names:
+        if not isinstance(found, dict):
             return None
-        arguments = found.get("arguments", found.get("parameters", {}))
-        if not isinstance(arguments, dict):
+        name, arguments = found.get("name"), found.get("arguments", found.get("parameters", {}))
+        if not isinstance(name, str) or name not in self._tools.names or not isinstance(arguments, dict):
             return None
-        function: CalledFunction = {"name": found["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
+        function: CalledFunction = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
         return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
 
 def _schema(tools: list[schema.Tool]) -> dict[str, Any]:
-    """The JSON schema of a call of one of the tools. References in a tool's parameters are into these."""
-    definitions, calls = {}, []
+    """The JSON schema of a call of one of the tools, with the definitions of all tools' schemas at its top."""
+    definitions: dict[str, Any] = {}
+    calls = []
     for i, tool in enumerate(tools):
         name = f"tool{i}"
-        definitions[name] = _moved(tool.function.parameters or {"type": "object"}, f"#/$defs/{name}")
+        of_tool = dict(tool.function.parameters or {"type": "object"})
+        for key in DEFINITIONS:
+            given = of_tool.pop(key, {})
+            if not isinstance(given, dict):
+                raise bad_request(f"'tools[{i}].function.parameters.{key}': it must be an object", "tools")
+            for inner, one in given.items():
+                definitions[f"{name}-{inner}"] = _renamed(one, name)
+        definitions[name] = _renamed(of_tool, name)
         properties = {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/{name}"}}
-        calls.append(
-            {
-                "type": "object",
-                "properties": properties,
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
+        required = list(properties)
+        calls.append({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
     return {"anyOf": calls, "$defs": definitions}
 
 
-def _moved(value: Any, place: str) -> Any:
-    """A schema whose root is moved to `place`."""
+def _renamed(value: Any, name: str) -> Any:
+    """A part of a schema whose own name is now `name`, with its references to itself and to its definitions."""
     if isinstance(value, list):
-        return [_moved(one, place) for one in value]
+        return [_renamed(one, name) for one in value]
     if not isinstance(value, dict):
         return value
-    moved = {name: _moved(one, place) for name, one in value.items()}
-    reference = moved.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        moved["$ref"] = place + reference[1:]
-    return moved
+    renamed = {key: _renamed(one, name) for key, one in value.items()}
+    reference = renamed.get("$ref")
+    if reference == "#":
+        renamed["$ref"] = f"#/$defs/{name}"
+    for key in DEFINITIONS:
+        if isinstance(reference, str) and reference.startswith(f"#/{key}/"):
+            renamed["$ref"] = f"#/$defs/{name}-{reference.removeprefix(f'#/{key}/')}"
+    return renamed

@@ -192,6 +192,46 @@ def test_the_answer_alone_goes_to_standard_output(env: dict[str, str]) -> None:
 
 
 @needs_engine
+def test_a_pipe_goes_with_the_text_of_p(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes("Äpfel\n".encode("utf-16"))
+    arguments = ["--max-tokens", "2", *GREEDY]
+    done = call(env, "-p", f"Shorten @{tmp_path}/notes.txt", *arguments, text="and this\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = call(env, "history", "show", "1").stdout
+    assert "notes.txt:\n```\nÄpfel\n```\n\nand this\n" in shown
+    done = call(env, "-p", "", *arguments, text="only this")
+    assert done.returncode == 0 and "\nonly this\n" in call(env, "history", "show", "2").stdout
+
+
+@needs_engine
+@pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]])
+@pytest.mark.parametrize(("output", "why"), [("/dev/full", "No space left"), (None, "Bad file descriptor")])
+def test_an_answer_that_cannot_be_written(env: dict[str, str], form: list[str], output: str | None, why: str) -> None:
+    command = [*PROGRAM, "-p", "Hi", "--max-tokens", "2", *GREEDY, *form]
+    closed = (lambda: os.close(1)) if output is None else None
+    with Path(output or os.devnull).open("w") as file:
+        done = subprocess.run(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=closed,
+        )
+    assert done.returncode == 1 and why in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@needs_engine
+def test_an_answer_in_ascii(env: dict[str, str]) -> None:
+    env = {**env, "PYTHONIOENCODING": "ascii"}
+    for form in ([], ["--json"], ["--jsonl"]):
+        done = call(env, "-p", "Write: é", "--system", "日本", "--max-tokens", "8", *GREEDY, *form)
+        assert done.returncode == 0 and done.stdout.isascii() and done.stderr == ""
+        assert all(json.loads(line) for line in done.stdout.splitlines() if form)
+
+
+@needs_engine
 def test_json_lines_are_typed_events(env: dict[str, str]) -> None:
     done = call(env, "-p", "Say hello.", "--jsonl", "--max-tokens", "6", *GREEDY)
     events = [json.loads(line) for line in done.stdout.splitlines()]

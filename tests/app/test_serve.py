@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_engine import missing_library
+from serving import ASK, Make, call, running
 
+from specee.app.engine.chat_template import chat_formatter
 from specee.app.engine.client import EngineClient
 from specee.app.engine.stop_sequences import StopSequences
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve import server as server_module
 from specee.app.serve.server import Access, Server
-from tests.serving import ASK, Make, call, running
+from specee.native import library
+
+NO_LIBRARY = missing_library()
 
 
 @pytest.fixture
@@ -229,3 +234,18 @@ def test_no_stop_sequence_gets_through_in_pieces(text: str, sequences: list[str]
     assert stop.found == any(sequence in text for sequence in sequences)
     assert text.startswith(released) and (released == text or stop.found)
     assert not any(sequence in released for sequence in sequences)
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=str(NO_LIBRARY))
+def test_what_the_chat_template_refuses_is_the_clients_to_change(server: Server, backend: Any) -> None:
+    """As are chats that it fails on."""
+    library.load()  # before the bindings, which render templates
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    formatter = chat_formatter(refusing + "{{ messages[9].content }}", bos="", eos="")
+    for slot in (backend, *(slot.backend for slot in server.answers.client._engine.link.answerer._slots)):
+        slot.format = formatter
+    for message, says in (({"role": "system", "content": "x"}, "no system"), ({"role": "user", "content": "x"}, "")):
+        for stream in (False, True):
+            status, answer = call(server, {"messages": [message], "stream": stream})
+            assert status == 400 and says in answer["error"]["message"]
+            assert answer["error"]["type"] == "invalid_request_error"

@@ -13,13 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from serving import ASK, PATH, Make, call, request, running, text_of
 
 from specee.app.errors import AppError
 from specee.app.serve import body as bodies
 from specee.app.serve import connection as connections
 from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, is_safe_name, listen
 from specee.app.serve.server import Access, Server
-from tests.serving import ASK, PATH, Make, call, request, running, text_of
 
 HOST = "Host: localhost\r\n"
 HEAD = f"POST {PATH} HTTP/1.1\r\n{HOST}Content-Type: application/json\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -300,8 +301,8 @@ def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
     from specee.app.options import Recalled, recall, remember
 
     session = make_session(system="Be kind.")
-    options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(temperature=0.1, seed=4), 77)
-    assert recall(remember(options)) == Recalled(options)
+    options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(0.1, seed=4, logit_bias=((5, -1.0),)), 77)
+    assert recall(json.loads(json.dumps(remember(options)))) == Recalled(options)
     assert recall({"policy": "specee:settle@0.3"}).options.policy == PolicyChoice(
         "specee", 0.3, kv="complete"
     )  # as once stored

@@ -162,7 +162,7 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     assert asking.text(good) == asking.text(other) == "Hello there."
 
 
-@pytest.mark.parametrize("what", ["window", "template", "policy", "calibration"])
+@pytest.mark.parametrize("what", ["window", "template", "policy", "sampler", "calibration"])
 def test_what_is_refused_keeps_the_cache(
     make_link: Make, make_backend: Make, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -176,7 +176,7 @@ def test_what_is_refused_keeps_the_cache(
         raise AppError("refused", what)
 
     with monkeypatch.context() as patch:
-        if what in ("template", "policy"):
+        if what in ("template", "policy", "sampler"):
             name = {"template": "format"}.get(what, what)
             patch.setattr(asking.backend, name, refuse)
             patch.setattr(slot.backend, name, refuse)
@@ -427,3 +427,33 @@ def test_who_ends_the_engine_ends_the_requests_that_wait(client: Any, end: str) 
             list(events)
     assert len(client.links) == 1
     client.close()
+
+
+def test_samplers_are_closed_however_an_answer_ends(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, cancelled, failing = asking.ask("done"), asking.ask("cancelled"), asking.ask("failing")
+    reading = asking.ask("x" * 300)
+    for _ in range(4):
+        asking.answerer.turn()
+    asking.answerer.cancellation.cancel(cancelled)
+    asking.answerer.cancellation.cancel(reading)
+    answers = {answer.id: answer for answer in asking.answerer._answers}
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(answers[failing].slot.engine, "advance", fail)
+    monkeypatch.setattr(asking.backend, "advance_together", fail)
+    asking.run()
+    assert {type(asking.of(each)[-1]) for each in (done, cancelled, failing, reading)} <= {Done, Failed}
+    assert asking.backend.samplers and all(sampler.closed for sampler in asking.backend.samplers)
+
+
+def test_a_bad_grammar_keeps_the_cache(asking: Asking) -> None:
+    good = asking.ask("good")
+    asking.run()
+    slots = [(list(slot.engine.tokens), slot.previous) for slot in asking.answerer._slots]
+    bad = asking.ask("bad", options=ChatOptions(PolicyChoice("dense"), json_schema='{"minimum": 1}'))
+    asking.run()
+    (failed,) = asking.of(bad)
+    assert failed.title == "bad JSON schema" and asking.text(good) == "Hello there."
+    assert slots == [(list(slot.engine.tokens), slot.previous) for slot in asking.answerer._slots]

@@ -65,10 +65,8 @@ def main() -> None:
         model = str(given.model) if given.model else None
         load = LoadOptions(model=model, n_ctx=2048, threads=given.threads, data_dir=data)
         with closing(open_backend(load, lambda what, share: None)) as backend:
-            print(
-                "| | penalty | loops | longer than without | by the median of | reaches the limit |\n"
-                "|---|---|---|---|---|---|"
-            )
+            print("| | penalty | loops | longer than without | median length | reaches the limit |")
+            print("|---|---|---|---|---|---|")
             for kind in given.kinds:
                 without: list[Answer] = []
                 for penalty in given.penalties:
@@ -76,16 +74,14 @@ def main() -> None:
                     found = list(answers(backend, sampling, prompts, given.max_tokens))
                     without = without or found
                     longer = [a.n_tokens / b.n_tokens for a, b in zip(found, without, strict=True) if b.n_tokens]
-                    shares = (
-                        sum(a.loops for a in found) / len(found),
-                        sum(ratio > 1.0 for ratio in longer) / len(longer),
-                        statistics.median(longer),
-                        sum(not a.ended for a in found) / len(found),
+                    n = len(found)
+                    figures = (
+                        f"{sum(a.loops for a in found) / n:.0%}",
+                        f"{sum(ratio > 1.0 for ratio in longer) / n:.0%}",
+                        f"{statistics.median(longer):.2f} times",
+                        f"{sum(not a.ended for a in found) / n:.0%}",
                     )
-                    loops, more, ratio, limit = shares
-                    print(
-                        f"| {kind} | {penalty:g} | {loops:.0%} | {more:.0%} | {ratio:.2f} | {limit:.0%} |", flush=True
-                    )
+                    print(f"| {kind} | {penalty:g} | {' | '.join(figures)} |", flush=True)
 
 
 if __name__ == "__main__":

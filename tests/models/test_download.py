@@ -217,10 +217,10 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
 def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME, offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME)
     assert hub.tokens == []
 

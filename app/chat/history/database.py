@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,14 +30,9 @@ class Database:
         self.path = path
         self.owner = uuid.uuid4().hex
         self._alive: FileLock | None = None
-        self._reading = threading.Lock()
-        self._reader: sqlite3.Connection | None = None
-        """Of a file: a second connection, which sees what is committed whoever writes."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
             self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
-            if path is not None:
-                self._reader = self._with_plain_errors(lambda: _reader(path))
         except BaseException:
             self._thread.shutdown()
             raise
@@ -50,14 +44,18 @@ class Database:
         ).result()
 
     def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `job`, which only reads, in this thread: it waits for nobody who writes, here or in another program."""
-        reader = self._reader
-        if reader is None:  # nobody else sees this one
+        """Runs `job`, which only reads, in this thread: it waits for nobody who writes or reads, here or elsewhere."""
+        path = self.path
+        if path is None:  # there is no other way to one in memory
             return self._thread.submit(
                 self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN", job)
             ).result()
-        with self._reading:
-            return self._with_plain_errors(lambda: _transaction(reader, "BEGIN", job))
+
+        def work() -> T:
+            with closing(_reader(path)) as connection:
+                return _transaction(connection, "BEGIN", job)
+
+        return self._with_plain_errors(work)
 
     def check(self) -> str:
         """What SQLite's integrity check says; "ok" when all is well."""
@@ -65,9 +63,6 @@ class Database:
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
-        if self._reader is not None:
-            with self._reading:
-                self._reader.close()
         with suppress(RuntimeError):  # closed before
             self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
@@ -153,7 +148,7 @@ def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqli
 
 
 def _reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
