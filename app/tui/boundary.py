@@ -1,7 +1,8 @@
 """The one boundary of the screen: whatever a handler, an action or a timer raises becomes a notice, and the screen
 stays.
 
-Textual ends the app at the first exception. What is unexpected goes to a log; only a screen that cannot even draw ends.
+Textual ends the app at the first exception. What is unexpected goes to a log; only a screen that cannot even show it
+ends.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from weakref import WeakSet
 
 from textual.app import App
 from textual.dom import DOMNode
 from textual.filter import LineFilter
+from textual.geometry import Region
 from textual.message import Message
 from textual.notifications import SeverityLevel
+from textual.strip import Strip
 from textual.widget import Widget
 
 from specee.app.tui.control_filter import ControlFilter
 
-MOST_ERRORS, SECONDS = 20, 2.0  # more of them in that time: drawing the notice fails too
+MOST_ERRORS, SECONDS = 20, 2.0  # more of them in that time: showing one brings the next
 Dispatch = Callable[[Message], Awaitable[None]]
 
 
@@ -30,6 +34,7 @@ class BoundedApp(App[int]):
         super().__init__()
         self._error_times: deque[float] = deque(maxlen=MOST_ERRORS)
         self._control_filter = ControlFilter()
+        self._undrawn: WeakSet[Widget] = WeakSet()  # widgets that could not draw themselves
 
     def show_error(self, error: Exception) -> None:
         """Tells the user."""
@@ -55,13 +60,23 @@ class BoundedApp(App[int]):
         super()._start_widget(parent, widget)
 
     def _guard(self, widget: Widget) -> None:
-        """Lets a widget survive its handlers: Textual would never give it another message."""
-        dispatch = widget._dispatch_message
+        """Lets a widget survive its handlers (Textual would never give it another message), and drawing itself."""
+        dispatch, draw = widget._dispatch_message, widget.render_lines
 
         async def survive(message: Message) -> None:
             await self._survive(dispatch, message)
 
+        def render_lines(crop: Region) -> list[Strip]:
+            try:
+                return draw(crop)
+            except Exception as error:
+                if widget not in self._undrawn:  # once: the notice draws everything again
+                    self._undrawn.add(widget)
+                    self.call_later(self._handle_exception, error)
+                return [Strip.blank(crop.width)] * crop.height
+
         widget._dispatch_message = survive  # type: ignore[method-assign]
+        widget.render_lines = render_lines  # type: ignore[method-assign]
 
     async def _survive(self, dispatch: Dispatch, message: Message) -> None:
         try:

@@ -21,7 +21,7 @@ class PromptInput(TextArea):
     """
 
     DEFAULT_CSS = """
-    PromptInput { height: auto; min-height: 3; max-height: 8; }
+    PromptInput { height: auto; min-height: 3; max-height: 8; min-width: 8; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [

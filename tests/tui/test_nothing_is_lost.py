@@ -130,7 +130,25 @@ async def test_whatever_raises_the_screen_stays(where: str, monkeypatch: pytest.
         await until(pilot, lambda: session.sent and session.sent[-1][0] == "Still there?")
 
 
-async def test_a_screen_that_cannot_draw_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_widget_that_cannot_be_drawn_says_so_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    session = FakeSession()
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        monkeypatch.setattr(type(session), "logs", tmp_path)
+        monkeypatch.setattr(pilot.app.status, "render_line", broken)
+        for _ in range(3):
+            pilot.app.status.refresh()
+            await pilot.pause(0.05)
+        await until(pilot, lambda: "ZeroDivisionError" in last_notice(pilot.app))
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        assert sum("ZeroDivisionError" in text for text in notices(pilot.app)) == 1
+
+
+async def test_a_screen_that_cannot_show_an_error_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError
 
@@ -138,11 +156,24 @@ async def test_a_screen_that_cannot_draw_ends_with_an_error(monkeypatch: pytest.
     with pytest.raises(ZeroDivisionError):
         async with app.run_test() as pilot:
             await ready(pilot)
-            monkeypatch.setattr(app.conversation, "render_lines", broken)
             monkeypatch.setattr(app, "show_error", broken)
-            app.conversation.refresh()
+            app.set_timer(0.01, broken)
             await until(pilot, lambda: app.fatal_error is not None)
     assert app.return_code == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 10), (10, 3), (20, 1), (300, 2), (5, 60)])
+async def test_a_terminal_of_any_size(size: tuple[int, int]) -> None:
+    session = FakeSession("a **b** `c`\n\n```py\nx\n```\n\n| a | b |\n|---|---|\n| c | d |\n\n> - quoted")
+    async with chat(session).run_test(size=size) as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi there")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        for key in ("f2", "f2", "f2", "f2", "f2", "f2", "f2", "ctrl+b", "x", "ctrl+f", "escape", "pageup", "pagedown"):
+            await pilot.press(key)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.05)
+        assert not any("internal error" in text for text in notices(pilot.app))
 
 
 # ---- what is typed -------------------------------------------------------------------------------------------------
