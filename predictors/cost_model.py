@@ -7,6 +7,7 @@ A chain of drafts with acceptance probabilities p1, p2, ... (each given that tho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 RATE = 0.02
@@ -25,7 +26,10 @@ class CostModel:
         self.times = dict(times or {})
 
     def step(self, n: int) -> float:
-        """t(n)."""
+        """t(n): at most that of more rows, since a size that seldom runs may have been measured at a bad moment."""
+        return min(self._interpolated(n), *(t for m, t in self.times.items() if m >= n), math.inf)
+
+    def _interpolated(self, n: int) -> float:
         if n in self.times:
             return self.times[n]
         below = max((m for m in self.times if m < n), default=None)

@@ -94,6 +94,7 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
         (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
         (["-p", "x", "--threshold", "0.5"], 2, "--threshold changes nothing: policy auto has no use for it"),
+        (["-p", "x", "--policy", "chain:rejection", "--acceptance", "typical"], 2, "these exclude each other"),
         (["-p", "x", "--policy", "dense", "--draft-length", "2"], 2, "--draft-length changes nothing"),
         (["-p", "x", "--policy", "tree:early"], 2, "tree can be followed by exact, rejection, typical"),
         (["-p", "x", "--policy", "dense:margin"], 2, "nothing can follow dense"),
