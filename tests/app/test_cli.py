@@ -351,8 +351,8 @@ def test_bench_reports_its_figures(env: dict[str, str], tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"id": "x", "category": "chat", "prompt": "Say hello."}\n')
     svg = tmp_path / "speed.svg"
-    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12", "--svg", str(svg)]
-    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json")
+    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12"]
+    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json", "--svg", str(svg))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["complete"] and report["prompts"] == 1 and len(report["model_sha256"]) == 64
