@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 from specee.app.engine.heartbeat import SILENT_SECONDS, Watchdog
 from specee.app.engine.protocol import Alive, Close, Failed, GuardTerminal
 from specee.app.engine.terminal_guard import SavedTerminal
-from specee.app.engine.wire import WireError, encode, read_message
+from specee.app.engine.wire import WireError, encode, read_message, write_message
 from specee.app.errors import AppError
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
@@ -57,13 +57,14 @@ class EngineProcess:
             except OSError as error:
                 raise AppError("cannot start the engine", f"{error.strerror or error}") from error
         assert self._process.stdin is not None and self._process.stdout is not None
+        if terminal is not None:  # at once: this process may be killed before a thread begins
+            with contextlib.suppress(OSError):
+                write_message(self._process.stdin, GuardTerminal(terminal))
         self._watchdog = Watchdog(self._process.kill, silent_seconds)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
         self._writer = threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True)
         self._writer.start()
-        if terminal is not None:
-            self.send(GuardTerminal(terminal))
 
     @property
     def alive(self) -> bool:

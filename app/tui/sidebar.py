@@ -96,7 +96,11 @@ class Sidebar(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._searched, self._entered = "", False
-        self.run_worker(self._find(event.value), exclusive=True)
+
+        async def find() -> None:  # no coroutine yet: the worker may be cancelled before it begins
+            await self._find(event.value)
+
+        self.run_worker(find, exclusive=True)
         if not event.value.strip():
             self.refresh_chats(self._current)
 
