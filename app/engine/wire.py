@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgspec
 
@@ -46,13 +46,13 @@ def encode(message: object) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def write_message(stream: BinaryIO, message: object) -> None:
+def write_message(stream: IO[bytes], message: object) -> None:
     """Sends one message; raises BrokenPipeError when nobody reads any more."""
     stream.write(encode(message))  # in one call, which other threads do not come between
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> Any:
+def read_message(stream: IO[bytes]) -> Any:
     """Receives one message; raises EOFError when the other side is gone, also in the middle of a message."""
     (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
     if length > MAX_BYTES:
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not travel")
 
 
-def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+def _read_exactly(stream: IO[bytes], count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
         raise EOFError

@@ -52,6 +52,7 @@ class Sidebar(Vertical):
         self._list = OptionList()
         self._current: int | None = None
         self._choices: list[Sidebar.Chosen] = []  # by row
+        self._search: asyncio.Task[None] | None = None  # the last one, which may be under way
         self._searched = ""  # what the rows are for
         self._entered = False  # the list gets the focus when its rows are here
 
@@ -96,11 +97,9 @@ class Sidebar(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._searched, self._entered = "", False
-
-        async def find() -> None:  # no coroutine yet: the worker may be cancelled before it begins
-            await self._find(event.value)
-
-        self.run_worker(find, exclusive=True)
+        if self._search is not None:
+            self._search.cancel()
+        self._search = asyncio.create_task(self._find(event.value))
         if not event.value.strip():
             self.refresh_chats(self._current)
 
