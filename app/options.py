@@ -187,6 +187,8 @@ class PolicyChoice:
                 known = ", ".join(word for p in PARAMETERS[name] for word in SHORT.get(p, ()))
                 why = f"{name} can be followed by {known}" if known else f"nothing can follow {name}"
                 raise AppError("unknown policy", f"{shown(part)} in {shown(spec)}; {why}", USAGE)
+            if parameter in given:
+                raise AppError("these exclude each other", f"{part} and what is before it in {shown(spec)}", USAGE)
             given[parameter] = True if part == EARLY else part
         return cls(name, parse_threshold(threshold) if at else None, **given)
 

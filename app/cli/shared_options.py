@@ -203,8 +203,8 @@ ACCEPTANCE = Option(
     type=Setting(settings.Acceptance),
     metavar="NAME",
     help="With chain and tree: which drafted tokens stand. exact: those that the model chooses; a seed has the text of "
-    "dense. rejection: rejection sampling; as good as dense, but a seed has another text. typical: also others that "
-    "the model finds likely; lossy: faster, and the text changes.",
+    "dense. rejection: rejection sampling; as good as dense, but a seed has another text each time. typical: also "
+    "others that the model finds likely; lossy: faster, and the text changes.",
 )
 DRAFT_LENGTH = Option(
     ["--draft-length"],
@@ -212,8 +212,8 @@ DRAFT_LENGTH = Option(
     "what pays",
     type=Setting(settings.DraftLength),
     metavar="N",
-    help="How many drafted tokens are tried in every step. With it exact and specee draft tokens too, which then skip "
-    "layers together.",
+    help="With chain and tree: how many drafted tokens are tried in every step. With it exact and specee draft tokens "
+    "too, which then skip layers together.",
 )
 EARLY_REJECTION = Option(
     ["--early-rejection"],
@@ -315,6 +315,10 @@ def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
     given: Values = {name: values[name] for name in POLICY_NAMES if values[name] is not None and choice.takes(name)}
     if given.get("threshold") == settings.CALIBRATED:
         given["threshold"] = None
+    for name, value in given.items():
+        said = getattr(choice, name)
+        if said not in (None, False) and said != value:
+            raise AppError("these exclude each other", f"--policy {spec} and --{name.replace('_', '-')} {value}", USAGE)
     return replace(choice, **given)
 
 
@@ -328,9 +332,10 @@ def check_policy_options(choices: Iterable[opts.PolicyChoice]) -> None:
         typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if typed and context.params.get(name) and not any(choice.takes(name) for choice in choices):
             option = f"--{name.replace('_', '-')}"
-            takers = ", ".join(policy for policy, taken in opts.PARAMETERS.items() if name in taken)
+            takers = " and ".join(policy for policy, taken in opts.PARAMETERS.items() if name in taken)
             policies = " and ".join(choice.name for choice in choices)
-            raise AppError(f"{option} changes nothing", f"policy {policies} has no use for it; {takers} has", USAGE)
+            why = f"policy {policies} has no use for it; it is for {takers}"
+            raise AppError(f"{option} changes nothing", why, USAGE)
 
 
 def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:

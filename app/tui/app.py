@@ -237,7 +237,8 @@ class ChatApp(BoundedApp):
     def require_idle(self) -> None:
         """Raises AppError while a job runs."""
         if self.busy:
-            raise AppError("not now", "an answer or a download is still running; Esc stops it")
+            what = "an answer or a download is still running" if self.session.info else "the model is being loaded"
+            raise AppError("not now", f"{what}; Esc stops it")
 
     async def action_command(self, line: str) -> None:
         """Runs a command, from the prompt or from a key."""

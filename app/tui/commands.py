@@ -178,13 +178,18 @@ class Commands:
         if name not in SAMPLING:
             shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in SAMPLING)
             shown += f", drafter {self._app.session.drafter or 'of the model'}"
-            raise AppError("parameters", shown, USAGE)
+            if name:
+                raise AppError("no such parameter", f"{name}; there are: {shown}", USAGE)
+            self._app.show_notice(f"parameters: {shown}")
+            return
         number = check(SAMPLING[name], name, value.strip())
         self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
         self._app.show_notice(f"{name} {number} from the next answer on")
 
     def _set_drafter(self, name: str) -> None:
         self._app.require_idle()
+        if name == self._app.session.drafter:
+            return
         try:
             self._app.session.use_drafter(name)
         except NotHere as error:

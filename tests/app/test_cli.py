@@ -94,6 +94,7 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
         (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
         (["-p", "x", "--threshold", "0.5"], 2, "--threshold changes nothing: policy auto has no use for it"),
+        (["-p", "x", "--policy", "chain:rejection", "--acceptance", "typical"], 2, "these exclude each other"),
         (["-p", "x", "--policy", "dense", "--draft-length", "2"], 2, "--draft-length changes nothing"),
         (["-p", "x", "--policy", "tree:early"], 2, "tree can be followed by exact, rejection, typical"),
         (["-p", "x", "--policy", "dense:margin"], 2, "nothing can follow dense"),
@@ -350,8 +351,8 @@ def test_bench_reports_its_figures(env: dict[str, str], tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"id": "x", "category": "chat", "prompt": "Say hello."}\n')
     svg = tmp_path / "speed.svg"
-    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12", "--svg", str(svg)]
-    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json")
+    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12"]
+    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json", "--svg", str(svg))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["complete"] and report["prompts"] == 1 and len(report["model_sha256"]) == 64
