@@ -97,6 +97,7 @@ class ChatApp(BoundedApp):
 
     def on_mount(self) -> None:
         self.prompt.focus()
+        self.app_resume_signal.subscribe(self, self._draw_again)
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
         self.show_chat()
         self.show_notice(keys.HINTS)
@@ -341,6 +342,10 @@ class ChatApp(BoundedApp):
         if failure is not None:
             raise failure
         self.prompt.write(text)
+
+    def _draw_again(self, _: object) -> None:
+        """Draws everything: the shell had the terminal."""
+        self.refresh(layout=True)
 
     def action_suspend_process(self) -> None:
         """Back to the shell, whose `fg` shows the screen again."""

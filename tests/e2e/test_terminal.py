@@ -188,6 +188,50 @@ def test_escape_stops_while_the_prompt_is_read(terminal: Terminal) -> None:
     _quit(terminal)
 
 
+def test_a_paste_an_editor_that_is_missing_ctrl_z_and_ctrl_d(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "12", "--policy", "dense")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.tmux("set-buffer", "/usr/bin/one\ntwo\nthree")
+    terminal.tmux("paste-buffer")  # without brackets: each line end is an Enter
+    shown = terminal.wait(lambda s: "three" in s)
+    assert "/usr/bin/one" in shown and "two" in shown and "answering" not in shown
+    terminal.press("C-z")
+    terminal.wait(lambda s: "Stopped" in s and "Ask something" not in s)
+    terminal.type("export EDITOR=no-such-editor; fg")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "/usr/bin/one" in s and "smollm2-135m" in s and "shell>" not in s)
+    terminal.press("Enter")
+    terminal.wait(answered)
+    terminal.press("C-d")
+    terminal.wait(lambda s: "shell>" in s and "Ask something" not in s)
+    terminal.type("echo back $?")
+    terminal.press("Enter")
+    terminal.wait(lambda s: "back 0" in s)
+    terminal.start("-c")
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("my text")
+    terminal.press("C-g")
+    shown = terminal.wait(lambda s: "no editor: no-such-editor" in s)
+    assert "my text" in shown and "Traceback" not in shown
+    _quit(terminal)
+
+
+def test_a_title_steers_no_terminal(terminal: Terminal) -> None:
+    from specee.app.chat.history.store import Store
+
+    terminal.data.mkdir()
+    store = Store(terminal.data / "history.sqlite")
+    chat = store.new_chat("first\x1b]2;RENAMED\x07\x1b[2Jline", None, {})
+    store.add_question(chat.id, None, "first\x1b]2;RENAMED\x07\x1b[2Jline")
+    store.close()
+    terminal.start("-c")
+    terminal.wait(lambda s: "␛[2Jline" in s and "smollm2-135m" in s)
+    terminal.press("C-b")
+    terminal.wait(lambda s: "Search all chats" in s and "first␛" in s)
+    assert "RENAMED" not in terminal.tmux("display-message", "-p", "#{pane_title}")
+    _quit(terminal)
+
+
 def test_a_wrong_model_is_a_line_before_the_screen_starts(terminal: Terminal) -> None:
     terminal.start("--model", "no-such.gguf")
     shown = terminal.wait(lambda s: "shell>" in s.partition("model not found")[2])

@@ -107,7 +107,7 @@ async def test_settings_of_a_chat() -> None:
         ("/set presence_penalty 3", "presence_penalty: '3' is not a number from -2 to 2"),
         ("/set top_k 1.5", "top_k: '1.5' is not a whole number from 0 to 1000000"),
         (f"/set top_k {'9' * 5000}", "is not a whole number from 0 to 1000000"),
-        ("/set logit_bias 1", "parameters: temperature"),
+        ("/set logit_bias 1", "no such parameter: logit_bias"),
         ("/threshold nan", "threshold: 'nan' is not a number from 0 to 1 or 'calibrated'"),
         ("/threshold", "threshold: '' is not a number from 0 to 1 or 'calibrated'"),
         ("/ctx -1", "context window: '-1' is not a whole number from 16 to 10000000"),
