@@ -15,7 +15,8 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 4  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 5  # SPECEE_ABI_VERSION of src/specee.h
+START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
 _lock = threading.Lock()
@@ -164,6 +165,12 @@ def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | Non
     """
     supported = load().specee_structure_supported(arch.encode(), sliding_window, n_embd) == abi.OK
     return None if supported else last_error()
+
+
+def need_memory(what: str) -> None:
+    """Raises NativeError unless there is memory for a beginning: without it llama.cpp ends the process."""
+    if load().specee_memory_left(START_BYTES) != abi.OK:
+        raise NativeError("There is no memory", f"too little is left for {what}; close other programs, or raise the limit")
 
 
 def last_error() -> str:

@@ -40,6 +40,7 @@ class Model:
         if on_progress is not None:
             self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
             params.progress_callback = self._progress
+        library.need_memory(f"opening {self.path}")
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
             raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log has the reason")
@@ -94,12 +95,14 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; nothing for control tokens."""
-        buffer = ctypes.create_string_buffer(256)
-        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        return bytes(buffer.raw[:n])
+        capacity, n = 256, ctypes.c_int32()
+        while True:
+            buffer = ctypes.create_string_buffer(capacity)
+            if self.lib.specee_token_piece(self.vocab, token, capacity, buffer, ctypes.byref(n)) < abi.OK:
+                raise NativeError("The model has no such token", library.last_error())
+            if n.value <= capacity:
+                return buffer.raw[: n.value]
+            capacity = n.value
 
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""

@@ -28,6 +28,20 @@ static void select_greatest(const float * logits, int32_t n_vocab, int32_t n,
     }
 }
 
+// Of a damaged model they may not be: sorting them would be undefined.
+static bool are_numbers(const float * logits, int32_t n) {
+    int32_t n_bad = 0;
+    for (int32_t i = 0; i < n; ++i) {
+        n_bad += !(logits[i] < INFINITY);
+    }
+    return n_bad == 0;
+}
+
+static int32_t fail_no_numbers() {
+    return specee_fail(SPECEE_FAILED, "the model gives no numbers: its file is damaged");
+}
+
+// n: there is no greatest one.
 static llama_token argmax(const float * logits, int32_t n) {
     float best[16];
     std::fill_n(best, 16, -INFINITY);
@@ -70,14 +84,24 @@ int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, lla
                            llama_token * out) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr) {
+        if (logits == nullptr || !specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
         if (chain == nullptr) {
-            *out = argmax(logits, rows->n_vocab);
+            const llama_token best = argmax(logits, rows->n_vocab);
+            if (best >= rows->n_vocab) {
+                return fail_no_numbers();
+            }
+            *out = best;
             return (int32_t) SPECEE_OK;
         }
+        if (!are_numbers(logits, rows->n_vocab)) {
+            return fail_no_numbers();
+        }
         const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        if (array.size == 0) {
+            return specee_fail(SPECEE_FAILED, "no token is allowed here");
+        }
         *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
                    return a.logit < b.logit;
                })->id;
@@ -89,14 +113,22 @@ int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t 
                                  int32_t preselect, int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr || chain == nullptr || capacity < 1) {
-            return logits == nullptr ? (int32_t) SPECEE_INVALID
-                                     : specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+        if (logits == nullptr) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        if (chain == nullptr || capacity < 1 || tokens == nullptr || probs == nullptr) {
+            return specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+        }
+        if (!are_numbers(logits, rows->n_vocab)) {
+            return fail_no_numbers();
         }
         const llama_token_data_array array = shape(rows, logits, chain, preselect);
         const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
         std::partial_sort(array.data, array.data + n, array.data + array.size,
                           [](const auto & a, const auto & b) { return a.logit > b.logit; });
+        if (n == 0 || !(array.data[0].logit > -INFINITY)) {
+            return specee_fail(SPECEE_FAILED, "no token is allowed here");
+        }
         double sum = 0;
         for (int32_t j = 0; j < n; ++j) {
             tokens[j] = array.data[j].id;
