@@ -120,6 +120,7 @@ def _load() -> Loaded:
     if kernels is not Kernels.ALL:
         os.environ[selftest.NO_AMX] = "1"
     _point_bindings_at(folder)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an assertion of ggml's would start a debugger
     try:
         handle = ctypes.CDLL(str(path))
         version = handle.specee_abi_version()
@@ -170,7 +171,8 @@ def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | Non
 def need_memory(what: str) -> None:
     """Raises NativeError unless there is memory for a beginning: without it llama.cpp ends the process."""
     if load().specee_memory_left(START_BYTES) != abi.OK:
-        raise NativeError("There is no memory", f"too little is left for {what}; close other programs, or raise the limit")
+        why = f"too little is left for {what}; close other programs, or raise the limit of this one (ulimit -v)"
+        raise NativeError("There is no memory", why)
 
 
 def last_error() -> str:

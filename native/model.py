@@ -43,7 +43,8 @@ class Model:
         library.need_memory(f"opening {self.path}")
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log has the reason")
+            reason = library.last_error() or "its log has the reason"
+            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}: {reason}")
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)

@@ -19,6 +19,7 @@ int32_t specee_memory_left(int64_t bytes) {
             return specee_fail(SPECEE_INVALID, "memory has no negative size");
         }
         specee_need_memory((size_t) bytes);
+        specee_set_error("");
         return (int32_t) SPECEE_OK;
     });
 }

@@ -49,8 +49,8 @@ typedef struct specee_rows specee_rows; // the slots and rows of one llama_conte
 LLAMA_API int32_t      specee_abi_version(void);
 LLAMA_API const char * specee_build_info(void); // "key=value" pairs separated by ';'
 LLAMA_API const char * specee_last_error(void);
-// SPECEE_OK when so much memory, and some for small parts, can still be had. To be asked before llama.cpp opens a model
-// or a context: without memory its C code ends the process.
+// SPECEE_OK when so much memory, and some for small parts, can still be had; there is then no last error. To be asked
+// before llama.cpp opens a model or a context: without memory its C code ends the process.
 LLAMA_API int32_t specee_memory_left(int64_t bytes);
 
 // SPECEE_OK when models of this structure run in ranges of layers, else SPECEE_UNSUPPORTED with the reason as last
