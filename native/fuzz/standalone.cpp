@@ -37,10 +37,6 @@ int main(int argc, char ** argv) {
                 input[chance() % input.size()] = (uint8_t) chance();
             }
         }
-        if (std::getenv("KEEP")) {
-            std::ofstream(std::getenv("KEEP"), std::ios::binary)
-                .write((const char *) input.data(), (std::streamsize) input.size());
-        }
         LLVMFuzzerTestOneInput(input.data(), input.size());
     }
     std::printf("%ld runs\n", n_runs);
