@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic_core import ValidationError
+
 OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+INTERNAL = "internal error"
+"""The title of what we did not foresee."""
 
 
 class AppError(Exception):
@@ -27,9 +32,12 @@ def as_app_error(error: BaseException) -> AppError:
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if isinstance(title, str) and isinstance(message, str):
         return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
+    if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
+        first = error.errors()[0]
+        return AppError("bad value", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if isinstance(error, MemoryError):
         return AppError("out of memory", "try a smaller --ctx or a smaller model")
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return AppError("the system refused", f"{error.strerror}{where}")
-    return AppError("internal error", f"{type(error).__name__}: {error}; the log has the details")
+    return AppError(INTERNAL, f"{type(error).__name__}: {error}; the log has the details")

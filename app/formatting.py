@@ -1,12 +1,33 @@
-"""Sizes, times and transfers as people read them, and JSON as programs do. Nothing here prints."""
+"""Texts, sizes, times and transfers as people read them, and JSON as programs do. Nothing here prints."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from specee.models.transfer import TransferProgress
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What could steer a terminal, change the direction of what follows, or not be written at all; not tabs, line ends."""
+_PICTURES = 0x2400  # where Unicode has pictures of the control characters
+_DELETE, _UNKNOWN = 0x7F, "\ufffd"
+_NOT_IN_JSON = re.compile(f"{CONTROL.pattern}|[\u2028\u2029]")
+
+
+def visible(text: str) -> str:
+    """A text that is not ours, for a terminal or a file to read: its control characters become pictures of them."""
+    if text.isprintable():
+        return text
+    return CONTROL.sub(_picture, text.replace("\r\n", "\n"))
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < ord(" "):
+        return chr(_PICTURES + code)
+    return "\u2421" if code == _DELETE else _UNKNOWN
 
 
 def size(n_bytes: float) -> str:
@@ -33,5 +54,6 @@ def transfer(progress: TransferProgress) -> str:
 
 
 def to_json(content: object) -> str:
-    """One line of JSON."""
-    return json.dumps(content, ensure_ascii=False)
+    """One line of JSON; control characters are escaped."""
+    text = json.dumps(content, ensure_ascii=False)
+    return _NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -6,9 +6,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from specee.app.errors import USAGE, AppError
+
 APP_NAME = "specee-chat"
 ENV_DATA_DIR = "SPECEE_DATA_DIR"
 CONFIG_FILE = "config.toml"
+
+
+def expand(name: str) -> Path:
+    """A path as a user writes it, with ~ for a home folder. Raises AppError for the home of nobody."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise AppError("no such user", f"{name}: there is no home folder for {name.partition('/')[0]}", USAGE) from None
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def find(data_dir: str | None = None) -> Paths:
     """The folders; `data_dir` (or the environment's SPECEE_DATA_DIR) puts all of them into one place."""
     chosen = data_dir or os.environ.get(ENV_DATA_DIR)
     if chosen:
-        data = Path(chosen).expanduser().absolute()
+        data = expand(chosen).absolute()
         return Paths(data, data / "cache", data / CONFIG_FILE)
     import platformdirs
 

@@ -1,23 +1,152 @@
-"""The type and the bounds of every value a user can set: command line, config.toml, /set and HTTP check by these."""
+"""The type and the bounds of every value a user can set: command line, config.toml, /set, stored chats and HTTP check
+by these."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter, ValidationError
 
-Temperature = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
+from specee.app.errors import USAGE, AppError
+
+CALIBRATED = "calibrated"
+LEAST_TEMPERATURE = 1e-6
+SHOWN_CHARACTERS = 40  # of a value that is refused
+
+
+def _is_name(text: str) -> str:
+    if not text:
+        raise ValueError("nothing")
+    return _without_nul(text)
+
+
+def _greedy_near_zero(temperature: float) -> float:
+    """Such a temperature chooses as 0 does, but logits divided by it may leave the range of a float32."""
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("NUL characters")
+    return text
+
+
+# ---- how a token is chosen -----------------------------------------------------------------------------------------
+
+Temperature = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False), AfterValidator(_greedy_near_zero)]
 TopK = Annotated[int, Field(ge=0, le=1_000_000)]  # 0: all
 TopP = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 MinP = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-RepeatPenalty = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
+RepeatPenalty = Annotated[float, Field(ge=0.01, le=10.0, allow_inf_nan=False)]
 AdditivePenalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]  # presence and frequency
 RepeatLastN = Annotated[int, Field(ge=0, le=8192)]  # tokens
+Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]  # added to a logit
+LogitBias = Annotated[
+    tuple[tuple[Token, Bias], ...],
+    Field(max_length=1024, description="pairs of a token and a number from -100 to 100"),
+]
+TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
-ContextTokens = Annotated[int, Field(ge=128, le=10_000_000)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
-Slots = Annotated[int, Field(ge=1, le=64)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+StopSequence = Annotated[str, Field(min_length=1, max_length=1000)]  # characters
+StopSequences = Annotated[tuple[StopSequence, ...], Field(max_length=4)]  # as the chat completions API has it
+
+SAMPLING: dict[str, Any] = {
+    "temperature": Temperature,
+    "repeat_penalty": RepeatPenalty,
+    "repeat_last_n": RepeatLastN,
+    "presence_penalty": AdditivePenalty,
+    "frequency_penalty": AdditivePenalty,
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "seed": Seed,
+}
+"""The parameters that `/set` knows."""
+
+# ---- policies ------------------------------------------------------------------------------------------------------
+
+PolicyName = Literal["auto", "dense", "chain", "tree", "exact", "specee", "pipelined"]
 Threshold = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+GivenThreshold = Threshold | Literal["calibrated"]
+Rule = Literal["predictor", "margin"]
+SkippedKV = Literal["propagate", "complete"]
+Acceptance = Literal["exact", "rejection", "typical"]
 DraftLength = Annotated[int, Field(ge=1, le=7)]  # tokens a step
+MaxPending = Annotated[int, Field(ge=1, le=7)]  # rows
+
+# ---- model and machine ---------------------------------------------------------------------------------------------
+
+# bytes that are no UTF-8 may be in it
+FileName = Annotated[InstanceOf[str], AfterValidator(_is_name), Field(description="a name")]
+ContextTokens = Annotated[int, Field(ge=16, le=10_000_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+GpuLayers = Annotated[int, Field(ge=0, le=10_000)]
+Slots = Annotated[int, Field(ge=1, le=64)]
+ApiKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", description="a text in ASCII without spaces")]
+Origin = Annotated[
+    str,
+    Field(pattern=r"^(\*|https?://[^\s/]+)$", description="'*' or a web page's origin, such as https://example.com"),
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+# ---- the rest ------------------------------------------------------------------------------------------------------
+
+Text = Annotated[str, AfterValidator(_without_nul), Field(description="text in UTF-8")]
+WhenFull = Literal["stop", "drop", "summarize"]
+ChatId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # as SQLite counts
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # of prompts, rounds, lines, branches
+CalibrationTokens = Annotated[int, Field(ge=500, le=10_000_000)]
+
+
+def read(kind: Any, value: object) -> Any:
+    """`value` as this type: a text as users type it, or a value of the type. Raises ValueError, which says what it
+    must be."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        return (
+            adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
+        )
+    except ValidationError:
+        raise ValueError(f"{shown(value)} is not {allowed(kind)}") from None
+
+
+def check(kind: Any, name: str, value: object) -> Any:
+    """The same for a setting of this name. Raises AppError."""
+    try:
+        return read(kind, value)
+    except ValueError as error:
+        raise AppError("bad value", f"{name}: {error}", USAGE) from None
+
+
+def allowed(kind: Any) -> str:
+    """What a value of this type may be, in words: "a number from 0 to 1"."""
+    return _in_words(TypeAdapter(kind).json_schema())
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The names that a value of this type can be; none of a number or a text."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def shown(value: object) -> str:
+    """A value that a user gave, as an error names it."""
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except ValueError:  # an integer of thousands of digits
+        text = "that number"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_in_words(one) for one in schema["anyOf"] if one != {"type": "null"})
+    if "enum" in schema or "const" in schema:
+        choices = [repr(choice) for choice in schema.get("enum", [schema.get("const")])]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if "description" in schema:
+        return str(schema["description"])
+    what = "a number" if schema["type"] == "number" else "a whole number"
+    lowest, highest = (str(schema[end]).removesuffix(".0") for end in ("minimum", "maximum"))
+    return f"{what} from {lowest} to {highest}"

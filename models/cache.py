@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from specee.models import hub_names, hub_settings
 from specee.models import source as sources
 from specee.models.errors import ModelError
 from specee.models.source import Source
@@ -25,9 +26,7 @@ from specee.models.source import Source
 
 def root() -> Path:
     """The cache's folder: HF_HUB_CACHE, or `hub` in HF_HOME."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
+    return Path(hub_settings.constants().HF_HUB_CACHE)
 
 
 def folder(repo: str) -> Path:
@@ -68,7 +67,7 @@ def _snapshots(repo: str, revision: str) -> list[Path]:
     here = folder(repo) / "snapshots"
     try:
         commit = (folder(repo) / "refs" / revision).read_text("utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):  # or no UTF-8
         commit = revision
     try:
         found = sorted(here.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -114,6 +113,8 @@ def models() -> Iterator[CachedModel]:
     seen: set[Path] = set()
     for repo_folder in sorted(root().glob("models--*--*")):
         repo = repo_folder.name.removeprefix("models--").replace("--", "/", 1)
+        if not hub_names.is_repo(repo):
+            continue
         for snapshot in _snapshots(repo, "main"):
             for path in sorted(snapshot.rglob("*.gguf")):
                 name = path.relative_to(snapshot).as_posix()

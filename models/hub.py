@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from specee.models import hub_names, hub_settings, network_settings
 from specee.models import source as sources
 from specee.models.errors import USAGE, DownloadError, ModelError
 from specee.models.source import Source
@@ -21,12 +21,13 @@ from specee.models.source import Source
 CHUNK = 1 << 20  # bytes; what a killed transfer may lose
 AGAIN = "what has come is kept, and the same command goes on from there"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file as the hub has it now: `size` in bytes, `sha256` as it must arrive."""
+    """One file as the hub has it now: `size` in bytes, `sha256` as it must arrive.
+
+    All but the size become parts of paths: what could lead elsewhere raises DownloadError.
+    """
 
     repo: str
     name: str
@@ -34,15 +35,27 @@ class RemoteFile:
     size: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        for what, value, is_one in (
+            ("repository", self.repo, hub_names.is_repo),
+            ("file", self.name, hub_names.is_file),
+            ("commit", self.commit, hub_names.is_commit),
+            ("SHA-256", self.sha256, hub_names.is_sha256),
+        ):
+            if not is_one(value):
+                server = hub_settings.constants().ENDPOINT
+                why = f"{server} names the {what} {value[:80]!a}, which is none; try another HF_ENDPOINT"
+                raise DownloadError("not a name", why)
+
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set."""
-    return bool(_constants().HF_HUB_OFFLINE)
+    return bool(hub_settings.constants().HF_HUB_OFFLINE)
 
 
 def page(repo: str) -> str:
     """The repository's page, for people."""
-    return f"{_constants().ENDPOINT}/{repo}"
+    return f"{hub_settings.constants().ENDPOINT}/{repo}"
 
 
 def files(source: Source) -> tuple[RemoteFile, ...]:
@@ -50,20 +63,21 @@ def files(source: Source) -> tuple[RemoteFile, ...]:
     if source.file is not None:
         names = sources.parts(source.file)
     else:
-        from huggingface_hub import HfApi
-
         with _as_model_errors(source.repo):
+            from huggingface_hub import HfApi
+
             info = HfApi().model_info(source.repo, revision=source.revision)
-        names = sources.choose(source, [sibling.rfilename for sibling in info.siblings or ()])
+            listed = [sibling.rfilename for sibling in info.siblings or () if isinstance(sibling.rfilename, str)]
+        names = sources.choose(source, listed)
     return tuple(_file(source, name) for name in names)
 
 
 def _file(source: Source, name: str) -> RemoteFile:
-    from huggingface_hub import get_hf_file_metadata
-
     with _as_model_errors(source.repo, name):
+        from huggingface_hub import get_hf_file_metadata
+
         found = get_hf_file_metadata(_url(source.repo, name, source.revision))
-    if found.commit_hash is None or found.size is None or not _SHA256.fullmatch(found.etag or ""):
+    if found.commit_hash is None or found.size is None or found.size < 0 or not hub_names.is_sha256(found.etag or ""):
         raise DownloadError("cannot be verified", f"the server gives no SHA-256 for {name} of {source.repo}")
     assert found.etag is not None
     if source.sha256 not in (None, found.etag):
@@ -76,10 +90,10 @@ def _file(source: Source, name: str) -> RemoteFile:
 
 def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
     """Writes the file's bytes from `begin` on. A short interruption is bridged; else raises DownloadError."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
     with _as_model_errors(file.repo, file.name):
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
         http_get(
             _url(file.repo, file.name, file.commit),
             into,
@@ -95,23 +109,25 @@ def _url(repo: str, name: str, revision: str) -> str:
     return hf_hub_url(repo, name, revision=revision)
 
 
-def _constants() -> Any:
-    from huggingface_hub import constants
-
-    return constants
-
-
 @contextmanager
 def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
     """Turns whatever fails inside into a ModelError of one line."""
-    from huggingface_hub import constants, errors
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-    from huggingface_hub.utils import logging as hub_logging
-
+    constants = hub_settings.constants()
+    try:
+        # by this name: `from huggingface_hub import ...` prints an error before it raises it
+        import huggingface_hub.file_download
+        import huggingface_hub.hf_api  # noqa: F401
+        from huggingface_hub import errors
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+        from huggingface_hub.utils import logging as hub_logging
+    except ValueError as error:
+        raise hub_settings.bad_variable(error) from error
+    network_settings.check()
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         disable_progress_bars()  # we draw our own
     hub_logging.set_verbosity(logging.CRITICAL)  # each retry would be a line
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
+    network_settings.check()
     try:
         yield
     except errors.OfflineModeIsEnabled as error:
@@ -120,6 +136,11 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
     except _network_errors() as error:
         raise _explained(error, repo, name) from error
+    except ImportError as error:  # what the HTTP client lacks for a variable's value
+        raise hub_settings.bad_variable(error) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in huggingface_hub
+        why = f"what {constants.ENDPOINT} says of {repo} cannot be read ({type(error).__name__})"
+        raise DownloadError("the server failed", f"{why}; try again later, or another HF_ENDPOINT") from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -129,11 +150,9 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 
 
-def offline_error(what: str) -> DownloadError:
+def offline_error(what: str) -> ModelError:
     """What is raised where the network would be needed and must not be used."""
-    return DownloadError(
-        "offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it"
-    )
+    return ModelError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it")
 
 
 def _explained(error: BaseException, repo: str, name: str) -> ModelError:
@@ -144,13 +163,13 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
         return DownloadError(
             "gated model",
             f"accept the licence at {page(repo)}, then set HF_TOKEN to a token of your account "
-            f"({_constants().ENDPOINT}/settings/tokens)",
+            f"({hub_settings.constants().ENDPOINT}/settings/tokens)",
         )
     if status in (401, 403):
         return DownloadError(
             "no access",
             f"{repo} does not exist, or is private or gated: check the name; else accept its licence at {page(repo)} "
-            f"and set HF_TOKEN to a token of your account ({_constants().ENDPOINT}/settings/tokens)",
+            f"and set HF_TOKEN to a token of your account ({hub_settings.constants().ENDPOINT}/settings/tokens)",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return DownloadError("no such repository", f"{page(repo)} does not exist; check the name")
@@ -162,9 +181,18 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
         )
     if status is not None:
         return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
+    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DownloadError(
+            "not to be trusted",
+            f"{hub_settings.constants().ENDPOINT} has a certificate that nobody known vouches for{why}; behind a proxy "
+            "that reads along, set SSL_CERT_FILE to a file with its certificate",
+        )
     if getattr(error, "errno", None) == errno.ENOSPC:
         return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
     if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
         return DownloadError("cannot write", f"{error}; set HF_HOME to a folder that can be written")
-    why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
-    return DownloadError("connection lost", f"{_constants().ENDPOINT} does not answer or stopped{why}; {AGAIN}")
+    proxies = network_settings.proxies_in_use()
+    through = f" through the proxy of {' or '.join(proxies)}" if proxies else ""
+    where = f"{hub_settings.constants().ENDPOINT}{through}"
+    return DownloadError("connection lost", f"{where} does not answer or stopped{why}; {AGAIN}")

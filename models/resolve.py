@@ -64,10 +64,29 @@ def resolve(model: str | None) -> Resolved:
     return Resolved(wanted.name, found[0])
 
 
+def stable_name(model: str | None) -> str:
+    """What means the same model from any folder: a name, or a whole path."""
+    name = model or EMBEDDED
+    try:
+        wanted = interpret(name)
+    except ModelError:
+        return name
+    return wanted.name if wanted.path is None else str(Path(name).expanduser().absolute())
+
+
 def interpret(model: str | None) -> WantedModel:
     """What `model` means, in this order: a file or a folder with one, our names, a repository. Raises ModelError."""
-    wanted = model or EMBEDDED
-    path = Path(wanted).expanduser()
+    try:
+        return _interpret(model or EMBEDDED)
+    except OSError as error:  # a name too long for a file, a folder that may not be searched
+        raise ModelError("model not found", f"{model}: {error.strerror or error}") from error
+
+
+def _interpret(wanted: str) -> WantedModel:
+    try:
+        path = Path(wanted).expanduser()
+    except RuntimeError:  # ~somebody, who is not known here
+        raise _unknown(wanted) from None
     if path.suffix.lower() == ".gguf" and path.is_file():
         return WantedModel(path.stem, path.resolve())
     if (named := _named(wanted)) is not None:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from specee.models.errors import USAGE, ModelError
+from specee.models.hub_names import REPO_PATTERN, is_file, is_repo
 
 DEFAULT_QUANT = "Q4_K_M"
 
-_REPO = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
-_REFERENCE = re.compile(rf"(?P<hub>hf:)?(?P<repo>{_REPO})(?::(?P<quant>[\w.-]+))?")
+_REFERENCE = re.compile(rf"(?P<hub>hf:)?(?P<repo>{REPO_PATTERN})(?::(?P<quant>[A-Za-z0-9_.-]+))?")
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
@@ -34,7 +34,7 @@ class Source:
 def parse(text: str) -> Source | None:
     """The repository that `hf:owner/repo[:quant]` or `owner/repo:quant` means; None when it is neither."""
     found = _REFERENCE.fullmatch(text)
-    if found is None or not (found["hub"] or found["quant"]):
+    if found is None or not is_repo(found["repo"]) or not (found["hub"] or found["quant"]):
         return None
     return Source(found["repo"], quant=found["quant"])
 
@@ -45,8 +45,11 @@ def is_quant(text: str) -> bool:
 
 
 def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
-    """The files to take of those that there are: one, or all parts of a split model. Raises ModelError."""
-    models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n))
+    """The files to take of those that there are: one, or all parts of a split model. Raises ModelError.
+
+    Names that could lead out of the repository are passed over.
+    """
+    models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n) and is_file(n))
     firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
     if not firsts:
         raise ModelError(

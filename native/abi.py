@@ -17,6 +17,20 @@ _text, _pointer = ctypes.c_char_p, ctypes.c_void_p
 _int32_p, _float_p = ctypes.POINTER(_int32), ctypes.POINTER(_float)
 _rows, _slot, _id, _n, _token = ctypes.c_void_p, _int32, _int32, _int32, _int32
 
+
+class Shaping(ctypes.Structure):
+    """specee_shaping."""
+
+    _fields_ = (
+        ("logits", _pointer),
+        ("grammar", _pointer),
+        ("filters", _pointer),
+        ("preselect", _int32),
+        ("n_wanted", _int32),
+        ("min_p", _float),
+    )
+
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_abi_version": (_int32, []),
     "specee_build_info": (_text, []),
@@ -25,7 +39,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_structure_supported": (_int32, [_text, _int32, _int32]),
     "specee_model_supported": (_int32, [_pointer]),
     "specee_tokenize": (_int32, [_pointer, _n, _text, _int32, _int32, _int32, _int32_p, _int32_p]),
-    "specee_token_piece": (_int32, [_pointer, _token, _int32, _text, _int32_p]),
+    "specee_token_piece": (_int32, [_pointer, _token, _int32, _int32, _text, _int32_p]),
     "specee_max_equal_rows": (_int32, []),
     "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32]),
     "specee_rows_free": (_void, [_rows]),
@@ -71,10 +85,17 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_eagle_head_extend": (_int32, [_pointer, _token]),
     "specee_eagle_head_roll_back": (_int32, [_pointer, _int32]),
     "specee_eagle_head_logits": (_float_p, [_pointer]),
-    "specee_rows_greedy": (_int32, [_rows, _slot, _int32, _pointer, _int32, _int32_p]),
+    "specee_grammar_init": (_pointer, [_pointer, _text]),
+    "specee_grammar_free": (_void, [_pointer]),
+    "specee_grammar_allows": (_int32, [_pointer, _token]),
+    "specee_grammar_accept": (_int32, [_pointer, _token]),
+    "specee_grammar_rewind": (_int32, [_pointer, _n]),
+    "specee_sampler_accept": (_int32, [_pointer, _token]),
+    "specee_sampler_reset": (_int32, [_pointer]),
+    "specee_rows_greedy": (_int32, [_rows, _slot, _int32, ctypes.POINTER(Shaping), _int32_p]),
     "specee_rows_distribution": (
         _int32,
-        [_rows, _slot, _int32, _pointer, _int32, _int32, _int32_p, _float_p],
+        [_rows, _slot, _int32, ctypes.POINTER(Shaping), _int32, _int32_p, _float_p],
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),

@@ -47,7 +47,7 @@ class RowContext:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
             fewer = "" if n_slots == 1 else ", or fewer of them"
             raise NativeError("The model cannot start", f"no memory for {windows}; try a smaller --ctx{fewer}")
-        self.n_ctx: int = llama.llama_n_ctx_seq(self._context)
+        self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
         self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
         if not self._handle:

@@ -292,24 +292,19 @@ class RowEngine(WeightedContext):
 
     def greedy(self, i: int, sampler: Sampler) -> int:
         """The most probable token of logits row i under the sampler's shaping."""
-        status = self.lib.specee_rows_greedy(
-            self._handle, self.slot, i, sampler.penalties, sampler.preselect, self._token_p
-        )
+        if sampler.wants_logprobs:
+            sampler.see(self.logits(i))
+        status = self.lib.specee_rows_greedy(self._handle, self.slot, i, sampler.greedy_shaping, self._token_p)
         if status != abi.OK:
             self._check(status)
         return self._token.value
 
     def distribution(self, i: int, sampler: Sampler) -> tuple[Tokens, Floats]:
         """The shaped distribution of logits row i: tokens int32 [n], probabilities float32 [n], most probable first."""
+        if sampler.wants_logprobs:
+            sampler.see(self.logits(i))
         n = self.lib.specee_rows_distribution(
-            self._handle,
-            self.slot,
-            i,
-            sampler.chain,
-            sampler.preselect,
-            self.n_vocab,
-            self._shaped_p,
-            self._probs_p,
+            self._handle, self.slot, i, sampler.whole_shaping, self.n_vocab, self._shaped_p, self._probs_p
         )
         if n < 0:
             self._check(n)

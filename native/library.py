@@ -15,7 +15,8 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 5  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 6  # SPECEE_ABI_VERSION of src/specee.h
+KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
 START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
@@ -58,7 +59,8 @@ def directory() -> Path:
     for candidate in candidates:
         if (candidate / _library_name()).is_file():
             return candidate.resolve()
-    raise NativeError("The native library is missing", f"no {_library_name()} in {candidates[0]}; {REINSTALL}")
+    what_to_do = "correct SPECEE_LIB_DIR" if override else REINSTALL
+    raise NativeError("The native library is missing", f"no {_library_name()} in {candidates[0]}; {what_to_do}")
 
 
 def _installed() -> list[Path]:
@@ -100,6 +102,13 @@ def check_pin(record: BuildRecord) -> None:
         )
 
 
+def check_variables() -> None:
+    """Raises NativeError for a variable whose value would choose nothing, in silence."""
+    wanted = os.environ.get("SPECEE_KERNELS")
+    if wanted not in (None, *KERNELS):
+        raise NativeError("bad environment variable", f"SPECEE_KERNELS: {wanted!r} is not one of {', '.join(KERNELS)}")
+
+
 def _point_bindings_at(folder: Path) -> None:
     bindings = sys.modules.get("llama_cpp.llama_cpp")
     if bindings is not None and Path(bindings._base_path).resolve() != folder:
@@ -113,6 +122,7 @@ def _point_bindings_at(folder: Path) -> None:
 def _load() -> Loaded:
     folder = directory()
     record = read_record(folder)
+    check_variables()
     check_cpu(record, cpu.features())
     check_pin(record)
     path = folder / _library_name()

@@ -94,12 +94,13 @@ class Model:
                 return list(tokens[: n.value])
             capacity = n.value
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for control tokens."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens, or with `special` their names."""
         capacity, n = 256, ctypes.c_int32()
         while True:
             buffer = ctypes.create_string_buffer(capacity)
-            if self.lib.specee_token_piece(self.vocab, token, capacity, buffer, ctypes.byref(n)) < abi.OK:
+            status = self.lib.specee_token_piece(self.vocab, token, special, capacity, buffer, ctypes.byref(n))
+            if status < abi.OK:
                 raise NativeError("The model has no such token", library.last_error())
             if n.value <= capacity:
                 return buffer.raw[: n.value]

@@ -23,6 +23,9 @@ class CostModel:
     def __init__(self, times: dict[int, float] | None = None, max_rows: int = 8) -> None:
         self.max_rows = max_rows
         self.times = dict(times or {})
+        least = float("inf")
+        for n in sorted(self.times, reverse=True):  # one may have been measured at a bad moment
+            least = self.times[n] = min(least, self.times[n])
 
     def step(self, n: int) -> float:
         """t(n)."""
@@ -47,6 +50,10 @@ class CostModel:
         change = min(seconds / known, MAX_JUMP) - 1.0
         for size in self.times:
             self.times[size] *= 1.0 + (SHARED_RATE + RATE if size == n else SHARED_RATE) * change
+        # more rows never take less time: of two sizes that say so, the one that ran last is right
+        now = self.times[n]
+        for size, known in self.times.items():
+            self.times[size] = max(known, now) if size > n else min(known, now)
 
     def best_length(self, probs: Sequence[float], drafting: float = 0.0) -> int:
         """How many of the drafted tokens to verify, given their conditional acceptance and the time they took."""

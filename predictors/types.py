@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
+Logprobs = tuple[tuple[int, float], ...]
+"""Tokens and their logprobs: those of a chosen token, then the likeliest ones; () where they are not wanted."""
+
 TIP = -1
 """In place of a row: the last committed one."""
 
@@ -54,6 +57,8 @@ class TokenEvent:
     stop: bool = False
     drafter: str | None = None
     """What drafted the token; None when it was not drafted."""
+    logprobs: Logprobs = ()
+    """Of a verified token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Distribution:
 
 
 class Sampler(Protocol):
-    """Shapes logits (penalties, top-k, top-p, min-p, temperature) given the tokens accepted so far."""
+    """Shapes logits by the tokens so far: biases, penalties, a grammar, top-k, top-p, min-p, temperature."""
 
     @property
     def is_greedy(self) -> bool:
@@ -79,20 +84,32 @@ class Sampler(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is greedy and reshapes nothing (no penalties): the best logit wins."""
+        """Whether it is greedy, and nothing but the choice is wanted of the logits: the best one wins."""
         ...
 
     @property
-    def window(self) -> int:
-        """How many of the last tokens the penalties look at; 0 without penalties."""
+    def remembers(self) -> bool:
+        """Whether it depends on the tokens accepted so far."""
+        ...
+
+    def allows(self, token: int) -> bool:
+        """Whether a grammar, if there is one, allows the token as the next one; only then may it be accepted."""
         ...
 
     def accept(self, token: int) -> None:
         """Count a token as generated."""
         ...
 
-    def rewind(self, tokens: Sequence[int]) -> None:
-        """Forget what was accepted and take these tokens instead; the last `window` of them are enough."""
+    def rewind(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> None:
+        """Forget what was accepted and take these tokens instead: the chat, and the beginning of what was accepted."""
+        ...
+
+    def logprobs(self, token: int) -> Logprobs:
+        """Those of a token in the row of logits that was looked at last, before any shaping."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
         ...
 
 

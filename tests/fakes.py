@@ -11,7 +11,7 @@ import numpy as np
 from specee.predictors.calibration.calibration_file import Calibration, DraftWeights, LensWeights
 from specee.predictors.exits.exit_predictor import ExitPredictor
 from specee.predictors.q8 import to_q8
-from specee.predictors.types import Floats, Sampler, TokenEvent, Tokens, TokenState
+from specee.predictors.types import Floats, Logprobs, Sampler, TokenEvent, Tokens, TokenState
 
 
 @dataclass
@@ -22,7 +22,13 @@ class FakeSampler:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 16
     top_k: int = 0
+    forbidden: int | None = None
+    """Its grammar: after a token t of the answer every token x is forbidden for which (x + t) % `forbidden` is 0."""
+    top_logprobs: int | None = None
     accepted: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    seen: Floats | None = None
+    closed: bool = False
 
     @property
     def is_greedy(self) -> bool:
@@ -30,24 +36,44 @@ class FakeSampler:
 
     @property
     def is_plain(self) -> bool:
-        return self.is_greedy and self.repeat_penalty == 1.0
+        return self.is_greedy and not self.remembers and self.top_logprobs is None
 
     @property
-    def window(self) -> int:
-        return self.repeat_last_n if self.repeat_penalty != 1.0 else 0
+    def remembers(self) -> bool:
+        return self.repeat_penalty != 1.0 or self.forbidden is not None
+
+    def allows(self, token: int) -> bool:
+        last = self.answer[-1] if self.answer else 0
+        return self.forbidden is None or (token + last) % self.forbidden != 0
 
     def accept(self, token: int) -> None:
+        assert self.allows(token), "a forbidden token was accepted"
         self.accepted.append(token)
+        self.answer.append(token)
 
-    def rewind(self, tokens: Sequence[int]) -> None:
-        self.accepted = list(tokens)
+    def rewind(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> None:
+        assert self.forbidden is None or self.answer[: len(answer)] == list(answer), "no way back to this answer"
+        self.accepted, self.answer = [*prompt, *answer], list(answer)
+
+    def logprobs(self, token: int) -> Logprobs:
+        if self.seen is None or self.top_logprobs is None:
+            return ()
+        row = self.seen - np.log(np.exp(self.seen).sum())
+        return tuple((int(each), float(row[each])) for each in (token, *np.argsort(-row)[: self.top_logprobs]))
+
+    def close(self) -> None:
+        self.closed = True
 
     def shape(self, logits: Floats) -> Floats:
+        self.seen = logits
         shaped = logits.astype(np.float64)
         for token in set(self.accepted[-self.repeat_last_n :]):
             shaped[token] = (
                 shaped[token] / self.repeat_penalty if shaped[token] > 0 else shaped[token] * self.repeat_penalty
             )
+        for token in range(len(shaped)):
+            if not self.allows(token):
+                shaped[token] = -np.inf
         return shaped.astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+from specee.app.engine.heartbeat import Heartbeat
 from specee.app.engine.process import EngineProcess
 from specee.app.engine.protocol import (
     Cancel,
@@ -20,10 +21,9 @@ from specee.app.engine.protocol import (
     Started,
     Stats,
     TokenEvents,
-    read_message,
-    write_message,
 )
-from specee.app.engine.worker import _take_pipes
+from specee.app.engine.wire import read_message, write_message
+from specee.app.engine.worker import take_pipes, wake_when_alone
 from specee.app.options import LoadOptions
 
 PROGRAM = "import sys; sys.path[:] = {path!r}; from fault_engine import main; main()"
@@ -36,7 +36,9 @@ def start(load: LoadOptions) -> EngineProcess:
 
 
 def main() -> None:
-    inbox, outbox = _take_pipes()
+    wake_when_alone()
+    inbox, outbox = take_pipes()
+    Heartbeat(lambda message: write_message(outbox, message)).start()
     cancelled = threading.Event()
     answering: list[threading.Thread] = []
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 from specee.app.bench import metrics
@@ -34,15 +35,15 @@ def score(backend: Backend, prompt: list[int], text: list[int], sampling: Sampli
         return scores
     engine = backend.engine
     _read(engine, prompt, text[:begin])
-    sampler = backend.sampler(replace(sampling, temperature=0.0))
-    sampler.rewind(prompt + text[:begin])
-    for index in range(begin, len(text)):
-        token = text[index]
-        scores.choices.append(int(engine.greedy(0, sampler)))
-        scores.nll.append(metrics.nll(engine.logits(0), token))
-        sampler.accept(token)
-        if index + 1 < len(text):
-            engine.forward(token)
+    with closing(backend.sampler(replace(sampling, temperature=0.0))) as sampler:
+        sampler.rewind(prompt, text[:begin])
+        for index in range(begin, len(text)):
+            token = text[index]
+            scores.choices.append(int(engine.greedy(0, sampler)))
+            scores.nll.append(metrics.nll(engine.logits(0), token))
+            sampler.accept(token)
+            if index + 1 < len(text):
+                engine.forward(token)
     return scores
 
 

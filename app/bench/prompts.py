@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
+from specee.app.options import Sampling
+from specee.app.paths import expand
+from specee.app.text_input import decode
+
+MAX_BYTES = 64 << 20
+"""Of a file with prompts."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,16 @@ class BenchPrompt:
     id: str
     text: str
     category: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How all prompts are asked."""
+
+    sampling: Sampling
+    max_tokens: int
+    system: str | None = None
+    repeats: int = 1
 
 
 # of several kinds, since drafts and exits depend on how predictable the answer is; calibration asks other questions
@@ -44,7 +59,14 @@ def read_prompts(path: str | None) -> list[BenchPrompt]:
     if path is None:
         return list(DEFAULT)
     try:
-        lines = Path(path).expanduser().read_text("utf-8").split("\n")
+        with expand(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+        decoded = decode(content, path)
+        if decoded.doubt is not None:  # what is measured must not be a guess
+            raise ValueError("it is not UTF-8; convert it first")
+        lines = decoded.text.split("\n")
     except (OSError, ValueError) as error:
         raise AppError("prompts not readable", f"{path}: {getattr(error, 'strerror', None) or error}", USAGE) from error
     numbers: dict[str, int] = {}

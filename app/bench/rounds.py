@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from typing import Final
 
 from specee.app.bench.answer import Answer, PolicyAnswer, Round, StepCounts
 from specee.app.bench.dense_scores import score_all
-from specee.app.bench.prompts import BenchPrompt
+from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.backend import Backend
 from specee.app.engine.decode import decode
 from specee.app.engine.prompt import make_prompt
@@ -21,21 +21,11 @@ from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenEvent, TokenState
 
 WARM_UP_TOKENS = 16
-DENSE = "dense"
+DENSE: Final = "dense"
 STOCK = "stock"
 
 AskStock = Callable[[Sequence[int], int], Answer]
 """Stock.answer: the prompt's tokens and the most tokens of the answer."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How all prompts are asked."""
-
-    sampling: Sampling
-    max_tokens: int
-    system: str | None = None
-    repeats: int = 1
 
 
 def compare(

@@ -9,17 +9,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 from specee.app.bench.answer import Round
-from specee.app.bench.prompts import BenchPrompt
+from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.bench.report import report
-from specee.app.bench.rounds import DENSE, Asked, compare
+from specee.app.bench.rounds import DENSE, compare
 from specee.app.engine.backend import Backend
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.protocol import Emit, Progress, TaskPart
 from specee.app.options import LoadOptions, PolicyChoice
+from specee.app.settings import PolicyName
 
-ALWAYS = ("dense", "auto")
-CALIBRATED = (*ALWAYS, "exact", "specee")
+ALWAYS: tuple[PolicyName, ...] = ("dense", "auto")
+CALIBRATED: tuple[PolicyName, ...] = (*ALWAYS, "exact", "specee")
 
 
 @dataclass(frozen=True)

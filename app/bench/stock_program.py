@@ -80,7 +80,8 @@ class Stock:
             n_vocab = llama.llama_vocab_n_tokens(self._vocab)
             penalties = llama.llama_sampler_init_penalties(n_vocab, last_n, job["repeat_penalty"], 0.0, 0.0)
             llama.llama_sampler_chain_add(chain, penalties)
-            for token in prompt[-last_n:]:
+            counted = [token for token in prompt if not llama.llama_vocab_is_eog(self._vocab, token)]  # as ours does
+            for token in counted[-last_n:]:
                 llama.llama_sampler_accept(chain, token)
         if job["temperature"] <= 0:
             llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())

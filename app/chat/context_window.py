@@ -64,8 +64,8 @@ def as_messages(system: str | None, turns: Sequence[Turn]) -> tuple[Message, ...
     parts = [system or "", f"{SUMMARY_HEAD}\n{summary}" if summary else ""]
     text = "\n\n".join(part for part in parts if part)
     head = (Message("system", text),) if text else ()
-    return (*head, *(Message(turn.role, turn.content) for turn in turns))
+    return (*head, *(Message(turn.role, turn.sent) for turn in turns))
 
 
 def _characters(turns: Sequence[Turn]) -> int:
-    return sum(len(turn.content) for turn in turns)
+    return sum(len(turn.sent) for turn in turns)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from specee.app import paths
 from specee.app.chat.context_window import (
     SUMMARIZE,
     SUMMARY_TOKENS,
@@ -16,12 +20,13 @@ from specee.app.chat.context_window import (
 )
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
-from specee.app.chat.history.store import Store
+from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
+from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Sampling, remember
-from specee.models.resolve import resolve
+from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.models.resolve import resolve, stable_name
 
 
 class Session:
@@ -41,12 +46,20 @@ class Session:
         self.chat: Chat | None = None
         self.branch: tuple[Turn, ...] = ()
         """The turns from the first question to the end of the branch in use."""
-        self._load = load
         self._system = system
         self._window = ContextWindow()
         self._client = EngineClient(load, start)
 
     # ---- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _load(self) -> LoadOptions:
+        return self._client.load
+
+    @property
+    def model(self) -> str:
+        """The name or path of the model that answers."""
+        return stable_name(self._load.model)
 
     @property
     def info(self) -> ModelInfo | None:
@@ -66,7 +79,7 @@ class Session:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the next question follows: the chat without what was left out, and without the system message."""
-        return tuple(Message(turn.role, turn.content) for turn in sent_turns(answered(self.branch)))
+        return tuple(Message(turn.role, turn.sent) for turn in sent_turns(answered(self.branch)))
 
     @property
     def context_tokens(self) -> int:
@@ -89,26 +102,29 @@ class Session:
 
     def set_context_size(self, n_ctx: int) -> None:
         """The model is loaded again, with a window of so many tokens, at the next question."""
-        self._load = replace(self._load, n_ctx=n_ctx)
-        self._client.reload(self._load)
+        self._client.reload(replace(self._load, n_ctx=n_ctx))
 
     def use_model(self, model: str) -> None:
         """Another model answers from the next question on. Raises errors with a title when it is not here."""
         resolve(model)
-        self._load = replace(self._load, model=model, drafter=None)
-        self._client.reload(self._load)
+        self._client.reload(replace(self._load, model=model, drafter=None))
 
     @property
     def drafter(self) -> str | None:
         """The draft model that was asked for; None: the one that belongs to the model."""
-        return self._load.drafter
+        drafter = self._load.drafter
+        return drafter if drafter in (None, NO_DRAFTER) else stable_name(drafter)
 
     def use_drafter(self, drafter: str) -> None:
-        """Another model drafts from the next question on. Raises errors with a title when it is not here."""
-        if drafter != NO_DRAFTER:
-            resolve(drafter)
-        self._load = replace(self._load, drafter=drafter)
-        self._client.reload(self._load)
+        """Another model drafts from the next question on. Raises errors with a title when it is not here or unfit."""
+        load = replace(self._load, drafter=drafter)
+        check_drafter(load)
+        self._client.reload(load)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs."""
+        return paths.find(self._load.data_dir).logs
 
     @property
     def offline(self) -> bool:
@@ -121,41 +137,46 @@ class Session:
 
     # ---- questions and answers -------------------------------------------------------------------------------------
 
-    def send(self, text: str, options: ChatOptions) -> Iterator[Event]:
-        """Asks a question and yields the events of its answer, Done last.
+    def send(self, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
+        """Asks a question and yields the events of its answer, Done last; `attached` goes with it, behind its text.
 
         Raises AppError. A question that is refused (it does not fit, no such model) leaves the chat as it was;
         one whose answer was interrupted is kept. A question that has no answer yet becomes a branch of its own.
         """
         before = answered(self.branch)
-        yield from self._ask(before[-1].id if before else None, text, options)
+        with self._unless_deleted():
+            yield from self._ask(before[-1].id if before else None, text, options, attached)
 
-    def edit(self, turn_id: int, text: str, options: ChatOptions) -> Iterator[Event]:
+    def edit(self, turn_id: int, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
         """Asks something else in place of a question; the old one with its answers stays as another branch."""
         question = self._turn(turn_id, "user")
-        yield from self._ask(question.parent, text, options)
+        with self._unless_deleted():
+            yield from self._ask(question.parent, text, options, attached)
 
     def answer_again(self, options: ChatOptions) -> Iterator[Event]:
         """Answers the last question once more; the old answer stays as another branch."""
         question = self._turn(None, "user")
-        yield from self._answer(question, None, options)
+        with self._unless_deleted():
+            yield from self._answer(question, None, options)
 
     def continue_answer(self, options: ChatOptions) -> Iterator[Event]:
         """Continues the last answer where it ended or was interrupted."""
         question, answer = self._turn(None, "user"), self._turn(None, "assistant")
-        yield from self._answer(question, answer, options)
+        with self._unless_deleted():
+            yield from self._answer(question, answer, options)
 
-    def answer_without_saving(self, options: ChatOptions) -> Iterator[Event]:
-        """Answers the last question once more; nothing of it is stored."""
+    def answer_for_comparison(self, options: ChatOptions) -> Iterator[Event]:
+        """Answers the last question as if for the first time; nothing of it is stored."""
         question = self._turn(None, "user")
         turns = sent_turns(self.branch[: self.branch.index(question) + 1])
-        yield from self._client.generate(as_messages(self.system, turns), options)
+        yield from self._client.generate(as_messages(self.system, turns), options, is_comparison=True)
 
     def switch_branch(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""
-        self.store.switch_branch(turn_id)
-        self._window.reset()
-        self._refresh()
+        with self._unless_deleted():
+            self.store.switch_branch(turn_id)
+            self._window.reset()
+            self._refresh()
 
     # ---- which chat ------------------------------------------------------------------------------------------------
 
@@ -165,17 +186,25 @@ class Session:
         self.chat, self.branch = None, ()
         self._window.reset()
 
-    def resume(self, chat_id: int) -> None:
-        """Continues a chat from the store. Raises AppError when there is none."""
+    def resume(self, chat_id: int) -> Recalled:
+        """Continues a chat from the store, and returns how: settings that cannot be are corrected there, too.
+
+        Raises AppError when there is no such chat.
+        """
         self.chat = self.store.chat(chat_id)
+        recalled = recall(self.chat.options)
+        if recalled.refused is not None:
+            self.store.update_chat(chat_id, options=remember(*recalled[:3]))
         self._window.reset()
         self._refresh()
+        return recalled
 
     def set_system(self, text: str | None) -> None:
         """Another system message from the next question on."""
         self._system = text
         if self.chat is not None:
-            self.chat = self.store.update_chat(self.chat.id, system=text)
+            with self._unless_deleted():
+                self.chat = self.store.update_chat(self.chat.id, system=text)
 
     # ---- the context window ----------------------------------------------------------------------------------------
 
@@ -190,9 +219,10 @@ class Session:
             why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
-        self.store.cut_before(turns[first].id, summary)
-        self._window.leave_out(turns, first, summary)
-        self._refresh()
+        with self._unless_deleted():
+            self.store.cut_before(turns[first].id, summary)
+            self._window.leave_out(turns, first, summary)
+            self._refresh()
         return first
 
     def _summary(self, turns: Sequence[Turn]) -> str:
@@ -201,13 +231,24 @@ class Session:
         events = self._client.generate(messages, options)
         return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
 
+    @contextmanager
+    def _unless_deleted(self) -> Iterator[None]:
+        """Around what is done to the chat: where another program has deleted it, a new one begins with the next
+        question, and AppError says so."""
+        try:
+            yield
+        except NoSuchChatError:
+            self.new()
+            why = "another program has deleted it; what is asked next begins a new one"
+            raise AppError("this chat is gone", why) from None
+
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _ask(self, parent: int | None, text: str, options: ChatOptions) -> Iterator[Event]:
+    def _ask(self, parent: int | None, text: str, options: ChatOptions, attached: str) -> Iterator[Event]:
         if self.chat is None:
-            self.chat = self.store.new_chat(text, self._system, remember(options))
+            self.chat = self.store.new_chat(text, self._system, self._remember(options))
         before = self.chat.leaf
-        question = self.store.add_question(self.chat.id, parent, text)
+        question = self.store.add_question(self.chat.id, parent, text, attached)
         self._refresh()
         try:
             yield from self._answer(self._turn(question, "user"), None, options)
@@ -222,8 +263,8 @@ class Session:
     def _answer(self, question: Turn, answer: Turn | None, options: ChatOptions) -> Iterator[Event]:
         """An answer to `question`, or more of `answer`, into the store as it comes."""
         assert self.chat is not None
-        if self.chat.options != remember(options):
-            self.store.update_chat(self.chat.id, options=remember(options))
+        if self.chat.options != (kept := self._remember(options)):
+            self.store.update_chat(self.chat.id, options=kept)
         before = self.chat.leaf
         if answer is None:
             recorder = self.store.add_answer(self.chat.id, question.id)
@@ -247,6 +288,9 @@ class Session:
                 recorder.finish("stopped")
             self._refresh()
 
+    def _remember(self, options: ChatOptions) -> dict[str, Any]:
+        return remember(options, self.model, self.drafter)
+
     def _record(self, recorder: Recorder, event: Event) -> None:
         if isinstance(event, ChatEvent):
             recorder.add(event)
@@ -254,7 +298,8 @@ class Session:
             stopped = event.stats.stop_reason == "cancelled"
             recorder.finish("stopped" if stopped else "complete", event.stats)
             self._window.reset()  # counted anew
-            self._refresh()
+            with suppress(NoSuchChatError):  # the answer's end is told first
+                self._refresh()
 
     def _turn(self, turn_id: int | None, role: str) -> Turn:
         """A turn of the branch in use: by its id, or the last one of this role."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from specee.app import options as opts
+from specee.app import output_file, settings
 from specee.app.cli.command import Command
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     DRAFTING,
@@ -19,6 +18,7 @@ from specee.app.cli.shared_options import (
     EXITS,
     JSON,
     SYSTEM,
+    check_policy_options,
     given_sampling,
     load_options,
     max_tokens,
@@ -56,10 +56,10 @@ MAX_TOKENS = 128
     help="What to compare: auto, chain, dense, exact, pipelined, specee, tree; in short also specee@0.5 or "
     "exact:margin (see specee-chat -h).",
 )
-@option("--limit", type=click.IntRange(1), metavar="N", help="Ask the first N prompts only.", otherwise="all")
+@option("--limit", type=Setting(settings.Count), metavar="N", help="Ask the first N prompts only.", otherwise="all")
 @option(
     "--repeats",
-    type=click.IntRange(1),
+    type=Setting(settings.Count),
     default=1,
     otherwise=1,
     metavar="N",
@@ -72,7 +72,7 @@ MAX_TOKENS = 128
     "the same version.",
 )
 @option("--markdown", "as_markdown", is_flag=True, help="Print the tables as Markdown, for a README.")
-@option("--svg", metavar="FILE", help="Draw the speeds in this file, too.")
+@option("--svg", metavar="FILE", help="Draw the speeds in this file, too; it must be new.")
 def bench(
     prompts: str | None,
     policies: str | None,
@@ -96,26 +96,27 @@ def bench(
     specee-chat bench --prompts questions.jsonl --json > figures.json
     specee-chat bench --stock other-venv/bin/python --markdown --svg speed.svg
     """
-    from specee.app.bench.prompts import read_prompts
-    from specee.app.bench.rounds import Asked
+    from specee.app.bench.prompts import Asked, read_prompts
     from specee.app.cli import bench_tables
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Bench
 
     if as_json and as_markdown:
         raise AppError("usage", "--json and --markdown exclude each other", USAGE)
     if svg is not None:
-        _check_folder(svg)
+        output_file.check(svg)
     chosen = given_sampling(values, opts.PLAIN_GREEDY)
-    arguments = {
-        "prompts": read_prompts(prompts)[:limit],
-        "choices": None if policies is None else _choices(values, policies),
-        "asked": Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
-        "stock_python": stock,
-    }
+    task = Bench(
+        load_options(values),
+        tuple(read_prompts(prompts)[:limit]),
+        _choices(values, policies),
+        Asked(chosen, values["max_tokens"] or MAX_TOKENS, values["system"], repeats),
+        stock,
+    )
     so_far: list[dict[str, Any]] = []
     code = OK
     try:
-        report = run_task("bench", load_options(values), arguments, on_part=so_far.append)
+        report = run_task(task, on_part=so_far.append)
     except KeyboardInterrupt:
         if not so_far:
             raise
@@ -124,16 +125,17 @@ def bench(
     if svg is not None:
         from specee.app.bench import plot
 
-        Path(svg).expanduser().write_text(plot.svg(report), "utf-8")
+        output_file.write(svg, plot.svg(report))
     return code
 
 
-def _choices(values: dict[str, Any], policies: str) -> list[opts.PolicyChoice]:
-    return [policy_choice(values, spec) for spec in policies.split(",") if spec.strip()]
-
-
-def _check_folder(file: str) -> None:
-    """Raises AppError now, not after the measurement."""
-    path = Path(file).expanduser()
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise AppError("cannot write the plot", f"{file}: no file that can be written", USAGE)
+def _choices(values: dict[str, Any], policies: str | None) -> tuple[opts.PolicyChoice, ...] | None:
+    """None: the default ones, which take no options."""
+    if policies is None:
+        check_policy_options([opts.PolicyChoice("dense"), opts.PolicyChoice("auto")])
+        return None
+    choices = tuple(policy_choice(values, spec) for spec in policies.split(",") if spec.strip())
+    if not choices:
+        raise AppError("nothing to compare", f"--policies {policies!r} names no policy", USAGE)
+    check_policy_options(choices)
+    return choices

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from specee.app import output_file, settings
 from specee.app.cli.command import Command
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options, seed
 
@@ -15,7 +16,7 @@ from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options
 @click.command(cls=Command, params=[*ENGINE, seed(0), *EVERYWHERE, JSON])
 @option(
     "--tokens",
-    type=click.IntRange(500),
+    type=Setting(settings.CalibrationTokens),
     metavar="N",
     help="Learn from N tokens of the model's own answers; more take longer and teach more.",
     otherwise="24000, or what 25 minutes allow",
@@ -23,7 +24,7 @@ from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options
 @option(
     "--output",
     metavar="FILE",
-    help="Write the calibration to FILE instead of where chats with this model find it.",
+    help="Write the calibration to FILE, which must be new, instead of where chats with this model find it.",
 )
 def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: Any) -> int:
     """Teach specee-chat when a model is sure of its next token.
@@ -38,9 +39,12 @@ def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: A
     specee-chat bench --model qwen2.5-1.5b        whether it pays
     """
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Calibrate
 
-    arguments = {"tokens": tokens, "seed": values["seed"] or 0, "output": output}
-    return show(run_task("calibrate", load_options(values), arguments), as_json, summary)
+    if output is not None:
+        output_file.check(output)
+    task = Calibrate(load_options(values), tokens, values["seed"] or 0, output)
+    return show(run_task(task), as_json, summary)
 
 
 def summary(result: dict[str, Any]) -> str:

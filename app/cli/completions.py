@@ -27,5 +27,5 @@ def completions(context: click.Context, /, shell: str, **values: Any) -> int:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(context.find_root().command, {}, PROGRAM, VARIABLE).source())
+    print(kind(context.find_root().command, {}, PROGRAM, VARIABLE).source())
     return OK

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import click
+
+from specee.app import settings
+from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError
 
 if sys.version_info >= (3, 11):
@@ -20,32 +25,66 @@ else:
 class Config:
     """`defaults` by the options' Python names, as if typed; `personas` are system messages by name."""
 
-    defaults: dict[str, str | bool] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     personas: dict[str, str] = field(default_factory=dict)
 
 
-def read(path: Path, known: Collection[str]) -> Config:
-    """What the file says; nothing when there is none. Raises AppError for what it does not understand.
+def read(path: Path, options: Iterable[click.Parameter]) -> Config:
+    """What the file says of these options; nothing when there is none. Raises AppError for what is wrong in it.
 
-    Keys are option names without the dashes in front: `max-tokens = 200`. `known` has them with underscores.
+    Keys are option names without the dashes in front: `max-tokens = 200`. A value is checked as if it were typed.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+        content = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin a file with a mark
+    except (FileNotFoundError, NotADirectoryError):
         return Config()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AppError("bad config", f"{path}: {error}", USAGE) from error
-    personas = content.pop("personas", {})
-    if not isinstance(personas, dict) or not all(isinstance(text, str) for text in personas.values()):
-        raise AppError("bad config", f"{path}: [personas] has lines of the form name = 'system message'", USAGE)
-    defaults: dict[str, str | bool] = {}
+    except (OSError, ValueError) as error:
+        raise _bad(path, str(error)) from error
+    except RecursionError:
+        raise _bad(path, "lists or tables in each other, too deep") from None
+    personas = _personas(path, content.pop("personas", {}))
+    known = {str(option.name): option for option in options}
+    defaults: dict[str, Any] = {}
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
-            raise AppError("bad config", f"{path}: there is no option {key!r}{hint}", USAGE)
-        if isinstance(value, (dict, list)):
-            raise AppError("bad config", f"{path}: {key} takes one value", USAGE)
-        defaults[name] = value if isinstance(value, bool) else str(value)
+            raise _bad(path, f"there is no option {settings.shown(key)}{hint}")
+        if name in defaults:
+            raise _bad(path, f"{key} stands there twice")
+        try:
+            defaults[name] = _value(known[name], value)
+        except click.BadParameter as error:
+            raise _bad(path, f"{key}: {error.message}") from None
+        except AppError as error:
+            raise _bad(path, f"{key}: {error.message}") from None
+    if (persona := defaults.get("persona")) is not None and persona not in personas:
+        raise _bad(path, f"persona: {settings.shown(persona)} is not under [personas]")
     return Config(defaults, personas)
+
+
+def _value(option: click.Parameter, value: object) -> Any:
+    """Raises BadParameter or AppError."""
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise click.BadParameter(f"{settings.shown(value)} is not true or false")
+        return value
+    if not isinstance(option.type, Setting):
+        settings.check(settings.Text, "text", value)
+    return option.type.convert(value, option, None)
+
+
+def _personas(path: Path, given: object) -> dict[str, str]:
+    if not isinstance(given, dict):
+        raise _bad(path, "[personas] has lines of the form name = 'system message'")
+    for name, text in given.items():
+        try:
+            settings.read(settings.Text, text)
+        except ValueError as error:
+            raise _bad(path, f"[personas] {name}: {error}") from None
+    return given
+
+
+def _bad(path: Path, why: str) -> AppError:
+    return AppError("bad config", f"{path}: {why}", USAGE)

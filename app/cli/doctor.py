@@ -36,8 +36,8 @@ def doctor(quick: bool, as_json: bool, **values: Any) -> int:
     for check in checks(load_options(values), quick=quick):
         found.append(check)
         if not as_json:  # each as soon as it is done: the last ones take seconds
-            click.echo(tables.table(_COLUMNS, [("OK" if check.ok else "NOT OK", check.name, check.detail)]))
+            print(tables.table(_COLUMNS, [("OK" if check.ok else "NOT OK", check.name, check.detail)]))
     well = all(check.ok for check in found)
     if as_json:
-        click.echo(to_json({"ok": well, "checks": [asdict(check) for check in found]}))
+        print(to_json({"ok": well, "checks": [asdict(check) for check in found]}))
     return OK if well else FAILURE

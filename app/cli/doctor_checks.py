@@ -105,8 +105,9 @@ def _calibration(load: LoadOptions) -> str:
 
 def _library(load: LoadOptions) -> str:
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import ReportMachine
 
-    report = run_task("machine", load, {})
+    report = run_task(ReportMachine(load))
     gpu = "GPU can be used" if report["gpu"] else "no GPU in this build"
     return f"kernels {report['kernels']}, {gpu}; {report['build']}"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from specee.app import formatting, memory, paths
+from specee.app.cli.confirm import can_ask
 from specee.app.cli.progress_line import ProgressLine
-from specee.app.errors import MODEL_MISSING, AppError
 from specee.models import resolve
 from specee.models.download import Plan
 from specee.models.transfer import TransferProgress
@@ -27,9 +27,8 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
         path = resolve.resolve(model).path
     except resolve.NotHere as missing:
         if offline or hub.is_offline():
-            why = f"{missing.wanted.name} is not on this machine, and nothing is fetched offline"
-            raise AppError(missing.title, why, MODEL_MISSING) from None
-        if not (yes or _somebody_to_ask()):
+            raise hub.offline_error(missing.wanted.name) from None
+        if not (yes or can_ask()):
             raise
         plan = download.prepare(missing.wanted.name)
         assert plan is not None
@@ -69,7 +68,3 @@ def fetch(plan: Plan, data_dir: str | None) -> Path:
     if len(plan.files) == 1:
         file_hash.remember(path, plan.files[0].sha256, paths.find(data_dir).cache)
     return path
-
-
-def _somebody_to_ask() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

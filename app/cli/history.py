@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from specee.app import paths
+from specee.app import output_file, paths, settings
 from specee.app.chat.history import export as form
 from specee.app.cli import tables
 from specee.app.cli.command import Group, run
-from specee.app.cli.option import option
+from specee.app.cli.confirm import confirm
+from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import DATA_DIR, JSON
 from specee.app.errors import OK
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specee.app.chat.history.store import Store
 
 _HERE: list[click.Parameter] = [DATA_DIR, JSON]
-_limit = option("--limit", type=click.IntRange(1), metavar="N", help="Only the last N chats.", otherwise="all")
+_limit = option("--limit", type=Setting(settings.Count), metavar="N", help="Only the last N chats.", otherwise="all")
 
 
 @click.group(cls=Group, params=list(_HERE), invoke_without_command=True)
@@ -66,11 +66,11 @@ def list_chats(limit: int | None, as_json: bool, **values: Any) -> int:
     with _store(values) as store:
         chats = store.chats(limit or -1)
     if as_json:
-        click.echo(to_json([form.chat_object(chat) for chat in chats]))
+        print(to_json([form.chat_object(chat) for chat in chats]))
     elif chats:
-        click.echo(_listed(chats))
+        print(_listed(chats))
     else:
-        click.echo("no chats are kept yet", err=True)
+        print("no chats are kept yet", file=sys.stderr)
     return OK
 
 
@@ -89,52 +89,53 @@ def _listed(chats: Sequence[Chat]) -> str:
 
 
 @history.command("show", params=list(_HERE))
-@click.argument("chat", type=int, metavar="ID")
+@click.argument("chat", type=Setting(settings.ChatId), metavar="ID")
 def show_chat(chat: int, as_json: bool, **values: Any) -> int:
     """Print one chat as Markdown.
 
     \b
     specee-chat history show 12
     """
-    click.echo(_exported(values, chat, as_json), nl=as_json)
+    print(_exported(values, chat, as_json), end="\n" if as_json else "")
     return OK
 
 
 @history.command("search", params=list(_HERE))
-@click.argument("words", nargs=-1, required=True)
-@option("--limit", type=click.IntRange(1), default=50, metavar="N", help="At most N places.", otherwise=50)
+@click.argument("words", nargs=-1, required=True, type=Setting(settings.Text))
+@option("--limit", type=Setting(settings.Count), default=50, metavar="N", help="At most N places.", otherwise=50)
 def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> int:
     """Find the places where all these words occur.
 
-    Of the last word its beginning is enough.
+    A part of a word is enough, in capitals or not.
 
     \b
     specee-chat history search sky blu
+    specee-chat history search C++
     """
     with _store(values) as store:
         hits = store.search(" ".join(words), limit)
     if as_json:
         names = ("chat", "title", "turn", "role", "excerpt")
-        click.echo(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
+        print(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
     elif hits:
         columns = [tables.Column("ID", right=True), tables.Column("WHO"), tables.Column("TEXT", rigid=False)]
         rows = [(str(hit.chat), form.NAMES[hit.role], " ".join(hit.excerpt.split())) for hit in hits]
-        click.echo(tables.table(columns, rows))
+        print(tables.table(columns, rows))
     else:
-        click.echo("nothing found", err=True)
+        print("nothing found", file=sys.stderr)
     return OK
 
 
 @history.command("export", params=list(_HERE))
-@click.argument("chat", type=int, metavar="ID")
+@click.argument("chat", type=Setting(settings.ChatId), metavar="ID")
 @option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Setting(settings.FileName),
     metavar="FILE",
-    help="Write it to FILE.",
+    help="Write it to FILE, which must be new.",
     otherwise="standard output",
 )
-def export(chat: int, output: Path | None, as_json: bool, **values: Any) -> int:
+def export(chat: int, output: str | None, as_json: bool, **values: Any) -> int:
     """Write one chat to a file.
 
     As Markdown, or with --json all of it: branches, figures, and the layer after which each token stopped.
@@ -144,28 +145,28 @@ def export(chat: int, output: Path | None, as_json: bool, **values: Any) -> int:
     """
     text = _exported(values, chat, as_json) + ("\n" if as_json else "")
     if output is None:
-        click.echo(text, nl=False)
+        print(text, end="")
     else:
-        output.write_text(text, "utf-8")
+        output_file.write(output, text)
     return OK
 
 
 @history.command("rm", params=list(_HERE))
-@click.argument("chats", type=int, nargs=-1, required=True, metavar="ID...")
+@click.argument("chats", type=Setting(settings.ChatId), nargs=-1, required=True, metavar="ID...")
 @option("--yes", is_flag=True, default=None, help="Do not ask.")
 def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -> int:
-    """Delete chats for good.
+    """Delete chats for good, after a question.
 
     \b
     specee-chat history rm 12 13
+    specee-chat history rm 12 --yes          in a script
     """
     with _store(values) as store:
-        found = [store.chat(chat) for chat in chats]
-        if not yes and sys.stdin.isatty():
-            click.confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", abort=True, err=True)
+        found = [store.chat(chat) for chat in dict.fromkeys(chats)]
+        confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", yes)
         for chat in found:
             store.delete_chat(chat.id)
-    return show({"removed": list(chats)}, as_json, lambda result: "")
+    return show({"removed": [chat.id for chat in found]}, as_json, lambda result: "")
 
 
 def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str:

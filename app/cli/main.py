@@ -5,13 +5,13 @@ Heavy modules are imported where they are used, so that it starts at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 import click
 
-from specee.app import options as opts
+from specee.app import settings
+from specee.app.cli import streams
 from specee.app.cli.bench import bench
 from specee.app.cli.calibrate import calibrate
 from specee.app.cli.command import Group
@@ -19,7 +19,7 @@ from specee.app.cli.completions import PROGRAM, VARIABLE, completions
 from specee.app.cli.doctor import doctor
 from specee.app.cli.history import history
 from specee.app.cli.models import models
-from specee.app.cli.option import option
+from specee.app.cli.option import Setting, option
 from specee.app.cli.paths import paths
 from specee.app.cli.serve import serve
 from specee.app.cli.shared_options import ANSWER, CHAT, CHATS, PERSONAS, SCRIPTS, chat_options
@@ -39,7 +39,7 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
 @option(
     "--when-full",
     heading=SCRIPTS,
-    type=click.Choice(opts.WHEN_FULL),
+    type=Setting(settings.WhenFull),
     default="stop",
     otherwise="stop",
     metavar="NAME",
@@ -48,7 +48,11 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
 )
 @option("-c", "--continue", "last", heading=CHATS, is_flag=True, help="Go on with the last chat.")
 @option(
-    "--resume", heading=CHATS, type=int, metavar="ID", help="Go on with this chat; 'specee-chat history' lists them."
+    "--resume",
+    heading=CHATS,
+    type=Setting(settings.ChatId),
+    metavar="ID",
+    help="Go on with this chat; 'specee-chat history' lists them.",
 )
 @option(
     "--more",
@@ -57,7 +61,13 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     help="Print more of the last answer, which was interrupted, stopped or cut short.",
 )
 @option("--no-history", heading=CHATS, is_flag=True, help="Keep nothing of this chat.")
-@option("--persona", heading=ANSWER, metavar="NAME", help="The system message of this name in config.toml.")
+@option(
+    "--persona",
+    heading=ANSWER,
+    type=Setting(settings.Text),
+    metavar="NAME",
+    help="The system message of this name in config.toml.",
+)
 @click.version_option(package_name="specee-chat", prog_name=PROGRAM)
 @click.pass_context
 def program(
@@ -77,9 +87,9 @@ def program(
 ) -> int:
     """Chat with a language model on this machine.
 
-    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Tokens
-    that the model is already sure of skip its last layers where that makes answers faster; the text stays the model's
-    own unless you choose the policy specee.
+    Without a command: the terminal screen, or one answer. A small model comes with it; --model takes others. Where it
+    makes answers faster, tokens that are easy to guess are tried several at once, and the model checks them all: the
+    text is the model's own, unless you choose the policy specee or --acceptance typical.
 
     \b
     specee-chat                                 the terminal screen
@@ -101,30 +111,33 @@ def program(
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
-    chat_options(values)  # an error in them comes before anything is read
+    if not (last or more or resume is not None):  # those have options of their own
+        chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import on_a_terminal, read_prompt
 
     screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
-    attached: list[Any] = []
-    if not screen and not more:
-        prompt, attached = read_prompt(prompt)
+    asked = None if screen or more else read_prompt(prompt)
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
     wanted = resume if resume is not None else LAST if last or more else None
     terminal = SavedTerminal.capture() if screen else None
-    session, options = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
+    session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
             from specee.app.tui.app import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}))
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
         from specee.app.cli.one_answer import ask
 
-        if stats and attached:
-            print("attached: " + ", ".join(map(str, attached)), file=sys.stderr)
+        for known in [notice, *(asked.doubts if asked is not None else [])]:
+            if known is not None:
+                _complain(known)
+        if stats and asked is not None and asked.files:
+            print("attached: " + ", ".join(map(str, asked.files)), file=sys.stderr)
         form = "json" if as_json else "jsonl" if as_jsonl else "text"
-        return ask(session, prompt, options, form, stats, when_full)
+        text, attached = (asked.text, asked.attached) if asked is not None else (None, "")
+        return ask(session, text, options, form, stats, when_full, attached)
     finally:
         session.close()
         session.store.close()
@@ -136,7 +149,10 @@ for _command in (models, history, calibrate, bench, serve, doctor, paths, comple
 
 def main() -> None:
     """The program: every error becomes one line on standard error and an exit code."""
-    sys.exit(_run())
+    streams.prepare()
+    code = _run()
+    streams.finish()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -152,9 +168,7 @@ def _run() -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has gone; keep the interpreter from complaining when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
+        return FAILURE  # whoever read our output has gone
     except Exception as error:
         failure = as_app_error(error)
         _complain(failure.line)

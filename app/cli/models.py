@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from specee.app import paths
+from specee.app import output_file, paths, settings
 from specee.app.cli.command import Group, run
-from specee.app.cli.option import hidden, option
+from specee.app.cli.confirm import confirm
+from specee.app.cli.option import Setting, hidden, option
 from specee.app.cli.output import show
 from specee.app.cli.shared_options import (
     CTX,
@@ -62,7 +63,7 @@ def list_models(as_json: bool, **values: Any) -> int:
 
 
 @models.command("pull", params=[OFFLINE, *_HERE])
-@click.argument("name")
+@click.argument("name", type=Setting(settings.FileName))
 def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
     """Fetch a model; interrupted, it goes on the next time.
 
@@ -94,7 +95,7 @@ def pull(name: str, offline: bool | None, as_json: bool, **values: Any) -> int:
 
 
 @models.command("path", params=[*_NAMED, *_HERE])
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Setting(settings.FileName))
 def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> int:
     """Print where a model's file is.
 
@@ -110,7 +111,7 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
 
 
 @models.command("show", params=[*_NAMED, CTX, *_HERE])
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Setting(settings.FileName))
 def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bool, **values: Any) -> int:
     """Show what a model is made of and what it needs.
 
@@ -128,7 +129,7 @@ def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bo
 
 
 @models.command("rm", params=list(_HERE))
-@click.argument("name")
+@click.argument("name", type=Setting(settings.FileName))
 @option("--yes", is_flag=True, default=None, help="Do not ask.")
 def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     """Delete a fetched model.
@@ -149,20 +150,15 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     if not doomed:
         raise resolve.NotHere(wanted)
     n_bytes = sum(path.stat().st_size for path in doomed)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise AppError("nobody to ask", "other programs use this cache too; give --yes to delete", USAGE)
-        if not click.confirm(
-            f"Delete {wanted.name} ({size(n_bytes)}, in {cache.folder(wanted.source.repo)})?", err=True
-        ):
-            return OK
+    where = f"in {cache.folder(wanted.source.repo)}, which other programs use too"
+    confirm(f"Delete {wanted.name} ({size(n_bytes)}, {where})?", yes)
     freed = cache.remove(wanted.source.repo, doomed)
     return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
 
 
 @models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
-@click.argument("name", required=False)
-@option("--output", metavar="FILE", help="Write the copy to FILE.", otherwise="the data folder")
+@click.argument("name", required=False, type=Setting(settings.FileName))
+@option("--output", metavar="FILE", help="Write the copy to FILE, which must be new.", otherwise="the data folder")
 @option(
     "--force", is_flag=True, help="Keep the copy even if its text is clearly worse (perplexity up by more than 1%)."
 )
@@ -177,6 +173,9 @@ def optimize(name: str | None, output: str | None, force: bool, as_json: bool, *
     """
     from specee.app.cli.optimization_summary import text
     from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Optimize
 
+    if output is not None:
+        output_file.check(output)
     load = load_options({**values, "model": name or values["model"]})
-    return show(run_task("optimize", load, {"output": output, "force": force}), as_json, text)
+    return show(run_task(Optimize(load, output, force)), as_json, text)

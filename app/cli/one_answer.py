@@ -27,8 +27,9 @@ def ask(
     form: str = "text",
     stats: bool = False,
     when_full: str = "stop",
+    attached: str = "",
 ) -> int:
-    """Answers `text`, or goes on with the last answer (None); `form` is text, json or jsonl.
+    """Answers `text` with what is `attached`, or goes on with the last answer (None); `form` is text, json or jsonl.
 
     `stats` prints the figures on standard error. Returns the exit code. Raises AppError. Only verified text is printed:
     nothing is ever taken back.
@@ -36,7 +37,7 @@ def ask(
     printer = _PRINTERS[form](session)
     code = OK
     with _interrupt_cancels(session):
-        for event in _events(session, text, options, when_full):
+        for event in _events(session, text, options, when_full, attached):
             printer(event)
             if isinstance(event, Silence) and form != "jsonl":
                 print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
@@ -48,11 +49,14 @@ def ask(
     return code
 
 
-def _events(session: Session, text: str | None, options: ChatOptions, when_full: str) -> Iterator[Event]:
+def _events(session: Session, text: str | None, options: ChatOptions, when_full: str, attached: str) -> Iterator[Event]:
     """Sends the text, if there is one; makes room for it first if need be and allowed, and says so."""
     while True:
         try:
-            yield from session.continue_answer(options) if text is None else session.send(text, options)
+            if text is None:
+                yield from session.continue_answer(options)
+            else:
+                yield from session.send(text, options, attached)
             return
         except AppError as error:
             if error.exit_code != PROMPT_TOO_LONG or when_full == "stop" or not session.messages:
@@ -98,15 +102,18 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "tokens": _tokens(events),
         "n_layers": stats.n_layers,
         "mean_exit_layer": round(stats.mean_exit_layer, 4),
-        # the first token comes from the prompt
-        "tokens_per_step": round((counted.tokens - 1) / counted.steps, 4) if counted.steps else 0.0,
-        "acceptance": round(counted.acceptance, 4),
+        "tokens_per_step": _rounded(counted.tokens_per_step),
+        "acceptance": _rounded(counted.acceptance),
         "tokens_per_second": round(stats.tokens_per_second, 3),
         "ttft_s": round(stats.ttft_s, 6),
         "stop_reason": stats.stop_reason,
         "stats": asdict(stats),
-        "chat": session.chat.id if session.chat else None,
+        "chat": session.chat.id if session.chat and session.store.is_kept else None,
     }
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 4)
 
 
 def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, recall
+from specee.app.options import ChatOptions, Recalled, recall
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -28,8 +28,8 @@ def open_session(
     *,
     keep: bool,
     terminal: SavedTerminal | None = None,
-) -> tuple[Session, ChatOptions]:
-    """A session, and how it is to answer. Raises AppError.
+) -> tuple[Session, ChatOptions, str | None]:
+    """A session, how it is to answer, and what the user should know of it. Raises AppError.
 
     `terminal` is given back by the engine process if this one is killed.
     A chat that goes on keeps its own settings, except for what was typed now; config.toml is for new ones.
@@ -37,18 +37,29 @@ def open_session(
     system = _system(context, values, persona)
     store = Store(paths.find(values["data_dir"]).history if keep else None)
     try:
-        session = Session(load_options(values), system, partial(start_process, terminal=terminal), store)
+        start = partial(start_process, terminal=terminal)
         if chat is None:
-            return session, chat_options(values)
-        session.resume(_last(store) if chat == LAST else chat)
+            return Session(load_options(values), system, start, store), chat_options(values), None
+        number = _last(store) if chat == LAST else chat
+        recalled = recall(store.chat(number).options)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
+        options = chat_options(typed, recalled.options)
+        session = Session(load_options(_with_model_of(recalled, values, typed)), system, start, store)
+        session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
-        assert session.chat is not None
-        return session, chat_options(typed, recall(session.chat.options))
+        notice = None if recalled.refused is None else f"chat {number}: {recalled.refused}"
+        return session, options, notice
     except BaseException:
         store.close()
         raise
+
+
+def _with_model_of(kept: Recalled, values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the model and the drafter of a chat, but for what was typed."""
+    if typed["model"] is not None or kept.model is None:
+        return values
+    return {**values, "model": kept.model, "drafter": typed["drafter"] or kept.drafter}
 
 
 def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+
+from specee.app import settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OWN = "Options"
 """The heading for what only one command has."""
+
+
+class Setting(click.ParamType[Any]):
+    """A value of one of the types in settings.py."""
+
+    name = "setting"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.kind is settings.Text and isinstance(value, str):
+            value = _in_utf8(value, "the argument" if param is None else param.get_error_hint(ctx))
+        try:
+            return settings.read(self.kind, value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(choice) for choice in settings.choices(self.kind) if choice.startswith(incomplete)]
+
+
+def _in_utf8(text: str, name: str) -> str:
+    """A text as it was typed, in whatever encoding the terminal or the script has."""
+    from specee.app.text_input import argument
+
+    decoded = argument(text, name)
+    if decoded.doubt is not None:
+        print(f"specee-chat: {decoded.doubt}", file=sys.stderr)
+    return decoded.text
 
 
 class Option(click.Option):

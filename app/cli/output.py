@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import click
-
 from specee.app.errors import OK
 from specee.app.formatting import to_json
 
@@ -16,7 +14,7 @@ Result = TypeVar("Result")
 def show(result: Result, as_json: bool, as_text: Callable[[Result], str]) -> int:
     """Prints one of both, and returns the exit code. Of no text there is no line either."""
     if as_json:
-        click.echo(to_json(result))
+        print(to_json(result))
     elif text := as_text(result):
-        click.echo(text)
+        print(text)
     return OK

@@ -7,7 +7,11 @@ import sys
 import time
 from types import TracebackType
 
+from specee.app.cli.streams import control
+from specee.app.formatting import visible
+
 REDRAW_SECONDS = 0.1
+CLEAR_LINE = "\r\x1b[2K"
 
 
 class ProgressLine:
@@ -32,7 +36,8 @@ class ProgressLine:
         new = step != self._step
         if self._terminal and (new or now - self._shown_at >= REDRAW_SECONDS):
             width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
-            sys.stderr.write(f"\r\x1b[2K{f'{step}  {progress}'[:width]}")
+            control(CLEAR_LINE)
+            sys.stderr.write(visible(f"{step}  {progress}".replace("\n", " "))[:width])
             sys.stderr.flush()
             self._shown_at = now
         elif new and not self._terminal:
@@ -42,6 +47,5 @@ class ProgressLine:
     def clear(self) -> None:
         """Takes the line away, so that something else can be printed."""
         if self._terminal and self._step is not None:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+            control(CLEAR_LINE)
         self._step = None

@@ -1,29 +1,82 @@
-"""What is to be answered: the text of -p with its attached files, or what comes in through a pipe."""
+"""What is to be answered: the text of -p with its attached files, and what comes in through a pipe."""
 
 from __future__ import annotations
 
+import os
+import select
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from specee.app.errors import USAGE, AppError
+
+if TYPE_CHECKING:
+    from specee.app.chat.attachments import Attachment
+
+PATIENCE_SECONDS = 3.0  # without a word, so long; a forgotten terminal or service may never end its pipe
+PIPE = "standard input"
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """`text`, and the texts that are `attached` to it: of `files`, and of a pipe.
+
+    `doubts`: what the user should know of how they were read.
+    """
+
+    text: str
+    attached: str
+    files: list[Attachment]
+    doubts: list[str]
 
 
 def on_a_terminal() -> bool:
     """Whether somebody sits there who can use the screen."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def read_prompt(given: str | None) -> tuple[str, list[Any]]:
-    """The text to answer and the files attached to it; what comes through a pipe is left as it is."""
+def read_prompt(given: str | None) -> PromptText:
+    """The text to answer: that of -p, then its files, then what comes through a pipe, where an @ means nothing.
+
+    Raises AppError.
+    """
     from specee.app.chat.attachments import attach
+    from specee.app.text_input import argument, decode
 
-    text, files = attach(given) if given is not None else (_piped(), [])
+    if given is None and sys.stdin.isatty():
+        raise AppError("no terminal", "the screen needs a terminal; for one answer give -p TEXT", USAGE)
+    attached, files = attach(given or "")
+    own = argument(given or "", "the text of -p")
+    piped = decode(b"" if sys.stdin.isatty() else _piped(), PIPE)
+    doubts = [own.doubt, *(file.doubt for file in files), piped.doubt]
+    if not own.text.strip():
+        text = piped.text
+    else:
+        text = own.text
+        attached += f"\n\n{piped.text}" if piped.text.strip() else ""
     if not text.strip():
         raise AppError("nothing to answer", "the prompt is empty; give -p TEXT, or text on standard input", USAGE)
-    return text, files
+    return PromptText(text, attached, files, [doubt for doubt in doubts if doubt is not None])
 
 
-def _piped() -> str:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise AppError("no terminal", "the screen needs a terminal; for one answer give -p TEXT", USAGE)
-    return sys.stdin.read()
+def _piped() -> bytes:
+    from specee.app.text_input import LIMIT, too_large
+
+    fd = sys.stdin.fileno()
+    data = bytearray()
+    patience: float | None = PATIENCE_SECONDS
+    while len(data) <= LIMIT:
+        try:
+            if os.name == "posix" and not select.select([fd], [], [], patience)[0]:
+                print("specee-chat: waiting for the end of standard input; < /dev/null does without", file=sys.stderr)
+                patience = None
+                continue
+            piece = os.read(fd, 1 << 16)
+        except BlockingIOError:  # another reader of the same pipe was faster
+            continue
+        except OSError as error:
+            raise AppError("cannot read standard input", f"{error.strerror or error}", USAGE) from error
+        if not piece:
+            return bytes(data)
+        data += piece
+    raise too_large(PIPE)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from specee.app import options as opts
-from specee.app import paths
+from specee.app import paths, settings
 from specee.app.cli import config
-from specee.app.cli.option import OWN, Option
+from specee.app.cli.option import OWN, Option, Setting
+from specee.app.errors import USAGE, AppError
 
 SCRIPTS, CHATS, ANSWER, MODEL, SPEED, CHOOSING, FILES = HEADINGS = (
     "One answer, for scripts",
@@ -28,22 +33,37 @@ PERSONAS = "specee.personas"
 Values = dict[str, Any]
 Options = list[click.Parameter]
 
+POLICY_NAMES = ("threshold", "rule", "kv", "max_pending", "acceptance", "draft_length", "early_rejection")
 SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
 def _read_config(context: click.Context, _: click.Parameter, data_dir: str | None) -> str | None:
     """Before the other options are looked at: config.toml has their defaults."""
     if context.parent is None and not context.resilient_parsing:
-        found = config.read(paths.find(data_dir).config, SETTINGS)
+        known = [option for option in context.command.params if option.name in SETTINGS]
+        found = config.read(paths.find(data_dir).config, known)
         context.default_map = found.defaults
         context.meta[PERSONAS] = found.personas
     return data_dir
+
+
+class PolicySpec(Setting):
+    """A policy, with options for it in short: specee@0.5."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        spec: str = super().convert(value, param, ctx)
+        opts.PolicyChoice.parse(spec)
+        return spec
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in opts.POLICIES if name.startswith(incomplete)]
 
 
 WHICH_MODEL = Option(
     ["--model"],
     MODEL,
     "the small one that comes with specee-chat",
+    type=Setting(settings.FileName),
     metavar="M",
     help="A .gguf file, a name from 'specee-chat models', or a repository on Hugging Face, hf:owner/repo[:quant].",
 )
@@ -51,7 +71,7 @@ CTX = Option(
     ["--ctx"],
     MODEL,
     opts.DEFAULT_CTX,
-    type=click.IntRange(16),
+    type=Setting(settings.ContextTokens),
     metavar="N",
     help="Context window: how many tokens of a chat the model sees.",
 )
@@ -59,7 +79,7 @@ THREADS = Option(
     ["--threads"],
     MODEL,
     "the number of cores",
-    type=click.IntRange(1),
+    type=Setting(settings.Threads),
     metavar="N",
     help="CPU threads at most; fewer run while other programs keep cores busy.",
 )
@@ -67,7 +87,7 @@ GPU_LAYERS = Option(
     ["--gpu-layers"],
     MODEL,
     0,
-    type=click.IntRange(0),
+    type=Setting(settings.GpuLayers),
     metavar="N",
     help="How many of the model's layers the GPU computes; needs a build with GPU support.",
 )
@@ -78,6 +98,7 @@ SYSTEM = Option(
     ["--system"],
     ANSWER,
     "the model's own",
+    type=Setting(settings.Text),
     metavar="TEXT",
     help="System message: how the model is to behave.",
 )
@@ -85,7 +106,12 @@ SYSTEM = Option(
 
 def max_tokens(default: int) -> Option:
     return Option(
-        ["--max-tokens"], ANSWER, default, type=click.IntRange(1), metavar="N", help="Longest answer, in tokens."
+        ["--max-tokens"],
+        ANSWER,
+        default,
+        type=Setting(settings.MaxTokens),
+        metavar="N",
+        help="Longest answer, in tokens.",
     )
 
 
@@ -96,7 +122,7 @@ def sampling(default: opts.Sampling) -> Options:
             ["--temperature"],
             CHOOSING,
             f"{default.temperature:g}",
-            type=click.FloatRange(0),
+            type=Setting(settings.Temperature),
             metavar="T",
             help="How freely it is chosen; 0 takes the likeliest one, always.",
         ),
@@ -104,7 +130,7 @@ def sampling(default: opts.Sampling) -> Options:
             ["--repeat-penalty"],
             CHOOSING,
             f"{default.repeat_penalty:g}",
-            type=click.FloatRange(0, min_open=True),
+            type=Setting(settings.RepeatPenalty),
             metavar="R",
             help=f"Makes the last {default.repeat_last_n} tokens less likely to come again; 1 does not.",
         ),
@@ -112,7 +138,7 @@ def sampling(default: opts.Sampling) -> Options:
             ["--top-k"],
             CHOOSING,
             default.top_k,
-            type=click.IntRange(0),
+            type=Setting(settings.TopK),
             metavar="N",
             help="Only among the N likeliest; 0 means all.",
         ),
@@ -120,7 +146,7 @@ def sampling(default: opts.Sampling) -> Options:
             ["--top-p"],
             CHOOSING,
             f"{default.top_p:g}",
-            type=click.FloatRange(0, 1),
+            type=Setting(settings.TopP),
             metavar="P",
             help="Only among the likeliest that together have the probability P; 1 means all.",
         ),
@@ -128,7 +154,7 @@ def sampling(default: opts.Sampling) -> Options:
             ["--min-p"],
             CHOOSING,
             f"{default.min_p:g}",
-            type=click.FloatRange(0, 1),
+            type=Setting(settings.MinP),
             metavar="P",
             help="Only among those at least P times as likely as the likeliest; 0 means all.",
         ),
@@ -141,7 +167,7 @@ def seed(default: object) -> Option:
         ["--seed"],
         CHOOSING,
         default,
-        type=click.IntRange(0),
+        type=Setting(settings.Seed),
         metavar="N",
         help="For the random numbers: the same seed gives the same result again.",
     )
@@ -151,6 +177,7 @@ POLICY = Option(
     ["--policy"],
     SPEED,
     "auto",
+    type=PolicySpec(settings.Text),
     metavar="NAME",
     help="auto: the fastest way here with the text of dense. dense: one token after the other, all through all layers "
     "of the model. chain: tokens that are easy to guess are tried several at once; the text is that of dense. tree: "
@@ -164,6 +191,7 @@ DRAFTER = Option(
     ["--drafter"],
     SPEED,
     "the one that 'specee-chat models show' names for the model, if it is here",
+    type=Setting(settings.FileName),
     metavar="M",
     help="A small model with the same vocabulary: a name or a .gguf file. With the policy chain it drafts tokens that "
     "the model then tries several at once, wherever that is faster; the text stays that of dense. none: no such model.",
@@ -172,20 +200,20 @@ ACCEPTANCE = Option(
     ["--acceptance"],
     SPEED,
     opts.ACCEPTANCE[0],
-    type=click.Choice(opts.ACCEPTANCE),
+    type=Setting(settings.Acceptance),
     metavar="NAME",
     help="With chain and tree: which drafted tokens stand. exact: those that the model chooses; a seed has the text of "
-    "dense. rejection: rejection sampling; as good as dense, but a seed has another text. typical: also others that "
-    "the model finds likely; lossy: faster, and the text changes.",
+    "dense. rejection: rejection sampling; as good as dense, but a seed has another text each time. typical: also "
+    "others that the model finds likely; lossy: faster, and the text changes.",
 )
 DRAFT_LENGTH = Option(
     ["--draft-length"],
     SPEED,
     "what pays",
-    type=click.IntRange(1),
+    type=Setting(settings.DraftLength),
     metavar="N",
-    help="How many drafted tokens are tried in every step. With it exact and specee draft tokens too, which then skip "
-    "layers together.",
+    help="With chain and tree: how many drafted tokens are tried in every step. With it exact and specee draft tokens "
+    "too, which then skip layers together.",
 )
 EARLY_REJECTION = Option(
     ["--early-rejection"],
@@ -201,7 +229,8 @@ EXITS: Options = [
     Option(
         ["--threshold"],
         SPEED,
-        "calibrated",
+        settings.CALIBRATED,
+        type=Setting(settings.GivenThreshold),
         metavar="X",
         help="How sure the model must be before a token skips layers, from 0 to 1; 'calibrated' is what 'specee-chat "
         "calibrate' found for the model.",
@@ -210,7 +239,7 @@ EXITS: Options = [
         ["--rule"],
         SPEED,
         opts.RULES[0],
-        type=click.Choice(opts.RULES),
+        type=Setting(settings.Rule),
         metavar="NAME",
         help="What tells how sure the model is. predictor: a small network (the SpecEE paper's way). margin: how far "
         "the best token of a short list is ahead of the next.",
@@ -219,7 +248,7 @@ EXITS: Options = [
         ["--kv"],
         SPEED,
         "complete",
-        type=click.Choice(opts.SKIPPED_KV),
+        type=Setting(settings.SkippedKV),
         metavar="NAME",
         help="With specee: where later tokens find the skipped layers' keys and values. complete: these layers are "
         "computed later. propagate: estimated from the last layer that ran, which is less work and less exact.",
@@ -228,7 +257,7 @@ EXITS: Options = [
         ["--max-pending"],
         SPEED,
         3,
-        type=click.IntRange(1),
+        type=Setting(settings.MaxPending),
         metavar="N",
         help="With exact and specee: how many tokens may wait with skipped layers before these are computed together.",
     ),
@@ -240,6 +269,7 @@ DATA_DIR = Option(
     ["--data-dir"],
     FILES,
     "SPECEE_DATA_DIR, or the system's place",
+    type=Setting(settings.FileName),
     metavar="DIR",
     is_eager=True,
     callback=_read_config,
@@ -280,22 +310,32 @@ def load_options(values: Values) -> opts.LoadOptions:
 
 
 def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
-    """The policy `spec` with the options for it that are given."""
+    """The policy `spec` with those of the given options that it takes."""
     choice = opts.PolicyChoice.parse(spec)
-    threshold = choice.threshold
-    if values["threshold"] is not None:
-        threshold = opts.parse_threshold(values["threshold"])
-    drafts_only = choice.name in opts.DRAFTING
-    return opts.PolicyChoice(
-        choice.name,
-        threshold,
-        values["rule"] or choice.rule,
-        values["kv"] or choice.kv,
-        values["max_pending"],
-        (values.get("acceptance") or choice.acceptance) if drafts_only else None,
-        values.get("draft_length") if drafts_only or choice.name in ("exact", "specee") else None,
-        (bool(values.get("early_rejection")) or choice.early_rejection) and choice.name == "chain",
-    )
+    given: Values = {name: values[name] for name in POLICY_NAMES if values[name] is not None and choice.takes(name)}
+    if given.get("threshold") == settings.CALIBRATED:
+        given["threshold"] = None
+    for name, value in given.items():
+        said = getattr(choice, name)
+        if said not in (None, False) and said != value:
+            raise AppError("these exclude each other", f"--policy {spec} and --{name.replace('_', '-')} {value}", USAGE)
+    return replace(choice, **given)
+
+
+def check_policy_options(choices: Iterable[opts.PolicyChoice]) -> None:
+    """Raises AppError for an option on the command line that none of these policies takes.
+
+    Those of config.toml are for the policies that take them.
+    """
+    context, choices = click.get_current_context(), tuple(choices)
+    for name in POLICY_NAMES:
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and context.params.get(name) and not any(choice.takes(name) for choice in choices):
+            option = f"--{name.replace('_', '-')}"
+            takers = " and ".join(policy for policy, taken in opts.PARAMETERS.items() if name in taken)
+            policies = " and ".join(choice.name for choice in choices)
+            why = f"policy {policies} has no use for it; it is for {takers}"
+            raise AppError(f"{option} changes nothing", why, USAGE)
 
 
 def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:
@@ -305,7 +345,8 @@ def given_sampling(values: Values, default: opts.Sampling) -> opts.Sampling:
 
 
 def chat_options(values: Values, default: opts.ChatOptions = opts.DEFAULT_CHAT) -> opts.ChatOptions:
-    """What concerns an answer: `default` with what is given."""
-    policy = policy_choice(values, values["policy"] or default.policy.label)
+    """What concerns an answer: `default` with what is given. Raises AppError for what does not go together."""
+    policy = policy_choice(values, default.policy.label if values["policy"] is None else values["policy"])
+    check_policy_options([policy])
     sampling = given_sampling(values, default.sampling)
     return opts.ChatOptions(policy, sampling, values["max_tokens"] or default.max_tokens)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from specee.app.formatting import visible
+
 _UNLIMITED = 1 << 16  # columns of a file
 
 
@@ -38,7 +40,7 @@ def table(columns: Iterable[Column], rows: Iterable[Iterable[str]]) -> str:
             overflow="fold",
         )
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(visible(cell)) for cell in row))
     file = io.StringIO()
     narrow = sys.stdout.isatty() and not all(column.rigid for column in columns)
     width = shutil.get_terminal_size().columns if narrow else _UNLIMITED

@@ -6,25 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from specee.app.cli.progress_line import ProgressLine
+from specee.app.engine.protocol import Failed, Progress, Task, TaskDone, TaskPart
 from specee.app.errors import AppError
-from specee.app.options import LoadOptions
 
 
-def run_task(
-    name: str, load: LoadOptions, arguments: dict[str, Any], on_part: Callable[[Any], object] = lambda result: None
-) -> Any:
-    """Runs a job of app.engine.tasks in a fresh engine process and returns its result. Raises AppError.
+def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda result: None) -> dict[str, Any]:
+    """Runs a job in a fresh engine process and returns its result. Raises AppError.
 
     `on_part` takes the result as far as it is known, from jobs that have one.
     """
     from specee.app import paths
     from specee.app.engine.process import EngineProcess
-    from specee.app.engine.protocol import Failed, Progress, RunTask, TaskDone, TaskPart
 
-    engine = EngineProcess(paths.find(load.data_dir).logs)
+    engine = EngineProcess(paths.find(task.load.data_dir).logs)
     try:
         with ProgressLine() as line:
-            engine.send(RunTask(name, load, arguments))
+            engine.send(task)
             for message in engine.messages():
                 if isinstance(message, Progress):
                     line.show(message.what, "" if message.fraction is None else f"{message.fraction:4.0%}")
@@ -34,5 +31,6 @@ def run_task(
                     raise AppError(message.title, message.message, message.exit_code)
                 elif isinstance(message, TaskDone):
                     return message.result
+        raise AssertionError("the messages of an engine do not end")
     finally:
         engine.close()

@@ -14,6 +14,7 @@ from specee.app.engine.slot import Slot
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding
 from specee.predictors.decoding.stats import DecodingStats
+from specee.predictors.types import Sampler
 
 
 @dataclass(eq=False)
@@ -26,19 +27,24 @@ class Answer:
     prompt: Prompt
     policy: Policy
     decision: PolicyDecision
+    sampler: Sampler
     seed: int
     began: float
 
     def __post_init__(self) -> None:
         self.prefill = Prefill(self.slot.engine, self.prompt.tokens, self.slot.n_read)
         self.slot.n_read = self.prefill.total
-        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began)
+        self.stream = AnswerStream(self.slot.backend.piece, self.emit, self.began, self.request.options.stop)
         self.state: Decoding | None = None  # once it decodes
 
     @property
     def id(self) -> int:
         """The request's."""
         return self.request.request
+
+    def take_up(self) -> None:
+        """It waits no longer: says so, since from now on the request has to do with whatever the engine does."""
+        self.emit(PromptProgress(0, self.prefill.total - self.prefill.done))
 
     def read_chunk(self, size: int) -> None:
         """A chunk of the prompt."""
@@ -57,12 +63,12 @@ class Answer:
         self.stream.finish()
         if self.state is None:
             return self._stats(DecodingStats(), 0, "cancelled")
-        self.slot.previous = self.prompt.with_answer(self.stream.text, self.stream.token_ids)
+        self.slot.previous = self.prompt.with_answer(*self.stream.whole)
         return self._stats(self.state.stats, self.prefill.reused, "cancelled" if cancelled else self._stop_reason())
 
     def _stop_reason(self) -> str:
         events = self.stream.events
-        if events and events[-1].stop:
+        if self.stream.stopped or (events and events[-1].stop):
             return "stop"
         return "length" if len(events) >= self.request.options.max_tokens else "window"
 
@@ -82,7 +88,7 @@ class Answer:
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.slot.backend.info.n_layers,
             policy=self.policy.name,
-            policy_reason=describe(counted, self.decision.reason),
+            policy_reason=describe(counted, self.decision.reason, self.slot.backend.info.drafter),
             stop_reason=stop_reason,
             seed=self.seed,
             dense_rate=self.decision.dense_rate,

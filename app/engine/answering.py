@@ -11,6 +11,7 @@ from specee.app.engine.answer import Answer, stats_of_none
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
 from specee.app.engine.decode import begin
+from specee.app.engine.grammar import gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt
@@ -64,7 +65,7 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended:
+                elif running.ended or answer.stream.stopped:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise
@@ -86,7 +87,9 @@ class Answerer:
         while self._waiting and (free := self._free_slots()):
             request, emit, began = self._waiting.popleft()
             try:
-                self._reading.append(self._begin(request, emit, began, free))
+                answer = self._begin(request, emit, began, free)
+                answer.take_up()
+                self._reading.append(answer)
             except Exception as error:  # this request's alone
                 self.cancellation.forget(request.request)
                 emit(_failed(error))
@@ -98,20 +101,28 @@ class Answerer:
     def _begin(self, request: Generate, emit: Emit, began: float, free: list[Slot]) -> Answer:
         prompt = self._prompt(request, free)
         slot = choose_slot(free, prompt.tokens)
-        sampling = request.options.sampling
-        decision = self._chooser.decide(slot.backend, request.options.policy)
-        policy = self._policy(slot, decision.choice)
+        options = request.options
+        decision = self._chooser.decide(slot.backend, options.policy)
+        policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
+        sampler = self.backend.sampler(options.sampling, gbnf(options), options.top_logprobs)
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
         self._n_answers += 1
         slot.last_used = self._n_answers
-        seed = sampling.seed if sampling.seed is not None else random.SystemRandom().randrange(2**31)
-        return Answer(request, emit, slot, prompt, policy, decision, seed, began)
+        seed = options.sampling.seed
+        seed = seed if seed is not None else random.SystemRandom().randrange(2**31)
+        return Answer(request, emit, slot, prompt, policy, decision, sampler, seed, began)
 
     def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
         """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
         previous = [slot.previous for slot in free if slot.previous is not None]
-        prompt = make_prompt(self.backend, request.messages, continue_answer=request.continue_answer, previous=previous)
+        prompt = make_prompt(
+            self.backend,
+            request.messages,
+            continue_answer=request.continue_answer,
+            tools=request.tools,
+            previous=previous,
+        )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
@@ -121,7 +132,9 @@ class Answerer:
             )
         return prompt
 
-    def _policy(self, slot: Slot, choice: PolicyChoice) -> Policy:
+    def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:
+        if is_comparison:
+            return self._chooser.build_policy(slot.backend, choice, history=False)
         if choice not in slot.policies:
             slot.policies[choice] = self._chooser.build_policy(slot.backend, choice)
         return slot.policies[choice]
@@ -151,7 +164,7 @@ class Answerer:
 
     def _decode(self, answer: Answer) -> None:
         options, tokens = answer.request.options, answer.prompt.tokens
-        state = begin(answer.slot.backend, tokens, options.sampling, answer.seed, options.max_tokens)
+        state = begin(answer.slot.backend, tokens, answer.sampler, answer.seed, options.max_tokens)
         answer.start(state)
         self._reading.remove(answer)
         self._decoding[self._scheduler.start(answer.policy, answer.slot.engine, state)] = answer
@@ -174,7 +187,7 @@ class Answerer:
     def _finish(self, answer: Answer, *, cancelled: bool = False) -> None:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
-        if answer.state is not None:
+        if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.state.stats)
         answer.emit(Done(stats))
 
@@ -193,6 +206,7 @@ class Answerer:
         for running in [running for running, other in self._decoding.items() if other is answer]:
             del self._decoding[running]
             self._scheduler.stop(running)
+        answer.sampler.close()
 
     def _measure_threads(self) -> None:
         try:
@@ -202,6 +216,7 @@ class Answerer:
 
 
 def _failed(error: Exception) -> Failed:
-    traceback.print_exception(error)  # to the log
+    if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
+        traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
     return Failed(failure.title, failure.message, failure.exit_code)

@@ -66,26 +66,32 @@ class Backend(Protocol):
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
-    def format(self, messages: Sequence[Message], /) -> str:
-        """The chat in the model's chat template. Raises AppError when the template refuses it."""
+    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
+        """The chat in the model's chat template, with the tools that it may call: the JSON of a list.
+
+        Raises AppError when the template refuses it.
+        """
         ...
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         """Special tokens in the text are read as such; `bos` puts BOS first where the vocabulary wants one."""
         ...
 
-    def piece(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token, perhaps only a part of a character; nothing for special tokens."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The UTF-8 bytes of a token, perhaps only a part of a character; of a special one with `special` only."""
         ...
 
-    def sampler(self, sampling: Sampling) -> Sampler: ...
+    def sampler(self, sampling: Sampling, grammar: str | None = None, top_logprobs: int | None = None) -> Sampler:
+        """`grammar`: in GBNF. Raises AppError for a token that the vocabulary lacks, and a grammar that is none."""
+        ...
 
     def exit_rule_names(self) -> tuple[str, ...]:
         """The exit rules that this model is calibrated for, the default one first."""
         ...
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
-        """Raises AppError when the policy cannot run on this model. `cost` of steps: for policies that draft."""
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Policy:
+        """Raises AppError when the policy cannot run on this model. For policies that draft: the `cost` of steps, and
+        whether earlier chats (`history`) are drafted from."""
         ...
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:

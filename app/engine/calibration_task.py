@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from specee.app import paths
@@ -29,7 +28,7 @@ def run_calibration(
         why = f"layers of this model cannot be skipped: {backend.info.dense_only}"
         raise AppError("cannot calibrate", why, FAILURE)
     where = paths.find(load.data_dir)
-    target = Path(output).expanduser() if output else calibrations.own_path(where.calibrations, backend.sha256)
+    target = paths.expand(output) if output else calibrations.own_path(where.calibrations, backend.sha256)
     settings = Settings(seed=seed) if tokens is None else Settings(tokens=tokens, seed=seed)
     work = where.cache / "calibration" / backend.sha256[:16]
     calibration = calibrate(

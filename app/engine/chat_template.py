@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message
-from specee.app.errors import AppError
+from specee.app.errors import USAGE, AppError
 
-Formatter = Callable[[Sequence[Message]], str]
+
+class Formatter(Protocol):
+    """Makes the text of a chat; `tools`: the JSON of a list."""
+
+    def __call__(self, messages: Sequence[Message], tools: str | None = None, /) -> str: ...
+
 
 # For models that bring no template: the most common form.
 CHATML = (
@@ -26,11 +34,37 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
     except jinja2.TemplateError as error:
         raise AppError("bad chat template", f"the model's template cannot be read: {error}") from error
 
-    def render(messages: Sequence[Message]) -> str:
+    def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
         try:
-            chat = [{"role": m.role, "content": m.content} for m in messages]
-            return str(formatter(messages=chat).prompt)
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
-            raise AppError("chat template", f"the model's template refuses this chat: {error}") from error
+            chat: Any = [_as_object(message) for message in messages]
+            return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
+        except Exception as error:  # the template is code of the model's file, and may fail in any way
+            why = str(error) or type(error).__name__
+            raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
 
     return render
+
+
+def takes_tools(render: Formatter) -> bool:
+    """Whether the template has a place for tools."""
+    name = "specee_probe"
+    tools = json.dumps([{"type": "function", "function": {"name": name, "description": "", "parameters": {}}}])
+    try:
+        return name in render((Message("user", "?"),), tools)
+    except AppError:
+        return False
+
+
+def _as_object(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: arguments of tool calls are objects there."""
+    given: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        given["tool_calls"] = json.loads(message.tool_calls)
+        for call in given["tool_calls"]:
+            with suppress(ValueError):  # what a model wrote; templates write a text as it is
+                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    if message.tool_call_id is not None:
+        given["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        given["name"] = message.name
+    return given

@@ -49,8 +49,11 @@ class Asked:
     def __init__(self, request: Generate) -> None:
         self.request = request
         self.engine: Dispatcher | None = None  # once it was asked
+        self.may_be_repeated = True
+        """Until the engine takes it up, or somebody wants it to end: another engine can answer it as well."""
 
     def cancel(self) -> None:
+        self.may_be_repeated = False
         if self.engine is not None:
             self.engine.send(Cancel(self.request.request))
 
@@ -93,11 +96,16 @@ class EngineClient:
     def __init__(self, load: LoadOptions, start: Start = start_process) -> None:
         self.info: ModelInfo | None = None
         self.silence_seconds = SILENCE_SECONDS
-        self._load, self._start = load, start
+        self.load = load
+        """What the next request has."""
+        self._loaded: LoadOptions | None = None  # the last that could be
+        self._start = start
         self._engine: Dispatcher | None = None
         self._requests = itertools.count(1)
         self._running: set[Asked] = set()
-        self._opening = threading.Lock()
+        self._opening, self._dropping = threading.Lock(), threading.Lock()
+        self._ended_engines = 0
+        """How many were ended because somebody wanted it: their requests are not put to another one."""
 
     @property
     def answering(self) -> bool:
@@ -109,13 +117,25 @@ class EngineClient:
         yield from self._connect()
 
     def reload(self, load: LoadOptions) -> None:
-        """The next request has another model or window."""
+        """The next request has another model or window; where that cannot be loaded, those after it the last one."""
         self.close()
-        self._load = load
+        self.load = load
 
-    def generate(self, messages: tuple[Message, ...], options: ChatOptions, *, continue_answer: bool = False) -> Answer:
-        """Answers a chat: its events, Done last. Iterating raises AppError, EngineLostError when the engine died."""
-        asked = Asked(Generate(next(self._requests), messages, options, continue_answer))
+    def generate(
+        self,
+        messages: tuple[Message, ...],
+        options: ChatOptions,
+        *,
+        continue_answer: bool = False,
+        tools: str | None = None,
+        is_comparison: bool = False,
+    ) -> Answer:
+        """Answers a chat (see Generate): its events, Done last.
+
+        Iterating raises AppError, EngineLostError when the engine died. A request that the engine had not taken up when
+        it died is put to the next one.
+        """
+        asked = Asked(Generate(next(self._requests), messages, options, continue_answer, tools, is_comparison))
         return Answer(asked, self._answer(asked))
 
     def cancel(self) -> None:
@@ -127,13 +147,13 @@ class EngineClient:
         """Ends an engine that hangs: whoever waits for it gets an EngineLostError."""
         engine = self._engine
         if engine is not None:
+            self._ended_engines += 1
             engine.kill()
 
     def close(self) -> None:
         """Ends the engine process in good order."""
-        engine, self._engine, self.info = self._engine, None, None
-        if engine is not None:
-            engine.close()
+        self._ended_engines += 1
+        self._drop(self._engine)
 
     def _connect(self) -> Generator[Progress | Silence, None, Dispatcher]:
         """The engine with its model loaded; one thread loads it, others wait."""
@@ -145,23 +165,37 @@ class EngineClient:
             engine = self._engine
             if engine is not None and engine.alive and self.info is not None:
                 return engine
-            self.close()
-            engine = self._engine = Dispatcher(self._start(self._load))
-            engine.send(Load(self._load))
+            self._drop(engine)
+            load = self.load
+            engine = self._engine = Dispatcher(self._start(load))
+            engine.send(Load(load))
             for message in self._messages(engine.general):
                 if isinstance(message, Failed):
+                    # a process that is there says why it cannot load the model
+                    kind = AppError if engine.link.alive else EngineLostError
                     self._drop(engine)
-                    raise AppError(message.title, message.message, message.exit_code)
+                    if self._loaded is not None:
+                        self.load = self._loaded
+                    raise kind(message.title, message.message, message.exit_code)
                 if isinstance(message, (Progress, Silence)):
                     yield message
                 if isinstance(message, ModelLoaded):
-                    self.info = message.info
+                    self.info, self._loaded = message.info, load
                     break
             return engine
         finally:
             self._opening.release()
 
     def _answer(self, asked: Asked) -> Generator[Event, None, None]:
+        before = self._ended_engines
+        try:
+            yield from self._put(asked)
+        except EngineLostError:
+            if not asked.may_be_repeated or self._ended_engines != before:
+                raise
+            yield from self._put(asked)
+
+    def _put(self, asked: Asked) -> Generator[Event, None, None]:
         engine = asked.engine = yield from self._connect()
         inbox = engine.expect(asked.request.request)
         self._running.add(asked)
@@ -169,6 +203,8 @@ class EngineClient:
         try:
             engine.send(asked.request)
             for message in self._messages(inbox):
+                if not isinstance(message, (Silence, Failed)):
+                    asked.may_be_repeated = False
                 if isinstance(message, TokenEvents):
                     yield from message.events
                     continue
@@ -204,7 +240,11 @@ class EngineClient:
         kind = EngineLostError if message.fatal else AppError
         return kind(message.title, message.message, message.exit_code)
 
-    def _drop(self, engine: Dispatcher) -> None:
+    def _drop(self, engine: Dispatcher | None) -> None:
         """Another engine serves the next request, unless one does already."""
-        if self._engine is engine:
-            self.close()
+        with self._dropping:
+            if self._engine is not engine:
+                return
+            self._engine, self.info = None, None
+        if engine is not None:
+            engine.close()

@@ -20,14 +20,16 @@ from specee.predictors.drafters.datastore import Datastore
 Tokenize = Callable[[str], Sequence[int]]
 SEPARATOR = "\f"  # between texts
 FORMAT = 1
+RETRIEVAL, HISTORY = "retrieval", "history"
+"""The names of the drafters: of the program's texts, and of the user's earlier chats."""
 
 
 def open_datastores(tokenize: Tokenize, sha256: str, where: Paths) -> dict[str, Datastore]:
     """For the model with this hash, by the name of the drafter. That of earlier chats is in memory only."""
     try:
-        found = {"retrieval": open_datastore(tokenize, sha256, where.cache)}
+        found = {RETRIEVAL: open_datastore(tokenize, sha256, where.cache)}
         if answers := recent_answers(where.history):
-            found["history"] = Datastore.build([tokenize(text) for text in answers])
+            found[HISTORY] = Datastore.build([tokenize(text) for text in answers])
     except NativeError:  # a vocabulary that has no tokens for plain text
         return {}
     return found

@@ -12,13 +12,13 @@ from specee.app.options import Sampling
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.state import Decoding, begin_decoding
-from specee.predictors.types import TokenEvent
+from specee.predictors.types import Sampler, TokenEvent
 
 
-def begin(backend: Backend, prompt: Sequence[int], sampling: Sampling, seed: int, max_tokens: int) -> Decoding:
+def begin(backend: Backend, prompt: Sequence[int], sampler: Sampler, seed: int, max_tokens: int) -> Decoding:
     """The state of the answer after a prefill of `prompt`."""
     rng = np.random.default_rng(seed)
-    return begin_decoding(backend.engine, prompt, backend.sampler(sampling), rng, max_tokens, time.perf_counter)
+    return begin_decoding(backend.engine, prompt, sampler, rng, max_tokens, time.perf_counter)
 
 
 def decode(
@@ -28,5 +28,12 @@ def decode(
 
     Close the events where they are not read to their end.
     """
-    state = begin(backend, prompt, sampling, seed, max_tokens)
-    return state, driver.run(policy, backend.engine, state)
+    state = begin(backend, prompt, backend.sampler(sampling), seed, max_tokens)
+    return state, _events(backend, policy, state)
+
+
+def _events(backend: Backend, policy: Policy, state: Decoding) -> Iterator[TokenEvent]:
+    try:
+        yield from driver.run(policy, backend.engine, state)
+    finally:
+        state.sampler.close()

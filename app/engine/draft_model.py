@@ -52,14 +52,26 @@ def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
         return None  # nobody asked for it
 
 
-def _checked(name: str, path: Any, target: Header, n_ctx: int) -> DraftFile:
-    header = gguf_header.read_model(path)
+def check_drafter(options: LoadOptions) -> None:
+    """Raises what `find` raises for a named drafter that is not here or does not fit the model."""
+    if options.drafter not in (None, NO_DRAFTER):
+        found = resolve.resolve(options.drafter)
+        target = gguf_header.read_model(resolve.resolve(options.model).path)
+        _check(found.name, target, gguf_header.read_model(found.path))
+
+
+def _check(name: str, target: Header, header: Header) -> None:
     draft_model.check(target, header)
-    layers = draft_model.target_layers(header)
-    if layers and (why := _no_ranges(target)):
+    if draft_model.target_layers(header) and (why := _no_ranges(target)):
         raise AppError(
             "the drafter does not fit", f"{name} reads states of layers, and {why}; take a small whole model"
         )
+
+
+def _checked(name: str, path: Any, target: Header, n_ctx: int) -> DraftFile:
+    header = gguf_header.read_model(path)
+    _check(name, target, header)
+    layers = draft_model.target_layers(header)
     large = model_structure.read(target)
     states = n_ctx * len(layers) * large.width * STATE_BYTES
     both, free = model_structure.read(header).memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()

@@ -9,6 +9,7 @@ from typing import Any
 
 from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
+from specee.app.engine.datastore import HISTORY
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import USAGE, AppError
@@ -38,27 +39,41 @@ class NativeBackend:
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
 
-    def format(self, messages: Sequence[Message], /) -> str:
-        return self.formatter(messages)
+    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
+        return self.formatter(messages, tools)
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         return [int(t) for t in self.model.tokenize(text, special=True, bos=bos)]
 
-    def piece(self, token: int) -> bytes:
-        return bytes(self.model.piece(token))
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return bytes(self.model.piece(token, special=special))
 
-    def sampler(self, sampling: Sampling) -> Sampler:
+    def sampler(self, sampling: Sampling, grammar: str | None = None, top_logprobs: int | None = None) -> Sampler:
         from specee.native.engine import Sampler as NativeSampler
+        from specee.native.errors import NativeError
 
-        made: Sampler = NativeSampler(
-            self.model,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repeat_penalty=sampling.repeat_penalty,
-            repeat_last_n=sampling.repeat_last_n,
-        )
+        n_vocab = self.engine.n_vocab
+        for token, _ in sampling.logit_bias:
+            if not 0 <= token < n_vocab:
+                why = f"there is no token {token}; this model's tokens are 0 to {n_vocab - 1}"
+                raise AppError("bad logit_bias", why, USAGE)
+        try:
+            made: Sampler = NativeSampler(
+                self.model,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                repeat_penalty=sampling.repeat_penalty,
+                repeat_last_n=sampling.repeat_last_n,
+                presence_penalty=sampling.presence_penalty,
+                frequency_penalty=sampling.frequency_penalty,
+                logit_bias=sampling.logit_bias,
+                grammar=grammar,
+                top_logprobs=top_logprobs,
+            )
+        except NativeError as error:
+            raise AppError("bad grammar", error.message, USAGE) from error
         return made
 
     def exit_rule_names(self) -> tuple[str, ...]:
@@ -66,18 +81,17 @@ class NativeBackend:
             return ()
         return ("predictor", "margin") if self.calibration.margin_layers else ("predictor",)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Policy:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Policy:
         from specee.predictors.decoding import build_policy as build
 
+        self.info.check(choice)
         most = self.engine.max_equal_rows - 1  # with the row that follows, or the one before the drafts
         if choice.draft_length is not None and choice.draft_length > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
-        if self.info.dense_only and not choice.runs_whole_rows:
-            why = f"{self.info.dense_only}; use --policy dense"
-            raise AppError("layers cannot be skipped", why)
         costly = self.draft_model.guesser() if choice.drafts and self.draft_model is not None else None
-        sources = (cost or CostModel({1: 1.0}), self.datastores, costly, choice.draft_length)
+        datastores = {name: store for name, store in self.datastores.items() if history or name != HISTORY}
+        sources = (cost or CostModel({1: 1.0}), datastores, costly, choice.draft_length)
         if choice.name == "chain":
             early = build.make_early_rejection(self.calibration) if choice.early_rejection else None
             return build.build_chain(build.make_chain_drafter(*sources), choice.acceptance, early)
@@ -146,9 +160,10 @@ def open_backend(
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
-    from specee.app.engine.chat_template import chat_formatter
+    from specee.app.engine.chat_template import chat_formatter, takes_tools
     from specee.app.engine.datastore import open_datastores
 
+    formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -161,12 +176,13 @@ def open_backend(
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             n_slots=len(engine.slots),
+            takes_tools=takes_tools(formatter),
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
-        formatter=chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text),
+        formatter=formatter,
         bos_text=model.bos_text,
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,

@@ -57,7 +57,7 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
             "nothing to do", f"{found.name} has no weights that a faster type would hold without loss", USAGE
         )
     where = paths.find(load.data_dir)
-    target = Path(output).expanduser().absolute() if output else where.data / "models" / f"{found.name}-q8_0.gguf"
+    target = paths.expand(output).absolute() if output else where.data / "models" / f"{found.name}-q8_0.gguf"
     if target.exists():
         raise AppError("already there", f"{target} exists; delete it, or give another --output", USAGE)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.stats import DecodingStats
 
 MIN_TOKENS = 16  # of an answer that says something about the speed-up
+DRAFTING = "drafting tokens"
+DRAFT_MODELS = {"model", "eagle3"}  # drafters that are models
 RATE = 0.3  # share of a new answer in the remembered speed-up
 
 
@@ -57,9 +59,9 @@ class PolicyChooser:
             return PolicyDecision(PolicyChoice("dense"), why, drafting.dense_rate)
         return PolicyDecision(PolicyChoice("chain"), _expectation(drafting), drafting.dense_rate)
 
-    def build_policy(self, backend: Backend, choice: PolicyChoice) -> Policy:
-        """The policy of a decision's `choice`."""
-        return backend.policy(choice, self._cost(backend) if choice.drafts else None)
+    def build_policy(self, backend: Backend, choice: PolicyChoice, *, history: bool = True) -> Policy:
+        """The policy of a decision's `choice`; see Backend.policy."""
+        return backend.policy(choice, self._cost(backend) if choice.drafts else None, history=history)
 
     def learn(self, backend: Backend, stats: DecodingStats) -> None:
         """An answer with drafts is complete: what it showed is remembered."""
@@ -88,14 +90,21 @@ class PolicyChooser:
         return self._costs[key]
 
 
-def describe(stats: DecodingStats, reason: str) -> str:
-    """Why the policy ran, and what drafts brought in this answer."""
-    if not stats.tested or not stats.dense_seconds:
+def describe(stats: DecodingStats, reason: str, drafter: str | None) -> str:
+    """Why the policy ran, and what drafts brought in this answer. `drafter`: a draft model that is loaded."""
+    drafted = {name: n for name, counts in stats.drafts.items() if (n := sum(counts.drafted))}
+    if not drafted:
         return reason
-    per_step = (stats.tokens - 1) / stats.steps
-    return f"{reason.partition(':')[0]}: {per_step:.2f} tokens a step, {stats.speedup:.2f}x of dense"
+    by_number = sorted(drafted, key=lambda name: -drafted[name])
+    names = " and ".join([", ".join(by_number[:-1]), by_number[-1]] if by_number[1:] else by_number)
+    brought = f"drafting {sum(drafted.values()) / stats.steps:.1f} tokens a step from {names}"
+    if stats.dense_seconds:
+        brought += f": {stats.tokens_per_step:.2f} tokens a step, {stats.speedup:.2f}x of dense"
+    if drafter is not None and not drafted.keys() & DRAFT_MODELS:
+        brought += f"; {drafter} would have cost more than it brings"
+    return brought if reason.startswith(DRAFTING) else f"{reason}; {brought}"
 
 
 def _expectation(drafting: Drafting) -> str:
-    what = "drafting tokens where they are worth it"
+    what = f"{DRAFTING} where that pays"
     return f"{what}: {drafting.speedup:.2f}x of dense so far" if drafting.speedup else what

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from specee.app.engine.protocol import Close, Failed, GuardTerminal, read_message, write_message
+from specee.app.engine.heartbeat import SILENT_SECONDS, Watchdog
+from specee.app.engine.protocol import Alive, Close, Failed, GuardTerminal
 from specee.app.engine.terminal_guard import SavedTerminal
+from specee.app.engine.wire import WireError, encode, read_message
 from specee.app.errors import AppError
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
@@ -27,12 +29,20 @@ PROGRAM = "import sys; sys.path[:] = {path!r}; from specee.app.engine.worker imp
 class EngineProcess:
     """A child that owns the model. Pipes only, no sockets; it ends when this process does.
 
-    It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone.
+    It lives in a session of its own, so that Ctrl+C in the terminal reaches this process alone. One that gives no sign
+    of life for `silent_seconds` is killed: then, too, all that waits for it gets a fatal Failed.
     """
 
-    def __init__(self, logs: Path, program: str = PROGRAM, terminal: SavedTerminal | None = None) -> None:
+    def __init__(
+        self,
+        logs: Path,
+        program: str = PROGRAM,
+        terminal: SavedTerminal | None = None,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self.log_path = logs / "engine.log"
         self._inbox: queue.Queue[Any] = queue.Queue()
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: there is no more
         self._closing = False
         with _open_log(self.log_path) as log:
             try:
@@ -47,9 +57,11 @@ class EngineProcess:
             except OSError as error:
                 raise AppError("cannot start the engine", f"{error.strerror or error}") from error
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._outbox: IO[bytes] = self._process.stdin
+        self._watchdog = Watchdog(self._process.kill, silent_seconds)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
+        self._writer = threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True)
+        self._writer.start()
         if terminal is not None:
             self.send(GuardTerminal(terminal))
 
@@ -63,9 +75,8 @@ class EngineProcess:
         return self._process.pid
 
     def send(self, message: object) -> None:
-        """Sends a request; that the engine has died shows when receiving."""
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            write_message(self._outbox, message)  # type: ignore[arg-type]
+        """Sends a request, without waiting for the engine to read it; that it has died shows when receiving."""
+        self._outbox.put(encode(message))
 
     def receive(self, timeout: float | None = None) -> Any:
         """The next message; after the engine's death a fatal Failed, each time. Raises queue.Empty on timeout."""
@@ -84,28 +95,47 @@ class EngineProcess:
         """Ends the process; waits a little, then kills it."""
         self._closing = True
         self.send(Close())
-        with contextlib.suppress(OSError):
-            self._outbox.close()
+        self._outbox.put(None)
         try:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._reader.join(CLOSE_SECONDS)
+        self._writer.join(CLOSE_SECONDS)
+
+    def _write(self, stream: IO[bytes]) -> None:
+        with contextlib.suppress(OSError), stream:  # when the engine has died
+            while (message := self._outbox.get()) is not None:
+                stream.write(message)
+                stream.flush()
 
     def _read(self, stream: BinaryIO) -> None:
+        unreadable: WireError | None = None
         try:
             with stream:
                 while True:
-                    self._inbox.put(read_message(stream))
+                    message = read_message(stream)
+                    self._watchdog.heard()
+                    if not isinstance(message, Alive):
+                        self._inbox.put(message)
         except (EOFError, OSError):
             pass
-        except Exception as error:  # a message that cannot be unpickled: out of step for good
+        except WireError as error:  # out of step for good
+            unreadable = error
             self._process.kill()
-            self._inbox.put(Failed("engine failed", f"it sent what cannot be read ({error})", fatal=True))
-            return
         code = self._process.wait()
-        self._inbox.put(Failed("engine crashed", self._cause(code), fatal=True))
+        self._watchdog.stop()
+        self._outbox.put(None)
+        if self._watchdog.has_bitten:
+            silent = f"it gave no sign of life for {self._watchdog.silent_seconds:.0f} s and was ended"
+            self._inbox.put(Failed("engine hung", self._advice(silent), fatal=True))
+        elif unreadable is not None:
+            self._inbox.put(
+                Failed("engine failed", self._advice(f"it sent what cannot be read ({unreadable})"), fatal=True)
+            )
+        else:
+            self._inbox.put(Failed("engine crashed", self._cause(code), fatal=True))
 
     def _cause(self, code: int) -> str:
         if self._closing:
@@ -118,6 +148,9 @@ class EngineProcess:
                 what += ", perhaps for lack of memory"
             if -code == getattr(signal, "SIGILL", 4):
                 what += ": the library was built for another CPU; install again on this machine"
+        return self._advice(what)
+
+    def _advice(self, what: str) -> str:
         return f"{what}; try again to restart it; log: {self.log_path}"
 
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.protocol import Message
-from specee.app.errors import AppError
+from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
+
+LONGEST_TOKEN = 256
+"""Characters that a token may have on average: millions of them need not be made tokens to see that they are too many,
+which takes seconds in which nothing else is answered."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,12 @@ class Prompt:
 
 
 def make_prompt(
-    backend: Backend, messages: Sequence[Message], *, continue_answer: bool = False, previous: Sequence[Prompt] = ()
+    backend: Backend,
+    messages: Sequence[Message],
+    *,
+    continue_answer: bool = False,
+    tools: str | None = None,
+    previous: Sequence[Prompt] = (),
 ) -> Prompt:
     """The chat in the model's chat template. Raises AppError when the template refuses it or nothing is left.
 
@@ -33,15 +42,19 @@ def make_prompt(
     """
     if continue_answer:
         *before, begun = messages
-        text = backend.format(before) + begun.content
+        text = backend.format(before, tools) + begun.content
     else:
-        text = backend.format(messages)
+        text = backend.format(messages, tools)
+    most = LONGEST_TOKEN * backend.engine.n_ctx
+    if len(text) > most:
+        why = f"it has {len(text)} characters, the context window cannot hold {most}; shorten it or give a larger --ctx"
+        raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     tokens: list[int] = []
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
         tokens = tokens or _following(backend, prompt, text)
     tokens = tokens or _from_the_beginning(backend, text)
     if not tokens:
-        raise AppError("empty prompt", "there is nothing to answer")
+        raise AppError("empty prompt", "there is nothing to answer", USAGE)
     return Prompt(text, tokens)
 
 

@@ -1,18 +1,18 @@
-"""The messages between the user's process and the engine process, and how they travel.
+"""The messages between the user's process and the engine process; wire.py says how they travel.
 
-Each message is a frozen dataclass, pickled behind its length, over an anonymous pipe between two processes of ours.
+Each message is a frozen dataclass whose fields have types that JSON can carry.
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
+from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.terminal_guard import SavedTerminal
-from specee.app.options import ChatOptions, LoadOptions
+from specee.app.errors import USAGE, AppError
+from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 
 Emit = Callable[[object], None]
 """Sends one message from the engine process."""
@@ -29,10 +29,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a chat: role is system, user or assistant."""
+    """One message of a chat: role is system, user, assistant, or tool for what a tool gave back.
+
+    `tool_calls`: those of an assistant's message, the JSON of a list as the chat completions API has it.
+    `tool_call_id` and `name`, of a tool's message: the call that it answers, and the tool.
+    """
 
     role: str
     content: str
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,21 +49,57 @@ class Generate:
     Each of them travels in an OfRequest. Several may be under way at once; those that find no free slot wait in their
     order.
     `continue_answer`: the last message is the beginning of an answer, and what comes is its rest.
+    `tools`: what the model may call, the JSON of a list as the chat completions API has it; for models whose
+    ModelInfo has `takes_tools`.
+    `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
     """
 
     request: int
     messages: tuple[Message, ...]
     options: ChatOptions
     continue_answer: bool = False
+    tools: str | None = None
+    is_comparison: bool = False
 
 
 @dataclass(frozen=True)
-class RunTask:
-    """Run a long job (see tasks.py) by name: answered by Progress and TaskPart..., then TaskDone or Failed."""
+class Calibrate:
+    """Calibrate the model, on so many tokens: a job, answered by Progress and TaskPart..., then TaskDone or Failed."""
 
-    name: str
     load: LoadOptions
-    arguments: dict[str, Any] = field(default_factory=dict)
+    tokens: int | None
+    seed: int
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Optimize:
+    """Write a copy of the model with faster weights: a job."""
+
+    load: LoadOptions
+    output: str | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare policies: a job. `choices` None: all that run on the model."""
+
+    load: LoadOptions
+    prompts: tuple[BenchPrompt, ...]
+    choices: tuple[PolicyChoice, ...] | None
+    asked: Asked
+    stock_python: str | None
+
+
+@dataclass(frozen=True)
+class ReportMachine:
+    """Say what measurements depend on: a job."""
+
+    load: LoadOptions
+
+
+Task = Calibrate | Optimize | Bench | ReportMachine
 
 
 @dataclass(frozen=True)
@@ -82,6 +125,11 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A sign of life, once a second while the engine's computations end."""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can.
 
@@ -99,6 +147,18 @@ class ModelInfo:
     drafter: str | None = None
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    takes_tools: bool = False
+    """Whether the chat template has a place for tools."""
+
+    def check(self, choice: PolicyChoice) -> None:
+        """Raises AppError for a policy that cannot run on this model."""
+        why = None
+        if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
+            why = f"{self.dense_only}; take the policy dense"
+        elif choice.needs_calibration and not self.calibrated:
+            why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
+        if why is not None:
+            raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +176,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """Prompt tokens read so far, of how many."""
+    """Prompt tokens read so far, of how many. The first one, with none, says that the request waits no longer."""
 
     done: int
     total: int
@@ -135,11 +195,22 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its bytes (perhaps only a part of a character), and the natural logarithm of its probability."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
 class ChatEvent:
     """A token was chosen, verified or rolled back (state: provisional, verified, rolled_back).
 
     The `text` of the verified events, put together, is the answer; the text of the others is for display. `scores`
     are (layer, score) pairs of the probes; `t` counts seconds from the request; `drafter` says what drafted the token.
+    `logprob`, where ChatOptions.top_logprobs is given, is that of a verified token in the model's own distribution,
+    before penalties, temperature and cuts; `top_logprobs` are the likeliest tokens there, the best first.
     """
 
     index: int
@@ -152,6 +223,8 @@ class ChatEvent:
     candidates: tuple[int, ...] = ()
     stop: bool = False
     drafter: str | None = None
+    logprob: TokenLogprob | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,7 +263,7 @@ class Done:
 class TaskPart:
     """What the job's result would be if it ended now."""
 
-    result: Any
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -203,7 +276,7 @@ class OfRequest:
 
 @dataclass(frozen=True)
 class TaskDone:
-    result: Any
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -214,28 +287,3 @@ class Failed:
     message: str
     exit_code: int = 1
     fatal: bool = False
-
-
-# ---- framing -------------------------------------------------------------------------------------------------------
-
-_LENGTH = struct.Struct("<Q")
-
-
-def write_message(stream: BinaryIO, message: object) -> None:
-    """Sends one message; raises BrokenPipeError when nobody reads any more."""
-    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(body)) + body)
-    stream.flush()
-
-
-def read_message(stream: BinaryIO) -> Any:
-    """Receives one message; raises EOFError when the other side is gone, also in the middle of a message."""
-    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
-    return pickle.loads(_read_exactly(stream, length))
-
-
-def _read_exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data

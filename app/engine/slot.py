@@ -14,6 +14,8 @@ from specee.predictors.decoding.policy import Policy
 KEPT_SHARE = 0.9
 """A prompt that keeps so much of a slot's cache goes on with its chat. Chats that only begin alike (with the same
 system message) have a slot each: the first question of each costs more, the others less."""
+MIN_SHARED = 32
+"""Tokens; a shorter common beginning, such as the head of a chat template, is no reason to choose a slot."""
 
 
 @dataclass(eq=False)
@@ -36,8 +38,9 @@ class Slot:
         return self.backend.engine
 
     def goes_on(self, tokens: Sequence[int]) -> bool:
-        """Whether a prompt goes on with this slot's chat."""
-        return 0 < KEPT_SHARE * self.engine.length <= common_prefix(self.engine.tokens, tokens)
+        """Whether a prompt goes on with this slot's chat, or asks for another answer to its last question."""
+        shared = common_prefix(self.engine.tokens, tokens)
+        return shared > 0 and shared >= min(KEPT_SHARE * self.engine.length, self.n_read)
 
     def clear(self) -> None:
         """Forgets the chat, whatever state a failure left."""
@@ -56,9 +59,18 @@ def open_slots(backend: Backend) -> tuple[Slot, ...]:
 
 
 def choose_slot(free: Sequence[Slot], tokens: Sequence[int]) -> Slot:
-    """The slot with the most tokens of a chat that the prompt goes on with, else the least recently used one."""
+    """The slot whose chat the prompt goes on with, else an empty one, else one whose cache is given up.
+
+    That is the one with the longest common prefix; of those with about as long a one, the least recently used.
+    """
+    shared = {slot: common_prefix(slot.engine.tokens, tokens) for slot in free}
     going_on = [slot for slot in free if slot.goes_on(tokens)]
-    return max(going_on, key=lambda slot: slot.engine.length) if going_on else min(free, key=lambda s: s.last_used)
+    if going_on:
+        return max(going_on, key=lambda slot: shared[slot])
+    empty = [slot for slot in free if not slot.engine.length]
+    longest = max(shared.values())
+    alike = [slot for slot in free if longest < MIN_SHARED or shared[slot] >= KEPT_SHARE * longest]
+    return min(empty or alike, key=lambda slot: slot.last_used)
 
 
 def common_prefix(some: Sequence[int], others: Sequence[int]) -> int:

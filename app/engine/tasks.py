@@ -1,29 +1,26 @@
-"""Jobs in the engine process besides chats: calibrate, bench, optimize, machine."""
+"""Jobs in the engine process besides chats."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from specee.app.engine.protocol import Emit, RunTask
-from specee.app.errors import USAGE, AppError
+from specee.app.engine.protocol import Bench, Calibrate, Emit, Optimize, Task
 
 
-def run(task: RunTask, emit: Emit) -> Any:
+def run(task: Task, emit: Emit) -> dict[str, Any]:
     """Runs the job and returns its result; progress goes to `emit`. Raises AppError."""
-    if task.name == "bench":
+    if isinstance(task, Bench):
         from specee.app.bench.run import run_bench
 
-        return run_bench(task.load, emit, **task.arguments)
-    if task.name == "calibrate":
+        return run_bench(task.load, emit, task.prompts, task.choices, task.asked, task.stock_python)
+    if isinstance(task, Calibrate):
         from specee.app.engine.calibration_task import run_calibration
 
-        return run_calibration(task.load, emit, **task.arguments)
-    if task.name == "optimize":
+        return run_calibration(task.load, emit, task.tokens, task.seed, task.output)
+    if isinstance(task, Optimize):
         from specee.app.engine.optimization_task import run_optimize
 
-        return run_optimize(task.load, emit, **task.arguments)
-    if task.name == "machine":
-        from specee.app import machine
+        return run_optimize(task.load, emit, task.output, task.force)
+    from specee.app import machine
 
-        return machine.report(task.load.threads or machine.default_threads())
-    raise AppError("unknown task", task.name, USAGE)
+    return machine.report(task.load.threads or machine.default_threads())

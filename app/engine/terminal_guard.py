@@ -22,7 +22,9 @@ class SavedTerminal:
     """The terminal as it was before the screen changed it. `fd` is open for reading and writing, and is inherited."""
 
     fd: int
-    attributes: list[Any]
+    modes: tuple[int, ...]
+    characters: tuple[int | bytes, ...]
+    """Together what termios calls the attributes."""
 
     @classmethod
     def capture(cls) -> SavedTerminal | None:
@@ -32,7 +34,8 @@ class SavedTerminal:
 
             fd = os.open(os.ttyname(sys.stdin.fileno()), os.O_RDWR | os.O_NOCTTY)
             with suppress(termios.error):
-                return cls(fd, termios.tcgetattr(fd))
+                *modes, characters = termios.tcgetattr(fd)
+                return cls(fd, tuple(modes), tuple(characters))
             os.close(fd)
         return None
 
@@ -43,5 +46,6 @@ class SavedTerminal:
         with suppress(OSError, termios.error):
             # a shell may have set modes of its own by now; only the screen turns the keyboard's signals off
             if not termios.tcgetattr(self.fd)[LOCAL_MODES] & termios.ISIG:
-                termios.tcsetattr(self.fd, termios.TCSANOW, self.attributes)
+                attributes: list[Any] = [*self.modes, list(self.characters)]
+                termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
             os.write(self.fd, LEAVE_SCREEN + FAREWELL)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from specee.app.engine.stop_sequences import StopSequences
 from specee.predictors.types import TokenEvent, TokenState
 
 
 class VerifiedText:
-    """Releases an answer's text in order, once it is verified, in whole UTF-8 characters."""
+    """Releases an answer's text in order, once it is verified, in whole UTF-8 characters.
 
-    def __init__(self, piece: Callable[[int], bytes]) -> None:
+    `stop`: texts that end the answer. The token that completes one is its last, and nothing from the stop sequence on
+    is released.
+    """
+
+    def __init__(self, piece: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
         self._piece = piece
+        self._stop = StopSequences(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._events: list[TokenEvent] = []  # the newest event of each index
         self._released = 0
+        self._n_whole = 0
+        """Tokens that end with a character."""
 
     def add(self, event: TokenEvent) -> str:
         """Takes one event and returns the text that became final with it: often, not always, its own."""
+        if self.stopped:
+            return ""
         if event.state is TokenState.ROLLED_BACK:
             assert event.index >= self._released, "verified text was rolled back"
             del self._events[event.index :]
@@ -26,18 +36,37 @@ class VerifiedText:
         assert event.index <= len(self._events), "token events out of order"
         self._events[event.index : event.index + 1] = [event]
         text = ""
-        while self._released < len(self._events) and self._events[self._released].state is TokenState.VERIFIED:
+        while not self.stopped and self._is_verified(self._released):
             released = self._events[self._released]
             self._released += 1
             if not released.stop:
-                text += self._decoder.decode(self._piece(released.token))
+                text += self._stop.add(self._decoder.decode(self._piece(released.token)))
+            if not self._decoder.getstate()[0]:
+                self._n_whole = self._released
         return text
 
     def finish(self) -> str:
-        """What is left of an unfinished character."""
-        return self._decoder.decode(b"", final=True)
+        """What is left: an unfinished character, if the model ended there, and what might have become a stop sequence.
+
+        If it was stopped, its last character has not begun: the bytes come when the answer goes on.
+        """
+        ended = bool(self._released and self._events[self._released - 1].stop)
+        return self._stop.add(self._decoder.decode(b"", final=True) if ended else "") + self._stop.end()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence has come."""
+        return self._stop.found
 
     @property
     def verified(self) -> list[TokenEvent]:
         """The tokens of the answer so far, in order, a stop token included."""
         return self._events[: self._released]
+
+    @property
+    def whole(self) -> list[TokenEvent]:
+        """Those of them whose characters are all in the text."""
+        return self._events[: self._n_whole]
+
+    def _is_verified(self, index: int) -> bool:
+        return index < len(self._events) and self._events[index].state is TokenState.VERIFIED

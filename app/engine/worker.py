@@ -5,8 +5,10 @@ Its standard output and error belong to the native library's logs; the pipes are
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -14,7 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from specee.app.engine.heartbeat import Heartbeat
 from specee.app.engine.protocol import (
+    Bench,
+    Calibrate,
     Cancel,
     Close,
     Failed,
@@ -22,21 +27,24 @@ from specee.app.engine.protocol import (
     GuardTerminal,
     Load,
     ModelLoaded,
+    Optimize,
     Progress,
-    RunTask,
+    ReportMachine,
+    Task,
     TaskDone,
-    read_message,
-    write_message,
 )
 from specee.app.engine.terminal_guard import SavedTerminal
+from specee.app.engine.wire import WireError, read_message, write_message
 from specee.app.errors import as_app_error
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Entry point of the process."""
-    inbox, outbox = _take_pipes()
+    wake_when_alone()
+    inbox, outbox = take_pipes()
     worker = Worker(outbox)
     threading.Thread(target=worker.listen, args=(inbox,), daemon=True).start()
     worker.run()
@@ -45,7 +53,16 @@ def main() -> None:
     os._exit(0)
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def wake_when_alone() -> None:
+    """When the user's process dies, this one goes on if it was stopped, and then ends by itself: its pipe is closed.
+
+    Linux only. Elsewhere a stopped process stays until somebody continues it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Moves the pipes away from descriptors 0 and 1; prints, ours or the library's, then go to the log (2)."""
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
@@ -64,6 +81,7 @@ class Worker:
         self._answerer: Any = None
         self._cancelled_early: set[int] = set()  # before the model was loaded
         self._stopping = threading.Event()
+        self._heartbeat = Heartbeat(self._send)
 
     def listen(self, inbox: BinaryIO) -> None:
         """Reads requests in a thread of its own, so that a Cancel arrives during a computation."""
@@ -75,6 +93,9 @@ class Worker:
                 message = Close()  # the user's process is gone
                 if terminal is not None:
                     terminal.restore()
+            except WireError:  # out of step for good; to the log
+                traceback.print_exc()
+                message = Close()
             if isinstance(message, GuardTerminal):
                 terminal = message.terminal
             elif isinstance(message, Cancel):
@@ -93,7 +114,9 @@ class Worker:
 
     def run(self) -> None:
         """Serves until Close."""
-        handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate, RunTask: self._task}
+        handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate}
+        handlers |= dict.fromkeys((Calibrate, Optimize, Bench, ReportMachine), self._task)
+        self._heartbeat.start()
         while True:
             busy = self._answerer is not None and self._answerer.busy
             try:
@@ -104,7 +127,7 @@ class Worker:
                 return
             try:
                 if message is None:
-                    self._answerer.turn()
+                    self._turn()
                 else:
                     handlers[type(message)](message)
             except BrokenPipeError:
@@ -115,10 +138,12 @@ class Worker:
                 traceback.print_exc()  # to the log
                 failure = as_app_error(error)
                 with suppress(BrokenPipeError):
-                    fatal = not isinstance(message, RunTask)
+                    fatal = not isinstance(message, Task)
                     self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
 
     def _send(self, message: object) -> None:
+        if self._stopping.is_set():
+            raise BrokenPipeError  # ends a job at its next sign of progress, so that it removes what it has half done
         write_message(self._outbox, message)
 
     def _cancel(self, request: int) -> None:
@@ -141,7 +166,14 @@ class Worker:
     def _generate(self, message: Generate) -> None:
         self._answerer.add(message, self._send)
 
-    def _task(self, message: RunTask) -> None:
+    def _turn(self) -> None:
+        self._heartbeat.begin()
+        try:
+            self._answerer.turn()
+        finally:
+            self._heartbeat.end()
+
+    def _task(self, message: Task) -> None:
         from specee.app.engine import tasks
 
         self._send(TaskDone(tasks.run(message, self._send)))

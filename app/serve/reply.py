@@ -4,72 +4,201 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from specee.app.engine.protocol import ChatEvent, Stats
-from specee.app.serve.stop_sequences import StopSequences
+from typing_extensions import NotRequired, TypedDict
 
-FINISH = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
+from specee.app.engine.protocol import ChatEvent, Stats, TokenLogprob
+from specee.app.serve.tool_calls import CallReader, ToolCall, Tools
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
+NO_LOGPROB = -9999.0
+"""For a token of probability 0, as the API has it: JSON has no infinity."""
+
+
+class Logprob(TypedDict):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChosenLogprob(Logprob):
+    top_logprobs: list[Logprob]
+
+
+class Logprobs(TypedDict):
+    content: list[ChosenLogprob]
+    refusal: None
+
+
+class AnswerMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: NotRequired[list[ToolCall]]
+
+
+class Choice(TypedDict):
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: Logprobs | None
+
+
+class CachedTokens(TypedDict):
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Figures(TypedDict):
+    """What only this server tells: how the answer was decoded."""
+
+    policy: str
+    policy_reason: str
+    mean_exit_layer: float
+    n_layers: int
+    tokens_per_second: float
+    ttft_s: float
+    reused: int
+    exit_layers: list[int]
+
+
+class ChatCompletion(TypedDict):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    specee: Figures
+
+
+Chunk = dict[str, Any]
 
 
 class Reply:
     """The objects of one answer; `specee` in the last one has the figures of the exits."""
 
-    def __init__(self, model: str, stop: Sequence[str] = ()) -> None:
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
-        self._text: list[str] = []
-        self._stop = StopSequences(stop)
+    def __init__(self, model: str, tools: Tools, *, logprobs: bool) -> None:
+        self._id, self._created, self._model = f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model
+        self._reader = CallReader(tools)
+        self._text = ""
         self._layers: dict[int, int] = {}
+        self._logprobs: list[ChosenLogprob] | None = [] if logprobs else None
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop sequence has come."""
-        return self._stop.found
+    # ---- in one piece ----------------------------------------------------------------------------------------------
 
-    def add(self, event: ChatEvent) -> str:
-        """One more verified token; returns the text that can be sent now."""
-        if self.stopped:
-            return ""
-        if not event.stop:
-            self._layers.setdefault(event.index, event.exit_layer)
-        self._text.append(self._stop.add(event.text))
-        return self._text[-1]
+    def add(self, event: ChatEvent) -> Chunk | None:
+        """One more verified token; returns what a stream says of it, None for nothing."""
+        logprobs: list[ChosenLogprob] = []
+        if not event.stop and event.index not in self._layers:
+            self._layers[event.index] = event.exit_layer
+            if self._logprobs is not None and event.logprob is not None:
+                logprobs = [_chosen_logprob(event.logprob, event.top_logprobs)]
+                self._logprobs += logprobs
+        text = self._reader.add(event.text)
+        self._text += text
+        if not text and not logprobs:
+            return None
+        return self._chunk({"content": text}, logprobs=logprobs if self._logprobs is not None else None)
 
-    def end(self) -> str:
-        """No more tokens; returns the text that was held back."""
-        self._text.append(self._stop.end())
-        return self._text[-1]
+    def end(self, stats: Stats) -> list[Chunk]:
+        """No more tokens; returns the last objects of a stream."""
+        rest = self._reader.end()
+        self._text += rest
+        calls = [{"index": i, **call} for i, call in enumerate(self._reader.calls)]
+        deltas: list[dict[str, Any]] = [
+            *([{"content": rest}] if rest else []),
+            *([{"tool_calls": calls}] if calls else []),
+        ]
+        last = self._chunk({}, self._finish_reason(stats))
+        return [*(self._chunk(delta) for delta in deltas), {**last, "specee": self._figures(stats)}]
 
-    def whole(self, stats: Stats) -> dict[str, Any]:
-        message = {"role": "assistant", "content": "".join(self._text)}
-        choice = {"index": 0, "message": message, "finish_reason": FINISH[stats.stop_reason], "logprobs": None}
-        extra = {"usage": _usage(stats), "specee": self._exits(stats)}
-        return {**self._head, "object": "chat.completion", "choices": [choice], **extra}
+    def whole(self, stats: Stats) -> ChatCompletion:
+        """The answer, after `end`."""
+        calls = self._reader.calls
+        message: AnswerMessage = {"role": "assistant", "content": self._text, "refusal": None}
+        if calls:
+            message = {**message, "content": self._text or None, "tool_calls": calls}
+        logprobs: Logprobs | None = None
+        if self._logprobs is not None:
+            logprobs = {"content": self._logprobs, "refusal": None}
+        return {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "finish_reason": self._finish_reason(stats),
+                    "logprobs": logprobs,
+                }
+            ],
+            "usage": _usage(stats),
+            "specee": self._figures(stats),
+        }
 
-    def chunk(self, delta: dict[str, str], stats: Stats | None = None) -> dict[str, Any]:
-        reason = FINISH[stats.stop_reason] if stats is not None else None
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        extra = {} if stats is None else {"specee": self._exits(stats)}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **extra}
+    # ---- as a stream -----------------------------------------------------------------------------------------------
 
-    def usage(self, stats: Stats) -> dict[str, Any]:
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(stats)}
+    def begin(self) -> Chunk:
+        """The first object of a stream."""
+        return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
-    def _exits(self, stats: Stats) -> dict[str, Any]:
-        names = ("policy", "policy_reason", "mean_exit_layer", "n_layers", "tokens_per_second", "ttft_s", "reused")
-        layers = [self._layers[index] for index in sorted(self._layers)]
-        return {**{name: getattr(stats, name) for name in names}, "exit_layers": layers}
+    def usage(self, stats: Stats) -> Chunk:
+        """The object after all others, for who asks for it."""
+        return {**self._chunk({}), "choices": [], "usage": _usage(stats)}
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        finish_reason: FinishReason | None = None,
+        logprobs: list[ChosenLogprob] | None = None,
+    ) -> Chunk:
+        of_tokens = None if logprobs is None else {"content": logprobs, "refusal": None}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": of_tokens}
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
+        return {**head, "choices": [choice]}
+
+    # ---- both ------------------------------------------------------------------------------------------------------
+
+    def _finish_reason(self, stats: Stats) -> FinishReason:
+        return "tool_calls" if self._reader.calls else FINISH[stats.stop_reason]
+
+    def _figures(self, stats: Stats) -> Figures:
+        return {
+            "policy": stats.policy,
+            "policy_reason": stats.policy_reason,
+            "mean_exit_layer": stats.mean_exit_layer,
+            "n_layers": stats.n_layers,
+            "tokens_per_second": stats.tokens_per_second,
+            "ttft_s": stats.ttft_s,
+            "reused": stats.reused,
+            "exit_layers": [self._layers[index] for index in sorted(self._layers)],
+        }
 
 
-def _usage(stats: Stats) -> dict[str, Any]:
+def _chosen_logprob(chosen: TokenLogprob, likeliest: tuple[TokenLogprob, ...]) -> ChosenLogprob:
+    return {**_logprob(chosen), "top_logprobs": [_logprob(one) for one in likeliest]}
+
+
+def _logprob(given: TokenLogprob) -> Logprob:
+    text = given.piece.decode("utf-8", "replace")
+    return {"token": text, "logprob": max(given.logprob, NO_LOGPROB), "bytes": list(given.piece)}
+
+
+def _usage(stats: Stats) -> Usage:
     return {
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.tokens,
         "total_tokens": stats.prompt_tokens + stats.tokens,
         "prompt_tokens_details": {"cached_tokens": stats.reused},
     }
-
-
-def error_object(title: str, message: str) -> dict[str, Any]:
-    return {"error": {"message": f"{title}: {message}", "type": title.replace(" ", "_"), "code": None, "param": None}}

@@ -1,76 +1,131 @@
-"""A request of the chat completions API, read and checked."""
+"""A request of the chat completions API, checked, as the engine takes it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from specee.app.engine.protocol import Message
-from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, replace_sampling
+from pydantic import ValidationError
+from pydantic_core import from_json
 
-REFUSED = ("tools", "functions", "logprobs", "logit_bias", "response_format")
-MAX_STOPS = 4  # as the API has it
+from specee.app import settings
+from specee.app.engine import protocol
+from specee.app.options import ChatOptions
+from specee.app.serve import schema
+from specee.app.serve.errors import bad_request, not_supported
+from specee.app.serve.refusal import refusal
+from specee.app.serve.tool_calls import Tools
+
+MAX_VALUES = 40_000
+"""Of a body: more would be slow to check, and nobody sends them."""
+SAMPLING = tuple(settings.SAMPLING)
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
     """A request for an answer."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[protocol.Message, ...]
     options: ChatOptions
+    tools: Tools
     stream: bool
     stream_usage: bool
-    stop: tuple[str, ...] = ()
-    """Texts that end the answer, and are no part of it."""
 
     @classmethod
-    def read(cls, body: dict[str, Any], defaults: ChatOptions) -> CompletionRequest:
-        """Raises AppError for what is wrong, and for what is not supported here."""
-        for name in REFUSED:
-            if body.get(name) not in (None, [], {}, False, {"type": "text"}):
-                raise AppError("not supported", f"{name!r} is not supported here", USAGE)
-        if body.get("n", 1) != 1:
-            raise AppError("not supported", "only n = 1 is supported", USAGE)
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise AppError("bad request", "'messages' must be a list with at least one message", USAGE)
-        sampling = {
-            name: _number(body, name) for name in ("temperature", "top_p", "seed") if body.get(name) is not None
-        }
-        given = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
-        limit = given[0] if given else defaults.max_tokens
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise AppError("bad request", "'max_tokens' must be a number from 1", USAGE)
-        options = replace(defaults, sampling=replace_sampling(defaults.sampling, sampling), max_tokens=limit)
-        usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        checked = tuple(_message(message) for message in messages)
-        return cls(checked, options, bool(body.get("stream")), usage, _stop(body.get("stop")))
+    def read(cls, body: bytes, defaults: ChatOptions, *, takes_tools: bool = False) -> CompletionRequest:
+        """Raises ApiError for what is wrong, and for what is not supported here.
+
+        `takes_tools`: whether the model's template has a place for tools.
+        """
+        given = _parse(body)
+        try:
+            request = schema.ChatCompletionRequest.model_validate(given)
+        except ValidationError as error:
+            raise refusal(error) from error
+        messages = tuple(_message(message, i) for i, message in enumerate(request.messages))
+        tools = Tools.of(request)
+        if tools.given and not takes_tools:
+            raise not_supported("'tools': the model's chat template has no place for them", "tools")
+        if request.stream_options is not None and not request.stream:
+            raise bad_request("'stream_options': only together with 'stream'", "stream_options")
+        usage = bool(request.stream_options and request.stream_options.include_usage)
+        return cls(messages, _options(request, tools, defaults), tools, bool(request.stream), usage)
 
 
-def _stop(given: Any) -> tuple[str, ...]:
-    stop = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(stop, list) or len(stop) > MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
-        raise AppError("bad request", f"'stop' must be a text or a list of at most {MAX_STOPS} texts", USAGE)
-    return tuple(stop)
-
-
-def _number(body: dict[str, Any], name: str) -> float:
-    value = body[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise AppError("bad request", f"{name!r} must be a number from 0", USAGE)
-    return value
-
-
-def _message(given: Any) -> Message:
-    role, content = (given.get("role"), given.get("content")) if isinstance(given, dict) else (None, None)
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
-    role = "system" if role == "developer" else role
-    if role not in ("system", "user", "assistant") or not isinstance(content, str):
-        raise AppError("bad request", "a message has a role (system, user, assistant) and a text", USAGE)
+def _parse(body: bytes) -> dict[str, Any]:
     try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        raise AppError("bad request", "a message has half of a surrogate pair, which is no text", USAGE) from error
-    return Message(role, content)
+        given = from_json(body)
+    except ValueError as error:
+        half = "half of a surrogate pair is no text; " if "hex escape" in str(error) else ""
+        raise bad_request(f"the body is not JSON: {half}{error}") from error
+    if not isinstance(given, dict):
+        raise bad_request("the body is not an object")
+    waiting: list[Any] = [given]
+    count = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (dict, list)):
+            count += len(value)
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        if count > MAX_VALUES:
+            raise bad_request(f"the body has more than {MAX_VALUES} values")
+    return given
+
+
+def _options(request: schema.ChatCompletionRequest, tools: Tools, defaults: ChatOptions) -> ChatOptions:
+    given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not None}
+    if request.logit_bias is not None:
+        given["logit_bias"] = tuple((int(token), bias) for token, bias in request.logit_bias.items())
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        raise bad_request("'max_tokens': not together with 'max_completion_tokens'", "max_tokens")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise bad_request("'top_logprobs': only together with 'logprobs'", "top_logprobs")
+    form = _json_schema(request)
+    if form is not None and tools.given:
+        raise bad_request("'response_format': not together with 'tools'", "response_format")
+    return replace(
+        defaults,
+        sampling=replace(defaults.sampling, **given),
+        max_tokens=request.max_tokens or request.max_completion_tokens or defaults.max_tokens,
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+        json_schema=form if form is not None else tools.json_schema,
+        top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+
+
+def _json_schema(request: schema.ChatCompletionRequest) -> str | None:
+    form = request.response_format
+    if isinstance(form, schema.AnyJson):
+        return json.dumps({"type": "object"})
+    if isinstance(form, schema.JsonOfSchema):
+        return schema.as_json(form.json_schema.schema_, "response_format.json_schema.schema")
+    return None
+
+
+def _message(given: schema.Message, index: int) -> protocol.Message:
+    content = given.content
+    text = "".join(part.text for part in content) if isinstance(content, list) else content or ""
+    if isinstance(given, schema.ToolMessage):
+        return protocol.Message("tool", text, tool_call_id=given.tool_call_id, name=given.name)
+    calls = None
+    if isinstance(given, schema.AssistantMessage):
+        if given.content is None and not given.tool_calls:
+            raise bad_request(f"'messages[{index}]': it has neither content nor tool calls", f"messages[{index}]")
+        calls = _calls(given, index)
+    role = "system" if given.role == "developer" else given.role
+    return protocol.Message(role, text, tool_calls=calls, name=given.name)
+
+
+def _calls(given: schema.AssistantMessage, index: int) -> str | None:
+    if not given.tool_calls:
+        return None
+    for i, call in enumerate(given.tool_calls):
+        try:
+            arguments = from_json(call.function.arguments)
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            where = f"messages[{index}].tool_calls[{i}].function.arguments"
+            raise bad_request(f"'{where}': it must be a JSON object", where)
+    return json.dumps([call.model_dump() for call in given.tool_calls])

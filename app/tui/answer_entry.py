@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
+from specee.app.formatting import visible
 from specee.app.tui import markdown
 from specee.app.tui.entries import Entry
 from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
@@ -24,7 +25,7 @@ class AnswerEntry(Entry):
 
     def __init__(self, source: str = "") -> None:
         super().__init__()
-        self._source = _clean(source)
+        self._source = visible(source)
         self._width, self._plain = 0, False
         self._restart()
 
@@ -39,14 +40,14 @@ class AnswerEntry(Entry):
 
     def append(self, text: str) -> int:
         """Adds text; returns the index of the first line that may have changed."""
-        self._source += _clean(text)
+        self._source += visible(text)
         first_changed = self._n_final
         self._read()
         return first_changed
 
     def finish(self, source: str) -> bool:
         """Sets the whole text at the end; returns whether it had to be parsed again."""
-        source = _clean(source)
+        source = visible(source)
         if source == self._source and not _REFERENCE.search(source):
             return False
         self._source = source
@@ -138,7 +139,3 @@ def _align(source: str, shown: str, at: int) -> int:
     for character in shown[:at]:
         place = max(place, source.find(character, place)) + 1
     return place
-
-
-def _clean(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "�")

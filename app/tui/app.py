@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from textual.app import App, ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
+from textual.events import Key, Paste
 from textual.timer import Timer
-from textual.widgets import TextArea
+from textual.widgets import Input, TextArea
 
+from specee.app import error_log
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
-from specee.app.errors import OK, AppError, as_app_error
+from specee.app.errors import INTERNAL, OK, AppError, as_app_error
+from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import clipboard, garbage_collection, keys
+from specee.app.tui import clipboard, garbage_collection, job_control, keys
+from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
@@ -37,7 +41,7 @@ THRESHOLD_STEP = 0.05
 FIRST_THRESHOLD = 0.7  # from which the dial turns while the calibrated one is in use
 
 
-class ChatApp(App[int]):
+class ChatApp(BoundedApp):
     """Chats at the side, conversation, a view of the tokens, figures, prompt."""
 
     TITLE = "specee-chat"
@@ -50,8 +54,16 @@ class ChatApp(App[int]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
-    def __init__(self, session: Session, options: ChatOptions, personas: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        options: ChatOptions,
+        personas: Mapping[str, str] | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """`notice`: what the user should know of the chat that goes on."""
         super().__init__()
+        self._notice = notice
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
@@ -88,6 +100,8 @@ class ChatApp(App[int]):
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
         self.show_chat()
         self.show_notice(keys.HINTS)
+        if self._notice is not None:
+            self.show_notice(self._notice, error=True)
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -129,6 +143,7 @@ class ChatApp(App[int]):
             self.event_display.refresh()
 
     def on_job_ended(self, message: JobEnded) -> None:
+        self._thread.busy = False
         if not self._handle_events():
             return
         self.event_display.write()
@@ -136,7 +151,6 @@ class ChatApp(App[int]):
         self.conversation.close_answer(branch[-1] if branch and race is None else None)
         if race is not None:
             self.conversation.changed(race)
-        self._thread.busy = False
         self.prompt.cursor_blink = self._cursor_blinks
         if self._timer is not None:
             self._timer.pause()
@@ -162,6 +176,14 @@ class ChatApp(App[int]):
     def show_notice(self, text: str, *, error: bool = False) -> None:
         """Adds a message from the program to the conversation."""
         self.conversation.add(Notice(text, error=error))
+
+    def show_error(self, error: Exception) -> None:
+        """Adds an error to the conversation; one that we did not foresee goes to the log as well."""
+        told = as_app_error(error)
+        text = told.line
+        if told.title == INTERNAL and (log := error_log.record(self.session.logs, error)) is not None:
+            text += f" ({log})"
+        self.show_notice(text, error=True)
 
     def warn_when_nearly_full(self) -> None:
         """Says so when the context window is nearly full."""
@@ -202,7 +224,8 @@ class ChatApp(App[int]):
         self._sidebar.search(text)
 
     def copy(self, text: str) -> None:
-        """Copies a text to the clipboard, and says so."""
+        """Copies a text to the clipboard, and says so. A terminal that it is pasted into is not steered by it."""
+        text = visible(text)
         self.copy_to_clipboard(text)
         if not self.is_headless:
             clipboard.copy(text)
@@ -213,25 +236,44 @@ class ChatApp(App[int]):
     def require_idle(self) -> None:
         """Raises AppError while a job runs."""
         if self.busy:
-            raise AppError("not now", "an answer or a download is still running; Esc stops it")
+            what = "an answer or a download is still running" if self.session.info else "the model is being loaded"
+            raise AppError("not now", f"{what}; Esc stops it")
 
     async def action_command(self, line: str) -> None:
         """Runs a command, from the prompt or from a key."""
-        try:
-            await self._commands.run(line)
-        except (AppError, OSError) as error:
-            self.show_notice(as_app_error(error).line, error=True)
+        await self._commands.run(line)
 
     async def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
-        if message.text.startswith("/"):
-            await self.action_command(message.text)
-        else:
-            self.controller.ask(message.text)
+        """Takes what was typed; what is not taken stays in the prompt."""
+        try:
+            await self.controller.submit(message.text)
+        except Exception:
+            self.prompt.restore(message.text)
+            raise
+
+    async def on_prompt_input_left(self, message: PromptInput.Left) -> None:
+        await self.action_quit()
+
+    def on_paste(self, event: Paste) -> None:
+        self._insert_in_prompt(event.text)
+
+    def on_key(self, event: Key) -> None:
+        if event.is_printable and event.character is not None:
+            self._insert_in_prompt(event.character)
+
+    def _insert_in_prompt(self, text: str) -> None:
+        """What is typed or pasted where no text field is goes into the prompt."""
+        if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
+            self.prompt.focus()
+            self.prompt.insert(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
 
     def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+        if not self.options.policy.takes("threshold"):
+            self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
+            return
         now = self.options.policy.threshold
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
@@ -286,13 +328,25 @@ class ChatApp(App[int]):
 
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""
+        failure: Exception | None = None
+        text = self.prompt.text
         try:
             with self.suspend():
-                text = edit(self.prompt.text)
-        except (SuspendNotSupported, OSError) as error:
-            self.notify(f"no editor: {error}", severity="error")
-            return
+                try:
+                    text = edit(text)
+                except Exception as error:  # raised in here, it would keep the screen away
+                    failure = error
+        except SuspendNotSupported as error:
+            failure = AppError("no editor", str(error))
+        if failure is not None:
+            raise failure
         self.prompt.write(text)
+
+    def action_suspend_process(self) -> None:
+        """Back to the shell, whose `fg` shows the screen again."""
+        if not job_control.available():
+            raise AppError("cannot suspend", "no shell waits behind this screen; Ctrl+D in an empty prompt quits")
+        job_control.suspend()
 
     def action_copy_or_quit(self) -> None:
         """Copies the selected text; quits when there is none."""
@@ -307,6 +361,11 @@ class ChatApp(App[int]):
         self.exit(OK)
 
 
-def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str]) -> int:
-    """Runs the screen until the user leaves; returns the exit code."""
-    return ChatApp(session, options, personas).run() or OK
+def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
+    """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
+    app = ChatApp(session, options, personas, notice)
+    code = app.run()
+    if app.fatal_error is not None:
+        error_log.record(session.logs, app.fatal_error)
+        raise app.fatal_error
+    return OK if code is None else code

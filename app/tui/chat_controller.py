@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from specee.app.chat.attachments import attach
 from specee.app.engine.client import EngineLostError, Event
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.tui.commands import as_typed, is_command
 from specee.app.tui.entries import QuestionEntry
 from specee.app.tui.event_display import MAKE_ROOM
 from specee.app.tui.model_pull import ModelPull
 from specee.app.tui.race import RaceEntry, race_options
-from specee.app.tui.session_thread import SessionThread
+from specee.app.tui.session_thread import Job, SessionThread
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -26,8 +27,10 @@ class ChatController:
         self._app, self._thread = app, thread
         self._pull: ModelPull | None = None
         self._path_changes = False  # the branch in use is another when the job is over
-        self._submitted = ""  # goes back into the prompt when it is refused
-        self._queued: str | None = None  # a question sent before the model was loaded
+        self._typed = ""  # what was typed, while it is handled
+        self._submitted = ""  # what the job that runs was typed as: it goes back into the prompt when it is refused
+        self._shows_more = False  # the conversation shows what is not stored if the job is refused
+        self._queued: tuple[str, str] | None = None  # a question sent before the model was loaded, with its files
         self._edited: int | None = None  # the question that the prompt will replace
 
     @property
@@ -38,46 +41,53 @@ class ChatController:
     def leave_editing(self) -> None:
         self._edited = None
 
+    async def submit(self, text: str) -> None:
+        """Takes what was typed: a command or a question. Raises errors when it cannot."""
+        self._typed = text
+        try:
+            if is_command(text):
+                await self._app.action_command(text)
+            else:
+                self._ask(text.strip())
+        finally:
+            self._typed = ""
+
+    def _run(self, job: Job, *, shows_more: bool = False) -> None:
+        self._submitted, self._shows_more = self._typed, shows_more
+        self._app.run_job(job)
+
     # ---- questions -------------------------------------------------------------------------------------------------
 
-    def ask(self, submitted: str) -> None:
+    def _ask(self, text: str) -> None:
         """Sends a question, with the files that it names."""
         app = self._app
-        if self._thread.busy and app.session.info is not None:
-            app.prompt.write(submitted)  # one at a time: it stays in the prompt
+        if self._thread.busy and (app.session.info is not None or self._queued is not None or self.editing):
+            app.prompt.restore(self._typed)  # one at a time: it stays in the prompt
             app.notify("still answering; Esc stops", timeout=2)
             return
-        try:
-            text, files = attach(submitted)
-        except AppError as error:
-            app.prompt.write(submitted)
-            app.show_notice(error.line, error=True)
-            return
-        self._submitted = submitted
-        if self._edited is not None:
-            self._ask_instead(text)
-            return
-        app.conversation.add(QuestionEntry(submitted))
-        if files:
-            app.show_notice("attached: " + ", ".join(f"{file} ({file.stat().st_size} bytes)" for file in files))
-        if self._thread.busy:
-            self._queued = text
-        else:
-            self._send(text)
-
-    def _send(self, text: str) -> None:
-        app = self._app
-        app.event_display.begin()
-        app.run_job(lambda: app.session.send(text, app.options))
-
-    def _ask_instead(self, text: str) -> None:
-        app, turn, self._edited = self._app, self._edited, None
-        assert turn is not None
-        before = [t.id for t in app.session.branch].index(turn)
-        app.conversation.show_branch(app.session.branch[:before])
+        attached, files = attach(text)
+        turn, self._edited = self._edited, None
+        if turn is not None:
+            before = [t.id for t in app.session.branch].index(turn)
+            app.conversation.show_branch(app.session.branch[:before])
         app.conversation.add(QuestionEntry(text))
+        if files:
+            doubts = [file.doubt for file in files if file.doubt is not None]
+            app.show_notice("\n".join([f"attached: {', '.join(map(str, files))}", *doubts]))
+        if self._thread.busy:
+            self._submitted, self._queued = self._typed, (text, attached)
+            return
         app.event_display.begin()
-        app.run_job(lambda: app.session.edit(turn, text, app.options))
+        if turn is None:
+            self._run(lambda: app.session.send(text, app.options, attached), shows_more=True)
+        else:
+            self._run(lambda: app.session.edit(turn, text, app.options, attached), shows_more=True)
+
+    def _send_queued(self, text: str, attached: str) -> None:
+        app, self._typed = self._app, self._submitted
+        app.event_display.begin()
+        self._run(lambda: app.session.send(text, app.options, attached), shows_more=True)
+        self._typed = ""
 
     def edit_last(self) -> None:
         """Puts the last question into the prompt; sending it makes a branch."""
@@ -85,7 +95,7 @@ class ChatController:
         question = next((turn for turn in reversed(app.session.branch) if turn.role == "user"), None)
         if question is not None and not self._thread.busy:
             self._edited = question.id
-            app.prompt.write(question.content)
+            app.prompt.write(as_typed(question.content))
             app.notify("Enter asks this instead, Esc cancels; the old question stays as a branch", timeout=3)
 
     # ---- answers ---------------------------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ class ChatController:
         app, branch = self._app, self._app.session.branch
         app.conversation.show_branch(branch[:-1] if branch and branch[-1].role == "assistant" else branch)
         app.event_display.begin()
-        app.run_job(lambda: app.session.answer_again(app.options))
+        self._run(lambda: app.session.answer_again(app.options), shows_more=True)
 
     def continue_answer(self) -> None:
         """Lets the last answer go on."""
@@ -104,22 +114,21 @@ class ChatController:
             raise AppError("nothing to continue", "there is no answer yet")
         app.conversation.show_branch(branch[:-1])
         app.event_display.begin(branch[-1].content)
-        app.run_job(lambda: app.session.continue_answer(app.options))
+        self._run(lambda: app.session.continue_answer(app.options), shows_more=True)
 
     def race(self) -> None:
         """Answers the last question twice, dense and with the policy in use; nothing of it is stored."""
-        app, self._submitted = self._app, ""
+        app = self._app
         dense, mine = race_options(app.options)
         race = app.event_display.race = RaceEntry(app.options.policy.label)
         app.conversation.add(race)
-        app.run_job(lambda: chain(app.session.answer_without_saving(dense), app.session.answer_without_saving(mine)))
+        self._run(lambda: chain(app.session.answer_for_comparison(dense), app.session.answer_for_comparison(mine)))
 
     # ---- the model -------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
         """Loads the model, unless it is loaded."""
-        self._submitted = ""
-        self._app.run_job(self._app.session.open)
+        self._run(self._app.session.open)
 
     def restart(self) -> None:
         """Ends the engine; if no job waits for it, starts it again at once."""
@@ -137,20 +146,20 @@ class ChatController:
             app.session.make_room(summarize=True)
             return iter(())
 
-        self._submitted, self._path_changes = "", True
-        app.run_job(job)
+        self._path_changes = True
+        self._run(job)
 
     def pull(self, name: str) -> None:
         """Downloads a model."""
         app, pull = self._app, ModelPull(name)
-        self._pull, self._submitted = pull, ""
+        self._pull = pull
         app.event_display.activity = f"looking for {name}"
 
         def job() -> Iterator[Event]:
             pull.run(self._thread.show, offline=app.session.offline)
             return iter(())
 
-        app.run_job(job)
+        self._run(job)
 
     def stop(self) -> None:
         """Ends the job that runs."""
@@ -165,19 +174,21 @@ class ChatController:
         app = self._app
         pull, self._pull = self._pull, None
         refused = error is not None and not isinstance(error, EngineLostError)
-        if self._path_changes or (refused and self._submitted):  # a question that was refused is not stored
-            self._path_changes = False
-            app.show_chat()
         queued, self._queued = self._queued, None
+        if self._path_changes or (refused and self._shows_more) or (error is not None and queued is not None):
+            self._path_changes = False
+            app.show_chat()  # a question that was refused is not stored
         if error is not None:
             self._show_error(error)
+            if self._submitted and (refused or queued is not None):
+                app.prompt.restore(self._submitted)
             return
         if pull is not None:
             app.show_notice(pull.message)
         else:
             app.warn_when_nearly_full()
         if queued is not None:
-            self._send(queued)
+            self._send_queued(*queued)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app
@@ -188,5 +199,3 @@ class ChatController:
         elif error.exit_code == PROMPT_TOO_LONG:
             hint = f"\n{MAKE_ROOM}"
         app.show_notice(error.line + hint, error=True)
-        if self._submitted and not app.prompt.text and not isinstance(error, EngineLostError):
-            app.prompt.write(self._submitted)

@@ -30,7 +30,7 @@ def copy(text: str) -> None:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(
                 found,
-                input=text.encode(),
+                input=text.encode("utf-8", "replace"),
                 timeout=TIMEOUT,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

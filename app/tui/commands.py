@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from specee.app import output_file
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
-from specee.app.options import PolicyChoice, Sampling, parse_threshold, recall
+from specee.app.options import PolicyChoice, parse_threshold
+from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, check
 from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
 from specee.app.tui.entries import Help
@@ -21,6 +23,18 @@ from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
+
+_COMMAND = re.compile(r"/(\w*)(?!\S)")
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is meant as a command: a word after a slash. A path is a question, as is what follows a space."""
+    return _COMMAND.match(text) is not None
+
+
+def as_typed(question: str) -> str:
+    """A question as it is typed: with a space before it if it would be a command."""
+    return f" {question}" if is_command(question) else question
 
 
 class Commands:
@@ -37,11 +51,14 @@ class Commands:
 
     async def run(self, line: str) -> None:
         """Runs a command line. Raises AppError."""
-        name, _, argument = line[1:].partition(" ")
+        found = _COMMAND.match(line)
+        name = found[1] if found is not None else ""
         command: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{name}", None)
         if command is None:
-            raise AppError(f"there is no command /{name}", "/help lists them all", USAGE)
-        await command(argument.strip())
+            raise AppError(
+                f"there is no command /{name}", "/help lists them; a space before the / makes it a question", USAGE
+            )
+        await command(line[len(name) + 1 :].strip())
 
     # ---- chats -----------------------------------------------------------------------------------------------------
 
@@ -59,10 +76,13 @@ class Commands:
             return
         self._app.require_idle()
         session = self._app.session
-        session.resume(_number(argument))
-        assert session.chat is not None
-        self._app.options = recall(session.chat.options)
+        kept = session.resume(check(ChatId, "chat", argument))
+        self._app.options = kept.options
         self._app.show_chat()
+        if kept.refused is not None:
+            self._app.show_notice(f"chat {argument}: {kept.refused}", error=True)
+        if kept.model not in (None, session.model):
+            self._app.show_notice(f"{kept.model} answered this chat; /model {kept.model} takes it again")
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
@@ -78,13 +98,12 @@ class Commands:
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        path = Path(argument or f"chat-{session.chat.id}.md").expanduser()
-        if path.suffix == ".json":
+        name = argument or f"chat-{session.chat.id}.md"
+        if name.endswith(".json"):
             text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
         else:
             text = export.markdown(session.chat, session.branch)
-        path.write_text(text, "utf-8")
-        self._app.show_notice(f"written to {path.absolute()}")
+        self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
@@ -109,8 +128,8 @@ class Commands:
         for turn in reversed(session.branch):
             if turn.siblings > 1:
                 siblings = session.store.siblings(turn.id)
-                wanted = _number(argument) if argument else turn.place % turn.siblings + 1
-                if not 1 <= wanted <= len(siblings):
+                wanted = check(Count, "branch", argument) if argument else turn.place % turn.siblings + 1
+                if wanted > len(siblings):
                     raise AppError("no such branch", f"there are {len(siblings)}", USAGE)
                 session.switch_branch(siblings[wanted - 1])
                 self._app.show_chat()
@@ -136,6 +155,8 @@ class Commands:
     async def do_policy(self, argument: str) -> None:
         """NAME: auto, chain, tree (draft tokens), exact (skips layers), pipelined, dense: same text; or specee"""
         choice = PolicyChoice.parse(argument or "auto")
+        if self._app.session.info is not None:
+            self._app.session.info.check(choice)
         self._app.options = replace(self._app.options, policy=choice)
         self._app.show_notice(f"policy {choice.label} from the next answer on")
 
@@ -154,20 +175,21 @@ class Commands:
         if name == "drafter" and value:
             self._set_drafter(value.strip())
             return
-        kinds: dict[str, Any] = {field.name: type(getattr(Sampling(seed=0), field.name)) for field in fields(Sampling)}
-        if name not in kinds:
-            shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in kinds)
+        if name not in SAMPLING:
+            shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in SAMPLING)
             shown += f", drafter {self._app.session.drafter or 'of the model'}"
-            raise AppError("parameters", shown, USAGE)
-        try:
-            sampling = replace(sampling, **{name: kinds[name](value)})
-        except ValueError:
-            raise AppError("bad value", f"{value!r} for {name}", USAGE) from None
-        self._app.options = replace(self._app.options, sampling=sampling)
-        self._app.show_notice(f"{name} {value} from the next answer on")
+            if name:
+                raise AppError("no such parameter", f"{name}; there are: {shown}", USAGE)
+            self._app.show_notice(f"parameters: {shown}")
+            return
+        number = check(SAMPLING[name], name, value.strip())
+        self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
+        self._app.show_notice(f"{name} {number} from the next answer on")
 
     def _set_drafter(self, name: str) -> None:
         self._app.require_idle()
+        if name == self._app.session.drafter:
+            return
         try:
             self._app.session.use_drafter(name)
         except NotHere as error:
@@ -205,10 +227,7 @@ class Commands:
     async def do_ctx(self, argument: str) -> None:
         """N: a context window of N tokens; loads the model again"""
         self._app.require_idle()
-        wanted = _number(argument)
-        if wanted < 16:
-            raise AppError("bad context window", "give 16 tokens or more", USAGE)
-        self._app.session.set_context_size(wanted)
+        self._app.session.set_context_size(check(ContextTokens, "context window", argument))
         self._app.controller.load()
 
     async def do_model(self, argument: str) -> None:
@@ -262,10 +281,3 @@ class Commands:
     async def do_quit(self, argument: str) -> None:
         """quit; all chats are kept"""
         await self._app.action_quit()
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise AppError("not a number", repr(text), USAGE) from None

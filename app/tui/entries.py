@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
+from specee.app.formatting import visible
 from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
 
 BAR = Content.styled("▌ ", "$accent")
@@ -35,7 +36,7 @@ class QuestionEntry(Entry):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self._text = text
+        self._text = visible(text)
 
     @property
     def text(self) -> str:
@@ -50,7 +51,7 @@ class Notice(Entry):
 
     def __init__(self, text: str, *, error: bool = False) -> None:
         super().__init__()
-        self._text, self._error = text, error
+        self._text, self._error = visible(text), error
 
     @property
     def text(self) -> str:

@@ -8,10 +8,12 @@ import gc
 def collect_and_freeze() -> None:
     """Collects now, and leaves what remains out of later collections: these would stop Python for 100 ms at any moment.
 
-    Code highlighting is imported here too: the import stops Python for about as long.
+    What was left out the last time is collected again: it may be garbage by now. Code highlighting is imported here
+    too: the import stops Python for about as long.
     """
     from specee.app.tui.markdown import highlighted
 
     highlighted(("pass",), "python")
+    gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -14,6 +14,7 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
     Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
     Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
+    Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the inspector", priority=True),
@@ -30,12 +31,15 @@ KEY_HELP = {
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
+    "Ctrl+Z": "suspend; the shell's fg comes back. Ctrl+_ undoes a change in the prompt",
+    "Ctrl+D": "in an empty prompt: quit",
     "Ctrl+G": "write the prompt in $EDITOR",
     "F2": "the next view",
     "Ctrl+P": "palette: themes and more",
     "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
     "@FILE": "in a question: send this file with it",
     "Tab": "complete a command",
+    "Space, /": "a question that begins with /, not a command",
 }
 
 HINTS = (

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Static, TextArea
 
+AT_ONCE = 0.01  # seconds; keys that come closer are pasted, in a terminal that does not say so
+PASTE_ENDS = 0.05  # an Enter with nothing behind it for so long sends what was pasted
+
 
 class PromptInput(TextArea):
-    """Enter sends, Ctrl+J begins a new line, Up in an empty prompt edits the last question, Tab completes a command."""
+    """Enter sends, Ctrl+J begins a new line, Up in an empty prompt edits the last question, Tab completes a command.
 
-    DEFAULT_CSS = """
-    PromptInput { height: auto; min-height: 3; max-height: 8; }
+    A text that is pasted stays one, whatever keys it is made of.
     """
 
+    DEFAULT_CSS = """
+    PromptInput { height: auto; min-height: 3; max-height: 8; min-width: 8; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+underscore,ctrl+slash", "undo", "Undo", show=False),  # Ctrl+Z suspends
+    ]
+
     class Submitted(Message):
-        """The user sent a question or a command."""
+        """The user sent a question or a command; a space stands before a question that begins with /."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -25,6 +37,9 @@ class PromptInput(TextArea):
 
     class EditLast(Message):
         """The user wants to change the last question."""
+
+    class Left(Message):
+        """Ctrl+D in an empty prompt."""
 
     class DialTurned(Message):
         """`[` or `]` in an empty prompt."""
@@ -38,24 +53,39 @@ class PromptInput(TextArea):
         self._commands = commands or {}
         self.turns_dial = False
         """Whether brackets in an empty prompt change the threshold, as the view `dial` says."""
+        self._last_key = 0.0
+        self._pasted_enter = False  # the last key was an Enter that may be a pasted line end
 
     async def _on_key(self, event: events.Key) -> None:
-        if not self._handle_key(event.key, event.character):
+        since, self._last_key = event.time - self._last_key, event.time
+        if self._pasted_enter:
+            if since > PASTE_ENDS:
+                self._submit_pasted()
+            self._pasted_enter = False
+        if not self._handle_key(event.key, event.character, pasted=since < AT_ONCE):
             await super()._on_key(event)
             return
         event.stop()
         event.prevent_default()
 
-    def _handle_key(self, key: str, character: str | None) -> bool:
+    def _handle_key(self, key: str, character: str | None, *, pasted: bool) -> bool:
         """Handles a key of ours; False when it is none."""
-        if key == "enter":
+        if key == "enter" and pasted:
+            self.insert("\n")
+            self._pasted_enter = True
+            self.set_timer(PASTE_ENDS, self._submit_pasted)
+        elif key == "enter":
             self._submit()
         elif key in ("ctrl+j", "shift+enter"):
             self.insert("\n")
         elif key == "up" and not self.text:
             self.post_message(self.EditLast())
-        elif key == "tab" and self.text.startswith("/"):
+        elif key == "tab" and self.completions():
             self._complete()
+        elif key == "tab" and pasted:
+            self.insert("\t")
+        elif key == "ctrl+d" and not self.text:
+            self.post_message(self.Left())
         elif self.turns_dial and not self.text and character in ("[", "]"):
             self.post_message(self.DialTurned(1 if character == "]" else -1))
         else:
@@ -67,6 +97,10 @@ class PromptInput(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
+    def restore(self, text: str) -> None:
+        """Puts a text back that was not taken, before what was typed meanwhile."""
+        self.write(f"{text}\n{self.text}" if self.text else text)
+
     def completions(self) -> list[str]:
         """The commands that begin with what is written."""
         return [name for name in self._commands if self.text.startswith("/") and name.startswith(self.text)]
@@ -77,10 +111,15 @@ class PromptInput(TextArea):
             self.write(found[0] + (" " if len(found) == 1 else ""))
 
     def _submit(self) -> None:
-        text = self.text.strip()
+        text = self.text.rstrip()
         if text:
             self.post_message(self.Submitted(text))
             self.clear()
+
+    def _submit_pasted(self) -> None:
+        if self._pasted_enter:
+            self._pasted_enter = False
+            self._submit()
 
 
 class Suggestions(Static):

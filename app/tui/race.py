@@ -10,6 +10,7 @@ from textual.content import Content
 
 from specee.app.engine.protocol import ChatEvent, Stats
 from specee.app.first_difference import first_difference
+from specee.app.formatting import visible
 from specee.app.options import DRAFTING, ChatOptions, PolicyChoice
 from specee.app.tui.drafters import in_order, source, variable
 from specee.app.tui.entries import Entry
@@ -32,7 +33,7 @@ class RaceRun:
 
     def add(self, event: ChatEvent) -> None:
         if event.state == "verified" and not event.stop:
-            self.texts[event.index] = self.texts.get(event.index, "") + event.text
+            self.texts[event.index] = self.texts.get(event.index, "") + visible(event.text)
             if event.drafter is not None:
                 self.drafters[event.index] = event.drafter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
@@ -11,9 +12,13 @@ from textual.message import Message
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from specee.app.chat.history.records import Hit
 from specee.app.chat.history.store import Store
+from specee.app.formatting import visible
 
 SHOWN = 200
+PAUSE_SECONDS = 0.1
+"""Without a key, after which is searched: in a large history that can take half a second."""
 
 
 class Sidebar(Vertical):
@@ -33,6 +38,13 @@ class Sidebar(Vertical):
             super().__init__()
             self.chat, self.turn = chat, turn
 
+    class Found(Message):
+        """The turns with `text`, or the error that came instead."""
+
+        def __init__(self, text: str, hits: Sequence[Hit] | Exception) -> None:
+            super().__init__()
+            self.text, self.hits = text, hits
+
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
@@ -40,6 +52,8 @@ class Sidebar(Vertical):
         self._list = OptionList()
         self._current: int | None = None
         self._choices: list[Sidebar.Chosen] = []  # by row
+        self._searched = ""  # what the rows are for
+        self._entered = False  # the list gets the focus when its rows are here
 
     def compose(self) -> ComposeResult:
         yield self._search_field
@@ -81,15 +95,39 @@ class Sidebar(Vertical):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
+        self._searched, self._entered = "", False
+        self.run_worker(self._find(event.value), exclusive=True)
         if not event.value.strip():
             self.refresh_chats(self._current)
+
+    async def _find(self, text: str) -> None:
+        """Searches beside the screen: keys do not wait for it."""
+        if not text.strip():
             return
-        hits = self._store.search(event.value, SHOWN)
+        await asyncio.sleep(PAUSE_SECONDS)
+        hits: Sequence[Hit] | Exception
+        try:
+            hits = await asyncio.to_thread(self._store.search, text, SHOWN)
+        except Exception as error:
+            hits = error
+        self.post_message(self.Found(text, hits))
+
+    def on_sidebar_found(self, message: Found) -> None:
+        message.stop()
+        if isinstance(message.hits, Exception):
+            raise message.hits
+        if message.text != self._search_field.value:
+            return  # something else is wanted by now
+        hits, self._searched = message.hits, message.text
         self._show([self.Chosen(hit.chat, hit.turn) for hit in hits], [" ".join(hit.excerpt.split()) for hit in hits])
+        if self._entered:
+            self._list.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self._list.focus()
+        self._entered = event.value.strip() != "" and event.value != self._searched
+        if not self._entered:
+            self._list.focus()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
@@ -100,5 +138,5 @@ class Sidebar(Vertical):
         self._choices = choices
         self.set_class(not self._search_field.value.strip(), "-chats")
         self._list.clear_options()
-        self._list.add_options([Option(Content(text)) for text in texts])
+        self._list.add_options([Option(Content(visible(text))) for text in texts])
         self._list.highlighted = 0 if texts else None

@@ -7,6 +7,7 @@ from textual.geometry import Size
 from textual.widgets import Static
 
 from specee.app.engine.protocol import ModelInfo
+from specee.app.formatting import visible
 from specee.app.options import DRAFTING
 from specee.app.tui.drafters import counts
 from specee.app.tui.gauge import Gauge
@@ -27,7 +28,7 @@ class Status(Static):
         self._shown = ""
 
     def show(self, lines: tuple[str, str]) -> None:
-        self._lines = lines
+        self._lines = lines = visible(lines[0]), visible(lines[1])
         figures, decoding = lines
         rows = [line.text.plain for line in wrap(Block(Content(decoding)), max(8, self.content_size.width))]
         text = "\n".join([_fitting(figures, self.content_size), *rows[:2]])

@@ -17,6 +17,8 @@ def entries_of(turn: Turn) -> list[Entry]:
         if turn.cut:
             entries.append(Notice(f"it sees this summary instead: {turn.cut}"))
     entries.append(QuestionEntry(turn.content) if turn.role == "user" else AnswerEntry(turn.content))
+    if turn.attached:
+        entries.append(Notice("sent with the text of the files that it names"))
     if note := note_of(turn):
         entries.append(Notice(note))
     return entries

@@ -39,7 +39,7 @@ static void read_text(const llama_model * model) {
     int32_t             n = 0;
     specee_tokenize(vocab, 11, "Hello, w 1!", 1, 1, 64, tokens, &n);
     for (llama_token t = 0; t < llama_vocab_n_tokens(vocab) && t < 200; ++t) {
-        specee_token_piece(vocab, t, sizeof(text), text, &n);
+        specee_token_piece(vocab, t, 0, sizeof(text), text, &n);
     }
 }
 

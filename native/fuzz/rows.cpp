@@ -125,10 +125,12 @@ class Session {
         llama_memory_clear(llama_get_memory(m.fuzzed), true);
         rows = specee_rows_init(m.fuzzed, m.path, N_ROWS, 1 + in.below(8));
         require(rows != nullptr, "rows");
-        chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
-        llama_sampler_chain_add(chain, llama_sampler_init_penalties(m.n_vocab, 8, 1.3f, 0, 0));
-        llama_sampler_chain_add(chain, llama_sampler_init_top_k(8));
-        llama_sampler_chain_add(chain, llama_sampler_init_temp(0.7f));
+        penalties = llama_sampler_init_penalties(m.n_vocab, 8, 1.3f, 0, 0);
+        filters   = llama_sampler_chain_init(llama_sampler_chain_default_params());
+        llama_sampler_chain_add(filters, llama_sampler_init_top_k(8));
+        llama_sampler_chain_add(filters, llama_sampler_init_temp(0.7f));
+        grammar = specee_grammar_init(llama_model_get_vocab(m.model), "root ::= (\"a\" [b-y]* \"z\")* [A-Z]?");
+        require(grammar != nullptr, "a grammar");
         logits.resize(m.n_vocab);
         outputs.resize(256);
         some.reserve(m.n_vocab);
@@ -138,7 +140,9 @@ class Session {
     }
 
     ~Session() {
-        llama_sampler_free(chain);
+        specee_grammar_free(grammar);
+        llama_sampler_free(penalties);
+        llama_sampler_free(filters);
         specee_rows_free(rows);
     }
 
@@ -155,7 +159,10 @@ class Session {
     const Model &            m;
     Bytes &                  in;
     specee_rows *            rows;
-    llama_sampler *          chain;
+    llama_sampler *          penalties;
+    llama_sampler *          filters;
+    specee_grammar *         grammar;
+    specee_shaping           shaping = {};
     std::vector<Slot>        slots;
     std::vector<float>       logits, floats, outputs;
     std::vector<uint8_t>     blocks;
@@ -195,8 +202,15 @@ class Session {
         return all;
     }
 
+    const specee_shaping * new_shaping() {
+        shaping = { maybe(penalties), in.next() < 128 ? nullptr : grammar,
+                    maybe(filters),   in.number(),
+                    in.number(),      0.1f };
+        return in.next() < 60 ? nullptr : &shaping;
+    }
+
     // A call, perhaps one to which memory runs out.
-    template <typename F> int32_t called(F && call) {
+    template <typename F> int32_t called(F && call, bool may_fail = false) {
         const auto    before = seen();
         const bool    starve = in.next() > 220;
         const int32_t when   = in.next();
@@ -206,7 +220,7 @@ class Session {
         if (status < 0) {
             require(specee_last_error()[0] != 0, "a refusal has a reason");
             require(status >= SPECEE_CANCELLED, "a status is one of the known ones");
-            require(status != SPECEE_FAILED || starve, "only a lack of memory makes a call fail");
+            require(status != SPECEE_FAILED || starve || may_fail, "only a lack of memory makes a call fail");
         }
         if (status == SPECEE_INVALID || status == SPECEE_UNSUPPORTED || status == SPECEE_NO_SPACE) {
             require(seen() == before, "a refused call changes nothing");
@@ -363,18 +377,26 @@ class Session {
                 break;
             }
             case 23:
-                called([&] {
-                    return specee_rows_greedy(rows, at, in.next() < 200 ? 0 : in.number(), maybe(chain), in.number(),
-                                              maybe(&best));
-                });
+                called(
+                    [&] {
+                        return specee_rows_greedy(rows, at, in.next() < 200 ? 0 : in.number(), new_shaping(),
+                                                  maybe(&best));
+                    },
+                    shaping.grammar != nullptr);
                 break;
             case 24: {
                 some.resize(m.n_vocab);
-                called([&] {
-                    return specee_rows_distribution(rows, at, in.next() < 200 ? 0 : in.number(), maybe(chain),
-                                                    in.number(), std::min(in.number(), m.n_vocab), maybe(some.data()),
-                                                    maybe(logits.data()));
-                });
+                called(
+                    [&] {
+                        return specee_rows_distribution(rows, at, in.next() < 200 ? 0 : in.number(), new_shaping(),
+                                                        std::min(in.number(), m.n_vocab), maybe(some.data()),
+                                                        maybe(logits.data()));
+                    },
+                    true);
+                const llama_token t = token();
+                called([&] { return specee_grammar_accept(grammar, t); }, true);
+                called([&] { return specee_grammar_rewind(grammar, in.number()); }, true);
+                called([&] { return specee_sampler_accept(penalties, in.below(m.n_vocab)); });
                 break;
             }
             case 25: {

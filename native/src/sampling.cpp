@@ -1,8 +1,10 @@
 // Rows of logits: read, and shaped by llama.cpp's samplers.
+#include "grammar.h"
 #include "rows.h"
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 // The `n` greatest logits, in no order: one pass with a running threshold.
 static void select_greatest(const float * logits, int32_t n_vocab, int32_t n,
@@ -37,9 +39,7 @@ static bool are_numbers(const float * logits, int32_t n) {
     return n_bad == 0;
 }
 
-static int32_t fail_no_numbers() {
-    return specee_fail(SPECEE_FAILED, "the model gives no numbers: its file is damaged");
-}
+static constexpr char NO_NUMBERS[] = "the model gives no numbers: its file is damaged";
 
 // n: there is no greatest one.
 static llama_token argmax(const float * logits, int32_t n) {
@@ -58,11 +58,49 @@ static llama_token argmax(const float * logits, int32_t n) {
     return std::find(logits, logits + n, top) - logits;
 }
 
-static llama_token_data_array shape(specee_rows * rows, const float * logits, llama_sampler * chain,
-                                    int32_t preselect) {
+// Of all tokens, those that the grammar allows, as far as they are wanted, in ascending order of their ids. The
+// greatest logits are looked at first, because looking at all of a vocabulary takes longer than computing a token.
+static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token_data> & tokens) {
+    const auto greater = [](const auto & a, const auto & b) {
+        return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    };
+    const size_t                  n_wanted = shaping.n_wanted > 0 ? shaping.n_wanted : tokens.size();
+    std::vector<llama_token_data> allowed;
+    for (size_t n = 32;; n *= 16) {
+        n = std::min(n, tokens.size());
+        if (n < tokens.size()) {
+            std::nth_element(tokens.begin(), tokens.begin() + n - 1, tokens.end(), greater);
+        }
+        const float least = tokens[n - 1].logit; // of those that are looked at, where others are left
+        allowed.assign(tokens.begin(), tokens.begin() + n);
+        shaping.grammar->forbid(allowed.data(), n);
+        allowed.erase(
+            std::remove_if(allowed.begin(), allowed.end(), [](const auto & token) { return std::isinf(token.logit); }),
+            allowed.end());
+        if (n == tokens.size()) {
+            break;
+        }
+        if (!allowed.empty()) {
+            const float best = std::min_element(allowed.begin(), allowed.end(), greater)->logit;
+            if (allowed.size() >= n_wanted || least < best + std::log(shaping.min_p)) {
+                break;
+            }
+        }
+    }
+    if (allowed.empty()) {
+        throw std::runtime_error("the grammar asks for a text that this vocabulary cannot write");
+    }
+    std::sort(allowed.begin(), allowed.end(), [](const auto & a, const auto & b) { return a.id < b.id; });
+    tokens = std::move(allowed);
+}
+
+static llama_token_data_array shape(specee_rows * rows, const float * logits, const specee_shaping & shaping) {
+    if (!are_numbers(logits, rows->n_vocab)) {
+        throw std::runtime_error(NO_NUMBERS);
+    }
     auto & buffer = rows->sample_buffer;
-    if (preselect > 0 && preselect < rows->n_vocab) {
-        select_greatest(logits, rows->n_vocab, preselect, rows->sample_heap, buffer);
+    if (shaping.grammar == nullptr && shaping.preselect > 0 && shaping.preselect < rows->n_vocab) {
+        select_greatest(logits, rows->n_vocab, shaping.preselect, rows->sample_heap, buffer);
     } else {
         buffer.resize(rows->n_vocab);
         for (int32_t i = 0; i < rows->n_vocab; ++i) {
@@ -70,7 +108,19 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, ll
         }
     }
     llama_token_data_array array = { buffer.data(), buffer.size(), -1, false };
-    llama_sampler_apply(chain, &array);
+    if (shaping.logits != nullptr) {
+        llama_sampler_apply(shaping.logits, &array);
+    }
+    if (shaping.grammar != nullptr) {
+        keep_allowed(shaping, buffer);
+        array = { buffer.data(), buffer.size(), -1, false };
+    }
+    if (shaping.filters != nullptr) {
+        llama_sampler_apply(shaping.filters, &array);
+    }
+    if (std::none_of(array.data, array.data + array.size, [](const auto & t) { return t.logit > -INFINITY; })) {
+        throw std::runtime_error("no token is allowed here");
+    }
     return array;
 }
 
@@ -80,28 +130,22 @@ const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, in
     return specee_guard(rows, (const float *) nullptr, [&] { return rows->logits_of(slot, i); });
 }
 
-int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain, int32_t preselect,
+int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
                            llama_token * out) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
         if (logits == nullptr || !specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
-        if (chain == nullptr) {
+        if (shaping == nullptr) {
             const llama_token best = argmax(logits, rows->n_vocab);
             if (best >= rows->n_vocab) {
-                return fail_no_numbers();
+                throw std::runtime_error(NO_NUMBERS);
             }
             *out = best;
             return (int32_t) SPECEE_OK;
         }
-        if (!are_numbers(logits, rows->n_vocab)) {
-            return fail_no_numbers();
-        }
-        const llama_token_data_array array = shape(rows, logits, chain, preselect);
-        if (array.size == 0) {
-            return specee_fail(SPECEE_FAILED, "no token is allowed here");
-        }
+        const llama_token_data_array array = shape(rows, logits, *shaping);
         *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
                    return a.logit < b.logit;
                })->id;
@@ -109,26 +153,20 @@ int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, lla
     });
 }
 
-int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, llama_sampler * chain,
-                                 int32_t preselect, int32_t capacity, llama_token * tokens, float * probs) {
+int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
+                                 int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
         if (logits == nullptr) {
             return (int32_t) SPECEE_INVALID;
         }
-        if (chain == nullptr || capacity < 1 || tokens == nullptr || probs == nullptr) {
-            return specee_fail(SPECEE_INVALID, "a distribution needs a chain and room");
+        if (shaping == nullptr || capacity < 1 || tokens == nullptr || probs == nullptr) {
+            return specee_fail(SPECEE_INVALID, "a distribution needs a shaping and room");
         }
-        if (!are_numbers(logits, rows->n_vocab)) {
-            return fail_no_numbers();
-        }
-        const llama_token_data_array array = shape(rows, logits, chain, preselect);
+        const llama_token_data_array array = shape(rows, logits, *shaping);
         const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
         std::partial_sort(array.data, array.data + n, array.data + array.size,
                           [](const auto & a, const auto & b) { return a.logit > b.logit; });
-        if (n == 0 || !(array.data[0].logit > -INFINITY)) {
-            return specee_fail(SPECEE_FAILED, "no token is allowed here");
-        }
         double sum = 0;
         for (int32_t j = 0; j < n; ++j) {
             tokens[j] = array.data[j].id;
@@ -139,5 +177,19 @@ int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t 
             probs[j] /= sum;
         }
         return n;
+    });
+}
+
+int32_t specee_sampler_accept(llama_sampler * sampler, llama_token token) {
+    return specee_entry(sampler, [&] {
+        llama_sampler_accept(sampler, token);
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_sampler_reset(llama_sampler * sampler) {
+    return specee_entry(sampler, [&] {
+        llama_sampler_reset(sampler);
+        return (int32_t) SPECEE_OK;
     });
 }

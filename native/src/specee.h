@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 5
+#define SPECEE_ABI_VERSION 6
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -63,9 +63,10 @@ LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
 LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_text, const char * text,
                                   int32_t add_special, int32_t parse_special, int32_t capacity, llama_token * tokens,
                                   int32_t * n_tokens);
-// llama_token_to_piece in the same way: the bytes that a token stands for, without the text of control tokens.
-LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_token token, int32_t capacity, char * text,
-                                     int32_t * n_bytes);
+// llama_token_to_piece in the same way: the bytes that a token stands for; of control tokens, if `special`, their
+// names.
+LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_token token, int32_t special,
+                                     int32_t capacity, char * text, int32_t * n_bytes);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
 
@@ -228,18 +229,50 @@ LLAMA_API const float * specee_eagle_head_logits(specee_eagle_head * head);
 
 // ---- sampling: llama.cpp's samplers over one row of logits ---------------------------------------------------------
 
-// `chain` shapes the logits, it must not pick a token itself. `preselect` > 0 shows it only that many of the greatest
-// logits: exact when nothing in the chain raises a logit and it needs no more of them (top-k plus the penalised ones).
-// SPECEE_FAILED when logits are no numbers (a damaged model), or when the chain leaves no token.
+// A grammar in GBNF, whose rule "root" an answer keeps to. It follows the answer's tokens.
+typedef struct specee_grammar specee_grammar;
 
-// The token with the greatest logit after `chain` (may be NULL) shaped a slot's row i.
-LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, struct llama_sampler * chain,
-                                     int32_t preselect, llama_token * out);
-// The distribution of a slot's row i after `chain`: at most `capacity` tokens, most probable first, with probabilities
-// that add up to 1. Returns how many, or a negative status.
+// NULL where the text cannot be read: llama.cpp's log has the place.
+LLAMA_API specee_grammar * specee_grammar_init(const struct llama_vocab * vocab, const char * text);
+LLAMA_API void             specee_grammar_free(specee_grammar * grammar);
+// 1 when the token may follow, else 0.
+LLAMA_API int32_t specee_grammar_allows(const specee_grammar * grammar, llama_token token);
+// The answer's next token. SPECEE_INVALID when it may not follow.
+LLAMA_API int32_t specee_grammar_accept(specee_grammar * grammar, llama_token token);
+// Forgets all but the first n tokens of the answer.
+LLAMA_API int32_t specee_grammar_rewind(specee_grammar * grammar, int32_t n);
+
+// llama_sampler_accept and llama_sampler_reset, whose exceptions become SPECEE_FAILED.
+LLAMA_API int32_t specee_sampler_accept(struct llama_sampler * sampler, llama_token token);
+LLAMA_API int32_t specee_sampler_reset(struct llama_sampler * sampler);
+
+// How a row of logits is shaped, in this order; what is NULL changes nothing. No chain may pick a token itself.
+typedef struct specee_shaping {
+    // Changes logits: biases, penalties.
+    struct llama_sampler * logits;
+    // Forbids tokens. It looks at the greatest logits only, as far as `n_wanted` and `min_p` say.
+    const specee_grammar * grammar;
+    // Cuts tokens off, and divides by the temperature.
+    struct llama_sampler * filters;
+    // > 0, without a grammar: only so many of the greatest logits are shaped. Exact when `logits` raises none of them
+    // and `filters` needs no more (top-k plus those that are lowered).
+    int32_t preselect;
+    // With a grammar: enough tokens are allowed when there are so many (0: all that are allowed), or when those that
+    // are left have less than min_p of the best one's probability.
+    int32_t n_wanted;
+    float   min_p;
+} specee_shaping;
+
+// SPECEE_FAILED when logits are no numbers (a damaged model), or when no token is left.
+
+// The token with the greatest logit of a slot's row i after `logits` and the grammar; `shaping` may be NULL.
+LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
+                                     llama_token * out);
+// The distribution of a slot's row i after the shaping: at most `capacity` tokens, most probable first, with
+// probabilities that add up to 1. Returns how many, or a negative status.
 LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i,
-                                           struct llama_sampler * chain, int32_t preselect, int32_t capacity,
-                                           llama_token * tokens, float * probs);
+                                           const specee_shaping * shaping, int32_t capacity, llama_token * tokens,
+                                           float * probs);
 
 // ---- for tests only ------------------------------------------------------------------------------------------------
 

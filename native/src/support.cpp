@@ -54,7 +54,7 @@ int32_t specee_tokenize(const llama_vocab * vocab, int32_t n_text, const char * 
     });
 }
 
-int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t capacity, char * text,
+int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t special, int32_t capacity, char * text,
                            int32_t * n_bytes) {
     return specee_entry(vocab, [&] {
         if (token < 0 || token >= llama_vocab_n_tokens(vocab)) {
@@ -63,7 +63,7 @@ int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t
         if (capacity < 0 || !specee_given(n_bytes) || (capacity > 0 && !specee_given(text))) {
             return specee_fail(SPECEE_INVALID, "where the bytes go is needed");
         }
-        const int32_t n = llama_token_to_piece(vocab, token, text, capacity, 0, false);
+        const int32_t n = llama_token_to_piece(vocab, token, text, capacity, 0, special != 0);
         *n_bytes        = n < 0 ? -n : n;
         return (int32_t) SPECEE_OK;
     });

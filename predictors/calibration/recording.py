@@ -115,7 +115,6 @@ def record(
     exit_layers = candidate_exit_layers(engine.n_layer)
     if not exit_layers:
         raise CalibrationError(f"a model of {engine.n_layer} layers has nothing to skip")
-    plain = base.make_sampler(0.0, 1.0)
     done: list[Recording] = []
     n_tokens, begin, spent_before = 0, time.monotonic(), _spent(folder)
     for turn in range(len(MODES) * len(prompts)):
@@ -135,11 +134,13 @@ def record(
             if len(prompt) + settings.answer_tokens > engine.n_ctx or len(prompt) < 2:
                 continue
             rng = np.random.default_rng((settings.seed, turn))
-            tokens = generate(engine, prompt, base.make_sampler(temperature, penalty), rng, settings.answer_tokens)
+            with closing(base.make_sampler(temperature, penalty)) as sampler:
+                tokens = generate(engine, prompt, sampler, rng, settings.answer_tokens)
             if not tokens:
                 continue
             row_tokens = [prompt[-1], *tokens[:-1]]
-            states, best = read_states(engine, len(prompt) - 1, row_tokens, exit_layers, plain)
+            with closing(base.make_sampler(0.0, 1.0)) as plain:
+                states, best = read_states(engine, len(prompt) - 1, row_tokens, exit_layers, plain)
             recording = Recording(index, np.array(prompt, np.int32), np.array(row_tokens, np.int32), states, best)
             _save(path, recording)
             (folder / "seconds").write_text(f"{spent_before + time.monotonic() - begin:.1f}")

@@ -53,7 +53,9 @@ class Chain:
                 n_kept = yield from self._early.keep(state, rows, drafts)
             state.logits = yield Advance(tuple(rows[:n_kept]), state.n_layer, logits=True)
             seconds = state.clock() - drafted
+            slowness = 1.0  # of the machine in this step
             if state.alone and n_kept == len(rows):
+                slowness = seconds / drafter.cost.step(n_kept)
                 drafter.cost.record(n_kept, seconds)
             stats.rows += len(rows)
             stats.steps += 1
@@ -71,5 +73,5 @@ class Chain:
             yield Commit(state.row)
             if state.alone:
                 stats.step_seconds += seconds
-                stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1)
+                stats.dense_seconds += (n_accepted + 1) * drafter.cost.step(1) * slowness
             stats.count_drafts(drafter.sources, n_accepted)

@@ -28,6 +28,8 @@ class EarlyRejection:
         yield Advance(tuple(rows), self._layer)
         n = 1
         for row, draft in zip(rows, drafts, strict=False):
+            if not state.sampler.allows(draft):
+                break
             best: int = (yield LensHead(row)).greedy(0, state.sampler)
             if best != draft:
                 candidates = tuple(dict.fromkeys([best, draft, *drafts, *reversed(state.tokens)]))[: self._k]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from specee.predictors.decoding.exit_controller import ExitController
@@ -19,10 +20,19 @@ from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Append, Commit, Complete, LensHead, ProbeRow, RunToExit, Work
 from specee.predictors.drafters.base import Budget
 from specee.predictors.drafters.chain import ChainDrafter
-from specee.predictors.types import ExitResult, Probe, TokenEvent, TokenState
+from specee.predictors.types import ExitResult, Logprobs, Probe, TokenEvent, TokenState
 from specee.predictors.verify import choose
 
 Steps = Generator[Work | TokenEvent, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A drafted token that stands provisionally: what drafted it, and its position in the draft."""
+
+    chosen: ChosenToken
+    drafter: str
+    position: int
 
 
 class MergedExits:
@@ -42,7 +52,7 @@ class MergedExits:
         self._controller.begin(state)
         self._drafter.begin([*state.prompt, *state.tokens])
         deferred: list[int] = []  # rows that exited
-        exits: list[ChosenToken] = []  # their tokens, as far as these are not verified: the answer's last ones
+        exits: list[Exited] = []  # their tokens, as far as these are not verified: the answer's last ones
         yield self._add(state, ChosenToken(choose(state.logits, 0, state.sampler, state.rng), state.n_layer))
         while not state.is_last:
             began = state.clock()
@@ -55,9 +65,11 @@ class MergedExits:
             state.stats.rows += len(rows)
             chosen = yield from self._exit(state, rows, drafts)
             if chosen:
-                for state.row, token in zip(rows, chosen, strict=True):
+                for position, (state.row, token) in enumerate(zip(rows, chosen, strict=True)):
                     if self._state_of_exits is TokenState.PROVISIONAL:
-                        exits.append(token)
+                        exits.append(Exited(token, self._drafter.sources[position], position))
+                    else:
+                        state.stats.count_draft(self._drafter.sources[position], position, True)
                     yield self._add(state, token, self._state_of_exits)
                     if state.is_last:
                         break
@@ -86,11 +98,13 @@ class MergedExits:
         repeats = rules.no_repeat and any(a == b for a, b in zip([state.tokens[-1], *drafts], drafts, strict=False))
         armed = schedule.armed() if drafts and not repeats and min(map(len, candidates)) == rules.k else ()
         probes: list[Probe] = []
-        exit_layer = None
+        exit_layer, logprobs = None, None
         for layer in armed:
             result: ExitResult = yield RunToExit(rows[-1], (layer,), rules.k, candidates[-1], rules.threshold)
             probes.append(Probe(layer, result.scores[0]))
-            if result.stop_index == 0 and (yield from self._all_may_exit(state, rows, drafts, candidates)):
+            if result.stop_index == 0:
+                logprobs = yield from self._all_may_exit(state, rows, drafts, candidates)
+            if logprobs is not None:
                 exit_layer = layer
                 break
         stats.armed += len(armed) * len(rows)
@@ -98,40 +112,45 @@ class MergedExits:
         stats.all_exits += len(rows) if exit_layer is not None else 0
         for _ in rows:
             stats.schedule_hits += schedule.record(exit_layer)
-        if exit_layer is None:
+        if exit_layer is None or logprobs is None:
             return []
+        sources = self._drafter.sources
         return [
-            ChosenToken(draft, exit_layer, tuple(probes), candidates[i], drafter=self._drafter.sources[i])
+            ChosenToken(draft, exit_layer, tuple(probes), candidates[i], drafter=sources[i], logprobs=logprobs[i])
             for i, draft in enumerate(drafts)
         ]
 
     def _all_may_exit(
         self, state: Decoding, rows: Sequence[int], drafts: Sequence[int], candidates: Sequence[tuple[int, ...]]
-    ) -> Generator[Work, Any, bool]:
-        """Whether the rows before the last one may exit too, and the full-head check gives every draft."""
+    ) -> Generator[Work, Any, list[Logprobs] | None]:
+        """Whether the rows before the last one may exit too, and the full-head check gives every draft.
+
+        Then the drafts' logprobs, as that check has them, else None.
+        """
         for row, these in zip(rows[:-1], candidates, strict=False):
             if (yield ProbeRow(row, these)) <= self._controller.rules.threshold:
-                return False
+                return None
         rng = copy.deepcopy(state.rng)  # the numbers that these tokens would be drawn with
-        agreed = True
+        agreed, logprobs = True, []
         for row, draft in zip(rows, drafts, strict=True):
             state.stats.checks += 1
             agreed = choose((yield LensHead(row)), 0, state.sampler, rng) == draft
             if not agreed:
                 state.stats.checks_failed += 1
                 break
+            logprobs.append(state.sampler.logprobs(draft) if self.name == "specee" else ())
             state.sampler.accept(draft)
         state.rewind_sampler(len(state.tokens))
         if agreed and self.name == "specee" and not state.sampler.is_greedy:
             for _ in drafts:  # they are used up
                 state.rng.random()
-        return agreed
+        return logprobs if agreed else None
 
     def _complete(
         self,
         state: Decoding,
         deferred: Sequence[int],
-        exits: Sequence[ChosenToken],
+        exits: Sequence[Exited],
         rows: Sequence[int],
         drafts: Sequence[int],
     ) -> Steps:
@@ -144,8 +163,9 @@ class MergedExits:
         for i, exited in enumerate(exits):
             token = choose(logits, i, state.sampler, state.rng)
             stats.tested += 1
-            if token != exited.token:
-                rejected = state.event(first + i, exited, TokenState.ROLLED_BACK)
+            stats.count_draft(exited.drafter, exited.position, token == exited.chosen.token)
+            if token != exited.chosen.token:
+                rejected = state.event(first + i, exited.chosen, TokenState.ROLLED_BACK)
                 stats.rolled_back += len(exits) - i
                 del state.tokens[first + i :]
                 self._controller.roll_back(len(exits) - i)
@@ -156,16 +176,17 @@ class MergedExits:
                 break
             stats.accepted += 1
             state.sampler.accept(token)
-            yield state.event(first + i, exited, TokenState.VERIFIED)
+            yield state.event(first + i, exited.chosen, TokenState.VERIFIED)
         else:
+            n_accepted = 0
             for j, row in enumerate(rows):
                 token = choose(logits, len(deferred) + j, state.sampler, state.rng)
                 accepted = j < len(drafts) and token == drafts[j]
                 source = self._drafter.sources[j] if accepted else None
                 yield self._add(state, ChosenToken(token, state.n_layer, drafter=source))
-                stats.tested += j < len(drafts)
-                stats.accepted += accepted
+                n_accepted += accepted
                 state.row = row
                 if not accepted or state.is_last:
                     break
+            stats.count_drafts(self._drafter.sources[: len(drafts)], n_accepted)
         yield Commit(state.row)

@@ -21,6 +21,7 @@ from specee.predictors.decoding.state import ChosenToken, Decoding
 from specee.predictors.decoding.work import Advance, Append, Commit, LensHead, Work
 from specee.predictors.verify import choose
 
+GUESSED = "lens"  # what drafts
 MAX_COMPLETE = 32
 """Complete rows that wait for the commit, which drops the rows after them: it comes with a wrong guess, or now."""
 
@@ -65,10 +66,9 @@ class Pipelined:
             state.stats.steps += 1
             token, source = choose(state.logits, 0, state.sampler, state.rng), None
             if rows:
-                state.stats.tested += 1
                 if rows[0].token == token:
-                    source = "lens"
-                    state.stats.accepted += 1
+                    source = GUESSED
+                state.stats.count_drafts((GUESSED,), source is not None)
 
     def _advance(self, state: Decoding, rows: list[_Row]) -> Generator[Work, Any, None]:
         """Stage by stage, the deepest row first, until the first one is at the top: logits row 0 is then its own."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from specee.predictors.decoding.stats import DecodingStats
-from specee.predictors.types import Distribution, Engine, Logits, Probe, Sampler, TokenEvent, TokenState
+from specee.predictors.types import Distribution, Engine, Logits, Logprobs, Probe, Sampler, TokenEvent, TokenState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class ChosenToken:
     candidates: tuple[int, ...] = ()
     q: Distribution | None = None
     drafter: str | None = None
+    logprobs: Logprobs = ()
+    """Where they are not those of the row of logits that was looked at last."""
 
 
 def no_clock() -> float:
@@ -79,21 +81,29 @@ class Decoding:
 
     def event(self, index: int, chosen: ChosenToken, state: TokenState) -> TokenEvent:
         """The event of the answer's token at `index`; a verified one also goes into the statistics."""
+        logprobs: Logprobs = ()
         if state is TokenState.VERIFIED:
+            logprobs = chosen.logprobs or self.sampler.logprobs(chosen.token)
             self.stats.tokens += 1
             self.stats.exit_layers += chosen.exit_layer
             self.stats.exits += chosen.exit_layer < self.n_layer
         stop = self.is_stop(chosen.token)
         return TokenEvent(
-            index, chosen.token, chosen.exit_layer, state, chosen.probes, chosen.candidates, stop, chosen.drafter
+            index,
+            chosen.token,
+            chosen.exit_layer,
+            state,
+            chosen.probes,
+            chosen.candidates,
+            stop,
+            chosen.drafter,
+            logprobs,
         )
 
     def rewind_sampler(self, n: int) -> None:
         """The sampler has accepted the prompt and the answer's first n tokens, no more."""
-        if window := self.sampler.window:
-            some = self.tokens[max(0, n - window) : n]
-            missing = window - len(some)
-            self.sampler.rewind([*(self.prompt[-missing:] if missing else ()), *some])
+        if self.sampler.remembers:
+            self.sampler.rewind(self.prompt, self.tokens[:n])
 
 
 def begin_decoding(

@@ -90,7 +90,7 @@ class DecodingStats:
         self.tested += len(drafters)
         self.accepted += n_accepted
         for position, drafter in enumerate(drafters):
-            self._count_draft(drafter, position, position < n_accepted)
+            self.count_draft(drafter, position, position < n_accepted)
 
     def count_tree(self, tree: DraftTree, drafters: Sequence[str], accepted: Sequence[int]) -> None:
         """A verified tree of drafts: who drafted each of its tokens, and which were accepted."""
@@ -99,9 +99,10 @@ class DecodingStats:
         positions: list[int] = []
         for i, (parent, drafter) in enumerate(zip(tree.parents, drafters, strict=True)):
             positions.append(0 if parent < 0 else positions[parent] + 1)
-            self._count_draft(drafter, positions[i], i in accepted)
+            self.count_draft(drafter, positions[i], i in accepted)
 
-    def _count_draft(self, drafter: str, position: int, accepted: bool) -> None:
+    def count_draft(self, drafter: str, position: int, accepted: bool) -> None:
+        """A drafted token that stands or was rejected, with its position in the draft."""
         counts = self.drafts.get(drafter) or self.drafts.setdefault(drafter, DraftCounts())
         counts.count(position, accepted)
 
@@ -110,9 +111,14 @@ class DecodingStats:
         return self.exit_layers / self.tokens if self.tokens else 0.0
 
     @property
-    def acceptance(self) -> float:
-        """accepted / tested; 1 when nothing was tested."""
-        return self.accepted / self.tested if self.tested else 1.0
+    def acceptance(self) -> float | None:
+        """accepted / tested; None when nothing was tested."""
+        return self.accepted / self.tested if self.tested else None
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Without the first token, which comes from the prompt; None without a step."""
+        return (self.tokens - 1) / self.steps if self.steps else None
 
     @property
     def speedup(self) -> float:

@@ -44,6 +44,7 @@ class Tree:
                 rows.append((yield Append(draft, rows[parent + 1])))
             state.logits = yield Advance(tuple(rows), state.n_layer, logits=True)
             seconds = state.clock() - drafted
+            slowness = seconds / drafter.cost.step(len(rows))  # of the machine in this step
             if state.alone:
                 drafter.cost.record(len(rows), seconds)
             stats.rows += len(rows)
@@ -71,7 +72,7 @@ class Tree:
             stats.draft_seconds += drafted - began
             if state.alone:
                 stats.step_seconds += seconds
-                stats.dense_seconds += (len(accepted) + (hit is None)) * drafter.cost.step(1)
+                stats.dense_seconds += (len(accepted) + (hit is None)) * drafter.cost.step(1) * slowness
             stats.count_tree(tree, drafter.sources, accepted)
 
     def _foresee(self, state: Decoding, tree: DraftTree, at: int | None) -> list[int]:

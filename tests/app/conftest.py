@@ -23,6 +23,7 @@ from specee.app.engine.protocol import (
     ModelLoaded,
     OfRequest,
     Progress,
+    PromptProgress,
 )
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
@@ -43,15 +44,27 @@ class PrefillStoppedError(Exception):
 class FakeSampler:
     is_greedy = True
     is_plain = True
+    remembers = True
 
-    def __init__(self) -> None:
+    def __init__(self, top_logprobs: int | None = None) -> None:
         self.accepted: list[int] = []
+        self.top_logprobs = top_logprobs
+        self.closed = False
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
 
-    def rewind(self, tokens: Sequence[int]) -> None:
-        self.accepted = list(tokens)
+    def rewind(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> None:
+        self.accepted = [*prompt, *answer]
+
+    def allows(self, token: int) -> bool:
+        return True
+
+    def logprobs(self, token: int) -> tuple[tuple[int, float], ...]:
+        return () if self.top_logprobs is None else ((token, -0.5), *((i, -1.0 - i) for i in range(self.top_logprobs)))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeEngine:
@@ -218,21 +231,25 @@ class FakeBackend:
         self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots=n_slots)
         self.engine = FakeEngine(script, n_ctx, n_slots)
         self.policies: dict[str, Any] = {}
+        self.samplers: list[FakeSampler] = []
+        self.grammars: list[str | None] = []
         self.together: list[int] = []  # rows of each batch over several slots
 
-    def format(self, messages: Sequence[Message]) -> str:
-        start = self.bos_text if self.template_bos else ""
+    def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
+        start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
     def tokenize(self, text: str, *, bos: bool) -> list[int]:
         first = [BOS] if bos and self.bos_text else []
         return [*first, *(STOP if byte == 0 else byte for byte in text.encode())]
 
-    def piece(self, token: int) -> bytes:
-        return b"" if token == STOP else bytes([token])
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return (b"<stop>" if special else b"") if token == STOP else bytes([token])
 
-    def sampler(self, sampling: Sampling) -> FakeSampler:
-        return FakeSampler()
+    def sampler(self, sampling: Sampling, grammar: str | None = None, top_logprobs: int | None = None) -> FakeSampler:
+        self.samplers.append(FakeSampler(top_logprobs))
+        self.grammars.append(grammar)
+        return self.samplers[-1]
 
     def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()
@@ -242,7 +259,7 @@ class FakeBackend:
         for engine, rows in batches:
             engine.advance(rows, end, logits)
 
-    def policy(self, choice: PolicyChoice, cost: CostModel | None = None) -> Any:
+    def policy(self, choice: PolicyChoice, cost: CostModel | None = None, *, history: bool = True) -> Any:
         from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
         from specee.predictors.decoding.dense import Dense
 
@@ -274,8 +291,10 @@ class FakeLink:
         self.sent.append(message)
         if isinstance(message, Cancel):
             self.answerer.cancellation.cancel(message.request)
-        elif isinstance(message, Generate) and message.messages[-1].content == "crash":
+        elif isinstance(message, Generate) and message.messages[-1].content.startswith("crash"):
             self.alive = False
+            if message.messages[-1].content == "crash":
+                self._inbox.put(OfRequest(message.request, PromptProgress(0, 5)))
             self._inbox.put(Failed("engine crashed", "signal 9", fatal=True))
         else:
             self._requests.put(message)

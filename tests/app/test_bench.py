@@ -14,9 +14,9 @@ import pytest
 
 from specee.app.bench import metrics, plot
 from specee.app.bench.answer import Answer, PolicyAnswer, Round, StepCounts
-from specee.app.bench.prompts import DEFAULT, BenchPrompt, read_prompts
+from specee.app.bench.prompts import DEFAULT, Asked, BenchPrompt, read_prompts
 from specee.app.bench.report import report
-from specee.app.bench.rounds import Asked, compare
+from specee.app.bench.rounds import compare
 from specee.app.cli import bench_tables
 from specee.app.errors import USAGE, AppError
 from specee.app.options import PLAIN_GREEDY, PolicyChoice, Sampling
@@ -290,6 +290,8 @@ def test_prompts_are_read(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "x", "prompt": "Hi", "category": "chat"}\n\n{"prompt": "Ho\u2028!"}\n', "utf-8")
     assert read_prompts(str(file)) == [BenchPrompt("x", "Hi", "chat"), BenchPrompt("3", "Ho\u2028!")]
+    file.write_text('{"prompt": "as PowerShell writes it"}\r\n', "utf-16")
+    assert [prompt.text for prompt in read_prompts(str(file))] == ["as PowerShell writes it"]
     with pytest.raises(AppError, match="missing"):
         read_prompts(str(tmp_path / "missing"))
 
@@ -311,7 +313,8 @@ def test_prompts_are_read(tmp_path: Path) -> None:
         (b'{"prompt": "a", "category": {}}', "line 1: the category is an object"),
         (b'{"prompt": "a", "id": "x"}\n\n{"prompt": "c", "id": "x"}', "line 3: the id 'x' is that of line 1"),
         (b'{"prompt": "a", "id": "2"}\n{"prompt": "b"}', "line 2: the id '2' is that of line 1"),
-        (b'{"prompt": "\xff"}', "utf-8"),
+        (b'{"prompt": "\xff"}', "UTF-8"),
+        (b'{"prompt": "\0"}', "not text"),
     ],
 )  # fmt: skip
 def test_bad_prompts_are_one_clear_line(tmp_path: Path, content: bytes, says: str) -> None:

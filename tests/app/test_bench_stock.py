@@ -62,7 +62,10 @@ def test_it_is_told_the_model_and_the_tokens(interpreter: Interpreter, tmp_path:
     stock.close()
     assert found.tokens == [5, 6] and found.rate() == 4.0
     job, asked = map(json.loads, (tmp_path / "asked").read_text().splitlines())
-    assert job == {**JOB, **asdict(PLAIN_GREEDY)} and asked == {"prompt": [1, 2], "max_tokens": 8}
+    assert job == {**JOB, **json.loads(json.dumps(asdict(PLAIN_GREEDY)))} and asked == {
+        "prompt": [1, 2],
+        "max_tokens": 8,
+    }
 
 
 @pytest.mark.parametrize(
@@ -133,8 +136,8 @@ def test_the_program_ends_with_whoever_started_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(NO_MODEL is not None, reason=f"no real engine: {NO_MODEL}")
 def test_the_program_decodes_as_dense_does(tmp_path: Path) -> None:
     """With our library in its place: the same prompts, batches and samplers give the same tokens."""
-    from specee.app.bench.prompts import DEFAULT
-    from specee.app.bench.rounds import Asked, compare
+    from specee.app.bench.prompts import DEFAULT, Asked
+    from specee.app.bench.rounds import compare
     from specee.app.engine.loading import open_backend
 
     backend = open_backend(LoadOptions(n_ctx=512, threads=2, data_dir=str(tmp_path)), lambda what, share: None)

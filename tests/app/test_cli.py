@@ -49,10 +49,17 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def call(
-    env: dict[str, str], *arguments: str, text: str = "", timeout: float = 300
+    env: dict[str, str], *arguments: str, text: str = "", timeout: float = 300, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments], env=env, input=text, capture_output=True, text=True, timeout=timeout, encoding="utf-8"
+        [*PROGRAM, *arguments],
+        env=env,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        encoding="utf-8",
+        cwd=cwd,
     )
 
 
@@ -85,7 +92,17 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
     [
         (["--nonsense"], 2, "--nonsense"),
         (["-p", "x", "--policy", "fast"], 2, "unknown policy"),
-        (["-p", "x", "--threshold", "7"], 2, "bad threshold"),
+        (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
+        (["-p", "x", "--threshold", "0.5"], 2, "--threshold changes nothing: policy auto has no use for it"),
+        (["-p", "x", "--policy", "chain:rejection", "--acceptance", "typical"], 2, "these exclude each other"),
+        (["-p", "x", "--policy", "dense", "--draft-length", "2"], 2, "--draft-length changes nothing"),
+        (["-p", "x", "--policy", "tree:early"], 2, "tree can be followed by exact, rejection, typical"),
+        (["-p", "x", "--policy", "dense:margin"], 2, "nothing can follow dense"),
+        (["-p", "x", "--policy", "dense@0.5"], 2, "dense has no threshold; exact and specee have it"),
+        (["-p", "x", "--policy", "exact:margin", "--draft-length", "2"], 2, "these exclude each other"),
+        (["-p", "x", "--policy", "chain", "--draft-length", "9"], 2, "draft-length"),
+        (["bench", "--policies", " , "], 2, "nothing to compare"),
+        (["bench", "--policies", "dense,chain", "--kv", "propagate"], 2, "policy dense and chain has no use for it"),
         (["-p", "x", "--json", "--jsonl"], 2, "exclude"),
         (["-p", "x", "--temperature", "-1"], 2, "temperature"),
         (["-p", "  "], 2, "nothing to answer"),
@@ -161,7 +178,7 @@ def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str
     assert len(answer["tokens"]) == 12 and answer["stop_reason"] == "length"
     assert "".join(t["text"] for t in answer["tokens"]) == answer["text"]
     assert all(set(t) == {"id", "text", "exit_layer", "drafter"} for t in answer["tokens"])
-    assert answer["tokens_per_step"] == 1 and 0 <= answer["acceptance"] <= 1
+    assert answer["tokens_per_step"] == 1 and answer["acceptance"] is None  # nothing was drafted
 
 
 @needs_engine
@@ -173,6 +190,46 @@ def test_the_answer_alone_goes_to_standard_output(env: dict[str, str]) -> None:
     assert piped.stdout == done.stdout and done.stdout.endswith("\n") and piped.stderr == ""
     log = Path(env["SPECEE_DATA_DIR"], "logs", "engine.log")
     assert log.stat().st_size > 0  # what llama.cpp says goes there
+
+
+@needs_engine
+def test_a_pipe_goes_with_the_text_of_p(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes("Äpfel\n".encode("utf-16"))
+    arguments = ["--max-tokens", "2", *GREEDY]
+    done = call(env, "-p", f"Shorten @{tmp_path}/notes.txt", *arguments, text="and this\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = call(env, "history", "show", "1").stdout
+    assert "notes.txt:\n```\nÄpfel\n```\n\nand this\n" in shown
+    done = call(env, "-p", "", *arguments, text="only this")
+    assert done.returncode == 0 and "\nonly this\n" in call(env, "history", "show", "2").stdout
+
+
+@needs_engine
+@pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]])
+@pytest.mark.parametrize(("output", "why"), [("/dev/full", "No space left"), (None, "Bad file descriptor")])
+def test_an_answer_that_cannot_be_written(env: dict[str, str], form: list[str], output: str | None, why: str) -> None:
+    command = [*PROGRAM, "-p", "Hi", "--max-tokens", "2", *GREEDY, *form]
+    closed = (lambda: os.close(1)) if output is None else None
+    with Path(output or os.devnull).open("w") as file:
+        done = subprocess.run(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=closed,
+        )
+    assert done.returncode == 1 and why in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@needs_engine
+def test_an_answer_in_ascii(env: dict[str, str]) -> None:
+    env = {**env, "PYTHONIOENCODING": "ascii"}
+    for form in ([], ["--json"], ["--jsonl"]):
+        done = call(env, "-p", "Write: é", "--system", "日本", "--max-tokens", "8", *GREEDY, *form)
+        assert done.returncode == 0 and done.stdout.isascii() and done.stderr == ""
+        assert all(json.loads(line) for line in done.stdout.splitlines() if form)
 
 
 @needs_engine
@@ -200,6 +257,19 @@ def test_a_prompt_beyond_the_window(env: dict[str, str]) -> None:
 
 
 @needs_engine
+def test_a_chat_goes_on_with_its_model(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    model = embedded.path()
+    assert model is not None
+    (tmp_path / "other.gguf").symlink_to(model)
+    say = ("--max-tokens", "2", "--policy", "dense", "--json")
+    call(env, "-p", "x", *say, "--model", "other.gguf", cwd=tmp_path)
+    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "other"
+    assert json.loads(call(env, "-c", "-p", "y", *say, "--model", "smollm2-135m").stdout)["model"] == "smollm2-135m"
+    assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "smollm2-135m", "the last one counts"
+
+
 def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     from specee.models import embedded
 
@@ -207,8 +277,9 @@ def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     assert model is not None
     other = tmp_path / "other.gguf"  # as a file of its own it has no shipped calibration
     other.symlink_to(model)
-    done = call(env, "-p", "x", "--model", str(other), "--policy", "exact")
-    assert done.returncode == 1 and "specee-chat calibrate" in one_line(done)
+    for policy in (["exact"], ["pipelined"], ["chain:early"], ["specee", "--draft-length", "2"]):
+        done = call(env, "-p", "x", "--model", str(other), "--policy", *policy)
+        assert done.returncode == 2 and "specee-chat calibrate" in one_line(done)
     done = call(env, "-p", "x", "--model", str(other), "--json", "--max-tokens", "2")
     answer = json.loads(done.stdout)
     assert answer["policy"] == "chain" and "drafting" in answer["policy_reason"]
@@ -280,8 +351,8 @@ def test_bench_reports_its_figures(env: dict[str, str], tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"id": "x", "category": "chat", "prompt": "Say hello."}\n')
     svg = tmp_path / "speed.svg"
-    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12", "--svg", str(svg)]
-    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json")
+    arguments = ["bench", "--prompts", str(prompts), "--max-tokens", "12"]
+    done = call(env, *arguments, "--policies", "chain", "--temperature", "0.6", "--json", "--svg", str(svg))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["complete"] and report["prompts"] == 1 and len(report["model_sha256"]) == 64
@@ -382,7 +453,8 @@ def test_chats_are_kept_and_go_on(env: dict[str, str]) -> None:
     assert rest["chat"] == first["chat"] and grown == second["text"] + rest["text"] and rest["text"]
     resumed = call(env, "--resume", str(first["chat"]), "-p", "Bye", "--json", "--max-tokens", "2")
     assert json.loads(resumed.stdout)["chat"] == first["chat"]
-    assert json.loads(call(env, "history", "rm", str(first["chat"]), "--json").stdout) == {"removed": [first["chat"]]}
+    removed = call(env, "history", "rm", str(first["chat"]), "--yes", "--json")
+    assert json.loads(removed.stdout) == {"removed": [first["chat"]]}
     assert call(env, "history", "show", str(first["chat"])).returncode == 2
     call(env, "-p", "secret", "--no-history", *arguments)
     assert len(json.loads(call(env, "history", "list", "--json").stdout)) == 1

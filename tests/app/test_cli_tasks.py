@@ -10,7 +10,7 @@ import pytest
 
 from specee.app.cli import calibrate, task
 from specee.app.engine import process
-from specee.app.engine.protocol import Failed, Progress, RunTask, TaskDone, TaskPart
+from specee.app.engine.protocol import Calibrate, Failed, Progress, TaskDone, TaskPart
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions
 
@@ -27,7 +27,7 @@ class Engine:
         self.sent: list[Any] = []
 
     def send(self, message: Any) -> None:
-        assert isinstance(message, RunTask) and message.name == "calibrate"
+        assert isinstance(message, Calibrate)
 
     def messages(self) -> Iterator[Any]:
         yield from self.script
@@ -37,30 +37,30 @@ class Engine:
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoadOptions:
+def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calibrate:
     monkeypatch.setattr(process, "EngineProcess", Engine)
     monkeypatch.setattr(Engine, "closed", 0)
-    return LoadOptions(data_dir=str(tmp_path))
+    return Calibrate(LoadOptions(data_dir=str(tmp_path)), None, 0, None)
 
 
 def test_progress_and_the_result(
-    load: LoadOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: Calibrate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Engine, "script", (Progress("recording", 0.1), Progress("recording", 0.2), TaskDone(RESULT)))
-    assert task.run_task("calibrate", load, {}) == RESULT
+    assert task.run_task(job) == RESULT
     assert capsys.readouterr().err == "recording\n" and Engine.closed == 1
 
 
-def test_what_is_known_on_the_way(load: LoadOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "script", (TaskPart(1), TaskPart(2), TaskDone(RESULT)))
+def test_what_is_known_on_the_way(job: Calibrate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "script", (TaskPart({"n": 1}), TaskPart({"n": 2}), TaskDone(RESULT)))
     parts: list[Any] = []
-    assert task.run_task("calibrate", load, {}, on_part=parts.append) == RESULT and parts == [1, 2]
+    assert task.run_task(job, on_part=parts.append) == RESULT and parts == [{"n": 1}, {"n": 2}]
 
 
-def test_a_failure_keeps_its_exit_code(load: LoadOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_keeps_its_exit_code(job: Calibrate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "script", (Failed("cannot calibrate", "this model is dense only", 3),))
     with pytest.raises(AppError, match="dense only") as caught:
-        task.run_task("calibrate", load, {})
+        task.run_task(job)
     assert caught.value.exit_code == 3 and Engine.closed == 1
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from specee.app.chat.attachments import LIMIT, attach
+from specee.app.chat.attachments import attach
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
-from specee.app.errors import AppError
+from specee.app.cli.main import program
+from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.text_input import LIMIT
 
-KNOWN = {"max_tokens", "offline", "threshold"}
+WANTED = {"max_tokens", "offline", "threshold", "system", "model", "policy", "rule", "persona", "when_full", "stats"}
+KNOWN = [option for option in program.params if option.name in WANTED]
 
 
 def test_a_config_file(tmp_path: Path) -> None:
@@ -21,7 +24,7 @@ def test_a_config_file(tmp_path: Path) -> None:
     assert config.read(file, KNOWN) == config.Config()
     file.write_text('max-tokens = 200\nthreshold = 0.5\noffline = true\n[personas]\ntutor = "Explain."\n')
     found = config.read(file, KNOWN)
-    assert found.defaults == {"max_tokens": "200", "threshold": "0.5", "offline": True}
+    assert found.defaults == {"max_tokens": 200, "threshold": 0.5, "offline": True}
     assert found.personas == {"tutor": "Explain."}
 
 
@@ -30,7 +33,7 @@ def test_a_config_file(tmp_path: Path) -> None:
     [
         ("max_token = 3", "did you mean max-tokens"),
         ("data-dir = '/x'", "no option"),
-        ("max-tokens = [1]", "one value"),
+        ("max-tokens = [1]", "max-tokens: .* not a whole number from 1 to 1000000"),
         ("= 3", "line 1"),
         ("[personas]\na = 3", "personas"),
     ],
@@ -48,16 +51,16 @@ def test_files_are_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("notes.txt").write_text("one\n```\ntwo\n")
     Path("my file.txt").write_text("three")
     text, files = attach('Compare @notes.txt, and @"my file.txt" for me@home and @nobody. @notes.txt')
-    assert [file.name for file in files] == ["notes.txt", "my file.txt"]
-    assert text.startswith("Compare @notes.txt, and") and text.endswith("my file.txt:\n```\nthree\n```")
-    assert "notes.txt:\n````\none\n```\ntwo\n````" in text
-    assert attach("@app.route and me@notes.txt") == ("@app.route and me@notes.txt", [])
+    assert [file.path.name for file in files] == ["notes.txt", "my file.txt"]
+    assert text == "\n\nnotes.txt:\n````\none\n```\ntwo\n````\n\nmy file.txt:\n```\nthree\n```"
+    assert attach("@app.route and me@notes.txt") == ("", [])
     Path("b.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(AppError, match="not a text file"):
+    with pytest.raises(AppError, match=r"b\.bin is not text"):
         attach("@b.bin")
     Path("big.txt").write_bytes(b"x" * (LIMIT + 1))
-    with pytest.raises(AppError, match="larger than"):
+    with pytest.raises(AppError, match="larger than") as caught:
         attach("see @big.txt")
+    assert caught.value.exit_code == PROMPT_TOO_LONG
 
 
 def test_exports() -> None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from specee.app.engine.answering import Answerer
 from specee.app.engine.datastore import open_datastore
-from specee.app.engine.decode import decode
+from specee.app.engine.decode import begin, decode
 from specee.app.engine.loading import open_backend
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import make_prompt
-from specee.app.engine.protocol import Message
+from specee.app.engine.protocol import ChatEvent, Done, Failed, Generate, Message, TokenEvents
 from specee.app.engine.step_times import measure_steps
-from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
+from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
 from specee.predictors.acceptance import RULES
 from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding import driver
 from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
@@ -204,3 +209,101 @@ def test_sampling_is_repeatable_and_exits_keep_to_the_cut(backend: Any) -> None:
         dense, _ = run(backend, PolicyChoice("dense"), text)
         assert run(backend, PolicyChoice("exact"), text, one)[0] == dense
         assert run(backend, PolicyChoice("exact"), text, some)[0] == run(backend, PolicyChoice("exact"), text, some)[0]
+
+
+JSON = 'root ::= "{" pair ("," " "? pair)* "}"\npair ::= "\\"" [a-z]+ "\\":" " "? ([0-9]+ | "\\"" [a-zA-Z ]* "\\"")\n'
+SHAPED = (
+    (Sampling(temperature=0.0), JSON),
+    (
+        Sampling(temperature=0.8, presence_penalty=0.5, frequency_penalty=0.3, logit_bias=((28, 2.0), (30, -100.0))),
+        None,
+    ),
+    (Sampling(temperature=0.8, repeat_penalty=1.0, logit_bias=((18, 5.0),)), JSON),
+)
+POLICIES = [PolicyChoice("chain"), *LOSSLESS]
+
+
+@pytest.mark.parametrize("choice", POLICIES, ids=lambda choice: f"{choice.label}-{choice.draft_length}")
+def test_grammars_biases_and_penalties_leave_drafts_and_exits_exact(backend: Any, choice: PolicyChoice) -> None:
+    """The tokens of dense, and its logprobs, which are those of the model's own distribution."""
+    accepted = 0
+    for sampling, grammar in SHAPED:
+        found: list[list[tuple[int, Any]]] = []
+        for wanted in (PolicyChoice("dense"), choice):
+            prompt = make_prompt(backend, (Message("user", "List three animals and their legs as JSON."),)).tokens
+            backend.engine.roll_back(0)
+            backend.engine.prefill(prompt)
+            policy = backend.policy(wanted, CostModel(FREE) if wanted.drafts else None)
+            with closing(backend.sampler(sampling, grammar, 2)) as sampler:
+                state = begin(backend, prompt, sampler, 1, N_TOKENS)
+                events = list(driver.run(policy, backend.engine, state))
+            found.append([(e.token, e.logprobs) for e in events if e.state is TokenState.VERIFIED])
+            accepted += state.stats.accepted
+        assert found[0] == found[1]
+        text = b"".join(backend.piece(token) for token, _ in found[0]).decode()
+        assert grammar is None or text.startswith('{"')
+        assert all(len(logprobs) == 3 and logprobs[0][0] == token for token, logprobs in found[0])
+        assert grammar is not None or all(token != 30 for token, _ in found[0])
+    assert accepted > 5
+
+
+def answer(backend: Any, options: ChatOptions, text: str, **more: Any) -> tuple[str, list[ChatEvent], Any]:
+    sent: list[Any] = []
+    answerer = Answerer(backend, Measurements())
+    answerer.add(Generate(1, (Message("user", text),), options, **more), sent.append)
+    while answerer.busy:
+        answerer.turn()
+    last = sent[-1].message
+    tokens = [e for m in sent if isinstance(m.message, TokenEvents) for e in m.message.events if e.state == "verified"]
+    return "".join(e.text for e in tokens), tokens, last
+
+
+@pytest.mark.parametrize("policy", ["dense", "auto", "tree", "exact"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_keep_to_a_schema(backend: Any, policy: str, temperature: float) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "colour": {"enum": ["red", "grün"]},
+            "size": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 1, "maxItems": 3},
+        },
+        "required": ["colour", "size", "tags"],
+        "additionalProperties": False,
+    }
+    sampling = Sampling(temperature=temperature, seed=3)
+    options = ChatOptions(PolicyChoice(policy), sampling, 200, json_schema=json.dumps(schema))
+    text, _, done = answer(backend, options, "Describe a ball as JSON.")
+    ball = json.loads(text)
+    assert list(ball) == ["colour", "size", "tags"] and ball["colour"] in ("red", "grün")
+    assert type(ball["size"]) is int and 1 <= len(ball["tags"]) <= 3 and all(len(tag) <= 8 for tag in ball["tags"])
+    assert done.stats.stop_reason == "stop"
+
+
+def test_logprobs_travel_with_the_bytes_of_their_tokens(backend: Any) -> None:
+    options = ChatOptions(PolicyChoice("auto"), PLAIN_GREEDY, 24, top_logprobs=4)
+    text, events, _ = answer(backend, options, "Write the word naïve.")
+    counted = [e for e in events if e.logprob is not None]
+    assert [e.logprob.token for e in counted if e.logprob] == [e.token for e in counted]
+    assert b"".join(e.logprob.piece for e in counted if e.logprob and not e.stop).decode("utf-8", "replace") == text
+    for event in counted:
+        assert event.logprob == event.top_logprobs[0] and len(event.top_logprobs) == 4, "greedy"
+        assert sum(np.exp(each.logprob) for each in event.top_logprobs) <= 1.0
+    plain, events, _ = answer(backend, replace(options, top_logprobs=None), "Write the word naïve.")
+    assert plain == text and all(e.logprob is None and not e.top_logprobs for e in events)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (ChatOptions(grammar="root ::= nonsense"), "bad grammar"),
+        (ChatOptions(json_schema='{"minimum": 1}'), "bad JSON schema"),
+        (ChatOptions(sampling=Sampling(logit_bias=((10**6, 1.0),))), "bad logit_bias"),
+        (ChatOptions(json_schema='{"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}'), "bad grammar"),
+        (ChatOptions(grammar="root ::= <[49152]>"), "refused"),
+    ],
+)
+def test_what_cannot_be_kept_to_is_one_failure(backend: Any, options: ChatOptions, why: str) -> None:
+    _, _, failed = answer(backend, options, "Hi")
+    assert isinstance(failed, Failed) and why in f"{failed.title}: {failed.message}" and not failed.fatal
+    assert isinstance(answer(backend, ChatOptions(max_tokens=4), "Hi")[2], Done)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
+import fault_engine
 import pytest
 
+from specee.app.engine import heartbeat
+from specee.app.engine.heartbeat import Heartbeat, Watchdog
 from specee.app.engine.process import EngineProcess
-from specee.app.engine.protocol import Failed, Load, Progress, read_message, write_message
-from specee.app.options import LoadOptions, PolicyChoice, parse_threshold
+from specee.app.engine.protocol import (
+    Cancel,
+    Failed,
+    Generate,
+    Load,
+    Message,
+    ModelLoaded,
+)
+from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, parse_threshold
 
 WAIT = 60.0
-
-
-def test_messages_survive_the_pipe() -> None:
-    stream = io.BytesIO()
-    sent = [Load(LoadOptions(model="ü")), Progress("loading", 0.5)]
-    for message in sent:
-        write_message(stream, message)
-    whole = stream.getvalue()
-    stream.seek(0)
-    assert [read_message(stream), read_message(stream)] == sent
-    with pytest.raises(EOFError):
-        read_message(stream)
-    with pytest.raises(EOFError):
-        read_message(io.BytesIO(whole[:-1][-20:]))
 
 
 def test_a_failed_load_is_reported_and_logged(tmp_path: Path) -> None:
@@ -81,3 +78,60 @@ def test_a_policy_in_short_reads_back(spec: str) -> None:
 def test_the_calibrated_threshold_is_none() -> None:
     assert parse_threshold("calibrated") is None and parse_threshold("0.5") == 0.5
     assert PolicyChoice.parse("specee:margin@0.3") == PolicyChoice("specee", 0.3, "margin")
+
+
+NOISE = "import os, sys; os.write(1, b'\\0' * 8 + b'hello'); sys.stdin.read()"
+
+
+def test_an_engine_that_sends_what_is_no_message_is_ended(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, NOISE)
+    failure = engine.receive(WAIT)
+    assert isinstance(failure, Failed) and failure.fatal and "cannot be read" in failure.message
+    assert not engine.alive
+    engine.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("bytes_sent", [0, 1 << 22])
+def test_a_stopped_engine_is_ended(tmp_path: Path, bytes_sent: int) -> None:
+    """Also while a message that fills the pipe is on its way: to send does not wait."""
+    engine = EngineProcess(tmp_path, fault_engine.PROGRAM, silent_seconds=0.5)
+    engine.send(Load(LoadOptions()))
+    assert isinstance(engine.receive(WAIT), ModelLoaded)
+    os.kill(engine.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    engine.send(Generate(1, (Message("user", "x" * bytes_sent),), ChatOptions()))
+    engine.send(Cancel(1))
+    assert time.monotonic() - began < 0.4
+    failure = engine.receive(WAIT)
+    assert isinstance(failure, Failed) and failure.fatal and failure.title == "engine hung"
+    assert "no sign of life" in failure.message and str(engine.log_path) in failure.message
+    assert not engine.alive
+    engine.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_engine_that_never_came_to_life_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "START_SECONDS", 1.0)
+    engine = EngineProcess(tmp_path, "import time; time.sleep(1000)", silent_seconds=0.5)
+    assert engine.receive(WAIT).title == "engine hung"
+    engine.close()
+
+
+def test_an_idle_engine_is_left_alone(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, silent_seconds=3.0)
+    time.sleep(4.0)
+    assert engine.alive
+    engine.close()
+
+
+def test_the_heart_stops_when_a_computation_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    ended = threading.Event()
+    watchdog = Watchdog(ended.set, 0.4)
+    beating = Heartbeat(lambda message: watchdog.heard(), stuck_seconds=0.1)
+    beating.start()
+    time.sleep(1.0)
+    assert not watchdog.has_bitten, "it has nothing to do"
+    beating.begin()
+    assert ended.wait(WAIT) and watchdog.has_bitten

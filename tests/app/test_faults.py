@@ -10,7 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import fault_engine
 import pytest
@@ -18,12 +21,14 @@ from real_engine import missing_model
 
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
-from specee.app.engine.client import EngineLostError, Silence
-from specee.app.engine.protocol import ChatEvent
+from specee.app.engine.client import EngineClient, EngineLostError, Silence
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.protocol import ChatEvent, Message, PromptProgress, Started
 from specee.app.options import ChatOptions, LoadOptions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
-KILLS = 25  # of each kind
+T = TypeVar("T")
+KILLS, AT_ONCE = 100, 4  # of each kind, so many side by side
 LOST_SECONDS = 0.5
 REAL_KILLS = int(os.environ.get("SPECEE_TEST_KILLS", "2"))  # of each kind, on the embedded model
 FAULT_APP = Path(__file__).parents[1] / "fault_app.py"
@@ -79,9 +84,17 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
     return lost
 
 
+def side_by_side(work: Callable[[int], T]) -> list[T]:
+    """What each has found; when one failed, its error."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(work, range(AT_ONCE)))
+
+
 def test_a_killed_program_loses_at_most_half_a_second(tmp_path: Path) -> None:
-    lost = kill_programs(tmp_path, "fake", KILLS, random.Random(5))
-    assert max(lost) <= LOST_SECONDS
+    each = KILLS // AT_ONCE
+    found = side_by_side(lambda i: kill_programs(tmp_path / str(i), "fake", each, random.Random(5 + i)))
+    lost = [seconds for some in found for seconds in some]
+    assert len(lost) == KILLS and max(lost) <= LOST_SECONDS
 
 
 @pytest.mark.skipif(NO_MODEL is not None, reason=f"no model to kill: {NO_MODEL}")
@@ -119,10 +132,14 @@ def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
 
 
 def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
-    chance = random.Random(6)
-    store = Store(tmp_path / "history.sqlite")
-    session = Session(LoadOptions(data_dir=str(tmp_path)), start=fault_engine.start, store=store)
-    for number in range(KILLS):
+    side_by_side(lambda i: kill_engines(tmp_path / str(i), KILLS // AT_ONCE, random.Random(6 + i)))
+
+
+def kill_engines(data: Path, kills: int, chance: random.Random) -> None:
+    """Kills the engine of a program that answers, again and again: the answers have all that was shown."""
+    store = Store(data / "history.sqlite")
+    session = Session(LoadOptions(data_dir=str(data)), start=fault_engine.start, store=store)
+    for number in range(kills):
         options = ChatOptions()
         events = session.continue_answer(options) if number % 2 else session.send(f"question {number}", options)
         shown: list[str] = []
@@ -139,10 +156,72 @@ def test_a_killed_engine_loses_nothing_that_was_shown(tmp_path: Path) -> None:
         assert session.branch[-1].content == "".join(shown) and session.branch[-1].state == "interrupted"
         assert store.check() == "ok"
     assert [turn.content for turn in session.branch if turn.role == "user"] == [
-        f"question {n}" for n in range(0, KILLS, 2)
+        f"question {n}" for n in range(0, kills, 2)
     ]
     session.close()
     store.close()
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def is_there(pid: int) -> bool:
+    """Whether the process runs or is stopped: one that has ended may still wait to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGINT])
+def test_a_program_that_ends_leaves_no_process(tmp_path: Path, number: signal.Signals, stopped: bool) -> None:
+    program = subprocess.Popen(
+        [sys.executable, str(FAULT_APP), str(tmp_path), "fake"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert program.stdout is not None
+    program.stdout.readline()
+    (engine,) = children(program.pid)
+    if stopped:
+        os.kill(engine, signal.SIGSTOP)
+    program.send_signal(number)
+    program.stdout.read()
+    program.wait()
+    program.stdout.close()
+    end = time.monotonic() + 30
+    while is_there(engine) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_there(engine)
+
+
+@pytest.mark.skipif(NO_MODEL is not None, reason=f"no model to stop: {NO_MODEL}")
+def test_an_engine_that_was_stopped_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    """While it is idle, while it reads a prompt, and while it answers."""
+    client = EngineClient(
+        LoadOptions(n_ctx=2048, data_dir=str(tmp_path)), lambda load: EngineProcess(tmp_path, silent_seconds=2)
+    )
+    options = ChatOptions(max_tokens=8)
+
+    def ask(text: str, stop_at: type | None = None) -> str:
+        answer = ""
+        for event in client.generate((Message("user", text),), options):
+            if stop_at is not None and isinstance(event, stop_at):
+                os.kill(client._engine.link.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+                stop_at = None
+            answer += event.text if isinstance(event, ChatEvent) and event.state == "verified" else ""
+        return answer
+
+    assert ask("Hi")
+    os.kill(client._engine.link.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+    assert ask("Hi"), "answered by the next engine"
+    for moment in (PromptProgress, Started):
+        with pytest.raises(EngineLostError, match="no sign of life"):
+            ask("word " * 1000, moment)
+        assert ask("Hi")
+    client.close()
 
 
 def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from specee.app.chat.history import database, schema
 from specee.app.chat.history.recent import recent_answers
@@ -125,6 +127,130 @@ def test_search_finds_words_in_all_chats(file: Path) -> None:
     assert store.search("  ") == [] and store.search('NOT " AND') == []
     assert len(store.search("see", limit=2)) == 2
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "search"),
+    [
+        ("what is C++17?", "C++"),
+        ("what is C++17?", "c++17"),
+        ("is F# or C# older", "F#"),
+        ("東京の天気はどうですか", "天気"),
+        ("東京の天気はどうですか", "東京の天"),
+        ("今天天气怎么样", "天"),
+        ("서울의 날씨", "날씨"),
+        ("the parliamentarians", "ament"),
+        ("an ÜBUNG", "übung"),
+        ("an Übung", "ÜB"),
+        ("x = a->b && c", "->b &&"),
+        ("smile 🙂 please", "🙂"),
+        ("100% of it", "100% it"),
+        ("snake_case and 'quotes'", "_case 'quo"),
+        ('say "hi" (now)', '"hi" (now)'),
+        ("a*b OR c NOT d", "OR NOT a*b"),
+        ("path /usr/lib64", "usr/lib"),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
+)
+def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
+    store = Store()
+    for content in (text, "something else"):
+        chat = store.new_chat(content, None, {})
+        store.add_question(chat.id, None, content)
+    (hit,) = store.search(search)
+    assert (hit.title, hit.excerpt) == (text, text)
+    assert store.search(search + " nowhere") == [] and store.search(search + " zz") == []
+    store.close()
+
+
+def test_an_excerpt_is_around_the_match() -> None:
+    store = Store()
+    chat = store.new_chat("x", None, {})
+    store.add_question(chat.id, None, "before " * 100 + "Needle\n" + "after " * 100)
+    (hit,) = store.search("needle")
+    assert hit.excerpt.startswith("…") and " Needle after " in hit.excerpt and hit.excerpt.endswith("…")
+    assert len(hit.excerpt) < 110
+    store.close()
+
+
+def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:2])
+    file.parent.mkdir()
+    with sqlite3.connect(file) as old:
+        database._migrate(old, file)
+        old.execute("INSERT INTO chats (title, created, updated) VALUES ('x', 1, 1)")
+        old.execute(
+            "INSERT INTO turns (chat_id, role, content, state, created) VALUES (1, 'user', '東京の天気', 'complete', 1)"
+        )
+    old.close()
+    monkeypatch.undo()
+    store = Store(file)
+    assert [hit.excerpt for hit in store.search("京の天")] == ["東京の天気"]
+    store.delete_chat(1)
+    assert store.search("京の天") == []
+    store.close()
+
+
+def test_reads_wait_for_nobody_who_writes(file: Path) -> None:
+    """Another program holds the write lock for long, and a write of our own waits for it."""
+    store = Store(file)
+    chat = store.new_chat("sky", None, {})
+    answer = grow(store.add_answer(chat.id, store.add_question(chat.id, None, "Why is the sky blue?")), "Because")
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("UPDATE chats SET title = 'not committed'")
+    ours = threading.Thread(target=store.update_chat, args=(chat.id,), kwargs={"title": "ours"})
+    ours.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert [c.title for c in store.chats()] == ["sky"] and store.chat(chat.id).turns == 2
+    assert [t.id for t in store.branch(chat.id)][-1] == answer and len(store.tree(chat.id)) == 2
+    assert store.siblings(answer) == [answer] and [hit.turn for hit in store.search("Because")] == [answer]
+    assert store.check() == "ok"
+    again = Store(file)  # also to open it
+    assert again.chats()[0].title == "sky"
+    again.close()
+    assert time.monotonic() - began < 3, "none of them waited for a lock"
+    assert ours.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    ours.join()
+    assert store.chat(chat.id).title == "ours"
+    store.close()
+
+
+def test_a_file_with_interrupted_answers_opens_while_somebody_writes(file: Path) -> None:
+    store = Store(file)
+    chat = store.new_chat("x", None, {})
+    turn = grow(store.add_answer(chat.id, store.add_question(chat.id, None, "x")), "half")
+    sql = "UPDATE turns SET state = 'streaming', owner = 'gone' WHERE id = ?"
+    store._database.do(lambda db: db.execute(sql, (turn,)))
+    store.close()
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    again = Store(file)
+    assert again.branch(chat.id)[-1].content == "half"
+    again.close()
+    other.execute("ROLLBACK")
+    other.close()
+    again = Store(file)
+    assert again.branch(chat.id)[-1].state == "interrupted"
+    again.close()
+
+
+def test_a_read_cannot_write(file: Path) -> None:
+    store = Store(file)
+    with pytest.raises(AppError, match="readonly"):
+        store._database.read(lambda db: db.execute("DELETE FROM chats"))
+    store.close()
+
+
+def test_a_program_that_hangs_while_it_opens_the_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    file.parent.mkdir()
+    with FileLock(f"{file}.lock"), pytest.raises(AppError, match="another specee-chat"):
+        Store(file)
+    Store(file).close()
 
 
 def test_a_question_is_deleted() -> None:

@@ -180,8 +180,8 @@ def test_show(no_sockets: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["models", "pull", "llama2-7b-q4", "--offline"], 4, "offline"),
-        (["--offline", "models", "pull", "llama2-7b-q4"], 4, "offline"),
+        (["models", "pull", "llama2-7b-q4", "--offline"], 3, "offline"),
+        (["--offline", "models", "pull", "llama2-7b-q4"], 3, "offline"),
         (["--model", "llama2-7b-q4", "--offline", "-p", "x"], 3, "offline"),
         (["models", "show", "llama2-7b-q4"], 3, "models pull llama2-7b-q4"),
         (["models", "pull", "lama2-7b-q4"], 3, "did you mean llama2-7b-q4"),

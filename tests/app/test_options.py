@@ -31,7 +31,7 @@ VALUES = {
     "ctx": 512,
     "threads": 3,
     "gpu_layers": 2,
-    "threshold": "0.5",
+    "threshold": 0.5,
     "rule": "margin",
     "kv": "propagate",
     "acceptance": "rejection",

@@ -16,7 +16,7 @@ from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.native.errors import NativeError
-from specee.predictors.decoding.stats import DecodingStats
+from specee.predictors.decoding.stats import DecodingStats, DraftCounts
 
 AUTO = PolicyChoice("auto")
 
@@ -24,7 +24,7 @@ AUTO = PolicyChoice("auto")
 def test_auto_drafts_where_rows_can_be_dropped(make_backend: Callable[..., Any]) -> None:
     chooser, backend = PolicyChooser(), make_backend()
     decision = chooser.decide(backend, AUTO)
-    assert decision.choice.name == "chain" and "where they are worth it" in decision.reason
+    assert decision.choice.name == "chain" and "where that pays" in decision.reason
     assert decision.dense_rate and decision.dense_rate > 0
     assert chooser.build_policy(backend, decision.choice).name == "chain"
 
@@ -93,9 +93,17 @@ def test_a_refusal_is_remembered(make_backend: Callable[..., Any]) -> None:
 
 
 def test_the_reason_says_what_drafts_brought() -> None:
-    stats = DecodingStats(tokens=41, steps=32, tested=20, step_seconds=1.0, dense_seconds=1.25)
-    assert describe(stats, "drafting: 1.10x of dense so far") == "drafting: 1.25 tokens a step, 1.25x of dense"
-    assert describe(DecodingStats(tokens=3, steps=2), "chosen by the user") == "chosen by the user"
+    drafts = {
+        "retrieval": DraftCounts([10], [5]),
+        "suffix": DraftCounts([20, 18], [9, 5]),
+        "model": DraftCounts([], []),
+    }
+    stats = DecodingStats(tokens=41, steps=32, step_seconds=1.0, dense_seconds=1.25, drafts=drafts)
+    brought = "drafting 1.5 tokens a step from suffix and retrieval: 1.25 tokens a step, 1.25x of dense"
+    assert describe(stats, "drafting tokens where that pays", None) == brought
+    assert describe(stats, "chosen by the user", None) == f"chosen by the user; {brought}"
+    assert describe(stats, "drafting tokens", "small-1b") == f"{brought}; small-1b would have cost more than it brings"
+    assert describe(DecodingStats(tokens=3, steps=2), "chosen by the user", "small-1b") == "chosen by the user"
 
 
 def test_a_single_row_gets_the_fewest_threads(

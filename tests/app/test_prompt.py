@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from real_engine import missing_library
 
-from specee.app.bench.prompts import BenchPrompt
-from specee.app.bench.rounds import Asked, compare
+from specee.app.bench.prompts import Asked, BenchPrompt
+from specee.app.bench.rounds import compare
 from specee.app.engine import calibration_task, optimization_task
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
@@ -92,7 +93,7 @@ def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) ->
 
 def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
     backend = make_backend()
-    backend.format = lambda messages: ""
+    backend.format = lambda messages, tools: ""
     with pytest.raises(AppError, match="empty prompt"):
         make_prompt(backend, ASK)
 
@@ -108,5 +109,36 @@ def test_the_chat_template_is_the_models_or_chatml() -> None:
     assert own(ASK) == "<s>Hi"
     with pytest.raises(AppError, match="bad chat template"):
         chat_formatter("{% for %}", bos="", eos="")
+    for refusal in ("raise_exception('no')", "1 / 0", "messages[7].content + 1", "range(10**9) | list", "{}['a'].b.c"):
+        with pytest.raises(AppError, match="refuses"):
+            chat_formatter("{{ " + refusal + " }}", bos="", eos="")(ASK)
+
+
+TOOLS = (
+    "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}"
+    "{% for m in messages %}{{ m.role }}({{ m.name }},{{ m.tool_call_id }}):{{ m.content }}"
+    "{% for call in m.tool_calls %}{{ call.function.name }} {{ call.function.arguments | tojson }}{% endfor %}|"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
+def test_templates_get_tools_and_tool_calls() -> None:
+    from specee.app.engine.chat_template import chat_formatter, takes_tools
+    from specee.native import library
+
+    library.load()
+    render = chat_formatter(TOOLS, bos="", eos="")
+    assert takes_tools(render) and not takes_tools(chat_formatter(None, bos="", eos=""))
+    assert not takes_tools(chat_formatter("{{ raise_exception('no') }}", bos="", eos=""))
+    tools = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {}}}])
+
+    def call(arguments: str) -> str:
+        return json.dumps([{"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}])
+
+    answer = Message("tool", "sunny", tool_call_id="1", name="weather")
+    text = render((*ASK, Message("assistant", "", tool_calls=call('{"city": "Rome"}')), answer), tools)
+    assert text == 'weather;user(,):Hi|assistant(,):weather {"city": "Rome"}|tool(weather,1):sunny|'
+    assert 'weather "{city"' in render((Message("assistant", "", tool_calls=call("{city")),)), "as the model wrote it"
     with pytest.raises(AppError, match="refuses"):
-        chat_formatter("{{ raise_exception('no') }}", bos="", eos="")(ASK)
+        render((Message("assistant", "", tool_calls="5"),))

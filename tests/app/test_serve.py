@@ -7,21 +7,24 @@ import json
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_engine import missing_library
+from serving import ASK, Make, call, running
 
+from specee.app.engine.chat_template import chat_formatter
 from specee.app.engine.client import EngineClient
-from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.engine.stop_sequences import StopSequences
+from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve import server as server_module
-from specee.app.serve.server import Server
-from specee.app.serve.stop_sequences import StopSequences
+from specee.app.serve.server import Access, Server
+from specee.native import library
 
-Make = Callable[..., Any]
-ASK = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
+NO_LIBRARY = missing_library()
 
 
 @pytest.fixture
@@ -31,27 +34,8 @@ def backend(make_backend: Make) -> Any:
 
 @pytest.fixture
 def server(backend: Any, make_link: Make) -> Iterator[Server]:
-    client = EngineClient(LoadOptions(), lambda load: make_link(backend))
-    for _ in client.open():
-        pass
-    with Server(client, ChatOptions(PolicyChoice("exact")), 0) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with running(backend, make_link) as made:
         yield made
-        made.shutdown()
-        thread.join()
-    client.close()
-
-
-def call(server: Server, body: Any, path: str = "/v1/chat/completions", **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
-    text = body if isinstance(body, str) else json.dumps(body)
-    try:
-        connection.request("POST", path, text, {"Content-Type": "application/json", **headers})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
 
 
 def test_an_answer_with_its_exits(server: Server) -> None:
@@ -73,11 +57,11 @@ def test_an_answer_with_its_exits(server: Server) -> None:
         ({}, "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
         ({**ASK, "tools": [{}]}, "tools"),
-        ({**ASK, "n": 2}, "n = 1"),
+        ({**ASK, "n": 2}, "'n'"),
         ({**ASK, "temperature": "hot"}, "temperature"),
         ({**ASK, "max_tokens": -1}, "max_tokens"),
         ({**ASK, "max_tokens": 0}, "max_tokens"),
-        ({**ASK, "max_completion_tokens": 0}, "max_tokens"),
+        ({**ASK, "max_completion_tokens": 0}, "max_completion_tokens"),
         ({**ASK, "max_tokens": True}, "max_tokens"),
         ({**ASK, "messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
         ({**ASK, "messages": [{"role": "user", "content": [{"type": "text", "text": "a\udfff"}]}]}, "surrogate"),
@@ -93,14 +77,14 @@ def test_bad_requests_are_refused(server: Server, body: Any, says: str) -> None:
 
 def test_web_pages_are_kept_out(server: Server) -> None:
     assert call(server, ASK, Host="evil.example")[0] == 403
-    assert call(server, ASK, **{"Content-Type": "text/plain"})[0] == 400
+    assert call(server, ASK, **{"Content-Type": "text/plain"})[0] == 415
     assert call(server, ASK, "/v1/nothing")[0] == 404
 
 
 def test_a_client_that_leaves_frees_the_engine(server: Server, backend: Any) -> None:
     left, before = threading.Event(), backend.engine.before_chunk
     backend.engine.before_chunk = lambda done: left.wait(10) and None
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
     connection.close()
     left.set()
@@ -124,7 +108,6 @@ def call_at_once(server: Server, bodies: list[Any]) -> list[tuple[int, Any]]:
 
 def test_requests_are_answered_side_by_side(server: Server, backend: Any) -> None:
     """Three at once, five wait; one ends at its stop sequence, one is refused, and neither disturbs the others."""
-    assert server.n_slots == 3
     bodies: list[Any] = [ASK] * 6 + [{**ASK, "stop": "there"}, {"messages": [{"role": "user", "content": "x" * 300}]}]
     *whole, stopped, refused = call_at_once(server, bodies)
     assert [answer["choices"][0]["message"]["content"] for _, answer in whole] == ["Hello there."] * 6
@@ -136,7 +119,7 @@ def test_more_than_can_wait_are_sent_away(server: Server, backend: Any) -> None:
     gate = threading.Event()
     for engine in backend.engine.slots:
         engine.before_chunk = lambda done: gate.wait(20) and None
-    connections = [http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20) for _ in range(12)]
+    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(12)]
     for connection in connections:
         connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
     answered = select.select([connection.sock for connection in connections], [], [], 20)[0]
@@ -165,8 +148,9 @@ def test_fewer_slots_than_wanted_are_told(
         return EngineClient(load, lambda load: make_link(backend))
 
     monkeypatch.setattr(server_module, "EngineClient", make_client)
-    monkeypatch.setattr(Server, "serve_forever", lambda self: None)
-    server_module.serve(LoadOptions(n_slots=wanted), ChatOptions(), 0)
+    monkeypatch.setattr(Server, "run", lambda self: None)
+    monkeypatch.setattr(server_module, "_log_to", lambda folder: None)
+    server_module.serve(LoadOptions(n_slots=wanted), ChatOptions(), Access(0))
     *told, serving = capsys.readouterr().err.splitlines()
     assert serving.startswith("serving fake at http://127.0.0.1:") and "".join(told).startswith(says)
     assert len(told) == (says != "")
@@ -177,11 +161,11 @@ def test_a_client_that_leaves_while_it_waits_gives_its_place_back(server: Server
     for engine in backend.engine.slots:
         engine.before_chunk = lambda done: gate.wait(20) and None
     for _ in range(11):
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
         connection.close()
     until = time.monotonic() + 10
-    while server.places._value < server.limit:  # noticed within a second
+    while server.answers.places._value < server.answers.limit:  # noticed within a second
         assert time.monotonic() < until
         time.sleep(0.05)
     gate.set()
@@ -190,13 +174,13 @@ def test_a_client_that_leaves_while_it_waits_gives_its_place_back(server: Server
 
 def test_an_engine_that_dies_is_an_error_and_comes_back(server: Server) -> None:
     status, answer = call(server, {"messages": [{"role": "user", "content": "crash"}]})
-    assert status == 500 and "engine crashed" in answer["error"]["message"]
+    assert status == 503 and "engine crashed" in answer["error"]["message"]
     assert call(server, ASK)[0] == 200
 
 
 def test_the_official_client(server: Server) -> None:
     openai = pytest.importorskip("openai")
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.server_port}/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["fake"]
         whole = client.chat.completions.create(**ASK, temperature=0.5, seed=3)
         assert whole.choices[0].message.content == "Hello there."
@@ -250,3 +234,18 @@ def test_no_stop_sequence_gets_through_in_pieces(text: str, sequences: list[str]
     assert stop.found == any(sequence in text for sequence in sequences)
     assert text.startswith(released) and (released == text or stop.found)
     assert not any(sequence in released for sequence in sequences)
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=str(NO_LIBRARY))
+def test_what_the_chat_template_refuses_is_the_clients_to_change(server: Server, backend: Any) -> None:
+    """As are chats that it fails on."""
+    library.load()  # before the bindings, which render templates
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    formatter = chat_formatter(refusing + "{{ messages[9].content }}", bos="", eos="")
+    for slot in (backend, *(slot.backend for slot in server.answers.client._engine.link.answerer._slots)):
+        slot.format = formatter
+    for message, says in (({"role": "system", "content": "x"}, "no system"), ({"role": "user", "content": "x"}, "")):
+        for stream in (False, True):
+            status, answer = call(server, {"messages": [message], "stream": stream})
+            assert status == 400 and says in answer["error"]["message"]
+            assert answer["error"]["type"] == "invalid_request_error"

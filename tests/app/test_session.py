@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,8 +102,25 @@ def test_cut_characters_are_whole_again(make_session: Make, make_backend: Make) 
     assert answer_text(events) == "né 🙂 ok"
     texts = [e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified"]
     assert not any("\ufffd" in text for text in texts)
-    cut = list(make_session(make_backend("🙂".encode())).send("Hi", ChatOptions(PolicyChoice("dense"), max_tokens=2)))
-    assert answer_text(cut) == "\ufffd"
+
+
+@pytest.mark.parametrize("policy", ["dense", "exact"])
+@pytest.mark.parametrize("length", range(1, 9))
+def test_an_answer_cut_within_a_character_goes_on_before_it(
+    make_session: Make, make_backend: Make, policy: str, length: int
+) -> None:
+    whole = "né 🙂 ok"
+    session = make_session(make_backend(whole.encode()))
+    options = ChatOptions(PolicyChoice(policy), max_tokens=length)
+    begun = answer_text(list(session.send("Hi", options)))
+    assert begun == whole.encode()[:length].decode("utf-8", "ignore") == session.branch[-1].content
+    list(session.continue_answer(replace(options, max_tokens=64)))
+    assert session.branch[-1].content == whole
+    assert len(session.branch[-1].tokens) >= len(whole)
+
+
+def test_a_character_that_the_model_does_not_finish_is_replaced(make_session: Make, make_backend: Make) -> None:
+    assert answer_text(list(make_session(make_backend(b"a\xf0\x9f")).send("Hi", DENSE))) == "a\ufffd"
 
 
 def test_cancel_between_tokens(make_session: Make, make_backend: Make, scripted: Make) -> None:
@@ -279,18 +298,18 @@ def test_a_summary_takes_the_place_of_old_turns(make_session: Make) -> None:
 
 
 def test_a_chat_keeps_how_it_was_asked(make_session: Make) -> None:
-    from specee.app.options import recall, remember
+    from specee.app.options import Recalled, recall, remember
 
     session = make_session(system="Be kind.")
-    options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(temperature=0.1, seed=4), 77)
-    assert recall(remember(options)) == options
-    assert recall({"policy": "specee:settle@0.3"}).policy == PolicyChoice(
+    options = ChatOptions(PolicyChoice.parse("specee:margin@0.3"), Sampling(0.1, seed=4, logit_bias=((5, -1.0),)), 77)
+    assert recall(json.loads(json.dumps(remember(options)))) == Recalled(options)
+    assert recall({"policy": "specee:settle@0.3"}).options.policy == PolicyChoice(
         "specee", 0.3, kv="complete"
     )  # as once stored
     list(session.send("Hi", DENSE))
     other = make_session(store=session.store)
-    other.resume(session.chat.id)
-    assert recall(other.chat.options) == DENSE and other.system == "Be kind."
+    assert other.resume(session.chat.id).options == DENSE
+    assert other.system == "Be kind."
     other.set_system("Be brief.")
     assert session.store.chat(session.chat.id).system == "Be brief."
 

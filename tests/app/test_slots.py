@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specee.app import memory
-from specee.app.engine.client import EngineClient, EngineLostError
+from specee.app.engine.client import EngineClient, EngineLostError, Silence
 from specee.app.engine.loading import affordable_slots
 from specee.app.engine.prefill import GROUP, MIN_CHUNK, Prefill, chunk_end
 from specee.app.engine.protocol import Done, Failed, Generate, Message, PromptProgress, Started, TokenEvents
@@ -31,11 +31,12 @@ class Asking:
         self.sent: list[Any] = []
         self.number = 0
 
-    def ask(self, *texts: str, options: ChatOptions = DENSE) -> int:
+    def ask(self, *texts: str, options: ChatOptions = DENSE, is_comparison: bool = False) -> int:
         """A chat of questions and answers in turns; the id of the request."""
         self.number += 1
         messages = tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts))
-        self.answerer.add(Generate(self.number, messages, options), self.sent.append)
+        request = Generate(self.number, messages, options, is_comparison=is_comparison)
+        self.answerer.add(request, self.sent.append)
         return self.number
 
     def run(self) -> None:
@@ -70,8 +71,8 @@ def test_answers_run_side_by_side_and_the_rest_waits(asking: Asking) -> None:
     assert set(asking.backend.together) == {2, 3}
     for request in requests:
         kinds = [type(message) for message in asking.of(request)]
-        assert kinds[0] is PromptProgress and kinds[1] is Started and kinds[-1] is Done
-        assert set(kinds[2:-1]) == {TokenEvents}
+        assert kinds[:3] == [PromptProgress, PromptProgress, Started] and kinds[-1] is Done
+        assert set(kinds[3:-1]) == {TokenEvents}
     first_end = next(i for i, sent in enumerate(asking.sent) if isinstance(sent.message, Done))
     assert {sent.request for sent in asking.sent[:first_end]} == {1, 2, 3}, "as many as there are slots"
 
@@ -145,10 +146,10 @@ def test_a_prompt_that_is_cancelled_while_it_is_read(make_link: Make, make_backe
 
 
 def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
-    def refuse(messages: Any) -> str:
+    def refuse(messages: Any, tools: str | None) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
-        return make_text(messages)
+        return make_text(messages, tools)
 
     make_text, asking.backend.format = asking.backend.format, refuse
     for slot in asking.answerer._slots:
@@ -159,6 +160,33 @@ def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
     (too_long,) = asking.of(long)
     assert too_long.title == "prompt too long" and not too_long.fatal
     assert asking.text(good) == asking.text(other) == "Hello there."
+
+
+@pytest.mark.parametrize("what", ["window", "template", "policy", "sampler", "calibration"])
+def test_what_is_refused_keeps_the_cache(
+    make_link: Make, make_backend: Make, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The chat that has the only slot goes on as if nobody had asked."""
+    asking = Asking(make_link, make_backend(n_slots=1, calibrated=False))
+    (slot,) = asking.answerer._slots
+    asking.ask("first question")
+    asking.run()
+
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        raise AppError("refused", what)
+
+    with monkeypatch.context() as patch:
+        if what in ("template", "policy", "sampler"):
+            name = {"template": "format"}.get(what, what)
+            patch.setattr(asking.backend, name, refuse)
+            patch.setattr(slot.backend, name, refuse)
+        text = "x" * 600 if what == "window" else "something else"
+        refused = asking.ask(text, options=ChatOptions(PolicyChoice("exact" if what == "calibration" else "chain")))
+        asking.run()
+    assert [type(message) for message in asking.of(refused)] == [Failed]
+    asking.ask("first question", "Hello there.", "and then?")
+    asking.run()
+    assert slot.engine.prefills[-1] < 20 < len(slot.engine.prompts[-1])
 
 
 def test_an_engine_failure_ends_the_answers_that_it_hits(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,12 +256,27 @@ def test_each_slot_has_policies_of_its_own(asking: Asking) -> None:
     made = []
     for slot in asking.answerer._slots:
         build = slot.backend.policy
-        slot.backend.policy = lambda choice, cost=None, slot=slot, build=build: made.append(slot) or build(choice, cost)
+        slot.backend.policy = lambda *given, slot=slot, build=build, **more: made.append(slot) or build(*given, **more)
     for _ in range(2):
         for text in ("a", "b", "c"):
             asking.ask(text)
         asking.run()
     assert made == list(asking.answerer._slots)
+
+
+def test_a_comparison_learns_nothing_and_starts_with_nothing(asking: Asking) -> None:
+    made = []
+    for slot in asking.answerer._slots:
+        build = slot.backend.policy
+        slot.backend.policy = lambda *given, build=build, **more: made.append(more["history"]) or build(*given, **more)
+    asking.ask("a")
+    asking.run()
+    for _ in range(2):
+        asking.ask("a", is_comparison=True)
+        asking.run()
+    asking.ask("a")
+    asking.run()
+    assert made == [True, False, False]
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------
@@ -332,25 +375,85 @@ def test_one_is_cancelled_and_one_is_left(client: Any) -> None:
     client.close()
 
 
-def test_a_crash_is_told_to_all_and_the_engine_comes_back(client: Any) -> None:
+def test_a_crash_is_told_to_those_being_answered_and_the_others_are_answered_by_the_next_engine(client: Any) -> None:
     for _ in client.open():
         pass
     gate = threading.Event()
     client.links[0].backend.engine.before_chunk = lambda done: gate.wait(10) and None
+    client.silence_seconds = 0.01
+    taken_up = client.generate((Message("user", "question"),), DENSE)
+    assert isinstance(next(event for event in taken_up if not isinstance(event, Silence)), PromptProgress)
     begun = threading.Barrier(4)
 
     def run(i: int) -> Any:
-        events = client.generate((Message("user", f"question {i}"),), DENSE)
         if i == 3:
             begun.wait(10)
             return ask(client, "crash")
-        client.silence_seconds = 0.01
-        next(events)  # silence: it was asked
+        events = client.generate((Message("user", f"question {i}"),), DENSE)
+        assert isinstance(next(events), Silence), "it waits"
         begun.wait(10)
-        return list(events)
+        return "".join(event.text for event in events if getattr(event, "state", "") == "verified")
 
     results = in_threads(4, run)
     gate.set()
-    assert all(isinstance(result, EngineLostError) for result in results)
+    assert results[:3] == ["Hello there."] * 3 and isinstance(results[3], EngineLostError)
+    with pytest.raises(EngineLostError):
+        list(taken_up)
     assert ask(client, "again") == "Hello there." and len(client.links) == 2
     client.close()
+
+
+def test_a_request_is_put_to_one_more_engine_only(client: Any) -> None:
+    with pytest.raises(EngineLostError):
+        ask(client, "crash before it is taken up")
+    assert len(client.links) == 2
+    client.close()
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_who_ends_the_engine_ends_the_requests_that_wait(client: Any, end: str) -> None:
+    for _ in client.open():
+        pass
+    gate = threading.Event()
+    client.links[0].backend.engine.before_chunk = lambda done: gate.wait(10) and None
+    client.silence_seconds = 0.01
+    waiting = [client.generate((Message("user", f"question {i}"),), DENSE) for i in range(2)]
+    for events in waiting:
+        next(events)
+    getattr(client, end)()
+    gate.set()
+    for events in waiting:
+        with pytest.raises(EngineLostError):
+            list(events)
+    assert len(client.links) == 1
+    client.close()
+
+
+def test_samplers_are_closed_however_an_answer_ends(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, cancelled, failing = asking.ask("done"), asking.ask("cancelled"), asking.ask("failing")
+    reading = asking.ask("x" * 300)
+    for _ in range(4):
+        asking.answerer.turn()
+    asking.answerer.cancellation.cancel(cancelled)
+    asking.answerer.cancellation.cancel(reading)
+    answers = {answer.id: answer for answer in asking.answerer._answers}
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(answers[failing].slot.engine, "advance", fail)
+    monkeypatch.setattr(asking.backend, "advance_together", fail)
+    asking.run()
+    assert {type(asking.of(each)[-1]) for each in (done, cancelled, failing, reading)} <= {Done, Failed}
+    assert asking.backend.samplers and all(sampler.closed for sampler in asking.backend.samplers)
+
+
+def test_a_bad_grammar_keeps_the_cache(asking: Asking) -> None:
+    good = asking.ask("good")
+    asking.run()
+    slots = [(list(slot.engine.tokens), slot.previous) for slot in asking.answerer._slots]
+    bad = asking.ask("bad", options=ChatOptions(PolicyChoice("dense"), json_schema='{"minimum": 1}'))
+    asking.run()
+    (failed,) = asking.of(bad)
+    assert failed.title == "bad JSON schema" and asking.text(good) == "Hello there."
+    assert slots == [(list(slot.engine.tokens), slot.previous) for slot in asking.answerer._slots]

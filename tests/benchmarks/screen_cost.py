@@ -62,7 +62,7 @@ class Costed(ChatApp):
         self.show_chat()
         await asyncio.sleep(REST_SECONDS)
         cpu = time.process_time()
-        self.controller.ask(QUESTION)
+        await self.controller.submit(QUESTION)
         await self._until_free()
         stats = self.panel.gauge.last
         assert stats is not None

@@ -130,7 +130,7 @@ class Measured(ChatApp):
 class LongAnswer(Measured):
     async def measure(self) -> dict[str, Any]:
         gate = self._fake.gate = threading.Semaphore(0)
-        self.controller.ask("Hi")
+        await self.controller.submit("Hi")
         while self.busy:
             for _ in range(STEP):
                 gate.release()

@@ -13,11 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import hub_server
 import pytest
 from hub_server import COMMIT, FILE, REPO, Hub
 
 from specee.models import cache, download, resolve
-from specee.models.errors import DownloadError
+from specee.models.errors import DownloadError, ModelError
 from specee.models.hub import CHUNK
 from specee.models.transfer import RateMeter, TransferProgress
 
@@ -128,6 +129,34 @@ def test_refusals(hub: Hub, status: dict[str, int], headers: dict[str, str], say
     assert download.pull(NAME).is_file()
 
 
+@pytest.mark.parametrize("commit", ["../../../../outside", "..", "main", "C" * 40, "c" * 39, "/tmp/x"])
+def test_a_commit_that_is_none(hub: Hub, commit: str, tmp_path: Path, cache_dir: Path) -> None:
+    hub.commit = commit
+    with pytest.raises(DownloadError, match="not a name"):
+        download.pull(NAME)
+    assert not cache_dir.exists() or not list(cache_dir.rglob("*.gguf"))
+    hub.commit = COMMIT
+    assert download.pull(NAME).is_file()
+
+
+@pytest.mark.parametrize("name", ["../../../outside.gguf", "/tmp/outside.gguf", "a\\..\\b.gguf", "\x1b[2J.gguf"])
+def test_a_file_that_leads_out_of_the_repository(hub: Hub, payload: Path, name: str, cache_dir: Path) -> None:
+    hub.repos[REPO] = {name: payload}
+    with pytest.raises(ModelError, match="no GGUF file"):
+        download.pull(f"hf:{REPO}")
+    assert not cache_dir.exists() or not list(cache_dir.rglob("*.gguf"))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"3", b'{"siblings": 3}', b'{"siblings": [{}]}', b"\xff", b"[" * 9999]
+)
+def test_an_answer_that_cannot_be_read(hub: Hub, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_server._Handler, "_info", lambda self, repo: self._answer(200, {}, body))
+    with pytest.raises(ModelError) as caught:
+        download.pull(f"hf:{REPO}")
+    assert str(caught.value).isprintable()
+
+
 def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
@@ -188,10 +217,10 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
 def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME, offline=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match="offline"):
+    with pytest.raises(ModelError, match="offline"):
         download.pull(NAME)
     assert hub.tokens == []
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from specee.models import cache, embedded, file_hash, registry, resolve, source
+from specee.models import cache, embedded, file_hash, hub_names, registry, resolve, source
 from specee.models.errors import ModelError
+from specee.models.hub import RemoteFile
 from specee.models.source import Source
 
 PROMISED = (
@@ -60,6 +61,61 @@ def test_an_alias_with_another_quantization() -> None:
     assert wanted.source == Source("bartowski/Llama-3.2-1B-Instruct-GGUF", quant="Q8_0")
 
 
+BAD_REPOS = (
+    *("owner/..", "../repo", "owner/.", "./repo", "owner/.repo", "owner/repo.", "owner/-repo", "-owner/repo"),
+    *("a/b--c", "a--b/c", "a/b..c", "owner/", "/repo", "owner", "a/b/c", "owner/re po", "owner/repo\n", "own\0er/repo"),
+    *("öwner/repo", "owner/\u0661", "owner/repo\udcff", "owner\\repo", "owner/repo%2f..", "owner/" + "x" * 300),
+)
+BAD_FILES = (
+    *(
+        "../x.gguf",
+        "a/../x.gguf",
+        "/x.gguf",
+        "a//x.gguf",
+        "a/./x.gguf",
+        "..\\x.gguf",
+        "C:x.gguf",
+        "C:\\x.gguf",
+        "\\\\h\\x.gguf",
+    ),
+    *(
+        "x\0.gguf",
+        "x\n.gguf",
+        "\x1b[2Jx.gguf",
+        "x\x9b.gguf",
+        "a/NUL.gguf",
+        "con/x.gguf",
+        "x.gguf/",
+        "x.gguf ",
+        "a./x.gguf",
+    ),
+    *("x\udcff.gguf", "x" * 300 + ".gguf", "é" * 130 + ".gguf", "a/" * 20 + "x.gguf", ""),
+)
+
+
+@pytest.mark.parametrize("name", BAD_FILES, ids=ascii)
+def test_names_that_are_no_files_of_a_repository(name: str) -> None:
+    assert not hub_names.is_file(name)
+    with pytest.raises(ModelError, match="no GGUF file"):
+        source.choose(Source("owner/repo"), [name])
+    with pytest.raises(ModelError, match="not a name") as caught:
+        RemoteFile("owner/repo", name, "c" * 40, 1, "0" * 64)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["x.gguf", "Q8_0/a b (c) [d]-00001-of-00002.gguf", "ü/模型.gguf", ".hidden.gguf", "console.gguf"]
+)
+def test_names_that_are(name: str) -> None:
+    assert hub_names.is_file(name)
+
+
+@pytest.mark.parametrize("commit", ["", "main", "../../x", "c" * 39, "c" * 41, "C" * 40, "c" * 40 + "\n", "g" * 40])
+def test_names_that_are_no_commits(commit: str) -> None:
+    with pytest.raises(ModelError, match="not a name"):
+        RemoteFile("owner/repo", "x.gguf", commit, 1, "0" * 64)
+
+
 @pytest.mark.parametrize(
     ("text", "means"),
     [
@@ -69,6 +125,9 @@ def test_an_alias_with_another_quantization() -> None:
         ("owner/repo", None),
         ("owner/repo/file:Q4_0", None),
         ("C:/models/x", None),
+        ("hf:_owner/a.b_c-d", Source("_owner/a.b_c-d")),
+        *((f"hf:{bad}", None) for bad in BAD_REPOS),
+        *((f"{bad}:q4_0", None) for bad in BAD_REPOS),
     ],
 )
 def test_repositories(text: str, means: Source | None) -> None:

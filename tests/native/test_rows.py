@@ -408,7 +408,7 @@ def test_preselection_changes_nothing(engine: RowEngine, model: Model, answer: l
     for either in (sampler, shaped):
         either.rewind(answer)
     fast, fast_greedy = engine.distribution(0, sampler), engine.greedy(0, shaped)
-    sampler.preselect = shaped.preselect = 0
+    sampler.shaping.preselect = shaped.shaping.preselect = 0
     full, full_greedy = engine.distribution(0, sampler), engine.greedy(0, shaped)
     assert fast_greedy == full_greedy
     assert np.array_equal(fast[0], full[0]) and np.allclose(fast[1], full[1], atol=1e-6)

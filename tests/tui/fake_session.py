@@ -146,6 +146,7 @@ class ScriptedLink:
         session.cancelled.clear()
         if session.error is not None:
             error, session.error = session.error, None
+            put(PromptProgress(0, 12))  # it is taken up: another engine is not asked
             put(Failed(error.title, error.message, error.exit_code, fatal=error.exit_code == 1))
             return
         put(PromptProgress(12, 12))

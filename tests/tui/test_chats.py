@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
+import pytest
 from fake_session import FakeSession, answers, chat, idle, in_mid_answer, notices, ready, screen, submit, until
+from textual.widgets import Input, OptionList
 
 from specee.app.chat.history.store import Store
 from specee.app.engine.protocol import ChatEvent
@@ -21,7 +26,7 @@ async def test_chats_at_the_side() -> None:
         await ready(pilot)
         assert pilot.app.query_one(Sidebar).display and "About the sea" in screen(pilot.app)
         await submit(pilot, "/search foxes")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "About the sea" not in screen(pilot.app))
         await pilot.press("enter", "enter")
         await until(pilot, lambda: answers(pilot.app) == ["*About foxes* indeed"])
         assert pilot.app.options.sampling.temperature == 0.3  # the chat's own
@@ -45,9 +50,33 @@ async def test_a_turn_that_is_found_is_shown_in_its_branch() -> None:
         await ready(pilot)
         for word in ("walrus", "heron"):
             await submit(pilot, f"/search {word}")
-            await pilot.pause(0.1)
-            await pilot.press("enter", "enter")
+            await until(pilot, lambda: pilot.app.query_one(Sidebar).query_one(Input).has_focus)
+            await pilot.press("enter")  # before it is found
+            await until(pilot, lambda: pilot.app.query_one(OptionList).has_focus)
+            await pilot.press("enter")
             await until(pilot, lambda word=word: answers(pilot.app) == [f"a {word}"])
+
+
+async def test_keys_do_not_wait_for_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    store.add_question(store.new_chat("sea", None, {}).id, None, "Where is the sea?")
+    going_on = threading.Event()
+    find = store.search
+
+    def slow(words: str, limit: int = 50) -> Any:
+        going_on.wait(20)
+        return find(words, limit)
+
+    monkeypatch.setattr(store, "search", slow)
+    async with chat(FakeSession(store=store)).run_test(size=(120, 30)) as pilot:
+        await ready(pilot)
+        await submit(pilot, "/search sea")
+        await pilot.pause(0.3)
+        await pilot.press("escape", "x")
+        assert pilot.app.query_one(PromptInput).text == "x"
+        assert pilot.app.query_one(Sidebar)._searched == ""
+        going_on.set()
+        await until(pilot, lambda: pilot.app.query_one(Sidebar)._searched == "sea")
 
 
 async def test_the_side_is_hidden_on_narrow_screens() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
 
-from specee.app.options import ChatOptions
+from specee.app.chat.history.store import Store
+from specee.app.options import ChatOptions, remember
 from specee.app.tui.app import ChatApp
 from specee.app.tui.prompt_input import PromptInput
 
@@ -61,15 +64,20 @@ async def test_export(tmp_path: Any) -> None:
             await until(pilot, lambda name=name: (tmp_path / name).exists())
         assert "`this`" in (tmp_path / "chat.md").read_text() and '"branch"' in (tmp_path / "chat.json").read_text()
         await submit(pilot, f"/export {tmp_path / 'no' / 'such'}")
-        await until(pilot, lambda: "No such file" in screen(pilot.app))
+        await until(pilot, lambda: "there is no such folder" in " ".join(screen(pilot.app).split()))
+        await submit(pilot, f"/export {tmp_path / 'chat.md'}")
+        await until(pilot, lambda: "already there" in " ".join(screen(pilot.app).split()))
 
 
 async def test_settings_of_a_chat() -> None:
     session = FakeSession()
     async with ChatApp(session, ChatOptions(), {"tutor": "Explain."}).run_test() as pilot:
         await ready(pilot)
-        for line in ("/set temperature 0.1", "/set seed 3", "/persona tutor", "/threshold 0.4", "/set temperature hot"):
+        await submit(pilot, "/threshold 0.4")
+        await until(pilot, lambda: "auto has no threshold" in screen(pilot.app))
+        for line in ("/set temperature 0.1", "/set seed 3", "/persona tutor", "/policy exact", "/threshold 0.4"):
             await submit(pilot, line)
+        await submit(pilot, "/set temperature hot")
         await pilot.pause(0.1)
         assert "bad value" in screen(pilot.app)
         await submit(pilot, "Hi")
@@ -82,6 +90,53 @@ async def test_settings_of_a_chat() -> None:
         await submit(pilot, "/theme textual-light")
         await pilot.pause(0.1)
         assert pilot.app.theme == "textual-light"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/set temperature -1", "temperature: '-1' is not a number from 0 to 10"),
+        ("/set temperature nan", "temperature: 'nan' is not a number from 0 to 10"),
+        ("/set temperature", "temperature: '' is not a number from 0 to 10"),
+        ("/set top-p inf", "top_p: 'inf' is not a number from 0 to 1"),
+        ("/set min_p 1e400", "min_p: '1e400' is not a number from 0 to 1"),
+        ("/set seed -1", "seed: '-1' is not a whole number from 0 to 4294967295"),
+        ("/set seed None", "seed: 'None' is not a whole number from 0 to 4294967295"),
+        ("/set repeat_penalty 0", "repeat_penalty: '0' is not a number from 0.01 to 10"),
+        ("/set repeat-last-n 1000000000", "repeat_last_n: '1000000000' is not a whole number from 0 to 8192"),
+        ("/set presence_penalty 3", "presence_penalty: '3' is not a number from -2 to 2"),
+        ("/set top_k 1.5", "top_k: '1.5' is not a whole number from 0 to 1000000"),
+        (f"/set top_k {'9' * 5000}", "is not a whole number from 0 to 1000000"),
+        ("/set logit_bias 1", "parameters: temperature"),
+        ("/threshold nan", "threshold: 'nan' is not a number from 0 to 1 or 'calibrated'"),
+        ("/threshold", "threshold: '' is not a number from 0 to 1 or 'calibrated'"),
+        ("/ctx -1", "context window: '-1' is not a whole number from 16 to 10000000"),
+        ("/ctx 1e9", "context window: '1e9' is not a whole number from 16 to 10000000"),
+        ("/resume 99999999999999999999", "chat: '99999999999999999999' is not a whole number from 1 to"),
+        ("/resume x", "chat: 'x' is not a whole number from 1 to"),
+    ],
+)
+async def test_values_that_cannot_be_change_nothing(line: str, says: str) -> None:
+    async with chat(FakeSession()).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        before = pilot.app.options
+        await submit(pilot, line)
+        await until(pilot, lambda: any(says in notice for notice in notices(pilot.app)))
+        assert pilot.app.options == before
+
+
+async def test_a_kept_chat_with_a_value_that_cannot_be_is_put_right(tmp_path: Path) -> None:
+    session = FakeSession(store=Store(tmp_path / "history.sqlite"))
+    kept = session.store.new_chat("Old", None, {**remember(ChatOptions(max_tokens=99)), "seed": -1})
+    async with chat(session).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await submit(pilot, f"/resume {kept.id}")
+        await until(pilot, lambda: any("seed -1 (not a whole number" in notice for notice in notices(pilot.app)))
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+    options = session.sent[0][1]
+    assert options.sampling.seed is None and options.max_tokens == 99
+    session.store.close()
 
 
 async def test_the_palette_has_its_own_keys() -> None:

@@ -56,15 +56,20 @@ async def test_another_model_answers(tmp_path: Path) -> None:
         await until(pilot, lambda: session.sent and idle(pilot.app))
 
 
-async def test_another_model_drafts(tmp_path: Path) -> None:
+async def test_another_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(160, 30)) as pilot:
         await ready(pilot)
         (tmp_path / "small.gguf").write_bytes(b"GGUF")
         await submit(pilot, f"/set drafter {tmp_path}/small.gguf")
+        await until(pilot, lambda: "damaged model" in screen(pilot.app) and idle(pilot.app))
+        assert len(session.loads) == 1 and session.info is not None, "the engine goes on as it was"
+        monkeypatch.setattr("specee.app.chat.session.check_drafter", lambda load: None)
+        await submit(pilot, f"/set drafter {tmp_path}/small.gguf")
         await until(pilot, lambda: session.loads[-1].drafter == f"{tmp_path}/small.gguf" and idle(pilot.app))
         await submit(pilot, "/set drafter none")
         await until(pilot, lambda: session.loads[-1].drafter == "none" and idle(pilot.app))
+        monkeypatch.undo()
         await submit(pilot, "/set drafter no-such-model")
         await until(pilot, lambda: "no-such-model" in screen(pilot.app) and "model not found" in screen(pilot.app))
         await submit(pilot, "/set")

@@ -158,6 +158,10 @@ async def test_the_dial_turns_with_brackets() -> None:
         await ready(pilot)
         await submit(pilot, "/view dial")
         await pilot.pause(0.05)
+        await pilot.press("[")
+        await pilot.pause(0.05)
+        assert "threshold calibrated" in screen(pilot.app), "policy auto has none"
+        await submit(pilot, "/policy exact")
         await pilot.press("[", "[")
         await pilot.pause(0.05)
         assert "threshold 0.60" in screen(pilot.app)

@@ -182,4 +182,12 @@ def test_cost_follows_the_machine_but_not_its_hiccups() -> None:
     for _ in range(200):
         cost.record(1, 5.0)
     assert cost.step(1) == pytest.approx(5.0, rel=0.01), "many of them say that it is slower"
-    assert cost.step(2) > 2.5, "for batches that did not run too"
+    assert cost.step(2) >= cost.step(1), "for batches that did not run too"
+
+
+def test_more_rows_never_take_less_time() -> None:
+    cost = CostModel({1: 50.0, 2: 1.1, 4: 1.3})
+    assert cost.step(1) == cost.step(2) == 1.1, "one row was measured at a bad moment"
+    for _ in range(400):
+        cost.record(4, 1.0)
+    assert cost.step(1) <= cost.step(2) <= cost.step(4) == pytest.approx(1.0, rel=0.01)

@@ -9,7 +9,7 @@ def test_stats_add_up() -> None:
     a, b = DecodingStats(tokens=2, exit_layers=20, steps=1), DecodingStats(tokens=2, exit_layers=24, steps=1)
     assert (a + b).mean_exit_layer == 11
     assert (a + b).steps == 2
-    assert DecodingStats().as_dict()["acceptance"] == 1.0
+    assert DecodingStats().as_dict()["acceptance"] is None
 
 
 def test_drafts_are_counted_by_drafter_and_position() -> None:

@@ -1,4 +1,4 @@
-"""The file behind the history: one thread that reads and writes it, migrations, and errors that a user understands."""
+"""The file behind the history: one thread that writes it, reads beside that, migrations, and plain errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from specee.app.errors import AppError
 
 T = TypeVar("T")
 BUSY_SECONDS = 10.0  # another specee-chat may be writing
+READ_BUSY_SECONDS = 1.0  # reads wait for nobody who writes, only where the file is being recovered
 
 
 class Database:
@@ -37,12 +38,28 @@ class Database:
             raise
 
     def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `job` in a transaction and returns its result; a job that fails changes nothing."""
-        return self._thread.submit(self._with_plain_errors, lambda: self._transaction(job)).result()
+        """Runs `job`, which writes, in a transaction and returns its result; a job that fails changes nothing."""
+        return self._thread.submit(
+            self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN IMMEDIATE", job)
+        ).result()
+
+    def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `job`, which only reads, in this thread: it waits for nobody who writes or reads, here or elsewhere."""
+        path = self.path
+        if path is None:  # there is no other way to one in memory
+            return self._thread.submit(
+                self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN", job)
+            ).result()
+
+        def work() -> T:
+            with closing(_reader(path)) as connection:
+                return _transaction(connection, "BEGIN", job)
+
+        return self._with_plain_errors(work)
 
     def check(self) -> str:
         """What SQLite's integrity check says; "ok" when all is well."""
-        return str(self.do(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
+        return str(self.read(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
@@ -55,17 +72,6 @@ class Database:
             self._alive = None
 
     # ---- in the thread ---------------------------------------------------------------------------------------------
-
-    def _transaction(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = job(self._connection)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # SQLite has rolled back some errors by itself
-                self._connection.execute("ROLLBACK")
-            raise
-        return result
 
     def _with_plain_errors(self, work: Callable[[], T]) -> T:
         try:
@@ -89,13 +95,21 @@ class Database:
             _migrate(connection, None)
             return connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):  # two programs that start at once must not both migrate
+        try:
+            lock = FileLock(f"{self.path}.lock").acquire(BUSY_SECONDS)
+        except Timeout as error:
+            why = f"another specee-chat has been opening {self.path} for {BUSY_SECONDS:.0f} s; end it"
+            raise AppError("the history cannot be used", f"{why}, or use --no-history") from error
+        with lock:  # two programs that start at once must not both migrate
             connection = _connect(str(self.path))
             try:
                 _migrate(connection, self.path)
                 self._alive = self._owner_lock(self.owner)
                 self._alive.acquire()
-                self._mark_interrupted(connection)
+                _set_timeout(connection, READ_BUSY_SECONDS)
+                with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
+                    self._mark_interrupted(connection)
+                _set_timeout(connection, BUSY_SECONDS)
             except BaseException:
                 connection.close()
                 raise
@@ -121,6 +135,24 @@ class Database:
         return FileLock(folder / f"{owner}.lock", thread_local=False)
 
 
+def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute(begin)
+    try:
+        result = job(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite has rolled back some errors by itself
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
 def _connect(target: str) -> sqlite3.Connection:
     connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -128,6 +160,10 @@ def _connect(target: str) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:

@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from specee.app.chat.history.records import Chat, Turn
+from specee.app.formatting import visible
 
 NAMES = {"user": "You", "assistant": "Model"}
 
 
 def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
-    """The branch in use."""
+    """The branch in use; control characters in it are visible."""
     parts = [f"# {chat.title}"]
     if chat.system:
         parts.append(f"*System: {chat.system}*")
@@ -20,8 +21,8 @@ def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
         if turn.cut is not None:
             parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
         state = "" if turn.state == "complete" else f" ({turn.state})"
-        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.content}")
-    return "\n\n".join(parts) + "\n"
+        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.sent}")
+    return visible("\n\n".join(parts) + "\n")
 
 
 def chat_object(chat: Chat) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> di
                 "parent": turn.parent,
                 "role": turn.role,
                 "content": turn.content,
+                "attached": turn.attached,
                 "state": turn.state,
                 "created": iso(turn.created),
                 "cut": turn.cut,

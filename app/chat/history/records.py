@@ -24,7 +24,8 @@ class StoredToken:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat. `leaf` is the last turn of the branch in use; `options` is what it was last asked with."""
+    """A chat. `leaf` is the last turn of the branch in use; `options` is what it was last asked with, None if it
+    cannot be read."""
 
     id: int
     title: str
@@ -32,7 +33,7 @@ class Chat:
     updated: float
     leaf: int | None
     system: str | None
-    options: dict[str, Any]
+    options: dict[str, Any] | None
     turns: int = 0
 
 
@@ -40,6 +41,7 @@ class Chat:
 class Turn:
     """A question or an answer, under the turn that it follows.
 
+    `content` is what was typed or answered, `attached` the text of the files that go with a question.
     `cut` not None: the model is sent nothing before this turn any more; if it has a text, this summary instead.
     `stats` are the figures of an answer's last run, `tokens` are all its tokens. `place` of `siblings` counts the turns
     under the same parent, from 1.
@@ -56,6 +58,12 @@ class Turn:
     tokens: tuple[StoredToken, ...] = field(default=(), repr=False)
     place: int = 1
     siblings: int = 1
+    attached: str = ""
+
+    @property
+    def sent(self) -> str:
+        """What the model is sent of it."""
+        return self.content + self.attached
 
 
 @dataclass(frozen=True)
@@ -87,5 +95,5 @@ def unpack(packed: bytes | None, drafted: dict[str, list[int]]) -> tuple[StoredT
     """The inverse of `pack` and `drafted`."""
     numbers = iter(packed or b"")
     drafters = {place: drafter for drafter, places in drafted.items() for place in places}
-    pairs = enumerate(zip(numbers, numbers, strict=True))
+    pairs = enumerate(zip(numbers, numbers, strict=False))
     return tuple(StoredToken(layer, characters, drafters.get(at)) for at, (layer, characters) in pairs)

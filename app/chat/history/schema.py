@@ -54,4 +54,15 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    (
+        # sequences of three characters instead of words: parts of words, signs, and languages without spaces
+        "search-trigrams",
+        """
+        DROP TABLE words;
+        CREATE VIRTUAL TABLE words USING fts5 (content, content = 'turns', content_rowid = 'id', tokenize = 'trigram');
+        INSERT INTO words (rowid, content) SELECT id, content FROM turns WHERE state <> 'streaming';
+        """,
+    ),
+    # what goes with a question, apart from what was typed: the text of files
+    ("attached", "ALTER TABLE turns ADD COLUMN attached TEXT NOT NULL DEFAULT '';"),
 )

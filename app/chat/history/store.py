@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from specee.app.chat.history import rows
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.recorder import Recorder
-from specee.app.chat.history.records import Chat, Hit, Role, State, Turn, unpack
+from specee.app.chat.history.records import Chat, Hit, Role, State, Turn
+from specee.app.chat.history.search import find
 from specee.app.errors import USAGE, AppError
 
 TITLE_LENGTH = 60
@@ -35,11 +37,20 @@ _BRANCH = """
 """
 
 
+class NoSuchChatError(AppError):
+    """A chat that was never there, or that another program has deleted."""
+
+    def __init__(self, chat_id: object) -> None:
+        super().__init__("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
+
+
 class Store:
     """The history in `path`, or in memory. Methods raise AppError; they may be called from any thread."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._database = Database(path)
+        self.is_kept = path is not None
+        """Whether it is there for another process, too."""
 
     def close(self) -> None:
         self._database.close()
@@ -52,16 +63,16 @@ class Store:
 
     def chats(self, limit: int = -1) -> list[Chat]:
         """All chats, the one last used first; at most `limit` of them when it is not negative."""
-        return self._database.do(
-            lambda db: [_chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
+        return self._database.read(
+            lambda db: [rows.chat(row) for row in _rows(db, f"{_CHATS} ORDER BY updated DESC, id DESC LIMIT ?", limit)]
         )
 
     def chat(self, chat_id: int) -> Chat:
         """Raises AppError when there is none."""
-        found = self._database.do(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
+        found = self._database.read(lambda db: _rows(db, f"{_CHATS} WHERE id = ?", chat_id))
         if not found:
-            raise AppError("no such chat", f"{chat_id}; specee-chat history list shows them", USAGE)
-        return _chat(found[0])
+            raise NoSuchChatError(chat_id)
+        return rows.chat(found[0])
 
     def new_chat(self, title: str, system: str | None, options: dict[str, Any]) -> Chat:
         """A new, empty chat; its title is the beginning of the first line of `title`."""
@@ -99,16 +110,19 @@ class Store:
     def branch(self, chat_id: int) -> tuple[Turn, ...]:
         """The branch in use, oldest turn first."""
         leaf = self.chat(chat_id).leaf
-        return self._database.do(lambda db: tuple(_turn(row) for row in _rows(db, _BRANCH, leaf)))
+        return self._database.read(lambda db: tuple(rows.turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
         """All turns of a chat in the order they were made."""
         sql = "SELECT *, 1 AS place, 1 AS siblings FROM turns WHERE chat_id = ? ORDER BY id"
-        return self._database.do(lambda db: [_turn(row) for row in _rows(db, sql, chat_id)])
+        return self._database.read(lambda db: [rows.turn(row) for row in _rows(db, sql, chat_id)])
 
-    def add_question(self, chat_id: int, parent: int | None, text: str) -> int:
-        """Adds a question under `parent` and makes it the leaf; returns its id."""
-        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete"))
+    def add_question(self, chat_id: int, parent: int | None, text: str, attached: str = "") -> int:
+        """Adds a question, with the text of the files that go with it, under `parent` and makes it the leaf.
+
+        Returns its id.
+        """
+        return self._database.do(lambda db: self._add(db, chat_id, parent, "user", text, "complete", attached))
 
     def add_answer(self, chat_id: int, question: int) -> Recorder:
         """Adds an empty answer to a question, which then grows."""
@@ -140,7 +154,7 @@ class Store:
         """The ids of all turns under the same parent, oldest first."""
         sql = """SELECT s.id FROM turns AS t JOIN turns AS s ON s.chat_id = t.chat_id AND s.parent_id IS t.parent_id
                  WHERE t.id = ? ORDER BY s.id"""
-        return self._database.do(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
+        return self._database.read(lambda db: [row[0] for row in db.execute(sql, (turn_id,))])
 
     def cut_before(self, turn_id: int, summary: str) -> None:
         """Nothing before this turn is sent to the model any more, but `summary`, where it has a text."""
@@ -150,7 +164,9 @@ class Store:
         """Deletes a turn and all that follows it, and a chat that this leaves empty; `leaf` is in use again."""
 
         def job(db: sqlite3.Connection) -> None:
-            (chat_id,) = db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            if (found := db.execute("SELECT chat_id FROM turns WHERE id = ?", (turn_id,)).fetchone()) is None:
+                return  # with its chat, by another program
+            (chat_id,) = found
             db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat_id))
             db.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
             empty = "DELETE FROM chats WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE chat_id = chats.id)"
@@ -159,28 +175,32 @@ class Store:
         self._database.do(job)
 
     def search(self, words: str, limit: int = 50) -> list[Hit]:
-        """Turns of all chats with all the words in them, the last one perhaps only begun; the best matches first."""
-        quoted = ['"' + word.replace('"', '""') + '"' for word in words.split()]
-        if not quoted:
-            return []
-        sql = """SELECT turns.chat_id, chats.title, turns.id, turns.role, snippet(words, 0, '', '', '…', 16)
-                 FROM words JOIN turns ON turns.id = words.rowid JOIN chats ON chats.id = turns.chat_id
-                 WHERE words MATCH ? ORDER BY rank, turns.id DESC LIMIT ?"""
-        query = " ".join(quoted) + "*"
-        return self._database.do(lambda db: [Hit(*row) for row in db.execute(sql, (query, limit))])
+        """Turns of all chats with all the words somewhere in them; the best matches first."""
+        return self._database.read(lambda db: find(db, words, limit))
 
     def _turn_by_id(self, turn_id: int) -> Turn:
-        return self._database.do(lambda db: _turn(_rows(db, _BRANCH, turn_id)[-1]))
+        found = self._database.read(lambda db: _rows(db, _BRANCH, turn_id))
+        if not found:
+            raise NoSuchChatError(f"that of turn {turn_id}")
+        return rows.turn(found[-1])
 
     def _add(
-        self, db: sqlite3.Connection, chat_id: int, parent: int | None, role: Role, text: str, state: State
+        self,
+        db: sqlite3.Connection,
+        chat_id: int,
+        parent: int | None,
+        role: Role,
+        text: str,
+        state: State,
+        attached: str = "",
     ) -> int:
+        if not _rows(db, "SELECT 1 FROM chats WHERE id = ?", chat_id):
+            raise NoSuchChatError(chat_id)
         now = time.time()
         owner = self._database.owner if state == "streaming" else None
-        sql = (
-            "INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
-        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner))
+        sql = """INSERT INTO turns (chat_id, parent_id, role, content, state, created, owner, attached)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+        turn = _insert(db, sql, (chat_id, parent, role, text, state, now, owner, attached))
         db.execute("UPDATE chats SET leaf = ?, updated = ? WHERE id = ?", (turn, now, chat_id))
         return turn
 
@@ -195,25 +215,3 @@ def _insert(db: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> int:
     made = db.execute(sql, values).lastrowid
     assert made is not None
     return made
-
-
-def _chat(row: dict[str, Any]) -> Chat:
-    return Chat(**{**row, "options": json.loads(row["options"])})
-
-
-def _turn(row: dict[str, Any]) -> Turn:
-    stats = json.loads(row["stats"]) if row["stats"] else None
-    drafted = stats.pop("drafted", {}) if stats else {}
-    return Turn(
-        id=row["id"],
-        parent=row["parent_id"],
-        role=row["role"],
-        content=row["content"],
-        state=row["state"],
-        created=row["created"],
-        cut=row["cut"],
-        stats=stats,
-        tokens=unpack(row["depths"], drafted),
-        place=row["place"],
-        siblings=row["siblings"],
-    )

@@ -1,4 +1,4 @@
-"""Texts that end an answer, and are no part of it: the `stop` of the API."""
+"""Texts that end an answer, and are no part of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""The standard streams: there whatever the shell did with them, and able to take every text.
+
+Whatever is printed goes through here, so that no text steers the terminal: control characters become visible.
+
+A standard output that cannot be written ends the program with an error; nothing ends because of standard error, where
+errors are told.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import select
+import sys
+from typing import TextIO
+
+from specee.app.errors import FAILURE, AppError
+from specee.app.formatting import visible
+
+_ESCAPE = "specee.escape"
+
+
+class OutputError(AppError):
+    """Standard output cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__("cannot write to standard output", f"{error.strerror or error}", FAILURE)
+
+
+def prepare() -> None:
+    """Before anything is read, written or opened: what is opened next must not get a standard stream's number."""
+    codecs.register_error(_ESCAPE, _escape)
+    # a closed output takes nothing rather than losing what was asked for, so it is opened for reading
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
+    output = _Output(1, "w", closefd=False)
+    sys.stdout = _writer(output, sys.stdout, by_line=output.isatty())
+    sys.stderr = _writer(_Errors(2, "w", closefd=False), sys.stderr, by_line=True)
+
+
+def finish() -> None:
+    """At the end. Of an output that cannot be written the interpreter would complain once more."""
+    try:
+        sys.stdout.flush()
+    except (OSError, AppError):
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _writer(raw: io.FileIO, before: TextIO | None, *, by_line: bool) -> io.TextIOWrapper:
+    """In the encoding that the system or PYTHONIOENCODING says; what that does not have is escaped."""
+    encoding = getattr(before, "encoding", None) or "utf-8"
+    return _Text(io.BufferedWriter(raw), encoding, _ESCAPE, line_buffering=by_line)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """As JSON writes them, so that JSON stays JSON."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    return escaped, error.end
+
+
+def control(sequence: str) -> None:
+    """Sends a control sequence of our own to the terminal of standard error."""
+    sys.stderr.flush()
+    sys.stderr.buffer.write(sequence.encode("ascii"))
+    sys.stderr.buffer.flush()
+
+
+class _Text(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        return super().write(visible(text))
+
+
+class _Output(io.FileIO):
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        while True:
+            try:
+                if (n := super().write(data)) is not None:
+                    return n
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputError(error) from error
+            select.select([], [self], [])  # another program has made the pipe or the terminal non-blocking
+
+
+class _Errors(io.FileIO):
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        with contextlib.suppress(OSError):
+            return super().write(data) or 0
+        return len(memoryview(data).cast("B"))

@@ -1,0 +1,84 @@
+"""Answers of the engine for an event loop: each is read in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing, suppress
+
+from specee.app.engine.client import Answer, EngineClient
+from specee.app.engine.protocol import ChatEvent, Done, Started
+from specee.app.errors import AppError, as_app_error
+from specee.app.serve.errors import ApiError
+from specee.app.serve.request import CompletionRequest
+
+WAITING_LIMIT = 8  # requests that wait for a slot
+LEFT_SECONDS = 1.0  # within which it is noticed that a client left whose request waits
+
+Event = Started | ChatEvent | Done
+
+
+class ClientLeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Answers:
+    """Asks one engine, which has its model loaded, and answers as many requests at once as it has slots."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self.client = client
+        client.silence_seconds = LEFT_SECONDS
+        assert client.info is not None, "the model is not loaded"
+        self.info = client.info
+        self.limit = self.info.n_slots + WAITING_LIMIT
+        self.places = threading.Semaphore(self.limit)
+
+    def ask(self, request: CompletionRequest) -> Feed:
+        """Raises ApiError when too many are waiting."""
+        if not self.places.acquire(blocking=False):
+            raise ApiError(503, "busy", f"{self.limit} requests are waiting or being answered")
+        answer = self.client.generate(request.messages, request.options, tools=request.tools.given)
+        return Feed(answer, self.places)
+
+
+class Feed:
+    """One answer: iterate over what is certain of it. Raises AppError, and ClientLeftError after `leave`."""
+
+    def __init__(self, answer: Answer, places: threading.Semaphore) -> None:
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._left = threading.Event()
+        threading.Thread(target=self._read, args=(answer, places), daemon=True).start()
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more: the engine stops."""
+        self._left.set()
+        self._events.put_nowait(ClientLeftError())
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
+            if isinstance(event, Done):
+                return
+
+    def _read(self, answer: Answer, places: threading.Semaphore) -> None:
+        try:
+            with closing(answer):  # the slot is free again, however this answer ends
+                for event in answer:
+                    if self._left.is_set():
+                        return
+                    match event:
+                        case Started() | Done() | ChatEvent(state="verified"):
+                            self._put(event)
+        except BaseException as error:
+            self._put(as_app_error(error))
+        finally:
+            places.release()
+
+    def _put(self, event: Event | AppError) -> None:
+        with suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)

@@ -1,0 +1,84 @@
+"""What a client is told when its request cannot be answered, in the form of the chat completions API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from typing_extensions import TypedDict
+
+from specee.app.engine.client import EngineLostError
+from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
+
+RETRY_SECONDS = 2  # after which a refused client may ask again
+CODES = {401: "invalid_api_key", 413: "body_too_large", 503: "unavailable"}
+
+
+class ErrorDetails(TypedDict):
+    message: str
+    type: str
+    param: str | None
+    """The parameter that is wrong."""
+    code: str | None
+
+
+class ErrorObject(TypedDict):
+    error: ErrorDetails
+
+
+ERROR_OBJECT = TypeAdapter(ErrorObject)
+
+
+class ApiError(AppError):
+    """A request that is refused with this status; `param` is the parameter that is wrong."""
+
+    def __init__(self, status: int, title: str, message: str, param: str | None = None) -> None:
+        super().__init__(title, message, USAGE)
+        self.status, self.param = status, param
+
+
+def bad_request(message: str, param: str | None = None) -> ApiError:
+    """What the client must change."""
+    return ApiError(400, "bad request", message, param)
+
+
+def not_supported(message: str, param: str) -> ApiError:
+    """What cannot be had here."""
+    return ApiError(400, "not supported", message, param)
+
+
+def status_of(error: AppError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, ApiError):
+        return error.status
+    if isinstance(error, EngineLostError):
+        return 503
+    return 400 if error.exit_code in (USAGE, PROMPT_TOO_LONG) else 500
+
+
+def error_object(error: AppError) -> ErrorObject:
+    """The object that says it."""
+    status = status_of(error)
+    code = "context_length_exceeded" if error.exit_code == PROMPT_TOO_LONG else CODES.get(status)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    param = error.param if isinstance(error, ApiError) else None
+    return {"error": {"message": error.line, "type": kind, "param": param, "code": code}}
+
+
+def error_bytes(error: AppError) -> bytes:
+    """The same in JSON."""
+    return ERROR_OBJECT.dump_json(error_object(error))
+
+
+async def error_response(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that failed; what is no AppError is our own mistake."""
+    if not isinstance(error, AppError):
+        error = AppError("internal error", "the log has the details")
+    status = status_of(error)
+    headers: dict[int, Mapping[str, str]] = {
+        401: {"WWW-Authenticate": "Bearer"},
+        503: {"Retry-After": str(RETRY_SECONDS)},
+    }
+    return JSONResponse(error_object(error), status, headers.get(status))

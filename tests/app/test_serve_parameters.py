@@ -1,0 +1,236 @@
+"""Every parameter of the chat completions API is honoured, or refused with its name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from specee.app.options import ChatOptions, Sampling
+from specee.app.serve.errors import ApiError, error_object
+from specee.app.serve.request import MAX_VALUES, CompletionRequest
+from specee.app.serve.schema import ChatCompletionRequest
+
+USER = {"role": "user", "content": "Hi"}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+NAN, INF = float("nan"), float("inf")
+
+
+def read(messages: Any = (USER,), **parameters: Any) -> CompletionRequest:
+    body = json.dumps({"messages": messages, **parameters}).encode()
+    return CompletionRequest.read(body, ChatOptions(), takes_tools=True)
+
+
+def refusal(**parameters: Any) -> Any:
+    """The error object of a request that is refused."""
+    with pytest.raises(ApiError) as caught:
+        read(**parameters)
+    assert caught.value.status == 400
+    return error_object(caught.value)["error"]
+
+
+def test_sampling_is_as_the_request_says_and_else_as_serve_was_started() -> None:
+    given = {
+        "temperature": 0.3,
+        "top_k": 7,
+        "top_p": 0.8,
+        "min_p": 0,
+        "repeat_penalty": 1,
+        "repeat_last_n": 32,
+        "presence_penalty": -1.5,
+        "frequency_penalty": 2,
+        "seed": 2**32 - 1,
+    }
+    expected = Sampling(0.3, 7, 0.8, 0.0, 1.0, 32, 2**32 - 1, -1.5, 2.0, ((5, -100.0), (17, 1.5)))
+    assert read(**given, logit_bias={"5": -100, "17": 1.5}).options.sampling == expected
+    assert read(**dict.fromkeys(given)).options == read().options == ChatOptions()
+
+
+@pytest.mark.parametrize("name", ChatCompletionRequest.model_fields)
+def test_null_stands_for_the_default(name: str) -> None:
+    if name != "messages":
+        assert read(**{name: None}) == read()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "options"),
+    [
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"stop": "a"}, {"stop": ("a",)}),
+        ({"stop": ["a", "b"]}, {"stop": ("a", "b")}),
+        ({"stop": []}, {"stop": ()}),
+        ({"logprobs": True}, {"top_logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 20}, {"top_logprobs": 20}),
+        ({"logprobs": False}, {"top_logprobs": None}),
+        ({"response_format": {"type": "text"}}, {"json_schema": None}),
+        ({"response_format": {"type": "json_object"}}, {"json_schema": '{"type": "object"}'}),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}},
+            {"json_schema": '{"type": "array"}'},
+        ),
+        ({"n": 1, "store": False, "service_tier": "auto", "modalities": ["text"], "user": "me", "tools": []}, {}),
+    ],
+)
+def test_what_is_honoured(parameters: Any, options: Any) -> None:
+    assert read(**parameters).options == ChatOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "temperature": ["hot", -1, 11, NAN, INF, -INF, True, [], {}, 1e400, "0.5"],
+        "top_p": [-0.1, 1.1, NAN, "x", False],
+        "top_k": [-1, 1.5, 10**30, "40", True],
+        "min_p": [2, -1, NAN],
+        "repeat_penalty": [0, -1, NAN, 1000],
+        "repeat_last_n": [-1, 10**9, 0.5],
+        "presence_penalty": [-2.5, 3, "x", NAN],
+        "frequency_penalty": [-2.5, 3, "x", INF],
+        "seed": [-1, 2**32, 1.5, "x", True],
+        "max_tokens": [0, -1, 1.5, "5", True, 10**20],
+        "max_completion_tokens": [0, -1, "5"],
+        "n": [0, 2, True, 1.0, "1"],
+        "stop": ["", [""], [1], ["a"] * 5, {"a": 1}, 7, "x" * 1001],
+        "logit_bias": [{"x": 1}, {"1": 101}, {"1": NAN}, {"-1": 1}, [1], {"1": "x"}, {str(i): 0 for i in range(1025)}],
+        "logprobs": [1, "true", []],
+        "top_logprobs": [-1, 21, 1.5, True],
+        "stream": [1, "yes", {}],
+        "stream_options": [1, {"x": 1}, {"include_usage": 1}, {"include_obfuscation": True}],
+        "response_format": ["json", {"type": "xml"}, {"type": "json_schema"}, {}, {"type": "json_object", "x": 1}],
+        "tools": [{}, [{}], [1], [{"type": "web_search"}], [WEATHER, WEATHER], [WEATHER] * 129],
+        "tool_choice": ["always", {}, 1, "required", "auto", {"type": "function", "function": {"name": "weather"}}],
+        "parallel_tool_calls": [1, "no"],
+        "messages": [None, [], {}, "Hi", [1], [None], [{}], [{"role": "robot", "content": "x"}]],
+        "model": [1, [], {}],
+        "user": [1, "x" * 1001],
+        "modalities": [["audio"], ["text", "audio"], "text"],
+        "store": [True, 0],
+        "service_tier": ["flex", 1],
+        "reasoning_effort": ["high"],
+        "verbosity": ["low"],
+        "audio": [{}],
+        "functions": [[], [{}]],
+        "function_call": ["auto"],
+        "metadata": [{}],
+        "prediction": [{"type": "content", "content": "x"}],
+        "web_search_options": [{}],
+        "best_of": [1],
+        "\x1b[2J": [1],
+        "__class__": [1],
+    }.items(),
+)
+def test_what_cannot_be_is_refused_with_its_name(name: str, values: list[Any]) -> None:
+    for value in values:
+        error = refusal(**{name: value})
+        shown = name.encode("unicode_escape").decode()
+        assert shown in error["message"] and "\n" not in error["message"], (value, error)
+        assert error["param"].split("[")[0].split(".")[0] == name.split("[")[0], (value, error)
+        assert error["type"] == "invalid_request_error" and len(error["message"]) < 400
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
+        ({"top_logprobs": 5}, "top_logprobs"),
+        ({"top_logprobs": 5, "logprobs": False}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "time"}}}, "tool_choice"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+            "tools[0].function.strict",
+        ),
+    ],
+)
+def test_what_does_not_go_together(parameters: Any, name: str) -> None:
+    assert refusal(**parameters)["param"] == name
+
+
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        ({"role": "user"}, "messages[0].content"),
+        ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "user", "content": 1}, "messages[0].content"),
+        ({"role": "user", "content": []}, "messages[0].content"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]"),
+        ({"role": "user", "content": "x", "audio": 1}, "messages[0].audio"),
+        ({"role": "assistant"}, "messages[0]"),
+        ({"role": "assistant", "content": "x", "refusal": "no"}, "messages[0].refusal"),
+        ({"role": "tool", "content": "x"}, "messages[0].tool_call_id"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls[0]"),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_messages_that_cannot_be(message: Any, where: str) -> None:
+    error = refusal(messages=[message])
+    assert error["param"].startswith(where) and where in error["message"]
+
+
+def test_messages() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b\0"}]
+    request = read(
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": parts, "name": "me"},
+            # as the official client gives a reply back
+            {"role": "assistant", "content": None, "tool_calls": [CALL], "refusal": None, "audio": None},
+            {"role": "tool", "content": "sunny", "tool_call_id": "1"},
+            {"role": "assistant", "content": "", "annotations": [], "function_call": None},
+        ],
+        tools=[WEATHER],
+    )
+    system, user, calls, tool, last = request.messages
+    assert (system.role, system.content) == ("system", "Be brief.")
+    assert (user.content, user.name) == ("ab\0", "me")
+    assert calls.tool_calls is not None and json.loads(calls.tool_calls) == [CALL] and calls.content == ""
+    assert (tool.role, tool.content, tool.tool_call_id) == ("tool", "sunny", "1")
+    assert (last.role, last.content, last.tool_calls) == ("assistant", "", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"messages": ["\xff"]}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a":' * 100_000, "not JSON"),
+        (b"1" * 100_000, "not JSON"),
+        (b'{"messages": "\\ud800"}', "surrogate"),
+        (b'{"messages": "\\ud800x"}', "surrogate"),
+        (b"[]", "not an object"),
+        (b"null", "not an object"),
+        (b'"text"', "not an object"),
+        (json.dumps({str(i): 0 for i in range(MAX_VALUES + 1)}).encode(), "values"),
+        (json.dumps({"messages": [[0] * 1000] * 1000}).encode(), "values"),
+    ],
+)
+def test_bodies_that_are_no_request(body: bytes, says: str) -> None:
+    with pytest.raises(ApiError, match=says) as caught:
+        CompletionRequest.read(body, ChatOptions())
+    assert caught.value.status == 400
+
+
+def test_numbers_that_json_has_not_reach_no_schema() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": NAN}}}
+    assert refusal(tools=[tool])["param"] == "tools"
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"maximum": INF}}}
+    assert refusal(response_format=form)["param"] == "response_format.json_schema.schema"
+
+
+def test_tools_need_a_template_that_takes_them() -> None:
+    body = json.dumps({"messages": [USER], "tools": [WEATHER]}).encode()
+    with pytest.raises(ApiError, match="not supported: 'tools'"):
+        CompletionRequest.read(body, ChatOptions(), takes_tools=False)

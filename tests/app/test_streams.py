@@ -1,0 +1,127 @@
+"""The command line among pipes, files and terminals as they are: closed, full, in other encodings."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from specee.app.chat.history.store import Store
+
+PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
+CHAT = "Ümläut 日本 \U0001f600"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    store = Store(tmp_path / "data" / "history.sqlite")
+    chat = store.new_chat(CHAT, None, {})
+    store.add_question(chat.id, None, CHAT)
+    store.close()
+    return {**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "data")}
+
+
+def shell(env: dict[str, str], line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs a shell line in which $S is specee-chat."""
+    program = f"{sys.executable} -c 'from specee.app.cli.main import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", f'S={program!r}\nrun() {{ eval "$S" \'"$@"\'; }}\n{line}'],
+        env={**env, **variables},
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("arguments", ["history list", "history show 1", "history show 1 --json", "paths", "--help"])
+@pytest.mark.parametrize(
+    ("output", "why"), [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left on device")]
+)
+def test_an_output_that_takes_nothing_is_an_error(env: dict[str, str], arguments: str, output: str, why: str) -> None:
+    done = shell(env, f"run {arguments} {output}")
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"specee-chat: cannot write to standard output: {why}\n"
+
+
+@pytest.mark.parametrize("errors", ["2>&-", "2> /dev/full"])
+def test_without_standard_error_the_code_is_the_same(env: dict[str, str], errors: str) -> None:
+    done = shell(env, f"run history show 99 {errors}")
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+    done = shell(env, f"run history show 1 {errors}")
+    assert done.returncode == 0 and CHAT in done.stdout.decode()
+
+
+def test_all_streams_closed(env: dict[str, str]) -> None:
+    assert shell(env, "run history show 1 <&- >&- 2>&-").returncode == 1
+    assert shell(env, "run history rm 1 --yes <&- >&- 2>&-").returncode == 0
+    assert b"no chats" in shell(env, "run history list <&-").stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(env: dict[str, str]) -> None:
+    done = shell(env, "run history show 1 | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (0, 1) and done.stderr == b""
+
+
+def test_an_output_that_does_not_wait_is_waited_for(env: dict[str, str]) -> None:
+    store = Store(Path(env["SPECEE_DATA_DIR"]) / "history.sqlite")
+    store.add_question(1, None, "long " * 100_000)
+    store.close()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen([*PROGRAM, "history", "show", "1"], env=env, stdout=writing) as program:
+        os.close(writing)
+        time.sleep(2)
+        with io.FileIO(reading) as file:
+            text = file.read()
+    assert program.returncode == 0 and text.count(b"long ") == 100_000
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict"])
+def test_other_encodings_of_the_output(env: dict[str, str], encoding: str) -> None:
+    done = shell(env, "run history show 1; run history show 1 --json; run history list", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and done.stderr == b""
+    text = done.stdout.decode(encoding.partition(":")[0])
+    assert "\\u65e5\\u672c \\ud83d\\ude00" in text
+    found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    assert found["title"] == CHAT and found["turns"][0]["content"] == CHAT
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "xx_YY.nonsense"])
+def test_other_locales(env: dict[str, str], locale: str) -> None:
+    done = shell(env, "run history show 1", LC_ALL=locale, LANG=locale)
+    assert done.returncode == 0 and CHAT in done.stdout.decode()
+
+
+def test_arguments_that_are_not_utf8(env: dict[str, str]) -> None:
+    done = shell(env, "run history search $'\\xdcml'")
+    assert done.returncode == 0 and CHAT in done.stdout.decode()
+    assert b"not UTF-8; it was read as Windows-1252" in done.stderr
+    done = shell(env, "run -p hi --persona $'\\xe4' < /dev/null")
+    assert done.returncode == 2 and "unknown persona: 'ä'" in done.stderr.decode()
+    done = shell(env, "run -p hi --model $'\\xe4.gguf' < /dev/null")
+    assert done.returncode == 3 and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("run < /dev/zero", 5, "standard input is larger than 4 MiB"),
+        ("yes | run -p hi", 5, "standard input is larger than 4 MiB"),
+        ("head -c 100000 /dev/urandom | run", 2, "standard input is not"),
+        ("printf 'a\\0b' | run -p hi", 2, "standard input is not text"),
+        ("run < /dev/null", 2, "nothing to answer"),
+        ("printf ' \\n' | run -p ' '", 2, "nothing to answer"),
+        ("run <&-", 2, "nothing to answer"),
+        ("run 0> file", 2, "cannot read standard input: Bad file descriptor"),
+        ("run -p '@gone.txt' < /dev/null", 2, "there is no file gone.txt"),
+    ],
+)
+def test_inputs_that_cannot_be_answered(env: dict[str, str], tmp_path: Path, line: str, code: int, says: str) -> None:
+    done = shell(env, f"cd {tmp_path}; {line}")
+    assert done.returncode == code and done.stdout == b""
+    assert says in done.stderr.decode() and len(done.stderr.splitlines()) == 1
