@@ -284,3 +284,8 @@ def _check_values(values: dict[str, Any]) -> None:
             lowest = 0 if isinstance(value, Array) else 1  # single layers may lack a part
             if type(number) is not int or not lowest <= number <= limit:
                 raise _Damage(f"{name} cannot be {str(number)[:80]!r}")
+    for key, value in values.items():
+        if not key.startswith(f"{arch}.") or not isinstance(value, float):
+            continue
+        if not math.isfinite(value) or (key.endswith("epsilon") and value < 0):
+            raise _Damage(f"{key[len(arch) + 1 :][:80]} cannot be {value}")

@@ -39,7 +39,10 @@ class RowContext:
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = FLASH_ATTENTION_OFF
         params.no_perf = True
+        library.need_memory("the model's window")
         self._context: Any = llama.llama_init_from_model(model.handle, params)
+        if not self._context and library.last_error():
+            raise NativeError("The model cannot start", f"its file contradicts itself: {library.last_error()}")
         if not self._context:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
             fewer = "" if n_slots == 1 else ", or fewer of them"

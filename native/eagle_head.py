@@ -42,7 +42,10 @@ class EagleHead:
         params.flash_attn_type = FLASH_ATTENTION_OFF
         params.no_perf = True
         params.ctx_other = target._context  # embeddings and LM head, where it has none
+        library.need_memory("the EAGLE-3 head's window")
         self._context: Any = llama.llama_init_from_model(model.handle, params)
+        if not self._context and library.last_error():
+            raise NativeError("The EAGLE-3 head cannot start", f"its file contradicts itself: {library.last_error()}")
         if not self._context:
             raise NativeError("The EAGLE-3 head cannot start", f"no memory for a window of {target.n_ctx} tokens")
         self._handle = self._lib.specee_eagle_head_init(self._context)

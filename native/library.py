@@ -15,8 +15,9 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 5  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 6  # SPECEE_ABI_VERSION of src/specee.h
 KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
+START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
 _lock = threading.Lock()
@@ -129,6 +130,7 @@ def _load() -> Loaded:
     if kernels is not Kernels.ALL:
         os.environ[selftest.NO_AMX] = "1"
     _point_bindings_at(folder)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an assertion of ggml's would start a debugger
     try:
         handle = ctypes.CDLL(str(path))
         version = handle.specee_abi_version()
@@ -174,6 +176,13 @@ def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | Non
     """
     supported = load().specee_structure_supported(arch.encode(), sliding_window, n_embd) == abi.OK
     return None if supported else last_error()
+
+
+def need_memory(what: str) -> None:
+    """Raises NativeError unless there is memory for a beginning: without it llama.cpp ends the process."""
+    if load().specee_memory_left(START_BYTES) != abi.OK:
+        why = f"too little is left for {what}; close other programs, or raise the limit of this one (ulimit -v)"
+        raise NativeError("There is no memory", why)
 
 
 def last_error() -> str:

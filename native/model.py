@@ -40,9 +40,11 @@ class Model:
         if on_progress is not None:
             self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
             params.progress_callback = self._progress
+        library.need_memory(f"opening {self.path}")
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}; its log has the reason")
+            reason = library.last_error() or "its log has the reason"
+            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}: {reason}")
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -94,12 +96,15 @@ class Model:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token stands for; nothing for control tokens, or with `special` their names."""
-        buffer = ctypes.create_string_buffer(256)
-        n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = self.llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        return bytes(buffer.raw[:n])
+        capacity, n = 256, ctypes.c_int32()
+        while True:
+            buffer = ctypes.create_string_buffer(capacity)
+            status = self.lib.specee_token_piece(self.vocab, token, special, capacity, buffer, ctypes.byref(n))
+            if status < abi.OK:
+                raise NativeError("The model has no such token", library.last_error())
+            if n.value <= capacity:
+                return buffer.raw[: n.value]
+            capacity = n.value
 
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""

@@ -43,6 +43,7 @@ class Sampler:
         grammar: str | None = None,
         top_logprobs: int | None = None,
     ) -> None:
+        library.need_memory("the samplers of an answer")
         self._llama, self._lib, self._is_stop = model.llama, model.lib, model.is_stop
         self._last_n, self._top_logprobs = repeat_last_n, top_logprobs
         self.is_greedy = temperature <= 0
@@ -126,9 +127,9 @@ class Sampler:
         if self._is_stop(token):
             return
         if self._repetition is not None:
-            self._llama.llama_sampler_accept(self._repetition, token)
+            self._check(self._lib.specee_sampler_accept(self._repetition, token))
         if self._presence is not None:
-            self._llama.llama_sampler_accept(self._presence, token)
+            self._check(self._lib.specee_sampler_accept(self._presence, token))
 
     def rewind(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> None:
         """Forget what was accepted and take these tokens instead: the chat before the answer, and its beginning.
@@ -144,10 +145,10 @@ class Sampler:
 
     def _replay(self, penalties: Any, *backwards: Iterator[int], limit: int) -> None:
         """The last tokens of texts, which are given from their ends on."""
-        self._llama.llama_sampler_reset(penalties)
+        self._check(self._lib.specee_sampler_reset(penalties))
         counted = (token for text in backwards for token in text if not self._is_stop(token))
         for token in reversed(list(islice(counted, limit))):
-            self._llama.llama_sampler_accept(penalties, token)
+            self._check(self._lib.specee_sampler_accept(penalties, token))
 
     def _check(self, status: int) -> None:
         if status != abi.OK:

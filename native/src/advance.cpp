@@ -7,6 +7,9 @@
 #include <limits>
 
 int32_t specee_rows::check_batch(int32_t n, const int32_t * ids) {
+    if (!specee_given(ids)) {
+        return SPECEE_INVALID;
+    }
     if (n <= 0 || n > n_rows_max) {
         return specee_fail(SPECEE_INVALID, "a batch must have 1 to " + std::to_string(n_rows_max) + " rows");
     }
@@ -85,6 +88,31 @@ void specee_rows::take_cells() {
     }
 }
 
+void specee_rows::tear_cells() {
+    for (const specee_group & group : groups) {
+        slots[group.slot].torn = kv != nullptr;
+    }
+}
+
+void specee_rows::mend_cells() {
+    for (const specee_group & group : groups) {
+        specee_slot & s = slots[group.slot];
+        if (!s.torn) {
+            continue;
+        }
+        llama_kv_cells & used   = kv->v_cells[kv->get_stream(group.slot)];
+        const auto       is_new = [&](int32_t id) { return find(id)->depth == 0; };
+        const auto       n      = s.length + (std::find_if(s.chain.begin(), s.chain.end(), is_new) - s.chain.begin());
+        used.reset();
+        for (llama_pos p = 0; p < (llama_pos) n; ++p) {
+            used.pos_set(p, p);
+            used.seq_add(p, group.slot);
+        }
+        kv->v_heads[kv->get_stream(group.slot)] = n;
+        s.torn                                  = false;
+    }
+}
+
 void specee_rows::leave_cells() {
     for (const specee_group & group : groups) {
         specee_slot & s     = slots[group.slot];
@@ -137,12 +165,20 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
 
     if (ctx.sched_need_reserve || kv->get_has_shift()) {
         drop_graphs();
+        need_memory((int32_t) ctx.n_ubatch(), true);
+        bool               reserved = false;
+        specee_scope_guard again([&] { ctx.sched_need_reserve |= !reserved; });
         ctx.sched_reserve();
         ctx.memory_update(false);
+        reserved = true;
     }
 
-    bool               done = false;
+    mend_cells();
+    bool               done = false, thrown = true;
     specee_scope_guard leave([&] {
+        if (is_new && thrown) {
+            tear_cells();
+        }
         if (is_new && !done) {
             leave_cells();
         }
@@ -157,6 +193,7 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     }
     specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
     const int32_t        status = compute(graph, is_new);
+    thrown                      = false;
     if (status != SPECEE_OK) {
         return status;
     }

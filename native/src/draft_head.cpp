@@ -74,6 +74,9 @@ int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, in
             return specee_fail(SPECEE_INVALID,
                                "a draft head needs a rank that is a multiple of 32 and a shortlist of this vocabulary");
         }
+        if (!specee_given(down, up, bias)) {
+            return (int32_t) SPECEE_INVALID;
+        }
         specee_draft_head head;
         head.down.set(rank, 2 * rows->n_embd, down);
         head.tokens.assign(tokens, tokens + n_short);
@@ -92,6 +95,9 @@ int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int
         if (k < 1 || k > SPECEE_K_MAX || rows->draft_head.tokens.empty() || !rows->are_tokens(1, &token)) {
             return specee_fail(SPECEE_INVALID,
                                "no draft head is set, too many candidates are asked for, or no such token");
+        }
+        if (!specee_given(out)) {
+            return (int32_t) SPECEE_INVALID;
         }
         const specee_row * r     = rows->find(id);
         const float *      state = r == nullptr ? nullptr : rows->final_state(*r);

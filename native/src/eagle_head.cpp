@@ -21,7 +21,8 @@ struct specee_eagle_head {
     llama_pos       length = 0; // pairs in the cache
     // [n_ctx][n_embd] what the head made of each pair: the next state where the target has none
     std::vector<float> states;
-    std::vector<float> inputs; // [n][n_embd] of the present batch
+    std::vector<float> inputs;             // [n][n_embd] of the present batch
+    bool               has_logits = false; // of the last pair in the cache
 
     explicit specee_eagle_head(llama_context & ctx) :
         ctx(ctx), n_embd(ctx.get_model().hparams.n_embd), n_features(ctx.get_model().hparams.n_embd_inp_enc()),
@@ -29,12 +30,27 @@ struct specee_eagle_head {
         llama_set_embeddings_nextn(&ctx, true, /*masked*/ false);
     }
 
+    void roll_back(llama_pos to) {
+        llama_memory_seq_rm(ctx.get_memory(), 0, to, -1);
+        has_logits = has_logits && to == length;
+        length     = to;
+    }
+
+    // A scheduler that got no memory is never used again.
+    template <typename F> int32_t computed(F && compute) {
+        specee_need_memory(0);
+        int32_t            status = -1; // by an exception too
+        specee_scope_guard anew([&] { ctx.sched_need_reserve |= status < 0; });
+        status = compute();
+        return status;
+    }
+
     // fc(features) of n positions into `inputs`.
     int32_t encode(int32_t n, const float * features) {
         llama_batch batch = {};
         batch.n_tokens    = n;
         batch.embd        = const_cast<float *>(features);
-        if (ctx.encode(batch) != 0) {
+        if (computed([&] { return ctx.encode(batch); }) != 0) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head could not take the model's hidden states");
         }
         ctx.synchronize();
@@ -53,21 +69,28 @@ struct specee_eagle_head {
         for (int32_t i = 0; i < n; ++i) {
             pos[i] = length + i;
         }
-        llama_batch batch = { n,
-                              const_cast<llama_token *>(tokens),
-                              inputs.data() + (size_t) at * n_embd,
-                              pos.data(),
-                              n_seq_id.data(),
-                              seq_id.data(),
-                              output.data() };
-        if (ctx.decode(batch) != 0) {
-            llama_memory_seq_rm(ctx.get_memory(), 0, length, -1);
+        llama_batch        batch  = { n,
+                                      const_cast<llama_token *>(tokens),
+                                      inputs.data() + (size_t) at * n_embd,
+                                      pos.data(),
+                                      n_seq_id.data(),
+                                      seq_id.data(),
+                                      output.data() };
+        const llama_pos    before = length;
+        specee_scope_guard back([&] {
+            if (length == before) {
+                roll_back(before);
+                has_logits = false;
+            }
+        });
+        if (computed([&] { return ctx.decode(batch); }) != 0) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head could not compute");
         }
         ctx.synchronize();
         const float * made = llama_get_embeddings_nextn(&ctx);
         std::copy(made, made + (size_t) n * n_embd, states.begin() + (size_t) length * n_embd);
         length += n;
+        has_logits = want_logits;
         return SPECEE_OK;
     }
 };
@@ -95,7 +118,14 @@ int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_
         if (head->length + n > (llama_pos) head->ctx.n_ctx()) {
             return specee_fail(SPECEE_NO_SPACE, "the EAGLE-3 head's window is full");
         }
-        int32_t status = head->encode(n, features);
+        const llama_pos    before = head->length;
+        specee_scope_guard back([&] {
+            if (head->length != before + n) {
+                head->roll_back(before);
+            }
+        });
+        head->has_logits = false;
+        int32_t status   = head->encode(n, features);
         // of its rows a batch gives logits for all or for none
         if (status == SPECEE_OK && n > 1) {
             status = head->decode(n - 1, tokens, 0, false);
@@ -123,12 +153,17 @@ int32_t specee_eagle_head_roll_back(specee_eagle_head * head, llama_pos length) 
         if (length < 0 || length > head->length) {
             return specee_fail(SPECEE_INVALID, "there are not so many tokens");
         }
-        llama_memory_seq_rm(head->ctx.get_memory(), 0, length, -1);
-        head->length = length;
+        head->roll_back(length);
         return (int32_t) SPECEE_OK;
     });
 }
 
 const float * specee_eagle_head_logits(specee_eagle_head * head) {
-    return specee_guard(head, (const float *) nullptr, [&] { return (const float *) head->ctx.get_logits_ith(-1); });
+    return specee_guard(head, (const float *) nullptr, [&]() -> const float * {
+        if (!head->has_logits) {
+            specee_fail(SPECEE_INVALID, "there are no logits of the last token");
+            return nullptr;
+        }
+        return head->ctx.get_logits_ith(-1);
+    });
 }

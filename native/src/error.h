@@ -3,6 +3,8 @@
 
 #include "specee.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <new>
 #include <string>
@@ -11,10 +13,27 @@
 void specee_set_error(const char * message) noexcept;
 
 // Returns `status`.
-inline int32_t specee_fail(int32_t status, const std::string & message) {
-    specee_set_error(message.c_str());
+inline int32_t specee_fail(int32_t status, const char * message) noexcept {
+    specee_set_error(message);
     return status;
 }
+
+inline int32_t specee_fail(int32_t status, const std::string & message) noexcept {
+    return specee_fail(status, message.c_str());
+}
+
+// Whether all of these are given; if not, the entry fails as SPECEE_INVALID.
+template <typename... P> bool specee_given(const P *... pointers) noexcept {
+    const bool all = (... && (pointers != nullptr));
+    if (!all) {
+        specee_set_error("an array that is needed was not given");
+    }
+    return all;
+}
+
+// Throws std::bad_alloc unless so much memory can still be had. C code of ggml's does not look whether it gets memory,
+// or ends the process: where it is about to take some, this asks before.
+void specee_need_memory(size_t bytes);
 
 // Runs the body of a C entry. No exception leaves it: one that does leave the body makes it return `failed`.
 template <typename R, typename F> R specee_guard(R failed, F && body) noexcept {

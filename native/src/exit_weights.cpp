@@ -32,6 +32,10 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
             return specee_fail(SPECEE_INVALID,
                                "a lens needs a layer inside the model and a rank that is a multiple of 32");
         }
+        if (!specee_given(down, bias)) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        specee_need_memory((size_t) 2 * rank * rows->n_embd * sizeof(float));
         specee_lens lens;
         lens.ctx.reset(new_context(3));
         ggml_context * ctx = lens.ctx.get();
@@ -49,6 +53,9 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
         ggml_backend_tensor_set(lens.bias, bias, 0, ggml_nbytes(lens.bias));
         rows->drop_graphs(); // those that end at this layer lack it
         rows->exit_weights->lenses[layer] = std::move(lens);
+        for (specee_row & r : rows->places) { // what was seen through the one before
+            r.lens_layer = r.lens_layer == layer ? -1 : r.lens_layer;
+        }
         return (int32_t) SPECEE_OK;
     });
 }
@@ -62,6 +69,9 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
         if (k < 1 || k > SPECEE_K_MAX || n_hidden < 1 || layer <= 0 || layer >= rows->n_layer ||
             rows->exit_weights->lenses[layer].down == nullptr) {
             return specee_fail(SPECEE_INVALID, "a predictor needs a lens at its layer and 1 to 16 candidates");
+        }
+        if (!specee_given(w1, b1, w2)) {
+            return (int32_t) SPECEE_INVALID;
         }
         specee_predictor predictor;
         predictor.k        = k;
@@ -88,6 +98,10 @@ int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_to
         if (n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
             return specee_fail(SPECEE_INVALID, "a shortlist needs at least 16 tokens of this vocabulary");
         }
+        if (!specee_given(up)) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        specee_need_memory((size_t) n_short * rows->n_embd * sizeof(float));
         specee_shortlist list;
         list.tokens.assign(tokens, tokens + n_short);
         list.ctx.reset(new_context(1));

@@ -27,7 +27,10 @@ static bool allows(const specee_grammar & grammar, llama_token token) {
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 specee_grammar * specee_grammar_init(const llama_vocab * vocab, const char * text) {
-    return specee_guard((specee_grammar *) nullptr, [&] {
+    return specee_guard((specee_grammar *) nullptr, [&]() -> specee_grammar * {
+        if (!specee_given(vocab, text)) {
+            return nullptr;
+        }
         auto made     = std::make_unique<specee_grammar>();
         made->vocab   = vocab;
         made->text    = text;

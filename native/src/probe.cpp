@@ -82,15 +82,16 @@ void specee_exit_weights::margin(const float * logits, llama_token * best, float
 }
 
 bool specee_rows::can_probe(const specee_row & r, int32_t k) const {
-    return r.layer >= 0 && r.lens_layer == r.layer && exit_weights->predictors[r.layer].k == k;
+    // not of an earlier depth: what was seen there says nothing of a row whose K/V were propagated since
+    return r.layer >= 0 && r.layer == r.depth && r.lens_layer == r.layer && exit_weights->predictors[r.layer].k == k;
 }
 
 void specee_rows::probe_row(specee_row & r, const llama_token * candidates, float * score, float * features) {
     const specee_predictor & predictor = exit_weights->predictors[r.layer];
     float *                  before    = probs.data() + place(r) * SPECEE_K_MAX;
-    if (!r.probed) {
+    if (r.n_probed != predictor.k) {
         std::fill_n(before, predictor.k, 1.0f / predictor.k);
-        r.probed = true;
+        r.n_probed = predictor.k;
     }
     *score = exit_weights->score(predictor, estimate(r), candidates, before, features);
 }
@@ -103,7 +104,10 @@ int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, in
         if (rows->kv == nullptr) {
             return rows->fail_whole_rows_only();
         }
-        if (n < 1 || k < 1 || k > SPECEE_K_MAX || !rows->are_tokens(n * k, candidates)) {
+        if (!specee_given(ids, candidates, scores)) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        if (n < 1 || n > rows->n_kept || k < 1 || k > SPECEE_K_MAX || !rows->are_tokens(n * k, candidates)) {
             return specee_fail(SPECEE_INVALID, "no row, or no such candidate");
         }
         for (int32_t i = 0; i < n; ++i) { // all of them before the first is probed
@@ -113,7 +117,7 @@ int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, in
             }
             if (!rows->can_probe(*r, k)) {
                 return specee_fail(SPECEE_INVALID, "no predictor for " + std::to_string(k) + " candidates at layer " +
-                                                       std::to_string(r->layer));
+                                                       std::to_string(r->depth));
             }
         }
         for (int32_t i = 0; i < n; ++i) {
@@ -156,6 +160,10 @@ int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers
     return specee_entry(rows, [&] {
         if (rows->kv == nullptr) {
             return rows->fail_whole_rows_only();
+        }
+        if ((n_layers > 0 && !specee_given(layers, scores)) ||
+            !(k > 0 ? specee_given(candidates) : specee_given(best))) {
+            return (int32_t) SPECEE_INVALID;
         }
         specee_row * r      = rows->find(id);
         int32_t      status = check_exits(*rows, r, n_layers, layers, k, candidates);

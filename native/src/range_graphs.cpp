@@ -170,6 +170,7 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
         }
         range_graphs.erase(last);
     }
+    need_memory(range.n_rows, true);
     const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
     specee_range_graph graph;
     graph.range  = range;
@@ -183,6 +184,7 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
 
 bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & params) {
     graph.built = false;
+    specee_need_memory(0);
     graph.result->reset();
     ggml_backend_sched_reset(ctx.sched.get());
     ggml_backend_sched_set_eval_callback(ctx.sched.get(), ctx.cparams.cb_eval, ctx.cparams.cb_eval_user_data);
@@ -231,11 +233,17 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
     const bool same_extents = std::equal(groups.begin(), groups.end(), graph.groups.begin(),
                                          [](const auto & a, const auto & b) { return a.n_kv == b.n_kv; });
     graph.groups            = groups;
-    if (logits_owner == &graph) {
+    if (logits_owner == &graph || graph.range.logits) {
         logits_groups.clear(); // they are written anew
     }
     ctx.n_outputs = n;
-    specee_scope_guard swap_back([&] { std::swap(ctx.sched, graph.sched); });
+    specee_scope_guard swap_back([&] {
+        std::swap(ctx.sched, graph.sched);
+        if (!graph.built) { // its scheduler may have got no memory in the middle: never used again
+            logits_owner = logits_owner == &graph ? nullptr : logits_owner;
+            range_graphs.pop_front();
+        }
+    });
     std::swap(ctx.sched, graph.sched);
     const llm_graph_params params = ctx.graph_params(graph.result.get(), ubatch, memory.get(), LLM_GRAPH_TYPE_DEFAULT);
 

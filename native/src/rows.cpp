@@ -71,7 +71,8 @@ const float * specee_rows::logits_of(llama_seq_id slot, int32_t i) const {
 }
 
 bool specee_rows::are_tokens(int32_t n, const llama_token * toks) const {
-    return n >= 0 && std::all_of(toks, toks + n, [&](llama_token t) { return t >= 0 && t < n_vocab; });
+    return n >= 0 && toks != nullptr &&
+           std::all_of(toks, toks + n, [&](llama_token t) { return t >= 0 && t < n_vocab; });
 }
 
 int32_t specee_rows::fail_whole_rows_only() const {
@@ -313,9 +314,13 @@ const float * specee_rows_hidden(const specee_rows * rows, int32_t id) {
 }
 
 void specee_rows_cancel(specee_rows * rows) {
-    rows->cancelled.store(true, std::memory_order_relaxed);
+    if (rows != nullptr) {
+        rows->cancelled.store(true, std::memory_order_relaxed);
+    }
 }
 
 void specee_rows_resume(specee_rows * rows) {
-    rows->cancelled.store(false, std::memory_order_relaxed);
+    if (rows != nullptr) {
+        rows->cancelled.store(false, std::memory_order_relaxed);
+    }
 }

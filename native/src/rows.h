@@ -32,7 +32,7 @@ struct specee_row {
     int64_t      batch      = 0;  // the last batch that it was in
     bool         in_flight  = false;
     bool         is_side    = false; // in flight beside the principal chain
-    bool         probed     = false;
+    int32_t      n_probed   = 0;     // candidates of its last probe, 0: none yet
 };
 
 // One conversation. Its rows in flight are a tree, in which the first child of each row continues the principal chain.
@@ -43,6 +43,7 @@ struct specee_slot {
     std::vector<int32_t> chain;       // the principal chain: positions from `length` on, each row the next one's parent
     std::vector<int32_t> side;        // side rows, in the order in which they were appended
     bool                 side_done = false; // side rows have K/V: the chain must not grow into their cells
+    bool                 torn      = false; // an exception may have left llama.cpp's list of its cells undone
 
     int32_t n_in_flight() const { return (int32_t) (chain.size() + side.size()); }
 };
@@ -113,6 +114,7 @@ struct specee_rows {
     // the same of some more layers, in the order of kept_layers
     std::vector<int32_t>                                                     kept_layers;
     std::unordered_map<const llm_graph_result *, std::vector<ggml_tensor *>> layer_outputs;
+    int32_t n_layer_states = 0; // tokens that have them
 
     const float *             logits = nullptr; // [n][n_vocab]
     std::vector<specee_group> logits_groups;    // whose they are; empty: there are none
@@ -223,12 +225,16 @@ struct specee_rows {
     int32_t advance_whole(bool want_logits); // the batch
     // Of the tokens of `groups`, which begin at these positions; with the logits of the last n_wanted.
     int32_t decode(const llama_pos * begins, const llama_token * toks, int32_t n_wanted);
+    // Throws std::bad_alloc unless there is memory for a graph of n rows, and for a scheduler.
+    void need_memory(int32_t n, bool new_scheduler);
 
     // advance.cpp
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
     void    leave_cells();
+    void    mend_cells(); // of torn slots in `groups`: each row's cell is its position, and no other is in use
+    void    tear_cells();
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);

@@ -30,6 +30,18 @@ static void select_greatest(const float * logits, int32_t n_vocab, int32_t n,
     }
 }
 
+// Of a damaged model they may not be: sorting them would be undefined.
+static bool are_numbers(const float * logits, int32_t n) {
+    int32_t n_bad = 0;
+    for (int32_t i = 0; i < n; ++i) {
+        n_bad += !(logits[i] < INFINITY);
+    }
+    return n_bad == 0;
+}
+
+static constexpr char NO_NUMBERS[] = "the model gives no numbers: its file is damaged";
+
+// n: there is no greatest one.
 static llama_token argmax(const float * logits, int32_t n) {
     float best[16];
     std::fill_n(best, 16, -INFINITY);
@@ -83,6 +95,9 @@ static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token
 }
 
 static llama_token_data_array shape(specee_rows * rows, const float * logits, const specee_shaping & shaping) {
+    if (!are_numbers(logits, rows->n_vocab)) {
+        throw std::runtime_error(NO_NUMBERS);
+    }
     auto & buffer = rows->sample_buffer;
     if (shaping.grammar == nullptr && shaping.preselect > 0 && shaping.preselect < rows->n_vocab) {
         select_greatest(logits, rows->n_vocab, shaping.preselect, rows->sample_heap, buffer);
@@ -103,6 +118,9 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, co
     if (shaping.filters != nullptr) {
         llama_sampler_apply(shaping.filters, &array);
     }
+    if (std::none_of(array.data, array.data + array.size, [](const auto & t) { return t.logit > -INFINITY; })) {
+        throw std::runtime_error("no token is allowed here");
+    }
     return array;
 }
 
@@ -116,11 +134,15 @@ int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, con
                            llama_token * out) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr) {
+        if (logits == nullptr || !specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
         if (shaping == nullptr) {
-            *out = argmax(logits, rows->n_vocab);
+            const llama_token best = argmax(logits, rows->n_vocab);
+            if (best >= rows->n_vocab) {
+                throw std::runtime_error(NO_NUMBERS);
+            }
+            *out = best;
             return (int32_t) SPECEE_OK;
         }
         const llama_token_data_array array = shape(rows, logits, *shaping);
@@ -135,9 +157,11 @@ int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t 
                                  int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
         const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr || shaping == nullptr || capacity < 1) {
-            return logits == nullptr ? (int32_t) SPECEE_INVALID
-                                     : specee_fail(SPECEE_INVALID, "a distribution needs a shaping and room");
+        if (logits == nullptr) {
+            return (int32_t) SPECEE_INVALID;
+        }
+        if (shaping == nullptr || capacity < 1 || tokens == nullptr || probs == nullptr) {
+            return specee_fail(SPECEE_INVALID, "a distribution needs a shaping and room");
         }
         const llama_token_data_array array = shape(rows, logits, *shaping);
         const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
@@ -153,5 +177,19 @@ int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t 
             probs[j] /= sum;
         }
         return n;
+    });
+}
+
+int32_t specee_sampler_accept(llama_sampler * sampler, llama_token token) {
+    return specee_entry(sampler, [&] {
+        llama_sampler_accept(sampler, token);
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_sampler_reset(llama_sampler * sampler) {
+    return specee_entry(sampler, [&] {
+        llama_sampler_reset(sampler);
+        return (int32_t) SPECEE_OK;
     });
 }

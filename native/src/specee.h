@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 5
+#define SPECEE_ABI_VERSION 6
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -49,6 +49,9 @@ typedef struct specee_rows specee_rows; // the slots and rows of one llama_conte
 LLAMA_API int32_t      specee_abi_version(void);
 LLAMA_API const char * specee_build_info(void); // "key=value" pairs separated by ';'
 LLAMA_API const char * specee_last_error(void);
+// SPECEE_OK when so much memory, and some for small parts, can still be had; there is then no last error. To be asked
+// before llama.cpp opens a model or a context: without memory its C code ends the process.
+LLAMA_API int32_t specee_memory_left(int64_t bytes);
 
 // SPECEE_OK when models of this structure run in ranges of layers, else SPECEE_UNSUPPORTED with the reason as last
 // error. arch: general.architecture of a GGUF file; has_sliding_window: not 0 when a layer's attention has one.
@@ -60,6 +63,10 @@ LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
 LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_text, const char * text,
                                   int32_t add_special, int32_t parse_special, int32_t capacity, llama_token * tokens,
                                   int32_t * n_tokens);
+// llama_token_to_piece in the same way: the bytes that a token stands for; of control tokens, if `special`, their
+// names.
+LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_token token, int32_t special,
+                                     int32_t capacity, char * text, int32_t * n_bytes);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
 
@@ -86,7 +93,7 @@ LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int
 
 // From now on specee_rows_prefill keeps what these layers make of its tokens: n layers from 1 to n_layer - 1.
 LLAMA_API int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const int32_t * layers);
-// What the i-th of these layers made of the n tokens of the last prefill: out [n][n_embd].
+// What the i-th of these layers made of the n tokens of the last prefill, which was successful: out [n][n_embd].
 LLAMA_API int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out);
 
 // A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed tip (its id, or -1). Nothing
@@ -148,9 +155,11 @@ LLAMA_API int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token 
 
 // Layers done of a known row; -1 for an unknown one.
 LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, int32_t id);
-// Hidden state of a row at its depth: [n_embd], NULL when it is not kept. Valid until the next call that computes.
+// Hidden state of a row at its depth, or where its K/V were propagated from: [n_embd], NULL when it is not kept. Valid
+// until the next call that computes.
 LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, int32_t id);
-// Logits of a slot's i-th row in the last call that made logits: [n_vocab], valid until the next one.
+// Logits of a slot's i-th row in the last call that made logits: [n_vocab], valid until the next one. NULL where there
+// are none, or a call failed that was to make them.
 LLAMA_API const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, int32_t i);
 
 // ---- control -------------------------------------------------------------------------------------------------------
@@ -214,8 +223,8 @@ LLAMA_API int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, co
 LLAMA_API int32_t specee_eagle_head_extend(specee_eagle_head * head, llama_token token);
 // Forgets all but the first `length` tokens that were read.
 LLAMA_API int32_t specee_eagle_head_roll_back(specee_eagle_head * head, llama_pos length);
-// Logits after the last token: [n_vocab] of the target, -infinity for tokens that the head does not know. Valid until
-// the next call.
+// Logits after the token that was read last: [n_vocab] of the target, -infinity for tokens that the head does not know.
+// Valid until the next call; NULL when it was forgotten, or when reading failed.
 LLAMA_API const float * specee_eagle_head_logits(specee_eagle_head * head);
 
 // ---- sampling: llama.cpp's samplers over one row of logits ---------------------------------------------------------
@@ -233,6 +242,10 @@ LLAMA_API int32_t specee_grammar_accept(specee_grammar * grammar, llama_token to
 // Forgets all but the first n tokens of the answer.
 LLAMA_API int32_t specee_grammar_rewind(specee_grammar * grammar, int32_t n);
 
+// llama_sampler_accept and llama_sampler_reset, whose exceptions become SPECEE_FAILED.
+LLAMA_API int32_t specee_sampler_accept(struct llama_sampler * sampler, llama_token token);
+LLAMA_API int32_t specee_sampler_reset(struct llama_sampler * sampler);
+
 // How a row of logits is shaped, in this order; what is NULL changes nothing. No chain may pick a token itself.
 typedef struct specee_shaping {
     // Changes logits: biases, penalties.
@@ -249,6 +262,8 @@ typedef struct specee_shaping {
     int32_t n_wanted;
     float   min_p;
 } specee_shaping;
+
+// SPECEE_FAILED when logits are no numbers (a damaged model), or when no token is left.
 
 // The token with the greatest logit of a slot's row i after `logits` and the grammar; `shaping` may be NULL.
 LLAMA_API int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,

@@ -17,7 +17,7 @@ static int32_t check_structure(llm_arch arch, const char * name, bool has_slidin
     if (has_sliding_window) {
         return specee_fail(SPECEE_UNSUPPORTED, "layers with sliding-window attention cannot be skipped yet");
     }
-    if (n_embd % 32 != 0) {
+    if (n_embd <= 0 || n_embd % 32 != 0) {
         return specee_fail(SPECEE_UNSUPPORTED, "the model's width is not a multiple of 32");
     }
     return SPECEE_OK;
@@ -42,11 +42,29 @@ int32_t specee_model_supported(const llama_model * model) {
 int32_t specee_tokenize(const llama_vocab * vocab, int32_t n_text, const char * text, int32_t add_special,
                         int32_t parse_special, int32_t capacity, llama_token * tokens, int32_t * n_tokens) {
     return specee_entry(vocab, [&] {
+        if (n_text < 0 || capacity < 0 || !specee_given(text, n_tokens) || (capacity > 0 && !specee_given(tokens))) {
+            return specee_fail(SPECEE_INVALID, "a text, and where its tokens go, is needed");
+        }
         const int32_t n = llama_tokenize(vocab, text, n_text, tokens, capacity, add_special != 0, parse_special != 0);
         if (n == INT32_MIN) {
             return specee_fail(SPECEE_INVALID, "the text is too long");
         }
         *n_tokens = n < 0 ? -n : n;
+        return (int32_t) SPECEE_OK;
+    });
+}
+
+int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t special, int32_t capacity, char * text,
+                           int32_t * n_bytes) {
+    return specee_entry(vocab, [&] {
+        if (token < 0 || token >= llama_vocab_n_tokens(vocab)) {
+            return specee_fail(SPECEE_INVALID, "no such token");
+        }
+        if (capacity < 0 || !specee_given(n_bytes) || (capacity > 0 && !specee_given(text))) {
+            return specee_fail(SPECEE_INVALID, "where the bytes go is needed");
+        }
+        const int32_t n = llama_token_to_piece(vocab, token, text, capacity, 0, special != 0);
+        *n_bytes        = n < 0 ? -n : n;
         return (int32_t) SPECEE_OK;
     });
 }

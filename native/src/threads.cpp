@@ -129,19 +129,25 @@ void specee_rows::take_threads(int32_t n, bool may_stop) {
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 int32_t specee_rows_threads(specee_rows * rows) {
-    return rows->threads.current();
+    return specee_entry(rows, [&] { return rows->threads.current(); });
 }
 
 void specee_rows_fix_threads(specee_rows * rows, int32_t n) {
-    rows->threads.fix(n);
+    specee_entry(rows, [&] {
+        rows->threads.fix(std::clamp(n, 0, GGML_MAX_N_THREADS));
+        return (int32_t) SPECEE_OK;
+    });
 }
 
 void specee_rows_limit_single_row(specee_rows * rows, int32_t n) {
-    rows->threads.limit_single_row(n);
+    specee_entry(rows, [&] {
+        rows->threads.limit_single_row(std::max(n, 1));
+        return (int32_t) SPECEE_OK;
+    });
 }
 
 int32_t specee_rows_stop_next(specee_rows * rows) {
-    return rows->threads.stop_next();
+    return specee_entry(rows, [&] { return rows->threads.stop_next(); });
 }
 
 specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads) {
@@ -149,7 +155,7 @@ specee_thread_rule * specee_thread_rule_init(int32_t n_cores, int32_t n_threads)
 }
 
 int32_t specee_thread_rule_decide(specee_thread_rule * rule, double seconds, double idle, double own) {
-    return rule->decide(seconds, idle, own);
+    return specee_entry(rule, [&] { return rule->decide(seconds, idle, own); });
 }
 
 void specee_thread_rule_free(specee_thread_rule * rule) {

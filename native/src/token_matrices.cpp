@@ -98,6 +98,9 @@ static int32_t read_rows(const specee_rows * rows, int32_t n, const llama_token 
         if (!rows->are_tokens(n, tokens)) {
             return specee_fail(SPECEE_INVALID, "no such token");
         }
+        if (!specee_given(out)) {
+            return (int32_t) SPECEE_INVALID;
+        }
         for (int32_t i = 0; i < n; ++i) {
             read(*rows->token_matrices, tokens[i], out + (size_t) i * rows->n_embd);
         }

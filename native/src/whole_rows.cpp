@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+static constexpr size_t SCHED_SPLIT_INPUTS = 30; // GGML_SCHED_MAX_SPLIT_INPUTS of ggml-backend.cpp
+
 int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, int32_t n_wanted) {
     const int32_t      n      = groups.back().first + groups.back().n_rows;
     llama_batch        batch_ = llama_batch_init(n, 0, 1);
@@ -27,20 +29,30 @@ int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, 
             llama_memory_seq_rm(ctx.get_memory(), groups[g].slot, begins[g], -1);
         }
     };
-    bool               done = false;
+    bool               done   = false;
+    int32_t            status = -1; // by an exception too
     specee_scope_guard remove([&] {
         decoding = false;
+        // a scheduler that got no memory is never used again
+        ctx.sched_need_reserve |= status < 0;
+        if (status < 0) {
+            tear_cells();
+        }
         if (!done) {
             back();
         }
     });
-    decoding = true;
-    if (logits_owner == nullptr) {
+    decoding       = true;
+    n_layer_states = 0;
+    if (logits_owner == nullptr || n_wanted > 0) {
         logits_groups.clear(); // llama.cpp's own are written anew
     }
+    mend_cells();
+    need_memory(n, reserve);
     take_threads(n, kv != nullptr);
-    int32_t status = ctx.decode(batch_);
+    status = ctx.decode(batch_);
     if (threads.has_stopped() && status != 0) {
+        status = -1;
         back();
         take_threads(n, false);
         status = ctx.decode(batch_);
@@ -68,6 +80,22 @@ int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, 
     return SPECEE_OK;
 }
 
+// Graphs that are kept are given up for it.
+void specee_rows::need_memory(int32_t n, bool new_scheduler) {
+    // a graph's tensors, and in a scheduler two of each input of as many splits as there are nodes
+    const size_t n_tensors = ctx.graph_max_nodes(n) * (new_scheduler ? 2 * SCHED_SPLIT_INPUTS + 4 : 4);
+    while (true) {
+        try {
+            return specee_need_memory(n_tensors * (sizeof(ggml_tensor) + 4 * sizeof(int32_t)));
+        } catch (const std::bad_alloc &) {
+            if (range_graphs.empty() || &range_graphs.back() == logits_owner) {
+                throw;
+            }
+            range_graphs.pop_back();
+        }
+    }
+}
+
 int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits) {
     specee_slot * s = find_slot(slot);
     if (s == nullptr) {
@@ -91,6 +119,7 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
         return status;
     }
     s->length += n;
+    n_layer_states = n;
     specee_row * r = want_logits ? new_row(slot, s->last, s->length - 1, toks[n - 1]) : nullptr;
     if (r != nullptr) {
         r->depth = n_layer;
@@ -128,22 +157,24 @@ int32_t specee_rows::keep_layers(int32_t n, const int32_t * layers) {
     if (kv == nullptr) {
         return fail_whole_rows_only();
     }
-    if (n < 0 || std::any_of(layers, layers + n, [&](int32_t layer) { return layer < 1 || layer >= n_layer; })) {
+    if (n < 0 || (n > 0 && layers == nullptr) ||
+        std::any_of(layers, layers + n, [&](int32_t layer) { return layer < 1 || layer >= n_layer; })) {
         return specee_fail(SPECEE_INVALID, "states are kept of layers 1 to " + std::to_string(n_layer - 1));
     }
     kept_layers.assign(layers, layers + n);
     layer_outputs.clear();
+    n_layer_states         = 0;
     ctx.sched_need_reserve = true;
     return SPECEE_OK;
 }
 
 int32_t specee_rows::layer_states(int32_t i, int32_t n, float * out) {
     const auto found = layer_outputs.find(ctx.gf_res_prev_active);
-    if (i < 0 || i >= (int32_t) kept_layers.size() || found == layer_outputs.end()) {
+    if (i < 0 || i >= (int32_t) kept_layers.size() || found == layer_outputs.end() || out == nullptr) {
         return specee_fail(SPECEE_INVALID, "the states of this layer are not kept");
     }
     const ggml_tensor * t = found->second[i];
-    if (t->buffer == nullptr || t->ne[0] != n_embd || t->ne[1] != n) {
+    if (n != n_layer_states || t->buffer == nullptr || t->ne[0] != n_embd || t->ne[1] != n) {
         return specee_fail(SPECEE_INVALID, "the last prompt had another number of tokens");
     }
     ggml_backend_tensor_get(t, out, 0, (size_t) n * n_embd * sizeof(float));

@@ -119,6 +119,20 @@ def test_absurd_values(small: Path, key: str, old: int, new: int, says: str) -> 
         gguf_header.read(patched(small, front + U32.pack(old), front + U32.pack(new)))
 
 
+@pytest.mark.parametrize("value", [-1e-5, float("nan"), float("inf")])
+def test_numbers_that_are_none(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "epsilon.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_layer_norm_rms_eps(value)
+    writer.add_tensor("output_norm.weight", np.ones(7, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="layer_norm_rms_epsilon cannot be"):
+        gguf_header.read(path)
+
+
 def test_two_keys_and_two_tensors_of_one_name(small: Path) -> None:
     whole = small.read_bytes()
     with pytest.raises(ModelError, match="twice"):

@@ -13,8 +13,10 @@ import tiny_eagle
 import tiny_gguf
 
 from specee.models import embedded
+from specee.native import abi
+from specee.native.abi import float_p
 from specee.native.eagle_head import EagleHead
-from specee.native.engine import Model, RowEngine, Sampler
+from specee.native.engine import Cancelled, Model, RowEngine, Sampler
 from specee.native.errors import NativeError
 from specee.native.layer_states import LayerStatesEngine
 
@@ -150,6 +152,34 @@ def test_drafts_are_forgotten_and_read_again_with_the_targets_states(
     head.read(TEXT[:8])
     assert head.best()[0] == true[0] and head.best()[1] == pytest.approx(true[1], rel=1e-3)
     assert own[1] != pytest.approx(true[1], rel=1e-3)
+
+
+def test_what_was_forgotten_has_no_logits(target: LayerStatesEngine, head: EagleHead) -> None:
+    target.prefill(TEXT)
+    with pytest.raises(NativeError, match="no logits"):
+        head.best()
+    head.read(TEXT)
+    best = head.best()
+    head.roll_back(len(TEXT))
+    assert head.best() == best
+    head.roll_back(len(TEXT) - 1)
+    with pytest.raises(NativeError, match="no logits"):
+        head.best()
+    head.read(TEXT[-1:])
+    assert head.best()[0] == best[0]
+
+
+def test_states_of_a_prompt_that_was_stopped_are_not_known(target: LayerStatesEngine) -> None:
+    target.roll_back(0)
+    target.prefill(TEXT)
+    out = np.zeros((len(TEXT), target.n_embd), np.float32)
+    assert target.lib.specee_rows_layer_states(target._handle, 0, len(TEXT), float_p(out)) == abi.OK
+    target.roll_back(0)
+    target.cancel()
+    with pytest.raises(Cancelled):
+        target.prefill(TEXT)
+    target.resume()
+    assert target.lib.specee_rows_layer_states(target._handle, 0, len(TEXT), float_p(out)) == abi.INVALID
 
 
 def test_its_steps_are_timed_and_leave_nothing(target: LayerStatesEngine, head: EagleHead) -> None:

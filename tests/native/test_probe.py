@@ -139,6 +139,34 @@ def test_rows_are_probed_together_as_alone(engine: RowEngine, twin: Twin) -> Non
     assert engine.features(ids[0], candidates[0])[0] == expected[0][0]
 
 
+def test_what_was_seen_earlier_is_not_probed(engine: RowEngine, twin: Twin) -> None:
+    """Not after the K and V were propagated, nor through a lens that was replaced since."""
+    row = row_at(engine, twin.layer)
+    engine.probe(row, twin.tokens[:K])
+    again = Twin(engine, twin.layer)
+    with pytest.raises(NativeError, match="no predictor"):
+        engine.probe(row, again.tokens[:K])
+    with pytest.raises(NativeError, match="no lens"):
+        engine.lens_head(row)
+    engine.roll_back(engine.length)
+    row = row_at(engine, twin.layer)
+    score = engine.probe(row, again.tokens[:K])
+    assert 0 <= score <= 1
+    engine.propagate_kv(row)
+    with pytest.raises(NativeError, match=f"no predictor for {K} candidates at layer {engine.n_layer}"):
+        engine.probe(row, again.tokens[:K])
+
+
+def test_another_number_of_candidates_begins_anew(engine: RowEngine, twin: Twin) -> None:
+    row = row_at(engine, twin.layer)
+    engine.probe(row, twin.tokens[:K])
+    rng = np.random.default_rng(3)
+    w1, b1, w2 = (rng.standard_normal(shape).astype(np.float32) for shape in ((N_HIDDEN, 6), N_HIDDEN, N_HIDDEN))
+    engine.set_predictor(twin.layer, w1, b1, w2, 0.0)
+    _, features = engine.features(row, twin.tokens[:2])
+    assert np.allclose(features[4:], features[2:4] - 0.5, atol=1e-6)
+
+
 def test_the_full_head_sees_what_a_probe_sees(engine: RowEngine, twin: Twin) -> None:
     row = row_at(engine, twin.layer)
     candidates = twin.tokens[:K]

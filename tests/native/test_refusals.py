@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +12,9 @@ import pytest
 import tiny_gguf
 from helpers import append_all, kv_bytes, random_tokens
 
+from specee.models import gguf_header
 from specee.native import abi, library
-from specee.native.engine import Model, RowEngine
+from specee.native.engine import Cancelled, Model, RowEngine, Sampler
 from specee.native.errors import NativeError
 
 N_PROMPT = 12
@@ -281,58 +280,6 @@ def test_a_busy_slot_leaves_the_rows_in_flight_of_an_idle_one(two: TwoSlots, eng
 
 # ---- exceptions ----------------------------------------------------------------------------------------------------
 
-NO_MEMORY = """
-import ctypes, resource, sys
-from pathlib import Path
-import numpy as np
-from specee.native import abi, library
-from specee.native.engine import Model, RowEngine
-engine = RowEngine(Model(Path(sys.argv[1])), n_ctx=256, n_threads=1)
-n = engine.n_embd
-engine.set_lens(3, np.zeros((n, n // 32 * 34), np.uint8), None, np.ones(n, np.float32))
-engine.prefill([5, 6, 7])
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
-floats = (ctypes.c_float * 64)()
-status = engine.lib.specee_predictor_set(engine._handle, 3, 16, 1 << 26, floats, floats, floats, 0.0)
-assert status == abi.FAILED, status
-assert library.last_error() == "out of memory", library.last_error()
-engine.forward(5)
-print("went on")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited as on Linux")
-def test_no_memory_is_a_status(tmp_path: Path) -> None:
-    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
-    done = subprocess.run([sys.executable, "-c", NO_MEMORY, str(path)], capture_output=True, text=True)
-    assert done.stdout == "went on\n", done.stderr[-2000:]
-
-
-NO_ROOM = """
-import resource, sys
-from pathlib import Path
-from specee.native.engine import Model, RowEngine
-from specee.native.errors import NativeError
-model = Model(Path(sys.argv[1]))
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
-try:
-    RowEngine(model, n_ctx=1 << 16, n_slots=64)
-except NativeError as error:
-    print(error)
-RowEngine(model, n_ctx=256, n_slots=2).slots[1].prefill([5, 6, 7])
-print("went on")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited as on Linux")
-def test_no_memory_for_so_many_windows(tmp_path: Path) -> None:
-    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
-    done = subprocess.run([sys.executable, "-c", NO_ROOM, str(path)], capture_output=True, text=True)
-    expected = "The model cannot start: no memory for 64 windows of 65536 tokens; try a smaller --ctx, or fewer of them"
-    assert done.stdout == f"{expected}\nwent on\n", done.stderr[-2000:]
-
 
 def test_an_unreadable_file_is_an_error(model: Model) -> None:
     lib, llama = model.lib, model.llama
@@ -343,6 +290,72 @@ def test_an_unreadable_file_is_an_error(model: Model) -> None:
     assert "/nowhere/model.gguf" in library.last_error()
     assert not lib.specee_rows_init(None, b"", 64, 64)
     llama.llama_free(context)
+
+
+NUMBERS = (ctypes.c_int32, ctypes.c_uint32, ctypes.c_int64, ctypes.c_float, ctypes.c_double)
+OF_ROWS = (
+    *("specee_rows_", "specee_lens_", "specee_predictor_", "specee_shortlist_", "specee_draft_"),
+    *("specee_embedding_", "specee_head_"),
+)
+
+
+def test_what_is_not_given_is_refused(engine: RowEngine) -> None:
+    """Each function with nothing for its handle; then with the handle, but no arrays."""
+    engine.prefill(random_tokens(engine, N_PROMPT))
+    logits = engine.logits(0)
+    for name, (result, arguments) in abi._SIGNATURES.items():
+        if not arguments or arguments[0] in NUMBERS or name.endswith("_free"):  # may be given nothing
+            continue
+        numbers = [1 if each in NUMBERS else None for each in arguments]
+        values = [getattr(engine.lib, name)(*numbers)]
+        of_rows = name.startswith(OF_ROWS) and name != "specee_rows_init"
+        if of_rows and any(each not in NUMBERS for each in arguments[1:]):
+            values.append(getattr(engine.lib, name)(engine._handle, *numbers[1:]))
+        for value in values if result is not None else []:
+            assert not value or (isinstance(value, int) and value < 0), name
+            assert library.last_error(), name
+    assert engine.lib.specee_rows_prefill(engine._handle, 0, 1, None, 1) == abi.INVALID
+    assert engine.lib.specee_rows_greedy(engine._handle, 0, 0, None, None) == abi.INVALID
+    assert np.array_equal(engine.logits(0), logits) and engine.length == N_PROMPT
+
+
+def test_a_model_that_gives_no_numbers_is_an_error(tmp_path: Path) -> None:
+    """A token is never made up: one beyond the vocabulary would end the process."""
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    header = gguf_header.read(path)
+    norm = next(tensor for tensor in header.tensors if tensor.name == "output_norm.weight")
+    content = bytearray(path.read_bytes())
+    content[norm.offset : norm.offset + norm.n_bytes] = np.full(norm.n_bytes // 4, np.nan, np.float32).tobytes()
+    path.write_bytes(content)
+    model = Model(path)
+    with closing(model), closing(RowEngine(model, n_ctx=256, n_threads=1)) as engine:
+        engine.prefill([5, 6, 7])
+        plain, penalised = Sampler(model), Sampler(model, repeat_penalty=1.1)
+        drawn = Sampler(model, temperature=0.8, top_k=40, top_p=0.9, min_p=0.05)
+        for call in (
+            lambda: engine.greedy(0, plain),
+            lambda: engine.greedy(0, penalised),
+            lambda: engine.distribution(0, drawn),
+        ):
+            with pytest.raises(NativeError, match="no numbers"):
+                call()
+        for token in (-1, model.n_vocab, 1 << 30):
+            with pytest.raises(NativeError, match="no such token"):
+                model.piece(token)
+        for sampler in (plain, penalised, drawn):
+            sampler.close()
+
+
+def test_a_failed_call_leaves_no_old_logits(engine: RowEngine) -> None:
+    engine.prefill(random_tokens(engine, N_PROMPT))
+    engine.cancel()
+    with pytest.raises(Cancelled):
+        engine.forward(5)
+    with pytest.raises(NativeError, match="no such row of logits"):
+        engine.logits(0)
+    engine.resume()
+    engine.forward(5)
+    assert np.isfinite(engine.logits(0)).all()
 
 
 def test_a_closed_engine_refuses(model: Model) -> None:

@@ -37,11 +37,13 @@ class Activations {
         const int64_t n = x->ne[1];
         n_batch         = n <= SPECEE_SMALL_BATCH ? 0 : n - (weights == GGML_TYPE_Q4_K ? n % 4 : 0);
         n_groups        = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
+        group_size      = std::min<int64_t>(SPECEE_SMALL_BATCH, n);
         group_bytes     = find_columns(weights, SPECEE_SMALL_BATCH, false).packed_block * size_t(n_blocks);
     }
 
-    int64_t      count() const { return n_groups * x->ne[2] * x->ne[3]; }
-    size_t       bytes() const { return size_t(count()) * group_bytes; }
+    int64_t count() const { return n_groups * x->ne[2] * x->ne[3]; }
+    // Of work memory: all groups, and for each thread a group's blocks before they are packed.
+    size_t       bytes(int nth) const { return size_t(count()) * group_bytes + size_t(nth) * thread_bytes(); }
     const void * at(const void * work, int64_t g) const {
         return static_cast<const char *>(work) + size_t(g) * group_bytes;
     }
@@ -57,10 +59,11 @@ class Activations {
     // A thread's share of the blocks of all groups.
     void prepare(void * work, int ith, int nth) const {
         const int64_t items = count() * n_blocks, end = items * (ith + 1) / nth;
+        char *const to = static_cast<char *>(work), *const blocks = to + bytes(ith);
         for (int64_t item = items * ith / nth; item < end;) {
             const int64_t g = item / n_blocks, begin = item % n_blocks;
             const int64_t n = std::min(n_blocks - begin, end - item);
-            prepare(group(g), begin, n, static_cast<char *>(work) + size_t(g) * group_bytes);
+            prepare(group(g), begin, n, blocks, to + size_t(g) * group_bytes);
             item += n;
         }
     }
@@ -72,13 +75,14 @@ class Activations {
                                                i2 * int64_t(x->nb[2]) + i3 * int64_t(x->nb[3]));
     }
 
-    void prepare(const Group & group, int64_t begin, int64_t n, char * to) const {
+    size_t thread_bytes() const { return GGML_PAD(ggml_row_size(quantized, n_in) * size_t(group_size), 64); }
+
+    void prepare(const Group & group, int64_t begin, int64_t n, char * blocks, char * to) const {
         const auto     from_float = ggml_get_type_traits_cpu(quantized)->from_float;
         const int64_t  per_block  = ggml_blck_size(quantized);
         specee_product p          = {};
         p.n_in                    = n * per_block;
         p.rows_stride             = ggml_row_size(quantized, p.n_in);
-        char * const blocks       = static_cast<char *>(scratch(p.rows_stride * size_t(group.n_rows)));
         for (int64_t i = 0; i < group.n_rows; ++i) {
             from_float(row(group.first + i) + begin * per_block, blocks + size_t(i) * p.rows_stride, p.n_in);
         }
@@ -89,6 +93,7 @@ class Activations {
     const ggml_tensor * x;
     ggml_type           weights, quantized;
     int64_t             n_in, n_blocks;
+    int64_t             group_size;        // rows of the largest one
     int64_t             n_batch, n_groups; // of rows that meet the kernel for batches; of groups, in a matrix of x
     size_t              group_bytes;
 };
@@ -146,8 +151,8 @@ void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
 // ---- the buffer type -----------------------------------------------------------------------------------------------
 
 class Traits : public ggml::cpu::tensor_traits {
-    bool work_size(int, const ggml_tensor * op, size_t & size) override {
-        size = Activations(op).bytes();
+    bool work_size(int nth, const ggml_tensor * op, size_t & size) override {
+        size = Activations(op).bytes(nth);
         return true;
     }
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {

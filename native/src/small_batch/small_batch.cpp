@@ -9,6 +9,9 @@
 #include <cstring>
 #include <vector>
 
+#if defined(SPECEE_AVX2)
+#include <cpuid.h>
+#endif
 // Where ggml itself multiplies without the dot product instructions, its order of additions is a different one.
 #if defined(SPECEE_NEON_DOTPROD) && defined(__ARM_FEATURE_DOTPROD)
 #define SPECEE_NEON
@@ -59,6 +62,18 @@ bool has_i8mm() {
 #endif
 #endif
 
+#if defined(SPECEE_AVX2)
+// clang has no names for these before version 16
+bool has_f16c() {
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+bool has_avx_vnni() {
+    unsigned a = 0, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
+
 // The best one that this CPU runs; SPECEE_KERNELS names another one, or "none" (tests and comparisons).
 Find choose() {
     const char * const wanted    = std::getenv("SPECEE_KERNELS");
@@ -66,7 +81,7 @@ Find choose() {
     (void) is_wanted;
 #if defined(SPECEE_AVX2)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) {
         return none;
     }
 #if defined(SPECEE_AVX512_VNNI)
@@ -76,7 +91,7 @@ Find choose() {
     }
 #endif
 #if defined(SPECEE_AVX_VNNI)
-    if (is_wanted("avx_vnni") && __builtin_cpu_supports("avxvnni")) {
+    if (is_wanted("avx_vnni") && has_avx_vnni()) {
         return find_avx_vnni;
     }
 #endif
@@ -132,11 +147,23 @@ void * scratch(size_t bytes) {
     return reinterpret_cast<void *>((reinterpret_cast<uintptr_t>(memory.data()) + alignment - 1) & ~(alignment - 1));
 }
 
+// Whether there is memory for what any kernel here makes of the activations: at most a float of each number, of one row
+// more where rows go in pairs. Kernels run in threads of ggml's, which no exception may leave.
+static bool have_scratch(const specee_product & p) {
+    try {
+        scratch(size_t((p.n_rows + 1) * p.n_in) * sizeof(float));
+        return true;
+    } catch (const std::bad_alloc &) {
+        return false;
+    }
+}
+
 } // namespace specee::small_batch
 
 bool specee_small_batch(const specee_product * p) {
     using namespace specee::small_batch;
-    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout)) {
+    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout) ||
+        !have_scratch(*p)) {
         return false;
     }
     if (p->layout == SPECEE_COLUMNS) {
