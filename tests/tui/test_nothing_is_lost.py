@@ -49,7 +49,7 @@ def keys(app: Any, text: str) -> None:
         ("/set temperature [/x]", ""),
         ("/copy code 9", "no such code block"),
         ("/nothing here", "there is no command /nothing"),
-        ("/pull ../../etc/passwd", ""),
+        ("/pull ../no/such/model.gguf", "model not found"),
     ],
 )
 async def test_a_command_that_fails_is_a_notice_and_stays_in_the_prompt(line: str, says: str) -> None:
