@@ -58,10 +58,11 @@ def kill_programs(data: Path, engine: str, kills: int, chance: random.Random) ->
         time.sleep(chance.uniform(0.0, 0.8))
         killed = time.monotonic()
         program.kill()
-        lines += program.stdout.read().splitlines()
+        lines += program.stdout.read().splitlines(keepends=True)
         program.wait()
         program.stdout.close()
-        shown = [(float(at), int(turn), int(length)) for at, turn, length in map(str.split, lines) if length]
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut by the kill
+        shown = [(float(at), int(turn), int(length)) for at, turn, length in map(str.split, whole)]
 
         store = Store(data / "history.sqlite")
         assert store.check() == "ok"

@@ -18,7 +18,8 @@ from real_engine import missing_model
 from specee.app.engine.client import EngineClient
 from specee.app.engine.protocol import ChatEvent, Done, Message
 from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice, Sampling
-from specee.app.serve.server import Server
+from specee.app.serve.addresses import listen
+from specee.app.serve.server import Access, Server
 
 NO_MODEL = missing_model()
 pytestmark = pytest.mark.skipif(NO_MODEL is not None, reason=f"no model: {NO_MODEL}")
@@ -118,9 +119,11 @@ def test_a_cancelled_one_and_one_that_fails_disturb_nobody(client: EngineClient)
 
 
 def test_two_clients_of_the_server_keep_their_prefixes(client: EngineClient) -> None:
-    with Server(client, ChatOptions(PolicyChoice("auto"), PLAIN_GREEDY, 12), 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    sockets = listen(("127.0.0.1",), 0)
+    server = Server(client, ChatOptions(PolicyChoice("auto"), PLAIN_GREEDY, 12), Access(0), sockets)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
         chats: list[list[dict[str, str]]] = [[{"role": "user", "content": f"My name is {n}."}] for n in ("Ann", "Bob")]
         for turn in range(3):
             for chat in chats:
@@ -128,9 +131,10 @@ def test_two_clients_of_the_server_keep_their_prefixes(client: EngineClient) -> 
                 cached = usage["usage"]["prompt_tokens_details"]["cached_tokens"]
                 if turn:
                     assert cached > usage["usage"]["prompt_tokens"] - 25, "all but the new question"
-                chat.append(usage["choices"][0]["message"])
+                chat.append({"role": "assistant", "content": usage["choices"][0]["message"]["content"]})
                 chat.append({"role": "user", "content": "And what is it like to be called that?"})
-        server.shutdown()
+    finally:
+        server.stop()
         thread.join()
 
 
@@ -166,7 +170,7 @@ def test_the_command_with_the_official_client(tmp_path: Path) -> None:
 
 
 def post(server: Server, body: Any) -> Any:
-    url = f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+    url = f"http://127.0.0.1:{server.port}/v1/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.loads(response.read())
