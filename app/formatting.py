@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from specee.models.transfer import TransferProgress
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What could steer a terminal, change the direction of what follows, or not be written at all; not tabs, line ends."""
+_JOINED = "\u0600-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff\u1800-\u18af"  # scripts that join their letters
+_LEFTWARD = "\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"  # Hebrew, Arabic and their kin
+_EMOJI = "\u00a9\u00ae\u203c-\u3299\ufe0f\U0001f000-\U0001faff"
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
+    "|[\u202a-\u202e\u2066-\u2069]"
+    f"|(?<![{_LEFTWARD}])[\u061c\u200e\u200f](?![{_LEFTWARD}])"
+    "|[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb]"
+    "|[\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    f"|(?<![{_JOINED}{_EMOJI}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}{_EMOJI}])"
+)
+"""What could steer a terminal, change the direction of what follows, hide or not be written at all; not tabs, line
+ends. Joiners stay where they join something, and marks of direction next to letters that are written leftward."""
 _PICTURES = 0x2400  # where Unicode has pictures of the control characters
 _DELETE, _UNKNOWN = 0x7F, "\ufffd"
-_NOT_IN_JSON = re.compile(f"{CONTROL.pattern}|[\u2028\u2029]")
 
 
 def visible(text: str) -> str:
     """A text that is not ours, for a terminal or a file to read: its control characters become pictures of them."""
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
     return CONTROL.sub(_picture, text.replace("\r\n", "\n"))
 
@@ -56,4 +66,12 @@ def transfer(progress: TransferProgress) -> str:
 def to_json(content: object) -> str:
     """One line of JSON; control characters are escaped."""
     text = json.dumps(content, ensure_ascii=False)
-    return _NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return CONTROL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code > 0xFFFF:  # JSON has such a character as two halves
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return f"\\u{code:04x}"

@@ -31,19 +31,28 @@ def write(name: str, text: str) -> Path:
     path = check(name)
     new = not path.exists()  # else a device or a pipe
     try:
-        file = path.open("x" if new else "w", encoding="utf-8", newline="\n")
+        descriptor = _open(path, new=new)
     except FileExistsError:  # made by somebody else just now, or a link to nowhere
         raise _there(path) from None
     except OSError as error:
         raise _refused(path, error) from error
     try:
-        with file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
         if new:
             path.unlink(missing_ok=True)
         raise AppError("cannot write", f"{path}: {error.strerror or error}") from error
     return path
+
+
+def _open(path: Path, *, new: bool) -> int:
+    """A pipe that nobody reads is an error, not a wait."""
+    if new:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _there(path: Path) -> AppError:

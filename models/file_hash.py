@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _HASH_CHUNK = 4 << 20
@@ -50,7 +51,7 @@ def _store(cache_dir: Path | None) -> Path | None:
 def _read_cache(store: Path | None) -> dict[str, str]:
     try:
         loaded = json.loads(store.read_text("utf-8")) if store is not None else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
 
@@ -63,4 +64,5 @@ def _write_cache(store: Path, entries: dict[str, str]) -> None:
         part.write_text(json.dumps(entries), "utf-8")
         part.replace(store)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

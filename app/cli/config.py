@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import stat
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ else:
     import tomli as tomllib
 
 
+MAX_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class Config:
     """`defaults` by the options' Python names, as if typed; `personas` are system messages by name."""
@@ -35,6 +39,9 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
     Keys are option names without the dashes in front: `max-tokens = 200`. A value is checked as if it were typed.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+            raise _bad(path, f"it is no file of at most {MAX_BYTES} bytes")
         content = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin a file with a mark
     except (FileNotFoundError, NotADirectoryError):
         return Config()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from specee.app.engine import template_limits
 from specee.app.engine.protocol import Message
-from specee.app.errors import USAGE, AppError
+from specee.app.errors import MODEL_MISSING, USAGE, AppError
 
 
 class Formatter(Protocol):
@@ -25,24 +26,35 @@ CHATML = (
 
 
 def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
-    """The model's own template in the bindings' sandbox. Raises AppError when the template cannot be compiled."""
-    import jinja2
+    """The model's own template in the bindings' sandbox, bounded. Raises AppError when it fails for every chat."""
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     try:
-        formatter = Jinja2ChatFormatter(template=template or CHATML, bos_token=bos, eos_token=eos)
-    except jinja2.TemplateError as error:
-        raise AppError("bad chat template", f"the model's template cannot be read: {error}") from error
+        formatter = Jinja2ChatFormatter(template="", bos_token=bos, eos_token=eos)
+        # compiled with the bounds only: jinja2 computes what is constant then
+        formatter._environment = template_limits.bounded(formatter._environment, template or CHATML)
+    except Exception as error:  # the template is code of the model's file, and may fail in any way
+        raise _bad(error) from error
 
     def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
         try:
             chat: Any = [_as_object(message) for message in messages]
-            return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
-        except Exception as error:  # the template is code of the model's file, and may fail in any way
+            with template_limits.deadline():
+                return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
+        except Exception as error:
             why = str(error) or type(error).__name__
             raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
 
+    try:
+        render((Message("user", "?"),))
+    except AppError as error:
+        raise _bad(error.__cause__ or error) from error
     return render
+
+
+def _bad(error: BaseException) -> AppError:
+    why = str(error) or type(error).__name__
+    return AppError("bad chat template", f"the model's template cannot be used: {why}", MODEL_MISSING)
 
 
 def takes_tools(render: Formatter) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
-import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def open_datastore(tokenize: Tokenize, sha256: str, cache: Path) -> Datastore:
     try:
         with path.open("rb") as file, np.load(file) as stored:
             return Datastore(stored["keys"], stored["followers"], stored["probs"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # none yet, or a damaged file
+    except Exception:  # none yet, or a file that is damaged in any way
+        pass
     datastore = Datastore.build([tokenize(text) for text in texts.decode().split(SEPARATOR)])
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -59,5 +59,6 @@ def open_datastore(tokenize: Tokenize, sha256: str, cache: Path) -> Datastore:
             np.savez(out, keys=keys, followers=followers, probs=probs)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return datastore

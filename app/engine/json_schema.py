@@ -22,13 +22,16 @@ ANNOTATIONS = frozenset((
     "title", "description", "default", "examples", "example", "$schema", "$id", "$comment", "deprecated",
     "readOnly", "writeOnly", "format", "nullable", "discriminator",
 ))  # fmt: skip
-"""What says nothing about an answer's form; of formats the converter knows date, time, date-time and uuid."""
+"""What says nothing about an answer's form; a format does so of strings."""
 KEYWORDS = frozenset((
     "type", "enum", "const", "$ref", "oneOf", "anyOf", "allOf", "properties", "required", "additionalProperties",
     "items", "prefixItems", "minItems", "maxItems", "pattern", "minLength", "maxLength", "$defs", "definitions",
 ))  # fmt: skip
 TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
 ANY = {"type": "value"}  # the converter's name for it
+FORMATS = ("date", "time", "date-time", "uuid")  # of strings
+CHARACTER = r'[^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})'
+"""Of a string. The converter's own rule has line ends as they are, too, which JSON has not."""
 Schema = dict[str, Any]
 
 
@@ -67,6 +70,9 @@ def _to_gbnf(schema: Schema) -> str:
                 inner = "" if most == 0 else f"{item} {more}" if least else f"({item} {more})?"
                 rule = f'"[" space {inner} "]" space'
             return str(self._add_rule(f"{name}-counted" if name else "root", rule))
+
+        def _add_rule(self, name: str, rule: str) -> str:
+            return str(super()._add_rule(name, CHARACTER if name == "char" else rule))
 
         def _format_literal(self, literal: str) -> str:
             """Of a JSON text. The converter's own leaves backslashes as they are."""
@@ -149,12 +155,11 @@ _SHAPE_NAMES: dict[type, str] = {list: "a list", dict: "an object", str: "a text
 def _form(known: Schema, depth: int) -> Schema:
     if "$ref" in known:
         return {"$ref": known["$ref"]}
-    if "const" in known:
-        return {"const": known["const"]}
-    if "enum" in known:
-        if not known["enum"]:
-            raise _bad("'enum' has no values")
-        return {"enum": known["enum"]}
+    if "const" in known or "enum" in known:
+        values = _of_types([known["const"]] if "const" in known else known["enum"], known.get("type"))
+        if not values:
+            raise _bad(f"{'const' if 'const' in known else 'enum'!r} has no values of its 'type'")
+        return {"enum": values}
     for name in ("anyOf", "oneOf"):
         if name in known:
             others = known.keys() - {name, "format", "type"}
@@ -162,9 +167,9 @@ def _form(known: Schema, depth: int) -> Schema:
                 raise _bad(f"{sorted(others)[0]!r} beside {name!r} is not supported; move it into {name!r}")
             if not known[name]:
                 raise _bad(f"{name!r} has no schemas")
-            return {"anyOf": [_simplified(each, depth + 1) for each in known[name]]}
+            return {"anyOf": [_simplified(_narrowed(each, known.get("type")), depth + 1) for each in known[name]]}
     if len(known.get("allOf", ())) == 1 and known.keys() <= {"allOf", "type"}:
-        return _simplified(known["allOf"][0], depth + 1)
+        return _simplified(_narrowed(known["allOf"][0], known.get("type")), depth + 1)
     kind = known.get("type")
     if isinstance(kind, list):
         if not kind:
@@ -178,6 +183,40 @@ def _form(known: Schema, depth: int) -> Schema:
         raise _bad(f"there is no type {kind!r}")
     of_type = _of_type({**known, "type": kind})
     return _FORMS[kind](of_type, depth) if kind in _FORMS else {"type": kind}
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def _of_types(values: list[Any], kind: Any) -> list[Any]:
+    """Those that are of the type, or of one of the types; None: all."""
+    if kind is None:
+        return values
+    kinds = kind if isinstance(kind, list) else [kind]
+    if unknown := [each for each in kinds if not isinstance(each, str) or each not in TYPES]:
+        raise _bad(f"there is no type {unknown[0]!r}")
+    return [
+        value
+        for value in values
+        if any(isinstance(value, _KINDS[each]) and isinstance(value, bool) == (each == "boolean") for each in kinds)
+    ]
+
+
+def _narrowed(schema: Any, kind: Any) -> Any:
+    """One of several schemas, with the type that stands beside them."""
+    if kind is None or not isinstance(schema, dict):
+        return schema
+    if schema.get("type", kind) != kind:
+        raise _bad(f"'type' is {schema['type']!r} within {kind!r}; nothing is both")
+    return {**schema, "type": kind}
 
 
 _OF_TYPE = {
@@ -199,7 +238,7 @@ def _object(known: Schema, depth: int) -> Schema:
     properties = known.get("properties", {})
     if len(properties) > MAX_PROPERTIES:
         raise _bad(f"'properties' has {len(properties)} names, {MAX_PROPERTIES} are the most")
-    if reserved := properties.keys() & {"*", "$ref"}:  # by the converter
+    if reserved := properties.keys() & {"", "*", "$ref"}:  # by the converter
         raise _bad(f"a property cannot have the name {min(reserved)!r}")
     required = known.get("required", [])
     if missing := [name for name in required if not isinstance(name, str) or name not in properties]:
@@ -220,7 +259,12 @@ def _merged(known: Schema) -> Schema:
     for part in known["allOf"]:
         if not isinstance(part, dict) or part.keys() - {"type", "properties", "required"} - ANNOTATIONS:
             raise _bad("'allOf' is supported of objects with 'properties' and 'required' only")
-        whole["properties"] = {**whole.get("properties", {}), **part.get("properties", {})}
+        if part.get("type", "object") != "object":
+            raise _bad("'allOf' is supported of objects only")
+        ours, more = whole.get("properties", {}), part.get("properties", {})
+        if twice := [name for name in more if name in ours and ours[name] != more[name]]:
+            raise _bad(f"'allOf' has two schemas for the property {twice[0]!r}; join them")
+        whole["properties"] = {**ours, **more}
         whole["required"] = [*whole.get("required", []), *part.get("required", [])]
     return whole
 
@@ -242,14 +286,19 @@ def _array(known: Schema, depth: int) -> Schema:
 
 def _string(known: Schema, depth: int) -> Schema:
     counts = _counts(known, "minLength", "maxLength")
+    if (form := known.get("format")) is not None:
+        if form not in FORMATS:
+            raise _bad(f"the format {str(form)[:40]!r} is not supported, but {', '.join(FORMATS)}; leave it out")
+        if others := known.keys() & {"pattern", "minLength", "maxLength"}:
+            raise _bad(f"{min(others)!r} beside 'format' is not supported; leave one out")
+        return {"type": "string", "format": form}
     if "pattern" in known:
         if counts:
             raise _bad("'minLength' and 'maxLength' beside 'pattern' are not supported; say it in the pattern")
         return {"type": "string", "pattern": _pattern(known["pattern"])}
     if counts:
         return {"type": "string", **counts}
-    known_formats = ("date", "time", "date-time", "uuid")
-    return {"type": "string", **({"format": known["format"]} if known.get("format") in known_formats else {})}
+    return {"type": "string"}
 
 
 _FORMS = {"object": _object, "array": _array, "string": _string}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,8 +72,9 @@ class Measurements:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(content, indent=1), "utf-8")
             part.replace(self._path)
-        except OSError:
-            part.unlink(missing_ok=True)
+        except OSError:  # the next start measures again
+            with suppress(OSError):
+                part.unlink()
 
     @cached_property
     def _stored(self) -> tuple[dict[str, Drafting], dict[str, int]]:
@@ -83,6 +85,6 @@ class Measurements:
             if stored.get("format") == FORMAT:
                 drafting = {key: Drafting.read(known) for key, known in stored["drafting"].items()}
                 threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             pass  # a damaged file is measured again
         return drafting, threads

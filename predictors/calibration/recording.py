@@ -6,6 +6,7 @@ The work folder holds one file per answer, written in one step, so an interrupte
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -174,5 +175,5 @@ def _load(path: Path, n_states: int, n_embd: int) -> Recording | None:
         if states.shape[0] != n_states or states.shape[2] != n_embd:
             return None
         return Recording(int(parts["index"]), parts["prompt"], parts["row_tokens"], states, parts["best"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -45,8 +45,18 @@ def test_json_escapes_them_and_keeps_the_text(text: str) -> None:
 
 def test_line_ends_and_tabs_stay() -> None:
     assert visible("a\tb\r\nc\nd\x1b") == "a\tb\nc\nd␛"
-    text = "\u200f\u05e9\u05dc \u200d é \U0001f469\u200d\U0001f4bb \u0627"
+    text = "\u200f\u05e9\u05dc é \U0001f469\u200d\U0001f4bb \u0627 \u2764\ufe0f"
+    text += " \u0645\u06cc\u200c\u062e\u0648 \u0915\u094d\u200d\u0937"  # Persian, Hindi
     assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    "code", [0xAD, 0x200B, 0x200D, 0x200E, 0x2028, 0x2029, 0x2060, 0x3164, 0xFEFF, 0xFFFA, 0xE0041, 0x61C]
+)
+def test_what_cannot_be_seen_is_shown_as_something(code: int) -> None:
+    text = f"a{chr(code)}b"
+    assert visible(text) == "a\ufffdb"
+    assert to_json(text).isprintable() and json.loads(to_json(text)) == text
 
 
 def test_a_cell_of_a_table_is_as_wide_as_what_is_shown() -> None:

@@ -190,6 +190,8 @@ def test_the_datastore_is_built_once(backend: Any, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("datastores/*")
     file.write_bytes(file.read_bytes()[:1000])
     assert len(open_datastore(tokenize, "0" * 64, tmp_path)) == len(first), "a damaged file is made again"
+    (tmp_path / "file").touch()
+    assert len(open_datastore(tokenize, "0" * 64, tmp_path / "file")) == len(first), "where nothing can be written, too"
 
 
 @pytest.mark.parametrize("kv", ["complete", "propagate"])

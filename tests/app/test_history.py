@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -361,3 +362,18 @@ def test_the_engine_reads_the_last_answers(tmp_path: Path) -> None:
     for damaged in (b"no database", b""):
         path.write_bytes(damaged)
         assert recent_answers(path) == []
+
+
+def test_turns_in_a_circle_are_read_to_an_end(tmp_path: Path) -> None:
+    store = Store(tmp_path / "history.sqlite")
+    chat = store.new_chat("a", None, {})
+    first = store.add_question(chat.id, None, "a")
+    second = store.add_question(chat.id, first, "b")
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "history.sqlite")) as damaged:
+        damaged.execute("UPDATE turns SET parent_id = ?", (second,))
+        damaged.commit()
+    store = Store(tmp_path / "history.sqlite")
+    assert [turn.id for turn in store.branch(chat.id)] == [second]
+    assert len(store.tree(chat.id)) == 2
+    store.close()

@@ -14,7 +14,7 @@ from specee.app.bench.rounds import compare
 from specee.app.engine import calibration_task, optimization_task
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
-from specee.app.errors import AppError
+from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import PLAIN_GREEDY, ChatOptions, PolicyChoice
 
 BOS = 1
@@ -110,8 +110,34 @@ def test_the_chat_template_is_the_models_or_chatml() -> None:
     with pytest.raises(AppError, match="bad chat template"):
         chat_formatter("{% for %}", bos="", eos="")
     for refusal in ("raise_exception('no')", "1 / 0", "messages[7].content + 1", "range(10**9) | list", "{}['a'].b.c"):
-        with pytest.raises(AppError, match="refuses"):
-            chat_formatter("{{ " + refusal + " }}", bos="", eos="")(ASK)
+        with pytest.raises(AppError, match="bad chat template") as unusable:
+            chat_formatter("{{ " + refusal + " }}", bos="", eos="")
+        assert unusable.value.exit_code == MODEL_MISSING, "it fails for every chat"
+        some = chat_formatter("{% if messages | length > 1 %}{{ " + refusal + " }}{% endif %}", bos="", eos="")
+        with pytest.raises(AppError, match="refuses") as refused:
+            some((*ASK, *ASK))
+        assert refused.value.exit_code == USAGE
+
+
+LOOP = "{% for a in range(99999) %}"
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
+@pytest.mark.parametrize(
+    "endless", ["{{ 2**99999999999 }}", "{{ 'a' * 10**10 }}", f"{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}"]
+)
+def test_a_template_cannot_compute_for_ever(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specee.app.engine import template_limits
+    from specee.app.engine.chat_template import chat_formatter
+    from specee.native import library
+
+    library.load()
+    monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.2)
+    with pytest.raises(AppError, match="it computes"):
+        chat_formatter(endless, bos="", eos="")
+    assert (
+        chat_formatter("{{ messages[0].content * 3 }}{{ 6 * 7 }} {{ 2**10 }}", bos="", eos="")(ASK) == "HiHiHi42 1024"
+    )
 
 
 TOOLS = (
@@ -130,7 +156,7 @@ def test_templates_get_tools_and_tool_calls() -> None:
     library.load()
     render = chat_formatter(TOOLS, bos="", eos="")
     assert takes_tools(render) and not takes_tools(chat_formatter(None, bos="", eos=""))
-    assert not takes_tools(chat_formatter("{{ raise_exception('no') }}", bos="", eos=""))
+    assert not takes_tools(chat_formatter("{{ raise_exception('no') if tools }}", bos="", eos=""))
     tools = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {}}}])
 
     def call(arguments: str) -> str:

@@ -54,7 +54,8 @@ def test_a_narrow_terminal_folds_what_may_fold(narrow: Terminal) -> None:
     assert tables.pairs([("data", path)], width=8) == f"data      {path}"  # to be copied
 
 
-def test_progress_on_a_terminal_is_one_line_that_goes_away(narrow: Terminal) -> None:
+def test_progress_on_a_terminal_is_one_line_that_goes_away(narrow: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specee.app.cli.progress_line.control", narrow.write)
     with ProgressLine() as line:
         line.show("loading", "10%")
         line.show("loading", "20%" * 20)

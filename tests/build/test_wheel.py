@@ -47,7 +47,7 @@ def test_files(wheel: Path) -> None:
         assert "specee/models/data/smollm2-135m.specee.gguf" in names
     assert all(name.startswith("specee/") for name in names)
     assert "specee/__init__.py" not in names  # one name space, several folders
-    unwanted = re.compile(r"\.(cpp|h|cu|patch|cmake|md|pc|pyc)$|/(src|cmake|patches|bindings)/")
+    unwanted = re.compile(r"\.(cpp|h|cu|patch|cmake|md|pc|pyc)$|/(src|fuzz|cmake|patches|bindings)/")
     assert [name for name in names if unwanted.search(name)] == []
     assert [name for name in names if "benchmark" in name or "/test" in name] == [], "measuring is not for users"
     libraries = [name for name in names if re.search(r"\.(so|dylib|dll)", name)]

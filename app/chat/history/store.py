@@ -21,12 +21,12 @@ _CHATS = """
     SELECT id, title, created, updated, leaf, system, options,
            (SELECT count(*) FROM turns WHERE chat_id = chats.id) AS turns FROM chats
 """
-# from a leaf up to the root; recursion ends where parent_id is null
+# from a leaf up to the root; a damaged file can have a turn that comes before itself: a parent is always older
 _BRANCH = """
     WITH RECURSIVE up (id, parent_id, step) AS (
         SELECT id, parent_id, 0 FROM turns WHERE id = ?
         UNION ALL
-        SELECT turns.id, turns.parent_id, step + 1 FROM turns JOIN up ON turns.id = up.parent_id
+        SELECT turns.id, turns.parent_id, step + 1 FROM turns JOIN up ON turns.id = up.parent_id AND turns.id < up.id
     )
     SELECT turns.*,
         (SELECT count(*) FROM turns AS s
