@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from serving import Make, running
@@ -38,6 +39,16 @@ def document(server: Server) -> Any:
     return schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
 
 
+def is_allowed(document: dict[str, Any], body: Any) -> bool:
+    """Whether the document allows a body of a completion."""
+    path = COMPLETIONS.replace("/", "~1")
+    schema = {**document, "$ref": f"#/paths/{path}/post/requestBody/content/application~1json/schema"}
+    try:
+        return jsonschema_rs.Draft202012Validator(schema).is_valid(body)
+    except (TypeError, ValueError):  # what is generated is no JSON at all
+        return False
+
+
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
 def test_the_server_is_as_its_document_says(document: Any, path: str, method: str, mode: GenerationMode) -> None:
     operation = document[path][method]
@@ -52,6 +63,8 @@ def test_the_server_is_as_its_document_says(document: Any, path: str, method: st
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def send(case: Any) -> None:
+        # what breaks one form of a message can be right as another one
+        assume(mode is GenerationMode.POSITIVE or not is_allowed(document.raw_schema, case.body))
         case.call_and_validate(checks=checks, timeout=20)
 
     send()
