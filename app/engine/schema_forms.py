@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
+from specee.app.engine.schema_cost import check_cost
 from specee.app.engine.schema_error import MAX_COUNT, SchemaError
 from specee.app.engine.schema_pattern import pattern_for_gbnf
-from specee.app.engine.schema_recursion import check_recursion
 
 MAX_DEPTH = 64  # of a schema
 MAX_PROPERTIES = 500  # of an object
@@ -37,9 +37,9 @@ def simplified(schema: Any) -> Schema:
     whole = _renamed(_simplified(schema, 0), names)
     while len(definitions) < len(names):
         ref, name = list(names.items())[len(definitions)]
-        with _at(*ref.split("/")[1:]):
+        with _at(*_steps(ref)[1:]):
             definitions[name] = _renamed(_simplified(_referred(schema, ref), 1), names)
-    check_recursion(whole, definitions, {name: ref for ref, name in names.items()})
+    check_cost(whole, definitions, {name: ref for ref, name in names.items()})
     if "$ref" in whole:  # beside which the converter reads no definitions
         whole = {"anyOf": [whole]}
     return {**whole, "$defs": definitions}
@@ -78,15 +78,18 @@ def is_of_object(schema: Schema) -> bool:
     return isinstance(form, dict) and form.get("type", "object") == "object"
 
 
+def _steps(ref: str) -> list[str]:
+    return [unquote(part).replace("~1", "/").replace("~0", "~") for part in ref.split("/")]
+
+
 def _referred(schema: Any, ref: str) -> Any:
     """What a JSON pointer names."""
-    found, (place, *path) = schema, ref.split("/")
+    found, (place, *path) = schema, _steps(ref)
     try:
         if place != "#":
             raise KeyError(place)
         for part in path:
-            key = unquote(part).replace("~1", "/").replace("~0", "~")
-            found = found[int(key)] if isinstance(found, list) else found[key]
+            found = found[int(part)] if isinstance(found, list) else found[part]
     except (LookupError, TypeError, ValueError) as error:
         raise SchemaError(
             f"there is no {ref[:80]!r}; a $ref names a part of the schema, such as '#/$defs/NAME'"

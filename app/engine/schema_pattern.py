@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 from specee.app.engine.schema_error import MAX_COUNT, SchemaError
+
+MAX_BEGINNINGS = 32
 
 _SIGN = re.compile(
     r"(?P<escaped>\\[\[\](){}|*+?.^$/-])"
@@ -25,7 +28,7 @@ def pattern_for_gbnf(pattern: str) -> str:
     except (re.error, OverflowError) as error:
         raise SchemaError(f"it is no regular expression: {error}") from error
     inner, at, converted = pattern[1:-1], 0, ""
-    emptiness = _Emptiness()
+    beginnings = _Beginnings()
     while at < len(inner):
         sign = _SIGN.match(inner, at)
         if sign is None or (sign["class"] and not _is_text(sign["class"])):
@@ -34,53 +37,83 @@ def pattern_for_gbnf(pattern: str) -> str:
         counts = [int(count) for count in re.findall(r"\d+", sign["count"] or "")]
         if counts and max(counts) > MAX_COUNT:
             raise SchemaError(f"{sign[0]}: {MAX_COUNT} times is the most")
-        emptiness.add(sign[0], is_count=sign["count"] is not None)
+        beginnings.add(sign[0], is_count=sign["count"] is not None)
         escaped = sign["escaped"]
         converted += (
             {"\\.": "[.]"}.get(escaped, escaped[1] if escaped[1] in "^$/-" else escaped) if escaped else sign[0]
         )
         at = sign.end()
+    beginnings.end()
     return f"^({converted})$"
 
 
-class _Emptiness:
-    """Follows which parts of an expression may be empty: to repeat one of these has no end, and no rule in GBNF."""
+@dataclass
+class _Part:
+    """A part of an expression. `first`: in how many ways it may begin; `after`: in how many it may go on at its end."""
+
+    may_be_empty: bool = True
+    first: int = 0
+    after: int = 0
+
+
+class _Beginnings:
+    """Counts by how many signs an expression may go on at each place. Many of them, or parts that may be empty and are
+    repeated, take llama.cpp without end."""
 
     def __init__(self) -> None:
-        self._groups = [(True, False)]  # may be empty: this alternative as far as it came, one before
-        self._before = self._groups[-1]  # without what a count would repeat
-        self._last: bool | None = None  # what a count would repeat; None: nothing, or what is repeated already
+        self._groups: list[list[_Part]] = [[_Part()]]  # the alternatives of each that is open
+        self._last: _Part | None = None  # to which a count may belong
+        self._is_repeated = False
 
     def add(self, sign: str, *, is_count: bool) -> None:
         if is_count or sign in ("*", "+", "?"):
             self._repeat(sign)
-        elif sign == "(":
-            self._groups.append((True, False))
-            self._last = None
+            return
+        self._join()
+        if sign == "(":
+            self._groups.append([_Part()])
         elif sign == "|":
-            empty, before = self._groups.pop()
-            self._groups.append((True, before or empty))
-            self._last = None
+            self._groups[-1].append(_Part())
         elif sign == ")":
-            self._last = any(self._groups.pop())
-            self._join(self._last)
+            parts = self._groups.pop()
+            first, after = sum(part.first for part in parts), max(part.after for part in parts)
+            self._last = _Part(any(part.may_be_empty for part in parts), _bounded(first), after)
         else:
-            self._last = False
-            self._join(False)
+            self._last = _Part(False, 1, 0)
 
-    def _join(self, may_be_empty: bool) -> None:
-        empty, before = self._before = self._groups[-1]
-        self._groups[-1] = (empty and may_be_empty, before)
+    def _join(self) -> None:
+        """No count follows the last part."""
+        part, whole = self._last, self._groups[-1][-1]
+        self._last, self._is_repeated = None, False
+        if part is None:
+            return
+        goes_on = _bounded(whole.after + part.first)
+        if whole.may_be_empty:
+            whole.first = _bounded(whole.first + part.first)
+        whole.may_be_empty &= part.may_be_empty
+        whole.after = _bounded(goes_on + part.after) if part.may_be_empty else part.after
+
+    def end(self) -> None:
+        """No more signs."""
+        self._join()
+        _bounded(sum(part.first for part in self._groups[0]))
 
     def _repeat(self, count: str) -> None:
-        if self._last is None:
+        if self._last is None or self._is_repeated:
             raise SchemaError(f"{count!r} after nothing, or what is repeated already, is not supported")
         least, most = _BOUNDS.get(count) or _bounds(count)
-        if self._last and most > 1:
-            raise SchemaError(f"{count!r} repeats what may be empty; let it have a character at least")
-        if least == 0:
-            self._groups[-1] = self._before
-        self._last = None
+        if most > 1:
+            if self._last.may_be_empty:
+                raise SchemaError(f"{count!r} repeats what may be empty; let it have a character at least")
+            self._last.after = _bounded(self._last.after + self._last.first)
+        self._last.may_be_empty |= least == 0
+        self._is_repeated = True
+
+
+def _bounded(n: int) -> int:
+    if n > MAX_BEGINNINGS:
+        raise SchemaError(f"it may go on in {n} ways at one place, {MAX_BEGINNINGS} are the most; use 'enum' for texts")
+    return n
 
 
 _BOUNDS: dict[str, tuple[float, float]] = {"*": (0, math.inf), "+": (1, math.inf), "?": (0, 1)}

@@ -69,8 +69,8 @@ class CallReader:
         if begin < 0:
             text = self._whole.lstrip()
             tag = next((tag for tag in TAGS if text.startswith(tag)), "")
-            calls, rest = self._calls_in(text.removeprefix(tag))
-            return calls, "" if rest.strip() == "```" else rest
+            alone, rest = self._calls_in(text.removeprefix(tag))
+            return alone, "" if rest.strip() == "```" else rest
         calls: list[ToolCall] = []
         rest = self._whole[self._n_released : begin]
         for part in self._whole[begin + len(BEGIN) :].split(BEGIN):

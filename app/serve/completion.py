@@ -18,7 +18,7 @@ from specee.app.serve.answers import Answers, ClientLeftError, Event, Feed
 from specee.app.serve.body import BodyReader
 from specee.app.serve.errors import ApiError, error_object, server_ends
 from specee.app.serve.reply import Reply
-from specee.app.serve.request import CompletionRequest
+from specee.app.serve.request import SCHEMA, CompletionRequest
 
 # titles of the engine's errors
 BAD_LOGIT_BIAS, BAD_SCHEMA = "bad logit_bias", "bad JSON schema"
@@ -64,7 +64,7 @@ class Completions:
 
 def _with_name(error: AppError, request: CompletionRequest) -> AppError:
     """An error of the engine that is about one parameter, with the parameter's name."""
-    names = {BAD_LOGIT_BIAS: "logit_bias", BAD_SCHEMA: "tools" if request.tools.given else "response_format"}
+    names = {BAD_LOGIT_BIAS: "logit_bias", BAD_SCHEMA: "tools" if request.tools.given else SCHEMA}
     name = names.get(error.title)
     return error if name is None else ApiError(400, error.title, f"'{name}': {error.message}", name)
 

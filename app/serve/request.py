@@ -19,6 +19,7 @@ from specee.app.serve.tools import Tools, check_schema
 from specee.app.settings import shown
 
 SAMPLING = tuple(settings.SAMPLING)
+SCHEMA = "response_format.json_schema.schema"
 NO_CALLS = "the model's chat template has no place for calls of tools and their results"
 
 
@@ -92,7 +93,7 @@ def _json_schema(request: schema.ChatCompletionRequest) -> str | None:
     if isinstance(form, schema.AnyJson):
         return json.dumps({"type": "object"})
     if isinstance(form, schema.JsonOfSchema):
-        check_schema(form.json_schema.schema_, "response_format.json_schema.schema")
+        check_schema(form.json_schema.schema_, SCHEMA)
         return json.dumps(form.json_schema.schema_)
     return None
 

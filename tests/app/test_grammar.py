@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,6 +149,94 @@ REFUSED = [
     ('{"enum": [NaN]}', "cannot be read"),
     ('{"enum": [1' + "0" * 5000 + "]}", "cannot be read"),
     ("{", "no JSON"),
+    # where it stands
+    (json.dumps(whole(a={"items": {"anyOf": [True, {"not": {}}]}})), "at #/properties/a/items/anyOf/1: 'not'"),
+    (json.dumps({"prefixItems": [True, {"pattern": "a"}]}), "at #/prefixItems/1/pattern: it must begin"),
+    (json.dumps({"additionalProperties": {"minLength": -1}}), "at #/additionalProperties: 'minLength'"),
+    (json.dumps({"allOf": [{"type": "text"}]}), "at #/allOf/0: there is no type"),
+    (json.dumps({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "text"}}}), r"at #/\$defs/a~1b: there is no type"),
+    (
+        json.dumps(whole(a=whole(b={"minItems": 3, "maxItems": 2}))),
+        "at #/properties/a/properties/b: 'minItems' is greater",
+    ),
+    # references in a circle
+    (json.dumps({"$ref": "#"}), "nothing but a reference to itself"),
+    (json.dumps({"anyOf": [{"$ref": "#"}, {"type": "null"}]}), "nothing but a reference to itself"),
+    (json.dumps({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}), "to itself"),
+    (
+        json.dumps({"$ref": "#/definitions/a", "definitions": {"a": {"oneOf": [{"$ref": "#/definitions/a"}]}}}),
+        "to itself",
+    ),
+    (json.dumps({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}), "to itself"),
+    (json.dumps(whole(a={"$ref": "#"})), "no value that ends"),
+    (
+        json.dumps(
+            {
+                "$defs": {"a": whole(b={"$ref": "#/$defs/b"}), "b": whole(a={"$ref": "#/$defs/a"})},
+                "properties": {"x": {"$ref": "#/$defs/a"}},
+            }
+        ),
+        "no value that ends",
+    ),
+    (json.dumps({"type": "array", "items": {"$ref": "#"}, "minItems": 1}), "no value that ends"),
+    # patterns without end, or that mean something else there
+    *(
+        (json.dumps({"type": "string", "pattern": pattern}), "at #/pattern: .* repeats what may be empty")
+        for pattern in (
+            "^(a|)*$",
+            "^(a*)*$",
+            "^(a?)+$",
+            "^((a|b*)c*)+$",
+            "^(|a){2}$",
+            "^(a{0})*$",
+            "^(()){3,}$",
+            "^x((a?b?))*$",
+        )
+    ),
+    *(
+        (
+            json.dumps({"type": "string", "pattern": pattern}),
+            "at #/pattern: .*not supported|at #/pattern: it is no regular",
+        )
+        for pattern in (
+            "^a+?$",
+            "^a*+$",
+            "^a{2}{3}$",
+            "^a??$",
+            "^(?:a)$",
+            "^(?P<n>a)$",
+            r"^(a)\1$",
+            r"^\w$",
+            r"^a\b$",
+            "^a$|^b$",
+        )
+    ),
+    # what is too much
+    (json.dumps({"type": "string", "pattern": "^" + "a?" * 40 + "$"}), "at #/pattern: it may go on in 33 ways"),
+    (json.dumps({"type": "string", "pattern": "^(" + "|".join("a" * 40) + ")+$"}), "at #/pattern: it may go on in"),
+    (json.dumps({"type": "string", "pattern": "^a{3,2}$"}), "at #/pattern: it is no regular expression"),
+    (json.dumps({"properties": {f"p{i}": {"type": "string", "maxLength": 2000} for i in range(40)}}), "ask for 80000"),
+    (
+        json.dumps(
+            {
+                "$ref": "#/$defs/d0",
+                "$defs": {
+                    **{f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)},
+                    "d40": {"type": "null"},
+                },
+            }
+        ),
+        "alternatives",
+    ),
+    (
+        json.dumps(
+            {
+                "$ref": "#/$defs/d0",
+                "$defs": {**{f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(1500)}, "d1500": {"type": "null"}},
+            }
+        ),
+        "too deep",
+    ),
     ("5", "must be an object"),
     ('"' + "x" * 200_000 + '"', "the most"),
     (DEEP, "nested deeper"),
@@ -160,6 +249,24 @@ def test_what_a_grammar_cannot_say_is_refused_by_name(schema: str, why: str) -> 
     with pytest.raises(AppError, match=why) as refused:
         gbnf(ChatOptions(json_schema=schema))
     assert refused.value.exit_code == USAGE and len(refused.value.message) < 300
+    assert refused.value.title == "bad JSON schema" and "GBNF" not in refused.value.message
+
+
+PATTERNS = [
+    ("^(https?|ftp)://[a-z]+(-[a-z0-9]+)*(/[a-z]*)?$", ["https://a-b/", "ftp://abc"], ["https://", "a"]),
+    ("^(a|bc?d{0,2}){1,3}$", ["abca", "bdd"], ["", "aaaa", "bddd"]),
+    ("^((a+b)+c?)+$", ["abab", "aabcab"], ["a", "c"]),
+    ("^(a|)(b?)$", ["", "ab", "b"], ["ba"]),
+    ("^a{0}b$", ["b"], ["ab"]),
+    ("^(a?){1}(b|){0,1}$", ["", "ab"], ["bb"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "good", "bad"), PATTERNS)
+def test_patterns_that_are_kept(model: Any, pattern: str, good: list[str], bad: list[str]) -> None:
+    for text in (*good, *bad):
+        assert allows(model, {"type": "string", "pattern": pattern}, f'"{text}"') == (text in good), text
+        assert (re.fullmatch(pattern, text) is not None) == (text in good)
 
 
 BAD_GRAMMARS = [

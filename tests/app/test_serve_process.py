@@ -154,7 +154,7 @@ def test_what_the_engine_honours(tmp_path: Path) -> None:
         )
         bad = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
         status, refused = ask(port, response_format=bad)
-        assert (status, refused["error"]["param"]) == (400, "response_format")
+        assert (status, refused["error"]["param"]) == (400, "response_format.json_schema.schema")
         assert ask(port, messages=[{"role": "user", "content": "a" * 1_000_000}])[0] == 400
         status, refused = ask(port, tools=[{"type": "function", "function": {"name": "f"}}])
         assert (status, refused["error"]["param"]) == (400, "tools")

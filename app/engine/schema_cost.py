@@ -1,4 +1,4 @@
-"""Parts of a JSON schema that refer to themselves: some have no value that ends, and some no grammar."""
+"""What a JSON schema costs: parts that refer to themselves, that are counted, and that have many alternatives."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 from specee.app.engine.schema_error import SchemaError
 
 Schema = dict[str, Any]
-MAX_ALTERNATIVES = 2000
+MAX_ALTERNATIVES = 1000
 """By which one value may begin: to follow them takes llama.cpp time at each token."""
 
+MAX_COPIES = 50_000  # of rules, which llama.cpp makes for what is counted
 
-def check_recursion(whole: Schema, definitions: Mapping[str, Schema], refs: Mapping[str, str]) -> None:
+
+def check_cost(whole: Schema, definitions: Mapping[str, Schema], refs: Mapping[str, str]) -> None:
     """Raises SchemaError. `whole`, `definitions`: simplified; `refs`: how the schema calls the definitions."""
+    copies = sum(map(_copies, (whole, *definitions.values())))
+    if copies > MAX_COPIES:
+        raise SchemaError(
+            f"its 'minItems', 'maxItems', 'minLength' and 'maxLength' ask for {copies} items and "
+            f"characters, {MAX_COPIES} are the most"
+        )
     _count(whole, definitions, refs, {})
     for name in definitions:
         _count({"$ref": f"#/$defs/{name}"}, definitions, refs, {})
@@ -41,6 +49,15 @@ def _count(schema: Schema, definitions: Mapping[str, Schema], refs: Mapping[str,
         known[name] = 0  # as long as it is being counted
         known[name] = _count(definitions[name], definitions, refs, known)
     return known[name]
+
+
+def _copies(schema: Schema) -> int:
+    inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
+    for name in ("items", "additionalProperties"):
+        given = schema.get(name)
+        inner += given if isinstance(given, list) else [given] if isinstance(given, dict) else []
+    counts = (schema.get(name, 0) for name in ("minItems", "maxItems", "minLength", "maxLength"))
+    return int(max(counts)) + sum(map(_copies, inner))
 
 
 def _ends(schema: Schema, ending: set[str]) -> bool:
