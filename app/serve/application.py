@@ -25,6 +25,9 @@ from specee.app.serve.openapi import openapi
 from specee.app.settings import shown
 
 
+PATHS = "/v1/chat/completions, /v1/models, /health and /openapi.json"
+
+
 def application(
     answers: Answers, options: ChatOptions, *, key: str | None, origins: Sequence[str], loopback: bool
 ) -> Starlette:
@@ -81,7 +84,7 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
     if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the whole server
         return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
     if error.status_code != 405:
-        return await error_response(request, ApiError(error.status_code, "not found", f"there is no {path}"))
+        return await error_response(request, ApiError(error.status_code, "not found", f"there is no {path}, but {PATHS}"))
     allowed = f"{(error.headers or {}).get('Allow', '')}, OPTIONS"
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allowed})

@@ -192,6 +192,8 @@ def test_the_official_client(server: Server) -> None:
         assert chunks[-2].specee["mean_exit_layer"] < 30 and chunks[-2].choices[0].finish_reason == "stop"
         with pytest.raises(openai.BadRequestError, match="not supported"):
             client.chat.completions.create(**ASK, tools=[{"type": "function", "function": {"name": "f"}}])
+        with pytest.raises(openai.NotFoundError, match="no '/v1/embeddings', but /v1/chat/completions"):
+            client.embeddings.create(model="any", input="x")
         stream = client.chat.completions.create(**ASK, stream=True)
         next(iter(stream))
         stream.close()  # leaves in the middle
