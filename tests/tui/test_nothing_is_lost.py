@@ -68,14 +68,17 @@ async def test_a_command_that_fails_is_a_notice_and_stays_in_the_prompt(line: st
         await until(pilot, lambda: len(session.sent) == 2)
 
 
-@pytest.mark.parametrize("text", ["@/proc/self/mem", "@~nobody99/x.txt", "@/", "@missing.txt", "@x\0y.txt"])
+@pytest.mark.parametrize(
+    "text", ["@/proc/self/mem", "@~nobody99/x", "@/", "@missing.txt", "@x\0y.txt", "@$HOME/x", '@"a b.txt"', "@(x.txt)"]
+)
 async def test_a_file_that_cannot_be_sent_leaves_the_question_in_the_prompt(text: str) -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         await submit(pilot, f"Read {text}")
         await until(pilot, lambda: session.sent or pilot.app.prompt.text)
-        assert session.sent or ("cannot attach" in last_notice(pilot.app) and pilot.app.prompt.text == f"Read {text}")
+        assert not session.sent and pilot.app.prompt.text == f"Read {text}"
+        assert "cannot attach" in last_notice(pilot.app)
 
 
 async def test_somebody_who_is_no_file_is_sent() -> None:
