@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from specee.app import settings
 from specee.app.cli.option import OWN, hidden
 from specee.app.cli.shared_options import EVERYWHERE, HEADINGS
 
@@ -42,6 +43,9 @@ class _Shared(click.Command):
             if any(error.option_name in parameter.opts for parameter in ctx.find_root().command.params):
                 raise _means_nothing(error.option_name, ctx) from None
             raise
+        except click.BadOptionUsage as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if isinstance(self, click.Group):
@@ -58,6 +62,14 @@ class _Shared(click.Command):
 
 class Command(_Shared):
     """A command that does something. Options before it that mean nothing to it are refused."""
+
+    allow_extra_args = True  # refused here, in our words
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            raise click.UsageError(f"{settings.shown(left[0])} is one word too many", ctx)
+        return left
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

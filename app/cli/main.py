@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from specee.app import settings
-from specee.app.cli import streams
+from specee.app.cli import streams, usage_errors
 from specee.app.cli.bench import bench
 from specee.app.cli.calibrate import calibrate
 from specee.app.cli.command import Group
@@ -161,9 +161,7 @@ def _run() -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else PROGRAM
-        _complain(f"{error.format_message()} ({command} --help says more)")
+        _complain(usage_errors.as_app_error(error).line)
         return USAGE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
@@ -61,6 +62,37 @@ def call(
         encoding="utf-8",
         cwd=cwd,
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--bogus", "unknown option: '--bogus' (specee-chat --help"),
+        ("--temperatur 1", "unknown option: '--temperatur'; did you mean --temperature?"),
+        ("hello", "unknown command: 'hello'; a question goes behind -p, in quotes"),
+        ("modles", "unknown command: 'modles'; did you mean models?"),
+        ("models lst", "unknown command: 'lst'; did you mean list? (specee-chat models --help"),
+        ("history show", "usage: ID is missing (specee-chat history show --help"),
+        ("history search", "usage: WORDS is missing"),
+        ("history show 1 2", "usage: '2' is one word too many"),
+        ("paths x", "usage: 'x' is one word too many"),
+        ("-p", "usage: -p needs a value"),
+        ("bench --model", "usage: --model needs a value (specee-chat bench --help"),
+        ("--json=yes", "usage: --json takes no value"),
+        ("--help=1", "usage: --help takes no value"),
+        ("--seed x", "bad value: --seed: 'x' is not a whole number from 0 to 4294967295"),
+        ("completions tcsh", "bad value: SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        ("history list --temperature 1", "usage: --temperature means nothing to 'specee-chat history list'"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_our_words(capsys: pytest.CaptureFixture[str], line: str, says: str) -> None:
+    from specee.app.cli import usage_errors
+    from specee.app.cli.main import program
+
+    with pytest.raises(click.ClickException) as caught:
+        program.main(line.split(), prog_name="specee-chat", standalone_mode=False)
+    error = usage_errors.as_app_error(caught.value)
+    assert error.line.startswith(says) and error.line.endswith(" --help says more)") and error.exit_code == 2
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
