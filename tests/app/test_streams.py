@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from specee.app.chat.history.store import Store
+from specee.app.cli.substitutes import Substitutes
+from specee.app.formatting import visible
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
 CHAT = "Ümläut 日本 \U0001f600"
@@ -81,14 +83,37 @@ def test_an_output_that_does_not_wait_is_waited_for(env: dict[str, str]) -> None
     assert program.returncode == 0 and text.count(b"long ") == 100_000
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict"])
-def test_other_encodings_of_the_output(env: dict[str, str], encoding: str) -> None:
-    done = shell(env, "run history show 1; run history show 1 --json; run history list", PYTHONIOENCODING=encoding)
-    assert done.returncode == 0 and done.stderr == b""
-    text = done.stdout.decode(encoding.partition(":")[0])
-    assert "\\u65e5\\u672c \\ud83d\\ude00" in text
-    found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
-    assert found["title"] == CHAT and found["turns"][0]["content"] == CHAT
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict", "ascii:surrogateescape", "koi8-r"])
+def test_other_encodings_of_the_output(env: dict[str, str], tmp_path: Path, encoding: str) -> None:
+    line = f"run history show 1; run history list; run history export 1 --output {tmp_path}/chat.md"
+    done = shell(env, line, PYTHONIOENCODING=encoding)
+    name = encoding.partition(":")[0]
+    text, told = done.stdout.decode(name), done.stderr.decode(name).splitlines()
+    own = "Ü" if name in ("latin-1", "cp1252") else "U"
+    assert done.returncode == 0 and text.count(f"{own}ml{'ä' if own == 'Ü' else 'a'}ut ?? ?") == 3
+    assert len(told) == 2 and all("plain ones or ? stand for them" in line and "\\" not in line for line in told)
+    assert CHAT in (tmp_path / "chat.md").read_text("utf-8")
+    done = shell(env, "run history show 1 --json; run history list --json", PYTHONIOENCODING=encoding)
+    shown, listed = map(json.loads, done.stdout.decode(name).splitlines())
+    assert shown["title"] == shown["turns"][0]["content"] == listed[0]["title"] == CHAT and done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("“Isn’t it?” — yes…", '"Isn\'t it?" - yes...'),  # noqa: RUF001
+        ("Crème brûlée, Straße, Łódź", "Creme brulee, Strasse, Lodz"),
+        ("5 € → 3 ≤ 4 × ½", "5 EUR -> 3 <= 4 x 1/2"),  # noqa: RUF001
+        ("\x1b[2J \x7f", "^[[2J ^?"),
+        ("👨\u200d👩\u200d👧 👍🏽 ❤\ufe0f", "??? ?? ?"),
+        ("half \ud83d", "half ?"),
+        ("ａｂｃ １２ ﬁ ①", "abc 12 fi 1"),  # noqa: RUF001
+        ("e\u0301 \xa0 x", "e   x"),
+        ("Привет 日本", "?????? ??"),
+    ],
+)
+def test_what_stands_for_characters_that_are_lacking(text: str, shown: str) -> None:
+    assert visible(text).encode("ascii", Substitutes("specee.test").name).decode() == shown
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "xx_YY.nonsense"])
