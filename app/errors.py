@@ -36,12 +36,20 @@ def as_app_error(error: BaseException) -> AppError:
         return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
     if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
         return AppError("bad value", _refusal(error), USAGE)
-    if isinstance(error, MemoryError):
-        return AppError("out of memory", "try a smaller --ctx or a smaller model")
+    if _is_of_memory(error):
+        return AppError("out of memory", "try a smaller --ctx or a smaller model, or close other programs")
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return AppError("the system refused", f"{error.strerror}{where}")
-    return AppError(INTERNAL, f"{type(error).__name__}: {error}; the log has the details")
+    return AppError(INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, KeyboardInterrupt):  # nobody pressed it: OpenBLAS raises the signal where it gets no threads
+        return True
+    what = str(error)
+    no_thread = isinstance(error, RuntimeError) and what == "can't start new thread"
+    return isinstance(error, MemoryError) or no_thread or (isinstance(error, ImportError) and "map segment" in what)
 
 
 def _refusal(error: ValidationError) -> str:

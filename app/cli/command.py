@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from specee.app import settings
+from specee.app import error_log, paths, settings
 from specee.app.cli.option import OWN, hidden
 from specee.app.cli.shared_options import EVERYWHERE, HEADINGS
 
@@ -46,6 +46,14 @@ class _Shared(click.Command):
         except click.BadOptionUsage as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as error:  # the data folder, which has the log, may be known in here only
+            raise error_log.told(error, paths.find(ctx.params.get("data_dir")).logs) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if isinstance(self, click.Group):

@@ -87,7 +87,7 @@ def call(
 )
 def test_a_wrong_command_line_is_told_in_our_words(capsys: pytest.CaptureFixture[str], line: str, says: str) -> None:
     from specee.app.cli import usage_errors
-    from specee.app.cli.main import program
+    from specee.app.cli.program import program
 
     with pytest.raises(click.ClickException) as caught:
         program.main(line.split(), prog_name="specee-chat", standalone_mode=False)
@@ -108,7 +108,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
     heavy = "('numpy', 'textual', 'llama_cpp', 'rich', 'sqlite3', 'huggingface_hub')"
-    code = f"import sys; import specee.app.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; import specee.app.cli.program; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert "--max-pending" in call(env, "--help").stdout

@@ -19,8 +19,8 @@ from specee.app import settings
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
-from specee.app.cli.main import program
 from specee.app.cli.option import Setting
+from specee.app.cli.program import program
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling, recall, remember
