@@ -32,7 +32,14 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@option("-p", "prompt", heading=SCRIPTS, metavar="TEXT", help="Answer TEXT and exit.", otherwise="the terminal screen")
+@option(
+    "-p",
+    "prompt",
+    heading=SCRIPTS,
+    metavar="TEXT",
+    help="Answer TEXT and exit; - is what comes in through a pipe.",
+    otherwise="the terminal screen",
+)
 @option("--json", "as_json", heading=SCRIPTS, is_flag=True, help="Print the answer and its figures as one JSON object.")
 @option("--jsonl", "as_jsonl", heading=SCRIPTS, is_flag=True, help="Print what happens as it happens, in JSON lines.")
 @option("--stats", heading=SCRIPTS, is_flag=True, help="Print speed and other figures on standard error.")

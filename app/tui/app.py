@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
+from textual.driver import Driver
 from textual.events import Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
@@ -75,6 +76,14 @@ class ChatApp(BoundedApp):
         self.controller = ChatController(self, self._thread)
         self._timer: Timer | None = None
         self._cursor_blinks = True
+
+    def get_driver_class(self) -> type[Driver]:
+        kind = super().get_driver_class()
+        if kind.__name__ != "LinuxDriver":  # on Windows, or in a test
+            return kind
+        from specee.app.tui.unix_driver import UnixDriver
+
+        return UnixDriver
 
     @property
     def busy(self) -> bool:

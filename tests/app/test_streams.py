@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from specee.app.chat.history.store import Store
+from specee.app.cli.prompt_text import read_prompt
 from specee.app.cli.substitutes import Substitutes
 from specee.app.formatting import visible
 
@@ -143,6 +144,10 @@ def test_arguments_that_are_not_utf8(env: dict[str, str]) -> None:
         ("printf ' \\n' | run -p ' '", 2, "nothing to answer"),
         ("run <&-", 2, "nothing to answer"),
         ("run 0> file", 2, "cannot read standard input: Bad file descriptor"),
+        ("run -p - < /dev/null", 2, "nothing to answer"),
+        ("run -p - 0> file", 2, "cannot read standard input: Bad file descriptor"),
+        ("run -p x < /dev/full", 5, "standard input is larger than 4 MiB"),
+        ("run -p - < /dev/urandom", 5, "standard input is larger than 4 MiB"),
         ("run -p '@gone.txt' < /dev/null", 2, "there is no file gone.txt"),
     ],
 )
@@ -150,3 +155,19 @@ def test_inputs_that_cannot_be_answered(env: dict[str, str], tmp_path: Path, lin
     done = shell(env, f"cd {tmp_path}; {line}")
     assert done.returncode == code and done.stdout == b""
     assert says in done.stderr.decode() and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["/dev/kmsg", "/proc/kmsg"])
+def test_a_device_without_an_end_is_not_waited_for(env: dict[str, str], device: str) -> None:
+    if not os.access(device, os.R_OK):
+        pytest.skip("closed to us")
+    done = shell(env, f"run -p x < {device}")
+    assert done.returncode in (2, 5) and len(done.stderr.splitlines()) == 1
+
+
+def test_a_minus_stands_for_what_is_piped(env: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "piped"
+    file.write_text("what is piped, @gone.txt and all")
+    with file.open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert read_prompt("-").text == "what is piped, @gone.txt and all"
