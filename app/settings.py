@@ -119,7 +119,8 @@ def read(kind: Any, value: object) -> Any:
             adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
         )
     except ValueError:  # a ValidationError is one
-        raise ValueError(f"{shown(value)} is not {allowed(kind)}") from None
+        given = "what is given" if kind is ApiKey else shown(value)  # a secret
+        raise ValueError(f"{given} is not {allowed(kind)}") from None
 
 
 def _may_be_read(schema: dict[str, Any], text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from specee.app import settings
 from specee.app.cli.completions import PROGRAM
@@ -21,7 +22,7 @@ def _words(error: click.ClickException, context: click.Context | None) -> tuple[
     if isinstance(error, click.MissingParameter):
         return "usage", f"{_name(error.param)} is missing"
     if isinstance(error, click.BadParameter):
-        return "bad value", f"{_name(error.param)}: {error.message}"
+        return "bad value", f"{_source(error.param, context) or _name(error.param)}: {error.message}"
     if isinstance(error, click.NoSuchOption):
         return "unknown option", settings.shown(error.option_name) + _like(error.possibilities)
     if isinstance(error, click.NoSuchCommand):
@@ -32,6 +33,14 @@ def _words(error: click.ClickException, context: click.Context | None) -> tuple[
         is_flag = any(error.option_name in p.opts and getattr(p, "is_flag", False) for p in parameters)
         return "usage", f"{error.option_name} {'takes no' if is_flag else 'needs a'} value"
     return "usage", error.message
+
+
+def _source(parameter: click.Parameter | None, context: click.Context | None) -> str | None:
+    """The environment variable that a value is from."""
+    if parameter is None or context is None or parameter.name is None or not isinstance(parameter.envvar, str):
+        return None
+    from_there = context.get_parameter_source(parameter.name) is ParameterSource.ENVIRONMENT
+    return parameter.envvar if from_there else None
 
 
 def _name(parameter: click.Parameter | None) -> str:

@@ -556,3 +556,10 @@ def test_the_doctor_says_ok(env: dict[str, str]) -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
     assert all(line.startswith("OK ") for line in lines) and any("self-test" in line for line in lines)
+
+
+def test_a_secret_is_not_repeated(env: dict[str, str]) -> None:
+    done = call({**env, "SPECEE_API_KEY": "open sesame"}, "serve")
+    assert done.returncode == 2 and "SPECEE_API_KEY: " in done.stderr and "sesame" not in done.stderr
+    done = call(env, "serve", "--api-key", "open sesame")
+    assert done.returncode == 2 and "--api-key: " in done.stderr and "sesame" not in done.stderr
