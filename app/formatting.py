@@ -72,9 +72,9 @@ def transfer(progress: TransferProgress) -> str:
     return "  ".join(parts)
 
 
-def to_json(content: object) -> str:
+def to_json(content: object, *, ascii_only: bool = False) -> str:
     """One line of JSON; control characters are escaped."""
-    text = json.dumps(content, ensure_ascii=False)
+    text = json.dumps(content, ensure_ascii=ascii_only)
     return CONTROL.sub(_escaped, text)
 
 

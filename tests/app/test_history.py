@@ -151,6 +151,23 @@ def test_search_finds_words_in_all_chats(file: Path) -> None:
         ("a*b OR c NOT d", "OR NOT a*b"),
         ("path /usr/lib64", "usr/lib"),
         ("caf\u00e9", "cafe\u0301"),
+        ("a CAF\u00c9.", "cafe"),
+        ("a cafe.", "CAFE\u0301"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("in Łódź", "lodz"),
+        ("Việt Nam", "viet nam"),
+        ("\u0130stanbul", "istanbul"),
+        ("Ёлка", "елка"),
+        ("ΟΔΟΣ", "οδός"),
+        ("a ﬁne day", "FINE"),
+        ("ＡＢＣ", "abc"),  # noqa: RUF001
+        ("ｶﾞｽ", "ガス"),
+        ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd", "\u05e9\u05dc\u05d5\u05dd"),
+        ("\u0643\u0650\u062a\u0627\u0628", "\u0643\u062a\u0627\u0628"),
+        ("हिन्दी में", "न्दी"),
+        ("ราคาเท่าไหร่", "เท่า"),
+        ("co\u00adoperate", "coop"),
+        ("ž", "Z"),
     ],
 )
 def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
@@ -164,6 +181,17 @@ def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "search"),
+    [("हिन्दी", "हनद"), ("ต้น", "ตน"), ("ガス", "カス"), ("날씨", "나"), ("кот", "kot"), ("ab", "a b c")],
+)
+def test_marks_that_are_letters_are_no_accents(text: str, search: str) -> None:
+    store = Store()
+    store.add_question(store.new_chat(text, None, {}).id, None, text)
+    assert store.search(search) == [] and store.search(text) != []
+    store.close()
+
+
 def test_an_excerpt_is_around_the_match() -> None:
     store = Store()
     chat = store.new_chat("x", None, {})
@@ -171,24 +199,36 @@ def test_an_excerpt_is_around_the_match() -> None:
     (hit,) = store.search("needle")
     assert hit.excerpt.startswith("…") and " Needle after " in hit.excerpt and hit.excerpt.endswith("…")
     assert len(hit.excerpt) < 110
+    store.add_question(chat.id, None, "Ünd ß ﬁ " * 100 + "dás Cafe\u0301 ist zu " + "Ünd " * 100)
+    (hit,) = store.search("DAS CAFÉ")
+    assert "dás Cafe\u0301 ist" in hit.excerpt and len(hit.excerpt) < 110
     store.close()
 
 
-def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:2])
+@pytest.mark.parametrize("steps", range(2, len(schema.MIGRATIONS)))
+def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:steps])
     file.parent.mkdir()
     with sqlite3.connect(file) as old:
         database._migrate(old, file)
         old.execute("INSERT INTO chats (title, created, updated) VALUES ('x', 1, 1)")
-        old.execute(
-            "INSERT INTO turns (chat_id, role, content, state, created) VALUES (1, 'user', '東京の天気', 'complete', 1)"
-        )
+        for content in ("'東京のカフェ Café'", "CAST(x'436166c3' AS TEXT)", "'growing café'", "''"):
+            state = "streaming" if "growing" in content else "complete"
+            sql = "INSERT INTO turns (chat_id, role, content, state, created, owner) VALUES (1, 'user', "
+            old.execute(f"{sql}{content}, '{state}', 1, 'nobody')")
+        before = old.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()
     old.close()
     monkeypatch.undo()
     store = Store(file)
-    assert [hit.excerpt for hit in store.search("京の天")] == ["東京の天気"]
+    assert [hit.excerpt for hit in store.search("京のカ")] == ["東京のカフェ Café"]
+    assert {hit.turn for hit in store.search("CAFE")} == {1, 3}
+    assert {hit.turn for hit in store.search("caf")} == {1, 2, 3}
+    assert (
+        store._database.read(lambda db: db.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()) == before
+    )
     store.delete_chat(1)
-    assert store.search("京の天") == []
+    assert store.search("京のカ") == [] and store.search("cafe") == []
+    assert store._database.read(lambda db: db.execute("SELECT count(*) FROM words").fetchone()) == (0,)
     store.close()
 
 

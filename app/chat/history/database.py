@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from specee.app.chat.history.folding import fold_stored
 from specee.app.chat.history.schema import MIGRATIONS
 from specee.app.errors import AppError
 
@@ -150,6 +151,7 @@ def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqli
 def _reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None)
     connection.execute("PRAGMA query_only = ON")
+    connection.text_factory = _text
     return connection
 
 
@@ -159,7 +161,15 @@ def _connect(target: str) -> sqlite3.Connection:
     # a killed program loses nothing with NORMAL, a power cut at most the last transactions; the file stays sound
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = ON")  # triggers call our function
+    connection.text_factory = _text
+    connection.create_function("fold", 1, fold_stored, deterministic=True)
     return connection
+
+
+def _text(stored: bytes) -> str:
+    """Others may have changed the file."""
+    return stored.decode("utf-8", "replace")
 
 
 def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
