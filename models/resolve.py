@@ -69,8 +69,8 @@ def stable_name(model: str | None) -> str:
     name = model or EMBEDDED
     try:
         wanted = interpret(name)
-    except ModelError:
-        return name
+    except ModelError:  # a file that is gone is still the one in that folder
+        return str(Path(name).absolute()) if name.lower().endswith(".gguf") and not name.startswith("~") else name
     return wanted.name if wanted.path is None else str(Path(name).expanduser().absolute())
 
 
