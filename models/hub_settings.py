@@ -11,6 +11,9 @@ from specee.models.errors import USAGE, ModelError
 
 def constants() -> Any:
     """Its module `constants`. Raises ModelError where a variable has a value that it does not take."""
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        if not os.environ.get(name, name).strip():
+            del os.environ[name]  # it would be the folder that we are in
     try:
         from huggingface_hub import constants
     except ValueError as error:
