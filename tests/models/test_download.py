@@ -226,7 +226,7 @@ def test_a_server_that_says_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
     monkeypatch.setattr(hub_server._Handler, "_info", lambda self, repo: time.sleep(5))
-    with pytest.raises(DownloadError, match="connection lost: .* timed out; try again later"):
+    with pytest.raises(DownloadError, match=r"connection lost: .* timed out; try again later"):
         download.pull(NAME)
 
 
@@ -252,7 +252,7 @@ def test_a_cache_that_cannot_be(hub: Hub, what: str, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(UNUSABLE[what](tmp_path)))
     assert list(cache.models()) == []
-    with pytest.raises(DownloadError, match="cannot write: .*; set HF_HOME") as told:
+    with pytest.raises(DownloadError, match=r"cannot write: .*; set HF_HOME") as told:
         download.pull(NAME)
     assert told.value.exit_code == 4 and str(told.value).isprintable()
 
@@ -267,7 +267,7 @@ def test_something_else_in_the_cache(hub: Hub, place: str) -> None:
 def test_the_name_of_the_commit_is_not_needed(hub: Hub) -> None:
     (cache.folder(REPO) / "refs" / "main").mkdir(parents=True)
     assert download.pull(NAME) == resolve.resolve(NAME).path
-    assert os.listdir(cache.folder(REPO) / "refs") == ["main"], "no temporary file is left"
+    assert [path.name for path in (cache.folder(REPO) / "refs").iterdir()] == ["main"], "no temporary file is left"
 
 
 def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,8 +217,6 @@ def test_an_older_snapshot_serves_when_the_newest_lacks_the_file(cache_dir: Path
         "a/..",
         "./.",
         "a/b:",
-    ]
-    + [
         "a/b:../..",
         "ü/ö",
         "a b/c",
