@@ -37,7 +37,7 @@ def as_app_error(error: BaseException) -> AppError:
         return AppError("bad value", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
     if isinstance(error, MemoryError):
         return AppError("out of memory", "try a smaller --ctx or a smaller model")
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and str(error):
         where = f" ({error.filename})" if error.filename else ""
-        return AppError("the system refused", f"{error.strerror}{where}")
+        return AppError("the system refused", f"{error.strerror or error}{where}")
     return AppError(INTERNAL, f"{type(error).__name__}: {error}; the log has the details")

@@ -67,8 +67,7 @@ class Database:
             self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
         if self._alive is not None:
-            self._alive.release()
-            Path(self._alive.lock_file).unlink(missing_ok=True)
+            _give_up(self._alive)
             self._alive = None
 
     # ---- in the thread ---------------------------------------------------------------------------------------------
@@ -87,7 +86,8 @@ class Database:
             ) from error
         except OSError as error:
             what = error.strerror or error
-            raise AppError("the history cannot be used", f"{self.path}: {what}; --no-history does without") from error
+            where = error.filename or self.path  # a file beside it, perhaps
+            raise AppError("the history cannot be used", f"{where}: {what}; --no-history does without") from error
 
     def _open(self) -> sqlite3.Connection:
         if self.path is None:
@@ -121,18 +121,24 @@ class Database:
             lock = self._owner_lock(owner)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except (Timeout, OSError):  # it runs, or somebody has put something else there
                 continue
             sql = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND owner = ?"
             connection.execute(sql, (owner,))
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+            _give_up(lock)
 
     def _owner_lock(self, owner: str) -> FileLock:
         assert self.path is not None
         folder = self.path.with_name("running")
         folder.mkdir(exist_ok=True)
         return FileLock(folder / f"{owner}.lock", thread_local=False)
+
+
+def _give_up(lock: FileLock) -> None:
+    """Where its file cannot be deleted, it stays."""
+    lock.release()
+    with suppress(OSError):
+        Path(lock.lock_file).unlink()
 
 
 def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqlite3.Connection], T]) -> T:
