@@ -38,9 +38,9 @@ def as_app_error(error: BaseException) -> AppError:
         return AppError("bad value", _refusal(error), USAGE)
     if _is_of_memory(error):
         return AppError("out of memory", "try a smaller --ctx or a smaller model, or close other programs")
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and str(error):
         where = f" ({error.filename})" if error.filename else ""
-        return AppError("the system refused", f"{error.strerror}{where}")
+        return AppError("the system refused", f"{error.strerror or error}{where}")
     return AppError(INTERNAL, f"{type(error).__name__}: {error}")
 
 

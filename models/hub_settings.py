@@ -30,6 +30,9 @@ def check_switches() -> None:
 def constants() -> Any:
     """Its module `constants`. Raises ModelError where a variable has a value that it does not take."""
     check_switches()
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        if not os.environ.get(name, name).strip():
+            del os.environ[name]  # it would be the folder that we are in
     try:
         from huggingface_hub import constants
     except ValueError as error:

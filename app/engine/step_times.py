@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from specee.app.engine.backend import ChatEngine
-from specee.native.errors import NativeError
+from specee.native.errors import NativeError, UnusableModelError
 
 SIZES = (1, 2, 4, 3, 6, 8)  # the most telling ones first
 PROOF = (1, 2, 3)  # tokens: any will do
@@ -35,6 +35,8 @@ def measure_steps(engine: ChatEngine) -> StepTimes:
     try:
         if not _rows_are_equal(engine):
             return StepTimes(refusal="several tokens at once would not give exactly its own text here")
+    except UnusableModelError:
+        raise
     except NativeError:
         return StepTimes(refusal="its memory cannot drop rejected tokens")
     seconds: dict[int, list[float]] = {}
@@ -58,6 +60,8 @@ def _rows_are_equal(engine: ChatEngine) -> bool:
         for token in PROOF:
             engine.forward(token)
             single.append(engine.logits(0))
+        if np.isnan(single).any():
+            raise UnusableModelError("damaged model", "what it computes is no number; get its file again")
         engine.roll_back(length)
         _advance(engine, PROOF)
         return all(np.array_equal(engine.logits(i), row) for i, row in enumerate(single))

@@ -105,6 +105,7 @@ class ChatApp(BoundedApp):
         return self.theme_variables
 
     def on_mount(self) -> None:
+        self.session.store.hurry_here()
         self.prompt.focus()
         self.app_resume_signal.subscribe(self, self._draw_again)
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)

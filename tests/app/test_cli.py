@@ -302,6 +302,35 @@ def test_a_chat_goes_on_with_its_model(env: dict[str, str], tmp_path: Path) -> N
     assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "smollm2-135m", "the last one counts"
 
 
+@needs_engine
+def test_a_chat_goes_on_without_files_that_are_gone(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    model = embedded.path()
+    assert model is not None
+    (tmp_path / "big.gguf").symlink_to(model)
+    (tmp_path / "small.gguf").write_bytes(Path(model).read_bytes() + b"another file")
+    say = ("--max-tokens", "2")
+    call(env, "-p", "x", *say, "--model", "big.gguf", "--drafter", "small.gguf", cwd=tmp_path)
+    for content in (None, b"no model"):
+        (tmp_path / "small.gguf").unlink()
+        if content is not None:
+            (tmp_path / "small.gguf").write_bytes(content)
+        done = call(env, "--resume", "1", "-p", "y", *say)
+        assert done.returncode == 0 and done.stdout.strip()
+        assert [line for line in done.stderr.splitlines() if "small.gguf" in line and "goes on without" in line]
+        chat = ("--model", "big.gguf", "--drafter", "small.gguf")
+        assert call(env, "-c", "-p", "y", *say, *chat, cwd=tmp_path).returncode == 3, "what is typed must be there"
+        (tmp_path / "small.gguf").write_bytes(Path(model).read_bytes() + b"another file")
+        assert call(env, "--resume", "1", "-p", "y", *say, *chat, cwd=tmp_path).returncode == 0
+    (tmp_path / "big.gguf").unlink()
+    before = call(env, "history", "show", "1").stdout
+    done = call(env, "-c", "-p", "y", *say)
+    assert done.returncode == 0 and done.stdout.strip()
+    assert "big.gguf cannot answer it any more (model not found); smollm2-135m does now" in done.stderr
+    assert call(env, "history", "show", "1").stdout.startswith(before.rstrip())
+
+
 def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
     from specee.models import embedded
 

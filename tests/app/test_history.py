@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -417,3 +419,53 @@ def test_turns_in_a_circle_are_read_to_an_end(tmp_path: Path) -> None:
     assert [turn.id for turn in store.branch(chat.id)] == [second]
     assert len(store.tree(chat.id)) == 2
     store.close()
+
+
+def test_a_screen_does_not_wait_for_another_program(tmp_path: Path) -> None:
+    """Its writes fail soon, also while an answer of its own waits to be written, which then is."""
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
+    store.hurry_here()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    answering = threading.Thread(target=recorder.finish, args=("complete",))
+    answering.start()
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(AppError, match=r"the history is busy: .* try again"):
+            store.update_chat(chat.id, system="brief")
+        assert time.monotonic() - began < 1.0
+        began = time.monotonic()
+        assert store.chat(chat.id).system is None
+        assert time.monotonic() - began < 0.5
+    other.execute("COMMIT")
+    other.close()
+    answering.join()
+    assert store.branch(chat.id)[-1].state == "complete"
+    assert store.update_chat(chat.id, system="brief").system == "brief"
+    store.close()
+
+
+def test_programs_that_start_at_once_share_the_file(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from specee.app.chat.history.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "for n in range(20):\n"
+        "    chat = store.new_chat(f'{n}', None, {})\n"
+        "    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, 'x'))\n"
+        "    recorder.finish('complete')\n"
+        "store.close()\n"
+    )
+    path = tmp_path / "new" / "history.sqlite"
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for child in running:
+        assert child.communicate(timeout=60)[1] == "" and child.returncode == 0
+    store = Store(path)
+    assert len(store.chats()) == 120 and store.check() == "ok"
+    store.close()
+    assert not list((tmp_path / "new" / "running").iterdir())
