@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ LOOPBACK = ("127.0.0.1", "::1")
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a machine without IPv6
 FREE_PORT_TRIES = 20
 BACKLOG = 128
+AUTHORITY = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~-]+)?\]|[\w.~-]+)(?::[0-9]{0,5})?", re.IGNORECASE | re.ASCII)
+NUMERIC = re.compile(r"[0-9a-fx.]+")
 
 
 def addresses_of(host: str) -> tuple[str, ...]:
@@ -36,18 +39,24 @@ def is_loopback(addresses: Iterable[str]) -> bool:
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
 
 
+def host_of(authority: str) -> str | None:
+    """The name or address in a Host header, in lower case and without the dot at its end; None when it is none."""
+    match = AUTHORITY.fullmatch(authority)
+    return None if match is None else match[1].lower().removesuffix(".")
+
+
 def is_safe_name(host: str) -> bool:
-    """Whether the Host header of a request to the loopback is not that of a web page, which got here by DNS rebinding.
+    """Whether the host of a request to the loopback (see host_of) is not that of a web page, which got here by DNS
+    rebinding.
 
     Such a page has a name of its own: numeric addresses are safe.
     """
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    name = name.removeprefix("[").removesuffix("]").lower()
-    if name == LOCALHOST or name.endswith(f".{LOCALHOST}"):
+    if host == LOCALHOST or host.endswith(f".{LOCALHOST}"):
         return True
-    with suppress(ValueError):
-        ipaddress.ip_address(name.partition("%")[0])
-        return True
+    with suppress(ValueError, OSError):
+        if host.startswith("["):
+            return bool(ipaddress.IPv6Address(host[1:-1].partition("%")[0]))
+        return NUMERIC.fullmatch(host) is not None and bool(socket.inet_aton(host))  # 127.1 is one, too
     return False
 
 

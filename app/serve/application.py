@@ -77,7 +77,9 @@ def application(
 async def _no_such_path(request: Request, error: Exception) -> Response:
     """Starlette's errors: no such path, or not this method."""
     assert isinstance(error, HTTPException)
-    path = shown(request.url.path)
+    path = shown(request.scope["path"])
+    if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the whole server
+        return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
     if error.status_code != 405:
         return await error_response(request, ApiError(error.status_code, "not found", f"there is no {path}"))
     allowed = f"{(error.headers or {}).get('Allow', '')}, OPTIONS"

@@ -16,7 +16,7 @@ from specee.app.errors import AppError
 from specee.app.options import ChatOptions
 from specee.app.serve.answers import Answers, ClientLeftError, Event, Feed
 from specee.app.serve.body import BodyReader
-from specee.app.serve.errors import ApiError, error_object
+from specee.app.serve.errors import ApiError, error_object, server_ends
 from specee.app.serve.reply import Reply
 from specee.app.serve.request import CompletionRequest
 
@@ -131,6 +131,8 @@ class EventStream(Response):
                 return
             except AppError as error:
                 await _send_event(send, json.dumps(error_object(error)))
+            except asyncio.CancelledError:
+                await _send_event(send, json.dumps(error_object(server_ends())))
             await _send_event(send, "[DONE]")
             await send({"type": "http.response.body", "body": b""})
         finally:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import h11
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from specee.app.serve.errors import bad_request, error_bytes
+from specee.app.errors import AppError
+from specee.app.serve.errors import ApiError, bad_request, error_bytes, error_response, status_of
+from specee.app.serve.strict_http import StrictConnection
 
 MAX_CONNECTIONS = 256
+MAX_HEAD = 1 << 16  # bytes of a request
 HEAD_SECONDS = 30.0  # from the last answer, or the beginning, to a whole head of a request
 STALLED_SECONDS = 60.0  # for which a client may take nothing of its answer
 CHECK_SECONDS = 1.0
@@ -20,12 +25,23 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.conn = StrictConnection(h11.SERVER, MAX_HEAD)
         self._half_closed = False
         self._idle_since = self._moved_at = self.loop.time()
         self._unsent = 0  # bytes
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_limits)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Where there are too many, the one goes that was idle for longest; if none is idle, this one is refused."""
+        others = [one for one in self.connections if one is not self and not one.transport.is_closing()]
+        if len(others) < MAX_CONNECTIONS:
+            return
+        idle = [one for one in others if isinstance(one, Connection) and one._is_idle]
+        if idle:
+            min(idle, key=lambda one: one._idle_since).transport.close()
+        else:
+            self.app = _refuse_as_too_many
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._check.cancel()
@@ -45,14 +61,20 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """For what is not HTTP."""
+        why = self.conn.refusal
+        self._refuse(bad_request("the request is not HTTP" if why is None else f"the request is ambiguous: {why}"))
+
+    def _refuse(self, error: AppError) -> None:
+        """What no application has seen."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = error_bytes(bad_request("the request is not HTTP"))
+            body = error_bytes(error)
             headers = [
                 ("Content-Type", "application/json"),
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            response = h11.Response(status_code=status_of(error), headers=headers)
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -60,14 +82,22 @@ class Connection(H11Protocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _is_idle(self) -> bool:
+        return not self._is_answering and not self.transport.get_write_buffer_size()
+
     def _check_limits(self) -> None:
         now = self.loop.time()
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._moved_at = unsent, now
-        silent = not self._is_answering and now - self._idle_since > HEAD_SECONDS
-        if silent or now - self._moved_at > STALLED_SECONDS:
+        if now - self._moved_at > STALLED_SECONDS:
             self.transport.abort()
+            return
+        if not self._is_answering and now - self._idle_since > HEAD_SECONDS:
+            if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+                self._refuse(ApiError(408, "too slow", f"the head of the request took more than {HEAD_SECONDS:.0f} s"))
+            self.transport.close()
             return
         self._ask_whether_it_listens()
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_limits)
@@ -80,3 +110,11 @@ class Connection(H11Protocol):
         if self._half_closed and not self.cycle.response_started and self.scope["http_version"] == "1.1":
             event = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             self.transport.write(self.conn.send(event) or b"")
+
+
+async def _refuse_as_too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application for a connection too many."""
+    error = ApiError(503, "busy", f"{MAX_CONNECTIONS} connections are being answered")
+    response = await error_response(Request(scope), error)
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)

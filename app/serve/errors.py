@@ -49,6 +49,11 @@ def not_supported(message: str, param: str) -> ApiError:
     return ApiError(400, "not supported", message, param)
 
 
+def server_ends() -> ApiError:
+    """What requests get that are still being answered then."""
+    return ApiError(503, "the server ends", "ask again when it is back")
+
+
 def status_of(error: AppError) -> int:
     """The HTTP status of an error."""
     if isinstance(error, ApiError):

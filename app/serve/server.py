@@ -19,6 +19,7 @@ from specee.app.serve.addresses import LOCALHOST, LOOPBACK, addresses_of, is_loo
 from specee.app.serve.answers import Answers
 from specee.app.serve.application import application
 from specee.app.serve.connection import Connection
+from specee.app.serve.ending import Ending
 
 GRACE_SECONDS = 1  # that answers have when the server ends
 
@@ -51,9 +52,10 @@ class Server:
         self.port: int = self._sockets[0].getsockname()[1]
         self.answers = Answers(client)
         loopback = is_loopback(one.getsockname()[0] for one in self._sockets)
+        app = application(self.answers, options, key=access.key, origins=access.origins, loopback=loopback)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application(self.answers, options, key=access.key, origins=access.origins, loopback=loopback),
+                Ending(app),
                 http=Connection,
                 ws="none",
                 loop="asyncio",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import socket
 import struct
 import threading
@@ -18,7 +19,7 @@ from serving import ASK, PATH, Make, call, request, running, text_of
 from specee.app.errors import AppError
 from specee.app.serve import body as bodies
 from specee.app.serve import connection as connections
-from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, is_safe_name, listen
+from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, listen
 from specee.app.serve.server import Access, Server
 
 HOST = "Host: localhost\r\n"
@@ -149,24 +150,65 @@ def test_a_query_string_changes_nothing(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "safe"),
+    ("status", "hosts"),
     [
-        *(
-            (f"{host}{port}", True)
-            for host in (*("localhost", "LOCALHOST", "a.localhost"), "127.0.0.1")
-            for port in ("", ":80")
-        ),
-        *(("[::1]", True), ("[::1]:8350", True), ("192.168.0.1:1", True)),
-        *(
-            (host, False)
-            for host in ("evil.example", "evil.example:8350", "localhost.evil.example", "", ":80", "[x]:1")
-        ),
-        *((host, False) for host in ("127.0.0.1.evil.example", "evillocalhost")),
+        (200, ("localhost", "LOCALHOST", "Localhost.", "a.localhost", "a.localhost.:80", "localhost:", "localhost:80")),
+        (200, ("127.0.0.1", "127.0.0.1:80", "127.0.0.1.", "127.1", "0x7f.1", "2130706433", "192.168.0.1:1")),
+        (200, ("[::1]", "[::1]:8350", "[0:0:0:0:0:0:0:1]", "[::FFFF:127.0.0.1]", "[fe80::1%eth0]:1")),
+        (403, ("evil.example", "EVIL.example.", "evil.example:8350", "localhost.evil.example", "evillocalhost")),
+        (403, ("127.0.0.1.evil.example", "127.0.0.1.1", "300.0.0.1", "face", "beef.bad", "0x", ".", "localhost..")),
+        (403, ("[:::1]", "[1]", "[127.0.0.1]")),
+        (400, ("", ":80", "[x]:1", "[::1", "::1", "::1]:80", "[]", "localhost:80:80", "localhost:x", "localhost:-1")),
+        (400, ("a@localhost", "localhost/health", "localhost?", "localhost#", "localhost, evil.example", "local host")),
+        (400, ("http://localhost", "localhost\\", "l\xf6calhost", "localhost:123456")),
     ],
 )
-def test_names_of_this_machine(server: Server, host: str, safe: bool) -> None:
-    assert is_safe_name(host) == safe
-    assert call(server, ASK, Host=host)[0] == (200 if safe else 403)
+def test_names_of_this_machine(server: Server, status: int, hosts: tuple[str, ...]) -> None:
+    for host in hosts:
+        assert (host, call(server, ASK, Host=host)[0]) == (host, status)
+        if host and host.isascii() and " " not in host and "/" not in host and status != 400:
+            received = exchange(server, f"GET http://{host}/health HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")
+            assert received.startswith(f"HTTP/1.1 {status}".encode()), host
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET http://127.0.0.1:8080/health", 200),
+        ("GET HTTP://LOCALHOST/v1/models?x=/", 200),
+        ("GET https://[::1]/health", 200),
+        ("GET http://localhost", 404),
+        ("GET http://localhost?x", 404),
+        ("GET http://evil.example/health", 403),
+        ("GET http://localhost@evil.example/health", 400),
+        ("GET http://evil.example@localhost/health", 400),
+        ("GET http:///health", 400),
+        ("GET ftp://localhost/health", 400),
+        ("GET localhost/health", 400),
+        ("GET *", 400),
+        ("GET //localhost/health", 404),
+        ("OPTIONS *", 204),
+        ("CONNECT localhost:80", 400),
+    ],
+)
+def test_targets(server: Server, line: str, status: int) -> None:
+    for host in ("localhost", "127.0.0.1:8080"):
+        received = exchange(server, f"{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        assert received.startswith(f"HTTP/1.1 {status}".encode())
+        assert status < 400 or json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+    evil = exchange(server, f"{line} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+    assert evil.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
+
+
+def test_a_host_header_does_not_open_a_door(backend: Any, make_link: Make) -> None:
+    """What it has is no part of the path."""
+    with running(backend, make_link, key="sesame") as server:
+        for host in ("localhost/health?", "localhost/health#", "x@localhost/health", "["):
+            assert call(server, ASK, Host=host)[0] == 400
+        line = f"GET http://localhost/health?/../v1/models HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n"
+        assert b"200 OK" in exchange(server, line)
+        for target in ("/v1/models?/health", "http://localhost/v1/models", "/health/../v1/models", "/health/"):
+            assert b" 401 " in exchange(server, f"GET {target} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +386,13 @@ def test_expect_100_continue_and_pipelining(server: Server) -> None:
         f"GET /health HTTP/1.1\r\n{HOST}X: {'x' * 1_000_000}\r\n\r\n",
         f"GET /{'x' * 1_000_000} HTTP/1.1\r\n{HOST}\r\n",
         f"GET /health HTTP/1.1\r\n{HOST}" + "X: y\r\n" * 100_000 + "\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{'f' * 30}\r\nhello\r\n0\r\n\r\n",
+        f"{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
+        f"GET /health\r\n{HOST}\r\n",
+        f"GET  /health HTTP/1.1\r\n{HOST}\r\n",
     ],
 )
 def test_what_is_not_http(server: Server, sent: str) -> None:
@@ -351,6 +400,61 @@ def test_what_is_not_http(server: Server, sent: str) -> None:
     assert received == b"" or received.startswith(b"HTTP/1.1 400")
     assert received == b"" or json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert call(server, ASK)[0] == 200
+
+
+CODED = "Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        f"Content-Length: 5\r\n{CODED}",
+        f"{CODED}Content-Length: 5\r\n",
+        f"content-length:0\r\n{CODED}",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -5\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length: 5_0\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length:\r\n",
+        f"Content-Length: {'9' * 30}\r\n",
+        "Content-Length : 5\r\n",
+        "Content-Length\r\n",
+        f"{CODED}{CODED}",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: \x0bchunked\r\n",
+        "Transfer-Encoding:\r\n chunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "X: a\r\n b\r\n",
+        "X: a\r\n\tContent-Length: 5\r\n",
+        "X: a\n",
+        "X: a\nContent-Length: 5\r\n",
+        "X: a\rContent-Length: 5\r\n",
+        " X: a\r\n",
+        "X y: a\r\n",
+        ": a\r\n",
+    ],
+)
+def test_what_two_readers_may_understand_otherwise(server: Server, headers: str) -> None:
+    """It is refused, and what follows is not read as a request."""
+    second = f"GET /health HTTP/1.1\r\n{HOST}\r\n"
+    for body in ("0\r\n\r\n", "hello", ""):
+        received = exchange(server, f"{HEAD}{headers}\r\n{body}{second}", half_close=True)
+        assert received.startswith(b"HTTP/1.1 400") and received.count(b"HTTP/1.1") == 1
+        assert b"connection: close" in received.lower()
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+
+
+def test_versions_of_http(server: Server) -> None:
+    for version, sent in (("1.0", CODED), ("1.2", ""), ("2.0", ""), ("0.9", "")):
+        received = exchange(server, f"GET /health HTTP/{version}\r\n{HOST}{sent}\r\n", half_close=True)
+        assert received.startswith(b"HTTP/1.1 400")
+    assert b"200 OK" in exchange(server, "GET /health HTTP/1.0\r\n\r\n")  # which needs no Host
 
 
 def test_a_websocket_is_not_opened(server: Server) -> None:
@@ -404,10 +508,21 @@ def test_slow_writers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         with connect(server) as client:
             client.sendall(sent.encode())
             read_all(client)
-    with connect(server) as client, suppress(ConnectionError):  # a byte from time to time
-        for letter in HEAD * 10:
-            client.sendall(letter.encode())
-            time.sleep(0.05)
+    in_chunks = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n"
+    for sent, then in (
+        ("", HEAD * 10),
+        (f"{HEAD}Content-Length: 999\r\n\r\n", " " * 999),
+        (in_chunks, "1\r\n \r\n" * 99),
+    ):
+        with connect(server) as client:
+            client.sendall(sent.encode())
+            with suppress(ConnectionError):
+                for letter in then:  # a byte from time to time
+                    client.sendall(letter.encode())
+                    time.sleep(0.03)
+                    if select.select([client], [], [], 0)[0]:
+                        break
+            assert client.recv(100).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - began < 15
     assert call(server, ASK)[0] == 200
 
@@ -428,14 +543,42 @@ def test_a_slow_reader_is_left(make_backend: Make, make_link: Make, monkeypatch:
         assert call(server, {**ASK, "max_tokens": 3})[0] == 200
 
 
-def test_many_connections(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_make_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was idle for longest is closed, whether it has begun a request or not."""
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    busy = connect(server)
+    busy.sendall(f"{HEAD}Content-Length: 100\r\n\r\n".encode())  # in the middle of a request
     idle = [connect(server) for _ in range(30)]
+    for client in idle[:5]:
+        with suppress(ConnectionError):
+            client.sendall(b"POST")
     wait_until(lambda: len(server._server.server_state.connections) == 20)
-    for client in idle:
+    assert call(server, ASK)[0] == 200
+    assert read_all(idle[0]) == b""
+    busy.sendall(post()[-1:].encode() + b" " * 99)
+    assert busy.recv(100).startswith(b"HTTP/1.1 400")
+    for client in (*idle, busy):
         client.close()
     wait_until(lambda: len(server._server.server_state.connections) == 0)
     assert call(server, ASK)[0] == 200
+
+
+def test_one_connection_too_many_is_told(server: Server, monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
+    gate = holding(backend)
+    busy = [connect(server) for _ in range(3)]
+    for client in busy:
+        client.sendall(post().encode())
+    wait_until(lambda: len(server._server.server_state.tasks) == 3)
+    for _ in range(3):
+        response, text = request(server, "POST", PATH, ASK)
+        assert response.status == 503 and int(response.headers["Retry-After"]) > 0
+        assert "3 connections" in json.loads(text)["error"]["message"]
+    gate.set()
+    assert all(b"Hello there." in read_all(client) for client in busy)
+    for client in busy:
+        client.close()
+    wait_until(lambda: call(server, ASK)[0] == 200)
 
 
 def test_requests_that_wait_are_bounded_and_answered(server: Server, backend: Any) -> None:

@@ -86,6 +86,23 @@ def test_a_signal_ends_it_in_the_middle_of_an_answer(tmp_path: Path, number: sig
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_what_is_answered_when_a_signal_comes_gets_an_error(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with serving(tmp_path) as (process, port), post(port, LONG) as response:
+        assert response.read(20)
+        results: list[Any] = []
+        whole = threading.Thread(target=lambda: results.append(ask(port, **{**LONG, "stream": False})))
+        whole.start()
+        time.sleep(0.3)
+        process.send_signal(number)
+        last = response.read().split(b"\n\n")[-3:-1]
+        assert b'"error"' in last[0] and last[1] == b"data: [DONE]"
+        whole.join(20)
+        assert results[0][0] == 503 and results[0][1]["error"]["type"] == "server_error"
+        assert process.wait(20) == code
+        assert process.stderr is not None and not process.stderr.read().strip()
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
 def test_an_engine_that_is_stopped_is_replaced(tmp_path: Path) -> None:
     """What it answers gets an error, what waits another engine's answer or 503, and the server stays."""
