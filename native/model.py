@@ -52,7 +52,9 @@ class Model:
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
-        self.all_on_gpu = bool(llama.llama_supports_gpu_offload()) and gpu_layers > self.n_layer
+        can_offload = bool(llama.llama_supports_gpu_offload())
+        self.gpu_layers = min(gpu_layers, self.n_layer + 1) if can_offload else 0  # the LM head is the last one
+        self.all_on_gpu = self.gpu_layers > self.n_layer
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)

@@ -178,6 +178,7 @@ def open_backend(
             drafter=drafter.name if drafter is not None else None,
             n_slots=len(engine.slots),
             takes_tools=takes_tools(formatter),
+            gpu_layers=model.gpu_layers,
         ),
         engine=engine,
         model=model,

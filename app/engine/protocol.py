@@ -149,6 +149,7 @@ class ModelInfo:
     """Chats that are answered at once, each with a window of n_ctx tokens."""
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
+    gpu_layers: int = 0
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
