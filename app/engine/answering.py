@@ -11,11 +11,12 @@ from specee.app.engine.answer import Answer, stats_of_none
 from specee.app.engine.backend import Backend
 from specee.app.engine.cancellation import Cancellation
 from specee.app.engine.decode import begin
-from specee.app.engine.grammar import gbnf
+from specee.app.engine.grammar import BAD_GRAMMAR, gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Done, Emit, Failed, Generate, OfRequest
+from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.slot import Slot, choose_slot, open_slots
 from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import PROMPT_TOO_LONG, AppError, as_app_error
@@ -104,7 +105,13 @@ class Answerer:
         options = request.options
         decision = self._chooser.decide(slot.backend, options.policy)
         policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
-        sampler = self.backend.sampler(options.sampling, gbnf(options), options.top_logprobs)
+        grammar = gbnf(options)
+        try:
+            sampler = self.backend.sampler(options.sampling, grammar, options.top_logprobs)
+        except AppError as error:
+            if options.json_schema is None or error.title != BAD_GRAMMAR:
+                raise
+            raise SchemaError("llama.cpp refuses its grammar; make the schema smaller, or plainer") from error
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
         self._n_answers += 1

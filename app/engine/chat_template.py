@@ -58,14 +58,32 @@ def _bad(error: BaseException) -> AppError:
     return AppError("bad chat template", f"the model's template cannot be used: {why}", MODEL_MISSING)
 
 
+PROBE = "specee_probe"
+TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": {}}}])
+
+
 def takes_tools(render: Formatter) -> bool:
     """Whether the template has a place for tools."""
-    name = "specee_probe"
-    tools = json.dumps([{"type": "function", "function": {"name": name, "description": "", "parameters": {}}}])
     try:
-        return name in render((Message("user", "?"),), tools)
+        return PROBE in render((Message("user", "?"),), TOOLS)
     except AppError:
         return False
+
+
+def takes_calls(render: Formatter) -> bool:
+    """Whether the template has a place for calls of tools, and for their results."""
+    call_id = "call00001"  # as long as Mistral's templates want it
+    call = {"id": call_id, "type": "function", "function": {"name": PROBE, "arguments": '{"probed": 1}'}}
+    chat = (
+        Message("user", "?"),
+        Message("assistant", "", tool_calls=json.dumps([call])),
+        Message("tool", "specee_result", tool_call_id=call_id, name=PROBE),
+    )
+    try:
+        text = render(chat, None)
+    except AppError:
+        return False
+    return PROBE in text and "probed" in text and "specee_result" in text
 
 
 def _as_object(message: Message) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.datastore import HISTORY
 from specee.app.engine.draft_model import DraftModel
+from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
@@ -73,7 +74,7 @@ class NativeBackend:
                 top_logprobs=top_logprobs,
             )
         except NativeError as error:
-            raise AppError("bad grammar", error.message, USAGE) from error
+            raise AppError(BAD_GRAMMAR, error.message, USAGE) from error
         return made
 
     def exit_rule_names(self) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ def open_backend(
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
-    from specee.app.engine.chat_template import chat_formatter, takes_tools
+    from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
     from specee.app.engine.datastore import open_datastores
 
     formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
@@ -178,6 +179,7 @@ def open_backend(
             drafter=drafter.name if drafter is not None else None,
             n_slots=len(engine.slots),
             takes_tools=takes_tools(formatter),
+            takes_calls=takes_calls(formatter),
             gpu_layers=model.gpu_layers,
         ),
         engine=engine,

@@ -149,6 +149,8 @@ class ModelInfo:
     """Chats that are answered at once, each with a window of n_ctx tokens."""
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
+    takes_calls: bool = False
+    """Whether it has one for calls of tools and their results."""
     gpu_layers: int = 0
 
     def check(self, choice: PolicyChoice) -> None:

@@ -36,7 +36,13 @@ class Completions:
         """Raises AppError for what cannot be answered, as long as no answer has begun."""
         body = await self._bodies.read(request)
         info = self._answers.info
-        wanted = CompletionRequest.read(body, self._options, takes_tools=info.takes_tools)
+        wanted = await asyncio.to_thread(
+            CompletionRequest.read,
+            body,
+            self._options,
+            takes_tools=info.takes_tools,
+            takes_calls=info.takes_calls,
+        )
         reply = Reply(info.name, wanted.tools, logprobs=wanted.options.top_logprobs is not None)
         completion = Completion(self._answers.ask(wanted), request.receive, reply)
         try:

@@ -25,7 +25,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.conn = StrictConnection(h11.SERVER, MAX_HEAD)
+        self.conn = self._http = StrictConnection(h11.SERVER, MAX_HEAD)
         self._half_closed = False
         self._idle_since = self._moved_at = self.loop.time()
         self._unsent = 0  # bytes
@@ -61,7 +61,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """For what is not HTTP."""
-        why = self.conn.refusal
+        why = self._http.refusal
         self._refuse(bad_request("the request is not HTTP" if why is None else f"the request is ambiguous: {why}"))
 
     def _refuse(self, error: AppError) -> None:

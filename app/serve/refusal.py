@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from specee.app import settings
 from specee.app.serve.errors import ApiError, bad_request, not_supported
+from specee.app.serve.json_text import in_javascript
 from specee.app.serve.schema import ChatCompletionRequest
 
 NUMBERS = (*settings.SAMPLING, "max_tokens", "max_completion_tokens", "top_logprobs", "n")
-SHOWN_CHARACTERS = 100  # of a path
 NOT_THERE = ("extra_forbidden", "none_required")
 BRANCHES = ("str", "constrained-str", "ChosenTool")
 """How pydantic names the alternatives of a type, which are no part of the request."""
@@ -23,7 +23,7 @@ def refusal(error: ValidationError) -> ApiError:
     errors = error.errors(include_url=False, include_context=False)
     first = max(errors, key=lambda e: (len(e["loc"]), not e["type"].endswith("_type")))
     path = _path(first["loc"], is_name=first["type"] in (*NOT_THERE, "missing"))
-    param = _in_javascript(path)
+    param = in_javascript(path)
     if first["type"] in NOT_THERE:
         return not_supported(f"{settings.shown(param)} is not supported here", param)
     if first["type"] == "missing":
@@ -50,9 +50,3 @@ def _path(given: Sequence[Any], *, is_name: bool) -> list[Any]:
 
 def _is_branch(part: Any) -> bool:
     return part in BRANCHES or "[" in str(part)
-
-
-def _in_javascript(path: Sequence[Any]) -> str:
-    """messages[0].content"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

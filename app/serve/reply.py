@@ -9,7 +9,8 @@ from typing import Any, Literal
 from typing_extensions import NotRequired, TypedDict
 
 from specee.app.engine.protocol import ChatEvent, Stats, TokenLogprob
-from specee.app.serve.tool_calls import CallReader, ToolCall, Tools
+from specee.app.serve.call_reader import CallReader
+from specee.app.serve.tools import ToolCall, Tools
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "window": "length", "cancelled": "stop"}
@@ -171,7 +172,8 @@ class Reply:
     # ---- both ------------------------------------------------------------------------------------------------------
 
     def _finish_reason(self, stats: Stats) -> FinishReason:
-        return "tool_calls" if self._reader.calls else FINISH[stats.stop_reason]
+        reason = FINISH[stats.stop_reason]
+        return "tool_calls" if self._reader.calls and reason == "stop" else reason
 
     def _figures(self, stats: Stats) -> Figures:
         return {

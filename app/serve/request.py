@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from specee.app import settings
 from specee.app.engine import protocol
 from specee.app.options import ChatOptions
-from specee.app.serve import schema
+from specee.app.serve import json_text, schema
 from specee.app.serve.errors import bad_request, not_supported
 from specee.app.serve.refusal import refusal
-from specee.app.serve.tool_calls import Tools
+from specee.app.serve.tools import Tools, check_schema
+from specee.app.settings import shown
 
-MAX_VALUES = 40_000
-"""Of a body: more would be slow to check, and nobody sends them."""
 SAMPLING = tuple(settings.SAMPLING)
+NO_CALLS = "the model's chat template has no place for calls of tools and their results"
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class CompletionRequest:
     stream_usage: bool
 
     @classmethod
-    def read(cls, body: bytes, defaults: ChatOptions, *, takes_tools: bool = False) -> CompletionRequest:
+    def read(
+        cls, body: bytes, defaults: ChatOptions, *, takes_tools: bool = False, takes_calls: bool = False
+    ) -> CompletionRequest:
         """Raises ApiError for what is wrong, and for what is not supported here.
 
-        `takes_tools`: whether the model's template has a place for tools.
+        `takes_tools`, `takes_calls`: whether the model's template has a place for tools, and for calls and results.
         """
         given = _parse(body)
         try:
             request = schema.ChatCompletionRequest.model_validate(given)
         except ValidationError as error:
             raise refusal(error) from error
-        messages = tuple(_message(message, i) for i, message in enumerate(request.messages))
+        messages = _messages(request.messages, takes_calls=takes_calls)
         tools = Tools.of(request)
         if tools.given and not takes_tools:
             raise not_supported("'tools': the model's chat template has no place for them", "tools")
@@ -55,21 +57,12 @@ class CompletionRequest:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        given = from_json(body)
-    except ValueError as error:
-        half = "half of a surrogate pair is no text; " if "hex escape" in str(error) else ""
-        raise bad_request(f"the body is not JSON: {half}{error}") from error
+        given = json_text.read(body)
+    except json_text.JsonError as error:
+        param = json_text.in_javascript(error.path) or None
+        raise bad_request(f"{'the body' if param is None else repr(param)}: {error}", param) from error
     if not isinstance(given, dict):
         raise bad_request("the body is not an object")
-    waiting: list[Any] = [given]
-    count = 0
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, (dict, list)):
-            count += len(value)
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-        if count > MAX_VALUES:
-            raise bad_request(f"the body has more than {MAX_VALUES} values")
     return given
 
 
@@ -99,33 +92,62 @@ def _json_schema(request: schema.ChatCompletionRequest) -> str | None:
     if isinstance(form, schema.AnyJson):
         return json.dumps({"type": "object"})
     if isinstance(form, schema.JsonOfSchema):
-        return schema.as_json(form.json_schema.schema_, "response_format.json_schema.schema")
+        check_schema(form.json_schema.schema_, "response_format.json_schema.schema")
+        return json.dumps(form.json_schema.schema_)
     return None
 
 
-def _message(given: schema.Message, index: int) -> protocol.Message:
-    content = given.content
-    text = "".join(part.text for part in content) if isinstance(content, list) else content or ""
-    if isinstance(given, schema.ToolMessage):
-        return protocol.Message("tool", text, tool_call_id=given.tool_call_id, name=given.name)
-    calls = None
-    if isinstance(given, schema.AssistantMessage):
-        if given.content is None and not given.tool_calls:
-            raise bad_request(f"'messages[{index}]': it has neither content nor tool calls", f"messages[{index}]")
-        calls = _calls(given, index)
-    role = "system" if given.role == "developer" else given.role
-    return protocol.Message(role, text, tool_calls=calls, name=given.name)
+def _messages(given: Sequence[schema.Message], *, takes_calls: bool) -> tuple[protocol.Message, ...]:
+    """What the model is given. The results of calls stand in the order of the calls, as some templates show no ids."""
+    messages: list[protocol.Message] = []
+    open_calls: list[str] = []  # ids of calls whose results may come now
+    results: dict[str, protocol.Message] = {}
+    for i, message in enumerate(given):
+        where = f"messages[{i}]"
+        if isinstance(message, schema.ToolMessage):
+            if not takes_calls:
+                raise not_supported(f"'{where}.role': {NO_CALLS}", f"{where}.role")
+            if message.tool_call_id not in open_calls or message.tool_call_id in results:
+                param = f"{where}.tool_call_id"
+                why = "answered twice" if message.tool_call_id in results else "not among the calls before this message"
+                raise bad_request(f"'{param}': {shown(message.tool_call_id)} is {why}", param)
+            results[message.tool_call_id] = protocol.Message(
+                "tool", _text(message.content), tool_call_id=message.tool_call_id, name=message.name
+            )
+            continue
+        messages += (results[call] for call in open_calls if call in results)
+        open_calls, results = [], {}
+        calls = None
+        if isinstance(message, schema.AssistantMessage):
+            if message.content is None and not message.tool_calls:
+                raise bad_request(f"'{where}': it has neither content nor tool calls", where)
+            if message.tool_calls and not takes_calls:
+                raise not_supported(f"'{where}.tool_calls': {NO_CALLS}", f"{where}.tool_calls")
+            calls = _calls(message, where)
+            open_calls = [call.id for call in message.tool_calls or ()]
+        role = "system" if message.role == "developer" else message.role
+        messages.append(protocol.Message(role, _text(message.content), tool_calls=calls, name=message.name))
+    return (*messages, *(results[call] for call in open_calls if call in results))
 
 
-def _calls(given: schema.AssistantMessage, index: int) -> str | None:
+def _text(content: str | list[schema.TextPart] | None) -> str:
+    return "".join(part.text for part in content) if isinstance(content, list) else content or ""
+
+
+def _calls(given: schema.AssistantMessage, where: str) -> str | None:
     if not given.tool_calls:
         return None
+    ids = set()
     for i, call in enumerate(given.tool_calls):
+        if call.id in ids:
+            param = f"{where}.tool_calls[{i}].id"
+            raise bad_request(f"'{param}': another call has it, too", param)
+        ids.add(call.id)
         try:
-            arguments = from_json(call.function.arguments)
-        except ValueError:
+            arguments = json_text.read(call.function.arguments)
+        except json_text.JsonError:
             arguments = None
         if not isinstance(arguments, dict):
-            where = f"messages[{index}].tool_calls[{i}].function.arguments"
-            raise bad_request(f"'{where}': it must be a JSON object", where)
+            param = f"{where}.tool_calls[{i}].function.arguments"
+            raise bad_request(f"'{param}': it must be a JSON object", param)
     return json.dumps([call.model_dump() for call in given.tool_calls])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from specee.app.serve.errors import bad_request
 from specee.app.settings import (
     AdditivePenalty,
     Bias,
@@ -25,7 +23,7 @@ from specee.app.settings import (
 
 Unsupported = Annotated[None, Field(default=None, description="not supported: null only")]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+TokenId = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]  # in one spelling, so that none comes twice
 
 
 def _is_false(value: bool) -> bool:
@@ -207,11 +205,3 @@ class ChatCompletionRequest(Strict):
     prediction: Unsupported
     prompt_cache_retention: Unsupported
     web_search_options: Unsupported
-
-
-def as_json(value: Any, param: str) -> str:
-    """JSON of what a client gave as this parameter. Raises ApiError for numbers that JSON has not."""
-    try:
-        return json.dumps(value, allow_nan=False)
-    except ValueError as error:
-        raise bad_request(f"'{param}': a number in it is not finite, or too long", param) from error

@@ -115,17 +115,17 @@ REFUSED = [
     (json.dumps({"type": "array", "minItems": 10**9}), "'minItems' must be"),
     (json.dumps({"type": "string", "maxLength": -1}), "'maxLength' must be"),
     (json.dumps({"type": "string", "minLength": 3, "maxLength": 2}), "greater"),
-    (json.dumps({"type": "string", "pattern": "^]$"}), "in 'pattern'"),  # the converter does not come back
-    (json.dumps({"type": "string", "pattern": "^a{1}}$"}), "in 'pattern'"),
+    (json.dumps({"type": "string", "pattern": "^]$"}), "at #/pattern: "),  # the converter does not come back
+    (json.dumps({"type": "string", "pattern": "^a{1}}$"}), "at #/pattern: "),
     (json.dumps({"type": "string", "pattern": "^a{9999}$"}), "the most"),
-    (json.dumps({"type": "string", "pattern": "^.*$"}), "in 'pattern'"),  # a quotation mark would end the text
-    (json.dumps({"type": "string", "pattern": "^[ -~]$"}), "in 'pattern'"),
-    (json.dumps({"type": "string", "pattern": "^[^a]$"}), "in 'pattern'"),
-    (json.dumps({"type": "string", "pattern": '^"$'}), "in 'pattern'"),
-    (json.dumps({"type": "string", "pattern": r"^\d$"}), "in 'pattern'"),
-    (json.dumps({"type": "string", "pattern": "^(?=a)$"}), "in 'pattern'"),
-    (json.dumps({"type": "string", "pattern": "^*$"}), "cannot be read"),
-    (json.dumps({"type": "string", "pattern": "^((($"}), "cannot be read"),
+    (json.dumps({"type": "string", "pattern": "^.*$"}), "at #/pattern: "),  # a quotation mark would end the text
+    (json.dumps({"type": "string", "pattern": "^[ -~]$"}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": "^[^a]$"}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": '^"$'}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": r"^\d$"}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": "^(?=a)$"}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": "^*$"}), "at #/pattern: "),
+    (json.dumps({"type": "string", "pattern": "^((($"}), "at #/pattern: "),
     (json.dumps({"type": "string", "pattern": "a"}), "must begin with"),
     (json.dumps({"$ref": "https://example.org/schema"}), "there is no 'https://example.org/schema'"),
     (json.dumps({"$ref": "#/$defs/none"}), "there is no '#/\\$defs/none'"),

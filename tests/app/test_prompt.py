@@ -235,13 +235,22 @@ TOOLS = (
 
 @pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
 def test_templates_get_tools_and_tool_calls() -> None:
-    from specee.app.engine.chat_template import chat_formatter, takes_tools
+    from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
     from specee.native import library
 
     library.load()
     render = chat_formatter(TOOLS, bos="", eos="")
     assert takes_tools(render) and not takes_tools(chat_formatter(None, bos="", eos=""))
     assert not takes_tools(chat_formatter("{{ raise_exception('no') if tools }}", bos="", eos=""))
+    assert takes_calls(render) and not takes_calls(chat_formatter(None, bos="", eos=""))
+    for shown, instead in (
+        ("call.function.name", "''"),
+        ("call.function.arguments", "1"),
+        ("m.content", "1"),
+        ("{{ m.role }}", "{{ raise_exception('no') if m.role == 'tool' }}"),
+    ):
+        template = TOOLS.replace(shown, instead).replace("m.name", "''")
+        assert shown in TOOLS and not takes_calls(chat_formatter(template, bos="", eos=""))
     tools = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {}}}])
 
     def call(arguments: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from specee.app.options import ChatOptions, Sampling
 from specee.app.serve.errors import ApiError, error_object
-from specee.app.serve.request import MAX_VALUES, CompletionRequest
+from specee.app.serve.json_text import MAX_VALUES
+from specee.app.serve.request import CompletionRequest
 from specee.app.serve.schema import ChatCompletionRequest
 
 USER = {"role": "user", "content": "Hi"}
@@ -23,7 +24,7 @@ NAN, INF = float("nan"), float("inf")
 
 def read(messages: Any = (USER,), **parameters: Any) -> CompletionRequest:
     body = json.dumps({"messages": messages, **parameters}).encode()
-    return CompletionRequest.read(body, ChatOptions(), takes_tools=True)
+    return CompletionRequest.read(body, ChatOptions(), takes_tools=True, takes_calls=True)
 
 
 def refusal(**parameters: Any) -> Any:
@@ -223,11 +224,170 @@ def test_bodies_that_are_no_request(body: bytes, says: str) -> None:
     assert caught.value.status == 400
 
 
-def test_numbers_that_json_has_not_reach_no_schema() -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": NAN}}}
-    assert refusal(tools=[tool])["param"] == "tools"
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"maximum": INF}}}
-    assert refusal(response_format=form)["param"] == "response_format.json_schema.schema"
+def refused_body(body: str) -> Any:
+    with pytest.raises(ApiError) as caught:
+        CompletionRequest.read(body.encode(), ChatOptions(), takes_tools=True, takes_calls=True)
+    assert caught.value.status == 400
+    return error_object(caught.value)["error"]
+
+
+ASKED = '"messages": [{"role": "user", "content": "Hi"}]'
+SCHEMA = '"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": %s}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (f'{{{ASKED}, "temperature": 0, "temperature": 1}}', "temperature"),
+        (f'{{{ASKED}, "temperature": 1, "temperature": 1}}', "temperature"),
+        (f'{{{ASKED}, "temp\\u0065rature": 1, "temperature": 1}}', "temperature"),
+        (f"{{{ASKED}, {ASKED}}}", "messages"),
+        ('{"messages": [{"role": "system", "content": "a", "role": "user"}]}', "messages[0].role"),
+        (f'{{{ASKED}, "logit_bias": {{"5": 1, "5": 2}}}}', "logit_bias.5"),
+        (f'{{{ASKED}, "unknown": {{"a": 1, "a": 2}}}}', "unknown.a"),
+        (
+            "{" + ASKED + ", " + SCHEMA % '{"type": "object", "type": "array"}' + "}",
+            "response_format.json_schema.schema.type",
+        ),
+        (f'{{{ASKED}, "temperature": NaN}}', "temperature"),
+        (f'{{{ASKED}, "temperature": -Infinity}}', "temperature"),
+        (f'{{{ASKED}, "temperature": 1e400}}', "temperature"),
+        (f'{{{ASKED}, "top_k": 1e400}}', "top_k"),
+        (f'{{{ASKED}, "logit_bias": {{"5": -1e999}}}}', "logit_bias.5"),
+        ("{" + ASKED + ", " + SCHEMA % '{"maximum": Infinity}' + "}", "response_format.json_schema.schema.maximum"),
+        (f'{{{ASKED}, "metadata": [[NaN]]}}', "metadata[0][0]"),
+        (f'{{{ASKED}, "max_tokens": 5.0}}', "max_tokens"),
+        (f'{{{ASKED}, "max_tokens": 5e0}}', "max_tokens"),
+        (f'{{{ASKED}, "seed": 1.0}}', "seed"),
+        (f'{{{ASKED}, "seed": 18446744073709551616}}', "seed"),
+        (f'{{{ASKED}, "max_tokens": {"9" * 4000}}}', "max_tokens"),
+    ],
+)
+def test_json_that_has_two_meanings_or_none(body: str, param: str) -> None:
+    error = refused_body(body)
+    assert error["param"] == param and param in error["message"] and len(error["message"]) < 400
+
+
+@pytest.mark.parametrize("token", ["05", "00", "+5", "5.0", " 5", "5 ", "0x5", "5_0", "\u0665", "", "-0", "1e1", "5\n"])
+def test_a_token_has_one_spelling(token: str) -> None:
+    assert refusal(logit_bias={"5": 1, token: 2})["param"].startswith("logit_bias")
+    assert read(logit_bias={"0": 1, "5": 2}).options.sampling.logit_bias == ((0, 1.0), (5, 2.0))
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "f"}}])
+@pytest.mark.parametrize(
+    ("function", "param"),
+    [
+        ({"parameters": {"type": "string"}}, "tools[0].function.parameters"),
+        ({"parameters": {"type": "array", "items": {}}}, "tools[0].function.parameters"),
+        ({"parameters": {"type": ["object", "null"]}}, "tools[0].function.parameters"),
+        ({"parameters": {"type": None}}, "tools[0].function.parameters"),
+        ({"parameters": []}, "tools[0].function.parameters"),
+        ({"parameters": True}, "tools[0].function.parameters"),
+        ({"parameters": "{}"}, "tools[0].function.parameters"),
+        ({"name": ""}, "tools[0].function.name"),
+        ({"name": "a b"}, "tools[0].function.name"),
+        ({"name": "x" * 65}, "tools[0].function.name"),
+        ({"name": "é"}, "tools[0].function.name"),
+        ({"name": "f\n"}, "tools[0].function.name"),
+        ({"name": 1}, "tools[0].function.name"),
+        ({"description": 1}, "tools[0].function.description"),
+        ({"more": 1}, "tools[0].function.more"),
+    ],
+)
+def test_tools_that_cannot_be(function: Any, param: str, choice: Any) -> None:
+    error = refusal(tools=[{"type": "function", "function": {"name": "f", **function}}], tool_choice=choice)
+    assert error["param"] == param and param in error["message"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"type": "array"}}},
+        {"$ref": "#"},
+        {"enum": [1, "a"]},
+        {"const": None},
+        {"anyOf": [{"type": "object"}, {"type": "null"}]},
+        {"type": "object", "properties": {"a": {"minimum": 1}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}},
+    ],
+)
+def test_parameters_that_a_demanded_call_cannot_have(parameters: Any) -> None:
+    tools = [WEATHER, {"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    for choice in ("required", {"type": "function", "function": {"name": "f"}}):
+        error = refusal(tools=tools, tool_choice=choice)
+        assert error["param"] == "tools[1].function.parameters" and error["param"] in error["message"]
+    read(tools=tools, tool_choice={"type": "function", "function": {"name": "weather"}})
+    read(tools=tools)
+
+
+def test_choices_of_tools_that_cannot_be() -> None:
+    named = {"type": "function", "function": {"name": "time"}}
+    for tools in ([], None):
+        for choice in ("required", "auto", named):
+            assert refusal(tools=tools, tool_choice=choice)["param"] == "tool_choice"
+    assert refusal(tools=[WEATHER], tool_choice=named)["param"] == "tool_choice"
+    for choice in (
+        {"type": "function"},
+        {"type": "function", "function": {}},
+        {"type": "function", "function": {"name": "a b"}},
+        {"type": "allowed_tools", "allowed_tools": {}},
+        {"type": "custom", "custom": {"name": "weather"}},
+        "weather",
+    ):
+        assert refusal(tools=[WEATHER], tool_choice=choice)["param"].startswith("tool_choice")
+    assert refusal(tools=[WEATHER, WEATHER])["param"] == "tools[1].function.name"
+
+
+def called(*ids: str) -> Any:
+    return {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": one} for one in ids]}
+
+
+def result(call: str, content: str = "sunny") -> Any:
+    return {"role": "tool", "tool_call_id": call, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([result("a")], "messages[0].tool_call_id"),
+        ([USER, result("a")], "messages[1].tool_call_id"),
+        ([USER, called("a"), result("b")], "messages[2].tool_call_id"),
+        ([USER, called("a"), result("")], "messages[2].tool_call_id"),
+        ([USER, called("a"), result("a"), result("a")], "messages[3].tool_call_id"),
+        ([USER, called("a"), USER, result("a")], "messages[3].tool_call_id"),
+        ([USER, called("a"), result("a"), called("b"), result("a")], "messages[4].tool_call_id"),
+        ([USER, called("a", "a"), result("a")], "messages[1].tool_calls[1].id"),
+        ([USER, called("a"), {"role": "tool", "content": "x"}], "messages[2].tool_call_id"),
+        ([USER, called("a"), {**result("a"), "tool_call_id": None}], "messages[2].tool_call_id"),
+        ([{**USER, "tool_calls": [CALL]}], "messages[0].tool_calls"),
+        ([{**USER, "tool_call_id": "a"}], "messages[0].tool_call_id"),
+    ],
+)
+def test_results_of_no_call(messages: Any, param: str) -> None:
+    error = refusal(messages=messages)
+    assert error["param"] == param and param in error["message"]
+
+
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    chat = [USER, called("a", "b"), result("b", "2"), result("a", "1"), called("a"), result("a", "3")]
+    assert [m.content for m in read(messages=chat).messages if m.role == "tool"] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([USER, called("a")], "messages[1].tool_calls"),
+        ([USER, called("a"), result("a")], "messages[1].tool_calls"),
+        ([USER, result("a")], "messages[1].role"),
+    ],
+)
+def test_calls_need_a_template_that_shows_them(messages: Any, param: str) -> None:
+    body = json.dumps({"messages": messages}).encode()
+    with pytest.raises(ApiError, match="not supported") as caught:
+        CompletionRequest.read(body, ChatOptions())
+    assert caught.value.param == param
 
 
 def test_tools_need_a_template_that_takes_them() -> None:

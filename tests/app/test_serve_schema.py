@@ -29,7 +29,7 @@ NOT_PROMISED = ("positive_data_acceptance",)
 @pytest.fixture
 def server(make_backend: Make, make_link: Make) -> Iterator[Server]:
     backend = make_backend(n_ctx=400, n_slots=2)
-    backend.info = replace(backend.info, takes_tools=True)
+    backend.info = replace(backend.info, takes_tools=True, takes_calls=True)
     with running(backend, make_link) as made:
         yield made
 

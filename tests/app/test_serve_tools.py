@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from serving import ASK, Make, call, running
 
 from specee.app.options import ChatOptions
+from specee.app.serve.call_reader import CallReader
 from specee.app.serve.request import CompletionRequest
-from specee.app.serve.tool_calls import CallReader, Tools
+from specee.app.serve.tools import Tools
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -53,7 +54,29 @@ BOTH = tools_of(WEATHER, TIME)
         (f"<|python_tag|>{ROME}", "", [("weather", {"city": "Rome"})]),
         (f"[TOOL_CALLS][{ROME}, {ROME}]", "", [("weather", {"city": "Rome"})] * 2),
         (f"```json\n{ROME}\n```", "", [("weather", {"city": "Rome"})]),
+        (f"{ROME}; {ROME}", "", [("weather", {"city": "Rome"})] * 2),
+        (f"{ROME}\n{ROME}", "", [("weather", {"city": "Rome"})] * 2),
+        # cut: what is complete, and the rest as text
+        (
+            f"<tool_call>{ROME}</tool_call><tool_call>{ROME[:9]}",
+            f"<tool_call>{ROME[:9]}",
+            [("weather", {"city": "Rome"})],
+        ),
+        (f"<tool_call>{ROME}</tool_call>\n<tool_ca", "\n<tool_ca", [("weather", {"city": "Rome"})]),
+        (f"Hm.<tool_call>{ROME}</tool_call> So.", "Hm. So.", [("weather", {"city": "Rome"})]),
+        (
+            f"<tool_call>{{x</tool_call><tool_call>{ROME}</tool_call>",
+            "<tool_call>{x</tool_call>",
+            [("weather", {"city": "Rome"})],
+        ),
+        (f"[TOOL_CALLS][{ROME}, {ROME[:-4]}", ROME[:-4], [("weather", {"city": "Rome"})]),
+        (f"{ROME}\n{ROME[:9]}", ROME[:9], [("weather", {"city": "Rome"})]),
+        (ROME[:-1], None, []),
+        (f"<tool_call>{ROME[:-1]}", None, []),
         # what looks like one and is none
+        ('{"name": "weather", "arguments": {"city": NaN}}', None, []),
+        ('{"name": "weather", "arguments": {"city": 1e999}}', None, []),
+        ('{"name": "weather", "arguments": {"city": "\\ud800"}}', None, []),
         ('{"name": "unknown", "arguments": {}}', None, []),
         ('{"name": "weather", "arguments": "Rome"}', None, []),
         ('{"name": ["weather"], "arguments": {}}', None, []),
@@ -130,7 +153,7 @@ def test_references_in_the_schema_of_a_call() -> None:
 
 def test_calls_over_http(make_backend: Make, make_link: Make) -> None:
     backend = make_backend(ROME.encode(), n_ctx=2000)
-    backend.info = replace(backend.info, takes_tools=True)
+    backend.info = replace(backend.info, takes_tools=True, takes_calls=True)
     with running(backend, make_link) as server:
         _, answer = call(server, {**ASK, "tools": [WEATHER]})
         choice = answer["choices"][0]
@@ -152,3 +175,33 @@ def test_calls_over_http(make_backend: Make, make_link: Make) -> None:
             assert again.choices[0].finish_reason == "tool_calls"
             stopped = client.chat.completions.create(**ASK, tools=[WEATHER], max_tokens=10)
             assert stopped.choices[0].message.content == ROME[:10] and stopped.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_cut_in_a_call(make_backend: Make, make_link: Make, stream: bool) -> None:
+    """What is complete is returned as calls, the rest as text, and the reason is the cut."""
+    one = f"<tool_call>{ROME}</tool_call>"
+    backend = make_backend((one + one).encode(), n_ctx=2000)
+    backend.info = replace(backend.info, takes_tools=True, takes_calls=True)
+    openai = pytest.importorskip("openai")
+    with (
+        running(backend, make_link) as server,
+        openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for length, n_calls, text in (
+            (len(one) + 20, 1, one[:20]),
+            (len(one), 1, ""),
+            (20, 0, one[:20]),
+            (2 * len(one) - 1, 2, ""),
+        ):
+            made = client.chat.completions.create(**ASK, tools=[WEATHER], max_tokens=length, stream=stream)
+            if stream:
+                choices = [chunk.choices[0] for chunk in made]
+                content = "".join(choice.delta.content or "" for choice in choices)
+                calls = [call for choice in choices for call in choice.delta.tool_calls or ()]
+                reason = choices[-1].finish_reason
+            else:
+                message = made.choices[0].message
+                content, calls, reason = message.content or "", message.tool_calls or [], made.choices[0].finish_reason
+            assert (len(calls), content, reason) == (n_calls, text, "length"), length
+            assert all(json.loads(call.function.arguments) == {"city": "Rome"} for call in calls)
