@@ -13,7 +13,7 @@ N_ROWS_MAX = 64  # rows in flight of a slot
 GRAPH_CACHE_MAX = 64
 NO_MEMORY = "out of memory"  # of src/error.h
 NO_NUMBERS = "the model gives no numbers: its file is damaged"  # of src/sampling.cpp
-FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
+FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
@@ -23,7 +23,8 @@ class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
 class RowContext:
     """A context over a model, its KV cache for n_slots conversations of n_ctx tokens each.
 
-    Raises NativeError when there is no memory for it.
+    Flash attention where all layers are on a GPU: there it is faster, and rows at once keep their bits. On a CPU it is
+    slower. Raises NativeError when there is no memory for it.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RowContext:
         params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx * n_slots, n_slots, False
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.flash_attn_type = FLASH_ATTENTION_ON if model.all_on_gpu else FLASH_ATTENTION_OFF
         params.no_perf = True
         library.need_memory("the model's window")
         self._context: Any = llama.llama_init_from_model(model.handle, params)
