@@ -6,6 +6,8 @@ import time
 import traceback
 from pathlib import Path
 
+from specee.app.errors import INTERNAL, AppError, as_app_error
+
 LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 
 
@@ -21,3 +23,11 @@ def record(folder: Path, error: BaseException) -> Path | None:
     except OSError:
         return None
     return path
+
+
+def told(error: BaseException, folder: Path) -> AppError:
+    """An error as a user is told it; one that we did not foresee goes to the log, and says where that is."""
+    failure = as_app_error(error)
+    if failure is error or failure.title != INTERNAL or (log := record(folder, error)) is None:
+        return failure
+    return AppError(failure.title, f"{failure.message}; {log} has the details", failure.exit_code)

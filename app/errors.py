@@ -6,6 +6,8 @@ from pydantic_core import ValidationError
 
 OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
+SHOWN_CHARACTERS = 40  # of a value that is refused
+
 INTERNAL = "internal error"
 """The title of what we did not foresee."""
 
@@ -33,11 +35,30 @@ def as_app_error(error: BaseException) -> AppError:
     if isinstance(title, str) and isinstance(message, str):
         return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
     if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
-        first = error.errors()[0]
-        return AppError("bad value", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", USAGE)
-    if isinstance(error, MemoryError):
-        return AppError("out of memory", "try a smaller --ctx or a smaller model")
-    if isinstance(error, OSError) and error.strerror:
+        return AppError("bad value", _refusal(error), USAGE)
+    if _is_of_memory(error):
+        return AppError("out of memory", "try a smaller --ctx or a smaller model, or close other programs")
+    if isinstance(error, OSError) and str(error):
         where = f" ({error.filename})" if error.filename else ""
-        return AppError("the system refused", f"{error.strerror}{where}")
-    return AppError(INTERNAL, f"{type(error).__name__}: {error}; the log has the details")
+        return AppError("the system refused", f"{error.strerror or error}{where}")
+    return AppError(INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, KeyboardInterrupt):  # nobody pressed it: OpenBLAS raises the signal where it gets no threads
+        return True
+    what = str(error)
+    no_thread = isinstance(error, RuntimeError) and what == "can't start new thread"
+    return isinstance(error, MemoryError) or no_thread or (isinstance(error, ImportError) and "map segment" in what)
+
+
+def _refusal(error: ValidationError) -> str:
+    """What pydantic refused, in our words."""
+    first = error.errors(include_url=False)[0]
+    name, given = ".".join(map(str, first["loc"])) or "a value", repr(first["input"])
+    given = given if len(given) <= SHOWN_CHARACTERS else f"{given[:SHOWN_CHARACTERS]}…"
+    bounds = {**first.get("ctx", {})}
+    for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        if bound in bounds:
+            return f"{name}: {given} is refused; it must be {words} {bounds[bound]}"
+    return f"{name}: {given} cannot be"

@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from specee.models.transfer import TransferProgress
 
-_JOINED = "\u0600-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff\u1800-\u18af"  # scripts that join their letters
+# Scripts that join their letters, and what emoji are made of; without what is replaced below.
+_JOINED = "\u0600-\u061b\u061d-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u17b3\u17b6-\u17ff\u1800-\u180a\u1810-\u18af"
 _LEFTWARD = "\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"  # Hebrew, Arabic and their kin
-_EMOJI = "\u00a9\u00ae\u203c-\u3299\ufe0f\U0001f000-\U0001faff"
+_EMOJI = "\u00a9\u00ae\u203c-\u205f\u2070-\u3163\u3165-\u3299\ufe0f\U0001f000-\U0001faff"
+_IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_TAGS = "\U000e0000-\U000e007f"  # of the flags of England, Scotland and Wales, and of hidden text
+_FLAG = "\U000e0067\U000e0062(?:{})\U000e007f(?![{}])".format(
+    "|".join("".join(chr(0xE0000 + ord(letter)) for letter in region) for region in ("eng", "sct", "wls")), _TAGS
+)
 CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
     "|[\u202a-\u202e\u2066-\u2069]"
     f"|(?<![{_LEFTWARD}])[\u061c\u200e\u200f](?![{_LEFTWARD}])"
     "|[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb]"
-    "|[\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "|[\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff]"
+    f"|(?<![{_IDEOGRAPHS}])[\U000e0100-\U000e01ef]"
+    f"|(?<![\U0001f3f4{_TAGS}])[{_TAGS}]+|(?<=\U0001f3f4)(?!{_FLAG})[{_TAGS}]+"
     f"|(?<![{_JOINED}{_EMOJI}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}{_EMOJI}])"
 )
 """What could steer a terminal, change the direction of what follows, hide or not be written at all; not tabs, line
-ends. Joiners stay where they join something, and marks of direction next to letters that are written leftward."""
+ends. Joiners, variants and tags stay where they belong to what is seen, and marks of direction next to letters that are
+written leftward."""
 _PICTURES = 0x2400  # where Unicode has pictures of the control characters
 _DELETE, _UNKNOWN = 0x7F, "\ufffd"
 
@@ -34,7 +43,7 @@ def visible(text: str) -> str:
 
 
 def _picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
+    code = ord(match[0][0])
     if code < ord(" "):
         return chr(_PICTURES + code)
     return "\u2421" if code == _DELETE else _UNKNOWN
@@ -63,15 +72,11 @@ def transfer(progress: TransferProgress) -> str:
     return "  ".join(parts)
 
 
-def to_json(content: object) -> str:
+def to_json(content: object, *, ascii_only: bool = False) -> str:
     """One line of JSON; control characters are escaped."""
-    text = json.dumps(content, ensure_ascii=False)
+    text = json.dumps(content, ensure_ascii=ascii_only)
     return CONTROL.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code > 0xFFFF:  # JSON has such a character as two halves
-        code -= 0x10000
-        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-    return f"\\u{code:04x}"
+    return json.dumps(match[0])[1:-1]

@@ -22,6 +22,14 @@ def free_ram() -> int | None:
         return None
 
 
+def used_by_this_process() -> int | None:
+    """Bytes of this process in memory; None when the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def free_vram() -> int | None:
     """Bytes on the NVIDIA GPUs together, as nvidia-smi says; None without one."""
     tool = shutil.which("nvidia-smi")

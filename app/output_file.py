@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from specee.app.errors import USAGE, AppError
@@ -41,7 +42,8 @@ def write(name: str, text: str) -> Path:
             file.write(text)
     except OSError as error:
         if new:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         raise AppError("cannot write", f"{path}: {error.strerror or error}") from error
     return path
 

@@ -3,15 +3,15 @@ by these."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter
 
-from specee.app.errors import USAGE, AppError
+from specee.app.errors import SHOWN_CHARACTERS, USAGE, AppError
 
 CALIBRATED = "calibrated"
 LEAST_TEMPERATURE = 1e-6
-SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
 def _is_name(text: str) -> str:
@@ -100,16 +100,35 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]  # of prompts, rounds, lines, 
 CalibrationTokens = Annotated[int, Field(ge=500, le=10_000_000)]
 
 
+_WRITTEN = {
+    "integer": re.compile(r"[+-]?[0-9]+"),
+    "number": re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"),
+}
+"""How numbers are written, wherever they come from as text: nothing groups their digits, and a whole number has no
+point (1.0 is none in config.toml either)."""
+
+
 def read(kind: Any, value: object) -> Any:
     """`value` as this type: a text as users type it, or a value of the type. Raises ValueError, which says what it
     must be."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
+        if isinstance(value, str) and not _may_be_read(adapter.json_schema(), value):
+            raise ValueError
         return (
             adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
         )
-    except ValidationError:
-        raise ValueError(f"{shown(value)} is not {allowed(kind)}") from None
+    except ValueError:  # a ValidationError is one
+        given = "what is given" if kind is ApiKey else shown(value)  # a secret
+        raise ValueError(f"{given} is not {allowed(kind)}") from None
+
+
+def _may_be_read(schema: dict[str, Any], text: str) -> bool:
+    kinds = schema.get("anyOf", [schema])
+    if text in [kind.get("const") for kind in kinds]:
+        return True
+    numbers = [_WRITTEN[kind["type"]] for kind in kinds if kind.get("type") in _WRITTEN]
+    return not numbers or any(written.fullmatch(text) for written in numbers)
 
 
 def check(kind: Any, name: str, value: object) -> Any:

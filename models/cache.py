@@ -88,15 +88,21 @@ def link(repo: str, revision: str, commit: str, file: str, sha256: str) -> Path:
         except OSError:  # no links on this system: the file itself takes the place, as with huggingface_hub
             target.replace(path)
     if revision != commit:
-        _write(folder(repo) / "refs" / revision, commit)
+        with suppress(OSError):  # without it the newest snapshot is taken
+            _write(folder(repo) / "refs" / revision, commit)
     return path
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_text(text, "utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, "utf-8")
+        new.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,11 @@ class CachedModel:
 def models() -> Iterator[CachedModel]:
     """All complete GGUF models in the cache, whoever put them there; each file once."""
     seen: set[Path] = set()
-    for repo_folder in sorted(root().glob("models--*--*")):
+    try:
+        repo_folders = sorted(root().glob("models--*--*"))
+    except OSError:  # what is no folder has none
+        return
+    for repo_folder in repo_folders:
         repo = repo_folder.name.removeprefix("models--").replace("--", "/", 1)
         if not hub_names.is_repo(repo):
             continue

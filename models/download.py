@@ -6,7 +6,8 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Plan:
 
     @property
     def missing(self) -> int:
-        return self.total - sum(_arrived(file) for file in self.files)
+        with _writing():
+            return self.total - sum(_arrived(file) for file in self.files)
 
 
 def pull(name: str, on_progress: OnProgress = lambda progress: None, *, offline: bool = False) -> Path:
@@ -74,6 +76,15 @@ def fetch(plan: Plan, on_progress: OnProgress = lambda progress: None) -> Path:
     return paths[0]
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around what is done in the cache, which may be any folder."""
+    try:
+        yield
+    except OSError as error:
+        raise hub.not_writable(error) from error
+
+
 def _arrived(file: RemoteFile) -> int:
     if _complete(file):
         return file.size
@@ -88,13 +99,14 @@ def _complete(file: RemoteFile) -> bool:
 
 def _check_room(plan: Plan) -> None:
     folder = cache.root()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    with _writing():
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
     if plan.missing and plan.missing + _SPARE > free:
         raise DownloadError(
             "no room",
-            f"{plan.missing / 1e9:.2f} GB are missing and {free / 1e9:.2f} GB are free in {cache.root()}; "
+            f"{plan.missing / 1e6:.0f} MB are missing and {free / 1e6:.0f} MB are free in {cache.root()}; "
             "make room, or set HF_HOME to a folder on another disk",
         )
 
@@ -104,7 +116,7 @@ def _fetch(file: RemoteFile, revision: str, report: Callable[[int], None]) -> Pa
     from filelock import FileLock, Timeout
 
     lock = cache.lock(file.repo, file.sha256)
-    try:
+    with _writing():
         lock.parent.mkdir(parents=True, exist_ok=True)
         cache.blob(file.repo, file.sha256).parent.mkdir(parents=True, exist_ok=True)
         file_lock = FileLock(lock)
@@ -115,19 +127,18 @@ def _fetch(file: RemoteFile, revision: str, report: Callable[[int], None]) -> Pa
             except Timeout:
                 report(_arrived(file))
         try:
-            if not _complete(file):
+            if not _complete(file) and not _transfer(file, report):
                 _transfer(file, report)
             return cache.link(file.repo, revision, file.commit, file.name, file.sha256)
         finally:
             file_lock.release()
-    except OSError as error:
-        raise DownloadError(
-            "cannot write", f"{error.strerror or error} ({error.filename}); set HF_HOME to a folder that can be written"
-        ) from error
 
 
-def _transfer(file: RemoteFile, report: Callable[[int], None]) -> None:
-    """Fetches what is missing of the part, and makes it the blob when its hash is right."""
+def _transfer(file: RemoteFile, report: Callable[[int], None]) -> bool:
+    """Fetches what is missing of the part, and makes it the blob when its hash is right.
+
+    False: what was here before was not of this file, and is deleted.
+    """
     path = cache.part(file.repo, file.sha256)
     if path.exists() and path.stat().st_size > file.size:
         path.unlink()  # not of this file
@@ -136,15 +147,22 @@ def _transfer(file: RemoteFile, report: Callable[[int], None]) -> None:
         hub.download(file, part, begin)
         part.flush()
         os.fsync(part.fileno())
-        found = part.sha256
-    if found != file.sha256:
-        path.unlink()
+        found, size = part.sha256, part.tell()
+    if found == file.sha256:
+        path.replace(cache.blob(file.repo, file.sha256))
+        return True
+    if size < file.size:  # a connection that ends early looks like a page that says why
         raise DownloadError(
-            "wrong bytes",
-            f"{file.name} of {file.repo} did not arrive as the server describes it (SHA-256 {found[:12]}..., not "
-            f"{file.sha256[:12]}...); it was deleted: try again, or another HF_ENDPOINT",
+            "the server failed", f"of {file.name} ({file.size} bytes) it sent {size - begin} bytes only; {hub.AGAIN}"
         )
-    path.replace(cache.blob(file.repo, file.sha256))
+    path.unlink()
+    if begin > 0:
+        return False
+    raise DownloadError(
+        "wrong bytes",
+        f"{file.name} of {file.repo} did not arrive as the server describes it ({size} bytes, SHA-256 {found[:12]}..., "
+        f"not {file.size}, {file.sha256[:12]}...); it was deleted: try again, or another HF_ENDPOINT",
+    )
 
 
 class _Part(io.FileIO):

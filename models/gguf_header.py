@@ -46,6 +46,9 @@ _POSITIVE = (
     "attention.value_length",
     "vocab_size",
 )
+# what we read besides; 0 where the model has none
+_COUNTS = ("attention.sliding_window", "nextn_predict_layers", "target_hidden_size", "target_layers")
+_TEXTS = ("general.name", "tokenizer.ggml.model")
 
 
 @dataclass(frozen=True)
@@ -272,16 +275,25 @@ def _alignment(values: dict[str, Any], file_bytes: int) -> int:
     return alignment
 
 
+def _numbers(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, Array):
+        return ("a list of texts or a long one",) if value.items is None else value.items
+    return () if value is None else (value,)
+
+
 def _check_values(values: dict[str, Any]) -> None:
     """What is multiplied or allocated by before llama.cpp compares it with the tensors must be sensible."""
     arch = values.get("general.architecture")
     if not isinstance(arch, str) or not _ARCHITECTURE.fullmatch(arch):
         raise _Damage("it names no architecture")
-    for name in _POSITIVE:
+    for key in _TEXTS:
+        if not isinstance(values.get(key, ""), str):
+            raise _Damage(f"{key} is no text")
+    for name in (*_POSITIVE, *_COUNTS):
         value = values.get(f"{arch}.{name}")
-        for number in value.items or () if isinstance(value, Array) else () if value is None else (value,):
-            limit = MAX_LAYERS if name == "block_count" else MAX_HYPERPARAMETER
-            lowest = 0 if isinstance(value, Array) else 1  # single layers may lack a part
+        limit = MAX_LAYERS if name == "block_count" else MAX_HYPERPARAMETER
+        lowest = 1 if name in _POSITIVE and not isinstance(value, Array) else 0  # single layers may lack a part
+        for number in _numbers(value):
             if type(number) is not int or not lowest <= number <= limit:
                 raise _Damage(f"{name} cannot be {str(number)[:80]!r}")
     for key, value in values.items():

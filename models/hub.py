@@ -66,7 +66,8 @@ def files(source: Source) -> tuple[RemoteFile, ...]:
         with _as_model_errors(source.repo):
             from huggingface_hub import HfApi
 
-            info = HfApi().model_info(source.repo, revision=source.revision)
+            timeout = hub_settings.constants().HF_HUB_ETAG_TIMEOUT  # without one it would wait for ever
+            info = HfApi().model_info(source.repo, revision=source.revision, timeout=timeout)
             listed = [sibling.rfilename for sibling in info.siblings or () if isinstance(sibling.rfilename, str)]
         names = sources.choose(source, listed)
     return tuple(_file(source, name) for name in names)
@@ -89,18 +90,25 @@ def _file(source: Source, name: str) -> RemoteFile:
 
 
 def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
-    """Writes the file's bytes from `begin` on. A short interruption is bridged; else raises DownloadError."""
-    with _as_model_errors(file.repo, file.name):
+    """Writes the file's bytes from `begin` on. A short interruption is bridged; else raises DownloadError.
+
+    Whether they are the right ones, and how many, is not looked at.
+    """
+    with _as_model_errors(file.repo, file.name, again=AGAIN):
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-        http_get(
-            _url(file.repo, file.name, file.commit),
-            into,
-            resume_size=begin,
-            headers=build_hf_headers(),
-            expected_size=file.size,
-        )
+        try:
+            http_get(
+                _url(file.repo, file.name, file.commit),
+                into,
+                resume_size=begin,
+                headers=build_hf_headers(),
+                expected_size=file.size,
+            )
+        except OSError as error:
+            if not str(error).startswith("Consistency check failed"):  # fewer or more bytes, which we say ourselves
+                raise
 
 
 def _url(repo: str, name: str, revision: str) -> str:
@@ -110,8 +118,8 @@ def _url(repo: str, name: str, revision: str) -> str:
 
 
 @contextmanager
-def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
-    """Turns whatever fails inside into a ModelError of one line."""
+def _as_model_errors(repo: str, name: str = "", again: str = "try again later") -> Iterator[None]:
+    """Turns whatever fails inside into a ModelError of one line, which says what to do: `again`."""
     constants = hub_settings.constants()
     try:
         # by this name: `from huggingface_hub import ...` prints an error before it raises it
@@ -135,7 +143,7 @@ def _as_model_errors(repo: str, name: str = "") -> Iterator[None]:
     except errors.HFValidationError as error:
         raise ModelError("no such repository", f"{repo} cannot be a repository's name: {error}", USAGE) from error
     except _network_errors() as error:
-        raise _explained(error, repo, name) from error
+        raise _explained(error, repo, name, again) from error
     except ImportError as error:  # what the HTTP client lacks for a variable's value
         raise hub_settings.bad_variable(error) from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in huggingface_hub
@@ -155,7 +163,7 @@ def offline_error(what: str) -> ModelError:
     return ModelError("offline", f"{what} is not on this machine, and --offline or HF_HUB_OFFLINE forbids fetching it")
 
 
-def _explained(error: BaseException, repo: str, name: str) -> ModelError:
+def _explained(error: BaseException, repo: str, name: str, again: str = "try again later") -> ModelError:
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -171,16 +179,16 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
             f"{repo} does not exist, or is private or gated: check the name; else accept its licence at {page(repo)} "
             f"and set HF_TOKEN to a token of your account ({hub_settings.constants().ENDPOINT}/settings/tokens)",
         )
-    if isinstance(error, errors.RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError) or (status == 404 and not name):
         return DownloadError("no such repository", f"{page(repo)} does not exist; check the name")
     if status == 404:
-        return DownloadError("no such file", f"{page(repo)} has no {name or 'such revision'}")
+        return DownloadError("no such file", f"{page(repo)} has no {name}")
     if status == 429:
         return DownloadError(
-            "too many requests", f"the server asks for a pause; {AGAIN} (a token in HF_TOKEN may help)"
+            "too many requests", f"the server asks for a pause; {again} (a token in HF_TOKEN may help)"
         )
     if status is not None:
-        return DownloadError("the server failed", f"it answered {status} for {repo}; try again later: {AGAIN}")
+        return DownloadError("the server failed", f"it answered {status} for {repo}; {again}")
     why = f" ({type(error).__name__})" if not str(error) else f": {str(error).splitlines()[0][:200]}"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return DownloadError(
@@ -188,11 +196,26 @@ def _explained(error: BaseException, repo: str, name: str) -> ModelError:
             f"{hub_settings.constants().ENDPOINT} has a certificate that nobody known vouches for{why}; behind a proxy "
             "that reads along, set SSL_CERT_FILE to a file with its certificate",
         )
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
-    if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return DownloadError("cannot write", f"{error}; set HF_HOME to a folder that can be written")
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _OF_FILES):
+        return not_writable(error)
+    if type(error).__name__ == "TooManyRedirects" or "redirects" in str(error):
+        return DownloadError("the server failed", f"it sends from one address to the next without end; {again}")
+    if type(error).__name__ in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "DecodingError"):
+        return DownloadError("the server failed", f"it sends what cannot be followed{why}; {again}")
     proxies = network_settings.proxies_in_use()
     through = f" through the proxy of {' or '.join(proxies)}" if proxies else ""
     where = f"{hub_settings.constants().ENDPOINT}{through}"
-    return DownloadError("connection lost", f"{where} does not answer or stopped{why}; {AGAIN}")
+    return DownloadError("connection lost", f"{where} does not answer or stopped{why}; {again}")
+
+
+_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+def not_writable(error: OSError) -> DownloadError:
+    """The cache cannot be used."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DownloadError("the disk is full", f"make room, or set HF_HOME to a folder on another disk; {AGAIN}")
+    where = f" ({error.filename})" if error.filename is not None else ""
+    return DownloadError(
+        "cannot write", f"{error.strerror or error}{where}; set HF_HOME to a folder that can be written"
+    )

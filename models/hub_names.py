@@ -15,12 +15,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_A_FILE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\:*?\"<>|]")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)
 _LONGEST = 255  # bytes of a name on most disks
-_LONGEST_REPO, _DEEPEST = 200, 16
+_LONGEST_REPO, _DEEPEST = 96, 16
 
 
 def is_repo(text: str) -> bool:
     """Whether this is owner/name of a repository."""
-    return _REPO.fullmatch(text) is not None and len(text) <= _LONGEST_REPO
+    return _REPO.fullmatch(text) is not None and len(text) <= _LONGEST_REPO and not text.endswith(".git")
 
 
 def is_commit(text: str) -> bool:

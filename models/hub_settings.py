@@ -8,9 +8,31 @@ from typing import Any
 from specee.models import network_settings
 from specee.models.errors import USAGE, ModelError
 
+SWITCHES = (
+    *("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"),
+    *("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_UPDATE_CHECK", "HF_DEBUG"),
+    *("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_SYMLINKS", "HF_HUB_DISABLE_SYMLINKS_WARNING"),
+    *("HF_HUB_DISABLE_EXPERIMENTAL_WARNING", "HF_HUB_DISABLE_XET", "HF_XET_HIGH_PERFORMANCE"),
+    *("HF_HUB_ENABLE_HF_TRANSFER", "HF_HUB_DISABLE_SHARED_BLOBS"),
+)
+_ON, _OFF = ("1", "ON", "YES", "TRUE"), ("", "0", "OFF", "NO", "FALSE")
+
+
+def check_switches() -> None:
+    """Raises ModelError for one that is neither on nor off: huggingface_hub would take it as off, and so a doubtful
+    HF_HUB_OFFLINE as leave to open connections."""
+    for name in SWITCHES:
+        if (value := os.environ.get(name, "")).upper() not in (*_ON, *_OFF):
+            why = f"{name}: {value[:40]!r} is neither 1, yes, true, on nor 0, no, false, off; correct it, or unset it"
+            raise ModelError("bad environment variable", why, USAGE)
+
 
 def constants() -> Any:
     """Its module `constants`. Raises ModelError where a variable has a value that it does not take."""
+    check_switches()
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        if not os.environ.get(name, name).strip():
+            del os.environ[name]  # it would be the folder that we are in
     try:
         from huggingface_hub import constants
     except ValueError as error:

@@ -66,8 +66,8 @@ def read(header: Header) -> ModelStructure:
         vocabulary=_length(values.get("tokenizer.ggml.tokens")) or of("vocab_size") or 0,
         context=of("context_length") or 0,
         sliding_window=int(_mean(of("attention.sliding_window"))),
-        chat_template=bool(values.get("tokenizer.chat_template")),
-        licence=values.get("general.license"),
+        chat_template=bool(_text(values.get("tokenizer.chat_template"))),
+        licence=_text(values.get("general.license")),
         parameters=sum(tensor.n_elements for tensor in header.tensors),
         file_bytes=header.file_bytes,
         weight_bytes=sum(tensor.n_bytes for tensor in header.tensors),
@@ -118,6 +118,11 @@ def _mean(value: Any) -> float:
     if isinstance(value, Array):
         return sum(value.items) / len(value.items) if value.items else 0.0
     return float(value or 0)
+
+
+def _text(value: Any) -> str | None:
+    """Files have other things there, too, which llama.cpp passes over."""
+    return value if isinstance(value, str) else None
 
 
 def _length(value: Any) -> int:

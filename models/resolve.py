@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from specee.models.errors import ModelError
 from specee.models.source import Source
 
 EMBEDDED = "smollm2-135m"
+MOST_SHOWN = 120  # characters of a name that means nothing
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def stable_name(model: str | None) -> str:
     name = model or EMBEDDED
     try:
         wanted = interpret(name)
-    except ModelError:
-        return name
+    except ModelError:  # a file that is gone is still the one in that folder
+        return str(Path(name).absolute()) if name.lower().endswith(".gguf") and not name.startswith("~") else name
     return wanted.name if wanted.path is None else str(Path(name).expanduser().absolute())
 
 
@@ -79,6 +81,8 @@ def interpret(model: str | None) -> WantedModel:
     try:
         return _interpret(model or EMBEDDED)
     except OSError as error:  # a name too long for a file, a folder that may not be searched
+        if error.errno == errno.ENAMETOOLONG:
+            raise _unknown(str(model)) from error
         raise ModelError("model not found", f"{model}: {error.strerror or error}") from error
 
 
@@ -117,6 +121,10 @@ def _named(wanted: str) -> WantedModel | None:
 
 
 def _unknown(wanted: str) -> ModelError:
+    if len(wanted) > MOST_SHOWN:
+        wanted = f"{wanted[:MOST_SHOWN]}..."
+    if wanted.startswith(source.HUB):
+        return ModelError("model not found", f"{wanted} names no repository; one on the hub is written hf:owner/repo")
     if "/" in wanted or "\\" in wanted or wanted.lower().endswith(".gguf"):
         return ModelError(
             "model not found", f"there is no file {wanted}; a repository on the hub is written hf:owner/repo"

@@ -10,8 +10,9 @@ from specee.models.errors import USAGE, ModelError
 from specee.models.hub_names import REPO_PATTERN, is_file, is_repo
 
 DEFAULT_QUANT = "Q4_K_M"
+HUB = "hf:"
 
-_REFERENCE = re.compile(rf"(?P<hub>hf:)?(?P<repo>{REPO_PATTERN})(?::(?P<quant>[A-Za-z0-9_.-]+))?")
+_REFERENCE = re.compile(rf"(?P<hub>{HUB})?(?P<repo>{REPO_PATTERN})(?::(?P<quant>[A-Za-z0-9_.-]+))?")
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)

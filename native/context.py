@@ -6,12 +6,14 @@ import os
 from typing import Any
 
 from specee.native import abi, cpu, library
-from specee.native.errors import NativeError
+from specee.native.errors import NativeError, UnusableModelError
 from specee.native.model import Model
 
 N_ROWS_MAX = 64  # rows in flight of a slot
 GRAPH_CACHE_MAX = 64
-FLASH_ATTENTION_OFF = 0  # as llama-cpp-python does it: the reference that `dense` must equal
+NO_MEMORY = "out of memory"  # of src/error.h
+NO_NUMBERS = "the model gives no numbers: its file is damaged"  # of src/sampling.cpp
+FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
@@ -21,7 +23,8 @@ class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
 class RowContext:
     """A context over a model, its KV cache for n_slots conversations of n_ctx tokens each.
 
-    Raises NativeError when there is no memory for it.
+    Flash attention where all layers are on a GPU: there it is faster, and rows at once keep their bits. On a CPU it is
+    slower. Raises NativeError when there is no memory for it.
     """
 
     def __init__(
@@ -37,12 +40,13 @@ class RowContext:
         params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx * n_slots, n_slots, False
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.flash_attn_type = FLASH_ATTENTION_ON if model.all_on_gpu else FLASH_ATTENTION_OFF
         params.no_perf = True
         library.need_memory("the model's window")
         self._context: Any = llama.llama_init_from_model(model.handle, params)
         if not self._context and library.last_error():
-            raise NativeError("The model cannot start", f"its file contradicts itself: {library.last_error()}")
+            why = f"its file contradicts itself: {library.last_error()}; get it again, or take another model"
+            raise UnusableModelError("The model cannot start", why)
         if not self._context:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
             fewer = "" if n_slots == 1 else ", or fewer of them"
@@ -53,7 +57,8 @@ class RowContext:
         if not self._handle:
             message = library.last_error()
             self.close()
-            raise NativeError("The model cannot start", message)
+            kind = NativeError if message == NO_MEMORY else UnusableModelError
+            raise kind("The model cannot start", message)
 
     def _check(self, status: int) -> int:
         """The status where it is no error."""
@@ -61,8 +66,10 @@ class RowContext:
             return status
         if status == abi.CANCELLED:
             raise Cancelled
-        title = "The window is full" if status == abi.NO_SPACE else "The engine refused a call"
-        raise NativeError(title, library.last_error())
+        why = library.last_error()
+        if why == NO_NUMBERS:
+            raise UnusableModelError("damaged model", f"{self.model.path}: what it computes is no number; get it again")
+        raise NativeError("The window is full" if status == abi.NO_SPACE else "The engine refused a call", why)
 
     # ---- control
 

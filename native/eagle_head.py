@@ -11,7 +11,7 @@ import numpy as np
 from specee.native import abi, library
 from specee.native.abi import float_p, int32_p
 from specee.native.context import FLASH_ATTENTION_OFF
-from specee.native.errors import NativeError
+from specee.native.errors import NativeError, UnusableModelError
 from specee.native.layer_states import LayerStatesEngine
 from specee.native.model import Model
 
@@ -45,7 +45,8 @@ class EagleHead:
         library.need_memory("the EAGLE-3 head's window")
         self._context: Any = llama.llama_init_from_model(model.handle, params)
         if not self._context and library.last_error():
-            raise NativeError("The EAGLE-3 head cannot start", f"its file contradicts itself: {library.last_error()}")
+            why = f"its file contradicts itself: {library.last_error()}; get it again"
+            raise UnusableModelError("The EAGLE-3 head cannot start", why)
         if not self._context:
             raise NativeError("The EAGLE-3 head cannot start", f"no memory for a window of {target.n_ctx} tokens")
         self._handle = self._lib.specee_eagle_head_init(self._context)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+UNUSABLE_MODEL = 3
+"""The exit code of specee-chat for a model that is missing or unusable."""
+
 
 class NativeError(Exception):
     """Something that the user can act on: `title` names what failed, `message` why and what to do, one line each."""
@@ -13,3 +16,9 @@ class NativeError(Exception):
 
     def __reduce__(self) -> tuple[type[NativeError], tuple[str, str]]:
         return type(self), (self.title, self.message)
+
+
+class UnusableModelError(NativeError):
+    """The model's file is the cause: llama.cpp refuses it, or what it computes is no number."""
+
+    exit_code = UNUSABLE_MODEL

@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from specee.native import abi, library
-from specee.native.errors import NativeError
+from specee.native import abi, library, log
+from specee.native.errors import UnusableModelError
 
 
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises NativeError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers, if so.
+    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
+    if so.
     """
 
     def __init__(
@@ -41,13 +42,19 @@ class Model:
             self._progress = llama.llama_progress_callback(lambda done, _: on_progress(done))
             params.progress_callback = self._progress
         library.need_memory(f"opening {self.path}")
+        log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            reason = library.last_error() or "its log has the reason"
-            raise NativeError("The model cannot be loaded", f"llama.cpp refuses {self.path}: {reason}")
+            why = library.last_error() or log.reason() or "it does not say why"
+            raise UnusableModelError(
+                "model refused", f"llama.cpp cannot load {self.path}: {why}; get the file again, or take another model"
+            )
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
+        can_offload = bool(llama.llama_supports_gpu_offload())
+        self.gpu_layers = min(gpu_layers, self.n_layer + 1) if can_offload else 0  # the LM head is the last one
+        self.all_on_gpu = self.gpu_layers > self.n_layer
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
@@ -78,7 +85,7 @@ class Model:
     def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
         """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front.
 
-        Raises NativeError for a text that the vocabulary has no tokens for.
+        Raises UnusableModelError for a text that the vocabulary has no tokens for.
         """
         data = text.encode("utf-8")
         capacity, n = len(data) + 16, ctypes.c_int32()
@@ -89,7 +96,7 @@ class Model:
             )
             if status < abi.OK:
                 why = f"its vocabulary lacks tokens that every text needs ({library.last_error()})"
-                raise NativeError("The model cannot read this text", why)
+                raise UnusableModelError("The model cannot read this text", f"{why}; take another model")
             if n.value <= capacity:
                 return list(tokens[: n.value])
             capacity = n.value
@@ -101,7 +108,7 @@ class Model:
             buffer = ctypes.create_string_buffer(capacity)
             status = self.lib.specee_token_piece(self.vocab, token, special, capacity, buffer, ctypes.byref(n))
             if status < abi.OK:
-                raise NativeError("The model has no such token", library.last_error())
+                raise UnusableModelError("The model has no such token", f"{library.last_error()}; take another model")
             if n.value <= capacity:
                 return buffer.raw[: n.value]
             capacity = n.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -9,17 +10,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from specee.app.chat.file_reference import files_named
 from specee.app.errors import USAGE, AppError
 from specee.app.text_input import LIMIT, decode, too_large
-
-_REFERENCE = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|(\S+))""")
-_SUFFIX = re.compile(
-    r"adoc|bash|bat|bib|c|cc|cfg|conf|cpp|cs|css|csv|diff|docx?|go|gradle|h|hpp|html?|ini|ipynb|java|jpg|jsx?|jsonl?|kt"
-    r"|log|lua|md|odt|org|patch|pdf|php|pl|png|proto|ps1|pyi?|rb|rs|rst|rtf|scala|sh|sql|svelte|swift|tex|toml|tsx?|tsv"
-    r"|txt|vue|xlsx?|xml|ya?ml",
-    re.IGNORECASE,
-)
-"""Of files. Other words with a dot are decorators and names of people."""
 
 
 @dataclass(frozen=True)
@@ -38,51 +31,20 @@ class Attachment:
 def attach(text: str) -> tuple[str, list[Attachment]]:
     """The text of the files that the prompt names, as it goes behind the prompt, and which files they are, each once.
 
-    An @ before what is neither there nor looks like a file (a name, a decorator) means nothing. Raises AppError for a
-    file that is not there, cannot be read or is no text.
+    What an @ means: see file_reference. Raises AppError for a file that is not there, cannot be read or is no text.
     """
     files: dict[Path, Attachment] = {}
-    for match in _REFERENCE.finditer(text):
-        path = _path(match[1] or match[2], quoted=match[1] is not None)
-        if path is not None and path not in files:
+    for path in files_named(text):
+        if path not in files:
             files[path] = _read(path)
     return "".join(file.block for file in files.values()), list(files.values())
-
-
-def _path(name: str, *, quoted: bool) -> Path | None:
-    """What is there under this name, without the punctuation of a sentence behind it; None where it names no file."""
-    bare = name if quoted else name.rstrip(".,;:!?)'\"")
-    for candidate in dict.fromkeys((name, bare)):
-        try:
-            path = Path(candidate).expanduser()
-            path.stat()
-            return path
-        except PermissionError:
-            return path  # reading it says so
-        except (OSError, RuntimeError, ValueError):  # not there, the home of nobody, too long, with a zero in it
-            continue
-    if quoted or _looks_like_a_file(bare):
-        raise AppError(
-            "cannot attach", f"there is no file {bare}; with a space after the @ it is sent as it stands", USAGE
-        )
-    return None
-
-
-def _looks_like_a_file(name: str) -> bool:
-    if "(" in name:  # a call
-        return False
-    folder, slash, _ = name.partition("/")
-    if slash and (folder in ("", ".", "..") or folder.startswith("~") or name.endswith("/") or Path(folder).is_dir()):
-        return True
-    _, dot, suffix = name.rpartition(".")
-    return bool(dot) and _SUFFIX.fullmatch(suffix) is not None
 
 
 def _read(path: Path) -> Attachment:
     try:
         content = _bytes(path)
     except OSError as error:
-        raise AppError("cannot attach", f"{path}: {error.strerror or error}", USAGE) from error
+        raise AppError("cannot attach", f"{path} {_why(path, error)}", USAGE) from error
     if len(content) > LIMIT:
         raise too_large(str(path))
     decoded = decode(content, str(path))
@@ -90,6 +52,14 @@ def _read(path: Path) -> Attachment:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     name = os.fsencode(path.name).decode("utf-8", "replace")
     return Attachment(path, len(content), f"\n\n{name}:\n{fence}\n{text}\n{fence}", decoded.doubt)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return f"is a link to {path.readlink()}, which is not there"
+    if error.errno == errno.ELOOP:
+        return "is a link that leads back to itself"
+    return f"cannot be read: {error.strerror or error}"
 
 
 def _bytes(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from specee.app.chat.context_window import (
     first_kept,
     sent_turns,
 )
+from specee.app.chat.history.database import BusyError
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
 from specee.app.chat.history.store import NoSuchChatError, Store
@@ -194,17 +195,18 @@ class Session:
         self.chat = self.store.chat(chat_id)
         recalled = recall(self.chat.options)
         if recalled.refused is not None:
-            self.store.update_chat(chat_id, options=remember(*recalled[:3]))
+            with suppress(BusyError):  # the next time then
+                self.store.update_chat(chat_id, options=remember(*recalled[:3]))
         self._window.reset()
         self._refresh()
         return recalled
 
     def set_system(self, text: str | None) -> None:
         """Another system message from the next question on."""
-        self._system = text
         if self.chat is not None:
             with self._unless_deleted():
                 self.chat = self.store.update_chat(self.chat.id, system=text)
+        self._system = text
 
     # ---- the context window ----------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from specee.app import error_log, paths, settings
 from specee.app.cli.option import OWN, hidden
 from specee.app.cli.shared_options import EVERYWHERE, HEADINGS
 
@@ -42,6 +43,17 @@ class _Shared(click.Command):
             if any(error.option_name in parameter.opts for parameter in ctx.find_root().command.params):
                 raise _means_nothing(error.option_name, ctx) from None
             raise
+        except click.BadOptionUsage as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as error:  # the data folder, which has the log, may be known in here only
+            raise error_log.told(error, paths.find(ctx.params.get("data_dir")).logs) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if isinstance(self, click.Group):
@@ -58,6 +70,14 @@ class _Shared(click.Command):
 
 class Command(_Shared):
     """A command that does something. Options before it that mean nothing to it are refused."""
+
+    allow_extra_args = True  # refused here, in our words
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            raise click.UsageError(f"{settings.shown(left[0])} is one word too many", ctx)
+        return left
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

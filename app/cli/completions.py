@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from specee.app.cli.command import Command
+from specee.app.cli.option import Setting
 from specee.app.errors import OK
 
 PROGRAM, VARIABLE = "specee-chat", "_SPECEE_CHAT_COMPLETE"
 
 
 @click.command(cls=Command)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Setting(Literal["bash", "zsh", "fish"]))
 @click.pass_context
 def completions(context: click.Context, /, shell: str, **values: Any) -> int:
     """Print what makes a shell complete our commands with Tab.

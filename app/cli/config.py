@@ -45,8 +45,14 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
         content = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin a file with a mark
     except (FileNotFoundError, NotADirectoryError):
         return Config()
-    except (OSError, ValueError) as error:
-        raise _bad(path, str(error)) from error
+    except OSError as error:
+        raise _bad(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _bad(path, "it is not in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise _bad(path, f"it is not TOML: {error}") from error
+    except ValueError as error:
+        raise _bad(path, "a number in it has too many digits") from error
     except RecursionError:
         raise _bad(path, "lists or tables in each other, too deep") from None
     personas = _personas(path, content.pop("personas", {}))
@@ -86,6 +92,8 @@ def _personas(path: Path, given: object) -> dict[str, str]:
     if not isinstance(given, dict):
         raise _bad(path, "[personas] has lines of the form name = 'system message'")
     for name, text in given.items():
+        if not name.strip():
+            raise _bad(path, "[personas] has one whose name is empty")
         try:
             settings.read(settings.Text, text)
         except ValueError as error:

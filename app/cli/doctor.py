@@ -9,9 +9,9 @@ import click
 from specee.app.cli import tables
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
+from specee.app.cli.output import print_json
 from specee.app.cli.shared_options import EVERYWHERE, GPU_LAYERS, JSON, THREADS, WHICH_MODEL, load_options
 from specee.app.errors import FAILURE, OK
-from specee.app.formatting import to_json
 
 _COLUMNS = (tables.Column(width=len("NOT OK")), tables.Column(width=len("calibration")), tables.Column())
 
@@ -39,5 +39,5 @@ def doctor(quick: bool, as_json: bool, **values: Any) -> int:
             print(tables.table(_COLUMNS, [("OK" if check.ok else "NOT OK", check.name, check.detail)]))
     well = all(check.ok for check in found)
     if as_json:
-        print(to_json({"ok": well, "checks": [asdict(check) for check in found]}))
+        print_json({"ok": well, "checks": [asdict(check) for check in found]})
     return OK if well else FAILURE

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from specee.app import machine, paths
+from specee.app import error_log, machine, paths
 from specee.app.engine.protocol import Done, Message
-from specee.app.errors import AppError, as_app_error
+from specee.app.errors import AppError
 from specee.app.formatting import size
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
 from specee.native import cpu
@@ -43,7 +43,7 @@ def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
         try:
             yield Check(name, True, check(load))
         except Exception as error:  # whatever it is: the next check may still say something
-            yield Check(name, False, as_app_error(error).line)
+            yield Check(name, False, error_log.told(error, paths.find(load.data_dir).logs).line)
 
 
 def _system(load: LoadOptions) -> str:

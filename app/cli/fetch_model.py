@@ -21,8 +21,9 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
     A model that must be fetched first is fetched after a question with its size, without one if `yes`. Raises errors
     with a title and a message; where nobody can be asked, that the model is missing.
     """
-    from specee.models import download, gguf_header, hub
+    from specee.models import download, gguf_header, hub, hub_settings
 
+    hub_settings.check_switches()  # also where no connection is needed: who set one should know
     try:
         path = resolve.resolve(model).path
     except resolve.NotHere as missing:

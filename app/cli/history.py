@@ -16,7 +16,7 @@ from specee.app.cli import tables
 from specee.app.cli.command import Group, run
 from specee.app.cli.confirm import confirm
 from specee.app.cli.option import Setting, option
-from specee.app.cli.output import show
+from specee.app.cli.output import print_json, show
 from specee.app.cli.shared_options import DATA_DIR, JSON
 from specee.app.errors import OK
 from specee.app.formatting import to_json
@@ -66,7 +66,7 @@ def list_chats(limit: int | None, as_json: bool, **values: Any) -> int:
     with _store(values) as store:
         chats = store.chats(limit or -1)
     if as_json:
-        print(to_json([form.chat_object(chat) for chat in chats]))
+        print_json([form.chat_object(chat) for chat in chats])
     elif chats:
         print(_listed(chats))
     else:
@@ -96,7 +96,7 @@ def show_chat(chat: int, as_json: bool, **values: Any) -> int:
     \b
     specee-chat history show 12
     """
-    print(_exported(values, chat, as_json), end="\n" if as_json else "")
+    _print(_exported(values, chat, as_json))
     return OK
 
 
@@ -116,7 +116,7 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> 
         hits = store.search(" ".join(words), limit)
     if as_json:
         names = ("chat", "title", "turn", "role", "excerpt")
-        print(to_json([{name: getattr(hit, name) for name in names} for hit in hits]))
+        print_json([{name: getattr(hit, name) for name in names} for hit in hits])
     elif hits:
         columns = [tables.Column("ID", right=True), tables.Column("WHO"), tables.Column("TEXT", rigid=False)]
         rows = [(str(hit.chat), form.NAMES[hit.role], " ".join(hit.excerpt.split())) for hit in hits]
@@ -143,11 +143,11 @@ def export(chat: int, output: str | None, as_json: bool, **values: Any) -> int:
     \b
     specee-chat history export 12 --output sky.md
     """
-    text = _exported(values, chat, as_json) + ("\n" if as_json else "")
+    content = _exported(values, chat, as_json)
     if output is None:
-        print(text, end="")
+        _print(content)
     else:
-        output_file.write(output, text)
+        output_file.write(output, content if isinstance(content, str) else f"{to_json(content)}\n")
     return OK
 
 
@@ -169,9 +169,15 @@ def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -
     return show({"removed": [chat.id for chat in found]}, as_json, lambda result: "")
 
 
-def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str:
+def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str | dict[str, Any]:
+    """As Markdown, or what JSON has."""
     with _store(values) as store:
         chat, branch = store.chat(chat_id), store.branch(chat_id)
-        if as_json:
-            return to_json(form.tree_object(chat, store.tree(chat_id), branch))
-        return form.markdown(chat, branch)
+        return form.tree_object(chat, store.tree(chat_id), branch) if as_json else form.markdown(chat, branch)
+
+
+def _print(exported: str | dict[str, Any]) -> None:
+    if isinstance(exported, str):
+        print(exported, end="")
+    else:
+        print_json(exported)

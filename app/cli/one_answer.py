@@ -12,10 +12,10 @@ from typing import Any
 
 from specee.app.chat.session import Session
 from specee.app.chat.stats_line import stats_line
+from specee.app.cli.output import print_json
 from specee.app.engine.client import Event, Silence
 from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
-from specee.app.formatting import to_json
 from specee.app.options import ChatOptions
 from specee.predictors.decoding.stats import DecodingStats
 
@@ -157,7 +157,7 @@ class _Json:
         if isinstance(event, ChatEvent) and event.state == "verified":
             self._events.append(event)
         elif isinstance(event, Done):
-            _print_json(result(self._session, self._events, event))
+            print_json(result(self._session, self._events, event))
 
 
 class _JsonLines:
@@ -169,15 +169,11 @@ class _JsonLines:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Done):
-            _print_json({"type": "done", **result(self._session, self._events, event)})
+            print_json({"type": "done", **result(self._session, self._events, event)})
             return
         if isinstance(event, ChatEvent) and event.state == "verified":
             self._events.append(event)
-        _print_json({"type": _KINDS[type(event)], **asdict(event)})
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(to_json(content), flush=True)
+        print_json({"type": _KINDS[type(event)], **asdict(event)})
 
 
 _KINDS: dict[type, str] = {

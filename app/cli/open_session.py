@@ -13,9 +13,12 @@ from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
 from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
+from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, Recalled, recall
+from specee.app.options import ChatOptions, LoadOptions, Recalled, recall
+from specee.models import gguf_header, resolve
+from specee.models.errors import ModelError
 
 LAST = -1  # in place of a chat's number: the one last used
 
@@ -44,22 +47,43 @@ def open_session(
         recalled = recall(store.chat(number).options)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
         options = chat_options(typed, recalled.options)
-        session = Session(load_options(_with_model_of(recalled, values, typed)), system, start, store)
+        answering, lost = _with_model_of(recalled, values, typed)
+        session = Session(load_options(answering), system, start, store)
         session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)
-        notice = None if recalled.refused is None else f"chat {number}: {recalled.refused}"
-        return session, options, notice
+        known = [line for line in (recalled.refused, *lost) if line is not None]
+        return session, options, f"chat {number}: {'; '.join(known)}" if known else None
     except BaseException:
         store.close()
         raise
 
 
-def _with_model_of(kept: Recalled, values: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the model and the drafter of a chat, but for what was typed."""
+def _with_model_of(
+    kept: Recalled, values: dict[str, Any], typed: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`values` with the model and the drafter of a chat, but for what was typed; and a line for one that is gone.
+
+    A model that can be fetched is not gone: whoever loads it asks, or says how.
+    """
     if typed["model"] is not None or kept.model is None:
-        return values
-    return {**values, "model": kept.model, "drafter": typed["drafter"] or kept.drafter}
+        return values, ()
+    try:
+        gguf_header.read_model(resolve.resolve(kept.model).path)
+    except resolve.NotHere:
+        pass
+    except ModelError as error:
+        other = resolve.stable_name(values["model"])
+        return values, (f"{kept.model} cannot answer it any more ({error.title}); {other} does now, or --model NAME",)
+    drafter = typed["drafter"] or kept.drafter
+    if typed["drafter"] is None and drafter is not None:
+        try:
+            check_drafter(LoadOptions(model=kept.model, drafter=drafter))
+        except (ModelError, AppError) as error:
+            if not isinstance(error, resolve.NotHere) or error.wanted.name != kept.model:
+                line = f"{drafter} cannot draft for it any more ({error.title}); it goes on without"
+                return {**values, "model": kept.model, "drafter": None}, (line,)
+    return {**values, "model": kept.model, "drafter": drafter}, ()
 
 
 def _system(context: click.Context, values: dict[str, Any], persona: str | None) -> str | None:

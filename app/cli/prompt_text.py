@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 3.0  # without a word, so long; a forgotten terminal or service may never end its pipe
 PIPE = "standard input"
+STANDARD_INPUT = "-"  # as the text of -p
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,17 @@ def on_a_terminal() -> bool:
 
 
 def read_prompt(given: str | None) -> PromptText:
-    """The text to answer: that of -p, then its files, then what comes through a pipe, where an @ means nothing.
+    """The text to answer: that of -p (- is none), its files, then what comes through a pipe, where an @ means nothing.
 
     Raises AppError.
     """
     from specee.app.chat.attachments import attach
     from specee.app.text_input import argument, decode
 
+    if given == STANDARD_INPUT:
+        given = ""
+        if sys.stdin.isatty():
+            raise AppError("nothing to answer", "-p - takes what comes in through a pipe; give -p TEXT", USAGE)
     if given is None and sys.stdin.isatty():
         raise AppError("no terminal", "the screen needs a terminal; for one answer give -p TEXT", USAGE)
     attached, files = attach(given or "")
@@ -59,6 +65,12 @@ def read_prompt(given: str | None) -> PromptText:
     return PromptText(text, attached, files, [doubt for doubt in doubts if doubt is not None])
 
 
+def _may_come(fd: int) -> bool:
+    """Whether somebody may still write what was waited for: not where there was never an end, as in /dev/kmsg."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 def _piped() -> bytes:
     from specee.app.text_input import LIMIT, too_large
 
@@ -68,6 +80,12 @@ def _piped() -> bytes:
     while len(data) <= LIMIT:
         try:
             if os.name == "posix" and not select.select([fd], [], [], patience)[0]:
+                if not _may_come(fd):
+                    raise AppError(
+                        "cannot read standard input",
+                        "it has no end; < /dev/null does without",
+                        USAGE,
+                    )
                 print("specee-chat: waiting for the end of standard input; < /dev/null does without", file=sys.stderr)
                 patience = None
                 continue

@@ -8,7 +8,6 @@ errors are told.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import io
 import os
@@ -16,10 +15,11 @@ import select
 import sys
 from typing import TextIO
 
+from specee.app.cli.substitutes import Substitutes
 from specee.app.errors import FAILURE, AppError
 from specee.app.formatting import visible
 
-_ESCAPE = "specee.escape"
+_OUTPUT, _ERRORS = Substitutes("specee.output"), Substitutes("specee.errors")
 
 
 class OutputError(AppError):
@@ -31,7 +31,6 @@ class OutputError(AppError):
 
 def prepare() -> None:
     """Before anything is read, written or opened: what is opened next must not get a standard stream's number."""
-    codecs.register_error(_ESCAPE, _escape)
     # a closed output takes nothing rather than losing what was asked for, so it is opened for reading
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -41,31 +40,31 @@ def prepare() -> None:
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
     output = _Output(1, "w", closefd=False)
-    sys.stdout = _writer(output, sys.stdout, by_line=output.isatty())
-    sys.stderr = _writer(_Errors(2, "w", closefd=False), sys.stderr, by_line=True)
+    sys.stdout = _writer(output, sys.stdout, _OUTPUT, by_line=output.isatty())
+    sys.stderr = _writer(_Errors(2, "w", closefd=False), sys.stderr, _ERRORS, by_line=True)
 
 
 def finish() -> None:
-    """At the end. Of an output that cannot be written the interpreter would complain once more."""
+    """At the end: says if the output is not quite the text.
+
+    Of one that cannot be written the interpreter would complain once more.
+    """
     try:
         sys.stdout.flush()
     except (OSError, AppError):
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return
+    if _OUTPUT.used:
+        lacking = f"the encoding {sys.stdout.encoding} of the output lacks characters of this text"
+        told = f"{lacking}: plain ones or ? stand for them; PYTHONIOENCODING=utf-8 has them all"
+        print(f"specee-chat: {told}", file=sys.stderr)
 
 
-def _writer(raw: io.FileIO, before: TextIO | None, *, by_line: bool) -> io.TextIOWrapper:
-    """In the encoding that the system or PYTHONIOENCODING says; what that does not have is escaped."""
+def _writer(raw: io.FileIO, before: TextIO | None, substitutes: Substitutes, *, by_line: bool) -> io.TextIOWrapper:
+    """In the encoding that the system or PYTHONIOENCODING says."""
     encoding = getattr(before, "encoding", None) or "utf-8"
-    return _Text(io.BufferedWriter(raw), encoding, _ESCAPE, line_buffering=by_line)
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    """As JSON writes them, so that JSON stays JSON."""
-    assert isinstance(error, UnicodeEncodeError)
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    escaped = "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
-    return escaped, error.end
+    return _Text(io.BufferedWriter(raw), encoding, substitutes.name, line_buffering=by_line)
 
 
 def control(sequence: str) -> None:

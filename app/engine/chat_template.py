@@ -39,7 +39,8 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
     def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
         try:
             chat: Any = [_as_object(message) for message in messages]
-            with template_limits.deadline():
+            length = len(tools or "") + sum(len(m.content) + len(m.tool_calls or "") for m in messages)
+            with template_limits.deadline(length):
                 return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
         except Exception as error:
             why = str(error) or type(error).__name__

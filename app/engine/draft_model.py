@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from specee.app import memory
 from specee.app.engine.step_times import measure_steps
-from specee.app.errors import AppError
+from specee.app.errors import AppError, as_app_error
 from specee.app.formatting import size
 from specee.app.options import NO_DRAFTER, LoadOptions
 from specee.models import draft_model, gguf_header, model_structure, resolve
@@ -31,6 +31,8 @@ class DraftFile:
     path: str
     layers: tuple[int, ...] = ()
     """Of the large model: what an EAGLE-3 head reads the states of."""
+    is_wanted: bool = True
+    """Whether the user named it: else it is not missed."""
 
 
 def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
@@ -47,7 +49,7 @@ def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
     if pair is None or pair.path is None:
         return None
     try:
-        return _checked(pair.name, pair.path, target, n_ctx)
+        return replace(_checked(pair.name, pair.path, target, n_ctx), is_wanted=False)
     except (ModelError, AppError):
         return None  # nobody asked for it
 
@@ -100,14 +102,27 @@ class DraftModel:
         self._target = target
         self._parts: list[Any] = []  # opened one after the other
         self._engine: DraftEngine | None = None
+        self._is_refused = False  # for good
         self._times: dict[int, float] = {}
 
     def guesser(self) -> SmallModelGuesser | None:
-        """What drafts for the large model; None where this model cannot drop rejected tokens."""
+        """What drafts for the large model; None where this model cannot drop rejected tokens, or is not missed.
+
+        Raises AppError where it is, and cannot be opened.
+        """
+        from specee.native.errors import NativeError
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
-        if not self._parts:
-            self._open()
+        if not self._parts and not self._is_refused:
+            try:
+                self._open()
+            except NativeError as error:
+                self._engine, self._is_refused = None, not self.file.is_wanted
+                self.close()
+                if self.file.is_wanted:
+                    told = as_app_error(error)
+                    line = f"{self.file.path}: {told.message}; --drafter none does without"
+                    raise AppError(f"the drafter fails: {told.title}", line, told.exit_code) from error
         if self._engine is None:
             return None
         name = "eagle3" if self.file.layers else "model"

@@ -13,7 +13,7 @@ from specee.app.engine.datastore import HISTORY
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
-from specee.app.errors import USAGE, AppError
+from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
@@ -149,6 +149,7 @@ def open_backend(
         return True  # continue loading
 
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
+    _check_vocabulary(model)
     n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
     threads = options.threads or machine.default_threads()
     n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
@@ -179,6 +180,7 @@ def open_backend(
             n_slots=len(engine.slots),
             takes_tools=takes_tools(formatter),
             takes_calls=takes_calls(formatter),
+            gpu_layers=model.gpu_layers,
         ),
         engine=engine,
         model=model,
@@ -189,6 +191,13 @@ def open_backend(
         datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
+
+
+def _check_vocabulary(model: Any) -> None:
+    """Raises AppError where every answer would be empty."""
+    if not any(model.piece(token) for token in range(model.n_vocab)):
+        why = f"{model.path}: no token of its vocabulary is text; get the file again, or take another model"
+        raise AppError("damaged model", why, MODEL_MISSING)
 
 
 def affordable_slots(wanted: int, window_bytes: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from specee.app import machine
 from specee.app.engine.backend import Backend
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass
@@ -59,7 +59,10 @@ class Measurements:
 
     def key(self, backend: Backend) -> str:
         """The model, the machine and the build."""
-        return f"{backend.sha256} | {machine.identity()} | {backend.info.threads} threads | {self._build}"
+        where = f"{backend.info.threads} threads"
+        if backend.info.gpu_layers:
+            where += f", {backend.info.gpu_layers} layers on a GPU"
+        return f"{backend.sha256} | {machine.identity()} | {where} | {self._build}"
 
     def save(self) -> None:
         """Keeps what is known now."""

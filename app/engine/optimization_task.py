@@ -6,6 +6,8 @@ import math
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,13 +62,15 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
     target = paths.expand(output).absolute() if output else where.data / "models" / f"{found.name}-q8_0.gguf"
     if target.exists():
         raise AppError("already there", f"{target} exists; delete it, or give another --output", USAGE)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    n_bytes = requantize.size_of_copy(header, changed)
-    if n_bytes > shutil.disk_usage(target.parent).free:
-        raise AppError("no room", f"the copy takes {n_bytes / 1e9:.2f} GB in {target.parent}; give another --output")
     part = target.with_name(f".{target.name}.part")
     try:
-        requantize.write(header, changed, part, lambda share: emit(Progress("writing the copy", share)))
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            n_bytes = requantize.size_of_copy(header, changed)
+            if n_bytes > shutil.disk_usage(target.parent).free:
+                why = f"the copy takes {n_bytes / 1e9:.2f} GB in {target.parent}; give another --output"
+                raise AppError("no room", why)
+            requantize.write(header, changed, part, lambda share: emit(Progress("writing the copy", share)))
         before, after = compare(load, part, emit)
         loss = after.perplexity / before.perplexity
         if loss > MAX_LOSS and not force:
@@ -75,9 +79,11 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
                 f"the copy's perplexity is {loss - 1:+.2%} (limit {MAX_LOSS - 1:+.0%}); --force keeps it nevertheless",
                 USAGE,
             )
-        part.replace(target)
+        with _writing(target):
+            part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return {
         "model": found.name,
         "path": str(target),
@@ -89,6 +95,18 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
         "perplexity_ratio": loss,
         **verdict(before, after),
     }
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Around what writes the copy. Raises AppError."""
+    try:
+        yield
+    except BrokenPipeError:  # of the pipe that progress goes through: the user's process is gone
+        raise
+    except OSError as error:
+        why = f"{target}: {error.strerror or error}; make room, or give another --output"
+        raise AppError("cannot write the copy", why) from error
 
 
 def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.measurements import Drafting, Measurements
-from specee.app.engine.step_times import measure_steps
+from specee.app.engine.step_times import NO_ROOM, UNEQUAL, measure_steps
 from specee.app.errors import AppError
 from specee.app.options import PolicyChoice
 from specee.predictors.cost_model import CostModel
@@ -41,10 +41,11 @@ class PolicyChooser:
 
     def decide(self, backend: Backend, choice: PolicyChoice) -> PolicyDecision:
         """What to run for the user's choice. Measures the times of steps if they are needed and not known."""
-        if choice.drafts:
+        if choice.drafts or (choice.is_lossless and choice.name not in ("auto", "dense")):
             drafting = self._drafting(backend)
             if drafting.refusal:
-                raise AppError("tokens cannot be drafted", f"{drafting.refusal}; use --policy dense")
+                title = "tokens cannot be drafted" if choice.drafts else f"policy {choice.label} cannot run"
+                raise AppError(title, f"{drafting.refusal}; use --policy dense")
         if choice.name != "auto":
             known = self.measurements.drafting.get(self.measurements.key(backend))
             why = (
@@ -79,8 +80,11 @@ class PolicyChooser:
         key, known = self.measurements.key(backend), self.measurements.drafting
         if key not in known:
             steps = measure_steps(backend.engine)
+            if steps.refusal == NO_ROOM:
+                return Drafting({}, NO_ROOM)
             known[key] = Drafting(steps.seconds, steps.refusal)
             self.measurements.save()
+        _limit_rows(backend, known[key])
         return known[key]
 
     def _cost(self, backend: Backend) -> CostModel:
@@ -88,6 +92,13 @@ class PolicyChooser:
         if key not in self._costs:
             self._costs[key] = CostModel(self._drafting(backend).seconds, backend.engine.max_equal_rows)
         return self._costs[key]
+
+
+def _limit_rows(backend: Backend, drafting: Drafting) -> None:
+    """No more rows at once than have equal bits here, whoever asks for them."""
+    most = 1 if drafting.refusal == UNEQUAL else max(drafting.seconds, default=backend.engine.max_equal_rows)
+    for slot in backend.engine.slots:
+        slot.max_equal_rows = min(slot.max_equal_rows, most)
 
 
 def describe(stats: DecodingStats, reason: str, drafter: str | None) -> str:

@@ -151,6 +151,7 @@ class ModelInfo:
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
     """Whether it has one for calls of tools and their results."""
+    gpu_layers: int = 0
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""

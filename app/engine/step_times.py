@@ -12,17 +12,22 @@ from typing import Any
 import numpy as np
 
 from specee.app.engine.backend import ChatEngine
-from specee.native.errors import NativeError
+from specee.native.errors import NativeError, UnusableModelError
 
 SIZES = (1, 2, 4, 3, 6, 8)  # the most telling ones first
-PROOF = (1, 2, 3)  # tokens: any will do
+PROOF = tuple(range(1, max(SIZES) + 1))  # tokens: any will do
+UNEQUAL = "several tokens at once would not give exactly its own text here"
+NO_ROOM = "its context window is full"
 MAX_ROUNDS = 3
 MAX_SECONDS = 0.3  # for rounds after the first one
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of a step of n rows, by n. `refusal`: why tokens cannot be drafted with this model, None if they can."""
+    """Seconds of a step of n rows, by n: of as many as have equal bits.
+
+    `refusal`: why tokens cannot be drafted with this model, None if they can.
+    """
 
     seconds: dict[int, float] = field(default_factory=dict)
     refusal: str | None = None
@@ -31,36 +36,48 @@ class StepTimes:
 def measure_steps(engine: ChatEngine) -> StepTimes:
     """Takes well under a second on small models, some steps on large ones; what the cache holds is left as it is."""
     if engine.length + len(PROOF) >= engine.n_ctx:
-        return StepTimes(refusal="its context window is too small")
+        return StepTimes(refusal=NO_ROOM)
     try:
-        if not _rows_are_equal(engine):
-            return StepTimes(refusal="several tokens at once would not give exactly its own text here")
+        n_equal = _equal_rows(engine)
+    except UnusableModelError:
+        raise
     except NativeError:
         return StepTimes(refusal="its memory cannot drop rejected tokens")
+    if n_equal < 2:
+        return StepTimes(refusal=UNEQUAL)
     seconds: dict[int, list[float]] = {}
     began = time.perf_counter()
-    for number in range(MAX_ROUNDS + 1):  # the first one builds graphs
+    for number in range(MAX_ROUNDS):
         for n in SIZES:
-            if n > engine.max_equal_rows or engine.length + n > engine.n_ctx:
+            if n > n_equal:
                 continue
             if number and time.perf_counter() - began > MAX_SECONDS:
                 break
             seconds.setdefault(n, []).append(_seconds(engine, n))
     # the least: other programs make a step slower, nothing makes it faster
-    return StepTimes({n: min(times[1:] or times) for n, times in sorted(seconds.items())})
+    return StepTimes({n: min(times) for n, times in sorted(seconds.items())})
 
 
-def _rows_are_equal(engine: ChatEngine) -> bool:
-    """Whether a batch of rows gives the logits that they have one by one."""
+def _equal_rows(engine: ChatEngine) -> int:
+    """As many rows in a batch as have the logits that they have one by one; builds the graphs of all sizes."""
     length = engine.length
     try:
         single: list[Any] = []
-        for token in PROOF:
+        for token in PROOF[: engine.max_equal_rows]:
             engine.forward(token)
             single.append(engine.logits(0))
-        engine.roll_back(length)
-        _advance(engine, PROOF)
-        return all(np.array_equal(engine.logits(i), row) for i, row in enumerate(single))
+        if np.isnan(single).any():
+            raise UnusableModelError("damaged model", "what it computes is no number; get its file again")
+        n_equal = 0
+        for n in sorted(SIZES):  # a GPU has other kernels from some number of rows on
+            engine.roll_back(length)
+            if n > len(single):
+                break
+            _advance(engine, PROOF[:n])
+            if not all(np.array_equal(engine.logits(i), single[i]) for i in range(n)):
+                break
+            n_equal = n
+        return n_equal
     finally:
         engine.roll_back(length)
 

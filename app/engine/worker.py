@@ -39,10 +39,15 @@ from specee.app.errors import as_app_error
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
 PR_SET_PDEATHSIG = 1
+IGNORED = ("SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM")
+"""Signals that mean nothing to this process: what it is to do, and when to end, it is told through the pipe."""
 
 
 def main() -> None:
     """Entry point of the process."""
+    for name in IGNORED:
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, signal.SIG_IGN)
     wake_when_alone()
     inbox, outbox = take_pipes()
     worker = Worker(outbox)

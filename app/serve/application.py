@@ -24,7 +24,6 @@ from specee.app.serve.gate import Gate
 from specee.app.serve.openapi import openapi
 from specee.app.settings import shown
 
-
 PATHS = "/v1/chat/completions, /v1/models, /health and /openapi.json"
 
 
@@ -84,7 +83,9 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
     if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the whole server
         return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
     if error.status_code != 405:
-        return await error_response(request, ApiError(error.status_code, "not found", f"there is no {path}, but {PATHS}"))
+        return await error_response(
+            request, ApiError(error.status_code, "not found", f"there is no {path}, but {PATHS}")
+        )
     allowed = f"{(error.headers or {}).get('Allow', '')}, OPTIONS"
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allowed})

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
+from textual.driver import Driver
 from textual.events import Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
@@ -17,7 +18,7 @@ from textual.widgets import Input, TextArea
 from specee.app import error_log
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
-from specee.app.errors import INTERNAL, OK, AppError, as_app_error
+from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
 from specee.app.tui import clipboard, garbage_collection, job_control, keys
@@ -70,11 +71,19 @@ class ChatApp(BoundedApp):
         self.prompt = PromptInput(Commands.help_lines())
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._commands = Commands(self)
-        self._thread = SessionThread(self)
+        self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
         self.controller = ChatController(self, self._thread)
         self._timer: Timer | None = None
         self._cursor_blinks = True
+
+    def get_driver_class(self) -> type[Driver]:
+        kind = super().get_driver_class()
+        if kind.__name__ != "LinuxDriver":  # on Windows, or in a test
+            return kind
+        from specee.app.tui.unix_driver import UnixDriver
+
+        return UnixDriver
 
     @property
     def busy(self) -> bool:
@@ -96,6 +105,7 @@ class ChatApp(BoundedApp):
         return self.theme_variables
 
     def on_mount(self) -> None:
+        self.session.store.hurry_here()
         self.prompt.focus()
         self.app_resume_signal.subscribe(self, self._draw_again)
         self._timer = self.set_interval(FLUSH_SECONDS, self.tick, pause=True)
@@ -180,11 +190,7 @@ class ChatApp(BoundedApp):
 
     def show_error(self, error: Exception) -> None:
         """Adds an error to the conversation; one that we did not foresee goes to the log as well."""
-        told = as_app_error(error)
-        text = told.line
-        if told.title == INTERNAL and (log := error_log.record(self.session.logs, error)) is not None:
-            text += f" ({log})"
-        self.show_notice(text, error=True)
+        self.show_notice(error_log.told(error, self.session.logs).line, error=True)
 
     def warn_when_nearly_full(self) -> None:
         """Says so when the context window is nearly full."""
@@ -371,6 +377,5 @@ def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str],
     app = ChatApp(session, options, personas, notice)
     code = app.run()
     if app.fatal_error is not None:
-        error_log.record(session.logs, app.fatal_error)
         raise app.fatal_error
     return OK if code is None else code

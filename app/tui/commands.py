@@ -12,7 +12,7 @@ from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import PolicyChoice, parse_threshold
-from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, check
+from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, Text, check
 from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
 from specee.app.tui.entries import Help
@@ -172,7 +172,7 @@ class Commands:
         sampling = self._app.options.sampling
         name, _, value = argument.partition(" ")
         name = name.replace("-", "_")
-        if name == "drafter" and value:
+        if name == "drafter":
             self._set_drafter(value.strip())
             return
         if name not in SAMPLING:
@@ -188,6 +188,7 @@ class Commands:
 
     def _set_drafter(self, name: str) -> None:
         self._app.require_idle()
+        check(FileName, "drafter", name)
         if name == self._app.session.drafter:
             return
         try:
@@ -200,13 +201,13 @@ class Commands:
 
     async def do_system(self, argument: str) -> None:
         """TEXT: the system message of this chat"""
-        self._app.session.set_system(argument or None)
+        self._app.session.set_system(check(Text, "system message", argument) or None)
         self._app.show_notice(f"system message: {argument or 'none'}")
 
     async def do_persona(self, argument: str) -> None:
         """NAME: a system message from config.toml"""
         known = self._app.personas
-        if argument not in known:
+        if not argument or argument not in known:
             choice = f"choose from {', '.join(sorted(known))}" if known else "config.toml has no [personas]"
             raise AppError("unknown persona", choice, USAGE)
         await self.do_system(known[argument])
@@ -233,8 +234,10 @@ class Commands:
     async def do_model(self, argument: str) -> None:
         """NAME: switch to another model"""
         self._app.require_idle()
+        if not argument:
+            raise AppError("no model given", "/model takes a name, a .gguf file, or hf:owner/repo", USAGE)
         try:
-            self._app.session.use_model(argument)
+            self._app.session.use_model(check(FileName, "model", argument))
         except NotHere as error:
             raise AppError(error.title, f"/pull {argument} downloads it") from None
         except ModelError as error:

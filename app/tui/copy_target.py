@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specee.app.errors import USAGE, AppError
+from specee.app.settings import Count, read
 from specee.app.tui.markdown import code_blocks
 
 USES = (
@@ -45,6 +46,6 @@ def _code(text: str, number: int | None) -> str:
 
 def _number(text: str) -> int:
     try:
-        return int(text)
+        return int(read(Count, text))
     except ValueError:
         raise AppError("cannot copy that", USES, USAGE) from None

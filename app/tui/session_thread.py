@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from textual.app import App
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from specee.app.engine.client import EngineLostError, Event
+from specee.app import error_log
+from specee.app.engine.client import Event
 from specee.app.engine.protocol import ChatEvent
-from specee.app.errors import AppError, as_app_error
+from specee.app.errors import AppError
 
 Job = Callable[[], Iterator[Event]]
 
@@ -54,8 +56,8 @@ class EventBuffer:
 class SessionThread:
     """Runs jobs that use the session in a thread, one at a time."""
 
-    def __init__(self, app: App[int]) -> None:
-        self._app = app
+    def __init__(self, app: App[int], logs: Path) -> None:
+        self._app, self._logs = app, logs
         self.buffer = EventBuffer()
         self.busy = False
 
@@ -85,5 +87,5 @@ class SessionThread:
                 if worker.is_cancelled:
                     return
         except Exception as caught:  # whatever it is, the user gets a line and the screen stays
-            error = caught if isinstance(caught, EngineLostError) else as_app_error(caught)
+            error = error_log.told(caught, self._logs)
         self._app.post_message(JobEnded(error))

@@ -108,13 +108,48 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, ggml_tensor
     return result;
 }
 
+ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask,
+                                        float scale, int il) {
+    ggml_context *        ctx0    = builder.ctx0;
+    const llama_hparams & hparams = builder.hparams;
+    const float           softcap = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    ggml_tensor *         result  = nullptr;
+    size_t                at      = 0; // of this slot's mask
+    for (const specee_group & group : groups) {
+        cells.s0 = cells.s1 = kv->get_stream(group.slot);
+        // each row is a sample of one query; all of them read the same K and V, in steps of no bytes
+        const auto repeated = [&](ggml_tensor * t) {
+            t        = ggml_view_4d(ctx0, t, t->ne[0], t->ne[2], t->ne[1], 1, t->nb[2], t->nb[1], 0, 0);
+            t->ne[3] = group.n_rows; // not as an argument: ggml_view_4d takes it for more memory
+            return t;
+        };
+        ggml_tensor * k  = repeated(kv->get_k(ctx0, il, group.n_kv, cells));
+        ggml_tensor * v  = repeated(kv->get_v(ctx0, il, group.n_kv, cells));
+        ggml_tensor * qs = ggml_view_4d(ctx0, q, q->ne[0], 1, q->ne[1], group.n_rows, q->nb[2], q->nb[1], q->nb[2],
+                                        group.first * q->nb[2]);
+        const size_t  nb = group.n_kv * ggml_type_size(mask->type);
+        ggml_tensor * ms = ggml_view_4d(ctx0, mask, group.n_kv, 1, 1, group.n_rows, nb, nb, nb, at);
+        at += nb * group.n_rows;
+
+        ggml_tensor * part = ggml_flash_attn_ext(ctx0, qs, k, v, ms, scale, hparams.f_max_alibi_bias, softcap);
+        ggml_prec_set_acc(part, GGML_PREC_F32);
+        part   = ggml_reshape_2d(ctx0, part, part->ne[0] * part->ne[1], part->ne[3]);
+        result = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
+    }
+    ggml_build_forward_expand(builder.gf, result);
+    return result;
+}
+
 // ---- call site inside llama.cpp ------------------------------------------------------------------------------------
 
 ggml_tensor * specee_attention(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
                                int il) {
     specee_rows * rows = builder.cparams.specee;
-    if (rows == nullptr || rows->building == nullptr || rows->groups.size() < 2) {
+    if (rows == nullptr || rows->building == nullptr || rows->batch.size() < 2) {
         return nullptr;
     }
-    return rows->attend(builder, q, mask, scale, il);
+    if (builder.cparams.flash_attn) {
+        return rows->attend_flash(builder, q, mask, scale, il);
+    }
+    return rows->groups.size() < 2 ? nullptr : rows->attend(builder, q, mask, scale, il);
 }

@@ -11,7 +11,7 @@ void specee_graph_begin(llm_graph_context & builder);
 // The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
 ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il);
 
-// Attention of a batch of rows of several slots; null where llama.cpp's own does (any other batch).
+// Attention of a batch of rows of several slots, or by flash attention; null where llama.cpp's own does.
 ggml_tensor * specee_attention(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
                                int il);
 

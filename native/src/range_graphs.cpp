@@ -266,6 +266,9 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
             ggml_backend_sched_synchronize(ctx.sched.get());
             again = status == GGML_STATUS_ABORTED && threads.has_stopped();
         } while (again);
+        if (status == GGML_STATUS_SUCCESS && cancelled.load(std::memory_order_relaxed)) {
+            status = GGML_STATUS_ABORTED; // a GPU does not ask meanwhile
+        }
     }
 
     switch (status) {

@@ -213,6 +213,9 @@ struct specee_rows {
     void set_inputs(const llm_graph_input_attn_kv & inputs); // where K and V go, and what each row sees
     // Each slot's rows attend to its own K and V, as if they were alone.
     ggml_tensor * attend(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale, int il);
+    // The same by flash attention, of one slot too: each row is computed as one alone is.
+    ggml_tensor * attend_flash(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
+                               int il);
 
   private:
     // rows.cpp

@@ -34,6 +34,7 @@ def calibrate(
     settings = settings or Settings()
     report = progress or (lambda what, share: None)
     begin = time.monotonic()
+    calibration_file.check_writable(out_path)
     recordings = record(engine, base, settings, work_dir, report)
     recorded = time.monotonic()
     data = gather(recordings, engine.n_layer)

@@ -7,6 +7,9 @@ native/src/specee.h.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +25,7 @@ from specee.predictors.types import Floats, Tokens
 
 FORMAT = 3
 ARCH = "specee"
+CANNOT_WRITE = "Cannot write the calibration"
 
 
 class Installable(Protocol):
@@ -136,10 +140,37 @@ class Calibration:
 
 
 def write(calibration: Calibration, path: Path) -> None:
-    """Write the file, replacing an old one in a single step."""
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    w = GGUFWriter(part, ARCH)
+    """Write the file, replacing an old one in a single step. Raises CalibrationFileError."""
+    with _part(path) as part:
+        _write(calibration, part)
+        part.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raises CalibrationFileError where `write` would: before what takes minutes."""
+    with _part(path) as part:
+        part.touch()
+    if path.is_dir():
+        raise CalibrationFileError(f"{path} is a folder; give another --output", CANNOT_WRITE)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Where the file is while it is written; gone afterwards, whatever happens."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+    except OSError as error:
+        why = f"{path}: {error.strerror or error}; make room, or give another --output"
+        raise CalibrationFileError(why, CANNOT_WRITE) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _write(calibration: Calibration, path: Path) -> None:
+    w = GGUFWriter(path, ARCH)
     w.add_uint32("specee.format", FORMAT)
     w.add_string("specee.base.sha256", calibration.base_sha256)
     w.add_string("specee.base.name", calibration.base_name)
@@ -176,7 +207,6 @@ def write(calibration: Calibration, path: Path) -> None:
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    part.replace(path)
 
 
 def read(path: Path) -> Calibration:

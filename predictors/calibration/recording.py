@@ -5,10 +5,11 @@ The work folder holds one file per answer, written in one step, so an interrupte
 
 from __future__ import annotations
 
+import os
 import time
 import zipfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def record(
     engine: CalibrationEngine, base: CalibratedModel, settings: Settings, folder: Path, progress: ProgressCallback
 ) -> list[Recording]:
     """Answers until the budget is used up. Raises CalibrationError when the model generates too few tokens."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     prompts = bundled_prompts()
     order = np.random.default_rng(settings.seed).permutation(len(prompts))
     exit_layers = candidate_exit_layers(engine.n_layer)
@@ -143,8 +145,9 @@ def record(
             with closing(base.make_sampler(0.0, 1.0)) as plain:
                 states, best = read_states(engine, len(prompt) - 1, row_tokens, exit_layers, plain)
             recording = Recording(index, np.array(prompt, np.int32), np.array(row_tokens, np.int32), states, best)
-            _save(path, recording)
-            (folder / "seconds").write_text(f"{spent_before + time.monotonic() - begin:.1f}")
+            with suppress(OSError):  # a full disk, say: only another run could not go on from here
+                _save(path, recording)
+                (folder / "seconds").write_text(f"{spent_before + time.monotonic() - begin:.1f}")
         done.append(recording)
         n_tokens += len(recording.row_tokens)
     if n_tokens < 500:
@@ -160,10 +163,15 @@ def _spent(folder: Path) -> float:
 
 
 def _save(path: Path, r: Recording) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez(file, index=r.prompt_index, prompt=r.prompt, row_tokens=r.row_tokens, states=r.states, best=r.best)
-    part.replace(path)
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, index=r.prompt_index, prompt=r.prompt, row_tokens=r.row_tokens, states=r.states, best=r.best)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 def _load(path: Path, n_states: int, n_embd: int) -> Recording | None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
@@ -63,6 +64,37 @@ def call(
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--bogus", "unknown option: '--bogus' (specee-chat --help"),
+        ("--temperatur 1", "unknown option: '--temperatur'; did you mean --temperature?"),
+        ("hello", "unknown command: 'hello'; a question goes behind -p, in quotes"),
+        ("modles", "unknown command: 'modles'; did you mean models?"),
+        ("models lst", "unknown command: 'lst'; did you mean list? (specee-chat models --help"),
+        ("history show", "usage: ID is missing (specee-chat history show --help"),
+        ("history search", "usage: WORDS is missing"),
+        ("history show 1 2", "usage: '2' is one word too many"),
+        ("paths x", "usage: 'x' is one word too many"),
+        ("-p", "usage: -p needs a value"),
+        ("bench --model", "usage: --model needs a value (specee-chat bench --help"),
+        ("--json=yes", "usage: --json takes no value"),
+        ("--help=1", "usage: --help takes no value"),
+        ("--seed x", "bad value: --seed: 'x' is not a whole number from 0 to 4294967295"),
+        ("completions tcsh", "bad value: SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        ("history list --temperature 1", "usage: --temperature means nothing to 'specee-chat history list'"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_our_words(capsys: pytest.CaptureFixture[str], line: str, says: str) -> None:
+    from specee.app.cli import usage_errors
+    from specee.app.cli.program import program
+
+    with pytest.raises(click.ClickException) as caught:
+        program.main(line.split(), prog_name="specee-chat", standalone_mode=False)
+    error = usage_errors.as_app_error(caught.value)
+    assert error.line.startswith(says) and error.line.endswith(" --help says more)") and error.exit_code == 2
+
+
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
     """The one line of an error."""
     lines = done.stderr.splitlines()
@@ -76,7 +108,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
     heavy = "('numpy', 'textual', 'llama_cpp', 'rich', 'sqlite3', 'huggingface_hub')"
-    code = f"import sys; import specee.app.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; import specee.app.cli.program; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert "--max-pending" in call(env, "--help").stdout
@@ -268,6 +300,35 @@ def test_a_chat_goes_on_with_its_model(env: dict[str, str], tmp_path: Path) -> N
     assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "other"
     assert json.loads(call(env, "-c", "-p", "y", *say, "--model", "smollm2-135m").stdout)["model"] == "smollm2-135m"
     assert json.loads(call(env, "-c", "-p", "y", *say).stdout)["model"] == "smollm2-135m", "the last one counts"
+
+
+@needs_engine
+def test_a_chat_goes_on_without_files_that_are_gone(env: dict[str, str], tmp_path: Path) -> None:
+    from specee.models import embedded
+
+    model = embedded.path()
+    assert model is not None
+    (tmp_path / "big.gguf").symlink_to(model)
+    (tmp_path / "small.gguf").write_bytes(Path(model).read_bytes() + b"another file")
+    say = ("--max-tokens", "2")
+    call(env, "-p", "x", *say, "--model", "big.gguf", "--drafter", "small.gguf", cwd=tmp_path)
+    for content in (None, b"no model"):
+        (tmp_path / "small.gguf").unlink()
+        if content is not None:
+            (tmp_path / "small.gguf").write_bytes(content)
+        done = call(env, "--resume", "1", "-p", "y", *say)
+        assert done.returncode == 0 and done.stdout.strip()
+        assert [line for line in done.stderr.splitlines() if "small.gguf" in line and "goes on without" in line]
+        chat = ("--model", "big.gguf", "--drafter", "small.gguf")
+        assert call(env, "-c", "-p", "y", *say, *chat, cwd=tmp_path).returncode == 3, "what is typed must be there"
+        (tmp_path / "small.gguf").write_bytes(Path(model).read_bytes() + b"another file")
+        assert call(env, "--resume", "1", "-p", "y", *say, *chat, cwd=tmp_path).returncode == 0
+    (tmp_path / "big.gguf").unlink()
+    before = call(env, "history", "show", "1").stdout
+    done = call(env, "-c", "-p", "y", *say)
+    assert done.returncode == 0 and done.stdout.strip()
+    assert "big.gguf cannot answer it any more (model not found); smollm2-135m does now" in done.stderr
+    assert call(env, "history", "show", "1").stdout.startswith(before.rstrip())
 
 
 def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
@@ -524,3 +585,10 @@ def test_the_doctor_says_ok(env: dict[str, str]) -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
     assert all(line.startswith("OK ") for line in lines) and any("self-test" in line for line in lines)
+
+
+def test_a_secret_is_not_repeated(env: dict[str, str]) -> None:
+    done = call({**env, "SPECEE_API_KEY": "open sesame"}, "serve")
+    assert done.returncode == 2 and "SPECEE_API_KEY: " in done.stderr and "sesame" not in done.stderr
+    done = call(env, "serve", "--api-key", "open sesame")
+    assert done.returncode == 2 and "--api-key: " in done.stderr and "sesame" not in done.stderr

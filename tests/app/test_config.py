@@ -11,7 +11,7 @@ from specee.app.chat.attachments import attach
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
-from specee.app.cli.main import program
+from specee.app.cli.program import program
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.text_input import LIMIT
 

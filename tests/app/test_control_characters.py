@@ -24,6 +24,10 @@ from specee.app.formatting import to_json, visible
 HOSTILE = "first\x1b]0;X\x07\x1b[2J\x9b2J\x08\x7f\u202eline\r"
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0" + "".join(
+    map(chr, range(0xE0100, 0xE01F0))
+)
+"""Letters and marks, says Unicode, that show nothing by themselves."""
 any_text = st.text(st.characters(), max_size=40)
 
 
@@ -32,8 +36,11 @@ def test_no_control_character_is_left(text: str) -> None:
     shown = visible(text)
     assert not FORBIDDEN.search(shown) and visible(shown) == shown
     shown.encode("utf-8")
-    if not FORBIDDEN.search(text) and not re.search("[\ud800-\udfff]", text):
-        assert shown == text
+
+
+@given(st.text(st.characters(categories=("L", "M", "N", "P", "S", "Zs"), exclude_characters=BLANK), max_size=40))
+def test_what_can_be_seen_stays(text: str) -> None:
+    assert visible(text) == text
 
 
 @given(any_text)
@@ -47,6 +54,9 @@ def test_line_ends_and_tabs_stay() -> None:
     assert visible("a\tb\r\nc\nd\x1b") == "a\tb\nc\nd␛"
     text = "\u200f\u05e9\u05dc é \U0001f469\u200d\U0001f4bb \u0627 \u2764\ufe0f"
     text += " \u0645\u06cc\u200c\u062e\u0648 \u0915\u094d\u200d\u0937"  # Persian, Hindi
+    text += " \u845b\U000e0100"  # a variant of a Japanese sign
+    for region in ("eng", "sct", "wls"):
+        text += "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in f"gb{region}\x7f")
     assert visible(text) == text
 
 
@@ -57,6 +67,15 @@ def test_what_cannot_be_seen_is_shown_as_something(code: int) -> None:
     text = f"a{chr(code)}b"
     assert visible(text) == "a\ufffdb"
     assert to_json(text).isprintable() and json.loads(to_json(text)) == text
+
+
+@pytest.mark.parametrize(
+    "flag", ["", "\U0001f3f4", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"]
+)
+def test_text_hidden_in_tags_is_shown_as_something(flag: str) -> None:
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "gbeng run this")
+    assert visible(f"a{flag}{hidden}b").count("\ufffd") == 1
+    assert json.loads(to_json(f"a{flag}{hidden}b")) == f"a{flag}{hidden}b"
 
 
 def test_a_cell_of_a_table_is_as_wide_as_what_is_shown() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import changed_gguf
 import tiny_eagle
 import tiny_gguf
 from real_engine import missing_library, missing_model
@@ -132,6 +134,34 @@ def test_a_backend_drafts_with_the_model_that_was_named(copy: Path, tmp_path: Pa
     prompt = backend.tokenize("Name three rivers.", bos=False)
     expected, _ = decode(backend.engine, Dense(), prompt, Sampler(backend.model))
     assert decode(backend.engine, chain, prompt, Sampler(backend.model))[0] == expected
+    backend.close()
+
+
+BROKEN = {
+    "no numbers": {"values": {}, "tensors": changed_gguf.filled("output_norm.weight", float("nan"))},
+    "refused": {"values": {"llama.attention.layer_norm_rms_epsilon": None}},
+}
+
+
+@needs_model
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_drafter_that_fails_is_missed_only_where_it_was_named(
+    copy: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = changed_gguf.write(copy, tmp_path / "broken.gguf", **BROKEN[how])
+    load = LoadOptions(n_ctx=256, drafter=str(broken), data_dir=str(tmp_path))
+    backend = open_backend(load, lambda what, share: None)
+    for _ in range(2):
+        with pytest.raises(AppError, match=r"the drafter fails: .*broken\.gguf: .*--drafter none does without") as told:
+            backend.policy(PolicyChoice("chain"))
+        assert told.value.exit_code == 3
+    backend.close()
+    pair = draft_model.draft_model.Pair("broken", broken)
+    monkeypatch.setattr(draft_model.draft_model, "paired", lambda model: pair)
+    backend = open_backend(replace(load, drafter=None), lambda what, share: None)
+    assert backend.info.drafter == "broken"
+    prompt = backend.tokenize("Name three rivers.", bos=False)
+    assert len(decode(backend.engine, backend.policy(PolicyChoice("chain")), prompt, Sampler(backend.model))[0]) > 2
     backend.close()
 
 

@@ -238,3 +238,49 @@ def test_a_stopped_engine_is_reported_and_can_be_ended(tmp_path: Path) -> None:
                 session.kill()
     assert numbers(session.branch[-1].content)[:6] == list(range(6))
     session.close()
+
+
+def signal_at(session: Session, phase: str, number: int) -> str:
+    """A question, with a signal to the engine before it, while its prompt is read, or in its answer; what came."""
+    link = session._client._engine
+    assert link is not None and isinstance(link.link, EngineProcess)
+    if phase == "idle":
+        os.kill(link.link.pid, number)
+        time.sleep(0.2)
+    text = ""
+    for event in session.send("List the seas of the world. " * 60, ChatOptions(max_tokens=6)):
+        text += event.text if isinstance(event, ChatEvent) else ""
+        begun = isinstance(event, ChatEvent if phase == "answer" else PromptProgress)
+        if phase != "idle" and begun:
+            phase = "idle"  # once
+            os.kill(link.link.pid, number)
+    return text
+
+
+@pytest.mark.skipif(NO_MODEL is not None, reason=str(NO_MODEL))
+def test_signals_to_the_engine_alone(tmp_path: Path) -> None:
+    """Those that ask a program for something mean nothing to it; those of a crash are told as one."""
+    session = Session(LoadOptions(data_dir=str(tmp_path)), store=Store())
+    try:
+        list(session.open())
+        engine = session._client._engine
+        for phase in ("idle", "prompt", "answer"):
+            for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM"):
+                session.new()
+                assert signal_at(session, phase, getattr(signal, name)), (name, phase)
+                assert session._client._engine is engine, (name, phase)
+            for name in ("SIGSEGV", "SIGABRT", "SIGTERM"):
+                list(session.open())
+                session.new()
+                if phase == "idle":
+                    assert signal_at(session, phase, getattr(signal, name)), "another one answers"
+                    continue
+                with pytest.raises(EngineLostError, match=name) as lost:
+                    signal_at(session, phase, getattr(signal, name))
+                assert lost.value.line.startswith("engine crashed: signal")
+                assert session.branch[-1].state == "interrupted"
+            list(session.open())
+            engine = session._client._engine
+    finally:
+        session.close()
+    assert "Traceback" not in (tmp_path / "logs" / "engine.log").read_text(errors="replace")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -151,6 +153,23 @@ def test_search_finds_words_in_all_chats(file: Path) -> None:
         ("a*b OR c NOT d", "OR NOT a*b"),
         ("path /usr/lib64", "usr/lib"),
         ("caf\u00e9", "cafe\u0301"),
+        ("a CAF\u00c9.", "cafe"),
+        ("a cafe.", "CAFE\u0301"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("in Łódź", "lodz"),
+        ("Việt Nam", "viet nam"),
+        ("\u0130stanbul", "istanbul"),
+        ("Ёлка", "елка"),
+        ("ΟΔΟΣ", "οδός"),
+        ("a ﬁne day", "FINE"),
+        ("ＡＢＣ", "abc"),  # noqa: RUF001
+        ("ｶﾞｽ", "ガス"),
+        ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd", "\u05e9\u05dc\u05d5\u05dd"),
+        ("\u0643\u0650\u062a\u0627\u0628", "\u0643\u062a\u0627\u0628"),
+        ("हिन्दी में", "न्दी"),
+        ("ราคาเท่าไหร่", "เท่า"),
+        ("co\u00adoperate", "coop"),
+        ("ž", "Z"),
     ],
 )
 def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
@@ -164,6 +183,17 @@ def test_search_finds_any_part_of_a_text(text: str, search: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "search"),
+    [("हिन्दी", "हनद"), ("ต้น", "ตน"), ("ガス", "カス"), ("날씨", "나"), ("кот", "kot"), ("ab", "a b c")],
+)
+def test_marks_that_are_letters_are_no_accents(text: str, search: str) -> None:
+    store = Store()
+    store.add_question(store.new_chat(text, None, {}).id, None, text)
+    assert store.search(search) == [] and store.search(text) != []
+    store.close()
+
+
 def test_an_excerpt_is_around_the_match() -> None:
     store = Store()
     chat = store.new_chat("x", None, {})
@@ -171,24 +201,36 @@ def test_an_excerpt_is_around_the_match() -> None:
     (hit,) = store.search("needle")
     assert hit.excerpt.startswith("…") and " Needle after " in hit.excerpt and hit.excerpt.endswith("…")
     assert len(hit.excerpt) < 110
+    store.add_question(chat.id, None, "Ünd ß ﬁ " * 100 + "dás Cafe\u0301 ist zu " + "Ünd " * 100)
+    (hit,) = store.search("DAS CAFÉ")
+    assert "dás Cafe\u0301 ist" in hit.excerpt and len(hit.excerpt) < 110
     store.close()
 
 
-def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:2])
+@pytest.mark.parametrize("steps", range(2, len(schema.MIGRATIONS)))
+def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:steps])
     file.parent.mkdir()
     with sqlite3.connect(file) as old:
         database._migrate(old, file)
         old.execute("INSERT INTO chats (title, created, updated) VALUES ('x', 1, 1)")
-        old.execute(
-            "INSERT INTO turns (chat_id, role, content, state, created) VALUES (1, 'user', '東京の天気', 'complete', 1)"
-        )
+        for content in ("'東京のカフェ Café'", "CAST(x'436166c3' AS TEXT)", "'growing café'", "''"):
+            state = "streaming" if "growing" in content else "complete"
+            sql = "INSERT INTO turns (chat_id, role, content, state, created, owner) VALUES (1, 'user', "
+            old.execute(f"{sql}{content}, '{state}', 1, 'nobody')")
+        before = old.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()
     old.close()
     monkeypatch.undo()
     store = Store(file)
-    assert [hit.excerpt for hit in store.search("京の天")] == ["東京の天気"]
+    assert [hit.excerpt for hit in store.search("京のカ")] == ["東京のカフェ Café"]
+    assert {hit.turn for hit in store.search("CAFE")} == {1, 3}
+    assert {hit.turn for hit in store.search("caf")} == {1, 2, 3}
+    assert (
+        store._database.read(lambda db: db.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()) == before
+    )
     store.delete_chat(1)
-    assert store.search("京の天") == []
+    assert store.search("京のカ") == [] and store.search("cafe") == []
+    assert store._database.read(lambda db: db.execute("SELECT count(*) FROM words").fetchone()) == (0,)
     store.close()
 
 
@@ -377,3 +419,53 @@ def test_turns_in_a_circle_are_read_to_an_end(tmp_path: Path) -> None:
     assert [turn.id for turn in store.branch(chat.id)] == [second]
     assert len(store.tree(chat.id)) == 2
     store.close()
+
+
+def test_a_screen_does_not_wait_for_another_program(tmp_path: Path) -> None:
+    """Its writes fail soon, also while an answer of its own waits to be written, which then is."""
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    chat = store.new_chat("x", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "x"))
+    store.hurry_here()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    answering = threading.Thread(target=recorder.finish, args=("complete",))
+    answering.start()
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(AppError, match=r"the history is busy: .* try again"):
+            store.update_chat(chat.id, system="brief")
+        assert time.monotonic() - began < 1.0
+        began = time.monotonic()
+        assert store.chat(chat.id).system is None
+        assert time.monotonic() - began < 0.5
+    other.execute("COMMIT")
+    other.close()
+    answering.join()
+    assert store.branch(chat.id)[-1].state == "complete"
+    assert store.update_chat(chat.id, system="brief").system == "brief"
+    store.close()
+
+
+def test_programs_that_start_at_once_share_the_file(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from specee.app.chat.history.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "for n in range(20):\n"
+        "    chat = store.new_chat(f'{n}', None, {})\n"
+        "    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, 'x'))\n"
+        "    recorder.finish('complete')\n"
+        "store.close()\n"
+    )
+    path = tmp_path / "new" / "history.sqlite"
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for child in running:
+        assert child.communicate(timeout=60)[1] == "" and child.returncode == 0
+    store = Store(path)
+    assert len(store.chats()) == 120 and store.check() == "ok"
+    store.close()
+    assert not list((tmp_path / "new" / "running").iterdir())

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from specee.app import options
-from specee.app.cli.main import program
+from specee.app.cli.program import program
 from specee.app.cli.shared_options import CHAT, EVERYWHERE, SETTINGS
 from specee.predictors.calibration.settings import Settings
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from specee.app import output_file
 from specee.app.chat.history.store import Store
-from specee.app.cli.main import program
+from specee.app.cli.program import program
 from specee.app.errors import FAILURE, OK, USAGE, AppError, as_app_error
 
 

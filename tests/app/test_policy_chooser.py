@@ -50,6 +50,27 @@ def test_rows_that_differ_from_single_ones(make_backend: Callable[..., Any], mon
     assert decision.choice.name == "dense" and "exactly its own text" in decision.reason
 
 
+def test_no_more_rows_at_once_than_are_equal(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes other kernels from some number of rows on."""
+    backend = make_backend(n_slots=2)
+    logits, engine = backend.engine.logits, backend.engine
+    monkeypatch.setattr(engine, "logits", lambda i: logits(i) + 1e-6 * (len(engine.in_flight) > 4))
+    assert PolicyChooser().decide(backend, AUTO).choice.name == "chain"
+    assert [slot.max_equal_rows for slot in engine.slots] == [4, 4]
+
+
+def test_policies_that_verify_need_equal_rows(
+    make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_backend()
+    logits = backend.engine.logits
+    monkeypatch.setattr(backend.engine, "logits", lambda i: logits(i) + 1e-6 * i)
+    for name in ("exact", "chain", "tree", "pipelined"):
+        with pytest.raises(AppError, match="--policy dense"):
+            PolicyChooser().decide(backend, PolicyChoice(name))
+    assert PolicyChooser().decide(backend, PolicyChoice("dense")).choice.name == "dense"
+
+
 def test_a_window_too_small_to_measure(make_backend: Callable[..., Any]) -> None:
     assert PolicyChooser().decide(make_backend(n_ctx=3), AUTO).choice.name == "dense"
 

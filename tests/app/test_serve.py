@@ -160,9 +160,16 @@ def test_a_client_that_leaves_while_it_waits_gives_its_place_back(server: Server
     gate = threading.Event()
     for engine in backend.engine.slots:
         engine.before_chunk = lambda done: gate.wait(20) and None
+    waiting = []
     for _ in range(11):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         connection.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Content-Type": "application/json"})
+        waiting.append(connection)
+    until = time.monotonic() + 10
+    while server.answers.places._value > 0:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    for connection in waiting:
         connection.close()
     until = time.monotonic() + 10
     while server.answers.places._value < server.answers.limit:  # noticed within a second

@@ -19,8 +19,8 @@ from specee.app import settings
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import config
-from specee.app.cli.main import program
 from specee.app.cli.option import Setting
+from specee.app.cli.program import program
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling, recall, remember
@@ -33,6 +33,12 @@ REFUSED = [
     ("temperature", "1e400", "a number from 0 to 10"),
     ("temperature", "hot", "a number from 0 to 10"),
     ("temperature", "", "a number from 0 to 10"),
+    ("temperature", "1_0", "a number from 0 to 10"),
+    ("temperature", "\uff10.5", "a number from 0 to 10"),
+    ("temperature", "\u0661", "a number from 0 to 10"),
+    ("temperature", "0,5", "a number from 0 to 10"),
+    ("temperature", " 1", "a number from 0 to 10"),
+    ("temperature", "0x1", "a number from 0 to 10"),
     ("top-p", "inf", "a number from 0 to 1"),
     ("top-p", "1.0001", "a number from 0 to 1"),
     ("min-p", "-nan", "a number from 0 to 1"),
@@ -41,6 +47,12 @@ REFUSED = [
     ("top-k", "-1", "a whole number from 0 to 1000000"),
     ("top-k", "2.5", "a whole number from 0 to 1000000"),
     ("top-k", "1e3", "a whole number from 0 to 1000000"),
+    ("seed", "1.0", "a whole number from 0 to 4294967295"),
+    ("seed", "1_000", "a whole number from 0 to 4294967295"),
+    ("seed", "\uff15", "a whole number from 0 to 4294967295"),
+    ("ctx", "4096.0", "a whole number from 16 to 10000000"),
+    ("threshold", "0_1", "a number from 0 to 1 or 'calibrated'"),
+    ("policy", "specee@0_1", "a number from 0 to 1 or 'calibrated'"),
     ("seed", "-1", "a whole number from 0 to 4294967295"),
     ("seed", str(2**32), "a whole number from 0 to 4294967295"),
     ("seed", "9" * 5000, "a whole number from 0 to 4294967295"),
@@ -103,9 +115,26 @@ def test_the_command_line_refuses(tmp_path: Path, name: str, value: str, allowed
     assert allowed in text and len(text) < 300
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "value"),
+    [("temperature", "1e0", 1.0), ("temperature", "+.5", 0.5), ("temperature", "2.", 2.0), ("seed", "+007", 7)],
+)
+def test_numbers_as_people_write_them(name: str, written: str, value: float) -> None:
+    assert settings.check(settings.SAMPLING[name], name, written) == value
+
+
+def test_what_no_entrance_refused_is_refused_in_our_words() -> None:
+    for wrong in ({"model": ""}, {"n_ctx": 1}, {"threads": "4"}, {"offline": 2}):
+        with pytest.raises(ValidationError) as caught:
+            LoadOptions(**wrong)
+        line = as_app_error(caught.value).line
+        assert line.startswith(f"bad value: {next(iter(wrong))}: ")
+        assert not any(word in line for word in ("Input", "Value error", "should", "pydantic", "nothing"))
+
+
 @pytest.mark.parametrize(("name", "value", "allowed"), REFUSED)
 def test_the_config_file_refuses(tmp_path: Path, name: str, value: str, allowed: str) -> None:
-    is_number = re.fullmatch(r"[+-]?(nan|inf|\d+(\.\d+)?(e\d+)?)", value) and len(value) < 4300
+    is_number = re.fullmatch(r"[+-]?(nan|inf|[0-9]+(\.[0-9]+)?(e[0-9]+)?)", value) and len(value) < 4300
     file = tmp_path / "config.toml"
     file.write_text(f"{name} = {value if is_number else json.dumps(value)}\n")
     with pytest.raises(AppError) as caught:
@@ -127,11 +156,13 @@ def test_the_config_file_refuses_other_types(tmp_path: Path, name: str, written:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
+        (b"[personas]\n'' = 'x'", "[personas] has one whose name is empty"),
         (b"max-tokens = 5\nmax_tokens = 6\n", "stands there twice"),
         (b'persona = "tutor"\n', "'tutor' is not under [personas]"),
-        (b"seed = " + b"9" * 5000, "integer"),
+        (b"seed = " + b"9" * 5000, "too many digits"),
+        (b"seed = 5 5", "it is not TOML: "),
         (b"x = " + b"[" * 100_000, "too deep"),
-        (b"\xff\xfe", "utf-8"),
+        (b"\xff\xfe", "it is not in UTF-8"),
         (b"[personas]\na = 3\n", "[personas] a: 3 is not text"),
         (b"personas = 3\n", "[personas] has lines"),
     ],

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from specee.app.chat.history.store import Store
+from specee.app.cli.prompt_text import read_prompt
+from specee.app.cli.substitutes import Substitutes
+from specee.app.formatting import visible
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
 CHAT = "Ümläut 日本 \U0001f600"
@@ -81,14 +84,37 @@ def test_an_output_that_does_not_wait_is_waited_for(env: dict[str, str]) -> None
     assert program.returncode == 0 and text.count(b"long ") == 100_000
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict"])
-def test_other_encodings_of_the_output(env: dict[str, str], encoding: str) -> None:
-    done = shell(env, "run history show 1; run history show 1 --json; run history list", PYTHONIOENCODING=encoding)
-    assert done.returncode == 0 and done.stderr == b""
-    text = done.stdout.decode(encoding.partition(":")[0])
-    assert "\\u65e5\\u672c \\ud83d\\ude00" in text
-    found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
-    assert found["title"] == CHAT and found["turns"][0]["content"] == CHAT
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict", "ascii:surrogateescape", "koi8-r"])
+def test_other_encodings_of_the_output(env: dict[str, str], tmp_path: Path, encoding: str) -> None:
+    line = f"run history show 1; run history list; run history export 1 --output {tmp_path}/chat.md"
+    done = shell(env, line, PYTHONIOENCODING=encoding)
+    name = encoding.partition(":")[0]
+    text, told = done.stdout.decode(name), done.stderr.decode(name).splitlines()
+    own = "Ü" if name in ("latin-1", "cp1252") else "U"
+    assert done.returncode == 0 and text.count(f"{own}ml{'ä' if own == 'Ü' else 'a'}ut ?? ?") == 3
+    assert len(told) == 2 and all("plain ones or ? stand for them" in line and "\\" not in line for line in told)
+    assert CHAT in (tmp_path / "chat.md").read_text("utf-8")
+    done = shell(env, "run history show 1 --json; run history list --json", PYTHONIOENCODING=encoding)
+    shown, listed = map(json.loads, done.stdout.decode(name).splitlines())
+    assert shown["title"] == shown["turns"][0]["content"] == listed[0]["title"] == CHAT and done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("“Isn’t it?” — yes…", '"Isn\'t it?" - yes...'),  # noqa: RUF001
+        ("Crème brûlée, Straße, Łódź", "Creme brulee, Strasse, Lodz"),
+        ("5 € → 3 ≤ 4 × ½", "5 EUR -> 3 <= 4 x 1/2"),  # noqa: RUF001
+        ("\x1b[2J \x7f", "^[[2J ^?"),
+        ("👨\u200d👩\u200d👧 👍🏽 ❤\ufe0f", "??? ?? ?"),
+        ("half \ud83d", "half ?"),
+        ("ａｂｃ １２ ﬁ ①", "abc 12 fi 1"),  # noqa: RUF001
+        ("e\u0301 \xa0 x", "e   x"),
+        ("Привет 日本", "?????? ??"),
+    ],
+)
+def test_what_stands_for_characters_that_are_lacking(text: str, shown: str) -> None:
+    assert visible(text).encode("ascii", Substitutes("specee.test").name).decode() == shown
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "xx_YY.nonsense"])
@@ -118,6 +144,10 @@ def test_arguments_that_are_not_utf8(env: dict[str, str]) -> None:
         ("printf ' \\n' | run -p ' '", 2, "nothing to answer"),
         ("run <&-", 2, "nothing to answer"),
         ("run 0> file", 2, "cannot read standard input: Bad file descriptor"),
+        ("run -p - < /dev/null", 2, "nothing to answer"),
+        ("run -p - 0> file", 2, "cannot read standard input: Bad file descriptor"),
+        ("run -p x < /dev/full", 5, "standard input is larger than 4 MiB"),
+        ("run -p - < /dev/urandom", 5, "standard input is larger than 4 MiB"),
         ("run -p '@gone.txt' < /dev/null", 2, "there is no file gone.txt"),
     ],
 )
@@ -125,3 +155,19 @@ def test_inputs_that_cannot_be_answered(env: dict[str, str], tmp_path: Path, lin
     done = shell(env, f"cd {tmp_path}; {line}")
     assert done.returncode == code and done.stdout == b""
     assert says in done.stderr.decode() and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["/dev/kmsg", "/proc/kmsg"])
+def test_a_device_without_an_end_is_not_waited_for(env: dict[str, str], device: str) -> None:
+    if not os.access(device, os.R_OK):
+        pytest.skip("closed to us")
+    done = shell(env, f"run -p x < {device}")
+    assert done.returncode in (2, 5) and len(done.stderr.splitlines()) == 1
+
+
+def test_a_minus_stands_for_what_is_piped(env: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "piped"
+    file.write_text("what is piped, @gone.txt and all")
+    with file.open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert read_prompt("-").text == "what is piped, @gone.txt and all"

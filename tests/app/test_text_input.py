@@ -93,7 +93,43 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("@/dev/zero", "no regular file"),
         ("@/dev/null", "no regular file"),
         ("@pipe", "no regular file"),
-        ("@loop.txt", "there is no file"),
+        ("@loop.txt", "loop.txt is a link that leads back to itself"),
+        ("@loop", "loop is a link that leads back to itself"),
+        ("@dangling", "dangling is a link to gone, which is not there"),
+        ("@dangling.txt!", "dangling.txt is a link to gone, which is not there"),
+        ('@"dangling"', "which is not there"),
+        ("@closed/x", "closed/x cannot be read: Permission denied"),
+        ('@"with space.txt"', "there is no file with space.txt;"),
+        ("@'with space.txt'", "there is no file with space.txt;"),
+        ("@“with space.txt”", "there is no file with space.txt;"),
+        ('@"with space.txt', "its quotes are not closed"),
+        ("@with\\ space.txt", "there is no file with\\ space.txt;"),
+        ("@with\\ space", "there is no file with\\ space;"),
+        ("@(x.txt)", "there is no file x.txt;"),
+        ("@<x.txt>", "there is no file x.txt;"),
+        ("(see @x.txt)", "there is no file x.txt;"),
+        ("see [@x.txt], @nobody", "there is no file x.txt;"),
+        ("@x.txt:12", "there is no file x.txt;"),
+        ("@x.txt's end", "there is no file x.txt;"),
+        ("请看@x.txt并总结", "there is no file x.txt;"),
+        ("@x.txt。", "there is no file x.txt;"),
+        ("@src,@x.txt", "src is a folder"),
+        ("@nobody,@x.txt", "there is no file x.txt;"),
+        ("@$HOME/x", "there is no file $HOME/x; variables in it are not replaced"),
+        ("@$HOME", "variables in it are not replaced"),
+        ("@${HOME}/x", "variables in it are not replaced"),
+        ("@%HOME%\\x", "variables in it are not replaced"),
+        ("@src/$NAME.md", "variables in it are not replaced"),
+        ("@~nobody99/x", "there is no user nobody99;"),
+        ("@~/nobody99", "there is no file ~/nobody99;"),
+        ("@*.txt", "patterns are not replaced"),
+        ("@src/*", "patterns are not replaced"),
+        ("@https://example.com/a", "it is an address"),
+        ("@file:///etc/hostname", "it is an address"),
+        ("@.env", "there is no file .env;"),
+        ("@..\\x", "there is no file ..\\x;"),
+        ("@photo.heic", "there is no file photo.heic;"),
+        ("@a.txt\n@b.txt\nclass notes", "there is no file a.txt;"),
         ("@/proc/self/mem", "Input/output error"),
         ("@binary", "is not text"),
     ],
@@ -101,10 +137,42 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_that_cannot_be_sent_is_told(folder: Path, text: str, says: str) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "loop.txt").symlink_to("loop.txt")
+    (folder / "dangling").symlink_to("gone")
+    (folder / "dangling.txt").symlink_to("gone")
+    (folder / "loop").symlink_to("loop")
+    if os.geteuid() == 0:  # to whom nothing is closed
+        says = says.replace("closed/x cannot be read: Permission denied", "there is no file closed/x")
+    (folder / "closed").mkdir(0)
     (folder / "binary").write_bytes(b"\0\1\2")
     with pytest.raises(AppError) as caught:
         attach(text)
     assert says in caught.value.line and caught.value.exit_code == USAGE
+    assert attach(text.replace("@", "@ ")) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('@"with space.txt"', ["with space.txt"]),
+        ("@'with space.txt', please", ["with space.txt"]),
+        ("@“with space.txt”", ["with space.txt"]),
+        ("@with\\ space.txt.", ["with space.txt"]),
+        ("@a\\(1\\).txt", ["a(1).txt"]),
+        ("@a(1).txt", ["a(1).txt"]),
+        ("@(x.txt)", ["x.txt"]),
+        ("(see @x.txt)", ["x.txt"]),
+        ("@x.txt,@y.txt;@y.txt", ["x.txt", "y.txt"]),
+        ("请看@x.txt并总结，@y.txt。", ["x.txt", "y.txt"]),  # noqa: RUF001
+        ("@x.txt:12, @y.txt's and @nobody's", ["x.txt", "y.txt"]),
+        ("Is @link the same as @$x?", ["link", "$x"]),
+        ("@x.txt\n\n@x.txt", ["x.txt"]),
+    ],
+)
+def test_what_a_name_is_and_where_it_ends(folder: Path, text: str, names: list[str]) -> None:
+    for name in ("with space.txt", "x.txt", "y.txt", "a(1).txt", "$x"):
+        (folder / name).write_text("text")
+    (folder / "link").symlink_to("x.txt")
+    assert [str(file.path) for file in attach(text)[1]] == names
 
 
 def test_files_without_an_end_are_not_waited_for(folder: Path) -> None:
@@ -123,7 +191,30 @@ def test_files_without_an_end_are_not_waited_for(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["@app.route('/a.json')", "write to @~nobody99 today", "me@src and @nobody, @angular/core", "@ src", "a @"]
+    "text",
+    [
+        "@app.route('/a.json')",
+        "@app.get( '/a.json' )",
+        "write to @~nobody99 today",
+        "me@src and @nobody, @angular/core",
+        "@ src",
+        "a @",
+        "@nobody's, @nobody. (@nobody) [@nobody]; @nobody: @nobody!",
+        "mail a.b@c.txt, <a@b.md> or mailto:a@b.py",
+        "@alice@python.org and @alice:matrix.org",
+        "@property\ndef x(self): ...",
+        "@app.log\n@other.c  \n    async def x(): ...",
+        "@pytest.mark.slow\n@dataclass(frozen=True)\nclass X: ...",
+        "@Override @NotNull(message = 'x.txt') @Path(\"/x\")",
+        "@@ -1,2 +3,4 @@ def x.py",
+        "HEAD@{1} and @{u}, @~1, @^",
+        "@import 'x.css'; @media (x) {}",
+        "import x from '@/x.js'; import '@scope/x/y.css'",
+        "@article{smith/x.txt, ...}",
+        "$x = @$_GET['a/b']; @$ref",
+        "the @'s and the #'s; @. @, @... @@",
+        "user@host:/etc/hosts, git@github.com:a/b.git",
+    ],
 )
 def test_an_at_sign_before_anything_else_means_nothing(folder: Path, text: str) -> None:
     assert attach(text) == ("", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -214,6 +215,50 @@ def test_a_paste_an_editor_that_is_missing_ctrl_z_and_ctrl_d(terminal: Terminal)
     shown = terminal.wait(lambda s: "no editor: no-such-editor" in s)
     assert "my text" in shown and "Traceback" not in shown
     _quit(terminal)
+
+
+def _of(terminal: Terminal) -> int:
+    """The process of the screen."""
+    pane = terminal.tmux("display-message", "-p", "#{pane_pid}").strip()
+    done = subprocess.run(["pgrep", "-P", pane], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def test_a_stop_from_elsewhere_comes_back_drawn(terminal: Terminal) -> None:
+    terminal.start()
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("half a question")
+    terminal.wait(lambda s: "half a question" in s)
+    process = _of(terminal)
+    os.kill(process, signal.SIGSTOP)
+    terminal.wait(lambda s: "shell>" in s)
+    terminal.type("clear; echo wri''tten over")
+    terminal.press("C-j")  # the terminal is as the screen had it
+    terminal.wait(lambda s: "written over" in s and "half a question" not in s)
+    os.kill(process, signal.SIGCONT)  # in the background it draws nothing, and takes no keys
+    time.sleep(1)
+    terminal.type("echo sti''ll the shell")
+    terminal.press("C-j")
+    terminal.wait(lambda s: "still the shell" in s)
+    for _ in range(2):
+        terminal.type("fg")
+        terminal.press("C-j")
+        terminal.wait(lambda s: "half a question" in s and "written over" not in s and "shell>" not in s)
+        terminal.type("!")
+        terminal.wait(lambda s: "half a question!" in s)
+        terminal.press("BSpace")
+        os.kill(process, signal.SIGCONT)  # without a stop
+        time.sleep(0.5)
+        terminal.press("C-z")
+        terminal.wait(lambda s: "shell>" in s and "half a question" not in s)
+    terminal.type("fg")
+    terminal.press("C-j")
+    terminal.wait(lambda s: "half a question" in s)
+    terminal.press("C-c")
+    terminal.wait(lambda s: "shell>" in s and "half a question" not in s)
+    terminal.type("echo back $?")
+    terminal.press("C-j")
+    terminal.wait(lambda s: "back 0" in s)
 
 
 def test_a_title_steers_no_terminal(terminal: Terminal) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hub_server
@@ -90,9 +91,10 @@ def test_wrong_bytes_are_not_kept(hub: Hub, payload: Path) -> None:
 
 def test_a_damaged_part_is_noticed(hub: Hub, payload: Path) -> None:
     part(hub).parent.mkdir(parents=True)
-    part(hub).write_bytes(bytes(CHUNK))
-    with pytest.raises(DownloadError, match="wrong bytes"):
-        download.pull(NAME)
+    part(hub).write_bytes(bytes(CHUNK))  # its rest is fetched, then all of it
+    assert digest(download.pull(NAME)) == digest(payload)
+    cache.remove(REPO, (resolve.resolve(NAME).path,))
+    part(hub).parent.mkdir(parents=True)
     part(hub).write_bytes(bytes(payload.stat().st_size + 1))  # longer than the file can be
     assert digest(download.pull(NAME)) == digest(payload)
 
@@ -155,6 +157,117 @@ def test_an_answer_that_cannot_be_read(hub: Hub, body: bytes, monkeypatch: pytes
     with pytest.raises(ModelError) as caught:
         download.pull(f"hf:{REPO}")
     assert str(caught.value).isprintable()
+
+
+def html(handler: hub_server._Handler, *_: object) -> None:
+    body = b"" if handler.command == "HEAD" else b"<html>log in</html>"
+    handler._answer(200, {"Content-Type": "text/html"}, body)
+
+
+def in_a_circle(handler: hub_server._Handler, *_: object) -> None:
+    handler._answer(302, {"Location": handler.served.url + handler.path})
+
+
+def elsewhere(handler: hub_server._Handler, *_: object) -> None:
+    handler._answer(302, {"Location": "ftp://127.0.0.1/x"})
+
+
+def no_http(handler: hub_server._Handler, *_: object) -> None:
+    handler.wfile.write(b"\0\xff no such thing\r\n\r\n")
+    handler.close_connection = True
+
+
+def too_short(handler: hub_server._Handler, *_: object) -> None:
+    handler._answer(200, {}, b"x" * 1000)
+
+
+def too_long(handler: hub_server._Handler, repo: str, name: str) -> None:
+    handler._answer(200, {}, handler.served.repos[repo][name].read_bytes() + b"x")
+
+
+def other_part(handler: hub_server._Handler, *_: object) -> None:
+    handler._answer(206, {"Content-Range": "bytes 0-9/10"}, b"0123456789")
+
+
+@pytest.mark.parametrize(
+    ("what", "how", "says"),
+    [
+        ("_info", html, "cannot be read"),
+        ("_info", in_a_circle, "the server failed: it sends from one address to the next"),
+        ("_info", no_http, "connection lost"),
+        ("_resolve", html, "cannot be verified"),
+        ("_resolve", in_a_circle, "the server failed: it sends from one address to the next"),
+        ("_resolve", no_http, "connection lost"),
+        ("_bytes", html, "the server failed: of .* it sent 19 bytes only"),
+        ("_bytes", in_a_circle, "the server failed: it sends from one address to the next"),
+        ("_bytes", elsewhere, "the server failed: it sends what cannot be followed"),
+        ("_bytes", no_http, "connection lost"),
+        ("_bytes", too_short, "the server failed: of .* it sent 1000 bytes only"),
+        ("_bytes", too_long, "wrong bytes"),
+        ("_bytes", other_part, "the server failed: of .* it sent 10 bytes only"),
+    ],
+)
+def test_servers_that_send_something_else(
+    hub: Hub, payload: Path, what: str, how: object, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(hub_server._Handler, what, how)
+        with pytest.raises(DownloadError, match=says) as told:
+            download.pull(NAME)
+        assert told.value.exit_code == 4 and str(told.value).isprintable()
+        assert ("what has come is kept" in str(told.value)) == (what == "_bytes" and how is not too_long)
+        with pytest.raises(resolve.NotHere):
+            resolve.resolve(NAME)
+    assert digest(download.pull(NAME)) == digest(payload), "whatever was left is no hindrance"
+
+
+def test_a_server_that_says_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
+    monkeypatch.setattr(hub_server._Handler, "_info", lambda self, repo: time.sleep(5))
+    with pytest.raises(DownloadError, match=r"connection lost: .* timed out; try again later"):
+        download.pull(NAME)
+
+
+def file_in_place_of(folder: Path) -> None:
+    folder.parent.mkdir(parents=True)
+    folder.write_bytes(b"")
+
+
+UNUSABLE: dict[str, Callable[[Path], Path]] = {
+    "/dev/null": lambda tmp: Path("/dev/null/hub"),
+    "a file": lambda tmp: file_in_place_of(tmp / "x" / "hub") or tmp / "x" / "hub",
+    "a dead link": lambda tmp: (tmp / "dead").symlink_to("/no/such") or tmp / "dead",
+    "a link to itself": lambda tmp: (tmp / "loop").symlink_to(tmp / "loop") or tmp / "loop",
+    "a long name": lambda tmp: tmp / ("n" * 300),
+    "a long path": lambda tmp: tmp.joinpath(*["n" * 200] * 40),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and devices")
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_cache_that_cannot_be(hub: Hub, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(UNUSABLE[what](tmp_path)))
+    assert list(cache.models()) == []
+    with pytest.raises(DownloadError, match=r"cannot write: .*; set HF_HOME") as told:
+        download.pull(NAME)
+    assert told.value.exit_code == 4 and str(told.value).isprintable()
+
+
+@pytest.mark.parametrize("place", ["blobs", "snapshots", f"snapshots/{COMMIT}", "blobs/{}.part/x", "blobs/{}/x"])
+def test_something_else_in_the_cache(hub: Hub, place: str) -> None:
+    file_in_place_of(cache.folder(REPO) / place.format(hub.sha256(REPO, FILE)))
+    with pytest.raises(DownloadError, match="cannot write"):
+        download.pull(NAME)
+
+
+def test_the_name_of_the_commit_is_not_needed(hub: Hub) -> None:
+    (cache.folder(REPO) / "refs" / "main").mkdir(parents=True)
+    assert download.pull(NAME) == resolve.resolve(NAME).path
+    assert [path.name for path in (cache.folder(REPO) / "refs").iterdir()] == ["main"], "no temporary file is left"
 
 
 def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

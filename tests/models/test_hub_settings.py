@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from specee.models import hub_settings
 
 READ = """
 from specee.models import cache, download
@@ -26,6 +30,13 @@ except ModelError as error:
         {"HF_HUB_ETAG_TIMEOUT": "1.5"},
         {"HF_ENDPOINT": "http://127.0.0.1:99999"},
         {"HF_ENDPOINT": "http://[::"},
+        {"HF_HUB_OFFLINE": "maybe"},
+        {"HF_HUB_OFFLINE": " 1"},
+        {"HF_HUB_OFFLINE": "y"},
+        {"HF_HUB_OFFLINE": "2"},
+        {"TRANSFORMERS_OFFLINE": "enabled"},
+        {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "t"},
+        {"DO_NOT_TRACK": "please"},
     ],
     ids=repr,
 )
@@ -33,3 +44,22 @@ def test_a_bad_variable_is_named(variables: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-c", READ], env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 bad environment variable") and all(name in done.stdout for name in variables)
+
+
+@pytest.mark.parametrize(
+    ("value", "offline"),
+    [("1", True), ("yes", True), ("On", True), ("TRUE", True), ("0", False), ("no", False), ("", False)],
+)
+def test_a_switch_is_on_or_off(value: str, offline: bool) -> None:
+    code = "from specee.models import hub; print(hub.is_offline())"
+    environment = {**os.environ, "HF_HUB_OFFLINE": value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(offline), done.stderr
+
+
+def test_all_switches_of_huggingface_hub_are_known() -> None:
+    from huggingface_hub import constants
+
+    source = Path(constants.__file__).read_text("utf-8")
+    found = set(re.findall(r'_is_true\(os\.environ\.get\("(\w+)"\)', source))
+    assert found - {"HUGGINGFACE_CO_STAGING"} <= set(hub_settings.SWITCHES)

@@ -198,3 +198,41 @@ def test_an_older_snapshot_serves_when_the_newest_lacks_the_file(cache_dir: Path
     assert cache.find(Source(repo, file="x-Q4_K_M.gguf")) == (old,)
     assert [found.file for found in cache.models()] == ["x-Q8_0.gguf"]  # the same bytes twice are one model
     assert cache.remove(repo, (old,)) == 0 and not cache.folder(repo).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a" * 300,
+        f"{'a' * 300}/b",
+        f"a/{'b' * 96}",
+        "",
+        "/",
+        "a",
+        "a/",
+        "/b",
+        "a//b",
+        "a/b/c",
+        "../x",
+        "a/..",
+        "./.",
+        "a/b:",
+        "a/b:../..",
+        "ü/ö",
+        "a b/c",
+        "a/b\x1b[2J",
+        "a/b\n",
+        "a%2fb/c",
+        "a/b?x=1",
+        "a@b/c",
+        "hf:a/b",
+        "-a/b",
+        "a--b/c",
+        "a/b.git",
+    ],
+)
+def test_what_is_no_repository(name: str) -> None:
+    """The same line and exit code for all of them, and not as long as the name."""
+    with pytest.raises(ModelError, match="names no repository") as told:
+        resolve.interpret(f"hf:{name}")
+    assert told.value.exit_code == 3 and len(str(told.value)) < 220

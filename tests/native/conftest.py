@@ -1,4 +1,8 @@
-"""The models that the runtime's tests run on: the embedded one, and a tiny random one for each architecture."""
+"""The models that the runtime's tests run on: the embedded one, and a tiny random one for each architecture.
+
+With SPECEE_TEST_GPU_LAYERS that many of their layers are on the GPU of the library that is tested. There rows keep
+their bits where weights are quantized and heads are 64 wide or more: the tiny models are wider, in Q8_0.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from specee.models import embedded
 from specee.native import library
@@ -18,6 +25,7 @@ import llama_cpp  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_gguf  # noqa: E402
+from helpers import GPU_LAYERS  # noqa: E402
 
 # hundreds of lines a model, into the report of every failed test
 _quiet = llama_cpp.llama_log_callback(lambda *_: None)
@@ -33,12 +41,19 @@ def model_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         if path is None:
             pytest.skip("built without the embedded model")
         return path
-    return tiny_gguf.write(tmp_path_factory.mktemp("tiny") / f"{request.param}.gguf", request.param)
+    path = tmp_path_factory.mktemp("tiny") / f"{request.param}.gguf"
+    if GPU_LAYERS:
+        return tiny_gguf.write(path, request.param, width=4, quantize=("Q8_0", quantize_q8))
+    return tiny_gguf.write(path, request.param)
+
+
+def quantize_q8(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
 
 
 @pytest.fixture(scope="session")
 def model(model_path: Path) -> Iterator[Model]:
-    model = Model(model_path)
+    model = Model(model_path, gpu_layers=GPU_LAYERS)
     yield model
     model.close()
 

@@ -12,10 +12,11 @@ import pytest
 import tiny_gguf
 from helpers import append_all, kv_bytes, random_tokens
 
+from specee.app.engine.step_times import measure_steps
 from specee.models import gguf_header
 from specee.native import abi, library
 from specee.native.engine import Cancelled, Model, RowEngine, Sampler
-from specee.native.errors import NativeError
+from specee.native.errors import NativeError, UnusableModelError
 
 N_PROMPT = 12
 
@@ -337,8 +338,11 @@ def test_a_model_that_gives_no_numbers_is_an_error(tmp_path: Path) -> None:
             lambda: engine.greedy(0, penalised),
             lambda: engine.distribution(0, drawn),
         ):
-            with pytest.raises(NativeError, match="no numbers"):
+            with pytest.raises(UnusableModelError, match="no number") as told:
                 call()
+            assert told.value.exit_code == 3
+        with pytest.raises(UnusableModelError, match="no number"):  # and not: tokens cannot be drafted
+            measure_steps(engine)
         for token in (-1, model.n_vocab, 1 << 30):
             with pytest.raises(NativeError, match="no such token"):
                 model.piece(token)

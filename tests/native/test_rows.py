@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers import append_all, kv_bytes, random_tokens
+from helpers import ROUNDING, append_all, kv_bytes, random_tokens
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -256,7 +256,7 @@ def test_a_full_batch_of_rows_is_readable_at_each_depth(engine: RowEngine, answe
         engine.advance(rows, end, logits=end == engine.n_layer)
         singles = [state for (at, _), state in expected.items() if at == end]
         for row, single in zip(rows, singles, strict=True):
-            assert np.corrcoef(engine.hidden(row), single)[0, 1] > 0.999
+            assert np.corrcoef(engine.hidden(row), single)[0, 1] > 1 - ROUNDING / 10
     assert engine.logits(63).shape == (engine.n_vocab,)
 
 

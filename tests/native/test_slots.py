@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from helpers import append_all, kv_bytes, random_tokens
+from helpers import ROUNDING, append_all, kv_bytes, random_tokens
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -286,7 +286,7 @@ def test_a_side_row_sees_its_own_ancestors(engine: RowEngine, slots: tuple[RowEn
     order = list(rows)
     for path, alone in zip(paths, expected, strict=True):
         found = tree.logits(order.index(path))
-        assert np.allclose(found, alone, rtol=0, atol=0.01 * np.abs(alone).max())
+        assert np.allclose(found, alone, rtol=0, atol=ROUNDING * np.abs(alone).max())
         others = [np.abs(found - other).max() for other in expected if other is not alone]
         assert np.abs(found - alone).max() < 0.1 * min(others)
     assert np.array_equal(tree.logits(order.index(paths[0])), expected[0])

@@ -39,7 +39,21 @@ def keys(app: Any, text: str) -> None:
         ("/export /proc/x.md", "cannot write"),
         ("/model ~nobody99/x", "model not found"),
         ("/model " + "x" * 5000, "model not found"),
-        ("/model a\0b", "model not found"),
+        ("/model a\0b", "is not a name"),
+        ("/model", "no model given"),
+        ("/set drafter", "is not a name"),
+        ("/set temperature", "is not a number from 0 to 10"),
+        ("/set temperature 1_0", "is not a number from 0 to 10"),
+        ("/set seed 1.0", "is not a whole number"),
+        ("/set seed \uff12", "is not a whole number"),
+        ("/copy \uff12", "cannot copy that"),
+        ("/copy 1_0", "cannot copy that"),
+        ("/ctx", "is not a whole number"),
+        ("/threshold", "is not a number from 0 to 1 or 'calibrated'"),
+        ("/pull", "no model given"),
+        ("/persona", "unknown persona"),
+        ("/system a\0b", "is not text in UTF-8"),
+        ("/view", "unknown view"),
         ("/resume 99999999999999999999", ""),
         ("/resume 7\0", "not a whole number"),
         ("/branch x", "no branches"),
@@ -68,14 +82,17 @@ async def test_a_command_that_fails_is_a_notice_and_stays_in_the_prompt(line: st
         await until(pilot, lambda: len(session.sent) == 2)
 
 
-@pytest.mark.parametrize("text", ["@/proc/self/mem", "@~nobody99/x.txt", "@/", "@missing.txt", "@x\0y.txt"])
+@pytest.mark.parametrize(
+    "text", ["@/proc/self/mem", "@~nobody99/x", "@/", "@missing.txt", "@x\0y.txt", "@$HOME/x", '@"a b.txt"', "@(x.txt)"]
+)
 async def test_a_file_that_cannot_be_sent_leaves_the_question_in_the_prompt(text: str) -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
         await submit(pilot, f"Read {text}")
         await until(pilot, lambda: session.sent or pilot.app.prompt.text)
-        assert session.sent or ("cannot attach" in last_notice(pilot.app) and pilot.app.prompt.text == f"Read {text}")
+        assert not session.sent and pilot.app.prompt.text == f"Read {text}"
+        assert "cannot attach" in last_notice(pilot.app)
 
 
 async def test_somebody_who_is_no_file_is_sent() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +14,19 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from specee.app.chat.history.folding import fold_stored
 from specee.app.chat.history.schema import MIGRATIONS
 from specee.app.errors import AppError
 
 T = TypeVar("T")
 BUSY_SECONDS = 10.0  # another specee-chat may be writing
+HURRIED_SECONDS = 0.5  # the same in the thread of a screen, whose keys wait meanwhile
+ATTEMPT_SECONDS = 0.1  # after which another write of this program may come first
 READ_BUSY_SECONDS = 1.0  # reads wait for nobody who writes, only where the file is being recovered
+
+
+class BusyError(AppError):
+    """Another program writes."""
 
 
 class Database:
@@ -30,6 +39,7 @@ class Database:
         self.path = path
         self.owner = uuid.uuid4().hex
         self._alive: FileLock | None = None
+        self._hurried: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
             self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
@@ -38,10 +48,24 @@ class Database:
             raise
 
     def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `job`, which writes, in a transaction and returns its result; a job that fails changes nothing."""
-        return self._thread.submit(
-            self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN IMMEDIATE", job)
-        ).result()
+        """Runs `job`, which writes, in a transaction and returns its result; a job that fails changes nothing.
+
+        While another program writes, it is tried again.
+        """
+        hurried = threading.get_ident() == self._hurried
+        ends = time.monotonic() + (HURRIED_SECONDS if hurried else BUSY_SECONDS)
+        while True:
+            try:
+                return self._thread.submit(
+                    self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN IMMEDIATE", job)
+                ).result()
+            except BusyError:
+                if time.monotonic() >= ends:
+                    raise
+
+    def hurry_here(self) -> None:
+        """The calling thread has no time to wait for another program."""
+        self._hurried = threading.get_ident()
 
     def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `job`, which only reads, in this thread: it waits for nobody who writes or reads, here or elsewhere."""
@@ -67,8 +91,7 @@ class Database:
             self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
         if self._alive is not None:
-            self._alive.release()
-            Path(self._alive.lock_file).unlink(missing_ok=True)
+            _give_up(self._alive)
             self._alive = None
 
     # ---- in the thread ---------------------------------------------------------------------------------------------
@@ -77,6 +100,9 @@ class Database:
         try:
             return work()
         except sqlite3.OperationalError as error:
+            if "locked" in str(error):  # Python 3.10 has no codes of errors
+                why = "another program is writing to it; try again, or use --no-history"
+                raise BusyError("the history is busy", f"{self.path}: {why}") from error
             raise AppError("the history cannot be used", f"{self.path}: {error}; --no-history does without") from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # a broken constraint or the like: our mistake
@@ -87,7 +113,8 @@ class Database:
             ) from error
         except OSError as error:
             what = error.strerror or error
-            raise AppError("the history cannot be used", f"{self.path}: {what}; --no-history does without") from error
+            where = error.filename or self.path  # a file beside it, perhaps
+            raise AppError("the history cannot be used", f"{where}: {what}; --no-history does without") from error
 
     def _open(self) -> sqlite3.Connection:
         if self.path is None:
@@ -109,7 +136,7 @@ class Database:
                 _set_timeout(connection, READ_BUSY_SECONDS)
                 with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
                     self._mark_interrupted(connection)
-                _set_timeout(connection, BUSY_SECONDS)
+                _set_timeout(connection, ATTEMPT_SECONDS)
             except BaseException:
                 connection.close()
                 raise
@@ -121,18 +148,24 @@ class Database:
             lock = self._owner_lock(owner)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except (Timeout, OSError):  # it runs, or somebody has put something else there
                 continue
             sql = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND owner = ?"
             connection.execute(sql, (owner,))
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+            _give_up(lock)
 
     def _owner_lock(self, owner: str) -> FileLock:
         assert self.path is not None
         folder = self.path.with_name("running")
         folder.mkdir(exist_ok=True)
         return FileLock(folder / f"{owner}.lock", thread_local=False)
+
+
+def _give_up(lock: FileLock) -> None:
+    """Where its file cannot be deleted, it stays."""
+    lock.release()
+    with suppress(OSError):
+        Path(lock.lock_file).unlink()
 
 
 def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -150,6 +183,7 @@ def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqli
 def _reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None)
     connection.execute("PRAGMA query_only = ON")
+    connection.text_factory = _text
     return connection
 
 
@@ -159,7 +193,15 @@ def _connect(target: str) -> sqlite3.Connection:
     # a killed program loses nothing with NORMAL, a power cut at most the last transactions; the file stays sound
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = ON")  # triggers call our function
+    connection.text_factory = _text
+    connection.create_function("fold", 1, fold_stored, deterministic=True)
     return connection
+
+
+def _text(stored: bytes) -> str:
+    """Others may have changed the file."""
+    return stored.decode("utf-8", "replace")
 
 
 def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:

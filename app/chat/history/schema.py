@@ -65,4 +65,32 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
     ),
     # what goes with a question, apart from what was typed: the text of files
     ("attached", "ALTER TABLE turns ADD COLUMN attached TEXT NOT NULL DEFAULT '';"),
+    (
+        # as texts are compared (folding.py), so that cafe finds café; a copy, since only Python can fold
+        "search-folded",
+        """
+        DROP TRIGGER words_insert;
+        DROP TRIGGER words_rest;
+        DROP TRIGGER words_resume;
+        DROP TRIGGER words_delete;
+        DROP TABLE words;
+        CREATE VIRTUAL TABLE words USING fts5 (content, tokenize = 'trigram');
+        INSERT INTO words (rowid, content)
+            SELECT id, fold(CAST(content AS BLOB)) FROM turns WHERE state <> 'streaming';
+        CREATE TRIGGER words_insert AFTER INSERT ON turns WHEN new.state <> 'streaming' BEGIN
+            INSERT INTO words (rowid, content) VALUES (new.id, fold(CAST(new.content AS BLOB)));
+        END;
+        CREATE TRIGGER words_rest AFTER UPDATE OF state ON turns
+        WHEN old.state = 'streaming' AND new.state <> 'streaming' BEGIN
+            INSERT INTO words (rowid, content) VALUES (new.id, fold(CAST(new.content AS BLOB)));
+        END;
+        CREATE TRIGGER words_resume AFTER UPDATE OF state ON turns
+        WHEN old.state <> 'streaming' AND new.state = 'streaming' BEGIN
+            DELETE FROM words WHERE rowid = old.id;
+        END;
+        CREATE TRIGGER words_delete AFTER DELETE ON turns WHEN old.state <> 'streaming' BEGIN
+            DELETE FROM words WHERE rowid = old.id;
+        END;
+        """,
+    ),
 )

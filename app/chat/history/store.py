@@ -55,6 +55,10 @@ class Store:
     def close(self) -> None:
         self._database.close()
 
+    def hurry_here(self) -> None:
+        """Writes of the calling thread fail rather than wait for another program for long."""
+        self._database.hurry_here()
+
     def check(self) -> str:
         """ "ok", or what is wrong with the file."""
         return self._database.check()
