@@ -66,6 +66,8 @@ class CallReader:
         if self._tools.given is None:
             return [], ""
         begin = self._whole.find(BEGIN)
+        if begin < 0 and self._is_calls_alone is False:
+            return [], ""
         if begin < 0:
             text = self._whole.lstrip()
             tag = next((tag for tag in TAGS if text.startswith(tag)), "")

@@ -14,6 +14,7 @@ from specee.app.serve.errors import ApiError, bad_request, error_bytes, error_re
 from specee.app.serve.strict_http import StrictConnection
 
 MAX_CONNECTIONS = 256
+NEW_SECONDS = 1.0
 MAX_HEAD = 1 << 16  # bytes of a request
 HEAD_SECONDS = 30.0  # from the last answer, or the beginning, to a whole head of a request
 STALLED_SECONDS = 60.0  # for which a client may take nothing of its answer
@@ -33,14 +34,19 @@ class Connection(H11Protocol):
         self._make_room()
 
     def _make_room(self) -> None:
-        """Where there are too many, the one goes that was idle for longest; if none is idle, this one is refused."""
-        others = [one for one in self.connections if one is not self and not one.transport.is_closing()]
-        if len(others) < MAX_CONNECTIONS:
-            return
-        idle = [one for one in others if isinstance(one, Connection) and one._is_idle]
-        if idle:
-            min(idle, key=lambda one: one._idle_since).transport.close()
-        else:
+        """Where there are too many, those go that are idle for longest; if that is not enough, this one is refused.
+
+        What has just come has not been read: it may be a request, and stays, unless there are far too many.
+        """
+        others = [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
+        n = len(others) - 1
+        for one in sorted((one for one in others if one is not self and one._is_idle), key=lambda one: one._idle_since):
+            is_new = self.loop.time() - one._idle_since < NEW_SECONDS
+            if n < (2 * MAX_CONNECTIONS if is_new else MAX_CONNECTIONS):
+                break
+            one.transport.close()
+            n -= 1
+        if n >= MAX_CONNECTIONS:
             self.app = _refuse_as_too_many
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,7 +71,7 @@ class Connection(H11Protocol):
         self._refuse(bad_request("the request is not HTTP" if why is None else f"the request is ambiguous: {why}"))
 
     def _refuse(self, error: AppError) -> None:
-        """What no application has seen."""
+        """Answers a request instead of the application."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = error_bytes(error)
             headers = [
@@ -76,6 +82,9 @@ class Connection(H11Protocol):
             response = h11.Response(status_code=status_of(error), headers=headers)
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
+        if self._is_answering:  # its body is what is wrong: for the application, the client has left
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
     @property

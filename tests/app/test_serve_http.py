@@ -450,6 +450,17 @@ def test_what_two_readers_may_understand_otherwise(server: Server, headers: str)
         assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
 
 
+def test_a_body_that_breaks_while_its_request_is_being_answered(server: Server) -> None:
+    """One answer, and none after it (the server's log stays empty)."""
+    for body in ('5\r\n{"a":\r\nzz\r\n', "5\r\nhelloXX", "zz\r\n"):
+        for end in range(len(body)):  # so that the request is taken before the error is there
+            with connect(server) as client:
+                client.sendall(f"{HEAD}{CODED}\r\n{body[:end]}".encode())
+                time.sleep(0.002)
+                client.sendall(body[end:].encode())
+                assert read_all(client).count(b"HTTP/1.1 400") == 1
+
+
 def test_versions_of_http(server: Server) -> None:
     for version, sent in (("1.0", CODED), ("1.2", ""), ("2.0", ""), ("0.9", "")):
         received = exchange(server, f"GET /health HTTP/{version}\r\n{HOST}{sent}\r\n", half_close=True)
@@ -544,23 +555,39 @@ def test_a_slow_reader_is_left(make_backend: Make, make_link: Make, monkeypatch:
 
 
 def test_idle_connections_make_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was idle for longest is closed, whether it has begun a request or not."""
+    """Those that were idle for longest are closed, whether they have begun a request or not."""
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(connections, "NEW_SECONDS", 0.3)
+    state = server._server.server_state
     busy = connect(server)
-    busy.sendall(f"{HEAD}Content-Length: 100\r\n\r\n".encode())  # in the middle of a request
-    idle = [connect(server) for _ in range(30)]
-    for client in idle[:5]:
-        with suppress(ConnectionError):
-            client.sendall(b"POST")
-    wait_until(lambda: len(server._server.server_state.connections) == 20)
+    busy.sendall(f"{HEAD}Content-Length: 100\r\n\r\n".encode())
+    wait_until(lambda: len(state.tasks) == 1)  # in the middle of a request
+    idle = [connect(server) for _ in range(60)]
+    wait_until(lambda: len(state.connections) == 40)  # more are never kept
+    for client in idle[-5:]:
+        client.sendall(b"POST")
+    time.sleep(0.4)
     assert call(server, ASK)[0] == 200
-    assert read_all(idle[0]) == b""
-    busy.sendall(post()[-1:].encode() + b" " * 99)
+    assert len(state.connections) <= 20 and read_all(idle[0]) == b""
+    busy.sendall(b" " * 100)
     assert busy.recv(100).startswith(b"HTTP/1.1 400")
     for client in (*idle, busy):
         client.close()
-    wait_until(lambda: len(server._server.server_state.connections) == 0)
+    wait_until(lambda: len(state.connections) == 0)
     assert call(server, ASK)[0] == 200
+
+
+def test_requests_that_come_at_once_are_answered(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is taken for idle before it is read."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    clients = [connect(server) for _ in range(35)]
+    for client in clients:
+        client.sendall(f"GET /health HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n".encode())
+    received = [read_all(client) for client in clients]
+    for client in clients:
+        client.close()
+    assert all(one.startswith((b"HTTP/1.1 200", b"HTTP/1.1 503")) for one in received)
+    assert sum(one.startswith(b"HTTP/1.1 200") for one in received) >= 20
 
 
 def test_one_connection_too_many_is_told(server: Server, monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
