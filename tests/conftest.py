@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-# What runs in a shell's background ignores Ctrl+C, and so would every program that a test starts.
+# What runs in a shell's background ignores Ctrl+C, what nohup starts a lost terminal; so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
