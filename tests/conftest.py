@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fakes import FakeEngine
+
 # What runs in a shell's background ignores Ctrl+C, what nohup starts a lost terminal; so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fakes import FakeEngine
 
 
 @pytest.fixture
