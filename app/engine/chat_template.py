@@ -86,14 +86,23 @@ def takes_calls(render: Formatter) -> bool:
     return PROBE in text and "probed" in text and "specee_result" in text
 
 
+def _arguments(text: str) -> Any:
+    """The object that a text is, or the text: a model wrote it, and templates write a text as it is."""
+    with suppress(ValueError, RecursionError):
+        given = json.loads(text)
+        if isinstance(given, dict):
+            json.dumps(given, ensure_ascii=False, allow_nan=False).encode()  # a template can write it
+            return given
+    return text
+
+
 def _as_object(message: Message) -> dict[str, Any]:
     """A message as templates expect it: arguments of tool calls are objects there."""
     given: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls is not None:
         given["tool_calls"] = json.loads(message.tool_calls)
         for call in given["tool_calls"]:
-            with suppress(ValueError):  # what a model wrote; templates write a text as it is
-                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+            call["function"]["arguments"] = _arguments(call["function"]["arguments"])
     if message.tool_call_id is not None:
         given["tool_call_id"] = message.tool_call_id
     if message.name is not None:

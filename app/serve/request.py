@@ -15,7 +15,7 @@ from specee.app.options import ChatOptions
 from specee.app.serve import json_text, schema
 from specee.app.serve.errors import bad_request, not_supported
 from specee.app.serve.refusal import refusal
-from specee.app.serve.tools import Tools, check_schema
+from specee.app.serve.tools import CalledFunction, ToolCall, Tools, check_schema
 from specee.app.settings import shown
 
 SAMPLING = tuple(settings.SAMPLING)
@@ -113,26 +113,31 @@ def _messages(given: Sequence[schema.Message], *, takes_calls: bool) -> tuple[pr
                 why = "answered twice" if message.tool_call_id in results else "not among the calls before this message"
                 raise bad_request(f"'{param}': {shown(message.tool_call_id)} is {why}", param)
             results[message.tool_call_id] = protocol.Message(
-                "tool", _text(message.content), tool_call_id=message.tool_call_id, name=message.name
+                "tool", _text_of(message), tool_call_id=message.tool_call_id, name=message.name
             )
             continue
         messages += (results[call] for call in open_calls if call in results)
         open_calls, results = [], {}
         calls = None
         if isinstance(message, schema.AssistantMessage):
-            if message.content is None and not message.tool_calls:
+            if message.content is None and message.refusal is None and not message.tool_calls:
                 raise bad_request(f"'{where}': it has neither content nor tool calls", where)
             if message.tool_calls and not takes_calls:
                 raise not_supported(f"'{where}.tool_calls': {NO_CALLS}", f"{where}.tool_calls")
             calls = _calls(message, where)
             open_calls = [call.id for call in message.tool_calls or ()]
         role = "system" if message.role == "developer" else message.role
-        messages.append(protocol.Message(role, _text(message.content), tool_calls=calls, name=message.name))
+        messages.append(protocol.Message(role, _text_of(message), tool_calls=calls, name=message.name))
     return (*messages, *(results[call] for call in open_calls if call in results))
 
 
-def _text(content: str | list[schema.TextPart] | None) -> str:
-    return "".join(part.text for part in content) if isinstance(content, list) else content or ""
+def _text_of(message: schema.Message) -> str:
+    content = message.content
+    if isinstance(message, schema.AssistantMessage) and not content:
+        content = message.refusal
+    if isinstance(content, list):
+        return "".join(part.text if isinstance(part, schema.TextPart) else part.refusal for part in content)
+    return content or ""
 
 
 def _calls(given: schema.AssistantMessage, where: str) -> str | None:
@@ -144,11 +149,10 @@ def _calls(given: schema.AssistantMessage, where: str) -> str | None:
             param = f"{where}.tool_calls[{i}].id"
             raise bad_request(f"'{param}': another call has it, too", param)
         ids.add(call.id)
-        try:
-            arguments = json_text.read(call.function.arguments)
-        except json_text.JsonError:
-            arguments = None
-        if not isinstance(arguments, dict):
-            param = f"{where}.tool_calls[{i}].function.arguments"
-            raise bad_request(f"'{param}': it must be a JSON object", param)
-    return json.dumps([call.model_dump() for call in given.tool_calls])
+    return json.dumps([_call(call) for call in given.tool_calls])
+
+
+def _call(given: schema.ToolCall) -> ToolCall:
+    function = given.function
+    called: CalledFunction = {"name": function.name, "arguments": function.arguments.strip() or "{}"}
+    return {"id": given.id, "type": "function", "function": called}

@@ -45,12 +45,24 @@ class Strict(BaseModel):
 # ---- messages ------------------------------------------------------------------------------------------------------
 
 
+Unread = Annotated[Any, Field(default=None, description="changes nothing")]
+"""What other servers and client libraries add to messages, which come back in the next request of a chat."""
+
+
 class TextPart(Strict):
     type: Literal["text"]
     text: str
+    cache_control: Unread
+
+
+class RefusalPart(Strict):
+    type: Literal["refusal"]
+    refusal: str
 
 
 Content = str | Annotated[list[TextPart], Field(fail_fast=True, min_length=1)]
+AnswerPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+AnswerContent = str | Annotated[list[AnswerPart], Field(fail_fast=True, min_length=1)]
 
 
 class SystemMessage(Strict):
@@ -66,29 +78,36 @@ class UserMessage(Strict):
 
 
 class CalledFunction(Strict):
-    name: ToolName
+    name: Annotated[Identifier, Field(min_length=1)]
     arguments: str
-    """A JSON object."""
+    """A JSON object; empty: one without members. Anything else is what a model wrote, and the next one reads."""
+    parsed_arguments: Unread
 
 
 class ToolCall(Strict):
     id: Identifier
-    type: Literal["function"]
+    type: Literal["function"] | None = None
     function: CalledFunction
+    index: Unread
 
 
 class AssistantMessage(Strict):
-    """It has content, tool calls, or both."""
+    """It has content, a refusal, tool calls, or several of them."""
 
     role: Literal["assistant"]
-    content: Content | None = None
+    content: AnswerContent | None = None
+    refusal: str | None = None
+    """Read where there is no content."""
     name: Identifier | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
-    # parts of a reply that may come back, and are empty here
-    refusal: Unsupported
     audio: Unsupported
     function_call: Unsupported
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: Unread
+    parsed: Unread
+    reasoning: Unread
+    reasoning_content: Unread
+    reasoning_details: Unread
+    provider_specific_fields: Unread
 
 
 class ToolMessage(Strict):
@@ -98,6 +117,7 @@ class ToolMessage(Strict):
     content: Content
     tool_call_id: Identifier
     name: Identifier | None = None
+    status: Unread
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]

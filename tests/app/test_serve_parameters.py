@@ -6,13 +6,17 @@ import json
 from typing import Any
 
 import pytest
+from real_engine import missing_library
 
+from specee.app.engine.chat_template import chat_formatter
 from specee.app.options import ChatOptions, Sampling
 from specee.app.serve.errors import ApiError, error_object
 from specee.app.serve.json_text import MAX_VALUES
 from specee.app.serve.request import CompletionRequest
 from specee.app.serve.schema import ChatCompletionRequest
+from specee.native import library
 
+REASON = missing_library()
 USER = {"role": "user", "content": "Hi"}
 WEATHER = {
     "type": "function",
@@ -164,11 +168,13 @@ def test_what_does_not_go_together(parameters: Any, name: str) -> None:
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]"),
         ({"role": "user", "content": "x", "audio": 1}, "messages[0].audio"),
         ({"role": "assistant"}, "messages[0]"),
-        ({"role": "assistant", "content": "x", "refusal": "no"}, "messages[0].refusal"),
+        ({"role": "assistant", "content": "x", "audio": {"id": "1"}}, "messages[0].audio"),
+        ({"role": "assistant", "content": "x", "function_call": {"name": "f"}}, "messages[0].function_call"),
+        ({"role": "user", "content": "x", "parsed": None}, "messages[0].parsed"),
         ({"role": "tool", "content": "x"}, "messages[0].tool_call_id"),
         ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls[0]"),
         (
-            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]},
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}]},
             "messages[0].tool_calls[0].function.arguments",
         ),
     ],
@@ -197,6 +203,46 @@ def test_messages() -> None:
     assert calls.tool_calls is not None and json.loads(calls.tool_calls) == [CALL] and calls.content == ""
     assert (tool.role, tool.content, tool.tool_call_id) == ("tool", "sunny", "1")
     assert (last.role, last.content, last.tool_calls) == ("assistant", "", None)
+
+
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+def test_messages_that_others_have_written() -> None:
+    """What client libraries and other servers add changes nothing, and what a model wrote as arguments is passed on."""
+    function = {"name": "get.weather", "arguments": "", "parsed_arguments": None}
+    odd = ["{", "[1]", '{"a": NaN}', "Rome", '{"a":' * 150, '{"a": "\\ud800"}']
+    request = read(
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "refusal": None,
+                "annotations": [{"type": "url_citation"}],
+                "parsed": {"a": 1},
+                "reasoning": "Hm.",
+                "reasoning_content": "Hm.",
+                "reasoning_details": [{"type": "reasoning.text", "text": "Hm."}],
+                "tool_calls": [
+                    {"id": "1", "type": None, "index": 0, "function": function},
+                    *({"id": text, "function": {"name": "f", "arguments": text}} for text in odd),
+                ],
+            },
+            {"role": "tool", "content": "sunny", "tool_call_id": "1", "status": "success"},
+            {"role": "assistant", "content": None, "refusal": "I cannot."},
+            {
+                "role": "assistant",
+                "content": [{"type": "refusal", "refusal": "Nor "}, {"type": "text", "text": "so."}],
+            },
+        ]
+    )
+    _, answer, _, *refusals = request.messages
+    calls = json.loads(answer.tool_calls or "")
+    assert calls[0] == {"id": "1", "type": "function", "function": {"name": "get.weather", "arguments": "{}"}}
+    assert [call["function"]["arguments"] for call in calls[1:]] == odd
+    assert [one.content for one in refusals] == ["I cannot.", "Nor so."]
+    library.load()  # before the bindings, which render templates
+    render = chat_formatter("{% for m in messages %}{{ m.tool_calls | tojson }}{% endfor %}", bos="", eos="")
+    assert "Rome" in render(request.messages).encode().decode()
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import create_model
+from real_engine import missing_library
 from serving import ASK, Make, call, running
 
 from specee.app.options import ChatOptions
 from specee.app.serve.call_reader import CallReader
 from specee.app.serve.request import CompletionRequest
 from specee.app.serve.tools import Tools
+from specee.native import library
+
+REASON = missing_library()
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -178,6 +183,42 @@ def test_calls_over_http(make_backend: Make, make_link: Make) -> None:
             assert again.choices[0].finish_reason == "tool_calls"
             stopped = client.chat.completions.create(**ASK, tools=[WEATHER], max_tokens=10)
             assert stopped.choices[0].message.content == ROME[:10] and stopped.choices[0].finish_reason == "length"
+
+
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the client library gives itself back
+def test_answers_of_the_client_library_come_back_in(make_backend: Make, make_link: Make) -> None:
+    """What it parses and gathers of an answer goes into the messages of the next request."""
+    openai = pytest.importorskip("openai")
+    library.load()  # before the bindings, which make grammars of schemas
+    city = create_model("weather", city=(str, ...))
+    tools, result = [openai.pydantic_function_tool(city)], {"role": "tool", "content": "sunny"}
+    for answer, asked in ((ROME, {"tools": tools, "tool_choice": "required"}), ('{"city": "Rome"}', {})):
+        backend = make_backend(answer.encode(), n_ctx=2000)
+        backend.info = replace(backend.info, takes_tools=True, takes_calls=True)
+        with (
+            running(backend, make_link) as server,
+            openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client,
+        ):
+            chat = client.chat.completions
+            form = {} if asked else {"response_format": city}
+            with chat.stream(**ASK, **asked, **form) as stream:
+                streamed = stream.get_final_completion().choices[0].message
+            parsed = chat.parse(**ASK, **asked, **form).choices[0].message
+            messages = [parsed, streamed, *(one.model_dump() for one in (parsed, streamed))]
+            if asked:
+                assert parsed.tool_calls[0].function.parsed_arguments == city(city="Rome")
+                chunks = list(chat.create(**ASK, **asked, stream=True))
+                deltas = [one.model_dump() for c in chunks for one in c.choices[0].delta.tool_calls or ()]
+                messages.append({"role": "assistant", "content": None, "tool_calls": deltas})
+            else:
+                assert parsed.parsed == city(city="Rome")
+            for message in messages:
+                calls = message["tool_calls"] if isinstance(message, dict) else message.tool_calls
+                ids = [call["id"] if isinstance(call, dict) else call.id for call in calls or ()]
+                results = [{**result, "tool_call_id": one} for one in ids]
+                again = chat.create(model="any", messages=[*ASK["messages"], message, *results, *ASK["messages"]])
+                assert again.choices[0].message.content == answer
 
 
 @pytest.mark.parametrize("stream", [False, True])
