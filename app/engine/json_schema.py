@@ -7,7 +7,9 @@ is checked and simplified before (schema_forms.py), and its size is bounded.
 from __future__ import annotations
 
 import json
+from typing import Literal
 
+from specee.app.engine.other_keys import other_key
 from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.schema_forms import Schema, simplified
 
@@ -27,8 +29,8 @@ def to_gbnf(text: str) -> str:
     schema = _read(text)
     try:
         return _to_gbnf(schema)
-    except Exception as error:  # the converter's own refusals are of many kinds
-        raise SchemaError(f"it cannot be read ({error or type(error).__name__})") from error
+    except Exception as error:  # what the converter cannot read and `simplified` lets through
+        raise SchemaError("no rule for the model's answers can be made of it; leave out parts of it") from error
 
 
 def _read(text: str) -> Schema:
@@ -69,6 +71,35 @@ def _to_gbnf(schema: Schema) -> str:
                 rule = f'"[" space {inner} "]" space'
             return str(self._add_rule(f"{name}-counted" if name else "root", rule))
 
+        def _build_object_rule(
+            self,
+            properties: list[tuple[str, Schema]],
+            required: set[str],
+            name: str,
+            more: Schema | Literal[False] | None,
+        ) -> str:
+            """What is required first, then the rest, then further keys, which are none of the object's own. The
+            converter's own rule has no comma before these."""
+            place = f"{name}-" if name else ""
+            pairs = {}
+            for key, each in properties:
+                value = self.visit(each, f"{place}{key}")
+                rule = rf'{self._format_literal(json.dumps(key))} space ":" space {value}'
+                pairs[key] = self._add_rule(f"{place}{key}-kv", rule)
+            begins, rest = [], ""
+            if more:
+                value = self.visit(more, f"{place}additional-value")
+                self._add_primitive("char", PRIMITIVE_RULES["char"])
+                pair = self._add_rule(f"{place}additional-kv", f'{other_key(pairs)} ":" space {value}')
+                rest = self._add_rule(f"{place}additional-rest", f'("," space {pair})*')
+                begins = [f"{pair} {rest}"]
+            for pair in reversed([pair for key, pair in pairs.items() if key not in required]):
+                begins.insert(0, f"{pair} {rest}")
+                rest = self._add_rule(f"{pair}-rest", f'("," space {pair})? {rest}')
+            needed = ' "," space '.join(pair for key, pair in pairs.items() if key in required)
+            inner = f"{needed} {rest}" if needed else f"({' | '.join(begins)})?" if begins else ""
+            return f'"{{" space {inner} "}}" space'
+
         def _add_rule(self, name: str, rule: str) -> str:
             return str(super()._add_rule(name, CHARACTER if name == "char" else rule))
 
@@ -78,5 +109,6 @@ def _to_gbnf(schema: Schema) -> str:
             return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     converter = Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
-    converter.visit(converter.resolve_refs(schema, "schema"), "")
+    converter._refs = {f"#/$defs/{name}": form for name, form in schema["$defs"].items()}
+    converter.visit(schema, "")
     return str(converter.format_grammar())

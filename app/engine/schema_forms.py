@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from specee.app.engine.schema_cost import check_cost
 from specee.app.engine.schema_error import MAX_COUNT, SchemaError
+from specee.app.engine.schema_overlap import Overlap, typed
 from specee.app.engine.schema_pattern import pattern_for_gbnf
+from specee.app.engine.schema_references import referred, steps, target
+from specee.app.engine.schema_values import FORMATS, values_of
 
 MAX_DEPTH = 64  # of a schema
 MAX_PROPERTIES = 500  # of an object
@@ -26,19 +29,33 @@ KEYWORDS = frozenset((
 ))  # fmt: skip
 TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
 ANY = {"type": "value"}  # the converter's name for it
-FORMATS = ("date", "time", "date-time", "uuid")  # of strings
 Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where a schema stands: in which whole one, and how deep."""
+
+    whole: Any
+    overlap: Overlap
+    depth: int = 0
+
+    def inner(self) -> Level:
+        """One deeper."""
+        return Level(self.whole, self.overlap, self.depth + 1)
 
 
 def simplified(schema: Any) -> Schema:
     """A schema and all that it refers to, in the forms that the converter reads in full."""
     names: dict[str, str] = {}  # of references, none of which is that of a rule of the converter's
     definitions: Schema = {}
-    whole = _renamed(_simplified(schema, 0), names)
+    level = Level(schema, Overlap(schema))
+    whole = _renamed(_simplified(schema, level), names)
     while len(definitions) < len(names):
         ref, name = list(names.items())[len(definitions)]
-        with _at(*_steps(ref)[1:]):
-            definitions[name] = _renamed(_simplified(_referred(schema, ref), 1), names)
+        found = referred(schema, ref)
+        with _at(*steps(ref)[1:]):
+            definitions[name] = _renamed(_simplified(found, level.inner()), names)
     check_cost(whole, definitions, {name: ref for ref, name in names.items()})
     if "$ref" in whole:  # beside which the converter reads no definitions
         whole = {"anyOf": [whole]}
@@ -70,48 +87,25 @@ def _renamed(schema: Schema, names: dict[str, str]) -> Schema:
     return renamed
 
 
-def is_of_object(schema: Schema) -> bool:
-    """Whether values of a schema that can be simplified are objects, if they are no others by what it says itself."""
-    form: Any = schema
-    while "$ref" in form:
-        form = _referred(schema, form["$ref"])
-    return isinstance(form, dict) and form.get("type", "object") == "object"
-
-
-def _steps(ref: str) -> list[str]:
-    return [unquote(part).replace("~1", "/").replace("~0", "~") for part in ref.split("/")]
-
-
-def _referred(schema: Any, ref: str) -> Any:
-    """What a JSON pointer names."""
-    found, (place, *path) = schema, _steps(ref)
-    try:
-        if place != "#":
-            raise KeyError(place)
-        for part in path:
-            found = found[int(part)] if isinstance(found, list) else found[part]
-    except (LookupError, TypeError, ValueError) as error:
-        raise SchemaError(
-            f"there is no {ref[:80]!r}; a $ref names a part of the schema, such as '#/$defs/NAME'"
-        ) from error
-    return found
-
-
-def _simplified(schema: Any, depth: int) -> Schema:
+def _simplified(schema: Any, level: Level) -> Schema:
     """The schema without annotations and definitions, in the forms that the converter reads in full."""
     if schema is True:
         return ANY
     if not isinstance(schema, dict):
         raise SchemaError(f"{json.dumps(schema)[:40]} stands where a schema must be an object")
-    if depth > MAX_DEPTH:
+    if level.depth > MAX_DEPTH:
         raise SchemaError(f"it is nested deeper than {MAX_DEPTH} levels")
     if unknown := sorted(schema.keys() - KEYWORDS - ANNOTATIONS):
         raise SchemaError(f"{unknown[0]!r} is not supported in schemas; leave it out")
+    _check_shapes(schema)
+    known = {name: value for name, value in schema.items() if name in KEYWORDS or name == "format"}
+    return _form({name: value for name, value in known.items() if name not in ("$defs", "definitions")}, level)
+
+
+def _check_shapes(schema: Schema) -> None:
     for kind, names in _SHAPES.items():
         if wrong := [name for name in names if name in schema and not isinstance(schema[name], kind)]:
             raise SchemaError(f"{wrong[0]!r} must be {_SHAPE_NAMES[kind]}")
-    known = {name: value for name, value in schema.items() if name in KEYWORDS or name == "format"}
-    return _form({name: value for name, value in known.items() if name not in ("$defs", "definitions")}, depth)
 
 
 _SHAPES: dict[type, tuple[str, ...]] = {
@@ -122,14 +116,14 @@ _SHAPES: dict[type, tuple[str, ...]] = {
 _SHAPE_NAMES: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
 
 
-def _form(known: Schema, depth: int) -> Schema:
+def _form(known: Schema, level: Level) -> Schema:
     if "$ref" in known:
+        referred(level.whole, known["$ref"])
+        _check_beside_reference(known, level)
         return {"$ref": known["$ref"]}
     if "const" in known or "enum" in known:
-        values = _of_types([known["const"]] if "const" in known else known["enum"], known.get("type"))
-        if not values:
-            raise SchemaError(f"{'const' if 'const' in known else 'enum'!r} has no values of its 'type'")
-        return {"enum": values}
+        counts = {**_counts(known, "minLength", "maxLength"), **_counts(known, "minItems", "maxItems")}
+        return {"enum": values_of(known, counts)}
     for name in ("anyOf", "oneOf"):
         if name in known:
             others = known.keys() - {name, "format", "type"}
@@ -137,19 +131,21 @@ def _form(known: Schema, depth: int) -> Schema:
                 raise SchemaError(f"{sorted(others)[0]!r} beside {name!r} is not supported; move it into {name!r}")
             if not known[name]:
                 raise SchemaError(f"{name!r} has no schemas")
+            if name == "oneOf":
+                level.overlap.check_one_of([typed(each, known) for each in known[name]])
             forms = []
             for i, each in enumerate(known[name]):
                 with _at(name, i):
-                    forms.append(_simplified(_narrowed(each, known.get("type")), depth + 1))
+                    forms.append(_simplified(_narrowed(each, known.get("type")), level.inner()))
             return {"anyOf": forms}
     if len(known.get("allOf", ())) == 1 and known.keys() <= {"allOf", "type"}:
         with _at("allOf", 0):
-            return _simplified(_narrowed(known["allOf"][0], known.get("type")), depth + 1)
+            return _simplified(_narrowed(known["allOf"][0], known.get("type")), level.inner())
     kind = known.get("type")
     if isinstance(kind, list):
         if not kind:
             raise SchemaError("'type' has no values")
-        return {"anyOf": [_form(_of_type({**known, "type": each}), depth) for each in kind]}
+        return {"anyOf": [_form(_of_type({**known, "type": each}), level) for each in kind]}
     if kind is None:
         kind = next((of for of, names in _OF_TYPE.items() if names & known.keys()), None)
         if kind is None:
@@ -157,32 +153,15 @@ def _form(known: Schema, depth: int) -> Schema:
     if not isinstance(kind, str) or kind not in TYPES:
         raise SchemaError(f"there is no type {kind!r}")
     of_type = _of_type({**known, "type": kind})
-    return _FORMS[kind](of_type, depth) if kind in _FORMS else {"type": kind}
+    return _FORMS[kind](of_type, level) if kind in _FORMS else {"type": kind}
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "number": (int, float),
-    "integer": (int,),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
-
-
-def _of_types(values: list[Any], kind: Any) -> list[Any]:
-    """Those that are of the type, or of one of the types; None: all."""
-    if kind is None:
-        return values
-    kinds = kind if isinstance(kind, list) else [kind]
-    if unknown := [each for each in kinds if not isinstance(each, str) or each not in TYPES]:
-        raise SchemaError(f"there is no type {unknown[0]!r}")
-    return [
-        value
-        for value in values
-        if any(isinstance(value, _KINDS[each]) and isinstance(value, bool) == (each == "boolean") for each in kinds)
-    ]
+def _check_beside_reference(known: Schema, level: Level) -> None:
+    """Raises SchemaError for what would say more than what the reference names."""
+    for name in sorted(known.keys() - {"$ref"}):
+        form = target(level.whole, known)
+        if name != "type" or not isinstance(form, dict) or form.get("type") != known["type"]:
+            raise SchemaError(f"{name!r} beside '$ref' is not supported; say it in what '$ref' names")
 
 
 def _narrowed(schema: Any, kind: Any) -> Any:
@@ -204,10 +183,12 @@ _OF_TYPE = {
 def _of_type(known: Schema) -> Schema:
     """Without the keywords that say nothing about values of this type."""
     names = _OF_TYPE.get(known["type"], set())
+    if "allOf" in known and known["type"] != "object":
+        raise SchemaError("'allOf' is supported of objects only")
     return {name: value for name, value in known.items() if name == "type" or name in names}
 
 
-def _object(known: Schema, depth: int) -> Schema:
+def _object(known: Schema, level: Level) -> Schema:
     if "allOf" in known:
         known = _merged(known)
     properties = known.get("properties", {})
@@ -220,15 +201,15 @@ def _object(known: Schema, depth: int) -> Schema:
         raise SchemaError(f"{missing[0]!r} is required, but no property")
     more = known.get("additionalProperties")
     form: Schema = {"type": "object"}
-    if properties or more is not None:
+    if "properties" in known or more is not None:
         form["properties"] = {}
         for name, each in properties.items():
             with _at("properties", name):
-                form["properties"][name] = _simplified(each, depth + 1)
+                form["properties"][name] = _simplified(each, level.inner())
         form["required"] = required
     if more is not None:  # without it, an object with properties has no others
         with _at("additionalProperties"):
-            form["additionalProperties"] = False if more is False else _simplified(more, depth + 1)
+            form["additionalProperties"] = False if more is False else _simplified(more, level.inner())
     return form
 
 
@@ -240,7 +221,10 @@ def _merged(known: Schema) -> Schema:
             raise SchemaError("'allOf' is supported of objects with 'properties' and 'required' only")
         if part.get("type", "object") != "object":
             raise SchemaError("'allOf' is supported of objects only")
+        _check_shapes(part)
         ours, more = whole.get("properties", {}), part.get("properties", {})
+        if more.keys() - known.get("properties", {}).keys() and known.get("additionalProperties", True) is not True:
+            raise SchemaError("'additionalProperties' beside 'allOf' would forbid the properties of 'allOf'")
         if twice := [name for name in more if name in ours and ours[name] != more[name]]:
             raise SchemaError(f"'allOf' has two schemas for the property {twice[0]!r}; join them")
         whole["properties"] = {**ours, **more}
@@ -248,7 +232,7 @@ def _merged(known: Schema) -> Schema:
     return whole
 
 
-def _array(known: Schema, depth: int) -> Schema:
+def _array(known: Schema, level: Level) -> Schema:
     if "prefixItems" in known or isinstance(known.get("items"), list):
         if known.keys() & {"minItems", "maxItems"}:
             raise SchemaError(
@@ -260,17 +244,17 @@ def _array(known: Schema, depth: int) -> Schema:
         forms = []
         for i, each in enumerate(first):
             with _at("prefixItems" if "prefixItems" in known else "items", i):
-                forms.append(_simplified(each, depth + 1))
+                forms.append(_simplified(each, level.inner()))
         return {"type": "array", "items": forms}
     with _at("items"):
-        items = _simplified(known.get("items", True), depth + 1)
+        items = _simplified(known.get("items", True), level.inner())
     return {"type": "array", "items": items, **_counts(known, "minItems", "maxItems")}
 
 
-def _string(known: Schema, depth: int) -> Schema:
+def _string(known: Schema, level: Level) -> Schema:
     counts = _counts(known, "minLength", "maxLength")
     if (form := known.get("format")) is not None:
-        if form not in FORMATS:
+        if not isinstance(form, str) or form not in FORMATS:
             raise SchemaError(f"the format {str(form)[:40]!r} is not supported, but {', '.join(FORMATS)}; leave it out")
         if others := known.keys() & {"pattern", "minLength", "maxLength"}:
             raise SchemaError(f"{min(others)!r} beside 'format' is not supported; leave one out")

@@ -9,13 +9,18 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from specee.app.engine import json_schema
-from specee.app.engine.schema_forms import is_of_object
+from specee.app.engine.schema_forms import ANNOTATIONS
+from specee.app.engine.schema_references import is_of_object
 from specee.app.errors import AppError
 from specee.app.serve import schema
 from specee.app.serve.errors import ApiError, bad_request
 from specee.app.settings import shown
 
-DEFINITIONS = ("$defs", "definitions")
+NAMED = ("$defs", "definitions", "properties")
+"""Parts of a schema that have schemas by names of the client's."""
+DATA = ("enum", "const", "default", "example", "examples")
+"""Parts that are no schemas."""
+NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 class CalledFunction(TypedDict):
@@ -58,10 +63,6 @@ class Tools:
             return cls(None)
         must = choice == "required" or chosen is not None
         for i, tool in enumerate(tools):
-            if tool.function.strict and not must:
-                where = f"tools[{i}].function.strict"
-                raise bad_request(f"'{where}': only where 'tool_choice' demands a call", where)
-        for i, tool in enumerate(tools):
             _check_parameters(tool, f"tools[{i}].function.parameters", must=must and chosen in (None, names[i]))
         given = json.dumps([tool.model_dump(exclude_none=True) for tool in tools])
         callable_tools = [tool for tool in tools if chosen in (None, tool.function.name)]
@@ -88,7 +89,9 @@ def _check_parameters(tool: schema.Tool, where: str, *, must: bool) -> None:
 
 
 def _of_object(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The schema of arguments, which are an object also where it does not say so."""
+    """The schema of arguments, which are an object also where it does not say so, and none where it names none."""
+    if not parameters.keys() - {"type"} - ANNOTATIONS:
+        return {**NO_ARGUMENTS, **parameters}
     return dict(parameters) if "$ref" in parameters else {"type": "object", **parameters}
 
 
@@ -101,36 +104,30 @@ def check_schema(given: dict[str, Any], where: str) -> None:
 
 
 def _schema(tools: list[schema.Tool]) -> dict[str, Any]:
-    """The JSON schema of a call of one of the tools, with the definitions of all tools' schemas at its top."""
+    """The JSON schema of a call of one of the tools, with the tools' own schemas as definitions."""
     definitions: dict[str, Any] = {}
     calls = []
     for i, tool in enumerate(tools):
         name = f"tool{i}"
-        of_tool = _of_object(tool.function.parameters or {})
-        for key in DEFINITIONS:
-            given = of_tool.pop(key, {})
-            if not isinstance(given, dict):
-                raise bad_request(f"'tools[{i}].function.parameters.{key}': it must be an object", "tools")
-            for inner, one in given.items():
-                definitions[f"{name}-{inner}"] = _renamed(one, name)
-        definitions[name] = _renamed(of_tool, name)
+        definitions[name] = _moved(_of_object(tool.function.parameters or {}), f"#/$defs/{name}")
         properties = {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/{name}"}}
         required = list(properties)
         calls.append({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
     return {"anyOf": calls, "$defs": definitions}
 
 
-def _renamed(value: Any, name: str) -> Any:
-    """A part of a schema whose own name is now `name`, with its references to itself and to its definitions."""
-    if isinstance(value, list):
-        return [_renamed(one, name) for one in value]
-    if not isinstance(value, dict):
-        return value
-    renamed = {key: _renamed(one, name) for key, one in value.items()}
-    reference = renamed.get("$ref")
-    if reference == "#":
-        renamed["$ref"] = f"#/$defs/{name}"
-    for key in DEFINITIONS:
-        if isinstance(reference, str) and reference.startswith(f"#/{key}/"):
-            renamed["$ref"] = f"#/$defs/{name}-{reference.removeprefix(f'#/{key}/')}"
-    return renamed
+def _moved(given: Any, place: str) -> Any:
+    """A schema, or a part of it, whose references into itself find it at `place`."""
+    if isinstance(given, list):
+        return [_moved(one, place) for one in given]
+    if not isinstance(given, dict):
+        return given
+    moved: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+            moved[key] = place + value[1:]
+        elif key in NAMED and isinstance(value, dict):
+            moved[key] = {name: _moved(one, place) for name, one in value.items()}
+        else:
+            moved[key] = value if key in DATA else _moved(value, place)
+    return moved

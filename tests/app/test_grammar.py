@@ -93,6 +93,34 @@ ALLOWED: list[tuple[Any, list[str], list[str]]] = [
     ({"$defs": {"Foo_Bar": whole(next=FOO, v={"$ref": "#/$defs/string"}), "string": {"type": "string", "maxLength": 2}},
       "$ref": "#/$defs/Foo_Bar"},
      ['{"next": {"next": null, "v": "b"}, "v": "a"}'], ['{"next": null, "v": "abc"}', '{"next": 1, "v": "a"}']),
+    # what stands beside values, and beside references
+    ({"type": "string", "minLength": 2, "enum": ["a", "bc", "def"], "maxLength": 2}, ['"bc"'], ['"a"', '"def"']),
+    ({"enum": [[], [1], 5], "minItems": 1, "minLength": 9, "properties": {}}, ["[1]", "5"], ["[]"]),
+    ({"const": "a", "enum": ["b", "a"]}, ['"a"'], ['"b"']),
+    ({"type": "integer", "enum": [1, 1.5, True], "pattern": "x"}, ["1"], ["1.5", "true"]),
+    ({"format": "date", "enum": ["2024-01-01", "x"]}, ['"2024-01-01"'], ['"x"']),
+    ({"enum": [{"$ref": "#"}, {"$ref": "#/x"}, {"$ref": 5}]}, ['{"$ref": "#"}', '{"$ref": 5}'], ["{}"]),
+    (whole(a={"const": {"$ref": "http://x"}}), ['{"a": {"$ref": "http://x"}}'], []),
+    ({"type": "object", "properties": {}}, ["{}"], ['{"a": 1}']),
+    ({"$ref": "#/$defs/n", "type": "null", "title": "x", "$defs": {"n": {"type": "null"}}}, ["null"], ["1"]),
+    # oneOf of what excludes each other
+    ({"oneOf": [{"type": "integer"}, {"type": "string"}, {"enum": [None, True]}]}, ["1", '"a"', "null"], ["1.5"]),
+    ({"oneOf": [{"const": "a"}, {"const": "b", "title": "B"}, {"type": "array"}]}, ['"b"', "[1]"], ["1"]),
+    ({"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}], "discriminator": {"propertyName": "kind"},
+      "$defs": {name: {"type": "object", "properties": {"kind": {"const": name}}, "required": ["kind"]}
+                for name in ("cat", "dog")}},
+     ['{"kind": "cat"}', '{"kind": "dog"}'], ['{"kind": "cow"}', "{}"]),
+    ({"type": "object", "oneOf": [whole(a=True), whole(b=True)]}, ['{"a": 1}', '{"b": 1}'], ['{"a": 1, "b": 1}']),
+    # a further key is none of the object's own
+    ({"properties": {"ab": {"type": "null"}, "b\"": True, "é]": True, "x" * 70: True},
+      "additionalProperties": {"type": "integer"}},
+     ['{"ab": null}', '{"ab": null, "a": 1}', '{"abc": 1, "b": 2}', '{"c\\n": 1}', '{"": 1}', '{"é": 1}', '{"éé": 1}',
+      '{"x": 1}', '{"' + "x" * 63 + '": 1}', '{"' + "x" * 63 + 'y": 1}', '{"' + "x" * 70 + '": null}'],
+     ['{"ab": 1}', '{"é]": null, "é]": 1}', '{"b\\"": 1, "b\\"": 1}', '{"\\u0061b": 1}', '{"' + "x" * 64 + '": 1}']),
+    ({**whole(a={"type": "null"}), "additionalProperties": True}, ['{"a": null, "b": [1]}'], ['{"a": null, "a": 1}']),
+    ({"properties": {"a": whole(c=True)}, "additionalProperties": {"properties": {"b": {"type": "null"}},
+                                                                  "additionalProperties": {"type": "null"}}},
+     ['{"b": {"b": null, "a": null}}'], ['{"a": {"b": null}}']),
 ]  # fmt: skip
 
 
@@ -149,7 +177,40 @@ REFUSED = [
     ('{"enum": [NaN]}', "cannot be read"),
     ('{"enum": [1' + "0" * 5000 + "]}", "cannot be read"),
     ("{", "no JSON"),
+    # what stands beside values and references
+    *(
+        (json.dumps({name: value, "$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}), f"'{name}' beside '.ref'")
+        for name, value in {"minLength": 2, "pattern": "^a$", "enum": ["a"], "properties": {}, "type": "null"}.items()
+    ),
+    (json.dumps({"enum": ["a"], "pattern": "^b$"}), "'pattern' beside 'enum'"),
+    (json.dumps({"const": {"a": 1}, "required": ["b"]}), "'required' beside 'const'"),
+    (json.dumps({"const": [1], "items": {"type": "null"}}), "'items' beside 'const'"),
+    (json.dumps({"enum": [1], "anyOf": [{"type": "null"}]}), "'anyOf' beside 'enum'"),
+    (json.dumps({"enum": ["a"], "minLength": 2}), "no values that all else"),
+    (json.dumps({"const": 1, "enum": [2, True, "1"]}), "no values of its 'enum'"),
+    (json.dumps({"type": "string", "allOf": [{"minLength": 1}, {"maxLength": 2}]}), "of objects only"),
+    (json.dumps({"allOf": [{"properties": {"a": True}}, {}], "additionalProperties": False}), "'additionalProperties'"),
+    (json.dumps({"allOf": [{"required": 5}, {}]}), "'required' must be a list"),
+    (json.dumps({"type": "string", "format": []}), "the format"),
+    # oneOf of what may hold of one value
+    *(
+        (json.dumps({"oneOf": branches, "$defs": {"s": {"type": "string"}}}), "'oneOf' must have schemas that exclude")
+        for branches in (
+            [{"type": "integer"}, {"type": "number"}],
+            [{"type": "string"}, {"enum": [1, "a"]}],
+            [{"const": 1}, {"enum": [2, 1.0]}],
+            [{"type": "string"}, {"$ref": "#/$defs/s"}],
+            [{"type": "string", "maxLength": 2}, {"type": "string", "maxLength": 3}],
+            [whole(a=True), {"properties": {"a": {"type": "integer"}}, "type": "object"}],
+            [{"properties": {"a": True}, "type": "object"}, {"properties": {"b": True}, "type": "object"}],
+            [{"type": "object"}, {"type": "object", "properties": {"a": True}, "required": ["a"]}],
+            [{"type": "null"}, True],
+            [{"type": "boolean"}, {"description": "anything"}],
+        )
+    ),
+    (json.dumps({"oneOf": [{"enum": [*range(i, i + 90)]} for i in range(0, 10_000, 100)]}), "too many schemas"),
     # where it stands
+    (json.dumps(whole(a={"$ref": "http://x/y"})), "at #/properties/a: there is no 'http://x/y'"),
     (json.dumps(whole(a={"items": {"anyOf": [True, {"not": {}}]}})), "at #/properties/a/items/anyOf/1: 'not'"),
     (json.dumps({"prefixItems": [True, {"pattern": "a"}]}), "at #/prefixItems/1/pattern: it must begin"),
     (json.dumps({"additionalProperties": {"minLength": -1}}), "at #/additionalProperties: 'minLength'"),

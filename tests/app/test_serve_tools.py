@@ -14,8 +14,10 @@ from pydantic import create_model
 from real_engine import missing_library
 from serving import ASK, Make, call, running
 
+from specee.app.engine import json_schema
 from specee.app.options import ChatOptions
 from specee.app.serve.call_reader import CallReader
+from specee.app.serve.errors import ApiError
 from specee.app.serve.request import CompletionRequest
 from specee.app.serve.tools import Tools
 from specee.native import library
@@ -145,18 +147,61 @@ def test_choices() -> None:
 
 
 def test_references_in_the_schema_of_a_call() -> None:
-    node = {"type": "object", "properties": {"next": {"$ref": "#"}, "city": {"$ref": "#/$defs/city"}}}
-    inner = {"city": {"$ref": "#/definitions/name"}}
-    parameters = {**node, "$defs": inner, "definitions": {"name": {"type": "string"}}}
-    given = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    schema = json.loads(tools_of(WEATHER, given, tool_choice="required").json_schema or "")
-    definitions = schema["$defs"]
+    """They are found where the tool's schema stands in the call's; what looks like one in data or names stays."""
+    properties = {
+        "next": {"$ref": "#"},
+        "city": {"$ref": "#/$defs/city"},
+        "other": {"$ref": "#/properties/city"},
+        "data": {"enum": [{"$ref": "#"}], "default": {"$ref": "#/x"}},
+        "enum": {"items": {"$ref": "#/$defs/city"}},
+    }
+    inner = {"$defs": {"city": {"$ref": "#/definitions/name"}}, "definitions": {"name": {"type": "string"}}}
+    given = {"type": "function", "function": {"name": "f", "parameters": {"properties": properties, **inner}}}
+    chosen = tools_of(WEATHER, given, tool_choice="required")
+    definitions = json.loads(chosen.json_schema or "")["$defs"]
     assert definitions["tool1"]["properties"] == {
         "next": {"$ref": "#/$defs/tool1"},
-        "city": {"$ref": "#/$defs/tool1-city"},
+        "city": {"$ref": "#/$defs/tool1/$defs/city"},
+        "other": {"$ref": "#/$defs/tool1/properties/city"},
+        "data": properties["data"],
+        "enum": {"items": {"$ref": "#/$defs/tool1/$defs/city"}},
     }
-    assert definitions["tool1-city"] == {"$ref": "#/$defs/tool1-name"}
-    assert definitions["tool1-name"] == {"type": "string"} and definitions["tool0"] == WEATHER["function"]["parameters"]
+    assert definitions["tool1"]["$defs"] == {"city": {"$ref": "#/$defs/tool1/definitions/name"}}
+    assert definitions["tool0"] == WEATHER["function"]["parameters"]
+    json_schema.check(chosen.json_schema or "")
+
+
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+@pytest.mark.parametrize(
+    "parameters", [None, {}, {"type": "object"}, {"title": "x"}, {"type": "object", "properties": {}}]
+)
+def test_a_tool_without_parameters_has_no_arguments(parameters: Any) -> None:
+    function = {"name": "now", **({} if parameters is None else {"parameters": parameters})}
+    chosen = tools_of({"type": "function", "function": function}, tool_choice="required")
+    library.load()  # before the bindings, which make grammars
+    assert 'specee-definition-0 ::= "{" space  "}" space' in json_schema.to_gbnf(chosen.json_schema or "")
+
+
+def test_strict_tools_that_need_not_be_called() -> None:
+    strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
+    assert tools_of(strict, tool_choice="auto").json_schema is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "at"),
+    [
+        ({"properties": {"a": {"$ref": "#/properties/b"}}}, "there is no '#/properties/b'"),
+        ({"properties": {"a": {"not": {}}}}, "at #/properties/a: 'not'"),
+        ({"$defs": 5, "properties": {}}, "'$defs' must be an object"),
+        ({"properties": {"a": {"$ref": "http://x/y"}}}, "at #/properties/a: there is no 'http://x/y'"),
+    ],
+)
+def test_a_tools_schema_is_refused_by_its_place(parameters: Any, at: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        tools_of(
+            WEATHER, {"type": "function", "function": {"name": "f", "parameters": parameters}}, tool_choice="required"
+        )
+    assert caught.value.param == "tools[1].function.parameters" and at in caught.value.message
 
 
 def test_calls_over_http(make_backend: Make, make_link: Make) -> None:
