@@ -182,9 +182,10 @@ POLICY = Option(
     help="auto: the fastest way here with the text of dense. dense: one token after the other, all through all layers "
     "of the model. chain: tokens that are easy to guess are tried several at once; the text is that of dense. tree: "
     "like chain, and where guesses differ several are tried for one place. exact: tokens that the model is already "
-    "sure of skip the last layers; these run later, for several tokens at once, and verify them, so the text is that "
-    "of dense. specee: they are not verified, so the text may differ a little. pipelined: the next token starts on a "
-    "guess before this one is through all layers; the text is that of dense, and a single CPU gains nothing. "
+    "sure of skip the last layers; these run later, for several tokens at once, and verify them, so the text at "
+    "temperature 0 is that of dense. specee: they are not verified, so the text may differ a little. pipelined: the "
+    "next token starts on a guess before this one is through all layers; the text is that of dense, and a single CPU "
+    "gains nothing. "
     "The options below in short: chain:rejection, chain:early, specee@0.5, exact:margin, specee:propagate.",
 )
 DRAFTER = Option(

@@ -17,6 +17,15 @@ NOT_THERE = ("extra_forbidden", "none_required")
 BRANCHES = ("str", "constrained-str", "ChosenTool")
 """How pydantic names the alternatives of a type, which are no part of the request."""
 
+OF_TYPES = {
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+}
+
 
 def refusal(error: ValidationError) -> ApiError:
     """The error that says most: the one deepest in the request, where a value could have been of several types."""
@@ -32,8 +41,22 @@ def refusal(error: ValidationError) -> ApiError:
     if param in NUMBERS:
         allowed = settings.allowed(ChatCompletionRequest.model_fields[param].annotation)
         return bad_request(f"'{param}': {value} is not {allowed}", param)
-    _, _, what = first["msg"].partition(" should ")
-    return bad_request(f"'{param}': {value} must {what}" if what else f"'{param}': {first['msg']}", param)
+    return bad_request(f"'{param}': {value} must {_must(error, first)}", param)
+
+
+def _must(error: ValidationError, first: Any) -> str:
+    """What a value must be or have, in words of JSON."""
+    kind, context = first["type"], next((e.get("ctx") for e in error.errors() if e["loc"] == first["loc"]), None) or {}
+    if kind in OF_TYPES:
+        return f"be {OF_TYPES[kind]}"
+    if kind == "union_tag_not_found":
+        return f"have {context['discriminator']}"
+    if kind == "union_tag_invalid":
+        return f"have one of {context['expected_tags']} as {context['discriminator']}"
+    if kind in ("too_short", "too_long"):
+        least, n = kind == "too_short", context["min_length" if kind == "too_short" else "max_length"]
+        return f"have at {'least' if least else 'most'} {n} item{'' if n == 1 else 's'}"
+    return str(first["msg"].partition(" should ")[2])
 
 
 def _path(given: Sequence[Any], *, is_name: bool) -> list[Any]:
@@ -43,6 +66,10 @@ def _path(given: Sequence[Any], *, is_name: bool) -> list[Any]:
         del path[2:3]  # the role
     if path[0] == "response_format":
         del path[1:2]  # its type
+    for i, part in enumerate(path):
+        if "tagged-union" in str(part):
+            del path[i + 2 : i + 3]  # the type of a part of a content
+            break
     *before, last = [part for part in path if part != "[key]"]
     kept = [part for part in before if not _is_branch(part)]
     return [*kept, last] if is_name or not _is_branch(last) else kept

@@ -244,6 +244,35 @@ def test_messages_that_others_have_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"messages": []}, "'messages': it must have at least 1 item"),
+        ({"messages": [5]}, "'messages[0]': 5 must be an object"),
+        ({"messages": 5}, "'messages': 5 must be a list"),
+        ({"messages": [{}]}, "'messages[0]': it must have 'role'"),
+        (
+            {"messages": [{"role": "robot"}]},
+            "'messages[0]': it must have one of 'system', 'developer', 'user', 'assistant', 'tool' as 'role'",
+        ),
+        ({"messages": [{"role": "user", "content": []}]}, "'messages[0].content': it must have at least 1 item"),
+        ({"messages": [{"role": "user", "content": {}}]}, "'messages[0].content': it must be a text"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "'messages[0].content[0]': 5 must be an object"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "text"}]}]},
+            "'messages[0].content[0].text' is missing",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]}, "it must be an object"),
+        ({"stop": ["a"] * 5}, "'stop': it must have at most 4 items"),
+        ({"stream": 1}, "'stream': 1 must be true or false"),
+        ({"logit_bias": {str(i): 0 for i in range(1025)}}, "'logit_bias': it must have at most 1024 items"),
+        ({"response_format": {}}, "'response_format': it must have 'type'"),
+    ],
+)
+def test_refusals_are_in_words_of_json(parameters: Any, says: str) -> None:
+    assert refusal(**parameters)["message"].endswith(says)
+
+
+@pytest.mark.parametrize(
     ("body", "says"),
     [
         (b"", "not JSON"),
