@@ -267,7 +267,7 @@ def test_no_byte_and_no_paste_ends_it(terminal: Terminal) -> None:
     terminal.type("caf")
     terminal.tmux("send-keys", "-H", "e9", "20", "9b", "20", "ff")
     terminal.type(" and on")
-    terminal.wait(lambda s: "café › ÿ and on" in s)
+    terminal.wait(lambda s: "café \u203a ÿ and on" in s)
     terminal.press("C-u")
     terminal.tmux("send-keys", "-H", "1b", "5b", *[f"{ord(c):02x}" for c in "99999999;1u"])  # no such character
     terminal.wait(lambda s: "internal error" in s)
