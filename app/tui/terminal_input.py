@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from textual import constants
 from textual._time import get_time
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
-from textual.events import Paste
+from textual.events import Key, Paste
+from textual.keys import Keys
 from textual.message import Message
 
 MARK_SECONDS = 0.5  # in which the rest of a mark comes; Esc alone is a key sooner
@@ -109,6 +110,17 @@ class InputParser(XTermParser):
         if self._timeout_time is not None:
             self._timeout_time = 0.0
             yield from super().tick()
+
+    def parse_mouse_code(self, code: str) -> Message | None:
+        if any(size is not None and 0 in tuple(size) for size in (self.terminal_size, self.terminal_pixel_size)):
+            self.terminal_pixel_size = None  # a terminal that does not know its size in pixels counts cells
+        return super().parse_mouse_code(code)
+
+    def _parse_extended_key(self, sequence: str) -> list[Key] | None:  # type: ignore[override] # theirs has a cache
+        try:
+            return super()._parse_extended_key(sequence)
+        except ValueError:  # of a character that there is not
+            return [Key(Keys.Ignore, sequence)]
 
     def _end_paste(self) -> Iterable[Message]:
         text, self._paste = _text("".join(self._paste or ())), None

@@ -48,6 +48,22 @@ def test_bytes_that_are_not_utf8_are_western(clock: Clock) -> None:
     assert decoder.decode(b"a") == "a"
 
 
+PARTS = [*"\x1b[<MmutROA~?;:01é\u0661\x07", "$y", "48;", "99999999", "-1", "\x1b]", START, END]
+PARTS += ["\x1b[48;0;0;0;0t", "\x1b[48;24;80;0;0t", "\x1b[<0;5;5M", "\x1b[1114112u", "\x1b[:55296;1u", "\x1b[?2048;2$y"]
+
+
+def test_no_sequences_are_an_error() -> None:
+    draw = random.Random(1)
+    for _ in range(20_000):
+        parser = InputParser()
+        told(parser.feed("".join(draw.choices(PARTS, k=10))))
+        told(parser.tick())
+
+
+def test_a_key_that_there_is_not_leaves_those_around_it(clock: Clock) -> None:
+    assert feed(InputParser(), "a\x1b[99999999;1ub\x1b[:;1uc") == ["a", "b", "c"]
+
+
 def test_no_bytes_are_an_error() -> None:
     draw = random.Random(1)
     for _ in range(300):
