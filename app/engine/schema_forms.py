@@ -13,7 +13,7 @@ from specee.app.engine.schema_error import MAX_COUNT, SchemaError
 from specee.app.engine.schema_overlap import Overlap, typed
 from specee.app.engine.schema_pattern import pattern_for_gbnf
 from specee.app.engine.schema_references import referred, steps, target
-from specee.app.engine.schema_values import FORMATS, values_of
+from specee.app.engine.schema_values import FORMATS, kinds_of, values_of
 
 MAX_DEPTH = 64  # of a schema
 MAX_PROPERTIES = 500  # of an object
@@ -27,7 +27,6 @@ KEYWORDS = frozenset((
     "type", "enum", "const", "$ref", "oneOf", "anyOf", "allOf", "properties", "required", "additionalProperties",
     "items", "prefixItems", "minItems", "maxItems", "pattern", "minLength", "maxLength", "$defs", "definitions",
 ))  # fmt: skip
-TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
 ANY = {"type": "value"}  # the converter's name for it
 Schema = dict[str, Any]
 
@@ -142,6 +141,8 @@ def _form(known: Schema, level: Level) -> Schema:
         with _at("allOf", 0):
             return _simplified(_narrowed(known["allOf"][0], known.get("type")), level.inner())
     kind = known.get("type")
+    if kind is not None:
+        kinds_of(kind)
     if isinstance(kind, list):
         if not kind:
             raise SchemaError("'type' has no values")
@@ -150,8 +151,6 @@ def _form(known: Schema, level: Level) -> Schema:
         kind = next((of for of, names in _OF_TYPE.items() if names & known.keys()), None)
         if kind is None:
             return ANY
-    if not isinstance(kind, str) or kind not in TYPES:
-        raise SchemaError(f"there is no type {kind!r}")
     of_type = _of_type({**known, "type": kind})
     return _FORMS[kind](of_type, level) if kind in _FORMS else {"type": kind}
 

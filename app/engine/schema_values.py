@@ -61,7 +61,7 @@ def values_of(known: Schema, counts: dict[str, int]) -> list[Any]:
     if "const" in known and "enum" in known:
         values = [value for value in values if same(value) in {same(one) for one in known["enum"]}]
     kinds = known.get("type", [*KINDS])
-    values = [value for value in values if any(is_of(value, kind) for kind in _kinds(kinds))]
+    values = [value for value in values if any(is_of(value, kind) for kind in kinds_of(kinds))]
     if not values:
         raise SchemaError(
             f"{name!r} has no values of its {'enum' if name == 'const' and 'enum' in known else 'type'!r}"
@@ -87,7 +87,8 @@ _COUNTS: dict[str, Callable[[Any, int], bool]] = {
 }
 
 
-def _kinds(given: Any) -> list[str]:
+def kinds_of(given: Any) -> list[str]:
+    """The types that `type` gives. Raises SchemaError for what is none."""
     kinds = given if isinstance(given, list) else [given]
     if unknown := [each for each in kinds if not isinstance(each, str) or each not in KINDS]:
         raise SchemaError(f"there is no type {unknown[0]!r}")

@@ -170,6 +170,7 @@ REFUSED = [
     (json.dumps({"enum": 5}), "must be a list"),
     (json.dumps({"type": "text"}), "no type 'text'"),
     (json.dumps({"type": {}}), "no type"),
+    (json.dumps({"type": [["string"]]}), "no type"),
     (json.dumps({"properties": []}), "must be an object"),
     (json.dumps({"properties": {"a": 1}}), "must be an object"),
     (json.dumps({"type": "object", "required": ["a"]}), "'a' is required"),
