@@ -15,6 +15,7 @@ SWITCHES = (
     *("HF_HUB_DISABLE_EXPERIMENTAL_WARNING", "HF_HUB_DISABLE_XET", "HF_XET_HIGH_PERFORMANCE"),
     *("HF_HUB_ENABLE_HF_TRANSFER", "HF_HUB_DISABLE_SHARED_BLOBS"),
 )
+_READ = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "XDG_CACHE_HOME")
 _ON, _OFF = ("1", "ON", "YES", "TRUE"), ("", "0", "OFF", "NO", "FALSE")
 
 
@@ -29,10 +30,11 @@ def check_switches() -> None:
 
 def constants() -> Any:
     """Its module `constants`. Raises ModelError where a variable has a value that it does not take."""
+    for name in [name for name in os.environ if name.startswith(_READ)]:
+        if not os.environ[name].strip():
+            del os.environ[name]  # set to nothing: it would be an empty address, or the folder that we are in
     check_switches()
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
-        if not os.environ.get(name, name).strip():
-            del os.environ[name]  # it would be the folder that we are in
+    network_settings.check_hub()
     try:
         from huggingface_hub import constants
     except ValueError as error:
