@@ -128,11 +128,13 @@ class Database:
             why = f"another specee-chat has been opening {self.path} for {BUSY_SECONDS:.0f} s; end it"
             raise AppError("the history cannot be used", f"{why}, or use --no-history") from error
         with lock:  # two programs that start at once must not both migrate
+            _refuse_strangers(self.path)
             connection = _connect(str(self.path))
             try:
                 _migrate(connection, self.path)
                 self._alive = self._owner_lock(self.owner)
                 self._alive.acquire()
+                self._forget_the_dead()
                 _set_timeout(connection, READ_BUSY_SECONDS)
                 with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
                     self._mark_interrupted(connection)
@@ -141,6 +143,16 @@ class Database:
                 connection.close()
                 raise
         return connection
+
+    def _forget_the_dead(self) -> None:
+        """Deletes the locks of programs that were killed. Whoever makes one has the lock of the file, as we have."""
+        assert self._alive is not None
+        own = Path(self._alive.lock_file)
+        for path in own.parent.glob("*.lock"):
+            with suppress(Timeout, OSError):  # it runs, or it is something else
+                if path != own:
+                    (lock := FileLock(path, thread_local=False)).acquire(timeout=0)
+                    _give_up(lock)
 
     def _mark_interrupted(self, connection: sqlite3.Connection) -> None:
         """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
@@ -206,6 +218,23 @@ def _text(stored: bytes) -> str:
 
 def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Raises AppError for the file of another program, or of a newer version, before anything is changed in it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with closing(_reader(path)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        named = "SELECT count(*) FROM pragma_table_info('migrations') WHERE name IN ('name', 'applied')"
+        ours = "migrations" in tables and connection.execute(named).fetchone()[0] == 2
+    if application or (tables and not ours):
+        why = f"{path} is another program's; it is left as it is: take another --data-dir"
+        raise AppError("not our history", why)
+    if version:
+        raise AppError("the history is from a newer version", f"{path} has version {version}; upgrade")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
