@@ -60,13 +60,13 @@ def _check_endpoint(value: str) -> None:
     one_word = value.isprintable() and " " not in value and "\\" not in value
     plain = not (url.query or url.fragment) and one_word
     if url.scheme not in ("http", "https") or not url.hostname or not plain:
-        raise ValueError(f"{ascii(value[:80])} is no address; write it as https://host")
+        raise ValueError(f"{value[:80]!a} is no address; write it as https://host")
     _ = url.port
 
 
 def _check_timeout(value: str) -> None:
     if not (value.isascii() and value.isdigit() and int(value[:20]) <= MOST_SECONDS):
-        raise ValueError(f"{ascii(value[:40])} is not a whole number of seconds from 0 to {MOST_SECONDS}")
+        raise ValueError(f"{value[:40]!a} is not a whole number of seconds from 0 to {MOST_SECONDS}")
 
 
 def _check_token(value: str) -> None:
