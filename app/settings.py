@@ -154,10 +154,15 @@ def choices(kind: Any) -> tuple[str, ...]:
 def shown(value: object) -> str:
     """A value that a user gave, as an error names it."""
     try:
-        text = repr(value) if isinstance(value, str) else str(value)
+        text = repr(_with_signs(value)) if isinstance(value, str) else str(value)
     except ValueError:  # an integer of thousands of digits
         text = "that number"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+def _with_signs(text: str) -> str:
+    """Bytes that are no text, which Python has as halves of surrogate pairs, as signs."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _in_words(schema: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from specee.app.errors import USAGE, AppError
 
+SHOWN = 200  # characters of a name in an error
 LONGEST = 4096  # characters of a path, on most systems
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uff9f"  # scripts without spaces
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}  # noqa: RUF001
@@ -132,5 +133,6 @@ def _not_there(name: str, word: str) -> AppError:
     elif word[:1] in _UNCLOSED:
         hint = f"its quotes are not closed; {hint}"
     elif name.startswith("~") and (user := name[1:].partition("/")[0]) and not _there(f"~{user}"):
-        hint = f"there is no user {user}; {hint}"
-    return AppError("cannot attach", f"there is no file {name}; {hint}", USAGE)
+        hint = f"there is no user {user[:SHOWN]}; {hint}"
+    shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}…"
+    return AppError("cannot attach", f"there is no file {shown}; {hint}", USAGE)

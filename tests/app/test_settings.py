@@ -361,3 +361,7 @@ def test_a_broken_value_in_the_file_closes_no_chat(tmp_path: Path, make_session:
     assert json.loads(exported, parse_constant=pytest.fail)["turns"] and export.markdown(session.chat, session.branch)
     list(session.send("And?", ChatOptions(policy=PolicyChoice("dense"))))
     store.close()
+
+
+def test_bytes_that_are_no_text_are_shown_as_signs() -> None:
+    assert settings.shown("\udce9") == "'\ufffd'" and settings.shown("é\ud800") == "'é\ufffd'"
