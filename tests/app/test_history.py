@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import subprocess
@@ -518,3 +519,22 @@ def test_a_newer_version_of_ours_is_left_alone(file: Path) -> None:
         db.execute("PRAGMA user_version = 3")
     with pytest.raises(AppError, match="newer version"):
         Store(file)
+
+
+def test_what_is_kept_can_be_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    chat = store.new_chat("a title", "model", {})
+    store.add_answer(chat.id, store.add_question(chat.id, None, "why", "why")).finish("complete")
+    store.close()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(database.FileLock, "acquire", refuse)
+    with pytest.raises(AppError, match=r"Read-only.*--no-history does without"):
+        Store(path)
+    for file, titles in ((path, ["a title"]), (tmp_path / "none" / "history.sqlite", [])):
+        reader = Store(file, to_read=True, otherwise="")
+        assert [chat.title for chat in reader.chats()] == titles
+        reader.close()
