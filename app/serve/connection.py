@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 import h11
 from starlette.requests import Request
@@ -79,7 +80,8 @@ class Connection(H11Protocol):
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            response = h11.Response(status_code=status_of(error), headers=headers)
+            status = HTTPStatus(status_of(error))
+            response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         if self._is_answering:  # its body is what is wrong: for the application, the client has left

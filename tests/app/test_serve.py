@@ -75,6 +75,14 @@ def test_bad_requests_are_refused(server: Server, body: Any, says: str) -> None:
     assert call(server, ASK)[0] == 200
 
 
+def test_an_answer_ends_with_the_window(make_backend: Make, make_link: Make) -> None:
+    """The tokens of a request and its answer are never more than the window holds."""
+    with running(make_backend(b"x" * 300, n_ctx=200), make_link) as server:
+        status, answer = call(server, {**ASK, "max_tokens": 1000})
+    assert status == 200 and answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["total_tokens"] == 200
+
+
 def test_web_pages_are_kept_out(server: Server) -> None:
     assert call(server, ASK, Host="evil.example")[0] == 403
     assert call(server, ASK, **{"Content-Type": "text/plain"})[0] == 415
