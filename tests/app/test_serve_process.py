@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from real_engine import missing_model
 from serving import ASK, PATH
+
+from specee.models import embedded
 
 NO_MODEL = missing_model()
 pytestmark = [
@@ -167,6 +170,35 @@ def test_an_engine_that_is_stopped_is_replaced(tmp_path: Path) -> None:
         assert results and results[0][0] in (200, 503)
         assert ask(port)[0] == 200
         assert engine not in engines(process)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
+def test_a_model_file_that_has_gone(tmp_path: Path) -> None:
+    """And comes back."""
+    model, hidden = tmp_path / "m.gguf", tmp_path / "n.gguf"
+    given = embedded.path()
+    assert given is not None
+    shutil.copyfile(given, model)
+
+    def health(port: int) -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("GET", "/health")
+            return connection.getresponse().status
+
+    with serving(tmp_path / "data", "--model", str(model)) as (process, port):
+        assert ask(port)[0] == health(port) == 200
+        model.rename(hidden)
+        os.kill(engines(process)[0], signal.SIGKILL)
+        for stream in (False, True):
+            status, refused = ask(port, stream=stream)
+            assert status == 503 and str(tmp_path) not in json.dumps(refused)
+            assert health(port) == 503
+        hidden.rename(model)
+        until = time.monotonic() + 20
+        while health(port) != 200:
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        assert ask(port)[0] == 200
 
 
 def test_what_the_engine_honours(tmp_path: Path) -> None:
