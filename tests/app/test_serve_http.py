@@ -19,6 +19,7 @@ from serving import ASK, PATH, Make, call, request, running, text_of
 from specee.app.errors import AppError
 from specee.app.serve import body as bodies
 from specee.app.serve import connection as connections
+from specee.app.serve import lingering
 from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, listen
 from specee.app.serve.server import Access, Server
 
@@ -362,7 +363,11 @@ def test_a_client_that_closes_both_directions_has_left(server: Server, backend: 
 def test_a_client_that_leaves_in_the_middle_of_its_request(server: Server) -> None:
     whole = post()
     for end in (5, len(HEAD), whole.index("\r\n\r\n") + 4, len(whole) - 1):
-        assert b"200" not in exchange(server, whole[:end], half_close=True)
+        received = exchange(server, whole[:end], half_close=True)
+        assert received.startswith(b"HTTP/1.1 400 ") and b"is incomplete" in received
+    assert b"the body is incomplete" in exchange(server, f"{HEAD}Content-Length: 100\r\n\r\n{{}}", half_close=True)
+    assert b"the body is incomplete" in exchange(server, f"{HEAD}{CODED}\r\n2\r\n{{}}\r\n", half_close=True)
+    assert exchange(server, "", half_close=True) == b""
     wait_until(lambda: len(server._server.server_state.connections) == 0, 3)
     assert is_free(server) and call(server, ASK)[0] == 200
 
@@ -502,6 +507,48 @@ def test_a_body_that_is_too_large(server: Server, monkeypatch: pytest.MonkeyPatc
         client.sendall(f"{HEAD}Content-Length: {10**18}\r\n\r\n".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413")
     assert call(server, ASK)[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["close", "keep-alive"])
+def test_a_client_that_writes_all_before_it_reads(server: Server, kind: str) -> None:
+    """It gets its refusal, whatever that is."""
+    size = 3 * bodies.BODY_LIMIT
+    for head, status in (
+        (f"{HEAD}Content-Length: {size}\r\n", 413),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n", 413),
+        (f"POST /nothing HTTP/1.1\r\n{HOST}Content-Length: {size}\r\n", 404),
+        (f"POST {PATH} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: {size}\r\n", 403),
+        (f"{HEAD}Content-Length: {size}\r\nContent-Length: 1\r\n", 400),
+    ):
+        chunked = f"{size:x}\r\n" if "chunked" in head else ""
+        with connect(server) as client:
+            client.sendall(f"{head}Connection: {kind}\r\n\r\n{chunked}{'x' * size}".encode())
+            assert client.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+    assert call(server, ASK)[0] == 200
+
+
+def test_a_close_lingers_for_so_long_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = f"{HEAD}Connection: close\r\nContent-Length: {10**12}\r\n\r\n".encode()
+    connections_now = server._server.server_state.connections
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.3)
+    with connect(server) as client:
+        client.sendall(sent)
+        assert read_all(client).startswith(b"HTTP/1.1 413")
+        wait_until(lambda: not connections_now, 3)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 100)
+    monkeypatch.setattr(lingering, "LINGER_BYTES", 1 << 20)
+    with connect(server) as client, suppress(ConnectionError):
+        client.sendall(sent)
+        while True:
+            client.sendall(b"x" * (1 << 16))
+    wait_until(lambda: not connections_now, 3)
+    with connect(server) as client:  # and does not hold up the server's end
+        client.sendall(sent)
+        assert read_all(client).startswith(b"HTTP/1.1 413")
+        began = time.monotonic()
+        server.stop()
+        wait_until(lambda: not connections_now, 3)
+        assert time.monotonic() - began < 1
 
 
 def test_bodies_that_come_at_once_are_bounded_together(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
