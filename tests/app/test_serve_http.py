@@ -18,8 +18,8 @@ from serving import ASK, PATH, Make, call, request, running, text_of
 
 from specee.app.errors import AppError
 from specee.app.serve import body as bodies
+from specee.app.serve import completion, lingering
 from specee.app.serve import connection as connections
-from specee.app.serve import lingering
 from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, listen
 from specee.app.serve.server import Access, Server
 
@@ -663,6 +663,30 @@ def test_one_connection_too_many_is_told(server: Server, monkeypatch: pytest.Mon
     for client in busy:
         client.close()
     wait_until(lambda: call(server, ASK)[0] == 200)
+
+
+def test_a_stream_says_that_it_goes_on(server: Server, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the prompt is read, with the answer or an error at its end, whether the client stays or not."""
+    monkeypatch.setattr(completion, "KEEP_ALIVE_SECONDS", 0.1)
+    for kind in ("answer", "error", "leaves"):
+        gate = holding(backend)
+        with connect(server) as client:
+            client.sendall(post({**ASK, "stream": True}).encode())
+            received = b""
+            while received.count(b"\r\n: ") < 3:
+                received += client.recv(1 << 16)
+            if kind == "leaves":
+                client.close()
+                wait_until(lambda: len(server._server.server_state.tasks) == 0)
+            if kind == "error":
+                server.answers.client.kill()
+            gate.set()
+            if kind != "leaves":
+                received += read_all(client)
+                assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+                assert (b'"error"' in received) == (kind == "error")
+        wait_until(lambda: is_free(server))
+    assert call(server, ASK)[0] == 200
 
 
 def test_requests_that_wait_are_bounded_and_answered(server: Server, backend: Any) -> None:
