@@ -108,16 +108,18 @@ _WRITTEN = {
 point (1.0 is none in config.toml either)."""
 
 
-def read(kind: Any, value: object) -> Any:
-    """`value` as this type: a text as users type it, or a value of the type. Raises ValueError, which says what it
-    must be."""
+def read(kind: Any, value: object, *, typed: bool = True) -> Any:
+    """`value` as this type: a text as users type it (unless it is not `typed`), or a value of the type.
+
+    Raises ValueError, which says what it must be.
+    """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        if isinstance(value, str) and not _may_be_read(adapter.json_schema(), value):
+        if not (typed and isinstance(value, str)):
+            return adapter.validate_python(value, strict=True)
+        if not _may_be_read(adapter.json_schema(), value):
             raise ValueError
-        return (
-            adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
-        )
+        return adapter.validate_strings(value)
     except ValueError:  # a ValidationError is one
         given = "what is given" if kind is ApiKey else shown(value)  # a secret
         raise ValueError(f"{given} is not {allowed(kind)}") from None

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from specee.models import resolve
 from specee.models.errors import ModelError
-from specee.models.gguf_header import Array, Header, Tensor
+from specee.models.gguf_header import Header, Tensor
+from specee.models.gguf_types import Array
 
 MAX_PADDING = 128  # SPEC_VOCAB_MAX_SIZE_DIFFERENCE
 FIRST_COMPARED = 5  # SPEC_VOCAB_CHECK_START_TOKEN_ID: the tokens before it differ between models that fit

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.models import source
+from specee.models import source, tokenizer_values
 from specee.models.errors import ModelError
-from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS
+from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS, Array
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -64,19 +64,6 @@ class Tensor:
     @property
     def n_elements(self) -> int:
         return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Array:
-    """A value with many items. `items` is None for texts and for long lists, which are left in the file.
-
-    `start` and `stop`: which bytes of the file they are.
-    """
-
-    length: int
-    items: tuple[Any, ...] | None
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +140,8 @@ class _Reader:
             values[key] = self._value(self._u32(), key)
         if not values.get(SPLIT_NUMBER):  # the later parts of a split model do not have them
             _check_values(values)
+            if (wrong := tokenizer_values.wrong(values, self._data)) is not None:
+                raise _Damage(wrong)
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
         return Header(path, values, tensors, self._end)
 
@@ -176,16 +165,16 @@ class _Reader:
             length = self._count(8, "texts")
             start = self._at
             self._skip_texts(length)
-            return Array(length, None, start, self._at)
+            return Array(kind, length, None, start, self._at)
         form = SCALARS.get(kind)
         if form is None:
             raise _Damage(f"the list {key[:80]!r} is of no known type ({kind})")
         length = self._count(form.size, "numbers")
         at = self._skip(length * form.size)
         if length > MAX_KEPT:
-            return Array(length, None, at, self._at)
+            return Array(kind, length, None, at, self._at)
         items = tuple(form.unpack_from(self._data, at + i * form.size)[0] for i in range(length))
-        return Array(length, items, at, self._at)
+        return Array(kind, length, items, at, self._at)
 
     def _skip_texts(self, count: int) -> None:
         """The only long loop: a vocabulary has some hundred thousand texts."""

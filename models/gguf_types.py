@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from typing import Any
 
-STRING, ARRAY = 8, 9
+INT32, FLOAT32, STRING, ARRAY = 5, 6, 8, 9
 SCALARS = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
@@ -58,3 +60,17 @@ TENSORS = {
     42: ("Q2_0", 64, 18),
 }
 """Name, numbers in a block, and bytes of a block, by the type's number in the file (llama.cpp's enum ggml_type)."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A value with many items, of the type `kind`. `items` is None for texts and for long lists, left in the file.
+
+    `start` and `stop`: which bytes of the file they are.
+    """
+
+    kind: int
+    length: int
+    items: tuple[Any, ...] | None
+    start: int
+    stop: int

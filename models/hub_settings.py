@@ -15,24 +15,26 @@ SWITCHES = (
     *("HF_HUB_DISABLE_EXPERIMENTAL_WARNING", "HF_HUB_DISABLE_XET", "HF_XET_HIGH_PERFORMANCE"),
     *("HF_HUB_ENABLE_HF_TRANSFER", "HF_HUB_DISABLE_SHARED_BLOBS"),
 )
+_READ = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "XDG_CACHE_HOME")
 _ON, _OFF = ("1", "ON", "YES", "TRUE"), ("", "0", "OFF", "NO", "FALSE")
 
 
-def check_switches() -> None:
-    """Raises ModelError for one that is neither on nor off: huggingface_hub would take it as off, and so a doubtful
-    HF_HUB_OFFLINE as leave to open connections."""
+def check() -> None:
+    """Raises ModelError for what huggingface_hub would misunderstand: it takes a switch that is neither on nor off as
+    off, and so a doubtful HF_HUB_OFFLINE as leave to open connections. What is set to nothing is not set."""
+    for name in [name for name in os.environ if name.startswith(_READ)]:
+        if not os.environ[name].strip():
+            del os.environ[name]  # it would be an empty address, or the folder that we are in
     for name in SWITCHES:
         if (value := os.environ.get(name, "")).upper() not in (*_ON, *_OFF):
             why = f"{name}: {value[:40]!r} is neither 1, yes, true, on nor 0, no, false, off; correct it, or unset it"
             raise ModelError("bad environment variable", why, USAGE)
+    network_settings.check_hub()
 
 
 def constants() -> Any:
     """Its module `constants`. Raises ModelError where a variable has a value that it does not take."""
-    check_switches()
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
-        if not os.environ.get(name, name).strip():
-            del os.environ[name]  # it would be the folder that we are in
+    check()
     try:
         from huggingface_hub import constants
     except ValueError as error:

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from specee.models.gguf_header import Array, Header, Tensor
+from specee.models.gguf_header import Header, Tensor
+from specee.models.gguf_types import Array
 
 KV_BYTES = 2  # keys and values are kept as float16
 

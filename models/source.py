@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from specee.models.errors import USAGE, ModelError
+from specee.models.errors import ModelError
 from specee.models.hub_names import REPO_PATTERN, is_file, is_repo
 
 DEFAULT_QUANT = "Q4_K_M"
@@ -53,14 +53,12 @@ def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
     models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n) and is_file(n))
     firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
     if not firsts:
-        raise ModelError(
-            "no model there", f"{source.repo} has no GGUF file; such repositories often end in -GGUF", USAGE
-        )
+        raise ModelError("no model there", f"{source.repo} has no GGUF file; such repositories often end in -GGUF")
     wanted = source.file or _of_quant(source, firsts)
     files = parts(wanted)
     missing = [name for name in files if name not in models]
     if missing:
-        raise ModelError("no such file", f"{source.repo} has no {missing[0]}; it has {', '.join(firsts[:8])}", USAGE)
+        raise ModelError("no such file", f"{source.repo} has no {missing[0]}; it has {', '.join(firsts[:8])}")
     return files
 
 
@@ -69,7 +67,7 @@ def _of_quant(source: Source, firsts: list[str]) -> str:
     named = re.compile(rf"(?<![a-z0-9]){re.escape(quant)}(?![a-z0-9_])", re.IGNORECASE)
     found = next((name for name in firsts if named.search(name)), None)
     if found is None and source.quant is not None:
-        raise ModelError("no such quantization", f"{source.repo} has no {quant}; it has {', '.join(firsts[:8])}", USAGE)
+        raise ModelError("no such quantization", f"{source.repo} has no {quant}; it has {', '.join(firsts[:8])}")
     return found or firsts[0]
 
 

@@ -27,6 +27,8 @@ from specee.app.engine.draft_model import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.models import gguf_header
+from specee.models.draft_model import check_answers
 from specee.models.resolve import resolve, stable_name
 
 
@@ -101,13 +103,14 @@ class Session:
         """Ends an engine that hangs; the answer under way ends with EngineLostError and is kept as interrupted."""
         self._client.kill()
 
-    def set_context_size(self, n_ctx: int) -> None:
+    def set_context_size(self, n_ctx: int | None) -> None:
         """The model is loaded again, with a window of so many tokens, at the next question."""
         self._client.reload(replace(self._load, n_ctx=n_ctx))
 
     def use_model(self, model: str) -> None:
-        """Another model answers from the next question on. Raises errors with a title when it is not here."""
-        resolve(model)
+        """Another model answers from the next question on. Raises errors with a title when it is not here, or is no
+        model; the one that is loaded stays then."""
+        check_answers(gguf_header.read_model(resolve(model).path))
         self._client.reload(replace(self._load, model=model, drafter=None))
 
     @property
@@ -116,8 +119,9 @@ class Session:
         drafter = self._load.drafter
         return drafter if drafter in (None, NO_DRAFTER) else stable_name(drafter)
 
-    def use_drafter(self, drafter: str) -> None:
-        """Another model drafts from the next question on. Raises errors with a title when it is not here or unfit."""
+    def use_drafter(self, drafter: str | None) -> None:
+        """Another model drafts from the next question on; None: the one that belongs to the model. Raises errors with a
+        title when it is not here or unfit."""
         load = replace(self._load, drafter=drafter)
         check_drafter(load)
         self._client.reload(load)

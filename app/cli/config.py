@@ -5,16 +5,19 @@ from __future__ import annotations
 import difflib
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from specee.app import settings
 from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError
+from specee.models.errors import ModelError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +26,8 @@ else:
 
 
 MAX_BYTES = 1 << 20
+FILE = "specee.config"
+"""Where a click context has the file's path."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Config:
 def read(path: Path, options: Iterable[click.Parameter]) -> Config:
     """What the file says of these options; nothing when there is none. Raises AppError for what is wrong in it.
 
-    Keys are option names without the dashes in front: `max-tokens = 200`. A value is checked as if it were typed.
+    Keys are option names without the dashes in front: `max-tokens = 200`. A value may be what can be typed, but numbers
+    are written as such.
     """
     try:
         found = path.stat()
@@ -83,9 +89,40 @@ def _value(option: click.Parameter, value: object) -> Any:
         if not isinstance(value, bool):
             raise click.BadParameter(f"{settings.shown(value)} is not true or false")
         return value
-    if not isinstance(option.type, Setting):
-        settings.check(settings.Text, "text", value)
+    kind = option.type.kind if isinstance(option.type, Setting) else settings.Text
+    try:
+        settings.read(kind, value, typed=False)  # TOML has types: "4" is no number there
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     return option.type.convert(value, option, None)
+
+
+@contextmanager
+def naming_its_keys(values: Mapping[str, Any]) -> Iterator[None]:
+    """An error inside, of which these values are the reason, names the file and the keys of those that are from it."""
+    try:
+        yield
+    except (AppError, ModelError) as error:
+        context = click.get_current_context(silent=True)
+        keys = [
+            name.replace("_", "-") for name, value in values.items() if context and _is_from_it(context, name, value)
+        ]
+        if context is None or not keys:
+            raise
+        why = f"{context.meta[FILE]}: {', '.join(keys)}: {error.message}"
+        raise AppError(error.title, why, error.exit_code) from error
+
+
+def _is_from_it(context: click.Context | None, name: str, value: object) -> bool:
+    root = context.find_root() if context is not None else None
+    defaults = (root.default_map if root is not None else None) or {}
+    if value is None or name not in defaults or defaults[name] != value:
+        return False
+    while context is not None:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            return False
+        context = context.parent
+    return True
 
 
 def _personas(path: Path, given: object) -> dict[str, str]:

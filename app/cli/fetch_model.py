@@ -23,7 +23,7 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
     """
     from specee.models import download, gguf_header, hub, hub_settings
 
-    hub_settings.check_switches()  # also where no connection is needed: who set one should know
+    hub_settings.check()  # also where no connection is needed: who set one should know
     try:
         path = resolve.resolve(model).path
     except resolve.NotHere as missing:

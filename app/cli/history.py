@@ -45,10 +45,10 @@ def history(context: click.Context, /, **values: Any) -> int:
 
 
 @contextmanager
-def _store(values: dict[str, Any]) -> Iterator[Store]:
+def _store(values: dict[str, Any], *, to_read: bool = True) -> Iterator[Store]:
     from specee.app.chat.history.store import Store  # SQLite is not needed for --help
 
-    store = Store(paths.find(values["data_dir"]).history)
+    store = Store(paths.find(values["data_dir"]).history, to_read=to_read, otherwise="")
     try:
         yield store
     finally:
@@ -161,7 +161,7 @@ def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -
     specee-chat history rm 12 13
     specee-chat history rm 12 --yes          in a script
     """
-    with _store(values) as store:
+    with _store(values, to_read=False) as store:
         found = [store.chat(chat) for chat in dict.fromkeys(chats)]
         confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", yes)
         for chat in found:

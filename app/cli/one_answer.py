@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -36,7 +36,7 @@ def ask(
     """
     printer = _PRINTERS[form](session)
     code = OK
-    with _interrupt_cancels(session):
+    with _interrupt_cancels(session), _told_below_the_answer(session, printer):
         for event in _events(session, text, options, when_full, attached):
             printer(event)
             if isinstance(event, Silence) and form != "jsonl":
@@ -67,6 +67,21 @@ def _events(session: Session, text: str | None, options: ChatOptions, when_full:
             f"specee-chat: the context window is full: the oldest {dropped} turns are {how} from now on",
             file=sys.stderr,
         )
+
+
+@contextmanager
+def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
+    """An error in the middle of an answer begins on a line of its own, and says what became of the answer."""
+    try:
+        yield
+    except AppError as error:
+        if not (isinstance(printer, _Text) and printer.has_begun):
+            raise
+        printer.end_line()
+        last = session.branch[-1] if session.branch else None
+        whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
+        kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"
+        raise AppError(error.title, f"{error.message}; the answer above {kept}", error.exit_code) from error
 
 
 @contextmanager
@@ -133,11 +148,25 @@ class _Text:
 
     def __init__(self, session: Session) -> None:
         self._line_open = False
+        self.text = ""
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self.text)
+
+    def end_line(self) -> None:
+        """What comes next on this terminal begins a line."""
+        if self._line_open:
+            with suppress(OSError):  # it may be the disk that is full
+                sys.stdout.write("\n")
+                sys.stdout.flush()
+        self._line_open = False
 
     def __call__(self, event: Event) -> None:
         text = ""
         if isinstance(event, ChatEvent) and event.state == "verified":
             text = event.text
+            self.text += text
         elif isinstance(event, Done) and self._line_open:
             text = "\n"
         if text:

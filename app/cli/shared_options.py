@@ -41,7 +41,8 @@ def _read_config(context: click.Context, _: click.Parameter, data_dir: str | Non
     """Before the other options are looked at: config.toml has their defaults."""
     if context.parent is None and not context.resilient_parsing:
         known = [option for option in context.command.params if option.name in SETTINGS]
-        found = config.read(paths.find(data_dir).config, known)
+        context.meta[config.FILE] = paths.find(data_dir).config
+        found = config.read(context.meta[config.FILE], known)
         context.default_map = found.defaults
         context.meta[PERSONAS] = found.personas
     return data_dir
@@ -296,9 +297,10 @@ def load_options(values: Values) -> opts.LoadOptions:
 
     offline = bool(values["offline"])
     drafter = values.get("drafter")
-    for model in [values["model"], *([drafter] if drafter not in (None, opts.NO_DRAFTER) else [])]:
-        fetch_model.ensure(model, offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
-    return opts.LoadOptions(
+    for name in ("model", "drafter") if drafter not in (None, opts.NO_DRAFTER) else ("model",):
+        with config.naming_its_keys({name: values[name]}):
+            fetch_model.ensure(values[name], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
+    load = opts.LoadOptions(
         model=values["model"],
         drafter=drafter,
         n_ctx=values.get("ctx"),
@@ -307,6 +309,12 @@ def load_options(values: Values) -> opts.LoadOptions:
         data_dir=values["data_dir"],
         offline=offline,
     )
+    if drafter is not None:
+        from specee.app.engine.draft_model import check_drafter
+
+        with config.naming_its_keys({name: values.get(name) for name in ("model", "drafter")}):
+            check_drafter(load)
+    return load
 
 
 def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
@@ -318,8 +326,11 @@ def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:
     for name, value in given.items():
         said = getattr(choice, name)
         if said not in (None, False) and said != value:
-            raise AppError("these exclude each other", f"--policy {spec} and --{name.replace('_', '-')} {value}", USAGE)
-    return replace(choice, **given)
+            why = f"--policy {spec} and --{name.replace('_', '-')} {value}"
+            with config.naming_its_keys({"policy": spec, name: value}):
+                raise AppError("these exclude each other", why, USAGE)
+    with config.naming_its_keys({"policy": spec, **{name: given.get(name) for name in ("rule", "draft_length")}}):
+        return replace(choice, **given)
 
 
 def check_policy_options(choices: Iterable[opts.PolicyChoice]) -> None:

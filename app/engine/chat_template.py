@@ -47,10 +47,17 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
             raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
 
     try:
-        render((Message("user", "?"),))
+        text = render((Message("user", "?"),))
     except AppError as error:
         raise _bad(error.__cause__ or error) from error
+    if not text.strip():
+        raise no_text()
     return render
+
+
+def no_text() -> AppError:
+    """A template that leaves out all that was said."""
+    return AppError("bad chat template", "it gives no text; get the file again, or take another model", MODEL_MISSING)
 
 
 def _bad(error: BaseException) -> AppError:

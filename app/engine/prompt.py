@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specee.app.engine.backend import Backend
+from specee.app.engine.chat_template import no_text
 from specee.app.engine.protocol import Message
-from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
+from specee.app.errors import PROMPT_TOO_LONG, AppError
 
 LONGEST_TOKEN = 256
 """Characters that a token may have on average: millions of them need not be made tokens to see that they are too many,
@@ -34,7 +35,7 @@ def make_prompt(
     tools: str | None = None,
     previous: Sequence[Prompt] = (),
 ) -> Prompt:
-    """The chat in the model's chat template. Raises AppError when the template refuses it or nothing is left.
+    """The chat in the model's chat template. Raises AppError when the template refuses it or gives nothing.
 
     `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
     `previous`: prompts with their answers. The tokens of the longest one that the chat goes on from are kept: they are
@@ -55,7 +56,7 @@ def make_prompt(
         tokens = tokens or _following(backend, prompt, text)
     tokens = tokens or _from_the_beginning(backend, text)
     if not tokens:
-        raise AppError("empty prompt", "there is nothing to answer", USAGE)
+        raise no_text()
     return Prompt(text, tokens)
 
 

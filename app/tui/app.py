@@ -4,8 +4,10 @@ touch widgets."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported
@@ -18,7 +20,7 @@ from textual.widgets import Input, TextArea
 from specee.app import error_log
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
-from specee.app.errors import OK, AppError
+from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
 from specee.app.tui import clipboard, garbage_collection, job_control, keys
@@ -375,7 +377,33 @@ class ChatApp(BoundedApp):
 def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
     """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
     app = ChatApp(session, options, personas, notice)
-    code = app.run()
-    if app.fatal_error is not None:
-        raise app.fatal_error
-    return OK if code is None else code
+    before, threading.excepthook = threading.excepthook, app.thread_failed
+    failure: Exception | None = None
+    try:
+        code = app.run()
+    except Exception as error:
+        failure = error
+    else:
+        failure = app.fatal_error
+    finally:
+        threading.excepthook = before
+    if failure is None:
+        return FAILURE if code is None else code
+    told = error_log.told(failure, session.logs)
+    draft = _kept(app.prompt.text, session.logs)
+    if draft is None:
+        raise told from None
+    raise AppError(told.title, f"{told.message}; what you had written is in {draft}", told.exit_code) from None
+
+
+def _kept(draft: str, folder: Path) -> Path | None:
+    """The file that a text which was not sent is in; None where there is no such text, or no place for it."""
+    if not draft.strip():
+        return None
+    path = folder / "draft.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(draft, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return None
+    return path

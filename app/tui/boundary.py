@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -96,9 +97,22 @@ class BoundedApp(App[int]):
                 error = second
         super()._handle_exception(error)
 
+    def end_with(self, error: Exception) -> None:
+        """Ends the app: without what failed there is no screen."""
+        super()._handle_exception(error)
+
+    def thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """For `threading.excepthook`: what a thread raises, which would be written across the screen."""
+        if isinstance(failed.exc_value, Exception):
+            draws = failed.thread is not None and failed.thread.name == "textual-output"
+            self.call_later(self.end_with if draws else self._handle_exception, failed.exc_value)
+
     def _fatal_error(self) -> None:
         # Textual would print a traceback; whoever runs the app prints one line
         self._close_messages_no_wait()
+
+    def panic(self, *renderables: object) -> None:
+        self._fatal_error()
 
     def notify(
         self,

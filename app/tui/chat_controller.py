@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,22 @@ class ChatController:
     def load(self) -> None:
         """Loads the model, unless it is loaded."""
         self._run(self._app.session.open)
+
+    def load_changed(self) -> None:
+        """Loads what the session was told to; where that cannot be, what was loaded before stays in use."""
+        session = self._app.session
+
+        def job() -> Iterator[Event]:
+            try:
+                yield from session.open()
+            except EngineLostError:
+                raise
+            except AppError:
+                with suppress(AppError):
+                    yield from session.open()  # it has gone back
+                raise
+
+        self._run(job)
 
     def restart(self) -> None:
         """Ends the engine; if no job waits for it, starts it again at once."""

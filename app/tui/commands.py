@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from specee.app import output_file
@@ -13,6 +14,7 @@ from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import PolicyChoice, parse_threshold
 from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, Text, check
+from specee.app.tui import parameters
 from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
 from specee.app.tui.entries import Help
@@ -38,7 +40,10 @@ def as_typed(question: str) -> str:
 
 
 class Commands:
-    """The commands of one screen. A method `do_name` is `/name`; it raises AppError for what cannot be done."""
+    """The commands of one screen. A method `do_name` is `/name`; it raises AppError for what cannot be done.
+
+    What follows the name is its argument; one that takes none is not run with any.
+    """
 
     def __init__(self, app: ChatApp) -> None:
         self._app = app
@@ -53,16 +58,23 @@ class Commands:
         """Runs a command line. Raises AppError."""
         found = _COMMAND.match(line)
         name = found[1] if found is not None else ""
-        command: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{name}", None)
+        command: Callable[..., Awaitable[None]] | None = getattr(self, f"do_{name}", None)
         if command is None:
             raise AppError(
                 f"there is no command /{name}", "/help lists them; a space before the / makes it a question", USAGE
             )
-        await command(line[len(name) + 1 :].strip())
+        argument = line[len(name) + 1 :].strip()
+        if signature(command).parameters:
+            await command(argument)
+        elif argument:
+            why = f"nothing can follow /{name}; a space before the / makes it a question"
+            raise AppError(f"/{name} takes no argument", why, USAGE)
+        else:
+            await command()
 
     # ---- chats -----------------------------------------------------------------------------------------------------
 
-    async def do_new(self, argument: str) -> None:
+    async def do_new(self) -> None:
         """begin a new chat"""
         self._app.require_idle()
         self._app.session.new()
@@ -88,7 +100,7 @@ class Commands:
         """WORDS: search for them in all chats"""
         self._app.search(argument)
 
-    async def do_earlier(self, argument: str) -> None:
+    async def do_earlier(self) -> None:
         """show earlier turns of this chat"""
         if not self._app.conversation.show_earlier():
             raise AppError("nothing earlier", "the whole chat is shown")
@@ -107,17 +119,17 @@ class Commands:
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
-    async def do_retry(self, argument: str) -> None:
+    async def do_retry(self) -> None:
         """answer the last question again; the old answer stays as a branch"""
         self._app.require_idle()
         self._app.controller.answer_again()
 
-    async def do_continue(self, argument: str) -> None:
+    async def do_continue(self) -> None:
         """let the last answer go on, if it was stopped or cut short"""
         self._app.require_idle()
         self._app.controller.continue_answer()
 
-    async def do_edit(self, argument: str) -> None:
+    async def do_edit(self) -> None:
         """change the last question; the old one stays as a branch"""
         self._app.controller.edit_last()
 
@@ -146,7 +158,7 @@ class Commands:
             messages = [*messages[:-1], answer]
         app.copy(text_to_copy(argument, messages, answer))
 
-    async def do_editor(self, argument: str) -> None:
+    async def do_editor(self) -> None:
         """write the prompt in $EDITOR"""
         self._app.action_editor()
 
@@ -171,24 +183,21 @@ class Commands:
         """NAME VALUE: a parameter, like /set temperature 0.8 or /set drafter qwen2.5-0.5b; /set alone lists them"""
         sampling = self._app.options.sampling
         name, _, value = argument.partition(" ")
-        name = name.replace("-", "_")
-        if name == "drafter":
-            self._set_drafter(value.strip())
-            return
-        if name not in SAMPLING:
-            shown = ", ".join(f"{key} {getattr(sampling, key)}" for key in SAMPLING)
-            shown += f", drafter {self._app.session.drafter or 'of the model'}"
+        name, value = name.replace("-", "_"), value.strip()
+        if name == parameters.DRAFTER:
+            self._set_drafter(parameters.read_drafter(value))
+        elif name in SAMPLING:
+            number = parameters.read(name, value)
+            self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
+            self._app.show_notice(f"{name} {parameters.value_words(name, number)} from the next answer on")
+        else:
+            known = parameters.listed(sampling, self._app.session.drafter)
             if name:
-                raise AppError("no such parameter", f"{name}; there are: {shown}", USAGE)
-            self._app.show_notice(f"parameters: {shown}")
-            return
-        number = check(SAMPLING[name], name, value.strip())
-        self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
-        self._app.show_notice(f"{name} {number} from the next answer on")
+                raise parameters.no_such(name, tuple(self.help_lines()), known)
+            self._app.show_notice(f"parameters: {known}")
 
-    def _set_drafter(self, name: str) -> None:
+    def _set_drafter(self, name: str | None) -> None:
         self._app.require_idle()
-        check(FileName, "drafter", name)
         if name == self._app.session.drafter:
             return
         try:
@@ -197,12 +206,12 @@ class Commands:
             raise AppError(error.title, f"/pull {name} downloads it") from None
         except ModelError as error:
             raise as_app_error(error) from error
-        self._app.controller.load()
+        self._app.controller.load_changed()
 
     async def do_system(self, argument: str) -> None:
         """TEXT: the system message of this chat"""
         self._app.session.set_system(check(Text, "system message", argument) or None)
-        self._app.show_notice(f"system message: {argument or 'none'}")
+        self._app.show_notice(f"system message: {argument}" if argument else "no system message")
 
     async def do_persona(self, argument: str) -> None:
         """NAME: a system message from config.toml"""
@@ -214,22 +223,23 @@ class Commands:
 
     # ---- the context window and the model --------------------------------------------------------------------------
 
-    async def do_drop(self, argument: str) -> None:
+    async def do_drop(self) -> None:
         """leave out the oldest turns, to make room in the context window"""
         self._app.require_idle()
         self._app.session.make_room()
         self._app.show_chat()
 
-    async def do_summarize(self, argument: str) -> None:
+    async def do_summarize(self) -> None:
         """replace the oldest turns by a summary, to make room in the context window"""
         self._app.require_idle()
         self._app.controller.summarize()
 
     async def do_ctx(self, argument: str) -> None:
-        """N: a context window of N tokens; loads the model again"""
+        """N: a context window of N tokens, or default; loads the model again"""
         self._app.require_idle()
-        self._app.session.set_context_size(check(ContextTokens, "context window", argument))
-        self._app.controller.load()
+        n_ctx = None if argument == parameters.DEFAULT else check(ContextTokens, "context window", argument)
+        self._app.session.set_context_size(n_ctx)
+        self._app.controller.load_changed()
 
     async def do_model(self, argument: str) -> None:
         """NAME: switch to another model"""
@@ -242,7 +252,7 @@ class Commands:
             raise AppError(error.title, f"/pull {argument} downloads it") from None
         except ModelError as error:
             raise as_app_error(error) from error
-        self._app.controller.load()
+        self._app.controller.load_changed()
 
     async def do_pull(self, argument: str) -> None:
         """NAME: download a model; Esc stops, another /pull resumes"""
@@ -251,7 +261,7 @@ class Commands:
             raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
         self._app.controller.pull(argument)
 
-    async def do_restart(self, argument: str) -> None:
+    async def do_restart(self) -> None:
         """stop the model, even if it hangs, and load it again"""
         self._app.controller.restart()
 
@@ -263,7 +273,7 @@ class Commands:
             raise AppError("unknown view", f"choose from {', '.join([*VIEWS, OFF])}", USAGE)
         await self._app.set_view(argument)
 
-    async def do_race(self, argument: str) -> None:
+    async def do_race(self) -> None:
         """answer the last question twice, one token a step and with the policy in use, and compare"""
         self._app.require_idle()
         self._app.controller.race()
@@ -274,13 +284,13 @@ class Commands:
             raise AppError("unknown theme", f"choose from {', '.join(sorted(self._app.available_themes))}", USAGE)
         self._app.theme = argument
 
-    async def do_help(self, argument: str) -> None:
+    async def do_help(self) -> None:
         """list all commands, views and keys"""
         views = {name: view.CAPTION for name, view in VIEWS.items()}
         self._app.conversation.add(
             Help({"Commands": self.help_lines(), "Views of the tokens": views, "Keys": KEY_HELP})
         )
 
-    async def do_quit(self, argument: str) -> None:
+    async def do_quit(self) -> None:
         """quit; all chats are kept"""
         await self._app.action_quit()

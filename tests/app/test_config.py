@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
 
 from specee.app.chat.attachments import attach
 from specee.app.chat.history import export
@@ -16,6 +22,7 @@ from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.text_input import LIMIT
 
 WANTED = {"max_tokens", "offline", "threshold", "system", "model", "policy", "rule", "persona", "when_full", "stats"}
+WANTED |= {"temperature", "ctx", "top_k", "seed", "drafter"}
 KNOWN = [option for option in program.params if option.name in WANTED]
 
 
@@ -34,6 +41,21 @@ def test_a_config_file(tmp_path: Path) -> None:
         ("max_token = 3", "did you mean max-tokens"),
         ("data-dir = '/x'", "no option"),
         ("max-tokens = [1]", "max-tokens: .* not a whole number from 1 to 1000000"),
+        *(
+            (f'{name} = "{value}"', f"{name}: '{value}' is not a")
+            for name, value in (("max-tokens", "4"), ("temperature", "0.5"), ("threshold", "0.5"), ("ctx", "512"))
+        ),
+        ('top-k = "1"', "top-k: '1' is not a whole number"),
+        ('seed = "1"', "seed: '1' is not a whole number"),
+        ('offline = "true"', "offline: 'true' is not true or false"),
+        ("offline = 1", "offline: 1 is not true or false"),
+        ("max-tokens = 4.0", "max-tokens: 4.0 is not a whole number"),
+        ("max-tokens = true", "max-tokens: True is not a whole number"),
+        ("system = 3", "system: 3 is not text"),
+        ("model = 3", "model: 3 is not a name"),
+        ("policy = 3", "policy: 3 is not"),
+        ("rule = 1979-05-27", "rule: 1979-05-27 is not one of"),
+        ("when-full = true", "when-full: True is not one of"),
         ("= 3", "line 1"),
         ("[personas]\na = 3", "personas"),
     ],
@@ -44,6 +66,62 @@ def test_what_is_wrong_in_it_is_told(tmp_path: Path, text: str, says: str) -> No
     with pytest.raises(AppError, match=says) as caught:
         config.read(file, KNOWN)
     assert str(file) in caught.value.line and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "title"),
+    [
+        ("drafter", "nix", "model not found"),
+        ("drafter", "~/nix.gguf", "model not found"),
+        ("drafter", "llama3.2-1b", "model not here"),
+        ("drafter", "damaged.gguf", "not a model"),
+        ("model", "nix", "model not found"),
+        ("model", "~/nix.gguf", "model not found"),
+        ("model", "~nobody-of-this-name/nix.gguf", "model not found"),
+        ("model", "hf:x", "model not found"),
+        ("model", "damaged.gguf", "not a model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, title: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    Path("damaged.gguf").write_text("x")
+    tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    file = tmp_path / "config.toml"
+    file.write_text(f'{key} = "{value}"\n')
+    other = ["--model", "tiny.gguf"] if key == "drafter" else []
+    code, line = _run("--data-dir", str(tmp_path), *other, "-p", "x")
+    assert code == 3 and line.startswith(f"specee-chat: {title}: {file}: {key}: "), line
+    typed = [f"--{key}", "nix.gguf"]
+    code, line = _run("--data-dir", str(tmp_path), *other, *typed, "-p", "x")
+    assert code == 3 and str(file) not in line, "it was typed"
+
+
+def test_settings_that_exclude_each_other_are_named_with_their_keys(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.toml"
+    for text, keys in (
+        ('policy = "chain:typical"\nacceptance = "exact"', "policy, acceptance"),
+        ('policy = "exact"\nrule = "margin"\ndraft-length = 3', "policy, rule, draft-length"),
+    ):
+        file.write_text(text)
+        code, line = _run("-p", "x", "--data-dir", str(tmp_path))
+        assert code == 2 and line.startswith(f"specee-chat: these exclude each other: {file}: {keys}: "), line
+
+
+def _run(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from specee.app.cli.main import main; main()", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    (line,) = done.stderr.splitlines()
+    return done.returncode, line
 
 
 def test_files_are_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,7 +301,7 @@ def test_logprobs_travel_with_the_bytes_of_their_tokens(backend: Any) -> None:
         (ChatOptions(grammar="root ::= nonsense"), "bad grammar"),
         (ChatOptions(json_schema='{"minimum": 1}'), "bad JSON schema"),
         (ChatOptions(sampling=Sampling(logit_bias=((10**6, 1.0),))), "bad logit_bias"),
-        (ChatOptions(json_schema='{"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}'), "bad grammar"),
+        (ChatOptions(json_schema='{"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}'), "bad JSON schema"),
         (ChatOptions(grammar="root ::= <[49152]>"), "refused"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import subprocess
@@ -469,3 +470,71 @@ def test_programs_that_start_at_once_share_the_file(tmp_path: Path) -> None:
     assert len(store.chats()) == 120 and store.check() == "ok"
     store.close()
     assert not list((tmp_path / "new" / "running").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_killed_programs_leave_no_locks_that_pile_up(file: Path) -> None:
+    running = file.parent / "running"
+    code = f"""
+import os
+from pathlib import Path
+from specee.app.chat.history.store import Store
+store = Store(Path({str(file)!r}))
+os.kill(os.getpid(), {{}})
+"""
+    for number in (1, 9, 15, 9):  # SIGHUP, SIGKILL, SIGTERM
+        subprocess.run([sys.executable, "-c", code.format(number)], check=False)
+        assert len(list(running.iterdir())) == 1
+    alive, other = Store(file), Store(file)
+    assert len(list(running.iterdir())) == 2, "those that run have theirs, and the dead have none"
+    alive.close()
+    other.close()
+    assert not list(running.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        ("CREATE TABLE places (url TEXT); INSERT INTO places VALUES ('x')", "another program's"),
+        ("CREATE TABLE migrations (id INTEGER PRIMARY KEY)", "another program's"),
+        ("CREATE TABLE chats (x)", "another program's"),
+        ("PRAGMA application_id = 77; CREATE TABLE x (y)", "another program's"),
+        ("PRAGMA user_version = 99", "version 99"),
+    ],
+)
+def test_what_is_not_our_history_is_left_alone(file: Path, statements: str, says: str) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(statements)
+    before = file.read_bytes()
+    with pytest.raises(AppError, match=says):
+        Store(file)
+    assert file.read_bytes() == before
+    assert {path.name for path in file.parent.iterdir()} <= {file.name, f"{file.name}.lock"}
+
+
+def test_a_newer_version_of_ours_is_left_alone(file: Path) -> None:
+    Store(file).close()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 3")
+    with pytest.raises(AppError, match="newer version"):
+        Store(file)
+
+
+def test_what_is_kept_can_be_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    chat = store.new_chat("a title", "model", {})
+    store.add_answer(chat.id, store.add_question(chat.id, None, "why", "why")).finish("complete")
+    store.close()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(database.FileLock, "acquire", refuse)
+    with pytest.raises(AppError, match=r"Read-only.*--no-history does without"):
+        Store(path)
+    for file, titles in ((path, ["a title"]), (tmp_path / "none" / "history.sqlite", [])):
+        reader = Store(file, to_read=True, otherwise="")
+        assert [chat.title for chat in reader.chats()] == titles
+        reader.close()

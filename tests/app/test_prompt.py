@@ -91,11 +91,26 @@ def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) ->
     )
 
 
-def test_an_empty_prompt_is_refused(make_backend: Make) -> None:
+def test_a_template_that_gives_nothing_for_a_chat(make_backend: Make) -> None:
     backend = make_backend()
     backend.format = lambda messages, tools: ""
-    with pytest.raises(AppError, match="empty prompt"):
+    with pytest.raises(AppError, match="bad chat template: it gives no text") as caught:
         make_prompt(backend, ASK)
+    assert caught.value.exit_code == MODEL_MISSING
+
+
+@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
+@pytest.mark.parametrize(
+    "template", ["{# nothing #}", " \n", "{% if false %}a{% endif %}", "{{ '' }}", "{{ bos_token }}"]
+)
+def test_a_template_that_gives_nothing_for_any_chat(template: str) -> None:
+    from specee.app.engine.chat_template import chat_formatter
+    from specee.native import library
+
+    library.load()
+    with pytest.raises(AppError, match="bad chat template: it gives no text") as caught:
+        chat_formatter(template, bos="", eos="")
+    assert caught.value.exit_code == MODEL_MISSING
 
 
 @pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
@@ -113,7 +128,7 @@ def test_the_chat_template_is_the_models_or_chatml() -> None:
         with pytest.raises(AppError, match="bad chat template") as unusable:
             chat_formatter("{{ " + refusal + " }}", bos="", eos="")
         assert unusable.value.exit_code == MODEL_MISSING, "it fails for every chat"
-        some = chat_formatter("{% if messages | length > 1 %}{{ " + refusal + " }}{% endif %}", bos="", eos="")
+        some = chat_formatter("?{% if messages | length > 1 %}{{ " + refusal + " }}{% endif %}", bos="", eos="")
         with pytest.raises(AppError, match="refuses") as refused:
             some((*ASK, *ASK))
         assert refused.value.exit_code == USAGE
@@ -201,7 +216,7 @@ def test_a_template_cannot_take_all_memory(greedy: str) -> None:
     library.load()
     with pytest.raises(AppError, match="bad chat template"):
         chat_formatter(greedy, bos="", eos="")
-    render = chat_formatter("{% if messages | length > 1 %}" + greedy + "{% endif %}", bos="", eos="")
+    render = chat_formatter("?{% if messages | length > 1 %}" + greedy + "{% endif %}", bos="", eos="")
     with pytest.raises(AppError, match="refuses this chat") as told:
         render((*ASK, *ASK))
     assert told.value.exit_code == USAGE and told.value.line.isprintable()
@@ -241,7 +256,7 @@ def test_templates_get_tools_and_tool_calls() -> None:
     library.load()
     render = chat_formatter(TOOLS, bos="", eos="")
     assert takes_tools(render) and not takes_tools(chat_formatter(None, bos="", eos=""))
-    assert not takes_tools(chat_formatter("{{ raise_exception('no') if tools }}", bos="", eos=""))
+    assert not takes_tools(chat_formatter("?{{ raise_exception('no') if tools }}", bos="", eos=""))
     assert takes_calls(render) and not takes_calls(chat_formatter(None, bos="", eos=""))
     for shown, instead in (
         ("call.function.name", "''"),

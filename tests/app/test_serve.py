@@ -329,7 +329,7 @@ def test_what_the_chat_template_refuses_is_the_clients_to_change(server: Server,
     library.load()  # before the bindings, which render templates
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     failing = "{% if messages[0].content == 'x' %}{{ messages[9].content }}{% endif %}"
-    formatter = chat_formatter(refusing + failing, bos="", eos="")
+    formatter = chat_formatter("?" + refusing + failing, bos="", eos="")
     for slot in (backend, *(slot.backend for slot in server.answers.client._engine.link.answerer._slots)):
         slot.format = formatter
     for message, says in (({"role": "system", "content": "x"}, "no system"), ({"role": "user", "content": "x"}, "")):

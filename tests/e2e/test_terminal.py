@@ -261,6 +261,25 @@ def test_a_stop_from_elsewhere_comes_back_drawn(terminal: Terminal) -> None:
     terminal.wait(lambda s: "back 0" in s)
 
 
+def test_no_byte_and_no_paste_ends_it(terminal: Terminal) -> None:
+    terminal.start()
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    terminal.type("caf")
+    terminal.tmux("send-keys", "-H", "e9", "20", "9b", "20", "ff")
+    terminal.type(" and on")
+    terminal.wait(lambda s: "café \u203a ÿ and on" in s)
+    terminal.press("C-u")
+    terminal.tmux("set-buffer", "\x1b[31mred\x1b[0m [ok]\x03\x07\x11\nsecond line")
+    terminal.tmux("paste-buffer", "-p")
+    terminal.wait(lambda s: "[31mred[0m [ok]" in s and "second line" in s)
+    terminal.press("C-u", "C-u", "C-u")
+    terminal.tmux("set-buffer", "no marks\x03 stand\x07 around this\x11 text")
+    terminal.tmux("paste-buffer")
+    terminal.wait(lambda s: "no marks stand around this text" in s)
+    assert "Traceback" not in terminal.screen()
+    _quit(terminal)
+
+
 def test_a_title_steers_no_terminal(terminal: Terminal) -> None:
     from specee.app.chat.history.store import Store
 

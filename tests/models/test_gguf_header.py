@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import struct
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+from gguf import GGUFValueType as Type
 from gguf.constants import GGML_QUANT_SIZES
 from mutations import Mutations
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import changed_gguf
+import tiny_gguf
 
 from specee.models import embedded, gguf_header, model_structure
 from specee.models.errors import ModelError
@@ -159,6 +167,63 @@ def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
     second.unlink()
     with pytest.raises(ModelError, match="is missing"):
         gguf_header.read_model(first)
+
+
+# ---- the tokenizer --------------------------------------------------------------------------------------------------
+
+TEXTS, NUMBERS, FLOATS = Type.STRING, Type.INT32, Type.FLOAT32
+N = tiny_gguf.N_VOCAB
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        *((f"{name}_token_id", (Type.UINT32, N), f"{name}_token_id cannot be") for name in ("bos", "eos", "padding")),
+        ("eos_token_id", (Type.UINT32, 99999999), "eos_token_id cannot be '99999999': its tokens are 0 to 95"),
+        ("bos_token_id", (Type.UINT32, 4000000000), "bos_token_id cannot be"),
+        *((f"{name}_token_id", (Type.UINT32, 10**6), "cannot be") for name in ("unknown", "eot", "fim_pre", "mask")),
+        ("eos_token_id", (Type.INT32, -1), "cannot be"),
+        ("eos_token_id", (Type.FLOAT32, 2.0), "cannot be"),
+        ("eos_token_id", (Type.BOOL, True), "cannot be"),
+        ("eos_token_id", (Type.ARRAY, [2], Type.UINT32), "cannot be"),
+        ("token_type", (Type.ARRAY, [1] * (N - 1), NUMBERS), "token_type has 95 items for 96 tokens"),
+        ("token_type", (Type.ARRAY, [1.0] * N, FLOATS), "token_type is no list of numbers"),
+        ("token_type", (Type.UINT32, 1), "token_type is no list of numbers"),
+        ("scores", (Type.ARRAY, [0.0] * 3, FLOATS), "scores has 3 items"),
+        ("scores", (Type.ARRAY, ["a"] * N, TEXTS), "scores is no list"),
+        ("scores", (Type.ARRAY, [float("nan")] * N, FLOATS), "a score that is no number"),
+        ("merges", (Type.ARRAY, ["a b", "ab"], TEXTS), "merge 1 does not have two pieces"),
+        ("merges", (Type.ARRAY, ["a "], TEXTS), "merge 0"),
+        ("merges", (Type.ARRAY, [" a"], TEXTS), "merge 0"),
+        ("merges", (Type.ARRAY, [""], TEXTS), "merge 0"),
+        ("merges", (Type.ARRAY, [1, 2], NUMBERS), "merges is no list"),
+        ("merges", (Type.STRING, "a b"), "merges is no list"),
+        ("tokens", (Type.ARRAY, [1] * N, NUMBERS), "tokens are no list of texts"),
+        ("tokens", (Type.STRING, "a"), "tokens are no list of texts"),
+    ],
+)
+def test_what_is_wrong_with_the_tokens(tmp_path: Path, key: str, value: Any, says: str) -> None:
+    tiny = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    gguf_header.read(tiny)
+    path = changed_gguf.write(tiny, tmp_path / "changed.gguf", {f"tokenizer.ggml.{key}": value})
+    with pytest.raises(ModelError, match=says) as caught:
+        gguf_header.read(path)
+    assert caught.value.exit_code == 3 and caught.value.title == "damaged model"
+
+
+@pytest.mark.parametrize("value", [(Type.UINT32, 5), (Type.ARRAY, ["a"], TEXTS), (Type.BOOL, True)])
+@pytest.mark.parametrize("key", ["tokenizer.chat_template", "tokenizer.chat_template.tool_use"])
+def test_a_chat_template_that_is_no_text(tmp_path: Path, key: str, value: Any) -> None:
+    tiny = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    path = changed_gguf.write(tiny, tmp_path / "changed.gguf", {key: value})
+    with pytest.raises(ModelError, match="is no text"):
+        gguf_header.read(path)
+
+
+def test_merges_may_begin_with_a_space_and_have_more(tmp_path: Path) -> None:
+    tiny = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    values = {"tokenizer.ggml.merges": (Type.ARRAY, ["a b", "  b", "a  b"], TEXTS)}
+    gguf_header.read(changed_gguf.write(tiny, tmp_path / "changed.gguf", values))
 
 
 # ---- fuzz -----------------------------------------------------------------------------------------------------------

@@ -57,6 +57,28 @@ def test_a_switch_is_on_or_off(value: str, offline: bool) -> None:
     assert done.stdout.strip() == str(offline), done.stderr
 
 
+NAMES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_ETAG_TIMEOUT", "HF_TOKEN_PATH", "XDG_CACHE_HOME")
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("name", [*NAMES, "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"])
+def test_a_variable_set_to_nothing_is_not_set(name: str, value: str, tmp_path: Path) -> None:
+    code = """
+from specee.models import hub, hub_settings
+constants = hub_settings.constants()
+for name in ("ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_ETAG_TIMEOUT"):
+    print(name, getattr(constants, name))
+"""
+    unset = {other: text for other, text in os.environ.items() if other != name}
+    for environment in (unset, {**unset, name: value}):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        if environment is unset:
+            expected = done.stdout
+    assert done.stdout == expected and "https://" in expected
+
+
 def test_all_switches_of_huggingface_hub_are_known() -> None:
     from huggingface_hub import constants
 

@@ -171,14 +171,17 @@ def test_a_quantization_is_chosen(quant: str | None, file: str) -> None:
 
 @pytest.mark.parametrize("quant", ["Q4_K", "F16", "Q5_0"])
 def test_a_quantization_that_is_not_there(quant: str) -> None:
-    with pytest.raises(ModelError, match=r"it has x-BF16\.gguf"):
+    with pytest.raises(ModelError, match=r"it has x-BF16\.gguf") as caught:
         source.choose(Source("o/r", quant=quant), FILES)
+    assert caught.value.exit_code == 3
 
 
 def test_without_the_usual_quantization_the_first_file_is_taken() -> None:
     assert source.choose(Source("o/r"), ["b-Q8_0.gguf", "a-Q5_0.gguf"]) == ("a-Q5_0.gguf",)
-    with pytest.raises(ModelError, match="no GGUF file"):
-        source.choose(Source("o/r"), ["model.safetensors"])
+    for names in (["model.safetensors"], ["mmproj-model.gguf"], ["x-Q4_K_M-00002-of-00002.gguf"], []):
+        with pytest.raises(ModelError, match="no GGUF file") as caught:
+            source.choose(Source("o/r"), names)
+        assert caught.value.exit_code == 3
 
 
 def test_split_models_are_taken_whole() -> None:

@@ -73,6 +73,8 @@ class FakeSession(Session):
         super().__init__(LoadOptions(), None, self._start, store)
         self.answer = answer
         self.load_error = load_error
+        self.refused_load: AppError | None = None
+        """The error of the next load only."""
         self.asked: list[Generate] = []
         self.loads: list[LoadOptions] = []
         self.cancelled = threading.Event()
@@ -132,7 +134,7 @@ class ScriptedLink:
         if isinstance(message, Load):
             send(Progress("loading the model", 0.4))
             session.loaded.wait(10)
-            error = session.load_error
+            error, session.refused_load = session.refused_load or session.load_error, None
             send(
                 ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True)
             )

@@ -11,6 +11,7 @@ from fake_session import FakeSession, answers, chat, idle, notices, ready, scree
 from specee.app.chat.history.store import Store
 from specee.app.options import ChatOptions, remember
 from specee.app.tui.app import ChatApp
+from specee.app.tui.commands import Commands
 from specee.app.tui.prompt_input import PromptInput
 
 
@@ -101,13 +102,22 @@ async def test_settings_of_a_chat() -> None:
         ("/set top-p inf", "top_p: 'inf' is not a number from 0 to 1"),
         ("/set min_p 1e400", "min_p: '1e400' is not a number from 0 to 1"),
         ("/set seed -1", "seed: '-1' is not a whole number from 0 to 4294967295"),
-        ("/set seed None", "seed: 'None' is not a whole number from 0 to 4294967295"),
+        ("/set seed x", "'x' is not a whole number from 0 to 4294967295; /set seed random takes the default"),
+        ("/set top-k x", "'x' is not a whole number from 0 to 1000000; /set top_k default takes the default"),
+        ("/set drafter", "/set drafter of the model takes the default"),
+        ("/set max-tokens 5", "max_tokens is an option: start specee-chat with --max-tokens"),
+        ("/set ctx 512", "ctx has a command of its own: /ctx"),
+        ("/set n_ctx 512", "ctx has a command of its own: /ctx"),
+        ("/set system Be brief", "system has a command of its own: /system"),
+        ("/set policy dense", "policy has a command of its own: /policy"),
+        ("/set model x", "model has a command of its own: /model"),
+        ("/set threads 2", "threads is an option: start specee-chat with --threads"),
         ("/set repeat_penalty 0", "repeat_penalty: '0' is not a number from 0.01 to 10"),
         ("/set repeat-last-n 1000000000", "repeat_last_n: '1000000000' is not a whole number from 0 to 8192"),
         ("/set presence_penalty 3", "presence_penalty: '3' is not a number from -2 to 2"),
         ("/set top_k 1.5", "top_k: '1.5' is not a whole number from 0 to 1000000"),
         (f"/set top_k {'9' * 5000}", "is not a whole number from 0 to 1000000"),
-        ("/set logit_bias 1", "no such parameter: logit_bias"),
+        ("/set logit_bias 1", "no such parameter: 'logit_bias'"),
         ("/threshold nan", "threshold: 'nan' is not a number from 0 to 1 or 'calibrated'"),
         ("/threshold", "threshold: '' is not a number from 0 to 1 or 'calibrated'"),
         ("/ctx -1", "context window: '-1' is not a whole number from 16 to 10000000"),
@@ -123,6 +133,98 @@ async def test_values_that_cannot_be_change_nothing(line: str, says: str) -> Non
         await submit(pilot, line)
         await until(pilot, lambda: any(says in notice for notice in notices(pilot.app)))
         assert pilot.app.options == before
+
+
+NO_ARGUMENT = [
+    "new",
+    "earlier",
+    "retry",
+    "continue",
+    "edit",
+    "editor",
+    "drop",
+    "summarize",
+    "restart",
+    "race",
+    "help",
+    "quit",
+]
+
+
+@pytest.mark.parametrize("name", NO_ARGUMENT)
+async def test_a_command_that_takes_no_argument_is_not_run_with_one(name: str) -> None:
+    session = FakeSession()
+    async with chat(session).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        before, kept = len(notices(pilot.app)), session.chat
+        for argument in ("smoking how?", "1", "\nand a line", "--force"):
+            line = f"/{name} {argument}"
+            await submit(pilot, line)
+            await until(pilot, lambda before=before: len(notices(pilot.app)) > before)
+            assert f"/{name} takes no argument" in notices(pilot.app)[-1]
+            assert pilot.app.prompt.text == line and pilot.app.is_running
+            before = len(notices(pilot.app))
+            pilot.app.prompt.clear()
+        assert len(session.sent) == 1 and session.chat == kept and len(session.loads) == 1
+
+
+def test_which_commands_take_an_argument() -> None:
+    takes = [
+        "resume",
+        "search",
+        "export",
+        "branch",
+        "copy",
+        "policy",
+        "threshold",
+        "set",
+        "system",
+        "persona",
+        "ctx",
+        "model",
+        "pull",
+        "view",
+        "theme",
+    ]
+    assert {f"/{name}" for name in NO_ARGUMENT + takes} == set(Commands.help_lines())
+
+
+@pytest.mark.parametrize("word", ["none", "None", "random", "default", ""])
+async def test_a_seed_can_be_taken_back(word: str) -> None:
+    async with chat(FakeSession()).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await submit(pilot, "/set seed 5")
+        await until(pilot, lambda: pilot.app.options.sampling.seed == 5)
+        await submit(pilot, f"/set seed {word}")
+        await until(pilot, lambda: pilot.app.options.sampling.seed is None)
+        await until(pilot, lambda: "seed random from the next answer on" in notices(pilot.app)[-1])
+
+
+async def test_what_the_list_shows_can_be_set() -> None:
+    session = FakeSession()
+    async with chat(session).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await submit(pilot, "/set")
+        await until(pilot, lambda: notices(pilot.app)[-1].startswith("parameters: "))
+        shown = notices(pilot.app)[-1].removeprefix("parameters: ").split(", ")
+        assert "seed random" in shown and "drafter of the model" in shown
+        before = pilot.app.options
+        for line in [f"/set {one}" for one in shown] + ["/set temperature 1", "/set temperature default"]:
+            pilot.app.prompt.clear()
+            await submit(pilot, line)
+            await pilot.pause(0.05)
+            assert not pilot.app.prompt.text, line
+        assert pilot.app.options == before and len(session.loads) == 1
+        await submit(pilot, "/set drafter none")
+        await until(pilot, lambda: session.loads[-1].drafter == "none" and idle(pilot.app))
+        await submit(pilot, "/set drafter of the model")
+        await until(pilot, lambda: session.loads[-1].drafter is None and idle(pilot.app))
+        await submit(pilot, "/ctx 512")
+        await until(pilot, lambda: session.loads[-1].n_ctx == 512 and idle(pilot.app))
+        await submit(pilot, "/ctx default")
+        await until(pilot, lambda: session.loads[-1].n_ctx is None and idle(pilot.app))
 
 
 async def test_a_kept_chat_with_a_value_that_cannot_be_is_put_right(tmp_path: Path) -> None:

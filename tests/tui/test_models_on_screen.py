@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from fake_session import FakeSession, chat, idle, ready, screen, submit, until
 
@@ -45,11 +47,52 @@ async def test_a_download_shows_its_progress_and_esc_keeps_what_arrived(monkeypa
         assert asked == [("llama3.2-1b", False)] * 2
 
 
+def a_model(path: Path) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "model", ["/etc/passwd", "/etc", "{}/empty.gguf", "{}/cut.gguf", "nonsense", "/dev/null", "hf:x"]
+)
+async def test_a_model_that_is_none_leaves_the_one_that_is_loaded(model: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.gguf").touch()
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\3\0\0\0")
+    line = f"/model {model.format(tmp_path)}"
+    session = FakeSession()
+    async with chat(session).run_test(size=(160, 30)) as pilot:
+        await ready(pilot)
+        await submit(pilot, line)
+        await until(pilot, lambda: pilot.app.prompt.text == line and idle(pilot.app))
+        assert len(session.loads) == 1 and session.info is not None
+        assert "not running" not in screen(pilot.app)
+
+
+@pytest.mark.parametrize("line", ["/model {}/other.gguf", "/ctx 512"])
+async def test_what_cannot_be_loaded_gives_way_to_what_was(line: str, tmp_path: Path) -> None:
+    a_model(tmp_path / "other.gguf")
+    line = line.format(tmp_path)
+    session = FakeSession()
+    async with chat(session).run_test(size=(160, 30)) as pilot:
+        await ready(pilot)
+        before = session.loads[-1]
+        session.refused_load = AppError("too little memory", "close other programs")
+        await submit(pilot, line)
+        await until(pilot, lambda: pilot.app.prompt.text == line and idle(pilot.app))
+        assert len(session.loads) == 3 and session.loads[-1] == before and session.info is not None
+        assert "too little memory" in screen(pilot.app) and "not running" not in screen(pilot.app)
+
+
 async def test_another_model_answers(tmp_path: Path) -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        (tmp_path / "other.gguf").write_bytes(b"GGUF")
+        a_model(tmp_path / "other.gguf")
         await submit(pilot, f"/model {tmp_path}/other.gguf")
         await until(pilot, lambda: session.loads[-1].model == f"{tmp_path}/other.gguf" and idle(pilot.app))
         await submit(pilot, "Hi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ from specee.app.chat.history.schema import MIGRATIONS
 from specee.app.errors import AppError
 
 T = TypeVar("T")
+DO_WITHOUT = "; --no-history does without"
 BUSY_SECONDS = 10.0  # another specee-chat may be writing
 HURRIED_SECONDS = 0.5  # the same in the thread of a screen, whose keys wait meanwhile
 ATTEMPT_SECONDS = 0.1  # after which another write of this program may come first
@@ -32,17 +34,25 @@ class BusyError(AppError):
 class Database:
     """An open history file; None is one in memory that nobody sees. Safe to use from any thread.
 
-    Raises AppError when the file cannot be used; it is never deleted or replaced.
+    Raises AppError when the file cannot be used; it is never deleted or replaced. `to_read`: for a command that writes
+    nothing, so that a folder where nothing can be written will do. `otherwise` ends errors.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, to_read: bool = False, otherwise: str = DO_WITHOUT) -> None:
         self.path = path
+        self._otherwise = otherwise
+        self._reads_beside = path is not None  # there is no other way to a history in memory
         self.owner = uuid.uuid4().hex
         self._alive: FileLock | None = None
         self._hurried: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
             self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
+        except AppError as error:
+            if not to_read or isinstance(error, BusyError) or not _is_of_writing(error.__cause__):
+                self._thread.shutdown()
+                raise
+            self._connection = self._thread.submit(self._with_plain_errors, self._open_to_read).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -70,7 +80,7 @@ class Database:
     def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `job`, which only reads, in this thread: it waits for nobody who writes or reads, here or elsewhere."""
         path = self.path
-        if path is None:  # there is no other way to one in memory
+        if path is None or not self._reads_beside:
             return self._thread.submit(
                 self._with_plain_errors, lambda: _transaction(self._connection, "BEGIN", job)
             ).result()
@@ -101,20 +111,31 @@ class Database:
             return work()
         except sqlite3.OperationalError as error:
             if "locked" in str(error):  # Python 3.10 has no codes of errors
-                why = "another program is writing to it; try again, or use --no-history"
+                why = f"another program is writing to it; try again{self._otherwise}"
                 raise BusyError("the history is busy", f"{self.path}: {why}") from error
-            raise AppError("the history cannot be used", f"{self.path}: {error}; --no-history does without") from error
+            full = "; is its disk full?" if any(why in str(error) for why in ("full", "disk I/O")) else ""
+            raise AppError("the history cannot be used", f"{self.path}: {error}{full}{self._otherwise}") from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # a broken constraint or the like: our mistake
                 raise
             raise AppError(
                 "the history is damaged",
-                f"{self.path}: {error}; it is left as it is: move it away to begin a new one, or use --no-history",
+                f"{self.path}: {error}; it is left as it is: move it away to begin a new one{self._otherwise}",
             ) from error
         except OSError as error:
             what = error.strerror or error
             where = error.filename or self.path  # a file beside it, perhaps
-            raise AppError("the history cannot be used", f"{where}: {what}; --no-history does without") from error
+            raise AppError("the history cannot be used", f"{where}: {what}{self._otherwise}") from error
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """Beside the file nothing can be written; without one, nothing was ever kept."""
+        assert self.path is not None
+        there = self.path.is_file()
+        connection = _reader(self.path) if there else _connect(":memory:")
+        if not there:
+            _migrate(connection, None)
+        self._reads_beside = False
+        return connection
 
     def _open(self) -> sqlite3.Connection:
         if self.path is None:
@@ -126,13 +147,15 @@ class Database:
             lock = FileLock(f"{self.path}.lock").acquire(BUSY_SECONDS)
         except Timeout as error:
             why = f"another specee-chat has been opening {self.path} for {BUSY_SECONDS:.0f} s; end it"
-            raise AppError("the history cannot be used", f"{why}, or use --no-history") from error
+            raise AppError("the history cannot be used", f"{why}{self._otherwise}") from error
         with lock:  # two programs that start at once must not both migrate
+            _refuse_strangers(self.path)
             connection = _connect(str(self.path))
             try:
                 _migrate(connection, self.path)
                 self._alive = self._owner_lock(self.owner)
                 self._alive.acquire()
+                self._forget_the_dead()
                 _set_timeout(connection, READ_BUSY_SECONDS)
                 with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
                     self._mark_interrupted(connection)
@@ -141,6 +164,16 @@ class Database:
                 connection.close()
                 raise
         return connection
+
+    def _forget_the_dead(self) -> None:
+        """Deletes the locks of programs that were killed. Whoever makes one has the lock of the file, as we have."""
+        assert self._alive is not None
+        own = Path(self._alive.lock_file)
+        for path in own.parent.glob("*.lock"):
+            with suppress(Timeout, OSError):  # it runs, or it is something else
+                if path != own:
+                    (lock := FileLock(path, thread_local=False)).acquire(timeout=0)
+                    _give_up(lock)
 
     def _mark_interrupted(self, connection: sqlite3.Connection) -> None:
         """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
@@ -182,9 +215,31 @@ def _transaction(connection: sqlite3.Connection, begin: str, job: Callable[[sqli
 
 def _reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=READ_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if not _is_of_writing(error):
+            raise
+        # the files that programs share cannot be made, so no other program has it open either
+        uri = f"{path.resolve().as_uri()}?immutable=1"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
     connection.text_factory = _text
     return connection
+
+
+def _is_of_writing(error: BaseException | None) -> bool:
+    """Whether something failed because nothing can be written there."""
+    if isinstance(error, sqlite3.OperationalError):
+        return any(why in str(error) for why in ("readonly", "unable to open", "full", "disk I/O"))
+    return isinstance(error, OSError) and error.errno in (
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )
 
 
 def _connect(target: str) -> sqlite3.Connection:
@@ -206,6 +261,23 @@ def _text(stored: bytes) -> str:
 
 def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Raises AppError for the file of another program, or of a newer version, before anything is changed in it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with closing(_reader(path)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        named = "SELECT count(*) FROM pragma_table_info('migrations') WHERE name IN ('name', 'applied')"
+        ours = "migrations" in tables and connection.execute(named).fetchone()[0] == 2
+    if application or (tables and not ours):
+        why = f"{path} is another program's; it is left as it is: take another --data-dir"
+        raise AppError("not our history", why)
+    if version:
+        raise AppError("the history is from a newer version", f"{path} has version {version}; upgrade")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:

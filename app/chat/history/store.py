@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app.chat.history import rows
-from specee.app.chat.history.database import Database
+from specee.app.chat.history.database import DO_WITHOUT, Database
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Hit, Role, State, Turn
 from specee.app.chat.history.search import find
@@ -47,8 +47,8 @@ class NoSuchChatError(AppError):
 class Store:
     """The history in `path`, or in memory. Methods raise AppError; they may be called from any thread."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._database = Database(path)
+    def __init__(self, path: Path | None = None, *, to_read: bool = False, otherwise: str = DO_WITHOUT) -> None:
+        self._database = Database(path, to_read=to_read, otherwise=otherwise)
         self.is_kept = path is not None
         """Whether it is there for another process, too."""
 
