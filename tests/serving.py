@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from specee.app.engine.client import EngineClient
+from specee.app.engine.client import EngineClient, Start
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
 from specee.app.serve.addresses import LOOPBACK, listen
 from specee.app.serve.server import Access, Server
@@ -20,9 +20,9 @@ PATH = "/v1/chat/completions"
 
 
 @contextmanager
-def running(backend: Any, make_link: Make, **access: Any) -> Iterator[Server]:
-    """A server in a thread."""
-    client = EngineClient(LoadOptions(), lambda load: make_link(backend))
+def running(backend: Any, make_link: Make, *, start: Start | None = None, **access: Any) -> Iterator[Server]:
+    """A server in a thread. `start`: what gives it its engine, otherwise a link to the backend."""
+    client = EngineClient(LoadOptions(), start or (lambda load: make_link(backend)))
     for _ in client.open():
         pass
     server = Server(client, ChatOptions(PolicyChoice("exact")), Access(0, **access), listen(LOOPBACK, 0))

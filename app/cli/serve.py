@@ -22,7 +22,6 @@ from specee.app.cli.shared_options import (
     max_tokens,
     sampling,
 )
-from specee.app.errors import OK
 
 LOCALHOST = "localhost"  # 127.0.0.1 and ::1
 DEFAULT_SLOTS = 4  # as many rows cost little more than one
@@ -80,5 +79,4 @@ def serve(port: int, parallel: int | None, host: str, api_key: str | None, cors:
     from specee.app.serve.server import serve as run
 
     load = replace(load_options(values), n_slots=parallel or DEFAULT_SLOTS)
-    run(load, chat_options(values), Access(port, host, api_key, cors))
-    return OK
+    return run(load, chat_options(values), Access(port, host, api_key, cors))

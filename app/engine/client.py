@@ -80,6 +80,10 @@ class EngineLostError(AppError):
     """The engine process is gone; the next request starts a new one."""
 
 
+class NoEngineError(AppError):
+    """No engine could be started, or it could not load the model; the next request tries again."""
+
+
 Start = Callable[[LoadOptions], EngineLink]
 
 
@@ -111,6 +115,12 @@ class EngineClient:
     def answering(self) -> bool:
         """Whether an answer is under way."""
         return bool(self._running)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the model is loaded."""
+        engine = self._engine
+        return engine is not None and engine.alive and self.info is not None
 
     def open(self) -> Iterator[Progress | Silence]:
         """Starts the engine and loads the model, unless it runs already. Raises AppError."""
@@ -163,16 +173,16 @@ class EngineClient:
             yield Silence(waited)
         try:
             engine = self._engine
-            if engine is not None and engine.alive and self.info is not None:
+            if engine is not None and self.is_open:
                 return engine
             self._drop(engine)
             load = self.load
-            engine = self._engine = Dispatcher(self._start(load))
+            engine = self._engine = Dispatcher(self._started(load))
             engine.send(Load(load))
             for message in self._messages(engine.general):
                 if isinstance(message, Failed):
                     # a process that is there says why it cannot load the model
-                    kind = AppError if engine.link.alive else EngineLostError
+                    kind = NoEngineError if engine.link.alive else EngineLostError
                     self._drop(engine)
                     if self._loaded is not None:
                         self.load = self._loaded
@@ -185,6 +195,12 @@ class EngineClient:
             return engine
         finally:
             self._opening.release()
+
+    def _started(self, load: LoadOptions) -> EngineLink:
+        try:
+            return self._start(load)
+        except AppError as error:
+            raise NoEngineError(error.title, error.message, error.exit_code) from error
 
     def _answer(self, asked: Asked) -> Generator[Event, None, None]:
         before = self._ended_engines

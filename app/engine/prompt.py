@@ -48,7 +48,8 @@ def make_prompt(
         text = backend.format(messages, tools)
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
-        why = f"it has {len(text)} characters, the context window cannot hold {most}; shorten it or give a larger --ctx"
+        window = f"the context window of {backend.engine.n_ctx} tokens"
+        why = f"it has {len(text)} characters, {window} cannot hold them; shorten it or give a larger --ctx"
         raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     tokens: list[int] = []
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):

@@ -19,6 +19,7 @@ from specee.app.options import ChatOptions
 from specee.app.serve import status
 from specee.app.serve.answers import Answers
 from specee.app.serve.completion import Completions
+from specee.app.serve.engine_check import EngineCheck
 from specee.app.serve.errors import ApiError, error_response
 from specee.app.serve.gate import Gate
 from specee.app.serve.openapi import openapi
@@ -34,8 +35,10 @@ def application(
     completions = Completions(answers, options)
     document = openapi(with_key=key is not None)
     name = answers.info.name
+    engine = EngineCheck(answers.client)
 
     async def health(request: Request) -> Response:
+        await engine.check()
         return JSONResponse(status.Health(status="ok"))
 
     async def models(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.message import Message
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -11,6 +12,7 @@ from specee.app.serve.errors import ApiError, bad_request
 BODY_LIMIT = 4 << 20  # bytes of one body
 HELD_LIMIT = 32 << 20  # bytes of all that are being received
 BODY_SECONDS = 60.0  # that a client may take to send one
+UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
 class BodyReader:
@@ -21,9 +23,7 @@ class BodyReader:
 
     async def read(self, request: Request) -> bytes:
         """The whole body. Raises ApiError for what is too large, too slow or of another kind."""
-        kind, *parameters = request.headers.get("content-type", "").lower().replace(" ", "").split(";")
-        if kind != "application/json" or not {*parameters} <= {"charset=utf-8", 'charset="utf-8"', ""}:
-            # this also keeps out forms of web pages
+        if not _is_json(request.headers.get("content-type", "")):  # this also keeps out forms of web pages
             raise ApiError(415, "bad request", "the content type must be application/json, in UTF-8")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiError(415, "bad request", "the body must not be compressed")
@@ -49,6 +49,14 @@ class BodyReader:
                 raise _too_large()
             if self._held > HELD_LIMIT:
                 raise ApiError(503, "busy", "other requests are being received")
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether that is JSON in UTF-8. Other parameters mean nothing (RFC 8259), and are given by some clients."""
+    message = Message()
+    message["Content-Type"] = content_type
+    charset = message.get_param("charset", "utf-8")
+    return message.get_content_type() == "application/json" and str(charset).lower() in UTF_8
 
 
 def _too_large() -> ApiError:

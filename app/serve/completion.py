@@ -22,6 +22,8 @@ from specee.app.serve.request import SCHEMA, CompletionRequest
 
 # titles of the engine's errors
 BAD_LOGIT_BIAS, BAD_SCHEMA = "bad logit_bias", "bad JSON schema"
+KEEP_ALIVE_SECONDS = 5.0
+"""After which a stream says that the server is there: a prompt may take long, and what may be a call is held back."""
 CLIENT_LEFT = 499  # nobody sees it
 
 
@@ -75,12 +77,18 @@ class Completion:
     def __init__(self, feed: Feed, receive: Receive, reply: Reply) -> None:
         self._feed, self._reply = feed, reply
         self._events: AsyncIterator[Event] = aiter(feed)
+        self._beginning: asyncio.Future[Event] | None = None  # of a stream
         self._watch = asyncio.create_task(self._leave_with_client(receive))
 
     async def start(self) -> None:
-        """Waits until the answer begins. Raises AppError, and ClientLeftError when the client has left."""
-        while not isinstance(await anext(self._events), Started):
-            pass
+        """Waits until the answer begins, or that takes long.
+
+        Raises AppError, and ClientLeftError when the client has left.
+        """
+        self._beginning = asyncio.ensure_future(anext(self._events))  # Started
+        begun, _ = await asyncio.wait({self._beginning}, timeout=KEEP_ALIVE_SECONDS)
+        if begun:
+            self._beginning.result()
 
     async def whole(self) -> Any:
         """The answer in one piece. Raises as `start` does."""
@@ -95,6 +103,8 @@ class Completion:
     async def chunks(self, *, with_usage: bool) -> AsyncIterator[Any]:
         """The answer in pieces, after `start`. Raises as it does."""
         yield self._reply.begin()
+        assert self._beginning is not None
+        await self._beginning
         async for event in self._events:
             if isinstance(event, Done):
                 for chunk in self._reply.end(event.stats):
@@ -131,8 +141,11 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for chunk in self._completion.chunks(with_usage=self._with_usage):
-                    await _send_event(send, json.dumps(chunk))
+                async for chunk in _with_pauses(self._completion.chunks(with_usage=self._with_usage)):
+                    if chunk is None:
+                        await _send(send, ": the answer goes on")
+                    else:
+                        await _send_event(send, json.dumps(chunk))
             except ClientLeftError:
                 return
             except AppError as error:
@@ -145,5 +158,30 @@ class EventStream(Response):
             self._completion.close()
 
 
+async def _with_pauses(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The chunks, and None whenever there has been none for long."""
+    following: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            following = following or asyncio.ensure_future(anext(chunks))
+            done, _ = await asyncio.wait({following}, timeout=KEEP_ALIVE_SECONDS)
+            if not done:
+                yield None
+                continue
+            try:
+                chunk = following.result()
+            except StopAsyncIteration:
+                return
+            following = None
+            yield chunk
+    finally:
+        if following is not None:
+            following.cancel()
+
+
 async def _send_event(send: Send, data: str) -> None:
-    await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+    await _send(send, f"data: {data}")
+
+
+async def _send(send: Send, part: str) -> None:
+    await send({"type": "http.response.body", "body": f"{part}\n\n".encode(), "more_body": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 import h11
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from specee.app.errors import AppError
 from specee.app.serve.errors import ApiError, bad_request, error_bytes, error_response, status_of
+from specee.app.serve.lingering import LingeringTransport
 from specee.app.serve.strict_http import StrictConnection
 
 MAX_CONNECTIONS = 256
@@ -24,8 +26,11 @@ CHECK_SECONDS = 1.0
 class Connection(H11Protocol):
     """uvicorn's connection with limits; one whose client has only closed its own direction is answered."""
 
+    transport: LingeringTransport  # type: ignore[assignment]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        lingering = LingeringTransport(transport, lambda: self.conn.their_state in (h11.SEND_BODY, h11.ERROR))
+        super().connection_made(lingering)  # type: ignore[arg-type]
         self.conn = self._http = StrictConnection(h11.SERVER, MAX_HEAD)
         self._half_closed = False
         self._idle_since = self._moved_at = self.loop.time()
@@ -38,7 +43,7 @@ class Connection(H11Protocol):
 
         What has just come has not been read: it may be a request, and stays, unless there are far too many.
         """
-        others = [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
+        others = [one for one in self.connections if isinstance(one, Connection) and not one._is_gone]
         n = len(others) - 1
         for one in sorted((one for one in others if one is not self and one._is_idle), key=lambda one: one._idle_since):
             is_new = self.loop.time() - one._idle_since < NEW_SECONDS
@@ -53,9 +58,28 @@ class Connection(H11Protocol):
         self._check.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if self.transport.lingers:
+            self.transport.drop(data)
+        else:
+            super().data_received(data)
+
+    def shutdown(self) -> None:
+        if self.transport.lingers:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. Returns whether the connection stays."""
-        self._half_closed = self._is_answering and not self.cycle.more_body
+        self.transport.has_eof = True
+        if self._is_answering and self.cycle.more_body:
+            self._refuse(bad_request("the body is incomplete"))
+            return False
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0].strip():
+            self._refuse(bad_request("the request is incomplete"))
+            return False
+        self._half_closed = self._is_answering
         self._ask_whether_it_listens()
         return self._half_closed
 
@@ -79,7 +103,8 @@ class Connection(H11Protocol):
                 ("Content-Length", str(len(body))),
                 ("Connection", "close"),
             ]
-            response = h11.Response(status_code=status_of(error), headers=headers)
+            status = HTTPStatus(status_of(error))
+            response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         if self._is_answering:  # its body is what is wrong: for the application, the client has left
@@ -90,6 +115,10 @@ class Connection(H11Protocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_gone(self) -> bool:
+        return self.transport.is_gone
 
     @property
     def _is_idle(self) -> bool:

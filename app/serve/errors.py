@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from pydantic import TypeAdapter
@@ -9,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from typing_extensions import TypedDict
 
-from specee.app.engine.client import EngineLostError
-from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
+from specee.app.engine.client import EngineLostError, NoEngineError
+from specee.app.errors import INTERNAL, PROMPT_TOO_LONG, USAGE, AppError
 
 RETRY_SECONDS = 2  # after which a refused client may ask again
 CODES = {401: "invalid_api_key", 413: "body_too_large", 503: "unavailable"}
@@ -54,17 +55,33 @@ def server_ends() -> ApiError:
     return ApiError(503, "the server ends", "ask again when it is back")
 
 
+def for_client(error: AppError) -> AppError:
+    """What a client is told: nothing of the server's files, and only what a client can do. The rest goes to the log."""
+    if isinstance(error, ApiError) or (error.exit_code == USAGE and not isinstance(error, NoEngineError)):
+        return error
+    if isinstance(error, NoEngineError):
+        told = ApiError(503, "no engine", "the model cannot be loaded, and the server's log says why; ask again later")
+    elif isinstance(error, EngineLostError):
+        told = ApiError(503, error.title, "the answer is lost; ask again")
+    elif error.exit_code == PROMPT_TOO_LONG:
+        what, _, _ = error.message.partition(";")  # what follows is for who can give another window
+        return AppError(error.title, f"{what}; send fewer or shorter messages", PROMPT_TOO_LONG)
+    else:
+        told = ApiError(500, error.title, "the server's log has the details")
+    logging.getLogger(__name__).error("%s", error.line)
+    return told
+
+
 def status_of(error: AppError) -> int:
     """The HTTP status of an error."""
     if isinstance(error, ApiError):
         return error.status
-    if isinstance(error, EngineLostError):
-        return 503
     return 400 if error.exit_code in (USAGE, PROMPT_TOO_LONG) else 500
 
 
 def error_object(error: AppError) -> ErrorObject:
-    """The object that says it."""
+    """The object that says it to a client."""
+    error = for_client(error)
     status = status_of(error)
     code = "context_length_exceeded" if error.exit_code == PROMPT_TOO_LONG else CODES.get(status)
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -80,7 +97,8 @@ def error_bytes(error: AppError) -> bytes:
 async def error_response(request: Request, error: Exception) -> JSONResponse:
     """The answer to a request that failed; what is no AppError is our own mistake."""
     if not isinstance(error, AppError):
-        error = AppError("internal error", "the log has the details")
+        error = ApiError(500, INTERNAL, "the server's log has the details")
+    error = for_client(error)
     status = status_of(error)
     headers: dict[int, Mapping[str, str]] = {
         401: {"WWW-Authenticate": "Bearer"},

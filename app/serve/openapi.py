@@ -21,7 +21,7 @@ REFUSALS = {
     413: "the body is too large",
     415: "the body is not JSON",
     500: "the engine failed",
-    503: "busy, or the engine was lost: try again",
+    503: "busy, or the engine is lost: try again",
 }
 JSON = "application/json"
 
@@ -54,7 +54,7 @@ def openapi(*, with_key: bool) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "specee-chat", "version": version("specee-chat")},
         "paths": {
-            "/health": {"get": operation("health", Health, ())},
+            "/health": {"get": operation("health", Health, (503,))},
             "/v1/models": {"get": operation("models", ModelList, ())},
             "/v1/models/{model}": {"get": operation("model", Model, (404,), parameters=[model_id])},
             "/v1/chat/completions": {"post": complete},

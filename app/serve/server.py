@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from specee.app.engine.client import EngineClient
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve.addresses import LOCALHOST, LOOPBACK, addresses_of, is_loopback, listen
-from specee.app.serve.answers import Answers
+from specee.app.serve.answers import LEFT_SECONDS, Answers
 from specee.app.serve.application import application
 from specee.app.serve.connection import Connection
 from specee.app.serve.ending import Ending
+from specee.app.serve.signals import Signals
 
 GRACE_SECONDS = 1  # that answers have when the server ends
 
@@ -42,6 +44,14 @@ class Access:
         return addresses
 
 
+class _HttpServer(uvicorn.Server):
+    """uvicorn's server, which leaves the signals to us: its own answer to a second Ctrl+C is a traceback."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class Server:
     """One engine behind sockets that accept connections."""
 
@@ -53,7 +63,7 @@ class Server:
         self.answers = Answers(client)
         loopback = is_loopback(one.getsockname()[0] for one in self._sockets)
         app = application(self.answers, options, key=access.key, origins=access.origins, loopback=loopback)
-        self._server = uvicorn.Server(
+        self._server = _HttpServer(
             uvicorn.Config(
                 Ending(app),
                 http=Connection,
@@ -69,7 +79,7 @@ class Server:
         )
 
     def run(self) -> None:
-        """Until Ctrl+C, SIGTERM or `stop`."""
+        """Until `stop`."""
         self._server.run(self._sockets)
 
     def stop(self) -> None:
@@ -77,26 +87,51 @@ class Server:
         self._server.should_exit = True
 
 
-def serve(load: LoadOptions, options: ChatOptions, access: Access) -> None:
-    """Serves until Ctrl+C. Raises AppError when the model or the port cannot be had."""
+def serve(load: LoadOptions, options: ChatOptions, access: Access) -> int:
+    """Serves until a signal ends it; returns the exit code. Raises AppError when the model or port cannot be had."""
     sockets = listen(access.addresses(), access.port)
     client = EngineClient(load)
+    client.silence_seconds = LEFT_SECONDS
+    signals = Signals(client.kill)  # as long as the engine loads the model, which nothing else interrupts
+    with signals.handled():
+        try:
+            _log_to(paths.find(load.data_dir).logs)
+            if _open(client, signals):
+                server = Server(client, options, access, sockets)
+                _say(server, load, access)
+                signals.on_first = server.stop
+                if signals.first is None:
+                    server.run()
+        finally:
+            client.close()
+            for one in sockets:
+                one.close()
+    return signals.exit_code()
+
+
+def _open(client: EngineClient, signals: Signals) -> bool:
+    """Loads the model. Returns False if a signal came before it was there. Raises AppError."""
     try:
-        _log_to(paths.find(load.data_dir).logs)
         for _ in client.open():
-            pass
-        server = Server(client, options, access, sockets)
-        info = server.answers.info
-        if info.n_slots < load.n_slots:
-            why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
-            print(f"{info.n_slots} requests are answered at once: {why}", file=sys.stderr)
-        host = LOOPBACK[0] if access.host == LOCALHOST else f"[{access.host}]" if ":" in access.host else access.host
-        print(f"serving {info.name} at http://{host}:{server.port}/v1, Ctrl+C ends", file=sys.stderr)
-        server.run()
-    finally:
-        client.close()
-        for one in sockets:
-            one.close()
+            if signals.first is not None:
+                break
+    except AppError:
+        if signals.first is None:
+            raise
+    if signals.first is None:
+        return True
+    client.kill()  # it may have been started after the signal came
+    return False
+
+
+def _say(server: Server, load: LoadOptions, access: Access) -> None:
+    """What the user must know."""
+    info = server.answers.info
+    if info.n_slots < load.n_slots:
+        why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
+        print(f"{info.n_slots} requests are answered at once: {why}", file=sys.stderr)
+    host = LOOPBACK[0] if access.host == LOCALHOST else f"[{access.host}]" if ":" in access.host else access.host
+    print(f"serving {info.name} at http://{host}:{server.port}/v1, Ctrl+C ends", file=sys.stderr)
 
 
 def _log_to(folder: Path) -> None:

@@ -58,9 +58,12 @@ class Decoding:
 
     @property
     def is_last(self) -> bool:
-        """Whether the answer ends with its present last token: a stop token, enough tokens, no place for its row."""
+        """Whether the answer ends with its present last token: a stop token, enough tokens, a full window.
+
+        The last token's row is not computed, so one more token could be chosen; nothing could follow it.
+        """
         n = len(self.tokens)
-        return n >= self.max_tokens or len(self.prompt) + n > self.n_ctx or self.is_stop(self.tokens[-1])
+        return n >= self.max_tokens or len(self.prompt) + n >= self.n_ctx or self.is_stop(self.tokens[-1])
 
     @property
     def room(self) -> int:
@@ -71,7 +74,7 @@ class Decoding:
         if self.n_beside:
             return 0
         n = len(self.tokens)
-        return max(0, min(self.max_tokens - n - 1, self.n_ctx - len(self.prompt) - n))
+        return max(0, min(self.max_tokens, self.n_ctx - len(self.prompt)) - n - 1)
 
     def add(self, chosen: ChosenToken, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
         """The answer grows by a token."""

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from real_engine import missing_library
-from serving import ASK, Make, call, running
+from serving import ASK, PATH, Make, call, request, running
 
 from specee.app.engine.chat_template import chat_formatter
 from specee.app.engine.client import EngineClient
+from specee.app.engine.protocol import Failed, Generate, OfRequest, PromptProgress, Started
 from specee.app.engine.stop_sequences import StopSequences
+from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve import server as server_module
 from specee.app.serve.server import Access, Server
@@ -73,6 +75,14 @@ def test_bad_requests_are_refused(server: Server, body: Any, says: str) -> None:
     status, answer = call(server, body)
     assert status == 400 and says in answer["error"]["message"]
     assert call(server, ASK)[0] == 200
+
+
+def test_an_answer_ends_with_the_window(make_backend: Make, make_link: Make) -> None:
+    """The tokens of a request and its answer are never more than the window holds."""
+    with running(make_backend(b"x" * 300, n_ctx=200), make_link) as server:
+        status, answer = call(server, {**ASK, "max_tokens": 1000})
+    assert status == 200 and answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["total_tokens"] == 200
 
 
 def test_web_pages_are_kept_out(server: Server) -> None:
@@ -183,6 +193,74 @@ def test_an_engine_that_dies_is_an_error_and_comes_back(server: Server) -> None:
     status, answer = call(server, {"messages": [{"role": "user", "content": "crash"}]})
     assert status == 503 and "engine crashed" in answer["error"]["message"]
     assert call(server, ASK)[0] == 200
+
+
+def test_an_engine_that_cannot_be_started_again(backend: Any, make_link: Make, caplog: Any) -> None:
+    """Clients are told to come back, but nothing of this machine's files; the log has it all."""
+    refused: list[str] = []
+
+    def start(load: LoadOptions) -> Any:
+        if "start" in refused:
+            raise AppError("cannot start the engine", "no memory for /secret/python")
+        link = make_link(backend)
+        if "load" in refused:
+            link._inbox.put(Failed("model missing", "there is no /secret/model.gguf", 3, fatal=True))
+        return link
+
+    with running(backend, make_link, start=start) as server:
+        for why in ("start", "load"):
+            assert request(server, "GET", "/health")[0].status == 200
+            refused.append(why)
+            server.answers.client.kill()
+            for method, path, body in (("POST", PATH, ASK), ("POST", PATH, {**ASK, "stream": True})):
+                response, text = request(server, method, path, body)
+                assert (response.status, json.loads(text)["error"]["code"]) == (503, "unavailable")
+                assert int(response.headers["Retry-After"]) > 0 and b"secret" not in text
+            for _ in range(2):
+                response, text = request(server, "GET", "/health")
+                assert response.status == 503 and b"secret" not in text and json.loads(text)["error"]
+            assert any("secret" in record.getMessage() for record in caplog.records)
+            caplog.clear()
+            refused.clear()
+            assert call(server, ASK)[0] == 200
+        refused.append("load")
+        server.answers.client.kill()
+        assert request(server, "GET", "/health")[0].status == 503
+        refused.clear()
+        until = time.monotonic() + 10
+        while request(server, "GET", "/health")[0].status != 200:  # without a request
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Failed("engine crashed", "signal 9; log: /secret/engine.log", fatal=True),
+        Failed("the system refused", "no space (/secret/file)"),
+        Failed("model missing", "/secret/model.gguf", 3),
+        Failed("prompt too long", "it has 300 tokens, the window holds 200; give a larger --ctx or see /secret", 5),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_read_nothing_of_the_servers_files(
+    backend: Any, make_link: Make, monkeypatch: Any, error: Failed, stream: bool
+) -> None:
+    send = make_link.send  # type: ignore[attr-defined]
+
+    def failing(link: Any, message: Any) -> None:
+        if not isinstance(message, Generate):
+            send(link, message)
+            return
+        for one in (PromptProgress(0, 5), Started("exact", "", 5, 0, 1, None)) if stream else ():
+            link._inbox.put(OfRequest(message.request, one))
+        link._inbox.put(error if error.fatal else OfRequest(message.request, error))
+
+    monkeypatch.setattr(make_link, "send", failing)
+    with running(backend, make_link) as server:
+        response, text = request(server, "POST", PATH, {**ASK, "stream": stream})
+    assert b'"error"' in text and b"secret" not in text and b"--ctx" not in text
+    assert response.status == (200 if stream else 503 if error.fatal else 400 if error.exit_code == 5 else 500)
 
 
 def test_the_official_client(server: Server) -> None:

@@ -18,6 +18,7 @@ from serving import ASK, PATH, Make, call, request, running, text_of
 
 from specee.app.errors import AppError
 from specee.app.serve import body as bodies
+from specee.app.serve import completion, lingering
 from specee.app.serve import connection as connections
 from specee.app.serve.addresses import LOOPBACK, addresses_of, is_loopback, listen
 from specee.app.serve.server import Access, Server
@@ -219,12 +220,21 @@ def test_a_host_header_does_not_open_a_door(backend: Any, make_link: Make) -> No
         {"Content-Type": "multipart/form-data; boundary=x"},
         {"Content-Type": ""},
         {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/jsonl"},
+        {"Content-Type": "application/json, text/plain"},
         {"Content-Encoding": "gzip"},
     ],
 )
 def test_bodies_of_other_kinds(server: Server, headers: dict[str, str]) -> None:
     assert call(server, ASK, **headers)[0] == 415
-    assert call(server, ASK, **{"Content-Type": "Application/JSON; charset=UTF-8"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", " ", ";", "; charset=UTF-8", ";charset=utf8", '; charset="utf-8"', "; version=1", ';a="b;c";charset=UTF8;q=1'],
+)
+def test_content_types_of_json(server: Server, given: str) -> None:
+    assert call(server, ASK, **{"Content-Type": f"Application/JSON{given}"})[0] == 200
 
 
 # ---- CORS and keys ---------------------------------------------------------------------------------------------------
@@ -353,7 +363,11 @@ def test_a_client_that_closes_both_directions_has_left(server: Server, backend: 
 def test_a_client_that_leaves_in_the_middle_of_its_request(server: Server) -> None:
     whole = post()
     for end in (5, len(HEAD), whole.index("\r\n\r\n") + 4, len(whole) - 1):
-        assert b"200" not in exchange(server, whole[:end], half_close=True)
+        received = exchange(server, whole[:end], half_close=True)
+        assert received.startswith(b"HTTP/1.1 400 ") and b"is incomplete" in received
+    assert b"the body is incomplete" in exchange(server, f"{HEAD}Content-Length: 100\r\n\r\n{{}}", half_close=True)
+    assert b"the body is incomplete" in exchange(server, f"{HEAD}{CODED}\r\n2\r\n{{}}\r\n", half_close=True)
+    assert exchange(server, "", half_close=True) == b""
     wait_until(lambda: len(server._server.server_state.connections) == 0, 3)
     assert is_free(server) and call(server, ASK)[0] == 200
 
@@ -398,6 +412,7 @@ def test_expect_100_continue_and_pipelining(server: Server) -> None:
 def test_what_is_not_http(server: Server, sent: str) -> None:
     received = exchange(server, sent.encode("latin-1"))
     assert received == b"" or received.startswith(b"HTTP/1.1 400")
+    assert received == b"" or received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert received == b"" or json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert call(server, ASK)[0] == 200
 
@@ -492,6 +507,48 @@ def test_a_body_that_is_too_large(server: Server, monkeypatch: pytest.MonkeyPatc
         client.sendall(f"{HEAD}Content-Length: {10**18}\r\n\r\n".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413")
     assert call(server, ASK)[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["close", "keep-alive"])
+def test_a_client_that_writes_all_before_it_reads(server: Server, kind: str) -> None:
+    """It gets its refusal, whatever that is."""
+    size = 3 * bodies.BODY_LIMIT
+    for head, status in (
+        (f"{HEAD}Content-Length: {size}\r\n", 413),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n", 413),
+        (f"POST /nothing HTTP/1.1\r\n{HOST}Content-Length: {size}\r\n", 404),
+        (f"POST {PATH} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: {size}\r\n", 403),
+        (f"{HEAD}Content-Length: {size}\r\nContent-Length: 1\r\n", 400),
+    ):
+        chunked = f"{size:x}\r\n" if "chunked" in head else ""
+        with connect(server) as client:
+            client.sendall(f"{head}Connection: {kind}\r\n\r\n{chunked}{'x' * size}".encode())
+            assert client.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+    assert call(server, ASK)[0] == 200
+
+
+def test_a_close_lingers_for_so_long_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = f"{HEAD}Connection: close\r\nContent-Length: {10**12}\r\n\r\n".encode()
+    connections_now = server._server.server_state.connections
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.3)
+    with connect(server) as client:
+        client.sendall(sent)
+        assert read_all(client).startswith(b"HTTP/1.1 413")
+        wait_until(lambda: not connections_now, 3)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 100)
+    monkeypatch.setattr(lingering, "LINGER_BYTES", 1 << 20)
+    with connect(server) as client, suppress(ConnectionError):
+        client.sendall(sent)
+        while True:
+            client.sendall(b"x" * (1 << 16))
+    wait_until(lambda: not connections_now, 3)
+    with connect(server) as client:  # and does not hold up the server's end
+        client.sendall(sent)
+        assert read_all(client).startswith(b"HTTP/1.1 413")
+        began = time.monotonic()
+        server.stop()
+        wait_until(lambda: not connections_now, 3)
+        assert time.monotonic() - began < 1
 
 
 def test_bodies_that_come_at_once_are_bounded_together(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,6 +663,30 @@ def test_one_connection_too_many_is_told(server: Server, monkeypatch: pytest.Mon
     for client in busy:
         client.close()
     wait_until(lambda: call(server, ASK)[0] == 200)
+
+
+def test_a_stream_says_that_it_goes_on(server: Server, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the prompt is read, with the answer or an error at its end, whether the client stays or not."""
+    monkeypatch.setattr(completion, "KEEP_ALIVE_SECONDS", 0.1)
+    for kind in ("answer", "error", "leaves"):
+        gate = holding(backend)
+        with connect(server) as client:
+            client.sendall(post({**ASK, "stream": True}).encode())
+            received = b""
+            while received.count(b"\r\n: ") < 3:
+                received += client.recv(1 << 16)
+            if kind == "leaves":
+                client.close()
+                wait_until(lambda: len(server._server.server_state.tasks) == 0)
+            if kind == "error":
+                server.answers.client.kill()
+            gate.set()
+            if kind != "leaves":
+                received += read_all(client)
+                assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+                assert (b'"error"' in received) == (kind == "error")
+        wait_until(lambda: is_free(server))
+    assert call(server, ASK)[0] == 200
 
 
 def test_requests_that_wait_are_bounded_and_answered(server: Server, backend: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,19 @@ import pytest
 from real_engine import missing_model
 from serving import ASK, PATH
 
+from specee.models import embedded
+
 NO_MODEL = missing_model()
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals"),
     pytest.mark.skipif(NO_MODEL is not None, reason=str(NO_MODEL)),
 ]
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()", "serve"]
+ENDS = (
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+    if sys.platform != "win32"
+    else []
+)
 LONG = {"messages": [{"role": "user", "content": "Write a long story."}], "max_tokens": 2000, "stream": True}
 
 
@@ -71,7 +79,7 @@ def engines(process: subprocess.Popen[str]) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_signal_ends_it_in_the_middle_of_an_answer(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with serving(tmp_path) as (process, port):
         started = engines(process)
@@ -86,7 +94,7 @@ def test_a_signal_ends_it_in_the_middle_of_an_answer(tmp_path: Path, number: sig
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_what_is_answered_when_a_signal_comes_gets_an_error(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with serving(tmp_path) as (process, port), post(port, LONG) as response:
         assert response.read(20)
@@ -101,6 +109,48 @@ def test_what_is_answered_when_a_signal_comes_gets_an_error(tmp_path: Path, numb
         assert results[0][0] == 503 and results[0][1]["error"]["type"] == "server_error"
         assert process.wait(20) == code
         assert process.stderr is not None and not process.stderr.read().strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_change_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path) as (process, port), post(port, LONG) as response:
+        assert response.read(20)
+        for _ in range(4):
+            process.send_signal(number)
+            time.sleep(0.3)
+        assert b'"error"' in response.read().split(b"\n\n")[-3]
+        assert process.wait(20) in (130, -signal.SIGTERM)
+        assert process.stderr is not None and not process.stderr.read().strip()
+    assert "Traceback" not in "".join(log.read_text() for log in tmp_path.rglob("serve.log"))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_while_the_model_is_loaded_leaves_no_engine(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    arguments = [*PROGRAM, "--data-dir", str(tmp_path), "--port", "0"]
+    for seconds in (0.0, 0.05, 0.2, 0.4):  # after the engine began
+        with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+            until = time.monotonic() + 20
+            while not (started := engines(process)):
+                assert time.monotonic() < until
+                time.sleep(0.005)
+            time.sleep(seconds)
+            process.send_signal(number)
+            assert process.wait(20) == code
+            assert process.stderr is not None and "Traceback" not in process.stderr.read()
+            assert not any(Path(f"/proc/{engine}").exists() for engine in started)
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(tmp_path) as (process, port):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert ask(port)[0] == 200
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
@@ -120,6 +170,35 @@ def test_an_engine_that_is_stopped_is_replaced(tmp_path: Path) -> None:
         assert results and results[0][0] in (200, 503)
         assert ask(port)[0] == 200
         assert engine not in engines(process)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
+def test_a_model_file_that_has_gone(tmp_path: Path) -> None:
+    """And comes back."""
+    model, hidden = tmp_path / "m.gguf", tmp_path / "n.gguf"
+    given = embedded.path()
+    assert given is not None
+    shutil.copyfile(given, model)
+
+    def health(port: int) -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("GET", "/health")
+            return connection.getresponse().status
+
+    with serving(tmp_path / "data", "--model", str(model)) as (process, port):
+        assert ask(port)[0] == health(port) == 200
+        model.rename(hidden)
+        os.kill(engines(process)[0], signal.SIGKILL)
+        for stream in (False, True):
+            status, refused = ask(port, stream=stream)
+            assert status == 503 and str(tmp_path) not in json.dumps(refused)
+            assert health(port) == 503
+        hidden.rename(model)
+        until = time.monotonic() + 20
+        while health(port) != 200:
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        assert ask(port)[0] == 200
 
 
 def test_what_the_engine_honours(tmp_path: Path) -> None:

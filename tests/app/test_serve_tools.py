@@ -125,6 +125,38 @@ def test_text_is_shown_as_it_comes() -> None:
     assert reader.add(ROME) == ROME and reader.end() == "" and not reader.calls
 
 
+@pytest.mark.parametrize(
+    ("held", "released"),
+    [
+        ("```", "p"),
+        ("```j", "a"),
+        ("```json\n{", "}"),
+        ("[", "1"),
+        ("[ ", "x"),
+        ("[TOOL", " "),
+        ("{", "x"),
+        ('{"', "x"),
+        ('{"na', "v"),
+        ('{"name": "w', "o"),
+        ('{"name": "weather"', "x"),
+        ('{"name": "weather", "arguments": ', '"'),
+        ('{"name": "weather", "arguments": {"a": tr', "y"),
+        ('{"name": "weather", "arguments": {"a": 1e', "x"),
+        ('{"type": "function", "name": ', "1"),
+        ('{"type": "function"', "}"),
+        ("<tool_call>", "x"),
+        ('<tool_call>{"', "x"),
+        (f"{ROME}\n", "S"),
+        (f"```\n{ROME}\n```\n", "S"),
+        (f"<tool_call>{ROME}</tool_call>\n", "S"),
+    ],
+)
+def test_text_is_held_only_while_it_may_be_a_call(held: str, released: str) -> None:
+    reader = CallReader(BOTH)
+    assert "".join(map(reader.add, held)) == "" and reader.add(released).endswith(released)
+    assert reader.add(" and more ") == " and more "
+
+
 def test_choices() -> None:
     assert BOTH.given is not None and json.loads(BOTH.given) == [WEATHER, TIME]
     assert BOTH.json_schema is None and BOTH.names == {"weather", "time"}
