@@ -25,7 +25,7 @@ static void compute_token(llama_model * model, const char * path) {
     if (specee_rows * rows = specee_rows_init(ctx, path, 4, 4)) {
         llama_token best = 0;
         if (specee_rows_forward(rows, 0, 0) >= 0) {
-            specee_rows_greedy(rows, 0, 0, nullptr, 0, &best);
+            specee_rows_greedy(rows, 0, 0, nullptr, &best);
         }
         specee_rows_free(rows);
     }
