@@ -14,8 +14,9 @@ from fakes import FakeEngine
 
 # What runs in a shell's background ignores Ctrl+C, what nohup starts a lost terminal; so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for name in ("SIGHUP", "SIGQUIT"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @pytest.fixture
