@@ -60,7 +60,6 @@ int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, 
     ctx.synchronize();
     if (status == 0 && cancelled.load(std::memory_order_relaxed)) { // a GPU does not ask meanwhile
         status = 2;
-        back();
     }
     if (reserve) {
         drop_graphs();

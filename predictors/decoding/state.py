@@ -62,8 +62,12 @@ class Decoding:
 
         The last token's row is not computed, so one more token could be chosen; nothing could follow it.
         """
-        n = len(self.tokens)
-        return n >= self.max_tokens or len(self.prompt) + n >= self.n_ctx or self.is_stop(self.tokens[-1])
+        return len(self.tokens) >= self._most or self.is_stop(self.tokens[-1])
+
+    @property
+    def _most(self) -> int:
+        """Tokens of the answer."""
+        return min(self.max_tokens, self.n_ctx - len(self.prompt))
 
     @property
     def room(self) -> int:
@@ -73,8 +77,7 @@ class Decoding:
         """
         if self.n_beside:
             return 0
-        n = len(self.tokens)
-        return max(0, min(self.max_tokens, self.n_ctx - len(self.prompt)) - n - 1)
+        return max(0, self._most - len(self.tokens) - 1)
 
     def add(self, chosen: ChosenToken, state: TokenState = TokenState.VERIFIED) -> TokenEvent:
         """The answer grows by a token."""

@@ -538,3 +538,19 @@ def test_what_is_kept_can_be_read_where_nothing_can_be_written(tmp_path: Path, m
         reader = Store(file, to_read=True, otherwise="")
         assert [chat.title for chat in reader.chats()] == titles
         reader.close()
+
+
+def test_an_older_history_is_not_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.sqlite"
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM migrations WHERE rowid = (SELECT max(rowid) FROM migrations)")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(database.FileLock, "acquire", refuse)
+    with pytest.raises(AppError, match="another version"):
+        Store(path, to_read=True)

@@ -1,7 +1,8 @@
 // Which operations give several rows at once the bits of each alone: on every device of a build of ggml.
 //
 // Prints one line for each device and operation: for 2 to 8 rows = where they are equal, or the largest difference.
-// With the argument GPU, not the CPU.
+// With the argument GPU, not the CPU. To build, with BUILD a build folder:
+// g++ -std=c++17 -O2 -IBUILD/llama.cpp/ggml/include equal_rows.cpp -LBUILD/bin -Wl,-rpath,BUILD/bin -lggml -lggml-base
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml.h"

@@ -47,12 +47,12 @@ class Database:
         self._hurried: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
         try:
-            self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
-        except AppError as error:
-            if not to_read or isinstance(error, BusyError) or not _is_of_writing(error.__cause__):
-                self._thread.shutdown()
-                raise
-            self._connection = self._thread.submit(self._with_plain_errors, self._open_to_read).result()
+            try:
+                self._connection = self._thread.submit(self._with_plain_errors, self._open).result()
+            except AppError as error:
+                if not to_read or not _is_of_writing(error.__cause__):
+                    raise
+                self._connection = self._thread.submit(self._with_plain_errors, self._open_to_read).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -130,11 +130,17 @@ class Database:
     def _open_to_read(self) -> sqlite3.Connection:
         """Beside the file nothing can be written; without one, nothing was ever kept."""
         assert self.path is not None
-        there = self.path.is_file()
-        connection = _reader(self.path) if there else _connect(":memory:")
-        if not there:
-            _migrate(connection, None)
         self._reads_beside = False
+        if not self.path.is_file():
+            connection = _connect(":memory:")
+            _migrate(connection, None)
+            return connection
+        _refuse_strangers(self.path)
+        connection = _reader(self.path)
+        if {name for name, _ in MIGRATIONS} != _migrations(connection):
+            connection.close()
+            why = f"{self.path} cannot be brought up to date where nothing can be written: copy it elsewhere"
+            raise AppError("the history is from another version", why)
         return connection
 
     def _open(self) -> sqlite3.Connection:
@@ -282,7 +288,7 @@ def _refuse_strangers(path: Path) -> None:
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied REAL NOT NULL)")
-    applied = {name for (name,) in connection.execute("SELECT name FROM migrations")}
+    applied = _migrations(connection)
     if unknown := applied - {name for name, _ in MIGRATIONS}:
         raise AppError("the history is from a newer version", f"{path} has {', '.join(sorted(unknown))}; upgrade")
     for name, statements in MIGRATIONS:
@@ -297,6 +303,10 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def _migrations(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM migrations")}
 
 
 def _back_up(connection: sqlite3.Connection, target: Path) -> None:
