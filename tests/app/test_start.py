@@ -89,24 +89,21 @@ def test_a_limit_of_memory_is_one_line(tmp_path: Path, kilobytes: int) -> None:
 def test_an_error_that_nobody_foresaw_is_in_the_log(tmp_path: Path) -> None:
     code = f"from specee.app.chat.history.store import Store; Store.chats = lambda *_: 1 / 0; {PROGRAM}"
     log = tmp_path / "there" / "logs" / "errors.log"
-    for arguments in (["--data-dir", str(tmp_path / "there"), "history", "list"], ["history"]):
-        done = subprocess.run(
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-c", code, *arguments],
             env={**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "there")},
             capture_output=True,
             text=True,
             timeout=60,
         )
+
+    for arguments in (["--data-dir", str(tmp_path / "there"), "history", "list"], ["history"]):
+        done = run(*arguments)
         told = f"specee-chat: internal error: ZeroDivisionError: division by zero; {log} has the details\n"
         assert (done.returncode, done.stderr) == (1, told)
     assert log.read_text().count("Traceback") == 2
     log.unlink()
     log.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "SPECEE_DATA_DIR": str(tmp_path / "there")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stderr == "specee-chat: internal error: ZeroDivisionError: division by zero\n"
+    assert run("history").stderr == "specee-chat: internal error: ZeroDivisionError: division by zero\n"
