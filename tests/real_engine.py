@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+ENDLESS = ("--temperature", "0", "--repeat-penalty", "1", "--policy", "dense", "--max-tokens", "3000")
+"""With these the embedded model's LONG_STORY is over only when it is stopped: it repeats itself."""
+LONG_STORY = "Write a very long story about the sea."
+NO_END = {0: -100.0, 2: -100.0}
+"""The logit bias with which the embedded model ends no answer itself, whatever the question."""
+
 
 def missing_library() -> str | None:
     """The reason why the native library cannot be used; None when it can."""

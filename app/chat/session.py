@@ -23,7 +23,7 @@ from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import Chat, Turn
 from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
-from specee.app.engine.draft_model import check_drafter
+from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember

@@ -13,7 +13,7 @@ from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
 from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
-from specee.app.engine.draft_model import check_drafter
+from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions, Recalled, recall

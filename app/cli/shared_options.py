@@ -311,7 +311,7 @@ def load_options(values: Values) -> opts.LoadOptions:
         offline=offline,
     )
     if drafter is not None:
-        from specee.app.engine.draft_model import check_drafter
+        from specee.app.engine.draft_file import check_drafter
 
         with config.naming_its_keys({name: values.get(name) for name in ("model", "drafter")}):
             check_drafter(load)

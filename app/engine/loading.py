@@ -131,7 +131,7 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.app.engine import draft_model
+    from specee.app.engine import draft_file
     from specee.models import calibrations, file_hash, gguf_header, model_structure, resolve
     from specee.models.draft_model import check_answers
 
@@ -139,7 +139,7 @@ def open_backend(
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    drafter = draft_model.find(options, header, options.n_ctx or DEFAULT_CTX)
+    drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX)
 
     from specee.native import engine as native
     from specee.native.layer_states import LayerStatesEngine

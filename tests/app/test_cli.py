@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from real_engine import ENDLESS, LONG_STORY, missing_model
 
 PROGRAM = [sys.executable, "-c", "from specee.app.cli.main import main; main()"]
 FORBID_SOCKETS = """
@@ -27,20 +28,7 @@ sys.addaudithook(refuse)
 GREEDY = ["--temperature", "0", "--repeat-penalty", "1.0"]
 
 
-def missing() -> str | None:
-    """Why the real engine cannot be tried here."""
-    from specee.models import embedded
-    from specee.native import library
-    from specee.native.errors import NativeError
-
-    try:
-        library.directory()
-    except NativeError as error:
-        return str(error)
-    return None if embedded.path() is not None else "no embedded model in this build"
-
-
-MISSING = missing()
+MISSING = missing_model()
 needs_engine = pytest.mark.skipif(MISSING is not None, reason=f"no real engine: {MISSING}")
 
 
@@ -111,6 +99,9 @@ def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
     code = f"import sys; import specee.app.cli.program; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+    code = "import sys; from specee.app.cli import one_answer, open_session; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", "the engine's process computes, the program does not"
     assert "--max-pending" in call(env, "--help").stdout
 
 
@@ -350,7 +341,7 @@ def test_no_calibration(env: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_with_130_and_leaves_no_engine(env: dict[str, str]) -> None:
     program = subprocess.Popen(
-        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        [*PROGRAM, "-p", LONG_STORY, *ENDLESS],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -369,7 +360,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_engine(env: dict[str, str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_an_engine_crash_is_one_line(env: dict[str, str], number: signal.Signals) -> None:
     program = subprocess.Popen(
-        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        [*PROGRAM, "-p", LONG_STORY, *ENDLESS],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -388,7 +379,7 @@ def test_an_engine_crash_is_one_line(env: dict[str, str], number: signal.Signals
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_engine_ends_with_its_parent(env: dict[str, str]) -> None:
     program = subprocess.Popen(
-        [*PROGRAM, "-p", "Write a long story.", "--max-tokens", "2000", "--policy", "dense"],
+        [*PROGRAM, "-p", LONG_STORY, *ENDLESS],
         env=env,
         stdout=subprocess.PIPE,
     )

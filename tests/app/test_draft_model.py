@@ -22,7 +22,7 @@ import tiny_eagle
 import tiny_gguf
 from real_engine import missing_library, missing_model
 
-from specee.app.engine import draft_model
+from specee.app.engine import draft_file
 from specee.app.engine.loading import open_backend
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice
@@ -156,8 +156,8 @@ def test_a_drafter_that_fails_is_missed_only_where_it_was_named(
             backend.policy(PolicyChoice("chain"))
         assert told.value.exit_code == 3
     backend.close()
-    pair = draft_model.draft_model.Pair("broken", broken)
-    monkeypatch.setattr(draft_model.draft_model, "paired", lambda model: pair)
+    pair = draft_file.draft_model.Pair("broken", broken)
+    monkeypatch.setattr(draft_file.draft_model, "paired", lambda model: pair)
     backend = open_backend(replace(load, drafter=None), lambda what, share: None)
     assert backend.info.drafter == "broken"
     prompt = backend.tokenize("Name three rivers.", bos=False)
@@ -215,7 +215,7 @@ def test_an_eagle3_head_needs_a_model_that_runs_in_ranges(tmp_path: Path) -> Non
     large = tiny_gguf.write(tmp_path / "large.gguf", tiny_gguf.DENSE_ONLY)
     head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
     with pytest.raises(AppError, match="head reads states of layers, and layers of the architecture"):
-        draft_model.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
+        draft_file.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 
 def test_which_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_which_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     header = gguf_header.read_model(large)
 
     def find(drafter: str | None) -> Any:
-        return draft_model.find(LoadOptions(model=str(large), drafter=drafter), header, 512)
+        return draft_file.find(LoadOptions(model=str(large), drafter=drafter), header, 512)
 
     assert find("none") is None and find(None) is None
     assert find(str(small)).name == "small"
@@ -231,10 +231,10 @@ def test_which_model_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         find("nonsense")
     with pytest.raises(ModelError, match="it is the model itself"):
         find(str(large))
-    pair = draft_model.draft_model.Pair("small", small)
-    monkeypatch.setattr(draft_model.draft_model, "paired", lambda model: pair)
+    pair = draft_file.draft_model.Pair("small", small)
+    monkeypatch.setattr(draft_file.draft_model, "paired", lambda model: pair)
     assert find(None).path == str(small) and find("none") is None
-    monkeypatch.setattr(draft_model.memory, "free_ram", lambda: 1000)
+    monkeypatch.setattr(draft_file.memory, "free_ram", lambda: 1000)
     assert find(None) is None, "nobody asked for it"
     with pytest.raises(AppError, match=r"too little memory for the drafter: .* --drafter none"):
         find(str(small))

@@ -17,14 +17,14 @@ from typing import TypeVar
 
 import fault_engine
 import pytest
-from real_engine import missing_model
+from real_engine import NO_END, missing_model
 
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
 from specee.app.engine.client import EngineClient, EngineLostError, Silence
 from specee.app.engine.process import EngineProcess
 from specee.app.engine.protocol import ChatEvent, Message, PromptProgress, Started
-from specee.app.options import ChatOptions, LoadOptions
+from specee.app.options import ChatOptions, LoadOptions, Sampling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 T = TypeVar("T")
@@ -107,27 +107,21 @@ def test_kills_while_the_embedded_model_answers(tmp_path: Path) -> None:
     store = Store(tmp_path / "history.sqlite")
     session = Session(LoadOptions(data_dir=str(tmp_path)), store=store)
     session.resume(store.chats()[0].id)
-    killed = 0
-    for _ in range(4 * REAL_KILLS):  # an answer may end before it is killed
+    endless = ChatOptions(sampling=Sampling(logit_bias=tuple(NO_END.items())))
+    for _ in range(REAL_KILLS):
         shown, timer = "", None
-        try:
-            for event in session.send("Count slowly from one to two hundred.", ChatOptions()):
+        with pytest.raises(EngineLostError, match="SIGKILL"):
+            for event in session.send("Count slowly from one to two hundred.", endless):
                 if isinstance(event, ChatEvent):
                     if timer is None:
                         pid = session._client._engine.link.pid  # type: ignore[union-attr]
                         timer = threading.Timer(chance.uniform(0.0, 0.3), os.kill, (pid, signal.SIGKILL))
                         timer.start()
                     shown += event.text if event.state == "verified" else ""
-        except EngineLostError as error:
-            assert "SIGKILL" in error.message
-            assert session.branch[-1].content == shown and session.branch[-1].state == "interrupted"
-            killed += 1
-        if timer is not None:
-            timer.join()
+        assert timer is not None
+        timer.join()
+        assert session.branch[-1].content == shown and session.branch[-1].state == "interrupted"
         assert store.check() == "ok"
-        if killed == REAL_KILLS:
-            break
-    assert killed == REAL_KILLS
     session.close()
     store.close()
 

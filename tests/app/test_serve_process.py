@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_engine import missing_model
+from real_engine import NO_END, missing_model
 from serving import ASK, PATH
 
 from specee.models import embedded
@@ -33,7 +33,12 @@ ENDS = (
     if sys.platform != "win32"
     else []
 )
-LONG = {"messages": [{"role": "user", "content": "Write a long story."}], "max_tokens": 2000, "stream": True}
+LONG = {
+    "messages": [{"role": "user", "content": "Write a long story."}],
+    "max_tokens": 2000,
+    "stream": True,
+    "logit_bias": {str(token): bias for token, bias in NO_END.items()},
+}
 
 
 @contextmanager

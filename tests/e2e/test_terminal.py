@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_engine import missing_model
+from real_engine import ENDLESS, LONG_STORY, missing_model
 
 MISSING = missing_model() if shutil.which("tmux") else "tmux is not installed"
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no terminal to try: {MISSING}")
@@ -109,9 +109,9 @@ def test_two_turns_a_stop_and_a_crash(terminal: Terminal) -> None:
 
 
 def test_escape_stops_a_long_answer(terminal: Terminal) -> None:
-    terminal.start("--max-tokens", "3000", "--policy", "dense")
+    terminal.start(*ENDLESS)
     terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
-    terminal.type("Write a very long story about the sea.")
+    terminal.type(LONG_STORY)
     terminal.press("Enter")
     terminal.wait(lambda s: "tokens/s" in s)
     terminal.press("Escape")
@@ -122,9 +122,9 @@ def test_escape_stops_a_long_answer(terminal: Terminal) -> None:
 
 
 def test_a_chat_is_continued_after_the_program_was_killed(terminal: Terminal) -> None:
-    terminal.start("--max-tokens", "3000", "--policy", "dense")
+    terminal.start(*ENDLESS)
     terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
-    terminal.type("Write a very long story about the sea.")
+    terminal.type(LONG_STORY)
     terminal.press("Enter")
     terminal.wait(lambda s: "answering" in s and "tokens/s" in s)
     time.sleep(1)

@@ -1,0 +1,88 @@
+"""Which file drafts for a model, and whether it fits; a program can ask without loading anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from specee.app import memory
+from specee.app.errors import AppError
+from specee.app.formatting import size
+from specee.app.options import NO_DRAFTER, LoadOptions
+from specee.models import draft_model, gguf_header, model_structure, resolve
+from specee.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from specee.models.gguf_header import Header
+
+STATE_BYTES = 2  # float16
+
+
+@dataclass(frozen=True)
+class DraftFile:
+    """A file that fits the large model: a small model, or an EAGLE-3 head."""
+
+    name: str
+    path: str
+    layers: tuple[int, ...] = ()
+    """Of the large model: what an EAGLE-3 head reads the states of."""
+    is_wanted: bool = True
+    """Whether the user named it: else it is not missed."""
+
+
+def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
+    """What drafts for the model: what the user named, else what the registry pairs it with, where that is here.
+
+    Raises errors with a title and a message where a named one is not here, does not fit, or needs too much memory.
+    """
+    if options.drafter == NO_DRAFTER:
+        return None
+    if options.drafter is not None:
+        found = resolve.resolve(options.drafter)
+        return _checked(found.name, found.path, target, n_ctx)
+    pair = draft_model.paired(options.model)
+    if pair is None or pair.path is None:
+        return None
+    try:
+        return replace(_checked(pair.name, pair.path, target, n_ctx), is_wanted=False)
+    except (ModelError, AppError):
+        return None  # nobody asked for it
+
+
+def check_drafter(options: LoadOptions) -> None:
+    """Raises what `find` raises for a named drafter that is not here or does not fit the model."""
+    if options.drafter not in (None, NO_DRAFTER):
+        found = resolve.resolve(options.drafter)
+        target = gguf_header.read_model(resolve.resolve(options.model).path)
+        _check(found.name, target, gguf_header.read_model(found.path))
+
+
+def _check(name: str, target: Header, header: Header) -> None:
+    draft_model.check(target, header)
+    if draft_model.target_layers(header) and (why := _no_ranges(target)):
+        raise AppError(
+            "the drafter does not fit", f"{name} reads states of layers, and {why}; take a small whole model"
+        )
+
+
+def _checked(name: str, path: Any, target: Header, n_ctx: int) -> DraftFile:
+    header = gguf_header.read_model(path)
+    _check(name, target, header)
+    layers = draft_model.target_layers(header)
+    large = model_structure.read(target)
+    states = n_ctx * len(layers) * large.width * STATE_BYTES
+    both, free = model_structure.read(header).memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()
+    if free is not None and both > free:
+        raise AppError(
+            "too little memory for the drafter",
+            f"the model and {name} need {size(both)}, {size(free)} are free; "
+            "take a smaller --ctx, a smaller drafter, or --drafter none",
+        )
+    return DraftFile(name, str(path), layers)
+
+
+def _no_ranges(target: Header) -> str | None:
+    from specee.native import library
+
+    structure = model_structure.read(target)
+    return library.model_unsupported(structure.arch, bool(structure.sliding_window), structure.width)
