@@ -39,6 +39,10 @@ class Paths:
         return self.data / "calibrations"
 
     @property
+    def heads(self) -> Path:
+        return self.data / "heads"
+
+    @property
     def history(self) -> Path:
         return self.data / "history.sqlite"
 
@@ -47,7 +51,7 @@ class Paths:
         return self.data / "measurements.json"
 
     def as_dict(self) -> dict[str, str]:
-        names = ("data", "cache", "logs", "calibrations", "measurements", "history", "config")
+        names = ("data", "cache", "logs", "calibrations", "heads", "measurements", "history", "config")
         return {name: str(getattr(self, name)) for name in names}
 
 

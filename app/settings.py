@@ -97,6 +97,8 @@ Text = Annotated[str, AfterValidator(_without_nul), Field(description="text in U
 WhenFull = Literal["stop", "drop", "summarize"]
 ChatId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # as SQLite counts
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # of prompts, rounds, lines, branches
+TrainingTokens = Annotated[int, Field(ge=2_000, le=100_000_000)]
+Minutes = Annotated[float, Field(gt=0, le=100_000)]
 CalibrationTokens = Annotated[int, Field(ge=500, le=10_000_000)]
 
 

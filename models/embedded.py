@@ -1,4 +1,4 @@
-"""The model that is installed with the package, and its calibration."""
+"""The model that is installed with the package, its calibration and its draft head."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 MODEL = "smollm2-135m.gguf"
 CALIBRATION = "smollm2-135m.specee.gguf"
+HEAD = "smollm2-135m.eagle3.gguf"
 
 
 def _folders() -> list[Path]:
@@ -29,6 +30,11 @@ def _find(name: str) -> Path | None:
 def path() -> Path | None:
     """The embedded model; None when the build left it out (SPECEE_EMBEDDED_MODEL=OFF)."""
     return _find(MODEL)
+
+
+def head() -> Path | None:
+    """The embedded model's draft head; None when there is none."""
+    return _find(HEAD)
 
 
 def calibration() -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from specee.native import abi
 from specee.native.abi import float_p, int32_p
 from specee.native.engine import RowEngine
 from specee.native.errors import NativeError
@@ -15,23 +16,35 @@ from specee.native.weights import Floats
 
 
 class LayerStatesEngine(RowEngine):
-    """Rows stop for a moment at each of `layers`; their bits stay the same.
+    """Rows stop for a moment at each of `layers` (1 to n_layer - 1); their bits stay the same. Each slot keeps its own.
 
     Rows that skip one of these layers and are completed later have no states: `n_known` does not grow beyond them.
     """
 
-    def __init__(self, model: Model, layers: Sequence[int], *, n_ctx: int = 4096, n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        layers: Sequence[int],
+        *,
+        n_ctx: int = 4096,
+        n_slots: int = 1,
+        n_threads: int | None = None,
+        n_batch: int = 512,
+    ) -> None:
         if model.unsupported:
             raise NativeError("no states of layers", model.unsupported)
-        super().__init__(model, n_ctx=n_ctx, n_threads=n_threads)
         self.layers = tuple(layers)
+        self._new: dict[int, dict[int, Floats]] = {}  # row in flight, of any slot -> layer -> state
+        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        wanted = np.asarray(self.layers, np.int32)
+        self._check(self.lib.specee_rows_keep_layers(self._handle, len(wanted), int32_p(wanted)))
+
+    def _begin(self, slot: int) -> None:
+        super()._begin(slot)
         self.n_known = 0
         """So many of the first committed tokens have states."""
         # pages that nothing is written to take no memory
-        self._states: NDArray[np.float16] = np.empty((self.n_ctx, len(layers), self.n_embd), np.float16)
-        wanted = np.asarray(self.layers, np.int32)
-        self._check(self.lib.specee_rows_keep_layers(self._handle, len(wanted), int32_p(wanted)))
-        self._new: dict[int, dict[int, Floats]] = {}  # row in flight -> layer -> state
+        self._states: NDArray[np.float16] = np.empty((self.n_ctx, len(self.layers), self.n_embd), np.float16)
         self._parents: dict[int, int] = {}
 
     def states(self, begin: int, end: int) -> Floats:
@@ -69,13 +82,13 @@ class LayerStatesEngine(RowEngine):
         self._parents[row] = parent
         return row
 
-    def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
-        depth = self.depth(rows[0]) if len(rows) else 0
+    def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
+        depth = self.depth(rows[0]) if len(rows) and not flags & abi.KV_ONLY else end
         for layer in self.layers:
             if depth < layer < end:
-                super().advance(rows, layer)
+                super()._advance(rows, layer, 0)
                 self._keep(rows, layer)
-        super().advance(rows, end, logits)
+        super()._advance(rows, end, flags)
         if depth < end and end in self.layers:
             self._keep(rows, end)
 
@@ -104,5 +117,6 @@ class LayerStatesEngine(RowEngine):
         self._forget()
 
     def _forget(self) -> None:
-        self._new.clear()
+        for row in self._parents:
+            self._new.pop(row, None)
         self._parents.clear()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from specee.app import memory
 from specee.app.errors import AppError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from specee.models.gguf_header import Header
 
 STATE_BYTES = 2  # float16
+OWN_HEAD = "its own draft head"
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class DraftFile:
     """Whether the user named it: else it is not missed."""
 
 
-def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
-    """What drafts for the model: what the user named, else what the registry pairs it with, where that is here.
+def find(options: LoadOptions, target: Header, n_ctx: int, head: Path | None = None) -> DraftFile | None:
+    """What drafts for the model: what the user named, else its own head, else what the registry pairs it with, where
+    that is here. `head`: the one that was trained for it.
 
     Raises errors with a title and a message where a named one is not here, does not fit, or needs too much memory.
     """
@@ -40,13 +43,18 @@ def find(options: LoadOptions, target: Header, n_ctx: int) -> DraftFile | None:
     if options.drafter is not None:
         found = resolve.resolve(options.drafter)
         return _checked(found.name, found.path, target, n_ctx)
+    if head is not None and options.n_slots == 1 and (found_head := _unasked(OWN_HEAD, head, target, n_ctx)):
+        return found_head
     pair = draft_model.paired(options.model)
-    if pair is None or pair.path is None:
-        return None
+    return None if pair is None or pair.path is None else _unasked(pair.name, pair.path, target, n_ctx)
+
+
+def _unasked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile | None:
+    """What nobody asked for, where it fits."""
     try:
-        return replace(_checked(pair.name, pair.path, target, n_ctx), is_wanted=False)
+        return replace(_checked(name, path, target, n_ctx), is_wanted=False)
     except (ModelError, AppError):
-        return None  # nobody asked for it
+        return None
 
 
 def check_drafter(options: LoadOptions) -> None:
@@ -65,7 +73,7 @@ def _check(name: str, target: Header, header: Header) -> None:
         )
 
 
-def _checked(name: str, path: Any, target: Header, n_ctx: int) -> DraftFile:
+def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
     header = gguf_header.read_model(path)
     _check(name, target, header)
     layers = draft_model.target_layers(header)

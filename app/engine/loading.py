@@ -132,14 +132,16 @@ def open_backend(
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_file
-    from specee.models import calibrations, file_hash, gguf_header, model_structure, resolve
+    from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
     from specee.models.draft_model import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX)
+    sha256 = file_hash.sha256(found.path, where.cache)
+    head = heads.find(where.heads, sha256, embedded=found.embedded)
+    drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX, head)
 
     from specee.native import engine as native
     from specee.native.layer_states import LayerStatesEngine
@@ -157,7 +159,6 @@ def open_backend(
         engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
     else:
         engine = _open_engine(model, n_ctx, threads, n_slots)
-    sha256 = file_hash.sha256(found.path, where.cache)
     calibration = None
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)

@@ -73,6 +73,17 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class Train:
+    """Make a draft head for the model: a job. `tokens`, `minutes`: of recorded conversations, whichever comes first."""
+
+    load: LoadOptions
+    tokens: int | None
+    minutes: float | None
+    seed: int
+    output: str | None
+
+
+@dataclass(frozen=True)
 class Optimize:
     """Write a copy of the model with faster weights: a job."""
 
@@ -99,7 +110,7 @@ class ReportMachine:
     load: LoadOptions
 
 
-Task = Calibrate | Optimize | Bench | ReportMachine
+Task = Calibrate | Train | Optimize | Bench | ReportMachine
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.app.engine.protocol import Bench, Calibrate, Emit, Optimize, Task
+from specee.app.engine.protocol import Bench, Calibrate, Emit, Optimize, Task, Train
 
 
 def run(task: Task, emit: Emit) -> dict[str, Any]:
@@ -17,6 +17,10 @@ def run(task: Task, emit: Emit) -> dict[str, Any]:
         from specee.app.engine.calibration_task import run_calibration
 
         return run_calibration(task.load, emit, task.tokens, task.seed, task.output)
+    if isinstance(task, Train):
+        from specee.app.engine.training_task import run_training
+
+        return run_training(task, emit)
     if isinstance(task, Optimize):
         from specee.app.engine.optimization_task import run_optimize
 

@@ -32,6 +32,7 @@ from specee.app.engine.protocol import (
     ReportMachine,
     Task,
     TaskDone,
+    Train,
 )
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.engine.wire import WireError, read_message, write_message
@@ -120,7 +121,7 @@ class Worker:
     def run(self) -> None:
         """Serves until Close."""
         handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate}
-        handlers |= dict.fromkeys((Calibrate, Optimize, Bench, ReportMachine), self._task)
+        handlers |= dict.fromkeys((Calibrate, Train, Optimize, Bench, ReportMachine), self._task)
         self._heartbeat.start()
         while True:
             busy = self._answerer is not None and self._answerer.busy

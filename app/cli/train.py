@@ -1,0 +1,64 @@
+"""`specee-chat train`: a draft head for one model, made by the model itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from specee.app import output_file, settings
+from specee.app.cli.command import Command
+from specee.app.cli.option import Setting, option
+from specee.app.cli.output import show
+from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options, seed
+from specee.app.formatting import size
+
+
+@click.command(cls=Command, params=[*ENGINE, seed(0), *EVERYWHERE, JSON])
+@option(
+    "--tokens",
+    type=Setting(settings.TrainingTokens),
+    metavar="N",
+    help="Learn from N tokens of conversations; more take longer and teach more.",
+    otherwise="400000",
+)
+@option(
+    "--minutes",
+    type=Setting(settings.Minutes),
+    metavar="N",
+    help="Talk for at most N minutes, and train for at most N.",
+    otherwise="60, and 90",
+)
+@option(
+    "--output",
+    metavar="FILE",
+    help="Write the head to FILE, which must be new, instead of where chats with this model find it.",
+)
+def train(tokens: int | None, minutes: float | None, output: str | None, as_json: bool, **values: Any) -> int:
+    """Make a draft head for a model, which makes its answers faster.
+
+    A draft head is a small part that guesses the model's next tokens; the model then tries several at once, and keeps
+    those that are its own. The model talks to itself, and the head learns from what it computes meanwhile: no data set
+    is needed, and nothing leaves this machine. This takes an hour or more, and PyTorch (pip install
+    'specee-chat[train]'). Interrupted, it goes on the next time; with more --tokens it goes on from what it has.
+
+    \b
+    specee-chat train --model qwen2.5-1.5b
+    specee-chat bench --model qwen2.5-1.5b        what it brings
+    """
+    from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import Train
+
+    if output is not None:
+        output_file.check(output)
+    return show(run_task(Train(load_options(values), tokens, minutes, values["seed"] or 0, output)), as_json, summary)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What a user wants to know at the end."""
+    first, *later = (f"{rate:.0%}" for rate in result["acceptance"])
+    return (
+        f"trained on {result['tokens']} tokens of {result['conversations']} conversations: of its first guesses "
+        f"{first} are right, of the next ones {' and '.join(later)}; {result['tokens_per_step']:.2f} tokens a step\n"
+        f"written to {result['path']} ({size(result['bytes'])})"
+    )

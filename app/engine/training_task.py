@@ -1,0 +1,204 @@
+"""`specee-chat train` in the engine process: the model and the files around predictors.training."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specee.app import paths
+from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.protocol import Emit, Message, Progress, Train
+from specee.app.errors import FAILURE, USAGE, AppError
+from specee.app.options import NO_DRAFTER
+
+if TYPE_CHECKING:
+    from specee.predictors.training.conversations import ConversationLog
+    from specee.predictors.training.settings import Settings, TrainedModel
+    from specee.predictors.training.train import HeadTraining
+
+N_SLOTS, N_CTX = 8, 1280
+TOP_K = 64  # tokens that are drawn from
+MARK = "specee"  # stands for a question in the template
+FREE_SHARE = 0.8  # of the disk that is free
+Q4_MAY_COST = 0.005  # of the tokens a step
+
+
+def run_training(task: Train, emit: Emit) -> dict[str, Any]:
+    """Makes a head and writes it where it is found again, or to `task.output`. Returns what was measured.
+
+    Started again after an interruption, it continues.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise AppError("PyTorch is missing", "training needs it: pip install 'specee-chat[train]'", USAGE)
+    from specee.predictors.training.conversations import ConversationLog
+    from specee.predictors.training.train import HeadTraining
+
+    def progress(what: str, share: float | None) -> None:
+        emit(Progress(what, share))
+
+    backend = open_backend(replace(task.load, drafter=NO_DRAFTER), progress, with_calibration=False)
+    if backend.info.dense_only:
+        raise AppError("cannot train", f"a head reads states of layers: {backend.info.dense_only}", FAILURE)
+    work = paths.find(task.load.data_dir).cache / "training" / backend.sha256[:16]
+    settings = _settings(task, work)
+    model = _trained_model(backend)
+    engine = model.slots[0]
+    data, held_out = (ConversationLog(work / name, engine.n_embd) for name in ("conversations", "validation"))
+    _answer_prompts(model, settings, held_out, progress)
+    rate = _talk(model, settings, data, work / "seconds", progress)
+    training = HeadTraining(engine, data, settings, engine.n_vocab)
+    began = time.monotonic()
+    training.run(work, progress)
+    seconds = time.monotonic() - began
+    progress("measuring the head", 1.0)
+    return {
+        **_write(task, backend, training, data, held_out),
+        "conversations": len(data),
+        "tokens": data.n_tokens,
+        "answer_tokens": data.n_answer_tokens,
+        "tokens_per_second": rate,
+        "training_seconds": seconds,
+    }
+
+
+def _settings(task: Train, work: Path) -> Settings:
+    from specee.predictors.training.settings import Settings
+
+    settings = Settings(seed=task.seed)
+    free = shutil.disk_usage(next(each for each in (work, *work.parents) if each.exists())).free
+    if task.minutes is not None:
+        settings = replace(settings, seconds=60.0 * task.minutes, train_seconds=60.0 * task.minutes)
+    return replace(
+        settings,
+        tokens=task.tokens or settings.tokens,
+        disk_bytes=min(settings.disk_bytes, int(FREE_SHARE * free)),
+    )
+
+
+def _trained_model(backend: NativeBackend) -> TrainedModel:
+    from specee.native.layer_states import LayerStatesEngine
+    from specee.native.sampler import Sampler
+    from specee.predictors.training.settings import TrainedModel, read_layers
+
+    engine: Any = LayerStatesEngine(
+        backend.model,
+        read_layers(backend.model.n_layer),
+        n_ctx=N_CTX,
+        n_slots=N_SLOTS,
+        n_threads=backend.engine.n_threads,
+    )
+
+    def sampler(temperature: float, top_p: float) -> Any:
+        return Sampler(backend.model, temperature=temperature, top_k=TOP_K if temperature else 0, top_p=top_p)
+
+    before, after = chat_around(backend)
+    return TrainedModel(
+        backend.info.name,
+        backend.sha256,
+        engine.slots,
+        backend.advance_together,
+        before,
+        after,
+        lambda text: backend.model.tokenize(text, special=False, bos=False) if text else [],
+        sampler,
+    )
+
+
+def chat_around(backend: NativeBackend) -> tuple[list[int], list[int]]:
+    """What stands before a user's question in a chat, and after it up to the answer, as tokens."""
+    before, mark, after = backend.format((Message("user", MARK),), None).partition(MARK)
+    if not mark or not after or MARK in after:
+        raise AppError("cannot train", "the model's chat template changes the question", FAILURE)
+    has_bos = bool(backend.bos_text) and before.startswith(backend.bos_text)
+    return backend.tokenize(before, bos=not has_bos), backend.tokenize(after, bos=False)
+
+
+def _answer_prompts(model: TrainedModel, settings: Settings, held_out: ConversationLog, progress: Any) -> None:
+    """Answers to measure with; those of an earlier run are kept."""
+    from specee.predictors.calibration.settings import bundled_prompts
+    from specee.predictors.training.self_chat import SelfChat
+
+    prompts = bundled_prompts()[len(held_out) : settings.n_validation]
+    with closing(SelfChat(model, settings, settings.seed)) as chat:
+        for conversation in chat.answers(prompts):
+            if conversation is not None:
+                held_out.append(conversation)
+                progress("answering prompts to measure with", len(held_out) / settings.n_validation)
+
+
+def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, kept: Path, progress: Any) -> float:
+    """Records conversations until there are enough, or the time is over: tokens a second. `kept`: the time so far."""
+    from specee.predictors.training.self_chat import SelfChat
+
+    spent, began, begun_with = _seconds(kept), time.monotonic(), data.n_tokens
+    # another seed for each run: one that goes on must not say what the one before said
+    with closing(SelfChat(model, settings, settings.seed + begun_with, data.questions())) as chat:
+        for conversation in chat.run():
+            elapsed = spent + time.monotonic() - began
+            share = max(data.n_tokens / settings.tokens, elapsed / settings.seconds, data.n_bytes / settings.disk_bytes)
+            if share >= 1.0:
+                break
+            if conversation is not None:
+                data.append(conversation)
+                with suppress(OSError):
+                    kept.write_text(f"{elapsed:.1f}")
+                progress("talking to itself", share)
+    return (data.n_tokens - begun_with) / (time.monotonic() - began)
+
+
+def _seconds(kept: Path) -> float:
+    try:
+        return float(kept.read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _write(
+    task: Train, backend: NativeBackend, training: HeadTraining, data: ConversationLog, held_out: ConversationLog
+) -> dict[str, Any]:
+    """Writes the head in the smallest type that costs no acceptance; what it is worth."""
+    from specee.models import heads
+    from specee.predictors.training.head import HEAD_DIM, NORM_EPS, ROPE_BASE
+    from specee.predictors.training.head_file import QUANTIZED, HeadInfo, rounded, write
+
+    weights = training.weights()
+    found = {"f32": training.acceptance(held_out)}
+    for kind in QUANTIZED:
+        found[kind] = training.with_weights(rounded(weights, kind)).acceptance(held_out)
+    small_enough = found["q4_0"].tokens_per_step >= (1.0 - Q4_MAY_COST) * found["q8_0"].tokens_per_step
+    kind = "q4_0" if small_enough else "q8_0"
+    folder = paths.find(task.load.data_dir).heads
+    target = paths.expand(task.output) if task.output else heads.own_path(folder, backend.sha256)
+    shape = training.head.shape
+    info = HeadInfo(
+        name=f"{backend.info.name} draft head",
+        target_sha256=backend.sha256,
+        layers=training.layers,
+        target_width=shape.width,
+        width=shape.width,
+        n_head=shape.width // HEAD_DIM,
+        n_head_kv=shape.n_head_kv,
+        feed_forward=shape.feed_forward,
+        n_ctx=backend.model.n_ctx_train,
+        norm_eps=NORM_EPS,
+        rope_base=ROPE_BASE,
+        acceptance=found[kind].rates,
+        training_tokens=data.n_tokens,
+        made_by=f"specee-chat train: {data.n_tokens} tokens, {len(data)} conversations, seed {task.seed}",
+    )
+    write(target, info, weights, training.known, kind, Path(backend.info.path))
+    return {
+        "path": str(target),
+        "bytes": target.stat().st_size,
+        "type": kind,
+        "acceptance": list(found[kind].rates),
+        "tokens_per_step": found[kind].tokens_per_step,
+        "by_type": {name: [*each.rates, each.tokens_per_step] for name, each in found.items()},
+        "vocabulary_share": training.coverage,
+        "parameters": sum(p.numel() for p in training.head.parameters()),
+    }

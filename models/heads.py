@@ -1,0 +1,20 @@
+"""Where the draft head of a model is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specee.models import embedded as shipped
+
+
+def own_path(folder: Path, sha256: str) -> Path:
+    """Where `specee-chat train` writes the head of the model with this hash."""
+    return folder / f"{sha256}.eagle3.gguf"
+
+
+def find(folder: Path, sha256: str, *, embedded: bool = False) -> Path | None:
+    """The head to use: the user's own first, then the shipped one of the embedded model."""
+    own = own_path(folder, sha256)
+    if own.is_file():
+        return own
+    return shipped.head() if embedded else None

@@ -1,0 +1,259 @@
+"""Training of a draft head on recorded conversations, in PyTorch; an interrupted training goes on where it was."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specee.predictors.training.conversations import Conversation, ConversationLog
+from specee.predictors.training.head import EagleHead, HeadShape
+from specee.predictors.training.settings import N_STEPS, ProgressCallback, Settings, TrainingEngine
+from specee.predictors.types import Floats, Tokens
+
+HARD = 0.5  # share of the loss that goes to the model's best token; the rest to its whole distribution
+STEP_WEIGHT = 0.8  # of each step of drafting, over the one before
+RATE, RATE_WIDTH, LAST_RATE = 1e-3, 576, 0.04  # learning rate at this width; its share at the end
+WARM_UP, CLIP, DECAY = 80, 1.0, 0.01
+SAVE_SECONDS = 120.0
+SORTED = 256  # conversations that are sorted by length before they are put into batches
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Of the first draft, of the second after a right first one, and so on."""
+
+    rates: tuple[float, ...]
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a step that drafts N_STEPS tokens, each time."""
+        return 1.0 + sum(math.prod(self.rates[: i + 1]) for i in range(len(self.rates)))
+
+
+class HeadTraining:
+    """A head, and the data that it learns from."""
+
+    def __init__(self, engine: TrainingEngine, data: ConversationLog, settings: Settings, n_vocab: int) -> None:
+        self._data, self._settings = data, settings
+        self.layers = engine.layers
+        counts = np.zeros(n_vocab, np.int64)
+        for answer in data.answers():
+            np.add.at(counts, answer, 1)
+        n_known = min(settings.vocabulary, n_vocab)
+        order = np.lexsort((np.arange(n_vocab), -counts))  # of equal ones low ids: they are frequent merges
+        self.known: Tokens = np.sort(order[:n_known]).astype(np.int32)
+        self.coverage = float(counts[self.known].sum() / max(1, counts.sum()))
+        self._row_of = torch.full((n_vocab,), -1)
+        self._row_of[torch.from_numpy(self.known).long()] = torch.arange(n_known)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._half = self._device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+        self._embedded = _Embeddings(engine, n_vocab)
+        lm_head = torch.from_numpy(engine.head_rows(self.known))
+        self._lm_head = lm_head.to(self._device, torch.bfloat16 if self._half else torch.float32)
+        torch.manual_seed(settings.seed)
+        self.head = EagleHead(HeadShape(engine.n_embd, n_known)).to(self._device)
+        with torch.no_grad():
+            self.head.output.weight.copy_(lm_head)
+            self.head.enc_output_norm.weight.copy_(self._feature_scale())
+
+    def _feature_scale(self) -> Tensor:
+        """Makes all dimensions of the features vary alike: some of a model's are hundreds of times the others."""
+        some = [self._data.read(i).states[1:] for i in range(min(len(self._data), 200))]
+        states = np.concatenate(some).astype(np.float32)
+        states /= np.sqrt(np.mean(states**2, axis=1, keepdims=True))
+        return torch.from_numpy(1.0 / (states.std(0) + 1e-3))
+
+    # ---- training
+
+    def run(self, folder: Path, progress: ProgressCallback) -> None:
+        """Trains to the end of the passes or of the time. The state is saved in `folder` again and again."""
+        settings, head = self._settings, self.head
+        decayed = [p for p in head.parameters() if p.ndim > 1]
+        plain = [p for p in head.parameters() if p.ndim < 2]
+        rate = RATE * min(1.0, (RATE_WIDTH / head.shape.width) ** 0.5)
+        groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+        wanted = settings.passes * self._data.n_tokens
+        file = folder / "training.pt"
+        seen, step, spent = self._load(file, optimizer)
+        began = saved = time.monotonic()
+        batches = self._batches(step)
+        while (share := max(seen / wanted, (spent + time.monotonic() - began) / settings.train_seconds)) < 1.0:
+            progress("training the head", share)
+            for group in optimizer.param_groups:
+                cosine = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
+                group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * cosine
+            chosen = next(batches)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+                loss = self._loss([self._data.read(i) for i in chosen])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seen += sum(self._data.length(i) for i in chosen)
+            step += 1
+            if time.monotonic() - saved > SAVE_SECONDS:
+                saved = time.monotonic()
+                self._save(file, optimizer, (seen, step, spent + saved - began))
+        self._save(file, optimizer, (seen, step, spent + time.monotonic() - began))
+
+    def _save(self, file: Path, optimizer: torch.optim.Optimizer, at: tuple[int, int, float]) -> None:
+        part = file.with_suffix(f".{os.getpid()}")
+        with suppress(OSError):  # a full disk, say: only another run could not go on from here
+            state = {"head": self.head.state_dict(), "optimizer": optimizer.state_dict(), "at": at, "known": self.known}
+            torch.save(state, part)
+            part.replace(file)
+
+    def _load(self, file: Path, optimizer: torch.optim.Optimizer) -> tuple[int, int, float]:
+        """Where an earlier run was: tokens seen, steps, seconds. Nowhere where its data were others."""
+        try:
+            state: Any = torch.load(file, map_location=self._device, weights_only=False)
+            if not np.array_equal(state["known"], self.known):
+                return 0, 0, 0.0
+            self.head.load_state_dict(state["head"])
+            optimizer.load_state_dict(state["optimizer"])
+            seen, step, spent = state["at"]
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError):
+            return 0, 0, 0.0
+        return seen, step, spent
+
+    def _batches(self, first: int) -> Iterator[list[int]]:
+        """Conversations of similar lengths, about `batch_tokens` with their padding; for ever, from number `first`."""
+        rng = np.random.default_rng(self._settings.seed)
+        number = 0
+        while True:
+            order = rng.permutation(len(self._data)).tolist()
+            for at in range(0, len(order), SORTED):
+                batches: list[list[int]] = [[]]
+                for i in sorted(order[at : at + SORTED], key=self._data.length):
+                    if batches[-1] and self._data.length(i) * (len(batches[-1]) + 1) > self._settings.batch_tokens:
+                        batches.append([])
+                    batches[-1].append(i)
+                for i in rng.permutation(len(batches)).tolist():
+                    if number >= first:
+                        yield batches[i]
+                    number += 1
+
+    def _loss(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Cross entropy with the model's own choice at each step of the draft."""
+        batch = self._padded(conversations)
+        with torch.no_grad():
+            final = torch.from_numpy(np.concatenate([c.final for c in conversations])).to(self._device)
+            best = torch.tensor([token for c in conversations for token in c.best])
+            rows = self._row_of[best].to(self._device)
+            target = (final.to(self._lm_head.dtype) @ self._lm_head.T).float().softmax(-1) * (1.0 - HARD)
+            target[torch.arange(len(rows), device=self._device), rows.clamp_min(0)] += HARD
+        total = torch.zeros((), device=self._device)
+        for step, seen in enumerate(self.head.unroll(batch.features, batch.embeddings)):
+            # place t drafts token t + step + 2, which the model chose at place t + step + 1
+            chosen = torch.full_like(batch.choice, -1)
+            chosen[:, : -step - 1] = batch.choice[:, step + 1 :]
+            learned = chosen >= 0
+            learned[learned.clone()] = rows[chosen[learned]] >= 0
+            if not learned.any():
+                continue
+            logits = self.head.output(seen[learned])
+            loss: Any = _SoftCrossEntropy.apply(logits, target[chosen[learned]])
+            total = total + STEP_WEIGHT**step * loss
+        return total
+
+    def _padded(self, conversations: Sequence[Conversation]) -> _Batch:
+        n, length = len(conversations), max(len(c.tokens) for c in conversations)
+        features = np.zeros((n, length, 3 * self.head.shape.width), np.float16)
+        tokens = np.zeros((n, length + N_STEPS), np.int64)
+        choice = np.full((n, length), -1, np.int64)
+        at = 0
+        for i, c in enumerate(conversations):
+            features[i, : len(c.tokens)] = c.states
+            tokens[i, : len(c.tokens)] = c.tokens
+            choice[i, c.begin - 1 : len(c.tokens) - 1] = range(at, at + c.n_answer)
+            at += c.n_answer
+        embeddings = [self._embedded(tokens[:, i : i + length]).to(self._device) for i in range(1, N_STEPS + 1)]
+        return _Batch(
+            torch.from_numpy(features).to(self._device).float(),
+            embeddings,
+            torch.from_numpy(choice).to(self._device),
+            torch.from_numpy(tokens).to(self._device),
+        )
+
+    # ---- what it is worth
+
+    def weights(self) -> dict[str, Floats]:
+        """float32, by llama.cpp's names."""
+        return {name.removesuffix(".weight"): w.detach().cpu().numpy() for name, w in self.head.named_parameters()}
+
+    def with_weights(self, weights: dict[str, Floats]) -> HeadTraining:
+        """The same with other weights, as a file will have them."""
+        self.head.load_state_dict({f"{name}.weight": torch.from_numpy(w) for name, w in weights.items()})
+        return self
+
+    def acceptance(self, held_out: ConversationLog) -> Acceptance:
+        """On greedy answers, at each place as if a step had ended there."""
+        right, tried = [0] * N_STEPS, [0] * N_STEPS
+        known = torch.from_numpy(self.known).long().to(self._device)
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            for i in range(len(held_out)):
+                c = held_out.read(i)
+                batch = self._padded([c])
+                alive = torch.ones(len(c.tokens), dtype=torch.bool, device=self._device)
+                for step, seen in enumerate(self.head.unroll(batch.features, batch.embeddings)):
+                    # the first place of the answer's first token on, as far as there are tokens to compare with
+                    places = slice(c.begin - 1, len(c.tokens) - step - 2)
+                    drafted = known[self.head.output(seen[0, places]).argmax(-1)]
+                    hit = drafted == batch.tokens[0, places.start + step + 2 : places.stop + step + 2]
+                    before = alive[places]
+                    tried[step] += int(before.sum())
+                    right[step] += int((hit & before).sum())
+                    alive[places] = hit & before
+        return Acceptance(tuple(r / max(1, t) for r, t in zip(right, tried, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    features: Tensor  # [n, length, 3 * width]
+    embeddings: list[Tensor]  # [n, length, width] of the tokens 1, 2, .. later
+    choice: Tensor  # [n, length]: which choice of the model was made at this place, -1 for none
+    tokens: Tensor  # [n, length + N_STEPS]
+
+
+class _Embeddings:
+    """The model's token embeddings, fetched once for each token that occurs."""
+
+    def __init__(self, engine: TrainingEngine, n_vocab: int) -> None:
+        self._engine = engine
+        self._place = np.full(n_vocab, -1, np.int64)
+        self._rows = np.zeros((0, engine.n_embd), np.float16)
+
+    def __call__(self, tokens: Any) -> Tensor:
+        """tokens [..] -> float32 [.., n_embd]."""
+        new = np.unique(tokens[self._place[tokens] < 0]).astype(np.int32)
+        if len(new):
+            self._place[new] = np.arange(len(self._rows), len(self._rows) + len(new))
+            self._rows = np.concatenate([self._rows, self._engine.embedding_rows(new).astype(np.float16)])
+        return torch.from_numpy(self._rows[self._place[tokens]]).float()
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    """Mean of -sum(target * log softmax(logits)): the gradient is made in place of the logits, which are large."""
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor, target: Tensor) -> Tensor:
+        log_probs = logits.float().log_softmax(-1)
+        loss = -(target * log_probs).sum(-1).mean()
+        context.save_for_backward(log_probs.exp_().sub_(target).div_(len(target)).to(logits.dtype))
+        return loss
+
+    @staticmethod
+    def backward(context: Any, *above: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = context.saved_tensors
+        return gradient * above[0].to(gradient.dtype), None

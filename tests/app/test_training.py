@@ -1,0 +1,237 @@
+"""A model talks to itself, and a head learns from it: on the embedded model, with few tokens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
+from real_engine import missing_model
+
+from specee.app.engine import training_task
+from specee.app.engine.loading import open_backend
+from specee.app.engine.protocol import Train
+from specee.app.errors import AppError
+from specee.app.options import LoadOptions, PolicyChoice
+from specee.models import gguf_header, heads
+from specee.models.draft_model import check
+from specee.native.eagle_head import EagleHead as NativeHead
+from specee.native.engine import Model
+from specee.native.layer_states import LayerStatesEngine
+from specee.predictors.training import head_file
+from specee.predictors.training.conversations import Conversation, ConversationLog
+from specee.predictors.training.head_file import HeadInfo
+from specee.predictors.training.self_chat import SelfChat
+from specee.predictors.training.settings import Settings, TrainedModel
+
+NO_MODEL = missing_model()
+needs_model = pytest.mark.skipif(NO_MODEL is not None, reason=str(NO_MODEL))
+WIDTH = 4
+
+
+def conversation(n: int, n_answer: int, seed: int) -> Conversation:
+    rng = np.random.default_rng(seed)
+    states, final = rng.standard_normal((n, 3 * WIDTH)), rng.standard_normal((n_answer, WIDTH))
+    tokens = rng.integers(0, 99, n).tolist()
+    return Conversation(
+        tokens, n - n_answer, tokens[n - n_answer :], states.astype(np.float16), final.astype(np.float16)
+    )
+
+
+def same(one: Conversation, other: Conversation) -> bool:
+    return (
+        (one.tokens, one.begin, one.best) == (other.tokens, other.begin, other.best)
+        and np.array_equal(one.states, other.states)
+        and np.array_equal(one.final, other.final)
+    )
+
+
+@pytest.mark.parametrize("damage", ["none", "line", "states", "final"])
+def test_an_interrupted_recording_loses_one_conversation_at_most(tmp_path: Path, damage: str) -> None:
+    made = [conversation(5 + i, 2 + i, i) for i in range(4)]
+    log = ConversationLog(tmp_path, WIDTH)
+    for each in made:
+        log.append(each)
+    if damage == "line":
+        with (tmp_path / "tokens.jsonl").open("a") as file:
+            file.write('{"tokens": [1, 2')
+    elif damage != "none":
+        path = tmp_path / f"{damage}.f16"
+        path.write_bytes(path.read_bytes()[:-3])
+    again = ConversationLog(tmp_path, WIDTH)
+    kept = 3 if damage in ("states", "final") else 4
+    assert len(again) == kept and again.n_tokens == sum(len(each.tokens) for each in made[:kept])
+    again.append(made[3])
+    read = ConversationLog(tmp_path, WIDTH)
+    expected = [*made[:kept], made[3]]
+    assert len(read) == len(expected)
+    assert all(same(read.read(i), each) for i, each in enumerate(expected))
+    assert read.n_bytes == sum((tmp_path / name).stat().st_size for name in ("states.f16", "final.f16"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, TrainedModel]]:
+    load = LoadOptions(n_ctx=512, data_dir=str(tmp_path_factory.mktemp("data")))
+    backend = open_backend(load, lambda what, share: None, with_calibration=False)
+    model = training_task._trained_model(backend)
+    yield backend, model
+    model.slots[0].close()  # type: ignore[attr-defined]
+    backend.close()
+
+
+@needs_model
+def test_it_asks_and_answers(model: tuple[Any, TrainedModel]) -> None:
+    backend, trained = model
+    chat = SelfChat(trained, Settings(question_tokens=40, answer_tokens=60, material_tokens=80), seed=1)
+    found: list[Conversation] = []
+    for each in chat.run():
+        if each is not None:
+            found.append(each)
+        if len(found) == 12:
+            break
+    chat.close()
+    questions = [tuple(each.tokens[: each.begin]) for each in found]
+    assert len(set(questions)) == len(questions)
+    after = trained.after_question
+    for each in found:
+        assert each.tokens[each.begin - len(after) : each.begin] == after
+        assert each.n_answer == len(each.best) == len(each.final) >= 8
+        assert each.states.shape == (len(each.tokens), 3 * backend.engine.n_embd)
+    assert any(each.best == each.tokens[each.begin :] for each in found), "half of the answers are greedy"
+    assert any(each.best != each.tokens[each.begin :] for each in found), "the others are not"
+
+    # what was recorded in a batch of eight chats is what reading the conversation alone gives
+    longest = max(found, key=lambda each: len(each.tokens))
+    start = len(trained.before_question)
+    alone = LayerStatesEngine(backend.model, trained.slots[0].layers, n_ctx=512, n_threads=2)
+    alone.prefill([*trained.before_question, *longest.tokens])
+    states = alone.states(start, alone.length)
+    scale = np.abs(states).max()
+    assert np.abs(states - longest.states).max() < 0.02 * scale
+    alone.close()
+
+
+@needs_model
+def test_it_answers_the_questions_that_it_is_given(model: tuple[Any, TrainedModel]) -> None:
+    _, trained = model
+    asked = ["What is the capital of France?", "Name a colour.", "Count to three."] * 4
+    chat = SelfChat(trained, Settings(answer_tokens=20), seed=1)
+    found = [each for each in chat.answers(asked) if each is not None]
+    chat.close()
+    assert 0 < len(found) <= len(asked)
+    for each in found:
+        assert each.best == each.tokens[each.begin :]
+        assert any(trained.encode(text) == each.tokens[: each.begin - len(trained.after_question)] for text in asked)
+
+
+@needs_model
+def test_without_pytorch_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_task.importlib.util, "find_spec", lambda name: None)
+    task = Train(LoadOptions(data_dir=str(tmp_path)), None, None, 0, None)
+    with pytest.raises(AppError, match="pip install") as missing:
+        training_task.run_training(task, lambda message: None)
+    assert missing.value.exit_code == 2
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_the_runtime_computes_what_training_does(tmp_path: Path, arch: str) -> None:
+    """A head with random weights, written and read: the same draft at each step, after each place of a text."""
+    torch = pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training.head import HEAD_DIM, NORM_EPS, ROPE_BASE, EagleHead, HeadShape
+
+    target = tiny_gguf.write(tmp_path / "target.gguf", arch, seed=1)
+    model = Model(target)
+    engine = LayerStatesEngine(model, (1, 3, 5), n_ctx=256, n_threads=2)
+    shape = HeadShape(engine.n_embd, 40)
+    torch.manual_seed(3)
+    trained = EagleHead(shape)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.5, 2.0)
+    weights = {name.removesuffix(".weight"): w.detach().numpy() for name, w in trained.named_parameters()}
+    known = np.sort(np.random.default_rng(1).choice(engine.n_vocab, 40, replace=False)).astype(np.int32)
+    info = HeadInfo(
+        *("a head", "0" * 64, engine.layers, shape.width, shape.width, shape.n_head, shape.n_head_kv),
+        *(shape.feed_forward, 256, NORM_EPS, ROPE_BASE, (0.5, 0.25), 7, "a test"),
+    )
+    assert shape.width // shape.n_head == HEAD_DIM
+    head_file.write(tmp_path / "head.gguf", info, weights, known, "q8_0", target)
+    check(gguf_header.read_model(target), gguf_header.read_model(tmp_path / "head.gguf"))
+
+    text = [int(t) for t in np.random.default_rng(2).integers(3, engine.n_vocab, 24)]
+    engine.prefill(text)
+    rounded = head_file.rounded(weights, "q8_0")
+    trained.load_state_dict({f"{name}.weight": torch.from_numpy(w) for name, w in rounded.items()})
+    states = torch.from_numpy(engine.states(0, len(text)))[None]
+    vectors = np.zeros((len(text) + 3, engine.n_embd), np.float32)
+    vectors[: len(text)] = engine.embedding_rows(np.array(text, np.int32))
+    embedded = [torch.from_numpy(vectors[i : i + len(text)])[None] for i in (1, 2, 3)]
+    with torch.no_grad():
+        logits = [trained.output(seen)[0].numpy() for seen in trained.unroll(states, embedded)]
+
+    head_model = Model(tmp_path / "head.gguf")
+    head = NativeHead(head_model, engine)
+    for place in range(len(text) - 4):
+        engine.prefill(text[: place + 1])  # the rest is drafted
+        assert head.settle(place + 2)
+        for step in range(3):
+            head.read(text[len(head.tokens) : place + 2 + step])
+            expected = logits[step][place]
+            token, prob = head.best()
+            at = int(np.flatnonzero(known == token)[0])
+            # the runtime rounds what it multiplies to 8 bits
+            assert expected[at] >= expected.max() - 0.05 * (expected.max() - expected.min()), (place, step)
+            assert prob == pytest.approx(1 / np.exp(expected - expected[at]).sum(), rel=0.25)
+    head.close()
+    head_model.close()
+    engine.close()
+    model.close()
+
+
+@needs_model
+def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training is an optional extra")
+    task = Train(LoadOptions(data_dir=str(tmp_path)), 2_000, 0.5, 0, None)
+    result = training_task.run_training(task, lambda message: None)
+    path = Path(result["path"])
+    backend = open_backend(LoadOptions(data_dir=str(tmp_path), n_ctx=512), lambda what, share: None)
+    assert path == heads.find(tmp_path / "heads", backend.sha256) and backend.info.drafter == "its own draft head"
+    assert backend.policy(PolicyChoice("chain")) is not None
+
+    work = tmp_path / "cache" / "training" / backend.sha256[:16]
+    held_out = ConversationLog(work / "validation", backend.engine.n_embd)
+    right, tried = drafts(path, backend, held_out.read(0), held_out.read(1))
+    backend.close()
+    assert tried > 50
+    print(json.dumps(result), right / tried)
+
+
+def drafts(path: Path, backend: Any, *conversations: Conversation) -> tuple[int, int]:
+    """How many first drafts of the head in the runtime are right, of how many."""
+    before, _ = training_task.chat_around(backend)
+    right = tried = 0
+    for each in conversations:
+        model = Model(path)
+        engine = backend.engine
+        head = NativeHead(model, engine)
+        text = [*before, *each.tokens]
+        begin = len(before) + each.begin + 1
+        engine.prefill(text[:begin])
+        for at in range(begin, len(text)):
+            assert head.settle(at)
+            head.read(text[len(head.tokens) : at])
+            right += head.best()[0] == text[at]
+            tried += 1
+            engine.forward(text[at])
+        head.close()
+        model.close()
+    return right, tried
