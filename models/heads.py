@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from specee.models import embedded as shipped
+from specee.models.gguf_header import Header
+from specee.models.gguf_types import Array
+
+ACCEPTANCE = "specee.acceptance"
 
 
 def own_path(folder: Path, sha256: str) -> Path:
@@ -18,3 +22,10 @@ def find(folder: Path, sha256: str, *, embedded: bool = False) -> Path | None:
     if own.is_file():
         return own
     return shipped.head() if embedded else None
+
+
+def acceptance(header: Header) -> list[float]:
+    """How often the head's drafts were right when it was made: the first of a step, the second after a right first one,
+    and so on; empty for a head of another program."""
+    found = header.values.get(ACCEPTANCE)
+    return [float(rate) for rate in found.items or ()] if isinstance(found, Array) else []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specee.native import abi, library
 from specee.native.abi import float_p, int32_p
@@ -33,6 +34,7 @@ class EagleHead:
         self.n_ctx = target.n_ctx
         self._model, self._target, self._lib = model, target, model.lib
         self._n_settled = 0  # so many of the tokens were read with the target's states
+        self._known: NDArray[np.int64] | None = None  # the tokens that it can draft
         self._handle: int | None = None
         llama = model.llama
         params = llama.llama_context_default_params()
@@ -113,8 +115,11 @@ class EagleHead:
         if not pointer:
             raise NativeError("The engine refused a call", library.last_error())
         logits = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
-        token = int(np.argmax(logits))
-        return token, float(1.0 / np.exp(logits - logits[token]).sum())
+        if self._known is None:
+            self._known = np.flatnonzero(np.isfinite(logits))
+        some = logits[self._known]
+        at = int(np.argmax(some))
+        return int(self._known[at]), float(1.0 / np.exp(some - some[at]).sum())
 
     def _take_threads(self) -> None:
         """As many as the target has now: they take turns."""

@@ -41,6 +41,8 @@ class LayerStatesEngine(RowEngine):
 
     def _begin(self, slot: int) -> None:
         super()._begin(slot)
+        self.keeps_states = True
+        """Otherwise it is a RowEngine, whose new tokens have no states."""
         self.n_known = 0
         """So many of the first committed tokens have states."""
         # pages that nothing is written to take no memory
@@ -52,22 +54,28 @@ class LayerStatesEngine(RowEngine):
         return self._states[begin:end].reshape(end - begin, -1).astype(np.float32)
 
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int:
-        if self.length > self.n_known:
+        if self.keeps_states and self.length > self.n_known:
             self.roll_back(self.n_known)  # to be read again, with states
 
+        read = 0
+
         def keep(done: int, total: int) -> None:
-            n = self.length - self.n_known
-            states = np.empty((n, self.n_embd), np.float32)
-            for i in range(len(self.layers)):
-                self._check(self.lib.specee_rows_layer_states(self._handle, i, n, float_p(states)))
-                self._states[self.n_known : self.length, i] = states
-            self.n_known = self.length
+            nonlocal read
+            n, read = done - read, done
+            if self.n_known == self.length - n:
+                states = np.empty((n, self.n_embd), np.float32)
+                for i in range(len(self.layers)):
+                    self._check(self.lib.specee_rows_layer_states(self._handle, i, n, float_p(states)))
+                    self._states[self.n_known : self.length, i] = states
+                self.n_known = self.length
             if on_chunk is not None:
                 on_chunk(done, total)
 
         return super().prefill(tokens, keep)
 
     def forward(self, token: int) -> int:
+        if not self.keeps_states:
+            return super().forward(token)
         row = self.append(token)
         try:
             self.advance((row,), self.n_layer, logits=True)
@@ -83,7 +91,10 @@ class LayerStatesEngine(RowEngine):
         return row
 
     def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
-        depth = self.depth(rows[0]) if len(rows) and not flags & abi.KV_ONLY else end
+        if not rows or not self.keeps_states or flags & abi.KV_ONLY:
+            super()._advance(rows, end, flags)
+            return
+        depth = self.depth(rows[0])
         for layer in self.layers:
             if depth < layer < end:
                 super()._advance(rows, layer, 0)

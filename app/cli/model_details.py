@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from specee.app import memory
@@ -14,7 +15,7 @@ from specee.app.paths import Paths
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, model_structure, resolve
+    from specee.models import draft_model, file_hash, gguf_header, heads, model_structure, resolve
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
@@ -43,6 +44,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
+        **_head(heads.find(folders.heads, digest, embedded=found.embedded)),
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -56,6 +58,21 @@ def dense_only(read: Any) -> str | None:
         return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
     except NativeError as error:
         return str(error)
+
+
+def _head(path: Path | None) -> dict[str, Any]:
+    """The model's own draft head, and how often its drafts were right when it was made: the first of a step, the second
+    after a right first one, and so on."""
+    from specee.models import gguf_header, heads
+    from specee.models.errors import ModelError
+
+    try:
+        header = None if path is None else gguf_header.read_model(path)
+    except ModelError as error:
+        return {"head": None, "head_acceptance": None, "head_unusable": error.message}
+    if header is None:
+        return {"head": None, "head_acceptance": None, "head_unusable": None}
+    return {"head": str(path), "head_acceptance": heads.acceptance(header), "head_unusable": None}
 
 
 def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
@@ -97,11 +114,20 @@ def text(facts: dict[str, Any]) -> str:
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "draft head": _own_head(facts),
         "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
     return tables.pairs((name, str(value)) for name, value in rows.items())
+
+
+def _own_head(facts: dict[str, Any]) -> str:
+    if facts["head"] is None:
+        none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
+        return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
+    rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
+    return f"{facts['head']}; of its drafts, one after the other, {rates} were right" if rates else facts["head"]
 
 
 def _drafter(facts: dict[str, Any]) -> str:

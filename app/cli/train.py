@@ -34,13 +34,17 @@ from specee.app.formatting import size
     metavar="FILE",
     help="Write the head to FILE, which must be new, instead of where chats with this model find it.",
 )
-def train(tokens: int | None, minutes: float | None, output: str | None, as_json: bool, **values: Any) -> int:
+@option("--no-chats", "without_chats", is_flag=True, help="Do not learn from your own chats, too.")
+def train(
+    tokens: int | None, minutes: float | None, output: str | None, without_chats: bool, as_json: bool, **values: Any
+) -> int:
     """Make a draft head for a model, which makes its answers faster.
 
     A draft head is a small part that guesses the model's next tokens; the model then tries several at once, and keeps
-    those that are its own. The model talks to itself, and the head learns from what it computes meanwhile: no data set
-    is needed, and nothing leaves this machine. This takes an hour or more, and PyTorch (pip install
-    'specee-chat[train]'). Interrupted, it goes on the next time; with more --tokens it goes on from what it has.
+    those that are its own. The model talks to itself and reads your chats (--no-chats: not), and the head learns from
+    what it computes meanwhile: no data set is needed, and nothing leaves this machine. This takes an hour or more, and
+    PyTorch (pip install 'specee-chat[train]'). Interrupted, it goes on the next time; with more --tokens it goes on
+    from what it has.
 
     \b
     specee-chat train --model qwen2.5-1.5b
@@ -51,7 +55,8 @@ def train(tokens: int | None, minutes: float | None, output: str | None, as_json
 
     if output is not None:
         output_file.check(output)
-    return show(run_task(Train(load_options(values), tokens, minutes, values["seed"] or 0, output)), as_json, summary)
+    task = Train(load_options(values), tokens, minutes, values["seed"] or 0, output, not without_chats)
+    return show(run_task(task), as_json, summary)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -28,14 +28,19 @@ class DraftModel:
         self._is_refused = False  # for good
         self._times: dict[int, float] = {}
 
-    def guesser(self) -> SmallModelGuesser | None:
-        """What drafts for the large model; None where this model cannot drop rejected tokens, or is not missed.
+    def guesser(self, is_wanted: bool = True) -> SmallModelGuesser | None:
+        """What drafts for the large model in the next answer; None where this model cannot drop rejected tokens, or is
+        not missed, or not wanted: then the large one need not keep states for a head.
 
         Raises AppError where it is, and cannot be opened.
         """
         from specee.native.errors import NativeError
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
+        if self.file.layers:
+            self._target.keeps_states = is_wanted
+        if not is_wanted:
+            return None
         if not self._parts and not self._is_refused:
             try:
                 self._open()

@@ -90,7 +90,7 @@ class NativeBackend:
         if choice.draft_length is not None and choice.draft_length > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
-        costly = self.draft_model.guesser() if choice.drafts and self.draft_model is not None else None
+        costly = self.draft_model.guesser(choice.drafts) if self.draft_model is not None else None
         datastores = {name: store for name, store in self.datastores.items() if history or name != HISTORY}
         sources = (cost or CostModel({1: 1.0}), datastores, costly, choice.draft_length)
         if choice.name == "chain":

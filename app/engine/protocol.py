@@ -81,6 +81,8 @@ class Train:
     minutes: float | None
     seed: int
     output: str | None
+    chats: bool = True
+    """Whether it learns from the history too."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ N_SLOTS, N_CTX = 8, 1280
 TOP_K = 64  # tokens that are drawn from
 MARK = "specee"  # stands for a question in the template
 FREE_SHARE = 0.8  # of the disk that is free
+CHATS_SHARE = 0.25  # of the tokens that are talked: the user's own chats, at most
+CHARACTERS = 4  # of a token
 Q4_MAY_COST = 0.005  # of the tokens a step
 
 
@@ -51,19 +54,27 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     data, held_out = (ConversationLog(work / name, engine.n_embd) for name in ("conversations", "validation"))
     _answer_prompts(model, settings, held_out, progress)
     rate = _talk(model, settings, data, work / "seconds", progress)
-    training = HeadTraining(engine, data, settings, engine.n_vocab)
-    began = time.monotonic()
-    training.run(work, progress)
-    seconds = time.monotonic() - began
-    progress("measuring the head", 1.0)
-    return {
-        **_write(task, backend, training, data, held_out),
-        "conversations": len(data),
-        "tokens": data.n_tokens,
-        "answer_tokens": data.n_answer_tokens,
-        "tokens_per_second": rate,
-        "training_seconds": seconds,
-    }
+    chats = ConversationLog(work / "chats", engine.n_embd)
+    chats.delete()  # of an earlier run that was interrupted: some of them may be deleted by now
+    try:
+        if task.chats:
+            _read_chats(model, settings, chats, paths.find(task.load.data_dir).history, progress)
+        training = HeadTraining(engine, (data, chats), settings, engine.n_vocab)
+        began = time.monotonic()
+        training.run(work, progress)
+        seconds = time.monotonic() - began
+        progress("measuring the head", 1.0)
+        return {
+            **_write(task, backend, training, (data, chats), held_out),
+            "conversations": len(data),
+            "chats": len(chats),
+            "tokens": data.n_tokens + chats.n_tokens,
+            "answer_tokens": data.n_answer_tokens + chats.n_answer_tokens,
+            "tokens_per_second": rate,
+            "training_seconds": seconds,
+        }
+    finally:
+        chats.delete()
 
 
 def _settings(task: Train, work: Path) -> Settings:
@@ -151,6 +162,22 @@ def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, kept: 
     return (data.n_tokens - begun_with) / (time.monotonic() - began)
 
 
+def _read_chats(model: TrainedModel, settings: Settings, chats: ConversationLog, history: Path, progress: Any) -> None:
+    """The user's own chats, too: what the model makes of them."""
+    from specee.app.chat.history.recent import recent_exchanges
+    from specee.predictors.training.self_chat import SelfChat
+
+    most = int(CHATS_SHARE * settings.tokens)
+    exchanges = recent_exchanges(history, CHARACTERS * most)
+    with closing(SelfChat(model, settings, settings.seed)) as chat:
+        for conversation in chat.read(exchanges):
+            if conversation is not None:
+                chats.append(conversation)
+                progress("reading your chats", min(1.0, len(chats) / len(exchanges)))
+            if chats.n_tokens >= most:
+                break
+
+
 def _seconds(kept: Path) -> float:
     try:
         return float(kept.read_text())
@@ -159,7 +186,11 @@ def _seconds(kept: Path) -> float:
 
 
 def _write(
-    task: Train, backend: NativeBackend, training: HeadTraining, data: ConversationLog, held_out: ConversationLog
+    task: Train,
+    backend: NativeBackend,
+    training: HeadTraining,
+    logs: Sequence[ConversationLog],
+    held_out: ConversationLog,
 ) -> dict[str, Any]:
     """Writes the head in the smallest type that costs no acceptance; what it is worth."""
     from specee.models import heads
@@ -174,7 +205,7 @@ def _write(
     kind = "q4_0" if small_enough else "q8_0"
     folder = paths.find(task.load.data_dir).heads
     target = paths.expand(task.output) if task.output else heads.own_path(folder, backend.sha256)
-    shape = training.head.shape
+    shape, n_tokens = training.head.shape, sum(log.n_tokens for log in logs)
     info = HeadInfo(
         name=f"{backend.info.name} draft head",
         target_sha256=backend.sha256,
@@ -188,8 +219,8 @@ def _write(
         norm_eps=NORM_EPS,
         rope_base=ROPE_BASE,
         acceptance=found[kind].rates,
-        training_tokens=data.n_tokens,
-        made_by=f"specee-chat train: {data.n_tokens} tokens, {len(data)} conversations, seed {task.seed}",
+        training_tokens=n_tokens,
+        made_by=f"specee-chat train, {sum(map(len, logs))} conversations, seed {task.seed}",
     )
     write(target, info, weights, training.known, kind, Path(backend.info.path))
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,14 @@ class ConversationLog:
         """Tokens of a conversation."""
         return len(self._found[i][0])
 
+    def delete(self) -> None:
+        """All of it, from the disk too."""
+        for path in (self._lines, self._states, self._final):
+            path.unlink(missing_ok=True)
+        self._found.clear()
+        self._starts.clear()
+        self.n_tokens = self.n_answer_tokens = 0
+
     def answers(self) -> Iterator[list[int]]:
         """The tokens of all answers."""
         return (tokens[begin:] for tokens, begin, _ in self._found)
@@ -117,3 +125,24 @@ class ConversationLog:
         states = np.memmap(self._states, np.float16, "r", 6 * at * width, (n, 3 * width))
         final = np.memmap(self._final, np.float16, "r", 2 * at_final * width, (n - begin, width))
         return Conversation(tokens, begin, best, states, final)
+
+
+class Conversations:
+    """Those of several logs, one after the other."""
+
+    def __init__(self, logs: Sequence[ConversationLog]) -> None:
+        self._places = [(log, i) for log in logs for i in range(len(log))]
+        self.n_tokens = sum(log.n_tokens for log in logs)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def length(self, i: int) -> int:
+        """Tokens of a conversation."""
+        log, at = self._places[i]
+        return log.length(at)
+
+    def read(self, i: int) -> Conversation:
+        """A conversation, its states mapped from the disk."""
+        log, at = self._places[i]
+        return log.read(at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +114,3 @@ def _copy_tokenizer(w: gguf.GGUFWriter, target: Path) -> None:
             value = value[:1]  # llama.cpp wants the list, drafts never use it
         kind = field.types[0]
         w.add_key_value(name, value, kind, field.types[1] if kind is gguf.GGUFValueType.ARRAY else None)
-
-
-def as_acceptance(value: Any) -> tuple[float, ...]:
-    """What a head's file says of its acceptance; () for a file of another program."""
-    if isinstance(value, Sequence) and all(isinstance(each, float) for each in value):
-        return tuple(value)
-    return ()

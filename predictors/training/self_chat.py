@@ -16,7 +16,7 @@ from specee.predictors.repetition import NGRAM
 from specee.predictors.training import openers
 from specee.predictors.training.conversations import Conversation
 from specee.predictors.training.settings import Settings, TrainedModel, TrainingEngine
-from specee.predictors.types import Floats, Tokens
+from specee.predictors.types import Floats, Sampler
 
 QUESTION, ANSWER = (1.0, 0.98), (0.7, 0.95)  # temperature, top-p
 GREEDY_SHARE = 0.5
@@ -51,10 +51,19 @@ class SelfChat:
 
     def answers(self, questions: Sequence[str]) -> Iterator[Conversation | None]:
         """The model's greedy answers to these questions."""
-        left = deque(questions)
+        return self.read([(question, None) for question in questions])
+
+    def read(self, exchanges: Sequence[tuple[str, str | None]]) -> Iterator[Conversation | None]:
+        """Questions with answers that were given to them, or, where there are none, the model's greedy ones."""
+        left = deque(exchanges)
 
         def chat(engine: TrainingEngine) -> Chat | None:
-            return self._asked_chat(engine, self._model.encode(left.popleft())) if left else None
+            while left:
+                question, answer = (None if text is None else self._model.encode(text) for text in left.popleft())
+                room = engine.n_ctx - len(self._model.before_question) - len(self._model.after_question)
+                if question and len(question) + self._settings.answer_tokens < room:
+                    return self._given_chat(engine, question, answer)
+            return None
 
         return self._run(chat)
 
@@ -103,11 +112,15 @@ class SelfChat:
         if len(question) < MIN_QUESTION or gist in self._asked:
             return None
         self._asked.add(gist)
-        return (yield from self._reply(engine, self._chance.random() < GREEDY_SHARE))
+        greedy = self._chance.random() < GREEDY_SHARE
+        return (yield from self._reply(engine, _best if greedy else lambda best: self._draw(engine, self._answer)))
 
-    def _asked_chat(self, engine: TrainingEngine, question: list[int]) -> Chat:
+    def _given_chat(self, engine: TrainingEngine, question: list[int], answer: list[int] | None) -> Chat:
         yield [*self._begin(engine), *question]
-        return (yield from self._reply(engine, True))
+        if answer is None:
+            return (yield from self._reply(engine, _best))
+        given = iter(answer[: self._settings.answer_tokens])
+        return (yield from self._reply(engine, lambda best: next(given, None)))
 
     def _ask(self, engine: TrainingEngine) -> Generator[list[int], None, list[int] | None]:
         """Writes a question: its tokens, None for one that does not end."""
@@ -118,7 +131,7 @@ class SelfChat:
         question = self._model.encode(openers.beginning(self._chance))
         yield [*self._begin(engine), *question]
         while len(question) < self._settings.question_tokens:
-            token = self._draw(engine.distribution(0, self._question))
+            token = self._draw(engine, self._question)
             if engine.is_stop(token) or token == self._model.after_question[0]:
                 return question
             question.append(token)
@@ -133,16 +146,20 @@ class SelfChat:
         instruction = self._chance.choice(openers.ABOUT_A_TEXT) + "\n\n"
         return self._model.encode(instruction) + material[: self._settings.material_tokens]
 
-    def _reply(self, engine: TrainingEngine, greedy: bool) -> Chat:
-        """Answers the question that the slot has read, up to the first repeated n-gram."""
+    def _reply(self, engine: TrainingEngine, choose: Callable[[int], int | None]) -> Chat:
+        """Answers the question that the slot has read, up to the first repeated n-gram. `choose`: the next token, where
+        the model's best one is this; None at the end of the answer."""
         yield list(self._model.after_question)
         begin, best, final = engine.length, [], []
         answer: list[int] = []
         seen: set[tuple[int, ...]] = set()
         while True:
-            best.append(engine.greedy(0, self._plain))
+            expected = engine.greedy(0, self._plain)
+            token = choose(expected)
+            if token is None:
+                break
+            best.append(expected)
             final.append(_normalised(engine.hidden(engine.tip)))
-            token = best[-1] if greedy else self._draw(engine.distribution(0, self._answer))
             answer.append(token)
             gram = tuple(answer[-NGRAM:])
             ended = engine.is_stop(token) or gram in seen or len(answer) >= self._settings.answer_tokens
@@ -164,10 +181,15 @@ class SelfChat:
             np.stack(final).astype(np.float16),
         )
 
-    def _draw(self, distribution: tuple[Tokens, Floats]) -> int:
-        tokens, probs = distribution
+    def _draw(self, engine: TrainingEngine, sampler: Sampler) -> int:
+        tokens, probs = engine.distribution(0, sampler)
         at = int(np.searchsorted(np.cumsum(probs), self._rng.random() * float(probs.sum())))
         return int(tokens[min(at, len(tokens) - 1)])
+
+
+def _best(best: int) -> int:
+    """Greedy."""
+    return best
 
 
 def _gist(question: Sequence[int]) -> frozenset[int]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specee.predictors.training.conversations import Conversation, ConversationLog
+from specee.predictors.training.conversations import Conversation, ConversationLog, Conversations
 from specee.predictors.training.head import EagleHead, HeadShape
 from specee.predictors.training.settings import N_STEPS, ProgressCallback, Settings, TrainingEngine
 from specee.predictors.types import Floats, Tokens
@@ -43,12 +43,15 @@ class Acceptance:
 class HeadTraining:
     """A head, and the data that it learns from."""
 
-    def __init__(self, engine: TrainingEngine, data: ConversationLog, settings: Settings, n_vocab: int) -> None:
-        self._data, self._settings = data, settings
+    def __init__(
+        self, engine: TrainingEngine, logs: Sequence[ConversationLog], settings: Settings, n_vocab: int
+    ) -> None:
+        self._data, self._settings = Conversations(logs), settings
         self.layers = engine.layers
         counts = np.zeros(n_vocab, np.int64)
-        for answer in data.answers():
-            np.add.at(counts, answer, 1)
+        for log in logs:
+            for answer in log.answers():
+                np.add.at(counts, answer, 1)
         n_known = min(settings.vocabulary, n_vocab)
         order = np.lexsort((np.arange(n_vocab), -counts))  # of equal ones low ids: they are frequent merges
         self.known: Tokens = np.sort(order[:n_known]).astype(np.int32)
@@ -115,10 +118,11 @@ class HeadTraining:
             part.replace(file)
 
     def _load(self, file: Path, optimizer: torch.optim.Optimizer) -> tuple[int, int, float]:
-        """Where an earlier run was: tokens seen, steps, seconds. Nowhere where its data were others."""
+        """Where an earlier run was: tokens seen, steps, seconds. With other data it is a new one, from that head on."""
         try:
             state: Any = torch.load(file, map_location=self._device, weights_only=False)
             if not np.array_equal(state["known"], self.known):
+                self._begin_with(state["head"], state["known"])
                 return 0, 0, 0.0
             self.head.load_state_dict(state["head"])
             optimizer.load_state_dict(state["optimizer"])
@@ -126,6 +130,15 @@ class HeadTraining:
         except (OSError, RuntimeError, KeyError, ValueError, EOFError):
             return 0, 0, 0.0
         return seen, step, spent
+
+    def _begin_with(self, earlier: dict[str, Tensor], known: Tokens) -> None:
+        """A head whose drafts were other tokens: of its LM head the rows of common ones."""
+        rows = {int(token): i for i, token in enumerate(known)}
+        common = [(i, rows[int(token)]) for i, token in enumerate(self.known) if int(token) in rows]
+        output = self.head.output.weight.detach().clone()
+        here, there = (torch.tensor(column) for column in zip(*common, strict=True))
+        output[here] = earlier["output.weight"][there]
+        self.head.load_state_dict({**earlier, "output.weight": output})
 
     def _batches(self, first: int) -> Iterator[list[int]]:
         """Conversations of similar lengths, about `batch_tokens` with their padding; for ever, from number `first`."""

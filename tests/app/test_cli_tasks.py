@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from specee.app.cli import calibrate, task
+from specee.app.cli import calibrate, task, train
 from specee.app.engine import process
 from specee.app.engine.protocol import Calibrate, Failed, Progress, TaskDone, TaskPart
 from specee.app.errors import AppError
@@ -69,4 +69,13 @@ def test_the_summary() -> None:
         "calibrated: tokens that the model is sure of may stop after layers 20, 24; threshold 0.740, "
         "for 99% agreement with all layers",
         "written to /c.gguf",
+    ]
+
+
+def test_what_training_says_at_its_end() -> None:
+    result = {"tokens": 4000, "conversations": 31, "acceptance": [0.5, 0.25, 0.125], "tokens_per_step": 1.64}
+    assert train.summary({**result, "path": "/h.gguf", "bytes": 12_000_000}).splitlines() == [
+        "trained on 4000 tokens of 31 conversations: of its first guesses 50% are right, of the next ones 25% and 12%; "
+        "1.64 tokens a step",
+        "written to /h.gguf (12.0 MB)",
     ]

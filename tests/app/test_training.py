@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_eagle
 import tiny_gguf
 from real_engine import missing_model
 
+from specee.app import paths
+from specee.app.chat.history.recent import recent_exchanges
+from specee.app.chat.history.store import Store
+from specee.app.cli import model_details
 from specee.app.engine import training_task
+from specee.app.engine.draft_file import OWN_HEAD
 from specee.app.engine.loading import open_backend
-from specee.app.engine.protocol import Train
+from specee.app.engine.protocol import ChatEvent, Train
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice
-from specee.models import gguf_header, heads
+from specee.models import embedded, file_hash, gguf_header, heads
 from specee.models.draft_model import check
 from specee.native.eagle_head import EagleHead as NativeHead
 from specee.native.engine import Model
@@ -130,6 +137,54 @@ def test_it_answers_the_questions_that_it_is_given(model: tuple[Any, TrainedMode
     for each in found:
         assert each.best == each.tokens[each.begin :]
         assert any(trained.encode(text) == each.tokens[: each.begin - len(trained.after_question)] for text in asked)
+
+
+@needs_model
+def test_it_reads_the_users_chats_and_keeps_nothing_of_them(model: tuple[Any, TrainedModel], tmp_path: Path) -> None:
+    _, trained = model
+    store = Store(tmp_path / "history.sqlite")
+    for question, answer, state in (("Hi", "Hello! " * 9, "complete"), ("Bye", "See you soon. " * 5, "interrupted")):
+        chat = store.new_chat(question, None, {})
+        recorder = store.add_answer(chat.id, store.add_question(chat.id, None, question, " (a file)"))
+        recorder.add(ChatEvent(0, answer, 1, 30, "verified", 0.0))
+        recorder.finish(state)
+    store.close()
+    assert recent_exchanges(tmp_path / "history.sqlite", 1000) == [("Hi (a file)", "Hello! " * 9)]
+    assert recent_exchanges(tmp_path / "history.sqlite", 20) == []
+    log = ConversationLog(tmp_path / "chats", trained.slots[0].n_embd)
+    training_task._read_chats(trained, Settings(), log, tmp_path / "history.sqlite", lambda what, share: None)
+    assert len(log) == 1
+    read = log.read(0)
+    assert read.tokens[: read.begin] == trained.encode("Hi (a file)") + trained.after_question
+    assert read.tokens[read.begin :] == trained.encode("Hello! " * 9)[: read.n_answer] and len(read.best) > 8
+    log.delete()
+    assert list((tmp_path / "chats").iterdir()) == []
+
+
+@needs_model
+def test_a_models_own_head_is_found(tmp_path: Path) -> None:
+    target = embedded.path()
+    assert target is not None
+    load = LoadOptions(data_dir=str(tmp_path), n_ctx=256)
+    sha256 = file_hash.sha256(target, tmp_path / "cache")
+    path = heads.own_path(tmp_path / "heads", sha256)
+    path.parent.mkdir()
+    tiny_eagle.write(path, target, (2, 15, 27), n_known=512)
+
+    def drafter(options: LoadOptions) -> str | None:
+        backend = open_backend(options, lambda what, share: None)
+        backend.close()
+        return backend.info.drafter
+
+    assert drafter(load) == OWN_HEAD
+    assert drafter(replace(load, drafter="none")) is None
+    assert drafter(replace(load, n_slots=2)) is None, "it follows one chat"
+    facts = model_details.facts(None, paths.find(str(tmp_path)), None)
+    assert facts["head"] == str(path) and facts["head_acceptance"] == []
+    assert f"{path}" in model_details.text(facts)
+    path.write_bytes(b"GGUF nonsense")
+    assert drafter(load) is None, "nobody asked for it"
+    assert "unusable" in model_details.text(model_details.facts(None, paths.find(str(tmp_path)), None))
 
 
 @needs_model

@@ -16,7 +16,7 @@ from specee.models import embedded
 from specee.native import abi
 from specee.native.abi import float_p
 from specee.native.eagle_head import EagleHead
-from specee.native.engine import Cancelled, Model, RowEngine, Sampler
+from specee.native.engine import Cancelled, Model, RowEngine, Sampler, advance_together
 from specee.native.errors import NativeError
 from specee.native.layer_states import LayerStatesEngine
 
@@ -247,3 +247,42 @@ def test_next_to_the_embedded_model(tmp_path: Path) -> None:
     assert head.best()[0] >= 0 and head.settle(len(tokens) + 1)
     for part in (head, head_model, target, model):
         part.close()
+
+
+def test_states_are_kept_only_where_they_are_wanted(target: LayerStatesEngine) -> None:
+    target.roll_back(0)
+    target.prefill(TEXT)
+    target.keeps_states = False
+    try:
+        target.forward(20)
+        row = target.append(21)
+        target.advance([row], target.n_layer, logits=True)
+        target.commit(row)
+        assert target.n_known == len(TEXT) and target.length == len(TEXT) + 2
+        assert target.prefill([*TEXT, 20, 21, 3, 4]) == len(TEXT) + 2, "what has no states is not read again"
+        assert target.n_known == len(TEXT)
+    finally:
+        target.keeps_states = True
+    assert target.prefill([*TEXT, 20, 21, 3, 4]) == len(TEXT)
+    assert target.n_known == target.length
+
+
+@pytest.mark.parametrize("n_slots", [2, 3])
+def test_each_slot_keeps_its_own_states(target: LayerStatesEngine, n_slots: int) -> None:
+    several = LayerStatesEngine(target.model, LAYERS, n_ctx=64, n_slots=n_slots, n_threads=2)
+    texts = [TEXT[i:] + TEXT[:i] for i in range(n_slots)]
+    for slot, text in zip(several.slots, texts, strict=True):
+        slot.prefill(text[:6])
+    for at in range(6, len(TEXT)):
+        rows = [(slot, (slot.append(text[at]),)) for slot, text in zip(several.slots, texts, strict=True)]
+        advance_together(rows, several.n_layer, logits=True)
+        for slot, (row,) in rows:
+            slot.commit(row)
+    for slot, text in zip(several.slots, texts, strict=True):
+        target.roll_back(0)
+        target.prefill(text[:6])
+        for token in text[6:]:
+            target.forward(token)
+        assert slot.n_known == len(TEXT)
+        assert np.array_equal(slot.states(0, len(TEXT)), target.states(0, len(TEXT)))
+    several.close()
