@@ -20,7 +20,7 @@ def recent_exchanges(path: Path, max_characters: int) -> list[tuple[str, str]]:
     """Questions, with the files that went with them, and their complete answers, likewise."""
     sql = (
         "SELECT question.content || question.attached, answer.content FROM turns AS answer"
-        " JOIN turns AS question ON answer.parent = question.id"
+        " JOIN turns AS question ON answer.parent_id = question.id"
         " WHERE answer.role = 'assistant' AND answer.state = 'complete' ORDER BY answer.id DESC"
     )
     return [(question, answer) for question, answer in _recent(path, sql, max_characters)]
