@@ -3,6 +3,7 @@ only one that asks (Ctrl+Z)."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import selectors
 import signal
@@ -23,6 +24,7 @@ class UnixDriver(LinuxDriver):
     """After SIGSTOP from elsewhere, too, the terminal is set up and drawn again: the shell had it meanwhile."""
 
     _coming_back = False
+    _loop: asyncio.AbstractEventLoop | None = None  # while there is a screen
 
     def _run_input_thread(self) -> None:
         try:
@@ -70,11 +72,32 @@ class UnixDriver(LinuxDriver):
         """Whether somebody takes what is written; nobody does when the terminal has refused something."""
         return self._writer_thread is not None and self._writer_thread.is_alive()
 
+    def start_application_mode(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        super().start_application_mode()
+
+    def _sigtstp_application(self, *_: object) -> None:
+        if self._is_ours():
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(super()._sigtstp_application)
+        else:
+            super()._sigtstp_application()
+
     def _sigcont_application(self, *_: object) -> None:
-        if self._writer_thread is None or not self._auto_restart or self._coming_back:  # the screen is not ours yet
-            return
-        self._coming_back = True
+        if self._is_ours() and not self._coming_back:
+            assert self._loop is not None
+            self._coming_back = True
+            self._loop.call_soon_threadsafe(self._come_back)
+
+    def _is_ours(self) -> bool:
+        """Whether the screen is, and not an editor's, say."""
+        return self._auto_restart and self._loop is not None and not self._loop.is_closed()
+
+    def _come_back(self) -> None:
+        """Not in the signal's handler: what is being drawn then may hold a lock that drawing needs."""
         try:
+            if not self._auto_restart:  # the screen was left meanwhile, for an editor
+                return
             if not self._must_signal_resume:  # nobody asked, so the screen was not left
                 self._wait_for_foreground()
                 self.suspend_application_mode()
@@ -82,6 +105,15 @@ class UnixDriver(LinuxDriver):
             super()._sigcont_application()
         finally:
             self._coming_back = False
+
+    def disable_input(self) -> None:
+        """What was typed and not read yet is lost when the screen is left, but not when it comes back at once."""
+        if not self._coming_back:
+            super().disable_input()
+        elif self._key_thread is not None:
+            self.exit_event.set()
+            self._key_thread.join()
+            self.exit_event.clear()
 
     def _wait_for_foreground(self) -> None:
         """In the background nobody may draw: stops until the shell gives the terminal back."""

@@ -167,4 +167,5 @@ def received(content: Any) -> None:
         message = read_message(io.BytesIO(len(body).to_bytes(8, "little") + body))
     except WireError:
         return
-    assert type(getattr(message, "message", message)).__name__ in wire._TYPES
+    inner = message.message if isinstance(message, OfRequest) else message
+    assert type(inner).__name__ in wire._TYPES
