@@ -17,7 +17,6 @@ from specee.app.serve.strict_http import StrictConnection
 
 MAX_CONNECTIONS = 256
 NEW_SECONDS = 1.0
-MAX_HEAD = 1 << 16  # bytes of a request
 HEAD_SECONDS = 30.0  # from the last answer, or the beginning, to a whole head of a request
 STALLED_SECONDS = 60.0  # for which a client may take nothing of its answer
 CHECK_SECONDS = 1.0
@@ -31,7 +30,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         lingering = LingeringTransport(transport, lambda: self.conn.their_state in (h11.SEND_BODY, h11.ERROR))
         super().connection_made(lingering)  # type: ignore[arg-type]
-        self.conn = self._http = StrictConnection(h11.SERVER, MAX_HEAD)
+        self.conn = self._http = StrictConnection()
         self._half_closed = False
         self._idle_since = self._moved_at = self.loop.time()
         self._unsent = 0  # bytes
@@ -90,9 +89,8 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """For what is not HTTP."""
-        why = self._http.refusal
-        self._refuse(bad_request("the request is not HTTP" if why is None else f"the request is ambiguous: {why}"))
+        """For a request that the HTTP library refuses."""
+        self._refuse(self._http.refusal)
 
     def _refuse(self, error: AppError) -> None:
         """Answers a request instead of the application."""

@@ -289,9 +289,6 @@ def test_a_body_in_chunks(server: Server) -> None:
         f"{HEAD}Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         f"{HEAD}Transfer-Encoding: gzip\r\n\r\n",
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        f"GET /health HTTP/1.1\r\n{HOST}X: {'x' * 1_000_000}\r\n\r\n",
-        f"GET /{'x' * 1_000_000} HTTP/1.1\r\n{HOST}\r\n",
-        f"GET /health HTTP/1.1\r\n{HOST}" + "X: y\r\n" * 100_000 + "\r\n",
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
@@ -299,6 +296,8 @@ def test_a_body_in_chunks(server: Server) -> None:
         f"{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
         f"GET /health\r\n{HOST}\r\n",
         f"GET  /health HTTP/1.1\r\n{HOST}\r\n",
+        "x" * 1_000_000,
+        f"{HEAD}{CODED}\r\n5;{'x' * 1_000_000}\r\nhello\r\n0\r\n\r\n",
     ],
 )
 def test_what_is_not_http(server: Server, sent: str) -> None:
@@ -306,6 +305,25 @@ def test_what_is_not_http(server: Server, sent: str) -> None:
     assert received == b"" or received.startswith(b"HTTP/1.1 400")
     assert received == b"" or received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert received == b"" or json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+    assert call(server, ASK)[0] == 200
+
+
+@pytest.mark.parametrize("n", [70_000, 200_000, 1_000_000])
+def test_a_head_that_is_too_long(server: Server, n: int) -> None:
+    """The URL, one header, many headers; whether it comes in one piece or in many."""
+    for sent, status, reason in (
+        (f"GET /{'x' * n} HTTP/1.1\r\n{HOST}\r\n", 414, "Too Long"),
+        (f"POST {PATH}?{'x=' * n} HTTP/1.1\r\n{HOST}\r\n", 414, "Too Long"),
+        (f"GET /{'x' * n}", 414, "Too Long"),
+        (f"GET /health HTTP/1.1\r\n{HOST}X: {'x' * n}\r\n\r\n", 431, "Request Header Fields Too Large"),
+        (f"{HEAD}{'X: y' * n}", 431, "Request Header Fields Too Large"),
+        (f"GET /health HTTP/1.1\r\n{HOST}" + "X: y\r\n" * (n // 5) + "\r\n", 431, "Request Header Fields Too Large"),
+    ):
+        head, _, body = exchange(server, sent).partition(b"\r\n\r\n")
+        assert head.startswith(f"HTTP/1.1 {status} ".encode()) and reason.encode() in head.splitlines()[0]
+        assert b"Content-Type: application/json" in head
+        error = json.loads(body)["error"]
+        assert "64 KiB" in error["message"] and error["type"] == "invalid_request_error"
     assert call(server, ASK)[0] == 200
 
 
