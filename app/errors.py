@@ -54,9 +54,10 @@ def _is_of_memory(error: BaseException) -> bool:
 
 def _refusal(error: ValidationError) -> str:
     """What pydantic refused, in our words."""
+    from specee.app.settings import shown  # which needs this module
+
     first = error.errors(include_url=False)[0]
-    name, given = ".".join(map(str, first["loc"])) or "a value", repr(first["input"])
-    given = given if len(given) <= SHOWN_CHARACTERS else f"{given[:SHOWN_CHARACTERS]}…"
+    name, given = ".".join(map(str, first["loc"])) or "a value", shown(first["input"])
     bounds = {**first.get("ctx", {})}
     for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
         if bound in bounds:

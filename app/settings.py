@@ -3,6 +3,7 @@ by these."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -154,12 +155,24 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """A value that a user gave, as an error names it."""
+    """A value that a user gave, as an error names it: as JSON and TOML write it, not as Python does."""
     try:
-        text = repr(_with_signs(value)) if isinstance(value, str) else str(value)
+        text = _written(value)
     except ValueError:  # an integer of thousands of digits
         text = "that number"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, str):
+        return repr(_with_signs(value))
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_written(key)}: {_written(one)}" for key, one in value.items()) + "}"
+    return str(value)
 
 
 def _with_signs(text: str) -> str:
@@ -171,7 +184,7 @@ def _in_words(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_in_words(one) for one in schema["anyOf"] if one != {"type": "null"})
     if "enum" in schema or "const" in schema:
-        choices = [repr(choice) for choice in schema.get("enum", [schema.get("const")])]
+        choices = [_written(choice) for choice in schema.get("enum", [schema.get("const")])]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if "description" in schema:
         return str(schema["description"])

@@ -14,6 +14,7 @@ from specee.app.engine.schema_overlap import Overlap, typed
 from specee.app.engine.schema_pattern import pattern_for_gbnf
 from specee.app.engine.schema_references import referred, steps, target
 from specee.app.engine.schema_values import FORMATS, kinds_of, values_of
+from specee.app.settings import shown
 
 MAX_DEPTH = 64  # of a schema
 MAX_PROPERTIES = 500  # of an object
@@ -168,7 +169,7 @@ def _narrowed(schema: Any, kind: Any) -> Any:
     if kind is None or not isinstance(schema, dict):
         return schema
     if schema.get("type", kind) != kind:
-        raise SchemaError(f"'type' is {schema['type']!r} within {kind!r}; nothing is both")
+        raise SchemaError(f"'type' is {shown(schema['type'])} within {shown(kind)}; nothing is both")
     return {**schema, "type": kind}
 
 

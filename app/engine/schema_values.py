@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from specee.app.engine.schema_error import SchemaError
+from specee.app.settings import shown
 
 Schema = dict[str, Any]
 KINDS: dict[str, tuple[type, ...]] = {
@@ -91,5 +92,5 @@ def kinds_of(given: Any) -> list[str]:
     """The types that `type` gives. Raises SchemaError for what is none."""
     kinds = given if isinstance(given, list) else [given]
     if unknown := [each for each in kinds if not isinstance(each, str) or each not in KINDS]:
-        raise SchemaError(f"there is no type {unknown[0]!r}")
+        raise SchemaError(f"there is no type {shown(unknown[0])}")
     return kinds

@@ -40,6 +40,9 @@ def test_a_config_file(tmp_path: Path) -> None:
     [
         ("max_token = 3", "did you mean max-tokens"),
         ("data-dir = '/x'", "no option"),
+        ("max-tokens = [true, 'a']", r"max-tokens: \[true, 'a'\] is not a whole number"),
+        ("max-tokens = {a = false}", "max-tokens: {'a': false} is not a whole number"),
+        ("offline = [true]", r"offline: \[true\] is not true or false"),
         ("max-tokens = [1]", "max-tokens: .* not a whole number from 1 to 1000000"),
         *(
             (f'{name} = "{value}"', f"{name}: '{value}' is not a")
@@ -50,7 +53,7 @@ def test_a_config_file(tmp_path: Path) -> None:
         ('offline = "true"', "offline: 'true' is not true or false"),
         ("offline = 1", "offline: 1 is not true or false"),
         ("max-tokens = 4.0", "max-tokens: 4.0 is not a whole number"),
-        ("max-tokens = true", "max-tokens: True is not a whole number"),
+        ("max-tokens = true", "max-tokens: true is not a whole number"),
         ("system = 3", "system: 3 is not text"),
         ("model = 3", "model: 3 is not a name"),
         ("policy = 3", "policy: 3 is not"),

@@ -266,6 +266,12 @@ def test_messages_that_others_have_written() -> None:
         ({"stream": 1}, "'stream': 1 must be true or false"),
         ({"logit_bias": {str(i): 0 for i in range(1025)}}, "'logit_bias': it must have at most 1024 items"),
         ({"response_format": {}}, "'response_format': it must have 'type'"),
+        ({"store": True}, "'store': true must be false"),
+        ({"messages": None}, "'messages': null must be a list"),
+        ({"messages": [{"role": "user", "content": None}]}, "'messages[0].content': null must be a text"),
+        ({"temperature": True}, "'temperature': true is not a number from 0 to 10"),
+        ({"n": False}, "'n': false is not 1, the only number supported"),
+        ({"logprobs": "True"}, "'logprobs': 'True' must be true or false"),
     ],
 )
 def test_refusals_are_in_words_of_json(parameters: Any, says: str) -> None:

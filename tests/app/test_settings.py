@@ -365,3 +365,17 @@ def test_a_broken_value_in_the_file_closes_no_chat(tmp_path: Path, make_session:
 
 def test_bytes_that_are_no_text_are_shown_as_signs() -> None:
     assert settings.shown("\udce9") == "'\ufffd'" and settings.shown("é\ud800") == "'é\ufffd'"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (True, "true"),
+        (None, "null"),
+        ([None, {"a": [False]}], "[null, {'a': [false]}]"),
+        (1.0, "1.0"),
+        ("True", "'True'"),
+    ],
+)
+def test_values_are_shown_as_their_files_have_them(value: object, written: str) -> None:
+    assert settings.shown(value) == written
