@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from specee.app import error_log, paths, settings
+from specee.app.cli import config
 from specee.app.cli.option import OWN, hidden
 from specee.app.cli.shared_options import EVERYWHERE, HEADINGS
 
@@ -84,6 +84,7 @@ class Command(_Shared):
     ) -> click.Context:
         context = super().make_context(info_name, args, parent, **extra)
         if not context.resilient_parsing:
+            config.check(context)
             _refuse_strangers(context)
         return context
 
@@ -109,20 +110,12 @@ def run(command: click.Command, parent: click.Context) -> Any:
         return command.invoke(context)
 
 
-def _typed(context: click.Context) -> list[click.Parameter]:
-    """What was given on the command line, and not by config.toml."""
-    return [
-        parameter
-        for parameter in context.command.params
-        if parameter.name in context.params
-        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    ]
-
-
 def _given_before(parent: click.Context) -> dict[str, Any]:
     """Defaults for a command: those of config.toml, and what was typed before the command."""
-    typed = {str(parameter.name): parent.params[str(parameter.name)] for parameter in _typed(parent)}
-    return {**(parent.default_map or {}), **typed}
+    return {
+        **(parent.default_map or {}),
+        **{str(one.name): parent.params[str(one.name)] for one in config.typed(parent)},
+    }
 
 
 def _refuse_strangers(context: click.Context) -> None:
@@ -130,7 +123,7 @@ def _refuse_strangers(context: click.Context) -> None:
     known = {parameter.name for parameter in context.command.params}
     above = context.parent
     while above is not None:
-        for parameter in _typed(above):
+        for parameter in config.typed(above):
             if isinstance(parameter, click.Option) and parameter.name not in known:
                 raise _means_nothing(max(parameter.opts, key=len), context)
         above = above.parent

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from specee.app import settings
+from specee.app import paths, settings
 from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError
 from specee.models.errors import ModelError
@@ -26,8 +26,8 @@ else:
 
 
 MAX_BYTES = 1 << 20
-FILE = "specee.config"
-"""Where a click context has the file's path."""
+_FILE, _DEFAULTS, _ERROR = "specee.config", "specee.defaults", "specee.config_error"
+"""Where a click context has the file's path, what is in it, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,46 @@ class Config:
 
     defaults: dict[str, Any] = field(default_factory=dict)
     personas: dict[str, str] = field(default_factory=dict)
+
+
+def find(context: click.Context, data_dir: str | None, options: Iterable[click.Parameter]) -> Config:
+    """What the file of this data folder says, which becomes the context's; nothing where it is wrong (see `check`)."""
+    found, error = Config(), None
+    try:
+        context.meta[_FILE] = paths.find(data_dir).config
+        found = read(context.meta[_FILE], options)
+    except AppError as wrong:
+        error = wrong
+    context.meta[_DEFAULTS], context.meta[_ERROR] = found.defaults, error
+    return found
+
+
+def check(context: click.Context) -> None:
+    """Raises AppError for what is wrong in the file that was read last, when it is clear that no other will be."""
+    if (error := context.meta.get(_ERROR)) is not None:
+        raise error
+
+
+def typed(context: click.Context) -> list[click.Parameter]:
+    """What was given on the command line, and not by config.toml."""
+    return [
+        parameter
+        for parameter in context.command.params
+        if parameter.name in context.params
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def typed_values(context: click.Context) -> dict[str, Any]:
+    """The values of these."""
+    return {str(one.name): context.params[str(one.name)] for one in typed(context)}
+
+
+def typed_before(context: click.Context) -> dict[str, Any]:
+    """The values typed before the command of this context; the nearest win."""
+    if (parent := context.parent) is None:
+        return {}
+    return {**typed_before(parent), **typed_values(parent)}
 
 
 def read(path: Path, options: Iterable[click.Parameter]) -> Config:
@@ -109,13 +149,12 @@ def naming_its_keys(values: Mapping[str, Any]) -> Iterator[None]:
         ]
         if context is None or not keys:
             raise
-        why = f"{context.meta[FILE]}: {', '.join(keys)}: {error.message}"
+        why = f"{context.meta[_FILE]}: {', '.join(keys)}: {error.message}"
         raise AppError(error.title, why, error.exit_code) from error
 
 
 def _is_from_it(context: click.Context | None, name: str, value: object) -> bool:
-    root = context.find_root() if context is not None else None
-    defaults = (root.default_map if root is not None else None) or {}
+    defaults = context.meta.get(_DEFAULTS, {}) if context is not None else {}
     if value is None or name not in defaults or defaults[name] != value:
         return False
     while context is not None:

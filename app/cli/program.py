@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from specee.app import settings
-from specee.app.cli import streams, usage_errors
+from specee.app.cli import config, streams, usage_errors
 from specee.app.cli.bench import bench
 from specee.app.cli.calibrate import calibrate
 from specee.app.cli.command import Group
@@ -113,6 +113,7 @@ def program(
     """
     if context.invoked_subcommand is not None:
         return OK
+    config.check(context)
     if as_json and as_jsonl:
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
     if last and resume is not None:

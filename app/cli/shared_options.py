@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from specee.app import options as opts
-from specee.app import paths, settings
+from specee.app import settings
 from specee.app.cli import config
 from specee.app.cli.option import OWN, Option, Setting
 from specee.app.errors import USAGE, AppError
@@ -37,14 +37,19 @@ POLICY_NAMES = ("threshold", "rule", "kv", "max_pending", "acceptance", "draft_l
 SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
-def _read_config(context: click.Context, _: click.Parameter, data_dir: str | None) -> str | None:
-    """Before the other options are looked at: config.toml has their defaults."""
-    if context.parent is None and not context.resilient_parsing:
-        known = [option for option in context.command.params if option.name in SETTINGS]
-        context.meta[config.FILE] = paths.find(data_dir).config
-        found = config.read(context.meta[config.FILE], known)
-        context.default_map = found.defaults
-        context.meta[PERSONAS] = found.personas
+def _read_config(context: click.Context, parameter: click.Parameter, data_dir: str | None) -> str | None:
+    """Before the other options are looked at: config.toml has their defaults.
+
+    It is read for the program, and again for a command after which another folder is named; what was typed before that
+    command still wins. What is wrong in it counts only where no other is read after it.
+    """
+    named = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    if context.resilient_parsing or not (named or context.parent is None):
+        return data_dir
+    known = [option for option in context.find_root().command.params if option.name in SETTINGS]
+    found = config.find(context, data_dir, known)
+    context.default_map = {**found.defaults, **config.typed_before(context)}
+    context.meta[PERSONAS] = found.personas
     return data_dir
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
 import tiny_gguf
 
+from specee.app import settings
 from specee.app.chat.attachments import attach
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
@@ -33,6 +36,51 @@ def test_a_config_file(tmp_path: Path) -> None:
     found = config.read(file, KNOWN)
     assert found.defaults == {"max_tokens": 200, "threshold": 0.5, "offline": True}
     assert found.personas == {"tutor": "Explain."}
+
+
+def commands(group: click.Group, *before: str) -> Iterator[list[str]]:
+    """All that can be typed, with an argument where one is needed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        arguments = [one for one in command.params if isinstance(one, click.Argument) and one.required]
+        needed = [(*settings.choices(one.type.kind), "1")[0] for one in arguments]  # type: ignore[attr-defined]
+        yield [*before, name, *needed]
+
+
+@pytest.mark.parametrize("line", [[], *commands(program)], ids=" ".join)
+def test_the_file_is_that_of_the_folder_that_is_named(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the option stands; what is wrong in another folder's does not matter."""
+    other, named = tmp_path / "other", tmp_path / "named"
+    for folder in (other, named):
+        folder.mkdir()
+        (folder / "config.toml").write_text(f"nothing-of-{folder.name} = 1")
+    monkeypatch.setenv("SPECEE_DATA_DIR", str(other))
+    option = ["--data-dir", str(named)]
+    for i in {0, *range(min(1, len(line)), len(line) + 1)}:
+        with pytest.raises(AppError, match=r"named.*nothing-of-named"):
+            program.main([*line[:i], *option, *line[i:]], standalone_mode=False)
+    with pytest.raises(AppError, match=r"other.*nothing-of-other"):
+        program.main(line, standalone_mode=False)
+
+
+@pytest.mark.parametrize("command", ["serve", "calibrate", "train", "bench"])
+def test_what_the_file_says_holds_for_a_command_before_the_folder(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, named = tmp_path / "other", tmp_path / "named"
+    for folder in (other, named):
+        folder.mkdir()
+        (folder / "config.toml").write_text(f"model = '/no/{folder.name}.gguf'")
+    monkeypatch.setenv("SPECEE_DATA_DIR", str(other))
+    for line in ([command, "--data-dir", str(named)], ["--data-dir", str(named), command]):
+        with pytest.raises(AppError, match=r"named.config\.toml: model: there is no file /no/named\.gguf"):
+            program.main(line, standalone_mode=False)
+    for line in (["--model", "/no/typed.gguf", command], [command, "--model", "/no/typed.gguf"]):
+        with pytest.raises(AppError, match=r"model not found: there is no file /no/typed\.gguf"):
+            program.main([*line, "--data-dir", str(named)], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +106,7 @@ def test_a_config_file(tmp_path: Path) -> None:
         ("model = 3", "model: 3 is not a name"),
         ("policy = 3", "policy: 3 is not"),
         ("rule = 1979-05-27", "rule: 1979-05-27 is not one of"),
-        ("when-full = true", "when-full: True is not one of"),
+        ("when-full = true", "when-full: true is not one of"),
         ("= 3", "line 1"),
         ("[personas]\na = 3", "personas"),
     ],
