@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from specee.app import paths
+from specee.app.chat import kept_model
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
 from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
@@ -17,7 +18,7 @@ from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions, Recalled, recall
-from specee.models import gguf_header, resolve
+from specee.models import resolve
 from specee.models.errors import ModelError
 
 LAST = -1  # in place of a chat's number: the one last used
@@ -47,7 +48,7 @@ def open_session(
         recalled = recall(store.chat(number).options)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
         options = chat_options(typed, recalled.options)
-        answering, lost = _with_model_of(recalled, values, typed)
+        answering, lost = _with_model_of(recalled, values, typed, "/model" if terminal else "--model")
         session = Session(load_options(answering), system, start, store)
         session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
@@ -60,21 +61,19 @@ def open_session(
 
 
 def _with_model_of(
-    kept: Recalled, values: dict[str, Any], typed: dict[str, Any]
+    kept: Recalled, values: dict[str, Any], typed: dict[str, Any], choose: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """`values` with the model and the drafter of a chat, but for what was typed; and a line for one that is gone.
 
+    `choose` is how the user takes another one from where the line is read.
     A model that can be fetched is not gone: whoever loads it asks, or says how.
     """
     if typed["model"] is not None or kept.model is None:
         return values, ()
-    try:
-        gguf_header.read_model(resolve.resolve(kept.model).path)
-    except resolve.NotHere:
-        pass
-    except ModelError as error:
+    error = kept_model.lost(kept.model)
+    if error is not None and not isinstance(error, resolve.NotHere):
         other = resolve.stable_name(values["model"])
-        return values, (f"{kept.model} cannot answer it any more ({error.title}); {other} does now, or --model NAME",)
+        return values, (f"{kept.model} cannot answer it any more ({error.title}); {other} does now, or {choose} NAME",)
     drafter = typed["drafter"] or kept.drafter
     if typed["drafter"] is None and drafter is not None:
         try:

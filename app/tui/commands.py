@@ -9,6 +9,7 @@ from inspect import signature
 from typing import TYPE_CHECKING
 
 from specee.app import output_file
+from specee.app.chat import kept_model
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
@@ -93,8 +94,8 @@ class Commands:
         self._app.show_chat()
         if kept.refused is not None:
             self._app.show_notice(f"chat {argument}: {kept.refused}", error=True)
-        if kept.model not in (None, session.model):
-            self._app.show_notice(f"{kept.model} answered this chat; /model {kept.model} takes it again")
+        if kept.model is not None and kept.model != session.model:
+            self._app.show_notice(kept_model.on_screen(kept.model, session.model))
 
     async def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""

@@ -222,3 +222,16 @@ def test_help_names_the_defaults() -> None:
 
 def test_values_for_all_shared_options_are_tried() -> None:
     assert {str(option.name) for option in CHAT} <= VALUES.keys()
+
+
+@pytest.mark.parametrize("choose", ["/model", "--model"])
+def test_a_chat_whose_model_is_gone_says_what_helps(choose: str) -> None:
+    """On the screen a command, for a script an option."""
+    from specee.app.cli.open_session import _with_model_of
+
+    values = {"model": None, "drafter": None}
+    answering, lines = _with_model_of(options.Recalled(options.ChatOptions(), "/no/such.gguf"), values, values, choose)
+    assert answering == values
+    assert lines == (
+        f"/no/such.gguf cannot answer it any more (model not found); smollm2-135m does now, or {choose} NAME",
+    )

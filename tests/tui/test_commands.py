@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_session import FakeSession, answers, chat, idle, notices, ready, screen, submit, until
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
 
 from specee.app.chat.history.store import Store
 from specee.app.options import ChatOptions, remember
@@ -238,6 +243,27 @@ async def test_a_kept_chat_with_a_value_that_cannot_be_is_put_right(tmp_path: Pa
         await until(pilot, lambda: session.sent and idle(pilot.app))
     options = session.sent[0][1]
     assert options.sampling.seed is None and options.max_tokens == 99
+    session.store.close()
+
+
+@pytest.mark.parametrize("there", [True, False, None])
+async def test_a_kept_chat_of_another_model_says_what_helps(there: bool | None, tmp_path: Path) -> None:
+    """/model where its file is there, /pull where it can be fetched, another one where it is gone."""
+    file = tmp_path / "mine.gguf"
+    model = "hf:nobody/nothing" if there is None else str(file)
+    if there:
+        tiny_gguf.write(file, "llama")
+    session = FakeSession(store=Store(tmp_path / "history.sqlite"))
+    kept = session.store.new_chat("Old", None, remember(ChatOptions(), model))
+    says = {
+        True: f"{model} answered this chat; /model {model} takes it again",
+        None: f"{model} answered this chat and is not here; {session.model} does now, or /pull {model} downloads it",
+        False: f"{model} cannot answer this chat any more (model not found); {session.model} does now, or /model NAME",
+    }
+    async with chat(session).run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await submit(pilot, f"/resume {kept.id}")
+        await until(pilot, lambda: says[there] in " ".join(notices(pilot.app)))
     session.store.close()
 
 
