@@ -7,19 +7,21 @@ HF_HUB_CACHE, HF_HUB_OFFLINE and others) mean what they mean elsewhere.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from specee.models import hub_names, hub_settings, network_settings
+from specee.models import answer_limit, hub_names, hub_settings, network_settings
 from specee.models import source as sources
 from specee.models.errors import USAGE, DownloadError, ModelError
 from specee.models.source import Source
 
 CHUNK = 1 << 20  # bytes; what a killed transfer may lose
 AGAIN = "what has come is kept, and the same command goes on from there"
+ELSEWHERE = "try again later, or another HF_ENDPOINT"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def download(file: RemoteFile, into: BinaryIO, begin: int) -> None:
 
     Whether they are the right ones, and how many, is not looked at.
     """
-    with _as_model_errors(file.repo, file.name, again=AGAIN):
+    with _as_model_errors(file.repo, file.name, again=AGAIN, file_bytes=file.size + CHUNK):
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -118,8 +120,13 @@ def _url(repo: str, name: str, revision: str) -> str:
 
 
 @contextmanager
-def _as_model_errors(repo: str, name: str = "", again: str = "try again later") -> Iterator[None]:
-    """Turns whatever fails inside into a ModelError of one line, which says what to do: `again`."""
+def _as_model_errors(
+    repo: str, name: str = "", again: str = "try again later", file_bytes: int = answer_limit.MOST
+) -> Iterator[None]:
+    """Turns whatever fails inside into a ModelError of one line, which says what to do: `again`.
+
+    No answer is read beyond its limit, `file_bytes` for what was asked for.
+    """
     constants = hub_settings.constants()
     try:
         # by this name: `from huggingface_hub import ...` prints an error before it raises it
@@ -137,7 +144,14 @@ def _as_model_errors(repo: str, name: str = "", again: str = "try again later") 
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # its own 10 MB are what Ctrl+C on a slow line would throw away
     network_settings.check()
     try:
-        yield
+        with answer_limit.limited(file_bytes):
+            yield
+    except answer_limit.TooLong as error:
+        why = f"what {constants.ENDPOINT} sends for {name or repo} goes on beyond {file_bytes} bytes"
+        raise DownloadError("the server failed", f"{why}; {ELSEWHERE}") from error
+    except answer_limit.Encoded as error:
+        why = f"what {constants.ENDPOINT} sends for {name or repo} is compressed, which was not asked for"
+        raise DownloadError("the server failed", f"{why}; {ELSEWHERE}") from error
     except errors.OfflineModeIsEnabled as error:
         raise offline_error(repo) from error
     except errors.HFValidationError as error:
@@ -147,8 +161,21 @@ def _as_model_errors(repo: str, name: str = "", again: str = "try again later") 
     except ImportError as error:  # what the HTTP client lacks for a variable's value
         raise hub_settings.bad_variable(error) from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # in huggingface_hub
-        why = f"what {constants.ENDPOINT} says of {repo} cannot be read ({type(error).__name__})"
-        raise DownloadError("the server failed", f"{why}; try again later, or another HF_ENDPOINT") from error
+        why = f"what {constants.ENDPOINT} says of {repo} cannot be read: {_in_words(error)}"
+        raise DownloadError("the server failed", f"{why}; {ELSEWHERE}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong with an answer that huggingface_hub stumbles over."""
+    if isinstance(error, (json.JSONDecodeError, UnicodeError)):
+        return "it is not JSON"
+    if isinstance(error, RecursionError):
+        return "lists or objects in each other, too deep"
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        return f"it has no {error.args[0][:40]!a}"
+    if isinstance(error, ValueError):
+        return "one of its values means nothing"
+    return "it is not built as the hub's answers are"
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

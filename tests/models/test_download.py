@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -150,13 +152,83 @@ def test_a_file_that_leads_out_of_the_repository(hub: Hub, payload: Path, name: 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b"3", b'{"siblings": 3}', b'{"siblings": [{}]}', b"\xff", b"[" * 9999]
+    ("body", "says"),
+    [
+        *((body, "it is not JSON") for body in (b"", b"{", b"\xff", b"\xff\xfe{", b"<html>")),
+        (b"[" * 9999, "too deep"),
+        *((body, "it is not built as the hub's answers are") for body in (b"[]", b"null", b"3", b'"x"', b"true")),
+        (b"{}", "it has no 'id'"),
+        (b'{"id": "x", "siblings": [{}]}', "it has no 'rfilename'"),
+        (b'{"id": "x", "siblings": 3}', "it is not built as the hub's answers are"),
+        (b'{"id": "x", "siblings": [3]}', "it is not built as the hub's answers are"),
+        (b'{"id": "x", "createdAt": "never"}', "one of its values means nothing"),
+    ],
 )
-def test_an_answer_that_cannot_be_read(hub: Hub, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_cannot_be_read(hub: Hub, body: bytes, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_server._Handler, "_info", lambda self, repo: self._answer(200, {}, body))
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(DownloadError) as caught:
         download.pull(f"hf:{REPO}")
+    assert f"says of {REPO} cannot be read: " in str(caught.value) and says in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+ENDLESS = 10**12
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize(
+    ("what", "status", "says"),
+    [
+        ("_info", 200, f"sends for {REPO} goes on beyond 8388608 bytes"),
+        ("_info", 302, f"sends for {REPO} goes on beyond 8388608 bytes"),
+        ("_info", 404, "goes on beyond|no such repository"),
+        ("_info", 500, "goes on beyond|answered 500"),
+        ("_bytes", 200, f"sends for {FILE} goes on beyond"),
+        ("_bytes", 302, "goes on beyond"),
+        ("_bytes", 404, "goes on beyond|no such file"),
+        ("_bytes", 500, "goes on beyond|answered 500"),
+    ],
+)
+def test_answers_without_end(
+    hub: Hub, payload: Path, what: str, status: int, says: str, has_length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read of them is bounded, in memory and on the disk."""
+    sent = [0]
+
+    def endless(handler: hub_server._Handler, *_: object) -> None:
+        handler.send_response(status)
+        if status == 302:
+            handler.send_header("Location", f"{hub.url}/nothing")
+        if has_length:
+            handler.send_header("Content-Length", str(ENDLESS))
+        handler.end_headers()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            while sent[0] < 1 << 28:
+                handler.wfile.write(b" " * (1 << 16))
+                sent[0] += 1 << 16
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub_server._Handler, what, endless)
+        with pytest.raises(DownloadError, match=says) as caught:
+            download.pull(NAME)
+        assert caught.value.exit_code == 4 and str(caught.value).isprintable()
+    assert sent[0] < 1 << 27
+    assert digest(download.pull(NAME)) == digest(payload), "whatever was left is no hindrance"
+
+
+def test_an_answer_that_is_compressed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes could become any number; it is asked for plain bytes."""
+    asked: list[str] = []
+
+    def bomb(handler: hub_server._Handler, repo: str) -> None:
+        asked.append(handler.headers["Accept-Encoding"])
+        handler._answer(200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(10_000_000)))
+
+    monkeypatch.setattr(hub_server._Handler, "_info", bomb)
+    with pytest.raises(DownloadError, match="is compressed, which was not asked for"):
+        download.pull(NAME)
+    assert asked == ["identity"]
 
 
 def html(handler: hub_server._Handler, *_: object) -> None:
