@@ -136,6 +136,30 @@ def models() -> Iterator[CachedModel]:
                         yield CachedModel(repo, name, paths)
 
 
+@dataclass(frozen=True)
+class CachedFile:
+    """A file of a repository; its content arrived with this hash."""
+
+    repo: str
+    file: str
+    sha256: str
+
+
+def owner(path: Path) -> CachedFile | None:
+    """What a file is of, if it is in the cache under its name in the repository."""
+    if "snapshots" not in path.parts:  # without loading huggingface_hub
+        return None
+    try:
+        repo_folder, _, _, *parts = path.relative_to(root()).parts
+        target = path.resolve()
+    except (OSError, ValueError, ModelError):  # it is elsewhere, or the cache is nowhere
+        return None
+    repo = repo_folder.removeprefix("models--").replace("--", "/", 1)
+    if not hub_names.is_repo(repo) or not parts or target.parent.name != "blobs":
+        return None
+    return CachedFile(repo, "/".join(parts), target.name)
+
+
 def unfinished(repo: str) -> tuple[Path, ...]:
     """Files of the repository that have not arrived completely."""
     return tuple(sorted((folder(repo) / "blobs").glob("*.part")))

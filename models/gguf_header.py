@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.models import source, tokenizer_values
+from specee.models import cache, damage, source, tokenizer_values
 from specee.models.errors import ModelError
 from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS, Array
 
@@ -96,7 +96,8 @@ def read(path: Path) -> Header:
             head = file.read(8)
             if head[:4] != MAGIC:
                 what = "is empty" if not head else "is not a GGUF file"
-                raise ModelError("not a model", f"{path} {what}; specee-chat reads models in the GGUF format")
+                why = f"{path} {what}; specee-chat reads models in the GGUF format"
+                raise ModelError("not a model", f"{why}; {damage.advice(path)}" if cache.owner(path) else why)
             if len(head) < 8:
                 raise _Damage("it is cut off")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -104,7 +105,7 @@ def read(path: Path) -> Header:
     except OSError as error:
         raise ModelError("model not readable", f"{path}: {error.strerror or error}") from error
     except _Damage as error:
-        raise ModelError("damaged model", f"{path}: {error}; get the file again") from error
+        raise ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}") from error
 
 
 def read_model(path: Path) -> Header:
@@ -116,7 +117,7 @@ def read_model(path: Path) -> Header:
     first, *others = [read(file) for file in files]
     tensors = first.tensors + tuple(tensor for other in others for tensor in other.tensors)
     if not tensors:
-        raise ModelError("damaged model", f"{path}: it has no tensors")
+        raise ModelError("damaged model", f"{path}: it has no tensors; {damage.advice(path)}")
     return Header(path, first.values, tensors, first.file_bytes + sum(other.file_bytes for other in others))
 
 

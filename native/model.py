@@ -47,7 +47,8 @@ class Model:
         if not self.handle:
             why = library.last_error() or log.reason() or "it does not say why"
             raise UnusableModelError(
-                "model refused", f"llama.cpp cannot load {self.path}: {why}; get the file again, or take another model"
+                "model refused",
+                f"llama.cpp cannot load {self.path}: {why}; take another model, or another file of this one",
             )
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"

@@ -9,12 +9,13 @@ from typing import Any
 from specee.app.cli import tables
 from specee.app.formatting import size
 from specee.app.paths import Paths
-from specee.models import cache, calibrations, embedded, file_hash, registry, source
+from specee.models import cache, calibrations, embedded, file_hash, gguf_header, registry, source
+from specee.models.errors import ModelError
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model. `where` is embedded, cache, copy (ours), partly (a pull that stopped) or empty.
+    """A model. `where` is embedded, cache, copy (ours), damaged, partly (a pull that stopped) or empty.
 
     `calibrated` is None when the file's hash is not known yet.
     """
@@ -56,7 +57,7 @@ def _named(entry: registry.RegistryEntry, folders: Paths) -> ModelRow:
 
 
 def _other(found: cache.CachedModel, folders: Paths) -> ModelRow:
-    return _row(f"hf:{found.repo}:{found.file}", "cache", found.paths, folders)
+    return _row(f"hf:{found.repo}:{found.paths[0].name}", "cache", found.paths, folders)
 
 
 def _copy(path: Path, folders: Paths) -> ModelRow:
@@ -67,6 +68,10 @@ def _copy(path: Path, folders: Paths) -> ModelRow:
 def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
     if not paths:
         return ModelRow(name, where, None, 0, None)
+    try:
+        gguf_header.read_model(paths[0])
+    except ModelError:
+        where = "damaged"
     digest = file_hash.known_sha256(paths[0], folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)

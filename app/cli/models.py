@@ -49,7 +49,7 @@ def list_models(as_json: bool, **values: Any) -> int:
     """List the models that have a name, and all others that are here.
 
     HERE says where a model is: it is embedded (comes with specee-chat), in the cache (fetched), a copy (made by 'models
-    optimize') or here only partly. Tokens of a calibrated model can skip layers.
+    optimize'), damaged or here only partly. Tokens of a calibrated model can skip layers.
 
     \b
     specee-chat models list --json

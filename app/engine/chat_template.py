@@ -57,7 +57,9 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
 
 def no_text() -> AppError:
     """A template that leaves out all that was said."""
-    return AppError("bad chat template", "it gives no text; get the file again, or take another model", MODEL_MISSING)
+    return AppError(
+        "bad chat template", "it gives no text; take another model, or another file of this one", MODEL_MISSING
+    )
 
 
 def _bad(error: BaseException) -> AppError:

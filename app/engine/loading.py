@@ -197,7 +197,7 @@ def open_backend(
 def _check_vocabulary(model: Any) -> None:
     """Raises AppError where every answer would be empty."""
     if not any(model.piece(token) for token in range(model.n_vocab)):
-        why = f"{model.path}: no token of its vocabulary is text; get the file again, or take another model"
+        why = f"{model.path}: no token of its vocabulary is text; take another model, or another file of this one"
         raise AppError("damaged model", why, MODEL_MISSING)
 
 

@@ -230,3 +230,34 @@ def test_the_question_at_a_terminal(env: dict[str, str], hub: Hub, answer: str, 
         assert "MB of 98.4 MB" in text and "MB/s" in text and " left" in text and output.strip()
     else:
         assert "models pull" in text and hub.requests == []
+
+
+@pytest.mark.parametrize("content", ["cut", "empty", "text"])
+def test_a_file_that_is_damaged_in_its_repository(content: str, hub: Hub, env: dict[str, str], tmp_path: Path) -> None:
+    """It arrived as it is there: getting it again cannot help; deleting it frees its place."""
+    file = tmp_path / "y-q4_k_m.gguf"
+    whole = the_model().read_bytes()
+    file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no model"}[content])
+    hub.repos["inf/y"] = {file.name: file}
+    name = f"hf:inf/y:{file.name}"
+    for line in (["models", "pull", "hf:inf/y:q4_k_m"], ["-p", "Hi", "--model", "hf:inf/y", "--yes"]):
+        done = call(env, *line, code=3)
+        assert "the repository's file itself is damaged, so take another model" in done.stderr
+        assert f"specee-chat models rm {name} frees its place" in done.stderr
+        assert "again" not in done.stderr
+    rows = json.loads(call(env, "models", "list", "--json").stdout)
+    assert [(row["where"], row["bytes"]) for row in rows if row["name"] == name] == [("damaged", file.stat().st_size)]
+    call(env, "models", "rm", name, "--yes")
+    assert name not in call(env, "models", "list").stdout
+
+
+def test_a_file_that_was_damaged_here(hub: Hub, env: dict[str, str]) -> None:
+    """What the message says helps."""
+    path = Path(call(env, "models", "pull", f"hf:{LLAMA[0]}").stdout.strip())
+    whole = path.read_bytes()
+    path.resolve().write_bytes(whole[: len(whole) // 2])
+    name = f"hf:{LLAMA[0]}:{LLAMA[1]}"
+    done = call(env, "models", "show", name, code=3)
+    assert f"specee-chat models rm {name}, then specee-chat models pull {name}, gets it again" in done.stderr
+    call(env, "models", "rm", name, "--yes")
+    assert Path(call(env, "models", "pull", name).stdout.strip()).read_bytes() == whole
