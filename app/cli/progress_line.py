@@ -8,10 +8,31 @@ import time
 from types import TracebackType
 
 from specee.app.cli.streams import control
-from specee.app.formatting import visible
+from specee.app.formatting import duration, visible
 
 REDRAW_SECONDS = 0.1
+SURE_SECONDS = 10.0  # after which the time left is guessed
 CLEAR_LINE = "\r\x1b[2K"
+
+
+class TimeLeft:
+    """How far a step is, and how long it still takes, by how fast it was so far."""
+
+    def __init__(self) -> None:
+        self._step: str | None = None
+        self._began = self._share = 0.0
+
+    def show(self, step: str, share: float | None) -> str:
+        """`share` done, in [0, 1]; None where it is not known."""
+        now = time.monotonic()
+        if step != self._step:  # one that goes on begins somewhere
+            self._step, self._began, self._share = step, now, share or 0.0
+        if share is None:
+            return ""
+        elapsed, done = now - self._began, share - self._share
+        if elapsed < SURE_SECONDS or done <= 0.0 or share >= 1.0:
+            return f"{share:4.0%}"
+        return f"{share:4.0%}  {duration(elapsed / done * (1.0 - share))} left"
 
 
 class ProgressLine:

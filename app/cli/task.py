@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specee.app.cli.progress_line import ProgressLine
+from specee.app.cli.progress_line import ProgressLine, TimeLeft
 from specee.app.engine.protocol import Failed, Progress, Task, TaskDone, TaskPart
 from specee.app.errors import AppError
 
@@ -20,11 +20,12 @@ def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda re
 
     engine = EngineProcess(paths.find(task.load.data_dir).logs)
     try:
+        left = TimeLeft()
         with ProgressLine() as line:
             engine.send(task)
             for message in engine.messages():
                 if isinstance(message, Progress):
-                    line.show(message.what, "" if message.fraction is None else f"{message.fraction:4.0%}")
+                    line.show(message.what, left.show(message.what, message.fraction))
                 elif isinstance(message, TaskPart):
                     on_part(message.result)
                 elif isinstance(message, Failed):

@@ -43,8 +43,7 @@ def train(
     A draft head is a small part that guesses the model's next tokens; the model then tries several at once, and keeps
     those that are its own. The model talks to itself and reads your chats (--no-chats: not), and the head learns from
     what it computes meanwhile: no data set is needed, and nothing leaves this machine. This takes an hour or more, and
-    PyTorch (pip install 'specee-chat[train]'). Interrupted, it goes on the next time; with more --tokens it goes on
-    from what it has.
+    PyTorch (pip install torch). Interrupted, it goes on the next time; with more --tokens it goes on from what it has.
 
     \b
     specee-chat train --model qwen2.5-1.5b

@@ -37,7 +37,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     Started again after an interruption, it continues.
     """
     if importlib.util.find_spec("torch") is None:
-        raise AppError("PyTorch is missing", "training needs it: pip install 'specee-chat[train]'", USAGE)
+        raise AppError("PyTorch is missing", "training needs it: pip install torch", USAGE)
     from specee.predictors.training.conversations import ConversationLog
     from specee.predictors.training.train import HeadTraining
 

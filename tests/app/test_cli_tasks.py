@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from specee.app.cli import calibrate, task, train
+from specee.app.cli import calibrate, progress_line, task, train
 from specee.app.engine import process
 from specee.app.engine.protocol import Calibrate, Failed, Progress, TaskDone, TaskPart
 from specee.app.errors import AppError
@@ -79,3 +79,19 @@ def test_what_training_says_at_its_end() -> None:
         "1.64 tokens a step",
         "written to /h.gguf (12.0 MB)",
     ]
+
+
+def test_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress_line.time, "monotonic", lambda: now[0])
+    left = progress_line.TimeLeft()
+    assert left.show("talking", 0.5).strip() == "50%", "it goes on from an earlier run"
+    now[0] += 5
+    assert left.show("talking", 0.51).strip() == "51%"
+    now[0] += 55
+    assert left.show("talking", 0.6) == " 60%  4:00 left"
+    assert left.show("talking", None) == ""
+    assert left.show("training", 0.0).strip() == "0%"
+    now[0] += 60
+    assert left.show("training", 0.0).strip() == "0%"
+    assert left.show("training", 1.0) == "100%"
