@@ -3,7 +3,6 @@ only one that asks (Ctrl+Z)."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import selectors
 import signal
@@ -24,7 +23,6 @@ class UnixDriver(LinuxDriver):
     """After SIGSTOP from elsewhere, too, the terminal is set up and drawn again: the shell had it meanwhile."""
 
     _coming_back = False
-    _loop: asyncio.AbstractEventLoop | None = None  # while there is a screen
 
     def _run_input_thread(self) -> None:
         try:
@@ -72,26 +70,20 @@ class UnixDriver(LinuxDriver):
         """Whether somebody takes what is written; nobody does when the terminal has refused something."""
         return self._writer_thread is not None and self._writer_thread.is_alive()
 
-    def start_application_mode(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        super().start_application_mode()
-
     def _sigtstp_application(self, *_: object) -> None:
         if self._is_ours():
-            assert self._loop is not None
             self._loop.call_soon_threadsafe(super()._sigtstp_application)
         else:
             super()._sigtstp_application()
 
     def _sigcont_application(self, *_: object) -> None:
         if self._is_ours() and not self._coming_back:
-            assert self._loop is not None
             self._coming_back = True
             self._loop.call_soon_threadsafe(self._come_back)
 
     def _is_ours(self) -> bool:
         """Whether the screen is, and not an editor's, say."""
-        return self._auto_restart and self._loop is not None and not self._loop.is_closed()
+        return self._auto_restart and self._writer_thread is not None and not self._loop.is_closed()
 
     def _come_back(self) -> None:
         """Not in the signal's handler: what is being drawn then may hold a lock that drawing needs."""
