@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from pathlib import Path
 
 from specee.app.errors import INTERNAL, AppError, as_app_error
+from specee.models import local_file
 
 LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 
@@ -15,10 +17,11 @@ def record(folder: Path, error: BaseException) -> Path | None:
     """Appends an error with its traceback; returns the file, None when it cannot be written."""
     path = folder / "errors.log"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        local_file.make_folder(folder)
         if path.exists() and path.stat().st_size > LIMIT:
             path.replace(path.with_suffix(".old.log"))
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        descriptor = local_file.open_private(path, append=True)
+        with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{''.join(traceback.format_exception(error))}\n")
     except OSError:
         return None

@@ -27,6 +27,14 @@ def check(name: str) -> Path:
     return path
 
 
+def check_new(name: str) -> Path:
+    """The same for what is put in its place when it is complete, and must not take that of a device."""
+    path = check(name)
+    if path.exists():
+        raise AppError("cannot write", f"{path} is no regular file; give the name of a new one", USAGE)
+    return path
+
+
 def write(name: str, text: str) -> Path:
     """Writes a new file, whole or not at all. Raises AppError."""
     path = check(name)

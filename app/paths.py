@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from specee.app.errors import USAGE, AppError
+from specee.app.errors import as_app_error
+from specee.models import local_file
 
 APP_NAME = "specee-chat"
 ENV_DATA_DIR = "SPECEE_DATA_DIR"
@@ -16,9 +17,9 @@ CONFIG_FILE = "config.toml"
 def expand(name: str) -> Path:
     """A path as a user writes it, with ~ for a home folder. Raises AppError for the home of nobody."""
     try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        raise AppError("no such user", f"{name}: there is no home folder for {name.partition('/')[0]}", USAGE) from None
+        return local_file.expand(name)
+    except local_file.NoHomeError as error:
+        raise as_app_error(error) from None
 
 
 @dataclass(frozen=True)

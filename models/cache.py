@@ -18,10 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from specee.models import hub_names, hub_settings
+from specee.models import hub_names, hub_settings, local_file
 from specee.models import source as sources
 from specee.models.errors import ModelError
 from specee.models.source import Source
+
+MAX_COMMIT = 1024  # bytes of a file that names one
 
 
 def root() -> Path:
@@ -66,7 +68,7 @@ def find(source: Source) -> tuple[Path, ...] | None:
 def _snapshots(repo: str, revision: str) -> list[Path]:
     here = folder(repo) / "snapshots"
     try:
-        commit = (folder(repo) / "refs" / revision).read_text("utf-8").strip()
+        commit = local_file.read(folder(repo) / "refs" / revision, MAX_COMMIT).decode().strip()
     except (OSError, ValueError):  # or no UTF-8
         commit = revision
     try:

@@ -8,6 +8,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from specee.models import local_file
+
+MAX_BYTES = 16 << 20  # of what is remembered
 _HASH_CHUNK = 4 << 20
 
 
@@ -18,7 +21,7 @@ def sha256(path: Path, cache_dir: Path | None = None) -> str:
     if (found := known.get(_key(path))) is not None:
         return found
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with os.fdopen(local_file.open_to_read(path), "rb") as file:
         while chunk := file.read(_HASH_CHUNK):
             digest.update(chunk)
     remember(path, digest.hexdigest(), cache_dir)
@@ -50,7 +53,7 @@ def _store(cache_dir: Path | None) -> Path | None:
 
 def _read_cache(store: Path | None) -> dict[str, str]:
     try:
-        loaded = json.loads(store.read_text("utf-8")) if store is not None else {}
+        loaded = json.loads(local_file.read(store, MAX_BYTES)) if store is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
@@ -60,7 +63,7 @@ def _write_cache(store: Path, entries: dict[str, str]) -> None:
     """A cache that cannot be written costs time only."""
     part = store.with_name(f"{store.name}.{os.getpid()}")
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        local_file.make_folder(store.parent)
         part.write_text(json.dumps(entries), "utf-8")
         part.replace(store)
     except OSError:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.models import cache, damage, source, tokenizer_values
+from specee.models import cache, damage, local_file, source, tokenizer_values
 from specee.models.errors import ModelError
 from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS, Array
 
@@ -92,7 +93,7 @@ class _Damage(Exception):  # noqa: N818 - becomes a ModelError, which knows the 
 def read(path: Path) -> Header:
     """Reads and checks the header. Raises ModelError, in one line, for whatever is wrong with it."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(local_file.open_to_read(path), "rb") as file:
             head = file.read(8)
             if head[:4] != MAGIC:
                 what = "is empty" if not head else "is not a GGUF file"

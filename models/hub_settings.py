@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from specee.models import network_settings
@@ -40,7 +41,15 @@ def constants() -> Any:
     except ValueError as error:
         network_settings.check()  # which may know the variable
         raise bad_variable(error) from error
+    _check_token_file(Path(constants.HF_TOKEN_PATH))
     return constants
+
+
+def _check_token_file(path: Path) -> None:
+    """It is read before each connection."""
+    if path.exists() and not path.is_file() and str(path) != os.devnull:
+        why = f"{path} is no regular file; delete it, or name another in HF_TOKEN_PATH"
+        raise ModelError("bad token file", why, USAGE)
 
 
 def bad_variable(error: Exception) -> ModelError:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from specee.models import local_file
 from specee.models.errors import USAGE, ModelError
 
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 MOST_SECONDS = 86400
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+MAX_CERTIFICATES = 64 << 20  # bytes
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
@@ -27,7 +30,14 @@ def check() -> None:
 
 def check_hub() -> None:
     """The same for what huggingface_hub takes as it is when it is first imported."""
-    _check_all({"HF_ENDPOINT": _check_endpoint, **dict.fromkeys(TIMEOUTS, _check_timeout)})
+    folders = [*CACHES] if any(os.environ.get(name) for name in CACHES) else ["XDG_CACHE_HOME"]
+    _check_all(
+        {
+            "HF_ENDPOINT": _check_endpoint,
+            **dict.fromkeys(TIMEOUTS, _check_timeout),
+            **dict.fromkeys(folders, _check_cache),
+        }
+    )
 
 
 def _check_all(checks: Mapping[str, Callable[[str], None]]) -> None:
@@ -74,9 +84,30 @@ def _check_token(value: str) -> None:
         raise ValueError("a token has ASCII letters, digits and signs only")
 
 
+def _check_cache(value: str) -> None:
+    """A folder, or one that can be made."""
+    try:
+        path = local_file.expand(os.path.expandvars(value))
+    except local_file.NoHomeError as error:
+        raise ValueError(error.message) from None
+    try:
+        there = next((place for place in (path, *path.parents) if place.exists()), None)
+        is_folder = there is None or there.is_dir()
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise ValueError(f"{value}: {error.strerror or error}") from error
+    if not is_folder:
+        raise ValueError(f"{there} is no folder")
+
+
 def _check_certificates(value: str) -> None:
-    if not Path(value).is_file():
-        raise ValueError(f"there is no file {value}")
+    try:
+        local_file.require_regular(Path(value))
+    except local_file.NotRegularError as error:
+        raise ValueError(f"{value}: {error.strerror}") from None
+    except OSError:
+        raise ValueError(f"there is no file {value}") from None
+    if Path(value).stat().st_size > MAX_CERTIFICATES:
+        raise ValueError(f"{value} is larger than {MAX_CERTIFICATES >> 20} MiB")
     try:
         ssl.create_default_context(cafile=value)
     except OSError as error:  # SSLError is one
@@ -91,6 +122,6 @@ def _check_folder(value: str) -> None:
 def _check_key_log(value: str) -> None:
     """Where Python writes the keys of connections, for those who look into them."""
     try:
-        Path(value).open("ab").close()
+        os.close(os.open(value, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0), 0o600))
     except OSError as error:
         raise ValueError(f"{value} cannot be written ({error.strerror or error})") from error

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specee.models import registry, source
+from specee.models import local_file, registry, source
 from specee.models.errors import ModelError
 from specee.models.source import Source
 
@@ -88,9 +88,9 @@ def interpret(model: str | None) -> WantedModel:
 
 def _interpret(wanted: str) -> WantedModel:
     try:
-        path = Path(wanted).expanduser()
-    except RuntimeError:  # ~somebody, who is not known here
-        raise _unknown(wanted) from None
+        path = local_file.expand(wanted)
+    except local_file.NoHomeError as error:
+        raise ModelError(error.title, error.message) from None
     if path.suffix.lower() == ".gguf" and path.is_file():
         return WantedModel(path.stem, path.resolve())
     if (named := _named(wanted)) is not None:
@@ -99,6 +99,10 @@ def _interpret(wanted: str) -> WantedModel:
         return WantedModel(path.stem, path.resolve())
     if path.is_dir():
         return _only_gguf_in(path)
+    if path.exists():
+        raise ModelError("not a model", f"{wanted} is no regular file; give the path of a .gguf file")
+    if path.is_symlink():
+        raise ModelError("model not found", f"{wanted} is a link to {path.readlink()}, which is not there")
     if (found := source.parse(wanted)) is not None:
         return WantedModel(wanted, source=found)
     raise _unknown(wanted)

@@ -10,6 +10,7 @@ from specee.app.errors import USAGE, AppError
 from specee.app.options import Sampling
 from specee.app.paths import expand
 from specee.app.text_input import decode
+from specee.models import local_file
 
 MAX_BYTES = 64 << 20
 """Of a file with prompts."""
@@ -59,11 +60,7 @@ def read_prompts(path: str | None) -> list[BenchPrompt]:
     if path is None:
         return list(DEFAULT)
     try:
-        with expand(path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
-        decoded = decode(content, path)
+        decoded = decode(local_file.read(expand(path), MAX_BYTES), path)
         if decoded.doubt is not None:  # what is measured must not be a guess
             raise ValueError("it is not UTF-8; convert it first")
         lines = decoded.text.split("\n")

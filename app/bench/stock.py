@@ -15,6 +15,7 @@ from typing import Any
 from specee.app.bench.answer import Answer
 from specee.app.errors import FAILURE, USAGE, AppError
 from specee.app.options import Sampling
+from specee.app.paths import expand
 
 PROGRAM = Path(__file__).with_name("stock_program.py")
 OURS = ("PYTHONPATH", "PYTHONHOME", "LLAMA_CPP_LIB_PATH")  # variables that would lead it to our library
@@ -29,7 +30,7 @@ class Stock:
         environment = {name: value for name, value in os.environ.items() if name not in OURS}
         try:
             self._process = subprocess.Popen(
-                [str(Path(python).expanduser()), str(PROGRAM)],
+                [str(expand(python)), str(PROGRAM)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from specee.app.chat.file_reference import files_named
 from specee.app.errors import USAGE, AppError
 from specee.app.text_input import LIMIT, decode, too_large
+from specee.models import local_file
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ def attach(text: str) -> tuple[str, list[Attachment]]:
 
 def _read(path: Path) -> Attachment:
     try:
-        content = _bytes(path)
+        content = local_file.read(path, LIMIT)
+    except local_file.TooLargeError:
+        raise too_large(str(path)) from None
     except OSError as error:
         raise AppError("cannot attach", f"{path} {_why(path, error)}", USAGE) from error
-    if len(content) > LIMIT:
-        raise too_large(str(path))
     decoded = decode(content, str(path))
     text = decoded.text.rstrip("\n")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
@@ -55,26 +54,12 @@ def _read(path: Path) -> Attachment:
 
 
 def _why(path: Path, error: OSError) -> str:
+    if isinstance(error, local_file.NotRegularError):
+        return "is a folder; name a file in it" if error.is_folder else "is no regular file"
+    if isinstance(error, local_file.EndlessError):
+        return "has no end: it is not a file that can be sent"
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return f"is a link to {path.readlink()}, which is not there"
     if error.errno == errno.ELOOP:
         return "is a link that leads back to itself"
     return f"cannot be read: {error.strerror or error}"
-
-
-def _bytes(path: Path) -> bytes:
-    """At most one byte more than LIMIT. Nothing waits: what could do so forever (a pipe, a device) is refused."""
-    # O_NONBLOCK: some files of /proc say that they are regular, and have more only when something happens
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(fd)
-        what = "a folder; name a file in it" if stat.S_ISDIR(mode) else "no regular file"
-        raise AppError("cannot attach", f"{path} is {what}", USAGE)
-    with io.FileIO(fd) as file:
-        content = bytearray()
-        while len(content) <= LIMIT and (piece := file.read(LIMIT + 1 - len(content))) != b"":
-            if piece is None:
-                raise AppError("cannot attach", f"{path} has no end: it is not a file that can be sent", USAGE)
-            content += piece
-    return bytes(content)

@@ -42,7 +42,7 @@ def calibrate(tokens: int | None, output: str | None, as_json: bool, **values: A
     from specee.app.engine.protocol import Calibrate
 
     if output is not None:
-        output_file.check(output)
+        output_file.check_new(output)
     task = Calibrate(load_options(values), tokens, values["seed"] or 0, output)
     return show(run_task(task), as_json, summary)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from click.core import ParameterSource
 from specee.app import paths, settings
 from specee.app.cli.option import Setting
 from specee.app.errors import USAGE, AppError
+from specee.models import local_file
 from specee.models.errors import ModelError
 
 if sys.version_info >= (3, 11):
@@ -85,12 +85,11 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
     are written as such.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
-            raise _bad(path, f"it is no file of at most {MAX_BYTES} bytes")
-        content = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin a file with a mark
+        content = tomllib.loads(local_file.read(path, MAX_BYTES).decode("utf-8-sig"))  # with a mark of Windows
     except (FileNotFoundError, NotADirectoryError):
         return Config()
+    except (local_file.NotRegularError, local_file.TooLargeError, local_file.EndlessError):
+        raise _bad(path, f"it is no file of at most {MAX_BYTES} bytes") from None
     except OSError as error:
         raise _bad(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ from specee.app.cli.confirm import confirm
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import print_json, show
 from specee.app.cli.shared_options import DATA_DIR, JSON
-from specee.app.errors import OK
+from specee.app.errors import OK, USAGE, AppError
 from specee.app.formatting import to_json
 
 if TYPE_CHECKING:
@@ -112,8 +112,13 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> 
     specee-chat history search sky blu
     specee-chat history search C++
     """
+    from specee.app.chat.history.search import words_in
+
+    text = " ".join(words)
+    if not words_in(text):
+        raise AppError("nothing to search for", "the words are empty; specee-chat history lists all chats", USAGE)
     with _store(values) as store:
-        hits = store.search(" ".join(words), limit)
+        hits = store.search(text, limit)
     if as_json:
         names = ("chat", "title", "turn", "role", "excerpt")
         print_json([{name: getattr(hit, name) for name in names} for hit in hits])

@@ -176,6 +176,6 @@ def optimize(name: str | None, output: str | None, force: bool, as_json: bool, *
     from specee.app.engine.protocol import Optimize
 
     if output is not None:
-        output_file.check(output)
+        output_file.check_new(output)
     load = load_options({**values, "model": name or values["model"]})
     return show(run_task(Optimize(load, output, force)), as_json, text)

@@ -53,7 +53,7 @@ def train(
     from specee.app.engine.protocol import Train
 
     if output is not None:
-        output_file.check(output)
+        output_file.check_new(output)
     task = Train(load_options(values), tokens, minutes, values["seed"] or 0, output, not without_chats)
     return show(run_task(task), as_json, summary)
 

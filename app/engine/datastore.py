@@ -14,6 +14,7 @@ import numpy as np
 
 from specee.app.chat.history.recent import recent_answers
 from specee.app.paths import Paths
+from specee.models import local_file
 from specee.native.errors import NativeError
 from specee.predictors.drafters.datastore import Datastore
 
@@ -46,14 +47,14 @@ def open_datastore(tokenize: Tokenize, sha256: str, cache: Path) -> Datastore:
     version = hashlib.sha256(texts).hexdigest()[:8]
     path = cache / "datastores" / f"{sha256[:16]}-{version}-{FORMAT}.npz"
     try:
-        with path.open("rb") as file, np.load(file) as stored:
+        with os.fdopen(local_file.open_to_read(path), "rb") as file, np.load(file) as stored:
             return Datastore(stored["keys"], stored["followers"], stored["probs"])
     except Exception:  # none yet, or a file that is damaged in any way
         pass
     datastore = Datastore.build([tokenize(text) for text in texts.decode().split(SEPARATOR)])
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        local_file.make_folder(path.parent)
         with part.open("wb") as out:
             keys, followers, probs = datastore.arrays()
             np.savez(out, keys=keys, followers=followers, probs=probs)

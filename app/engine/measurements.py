@@ -12,8 +12,10 @@ from typing import Any
 
 from specee.app import machine
 from specee.app.engine.backend import Backend
+from specee.models import local_file
 
 FORMAT = 6
+MAX_BYTES = 16 << 20
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Measurements:
         content = {"format": FORMAT, "drafting": drafting, "threads": self.threads}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            local_file.make_folder(self._path.parent)
             part.write_text(json.dumps(content, indent=1), "utf-8")
             part.replace(self._path)
         except OSError:  # the next start measures again
@@ -84,7 +86,7 @@ class Measurements:
         drafting: dict[str, Drafting] = {}
         threads: dict[str, int] = {}
         try:
-            stored = json.loads(self._path.read_text("utf-8")) if self._path else {}
+            stored = json.loads(local_file.read(self._path, MAX_BYTES)) if self._path else {}
             if stored.get("format") == FORMAT:
                 drafting = {key: Drafting.read(known) for key, known in stored["drafting"].items()}
                 threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}

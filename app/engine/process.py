@@ -18,6 +18,7 @@ from specee.app.engine.protocol import Alive, Close, Failed, GuardTerminal
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.engine.wire import WireError, encode, read_message, write_message
 from specee.app.errors import AppError
+from specee.models import local_file
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 CLOSE_SECONDS = 3.0
@@ -158,9 +159,9 @@ class EngineProcess:
 def _open_log(path: Path) -> IO[bytes]:
     """The log to append to; nowhere when the folder cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        local_file.make_folder(path.parent)
         if path.exists() and path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_suffix(".old.log"))
-        return path.open("ab")
+        return os.fdopen(local_file.open_private(path, append=True), "ab")
     except OSError:
         return Path(os.devnull).open("ab")

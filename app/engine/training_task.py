@@ -16,6 +16,7 @@ from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.protocol import Emit, Message, Progress, Train
 from specee.app.errors import FAILURE, USAGE, AppError
 from specee.app.options import NO_DRAFTER
+from specee.models import local_file
 
 if TYPE_CHECKING:
     from specee.predictors.training.conversations import ConversationLog
@@ -48,6 +49,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     if backend.info.dense_only:
         raise AppError("cannot train", f"a head reads states of layers: {backend.info.dense_only}", FAILURE)
     work = paths.find(task.load.data_dir).cache / "training" / backend.sha256[:16]
+    local_file.make_folder(work)  # the user's chats are in it for a while
     settings = _settings(task, work)
     model = _trained_model(backend)
     engine = model.slots[0]
@@ -180,7 +182,7 @@ def _read_chats(model: TrainedModel, settings: Settings, chats: ConversationLog,
 
 def _seconds(kept: Path) -> float:
     try:
-        return float(kept.read_text())
+        return float(local_file.read(kept, 1 << 10))
     except (OSError, ValueError):
         return 0.0
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import uvicorn
@@ -23,6 +25,7 @@ from specee.app.serve.application import application
 from specee.app.serve.connection import Connection
 from specee.app.serve.ending import Ending
 from specee.app.serve.signals import Signals
+from specee.models import local_file
 
 GRACE_SECONDS = 1  # that answers have when the server ends
 
@@ -142,13 +145,19 @@ def _say(server: Server, load: LoadOptions, access: Access) -> None:
     print(f"serving {info.name} at http://{host}:{server.port}/v1, Ctrl+C ends", file=sys.stderr)
 
 
+class _Log(logging.FileHandler):
+    """Which only the user can read. Raises OSError where it cannot be written."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = local_file.open_private(Path(self.baseFilename), append=True)
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+
 def _log_to(folder: Path) -> None:
     """The libraries' errors go to a file, as the terminal is the user's; nowhere where it cannot be written."""
     logging.raiseExceptions = False
     handler: logging.Handler = logging.NullHandler()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "serve.log", delay=True)
-    except OSError:
-        pass
+    with suppress(OSError):
+        local_file.make_folder(folder)
+        handler = _Log(folder / "serve.log")
     logging.basicConfig(level=logging.ERROR, handlers=[handler])

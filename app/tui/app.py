@@ -4,6 +4,7 @@ touch widgets."""
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,6 +38,7 @@ from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
+from specee.models import local_file
 
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
@@ -402,8 +404,9 @@ def _kept(draft: str, folder: Path) -> Path | None:
         return None
     path = folder / "draft.txt"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(draft, encoding="utf-8", errors="backslashreplace")
+        local_file.make_folder(folder)
+        with os.fdopen(local_file.open_private(path), "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(draft)
     except OSError:
         return None
     return path

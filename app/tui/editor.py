@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specee.app.errors import USAGE, AppError
-from specee.app.text_input import decode
+from specee.app.text_input import LIMIT, decode
+from specee.models import local_file
 
 DEFAULT = "vi"
 
@@ -44,7 +45,10 @@ def edit(text: str) -> str:
         if code != 0:
             raise AppError("the editor failed", f"{program[0]}: exit code {code}; the prompt is as it was")
         try:
-            content = file.read_bytes()
+            content = local_file.read(file, LIMIT)
+        except local_file.TooLargeError as error:
+            why = f"{program[0]} left a text of more than {LIMIT >> 20} MiB; the prompt is as it was"
+            raise AppError("the editor failed", why) from error
         except OSError as error:
             why = f"{program[0]} left no text behind ({error.strerror}); the prompt is as it was"
             raise AppError("the editor failed", why) from error

@@ -5,6 +5,7 @@ The work folder holds one file per answer, written in one step, so an interrupte
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import zipfile
@@ -157,9 +158,16 @@ def record(
 
 def _spent(folder: Path) -> float:
     try:
-        return float((folder / "seconds").read_text())
+        return float(_regular(folder / "seconds").read_text())
     except (OSError, ValueError):
         return 0.0
+
+
+def _regular(path: Path) -> Path:
+    """What another program may have put there instead would be read without end. Raises OSError."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
 
 
 def _save(path: Path, r: Recording) -> None:
@@ -177,7 +185,7 @@ def _save(path: Path, r: Recording) -> None:
 def _load(path: Path, n_states: int, n_embd: int) -> Recording | None:
     """A recording of an earlier run, None when there is none that fits."""
     try:
-        with np.load(path) as data:
+        with np.load(_regular(path)) as data:
             parts: dict[str, Any] = {name: data[name] for name in data.files}
         states = parts["states"]
         if states.shape[0] != n_states or states.shape[2] != n_embd:

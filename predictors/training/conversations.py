@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -46,6 +47,9 @@ class ConversationLog:
         self._starts: list[tuple[int, int]] = []  # of each conversation in the two files, in rows
         self.n_tokens = self.n_answer_tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
+        for path in (self._lines, self._states, self._final):
+            if path.exists() and not path.is_file():  # opening it might wait without end
+                raise OSError(errno.EINVAL, "it is no regular file", str(path))
         self._take_up()
 
     def __len__(self) -> int:

@@ -128,7 +128,7 @@ def test_what_is_wrong_in_it_is_told(tmp_path: Path, text: str, says: str) -> No
         ("drafter", "damaged.gguf", "not a model"),
         ("model", "nix", "model not found"),
         ("model", "~/nix.gguf", "model not found"),
-        ("model", "~nobody-of-this-name/nix.gguf", "model not found"),
+        ("model", "~nobody-of-this-name/nix.gguf", "no such user"),
         ("model", "hf:x", "model not found"),
         ("model", "damaged.gguf", "not a model"),
     ],

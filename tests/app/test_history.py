@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from specee.app.chat.history import database, schema
-from specee.app.chat.history.recent import recent_answers
+from specee.app.chat.history.recent import recent_answers, recent_exchanges
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import StoredToken, pack, unpack
 from specee.app.chat.history.store import Store
@@ -219,16 +219,14 @@ def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.Mo
             state = "streaming" if "growing" in content else "complete"
             sql = "INSERT INTO turns (chat_id, role, content, state, created, owner) VALUES (1, 'user', "
             old.execute(f"{sql}{content}, '{state}', 1, 'nobody')")
-        before = old.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()
+        before = old.execute("SELECT id, hex(content) FROM turns").fetchall()
     old.close()
     monkeypatch.undo()
     store = Store(file)
     assert [hit.excerpt for hit in store.search("京のカ")] == ["東京のカフェ Café"]
     assert {hit.turn for hit in store.search("CAFE")} == {1, 3}
     assert {hit.turn for hit in store.search("caf")} == {1, 2, 3}
-    assert (
-        store._database.read(lambda db: db.execute("SELECT id, CAST(content AS BLOB) FROM turns").fetchall()) == before
-    )
+    assert store._database.read(lambda db: db.execute("SELECT id, hex(content) FROM turns").fetchall()) == before
     store.delete_chat(1)
     assert store.search("京のカ") == [] and store.search("cafe") == []
     assert store._database.read(lambda db: db.execute("SELECT count(*) FROM words").fetchone()) == (0,)
@@ -554,3 +552,43 @@ def test_an_older_history_is_not_read_where_nothing_can_be_written(
     monkeypatch.setattr(database.FileLock, "acquire", refuse)
     with pytest.raises(AppError, match="another version"):
         Store(path, to_read=True)
+
+
+def test_texts_that_others_have_made_bytes_are_texts_for_all_readers(file: Path) -> None:
+    store = Store(file)
+    chat = store.new_chat("Hello", "Be kind.", {})
+    answer = grow(store.add_answer(chat.id, store.add_question(chat.id, None, "Find me", "notes")), "and me")
+    assert answer == 2
+    store.close()
+    with sqlite3.connect(file) as other:
+        other.execute("UPDATE turns SET content = x'ff1b5b324a', attached = x'ff', cut = x'ff', stats = x'7b7d'")
+        other.execute("UPDATE chats SET title = x'ff41', system = x'ff42', options = x'ff'")
+    other.close()
+    store = Store(file)
+    healed = "\ufffd\x1b[2J"
+    assert [turn.content for turn in store.branch(chat.id)] == [healed, healed]
+    assert [turn.content for turn in store.tree(chat.id)] == [healed, healed]
+    assert (store.chat(chat.id).title, store.chat(chat.id).system) == ("\ufffdA", "\ufffdB")
+    assert {(hit.title, hit.excerpt) for hit in store.search("me")} == {("\ufffdA", healed)}
+    assert recent_answers(file) == [healed]
+    assert recent_exchanges(file, 100) == [(f"{healed}\ufffd", healed)]
+    recorder = store.continue_answer(answer)
+    assert grow(recorder, " more") == answer
+    assert [turn.content for turn in store.branch(chat.id)] == [healed, f"{healed} more"]
+    assert len(store.branch(chat.id)[1].tokens) == 2  # the packed numbers are no text
+    store.close()
+
+
+@pytest.mark.parametrize("owner", ["NULL", "''", "x'ff'", "'../../x'", "'a' || char(0)"])
+def test_an_owner_that_is_none_has_left_its_answer(file: Path, owner: str) -> None:
+    store = Store(file)
+    chat = store.new_chat("Hello", None, {})
+    grow(store.add_answer(chat.id, store.add_question(chat.id, None, "x")), "y")
+    store.close()
+    with sqlite3.connect(file) as other:
+        other.create_function("fold", 1, str)
+        other.execute(f"UPDATE turns SET state = 'streaming', owner = {owner} WHERE role = 'assistant'")
+    other.close()
+    store = Store(file)
+    assert store.branch(chat.id)[1].state == "interrupted"
+    store.close()

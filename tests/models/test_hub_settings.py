@@ -37,6 +37,9 @@ except ModelError as error:
         {"TRANSFORMERS_OFFLINE": "enabled"},
         {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "t"},
         {"DO_NOT_TRACK": "please"},
+        {"HF_HOME": "~nobody99/x"},
+        {"HF_HOME": "/dev/null"},
+        {"HF_HUB_CACHE": "/dev/null/x"},
     ],
     ids=repr,
 )
@@ -85,3 +88,11 @@ def test_all_switches_of_huggingface_hub_are_known() -> None:
     source = Path(constants.__file__).read_text("utf-8")
     found = set(re.findall(r'_is_true\(os\.environ\.get\("(\w+)"\)', source))
     assert found - {"HUGGINGFACE_CO_STAGING"} <= set(hub_settings.SWITCHES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Unix")
+def test_a_token_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "token")
+    environment = {**os.environ, "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", READ], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("2 bad token file: ") and "is no regular file" in done.stdout, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 import time
@@ -16,14 +17,21 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from specee.app.chat.history.folding import fold_stored
+from specee.app.chat.history.reading import heal
 from specee.app.chat.history.schema import MIGRATIONS
 from specee.app.errors import AppError
+from specee.models import local_file
 
 T = TypeVar("T")
 DO_WITHOUT = "; --no-history does without"
 BUSY_SECONDS = 10.0  # another specee-chat may be writing
 HURRIED_SECONDS = 0.5  # the same in the thread of a screen, whose keys wait meanwhile
 ATTEMPT_SECONDS = 0.1  # after which another write of this program may come first
+NO_OWNER = """(owner IS NULL OR typeof(owner) <> 'text' OR owner = '' OR owner GLOB '*[^0-9a-f]*'
+              OR instr(owner, char(0)))"""
+"""What others may have written there; it must not become the name of a file."""
+LOST = ("no such", "already exists", "duplicate column", "has no column")
+"""What SQLite says where tables are not as our migrations leave them."""
 READ_BUSY_SECONDS = 1.0  # reads wait for nobody who writes, only where the file is being recovered
 
 
@@ -113,34 +121,40 @@ class Database:
             if "locked" in str(error):  # Python 3.10 has no codes of errors
                 why = f"another program is writing to it; try again{self._otherwise}"
                 raise BusyError("the history is busy", f"{self.path}: {why}") from error
+            if any(why in str(error) for why in LOST):
+                raise self._damaged(f"its tables are not as they should be ({error})") from error
             full = "; is its disk full?" if any(why in str(error) for why in ("full", "disk I/O")) else ""
             raise AppError("the history cannot be used", f"{self.path}: {error}{full}{self._otherwise}") from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # a broken constraint or the like: our mistake
                 raise
-            raise AppError(
-                "the history is damaged",
-                f"{self.path}: {error}; it is left as it is: move it away to begin a new one{self._otherwise}",
-            ) from error
+            raise self._damaged(str(error)) from error
         except OSError as error:
             what = error.strerror or error
             where = error.filename or self.path  # a file beside it, perhaps
             raise AppError("the history cannot be used", f"{where}: {what}{self._otherwise}") from error
 
+    def _damaged(self, what: str) -> AppError:
+        why = f"{self.path}: {what}; it is left as it is: move it away to begin a new one{self._otherwise}"
+        return AppError("the history is damaged", why)
+
     def _open_to_read(self) -> sqlite3.Connection:
-        """Beside the file nothing can be written; without one, nothing was ever kept."""
+        """Beside the file nothing can be written; without one, or in one that a full disk left without our tables,
+        nothing was ever kept."""
         assert self.path is not None
         self._reads_beside = False
-        if not self.path.is_file():
-            connection = _connect(":memory:")
-            _migrate(connection, None)
-            return connection
-        _refuse_strangers(self.path)
-        connection = _reader(self.path)
-        if {name for name, _ in MIGRATIONS} != _migrations(connection):
+        if self.path.exists():
+            _refuse_strangers(self.path)
+            connection = _reader(self.path)
+            if {name for name, _ in MIGRATIONS} == _applied(connection):
+                return connection
+            begun = _tables(connection)
             connection.close()
-            why = f"{self.path} cannot be brought up to date where nothing can be written: copy it elsewhere"
-            raise AppError("the history is from another version", why)
+            if begun - {"migrations"}:
+                why = f"{self.path} cannot be brought up to date where nothing can be written: copy it elsewhere"
+                raise AppError("the history is from another version", why)
+        connection = _connect(":memory:")
+        _migrate(connection, None)
         return connection
 
     def _open(self) -> sqlite3.Connection:
@@ -148,7 +162,7 @@ class Database:
             connection = _connect(":memory:")
             _migrate(connection, None)
             return connection
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        local_file.make_folder(self.path.parent)
         try:
             lock = FileLock(f"{self.path}.lock").acquire(BUSY_SECONDS)
         except Timeout as error:
@@ -156,6 +170,7 @@ class Database:
             raise AppError("the history cannot be used", f"{why}{self._otherwise}") from error
         with lock:  # two programs that start at once must not both migrate
             _refuse_strangers(self.path)
+            _make_private(self.path)
             connection = _connect(str(self.path))
             try:
                 _migrate(connection, self.path)
@@ -183,6 +198,8 @@ class Database:
 
     def _mark_interrupted(self, connection: sqlite3.Connection) -> None:
         """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
+        nobody = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND " + NO_OWNER
+        connection.execute(nobody)
         for (owner,) in connection.execute("SELECT DISTINCT owner FROM turns WHERE state = 'streaming'").fetchall():
             lock = self._owner_lock(owner)
             try:
@@ -196,7 +213,7 @@ class Database:
     def _owner_lock(self, owner: str) -> FileLock:
         assert self.path is not None
         folder = self.path.with_name("running")
-        folder.mkdir(exist_ok=True)
+        local_file.make_folder(folder)
         return FileLock(folder / f"{owner}.lock", thread_local=False)
 
 
@@ -231,7 +248,7 @@ def _reader(path: Path) -> sqlite3.Connection:
         uri = f"{path.resolve().as_uri()}?immutable=1"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
-    connection.text_factory = _text
+    heal(connection)
     return connection
 
 
@@ -255,14 +272,9 @@ def _connect(target: str) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = ON")  # triggers call our function
-    connection.text_factory = _text
+    heal(connection)
     connection.create_function("fold", 1, fold_stored, deterministic=True)
     return connection
-
-
-def _text(stored: bytes) -> str:
-    """Others may have changed the file."""
-    return stored.decode("utf-8", "replace")
 
 
 def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
@@ -271,12 +283,15 @@ def _set_timeout(connection: sqlite3.Connection, seconds: float) -> None:
 
 def _refuse_strangers(path: Path) -> None:
     """Raises AppError for the file of another program, or of a newer version, before anything is changed in it."""
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists():
+        return
+    local_file.require_regular(path)
+    if not path.stat().st_size:
         return
     with closing(_reader(path)) as connection:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = _tables(connection)
         named = "SELECT count(*) FROM pragma_table_info('migrations') WHERE name IN ('name', 'applied')"
         ours = "migrations" in tables and connection.execute(named).fetchone()[0] == 2
     if application or (tables and not ours):
@@ -288,7 +303,7 @@ def _refuse_strangers(path: Path) -> None:
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied REAL NOT NULL)")
-    applied = _migrations(connection)
+    applied = _applied(connection)
     if unknown := applied - {name for name, _ in MIGRATIONS}:
         raise AppError("the history is from a newer version", f"{path} has {', '.join(sorted(unknown))}; upgrade")
     for name, statements in MIGRATIONS:
@@ -305,11 +320,25 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
             raise
 
 
-def _migrations(connection: sqlite3.Connection) -> set[str]:
+def _make_private(path: Path) -> None:
+    """Makes the file, where it is not there, for this user alone; SQLite gives those beside it the same mode."""
+    if not path.exists():
+        os.close(local_file.open_private(path, append=True))
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    """The migrations that were done."""
+    if "migrations" not in _tables(connection):
+        return set()
     return {name for (name,) in connection.execute("SELECT name FROM migrations")}
 
 
 def _back_up(connection: sqlite3.Connection, target: Path) -> None:
+    _make_private(target)
     copy = sqlite3.connect(target)
     try:
         connection.backup(copy)

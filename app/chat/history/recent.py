@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from specee.app.chat.history.reading import heal
+
 MAX_CHARACTERS = 100_000  # some 25,000 tokens, read in a tenth of a second
 BUSY_SECONDS = 0.2
 
@@ -33,6 +35,7 @@ def _recent(path: Path, sql: str, max_characters: int) -> list[tuple[str, ...]]:
     room = max_characters
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", timeout=BUSY_SECONDS, uri=True)) as connection:
+            heal(connection)
             for texts in connection.execute(sql):
                 room -= sum(map(len, texts))
                 if room < 0:

@@ -88,7 +88,7 @@ def _finite(text: str) -> float | str:
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return str(value)
 
 
 def _seconds(value: Any) -> float:

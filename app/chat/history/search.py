@@ -12,9 +12,14 @@ INDEXED = 3  # characters: the index knows sequences of so many, what is shorter
 BEFORE, AROUND = 30, 100  # characters of an excerpt, before the match and in all
 
 
+def words_in(text: str) -> list[str]:
+    """What is looked for, as texts are compared; nothing in a text that has only spaces and what is invisible."""
+    return fold(text.replace("\0", " ")).split()
+
+
 def find(db: sqlite3.Connection, text: str, limit: int) -> list[Hit]:
     """Turns with all the words of `text` somewhere in them; the best matches first."""
-    words = fold(text.replace("\0", " ")).split()
+    words = words_in(text)
     if not words:
         return []
     long = [word for word in words if len(word) >= INDEXED]
