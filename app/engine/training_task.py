@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from specee.app import paths
 from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.protocol import Emit, Message, Progress, Train
@@ -39,8 +41,6 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     """
     if importlib.util.find_spec("torch") is None:
         raise AppError("PyTorch is missing", "training needs it: pip install torch", USAGE)
-    from specee.predictors.training.conversations import ConversationLog
-    from specee.predictors.training.train import HeadTraining
 
     def progress(what: str, share: float | None) -> None:
         emit(Progress(what, share))
@@ -49,8 +49,25 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     if backend.info.dense_only:
         raise AppError("cannot train", f"a head reads states of layers: {backend.info.dense_only}", FAILURE)
     work = paths.find(task.load.data_dir).cache / "training" / backend.sha256[:16]
-    local_file.make_folder(work)  # the user's chats are in it for a while
     settings = _settings(task, work)
+    try:
+        local_file.make_folder(work)  # the user's chats are in it for a while
+        with FileLock(work / "lock", timeout=0):
+            return _run(task, backend, settings, work, progress)
+    except Timeout:
+        why = f"{backend.info.name} is being trained by another specee-chat; wait for its end"
+        raise AppError("already at work", why, FAILURE) from None
+    except BrokenPipeError:  # of the pipe that progress goes through: the user's process is gone
+        raise
+    except OSError as error:
+        why = f"{error.filename or work}: {error.strerror or error}; what was recorded is kept: make room and go on"
+        raise AppError("cannot record", why, FAILURE) from error
+
+
+def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, progress: Any) -> dict[str, Any]:
+    from specee.predictors.training.conversations import ConversationLog
+    from specee.predictors.training.train import HeadTraining
+
     model = _trained_model(backend)
     engine = model.slots[0]
     data, held_out = (ConversationLog(work / name, engine.n_embd) for name in ("conversations", "validation"))
@@ -63,7 +80,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
             _read_chats(model, settings, chats, paths.find(task.load.data_dir).history, progress)
         training = HeadTraining(engine, (data, chats), settings, engine.n_vocab)
         began = time.monotonic()
-        training.run(work, progress)
+        curve = training.run(work, held_out, progress)
         seconds = time.monotonic() - began
         progress("measuring the head", 1.0)
         return {
@@ -74,6 +91,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
             "answer_tokens": data.n_answer_tokens + chats.n_answer_tokens,
             "tokens_per_second": rate,
             "training_seconds": seconds,
+            "learning_curve": [{"tokens": n, "acceptance": list(found.rates)} for n, found in curve],
         }
     finally:
         chats.delete()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ STEP_WEIGHT = 0.8  # of each step of drafting, over the one before
 RATE, RATE_WIDTH, LAST_RATE = 1e-3, 576, 0.04  # learning rate at this width; its share at the end
 WARM_UP, CLIP, DECAY = 80, 1.0, 0.01
 SAVE_SECONDS = 120.0
+CURVE_POINTS = 4
 SORTED = 256  # conversations that are sorted by length before they are put into batches
 
 
@@ -38,6 +40,10 @@ class Acceptance:
     def tokens_per_step(self) -> float:
         """Tokens of a step that drafts N_STEPS tokens, each time."""
         return 1.0 + sum(math.prod(self.rates[: i + 1]) for i in range(len(self.rates)))
+
+
+_At = tuple[int, int, float, list[tuple[int, Acceptance]]]
+"""Where a training is: tokens seen, steps, seconds, and the learning curve so far."""
 
 
 class HeadTraining:
@@ -78,8 +84,11 @@ class HeadTraining:
 
     # ---- training
 
-    def run(self, folder: Path, progress: ProgressCallback) -> None:
-        """Trains to the end of the passes or of the time. The state is saved in `folder` again and again."""
+    def run(self, folder: Path, held_out: ConversationLog, progress: ProgressCallback) -> list[tuple[int, Acceptance]]:
+        """Trains to the end of the passes or of the time. The state is saved in `folder` again and again.
+
+        Returns the learning curve: what the head was worth on `held_out` after so many tokens.
+        """
         settings, head = self._settings, self.head
         decayed = [p for p in head.parameters() if p.ndim > 1]
         plain = [p for p in head.parameters() if p.ndim < 2]
@@ -88,11 +97,13 @@ class HeadTraining:
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
         wanted = settings.passes * self._data.n_tokens
         file = folder / "training.pt"
-        seen, step, spent = self._load(file, optimizer)
+        seen, step, spent, curve = self._load(file, optimizer)
         began = saved = time.monotonic()
         batches = self._batches(step)
         while (share := max(seen / wanted, (spent + time.monotonic() - began) / settings.train_seconds)) < 1.0:
             progress("training the head", share)
+            if share >= (len(curve) + 1) / CURVE_POINTS:
+                curve.append((seen, self.acceptance(held_out)))
             for group in optimizer.param_groups:
                 cosine = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
                 group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * cosine
@@ -107,29 +118,38 @@ class HeadTraining:
             step += 1
             if time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
-                self._save(file, optimizer, (seen, step, spent + saved - began))
-        self._save(file, optimizer, (seen, step, spent + time.monotonic() - began))
+                self._save(file, optimizer, (seen, step, spent + saved - began, curve))
+        if len(curve) < CURVE_POINTS:
+            curve.append((seen, self.acceptance(held_out)))
+            self._save(file, optimizer, (seen, step, spent + time.monotonic() - began, curve))
+        return curve
 
-    def _save(self, file: Path, optimizer: torch.optim.Optimizer, at: tuple[int, int, float]) -> None:
+    def _save(self, file: Path, optimizer: torch.optim.Optimizer, at: _At) -> None:
         part = file.with_suffix(f".{os.getpid()}")
         with suppress(OSError):  # a full disk, say: only another run could not go on from here
-            state = {"head": self.head.state_dict(), "optimizer": optimizer.state_dict(), "at": at, "known": self.known}
+            state = {
+                "head": self.head.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "known": torch.from_numpy(self.known),
+                "at": (*at[:3], [(seen, list(found.rates)) for seen, found in at[3]]),
+            }
             torch.save(state, part)
             part.replace(file)
 
-    def _load(self, file: Path, optimizer: torch.optim.Optimizer) -> tuple[int, int, float]:
-        """Where an earlier run was: tokens seen, steps, seconds. With other data it is a new one, from that head on."""
+    def _load(self, file: Path, optimizer: torch.optim.Optimizer) -> _At:
+        """Where an earlier run was. With other data it is a new one, from that head on."""
         try:
-            state: Any = torch.load(file, map_location=self._device, weights_only=False)
-            if not np.array_equal(state["known"], self.known):
-                self._begin_with(state["head"], state["known"])
-                return 0, 0, 0.0
+            state: Any = torch.load(file, map_location=self._device, weights_only=True)
+            known = state["known"].cpu().numpy()
+            if not np.array_equal(known, self.known):
+                self._begin_with(state["head"], known)
+                return 0, 0, 0.0, []
             self.head.load_state_dict(state["head"])
             optimizer.load_state_dict(state["optimizer"])
-            seen, step, spent = state["at"]
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError):
-            return 0, 0, 0.0
-        return seen, step, spent
+            seen, step, spent, curve = state["at"]
+            return seen, step, spent, [(n, Acceptance(tuple(rates))) for n, rates in curve]
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
+            return 0, 0, 0.0, []
 
     def _begin_with(self, earlier: dict[str, Tensor], known: Tokens) -> None:
         """A head whose drafts were other tokens: of its LM head the rows of common ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -250,6 +251,37 @@ def test_the_runtime_computes_what_training_does(tmp_path: Path, arch: str) -> N
     head_model.close()
     engine.close()
     model.close()
+
+
+def training(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    """`run` in place of what takes long."""
+    monkeypatch.setattr(training_task.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(training_task, "_run", run)
+
+
+@needs_model
+def test_two_trainings_of_a_model_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Train(LoadOptions(data_dir=str(tmp_path)), None, None, 0, None)
+
+    def again(*_: Any) -> dict[str, Any]:
+        training_task.run_training(task, lambda message: None)
+        return {}
+
+    training(monkeypatch, again)
+    with pytest.raises(AppError, match="by another specee-chat") as refused:
+        training_task.run_training(task, lambda message: None)
+    assert refused.value.exit_code == 1
+
+
+@needs_model
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/x/states.f16")
+
+    training(monkeypatch, full)
+    task = Train(LoadOptions(data_dir=str(tmp_path)), None, None, 0, None)
+    with pytest.raises(AppError, match="No space left on device; what was recorded is kept"):
+        training_task.run_training(task, lambda message: None)
 
 
 @needs_model
