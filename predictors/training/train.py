@@ -222,8 +222,9 @@ class HeadTraining:
     # ---- what it is worth
 
     def weights(self) -> dict[str, Floats]:
-        """float32, by llama.cpp's names."""
-        return {name.removesuffix(".weight"): w.detach().cpu().numpy() for name, w in self.head.named_parameters()}
+        """Copies, float32, by llama.cpp's names."""
+        named = self.head.named_parameters()
+        return {name.removesuffix(".weight"): w.detach().cpu().numpy().copy() for name, w in named}
 
     def with_weights(self, weights: dict[str, Floats]) -> HeadTraining:
         """The same with other weights, as a file will have them."""

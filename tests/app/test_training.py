@@ -284,6 +284,27 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         training_task.run_training(task, lambda message: None)
 
 
+def test_rounding_the_weights_leaves_the_trained_ones(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training.train import HeadTraining
+
+    model = Model(tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1))
+    engine = LayerStatesEngine(model, (1, 3, 5), n_ctx=64, n_threads=2)
+    log = ConversationLog(tmp_path, engine.n_embd)
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(3, engine.n_vocab, 20).tolist()
+    states, final = rng.standard_normal((20, 3 * engine.n_embd)), rng.standard_normal((12, engine.n_embd))
+    log.append(Conversation(tokens, 8, tokens[8:], states.astype(np.float16), final.astype(np.float16)))
+    training = HeadTraining(engine, (log,), Settings(vocabulary=32), engine.n_vocab)  # type: ignore[arg-type]
+    weights = training.weights()
+    before = {name: w.copy() for name, w in weights.items()}
+    training.with_weights(head_file.rounded(weights, "q4_0"))
+    assert all(np.array_equal(before[name], w) for name, w in weights.items())
+    assert not np.array_equal(training.weights()["fc"], weights["fc"])
+    engine.close()
+    model.close()
+
+
 @needs_model
 def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training is an optional extra")
