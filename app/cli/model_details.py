@@ -69,10 +69,15 @@ def _head(path: Path | None) -> dict[str, Any]:
     try:
         header = None if path is None else gguf_header.read_model(path)
     except ModelError as error:
-        return {"head": None, "head_acceptance": None, "head_unusable": error.message}
+        return {"head": None, "head_acceptance": None, "head_unusable": error.message, "head_used": False}
     if header is None:
-        return {"head": None, "head_acceptance": None, "head_unusable": None}
-    return {"head": str(path), "head_acceptance": heads.acceptance(header), "head_unusable": None}
+        return {"head": None, "head_acceptance": None, "head_unusable": None, "head_used": False}
+    return {
+        "head": str(path),
+        "head_acceptance": heads.acceptance(header),
+        "head_unusable": None,
+        "head_used": heads.is_worth_using(header),
+    }
 
 
 def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
@@ -127,7 +132,10 @@ def _own_head(facts: dict[str, Any]) -> str:
         none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
         return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
     rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
-    return f"{facts['head']}; of its drafts, one after the other, {rates} were right" if rates else facts["head"]
+    unused = "" if facts["head_used"] else "; too few to be used: train it with more --tokens"
+    return (
+        f"{facts['head']}; of its drafts, one after the other, {rates} were right{unused}" if rates else facts["head"]
+    )
 
 
 def _drafter(facts: dict[str, Any]) -> str:

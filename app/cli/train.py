@@ -58,11 +58,14 @@ def train(
     return show(run_task(task), as_json, summary)
 
 
+TOO_FEW = "\nthat is too few to make answers faster, so it is not used yet: train it with more --tokens"
+
+
 def summary(result: dict[str, Any]) -> str:
     """What a user wants to know at the end."""
     first, *later = (f"{rate:.0%}" for rate in result["acceptance"])
     return (
         f"trained on {result['tokens']} tokens of {result['conversations']} conversations: of its first guesses "
         f"{first} are right, of the next ones {' and '.join(later)}; {result['tokens_per_step']:.2f} tokens a step\n"
-        f"written to {result['path']} ({size(result['bytes'])})"
+        f"written to {result['path']} ({size(result['bytes'])})" + ("" if result["is_worth_using"] else TOO_FEW)
     )

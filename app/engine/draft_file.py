@@ -10,7 +10,7 @@ from specee.app import memory
 from specee.app.errors import AppError
 from specee.app.formatting import size
 from specee.app.options import NO_DRAFTER, LoadOptions
-from specee.models import draft_model, gguf_header, model_structure, resolve
+from specee.models import draft_model, gguf_header, heads, model_structure, resolve
 from specee.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -43,10 +43,19 @@ def find(options: LoadOptions, target: Header, n_ctx: int, head: Path | None = N
     if options.drafter is not None:
         found = resolve.resolve(options.drafter)
         return _checked(found.name, found.path, target, n_ctx)
-    if head is not None and options.n_slots == 1 and (found_head := _unasked(OWN_HEAD, head, target, n_ctx)):
-        return found_head
+    if head is not None and options.n_slots == 1 and _is_worth_using(head):
+        own = _unasked(OWN_HEAD, head, target, n_ctx)
+        if own is not None:
+            return own
     pair = draft_model.paired(options.model)
     return None if pair is None or pair.path is None else _unasked(pair.name, pair.path, target, n_ctx)
+
+
+def _is_worth_using(head: Path) -> bool:
+    try:
+        return heads.is_worth_using(gguf_header.read_model(head))
+    except ModelError:
+        return False
 
 
 def _unasked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile | None:

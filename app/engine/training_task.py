@@ -213,7 +213,7 @@ def _write(
     held_out: ConversationLog,
 ) -> dict[str, Any]:
     """Writes the head in the smallest type that costs no acceptance; what it is worth."""
-    from specee.models import heads
+    from specee.models import gguf_header, heads
     from specee.predictors.training.head import HEAD_DIM, NORM_EPS, ROPE_BASE
     from specee.predictors.training.head_file import QUANTIZED, HeadInfo, rounded, write
 
@@ -245,6 +245,7 @@ def _write(
     write(target, info, weights, training.known, kind, Path(backend.info.path))
     return {
         "path": str(target),
+        "is_worth_using": heads.is_worth_using(gguf_header.read_model(target)),
         "bytes": target.stat().st_size,
         "type": kind,
         "acceptance": list(found[kind].rates),

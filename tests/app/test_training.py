@@ -221,7 +221,9 @@ def test_the_runtime_computes_what_training_does(tmp_path: Path, arch: str) -> N
     )
     assert shape.width // shape.n_head == HEAD_DIM
     head_file.write(tmp_path / "head.gguf", info, weights, known, "q8_0", target)
-    check(gguf_header.read_model(target), gguf_header.read_model(tmp_path / "head.gguf"))
+    header = gguf_header.read_model(tmp_path / "head.gguf")
+    check(gguf_header.read_model(target), header)
+    assert heads.acceptance(header) == [0.5, 0.25] and heads.is_worth_using(header)
 
     text = [int(t) for t in np.random.default_rng(2).integers(3, engine.n_vocab, 24)]
     engine.prefill(text)
@@ -311,8 +313,12 @@ def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) ->
     task = Train(LoadOptions(data_dir=str(tmp_path)), 2_000, 0.5, 0, None)
     result = training_task.run_training(task, lambda message: None)
     path = Path(result["path"])
-    backend = open_backend(LoadOptions(data_dir=str(tmp_path), n_ctx=512), lambda what, share: None)
-    assert path == heads.find(tmp_path / "heads", backend.sha256) and backend.info.drafter == "its own draft head"
+    load = LoadOptions(data_dir=str(tmp_path), n_ctx=512)
+    backend = open_backend(load, lambda what, share: None)
+    assert path == heads.find(tmp_path / "heads", backend.sha256)
+    assert not result["is_worth_using"] and backend.info.drafter is None, "it has learned too little"
+    backend.close()
+    backend = open_backend(replace(load, drafter=str(path)), lambda what, share: None)
     assert backend.policy(PolicyChoice("chain")) is not None
 
     work = tmp_path / "cache" / "training" / backend.sha256[:16]
