@@ -129,8 +129,6 @@ def _trained_model(backend: NativeBackend) -> TrainedModel:
 
     before, after = chat_around(backend)
     return TrainedModel(
-        backend.info.name,
-        backend.sha256,
         engine.slots,
         backend.advance_together,
         before,
@@ -230,7 +228,6 @@ def _write(
         name=f"{backend.info.name} draft head",
         target_sha256=backend.sha256,
         layers=training.layers,
-        target_width=shape.width,
         width=shape.width,
         n_head=shape.width // HEAD_DIM,
         n_head_kv=shape.n_head_kv,

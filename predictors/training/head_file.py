@@ -32,8 +32,8 @@ class HeadInfo:
     target_sha256: str
     layers: tuple[int, ...]
     """Of the model: those that it reads."""
-    target_width: int
     width: int
+    """The model's, and the head's own."""
     n_head: int
     n_head_kv: int
     feed_forward: int
@@ -83,7 +83,7 @@ def _write(path: Path, info: HeadInfo, weights: Mapping[str, Floats], known: Tok
     w.add_rope_dimension_count(info.width // info.n_head)
     w.add_rope_freq_base(info.rope_base)
     w.add_array(f"{ARCHITECTURE}.target_layers", list(info.layers))
-    w.add_uint32(f"{ARCHITECTURE}.target_hidden_size", info.target_width)
+    w.add_uint32(f"{ARCHITECTURE}.target_hidden_size", info.width)
     w.add_bool(f"{ARCHITECTURE}.norm_before_fc", True)
     w.add_string(TARGET_KEY, info.target_sha256)
     w.add_array(ACCEPTANCE_KEY, [float(a) for a in info.acceptance])

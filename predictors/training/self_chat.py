@@ -38,7 +38,7 @@ class SelfChat:
         self._model, self._settings = model, settings
         self._chance, self._rng = random.Random(seed), np.random.default_rng(seed)
         self._question, self._answer, self._plain = (model.make_sampler(*how) for how in (QUESTION, ANSWER, (0.0, 1.0)))
-        self._asked = {_gist(question) for question in known}
+        self._asked = {_key(question) for question in known}
         self._earlier: deque[list[int]] = deque(maxlen=N_EARLIER)
 
     def close(self) -> None:
@@ -108,10 +108,10 @@ class SelfChat:
         question = yield from self._ask(engine)
         if question is None:
             return None
-        gist = _gist(question)
-        if len(question) < MIN_QUESTION or gist in self._asked:
+        key = _key(question)
+        if len(question) < MIN_QUESTION or key in self._asked:
             return None
-        self._asked.add(gist)
+        self._asked.add(key)
         greedy = self._chance.random() < GREEDY_SHARE
         return (yield from self._reply(engine, _best if greedy else lambda best: self._draw(engine, self._answer)))
 
@@ -192,7 +192,7 @@ def _best(best: int) -> int:
     return best
 
 
-def _gist(question: Sequence[int]) -> frozenset[int]:
+def _key(question: Sequence[int]) -> frozenset[int]:
     """Questions with the same tokens in whatever order are the same."""
     return frozenset(question)
 

@@ -38,8 +38,6 @@ class TrainingEngine(CalibrationEngine, Protocol):
 class TrainedModel:
     """The model that a head is made for, as the app knows it."""
 
-    name: str
-    sha256: str
     slots: Sequence[TrainingEngine]
     """Conversations run side by side in these."""
     advance_together: AdvanceTogether

@@ -216,7 +216,7 @@ def test_the_runtime_computes_what_training_does(tmp_path: Path, arch: str) -> N
     weights = {name.removesuffix(".weight"): w.detach().numpy() for name, w in trained.named_parameters()}
     known = np.sort(np.random.default_rng(1).choice(engine.n_vocab, 40, replace=False)).astype(np.int32)
     info = HeadInfo(
-        *("a head", "0" * 64, engine.layers, shape.width, shape.width, shape.n_head, shape.n_head_kv),
+        *("a head", "0" * 64, engine.layers, shape.width, shape.n_head, shape.n_head_kv),
         *(shape.feed_forward, 256, NORM_EPS, ROPE_BASE, (0.5, 0.25), 7, "a test"),
     )
     assert shape.width // shape.n_head == HEAD_DIM
