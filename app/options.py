@@ -79,6 +79,7 @@ class LoadOptions:
     """Which model, and on what. `n_ctx` and `threads` None: chosen for the model and the machine.
 
     `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
+    `chats`: whether drafts come from the user's earlier chats, and draft heads learn from them.
     `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
@@ -90,6 +91,7 @@ class LoadOptions:
     data_dir: FileName | None = None
     offline: bool = False
     n_slots: Slots = 1
+    chats: bool = True
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -78,5 +78,5 @@ def serve(port: int, parallel: int | None, host: str, api_key: str | None, cors:
     from specee.app.serve.server import Access
     from specee.app.serve.server import serve as run
 
-    load = replace(load_options(values), n_slots=parallel or DEFAULT_SLOTS)
+    load = replace(load_options(values), n_slots=parallel or DEFAULT_SLOTS, chats=False)
     return run(load, chat_options(values), Access(port, host, api_key, cors))

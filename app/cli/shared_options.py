@@ -230,6 +230,13 @@ EARLY_REJECTION = Option(
     help="With chain: drafted tokens that will surely be rejected do not run through the last layers; needs a "
     "calibration. The text stays that of dense.",
 )
+NO_CHATS = Option(
+    ["--no-chats"],
+    SPEED,
+    is_flag=True,
+    default=None,
+    help="Draft nothing from your earlier chats, and let no draft head learn from them.",
+)
 DRAFTING: Options = [DRAFTER, ACCEPTANCE, DRAFT_LENGTH, EARLY_REJECTION]
 """What concerns drafted tokens."""
 EXITS: Options = [
@@ -289,7 +296,7 @@ JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for pr
 
 CHAT: Options = [
     *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
-    *(*ENGINE, POLICY, *DRAFTING, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
+    *(*ENGINE, POLICY, *DRAFTING, NO_CHATS, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
 
@@ -314,6 +321,7 @@ def load_options(values: Values) -> opts.LoadOptions:
         gpu_layers=values.get("gpu_layers") or 0,
         data_dir=values["data_dir"],
         offline=offline,
+        chats=not values.get("no_chats"),
     )
     if drafter is not None:
         from specee.app.engine.draft_file import check_drafter

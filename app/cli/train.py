@@ -10,11 +10,11 @@ from specee.app import output_file, settings
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
-from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, load_options, seed
+from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, NO_CHATS, load_options, seed
 from specee.app.formatting import size
 
 
-@click.command(cls=Command, params=[*ENGINE, seed(0), *EVERYWHERE, JSON])
+@click.command(cls=Command, params=[*ENGINE, NO_CHATS, seed(0), *EVERYWHERE, JSON])
 @option(
     "--tokens",
     type=Setting(settings.TrainingTokens),
@@ -34,16 +34,14 @@ from specee.app.formatting import size
     metavar="FILE",
     help="Write the head to FILE, which must be new, instead of where chats with this model find it.",
 )
-@option("--no-chats", "without_chats", is_flag=True, help="Do not learn from your own chats, too.")
-def train(
-    tokens: int | None, minutes: float | None, output: str | None, without_chats: bool, as_json: bool, **values: Any
-) -> int:
+def train(tokens: int | None, minutes: float | None, output: str | None, as_json: bool, **values: Any) -> int:
     """Make a draft head for a model, which makes its answers faster.
 
     A draft head is a small part that guesses the model's next tokens; the model then tries several at once, and keeps
     those that are its own. The model talks to itself and reads your chats (--no-chats: not), and the head learns from
     what it computes meanwhile: no data set is needed, and nothing leaves this machine. This takes an hour or more, and
-    PyTorch (pip install torch). Interrupted, it goes on the next time; with more --tokens it goes on from what it has.
+    PyTorch (pip install torch); 'specee-chat calibrate' does without it. Interrupted, it goes on the next time; with
+    more --tokens it goes on from what it has.
 
     \b
     specee-chat train --model qwen2.5-1.5b
@@ -54,7 +52,7 @@ def train(
 
     if output is not None:
         output_file.check_new(output)
-    task = Train(load_options(values), tokens, minutes, values["seed"] or 0, output, not without_chats)
+    task = Train(load_options(values), tokens, minutes, values["seed"] or 0, output)
     return show(run_task(task), as_json, summary)
 
 

@@ -114,6 +114,7 @@ class Answerer:
             raise SchemaError("llama.cpp refuses its grammar; make the schema smaller, or plainer") from error
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
+            self.backend.begin_chat()
         self._n_answers += 1
         slot.last_used = self._n_answers
         seed = options.sampling.seed

@@ -85,6 +85,10 @@ class Backend(Protocol):
         """`grammar`: in GBNF. Raises AppError for a token that the vocabulary lacks, and a grammar that is none."""
         ...
 
+    def begin_chat(self) -> None:
+        """Another chat begins: what is drafted from may have become more, or less."""
+        ...
+
     def exit_rule_names(self) -> tuple[str, ...]:
         """The exit rules that this model is calibrated for, the default one first."""
         ...

@@ -16,7 +16,7 @@ from specee.app.chat.history.recent import recent_answers
 from specee.app.paths import Paths
 from specee.models import local_file
 from specee.native.errors import NativeError
-from specee.predictors.drafters.datastore import Datastore
+from specee.predictors.drafters.datastore import Datastore, Lookup
 
 Tokenize = Callable[[str], Sequence[int]]
 SEPARATOR = "\f"  # between texts
@@ -25,12 +25,36 @@ RETRIEVAL, HISTORY = "retrieval", "history"
 """The names of the drafters: of the program's texts, and of the user's earlier chats."""
 
 
-def open_datastores(tokenize: Tokenize, sha256: str, where: Paths) -> dict[str, Datastore]:
-    """For the model with this hash, by the name of the drafter. That of earlier chats is in memory only."""
+class EarlierChats:
+    """The newest answers of the user's chats, in memory only, as they are in the history when it was last read."""
+
+    def __init__(self, tokenize: Tokenize, history: Path) -> None:
+        self._tokenize, self._history = tokenize, history
+        self._texts: dict[str, Sequence[int]] = {}  # as tokens
+        self._answers: list[str] = []
+        self._datastore = Datastore.build([])
+        self.read()
+
+    def read(self) -> None:
+        """Again, when a chat begins: what was answered since then drafts, and what was deleted does not any more."""
+        answers = recent_answers(self._history)
+        if answers == self._answers:
+            return
+        self._texts = {text: self._texts.get(text) or self._tokenize(text) for text in answers}
+        self._datastore = Datastore.build([self._texts[text] for text in answers])
+        self._answers = answers
+
+    def guess(self, context: Sequence[int]) -> tuple[int, int, float] | None:
+        """As Datastore's."""
+        return self._datastore.guess(context)
+
+
+def open_datastores(tokenize: Tokenize, sha256: str, where: Paths, *, chats: bool) -> dict[str, Lookup]:
+    """For the model with this hash, by the name of the drafter. `chats`: the user's earlier ones, too."""
     try:
-        found = {RETRIEVAL: open_datastore(tokenize, sha256, where.cache)}
-        if answers := recent_answers(where.history):
-            found[HISTORY] = Datastore.build([tokenize(text) for text in answers])
+        found: dict[str, Lookup] = {RETRIEVAL: open_datastore(tokenize, sha256, where.cache)}
+        if chats:
+            found[HISTORY] = EarlierChats(tokenize, where.history)
     except NativeError:  # a vocabulary that has no tokens for plain text
         return {}
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from specee.app import machine, memory, paths
 from specee.app.engine.chat_template import Formatter
-from specee.app.engine.datastore import HISTORY
+from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
@@ -17,7 +17,7 @@ from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
-from specee.predictors.drafters.datastore import Datastore
+from specee.predictors.drafters.datastore import Lookup
 from specee.predictors.types import Sampler
 
 MEMORY_SHARE = 0.9
@@ -36,7 +36,7 @@ class NativeBackend:
     sha256: str
     formatter: Formatter
     bos_text: str
-    datastores: dict[str, Datastore]
+    datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
 
@@ -105,6 +105,11 @@ class NativeBackend:
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
         return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
 
+    def begin_chat(self) -> None:
+        earlier = self.datastores.get(HISTORY)
+        if isinstance(earlier, EarlierChats):
+            earlier.read()
+
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together
 
@@ -166,6 +171,9 @@ def open_backend(
     from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
     from specee.app.engine.datastore import open_datastores
 
+    def tokenize(text: str) -> Sequence[int]:
+        return model.tokenize(text, special=False, bos=False)
+
     formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
     return NativeBackend(
         info=ModelInfo(
@@ -189,7 +197,7 @@ def open_backend(
         sha256=sha256,
         formatter=formatter,
         bos_text=model.bos_text,
-        datastores=open_datastores(lambda text: model.tokenize(text, special=False, bos=False), sha256, where),
+        datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
     )
 

@@ -81,8 +81,6 @@ class Train:
     minutes: float | None
     seed: int
     output: str | None
-    chats: bool = True
-    """Whether it learns from the history too."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
 
     Started again after an interruption, it continues.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise AppError("PyTorch is missing", "training needs it: pip install torch", USAGE)
 
     def progress(what: str, share: float | None) -> None:
         emit(Progress(what, share))
@@ -48,6 +46,9 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     backend = open_backend(replace(task.load, drafter=NO_DRAFTER), progress, with_calibration=False)
     if backend.info.dense_only:
         raise AppError("cannot train", f"a head reads states of layers: {backend.info.dense_only}", FAILURE)
+    if importlib.util.find_spec("torch") is None:
+        why = f"training needs it: pip install torch; {_without_it(task, backend.sha256)}"
+        raise AppError("PyTorch is missing", why, USAGE)
     work = paths.find(task.load.data_dir).cache / "training" / backend.sha256[:16]
     settings = _settings(task, work)
     try:
@@ -64,6 +65,16 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
         raise AppError("cannot record", why, FAILURE) from error
 
 
+def _without_it(task: Train, sha256: str) -> str:
+    """What there is for a model without PyTorch."""
+    from specee.models import calibrations, resolve
+
+    is_embedded = resolve.resolve(task.load.model).embedded
+    if calibrations.find(paths.find(task.load.data_dir).calibrations, sha256, embedded=is_embedded) is None:
+        return "specee-chat calibrate needs none, and lets tokens skip layers (policies exact and specee)"
+    return "the model's calibration, which is made without it, is there (policies exact and specee)"
+
+
 def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, progress: Any) -> dict[str, Any]:
     from specee.predictors.training.conversations import ConversationLog
     from specee.predictors.training.train import HeadTraining
@@ -76,7 +87,7 @@ def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, pr
     chats = ConversationLog(work / "chats", engine.n_embd)
     chats.delete()  # of an earlier run that was interrupted: some of them may be deleted by now
     try:
-        if task.chats:
+        if task.load.chats:
             _read_chats(model, settings, chats, paths.find(task.load.data_dir).history, progress)
         training = HeadTraining(engine, (data, chats), settings, engine.n_vocab)
         began = time.monotonic()

@@ -20,7 +20,7 @@ from specee.predictors.decoding.tree import Tree
 from specee.predictors.drafters.base import Drafter
 from specee.predictors.drafters.chain import ChainDrafter
 from specee.predictors.drafters.combined import CombinedDrafter
-from specee.predictors.drafters.datastore import Datastore
+from specee.predictors.drafters.datastore import Lookup
 from specee.predictors.drafters.guess import CostlyGuesser, Guesser
 from specee.predictors.drafters.linear_head import Draft, LinearHeadDrafter
 from specee.predictors.drafters.ngram import NGramDrafter
@@ -79,7 +79,7 @@ def make_early_rejection(calibration: Calibration | None) -> EarlyRejection:
 
 def make_chain_drafter(
     cost: CostModel,
-    datastores: Mapping[str, Datastore],
+    datastores: Mapping[str, Lookup],
     costly: CostlyGuesser | None = None,
     length: int | None = None,
 ) -> ChainDrafter:
@@ -90,7 +90,7 @@ def make_chain_drafter(
 
 def make_tree_drafter(
     cost: CostModel,
-    datastores: Mapping[str, Datastore],
+    datastores: Mapping[str, Lookup],
     costly: CostlyGuesser | None = None,
     length: int | None = None,
 ) -> TreeDrafter:
@@ -104,7 +104,7 @@ def _needed(calibration: Calibration | None, what: str) -> Calibration:
     return calibration
 
 
-def _guessers(datastores: Mapping[str, Datastore]) -> list[Guesser]:
+def _guessers(datastores: Mapping[str, Lookup]) -> list[Guesser]:
     return [SuffixGuesser(), *(RetrievalGuesser(datastore, name) for name, datastore in datastores.items())]
 
 

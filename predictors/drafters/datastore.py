@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ _MIN_BITS, _LOAD = 10, 0.5
 Keys = NDArray[np.uint64]
 Followers = NDArray[np.int32]
 Probs = NDArray[np.float64]
+
+
+class Lookup(Protocol):
+    """What retrieval needs of a datastore."""
+
+    def guess(self, context: Sequence[int]) -> tuple[int, int, float] | None:
+        """What follows the longest known end of `context`: (token, length of that end, probability)."""
+        ...
 
 
 class Datastore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from specee.predictors.drafters.datastore import Datastore
+from specee.predictors.drafters.datastore import Lookup
 from specee.predictors.drafters.guess import Guess, HitRates
 
 _SHADES = 8  # of the datastore's probability
@@ -14,13 +14,13 @@ _TRUST = 0.8  # share of it that is expected before anything was seen: the texts
 class RetrievalGuesser:
     """What most likely follows the last tokens in the datastore."""
 
-    def __init__(self, datastore: Datastore, name: str = "retrieval") -> None:
+    def __init__(self, datastore: Lookup, name: str = "retrieval") -> None:
         self.name = name
         self._datastore = datastore
         self._rates = HitRates()
 
     def begin(self, tokens: Sequence[int]) -> None:
-        """The datastore stays as it is."""
+        """The datastore does not depend on the text."""
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
         found = self._datastore.guess(context)
@@ -31,7 +31,7 @@ class RetrievalGuesser:
         return Guess(token, self._rates.estimate(kind, _TRUST * prob), kind)
 
     def accept(self, token: int) -> None:
-        """The datastore stays as it is."""
+        """The datastore does not depend on the text."""
 
     def learn(self, kind: Hashable, hit: bool) -> None:
         self._rates.learn(kind, hit)

@@ -233,6 +233,7 @@ class FakeBackend:
         self.policies: dict[str, Any] = {}
         self.samplers: list[FakeSampler] = []
         self.grammars: list[str | None] = []
+        self.chats = 0  # that were begun
         self.together: list[int] = []  # rows of each batch over several slots
 
     def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
@@ -250,6 +251,9 @@ class FakeBackend:
         self.samplers.append(FakeSampler(top_logprobs))
         self.grammars.append(grammar)
         return self.samplers[-1]
+
+    def begin_chat(self) -> None:
+        self.chats += 1
 
     def exit_rule_names(self) -> tuple[str, ...]:
         return ("predictor", "margin") if self.info.calibrated else ()

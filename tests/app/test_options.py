@@ -37,6 +37,7 @@ VALUES = {
     "acceptance": "rejection",
     "draft_length": 2,
     "early_rejection": True,
+    "no_chats": True,
     "max_pending": 5,
     "data_dir": "/somewhere",
     "as_json": True,

@@ -192,9 +192,15 @@ def test_a_models_own_head_is_found(tmp_path: Path) -> None:
 def test_without_pytorch_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_task.importlib.util, "find_spec", lambda name: None)
     task = Train(LoadOptions(data_dir=str(tmp_path)), None, None, 0, None)
-    with pytest.raises(AppError, match="pip install") as missing:
+    with pytest.raises(AppError, match=r"pip install torch; the model's calibration, .*, is there") as missing:
         training_task.run_training(task, lambda message: None)
     assert missing.value.exit_code == 2
+    target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
+    with pytest.raises(AppError, match="pip install torch; specee-chat calibrate needs none"):
+        training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
+    target = tiny_gguf.write(tmp_path / "other.gguf", tiny_gguf.DENSE_ONLY)
+    with pytest.raises(AppError, match="cannot train"):  # nobody should install it in vain
+        training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
