@@ -8,14 +8,14 @@ the text of every token but the first few, up to padding at the end.
 from __future__ import annotations
 
 import struct
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
 from specee.models import resolve
 from specee.models.errors import ModelError
-from specee.models.gguf_header import Header, Tensor
+from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
+from specee.models.head_fit import misfit
 
 MAX_PADDING = 128  # SPEC_VOCAB_MAX_SIZE_DIFFERENCE
 FIRST_COMPARED = 5  # SPEC_VOCAB_CHECK_START_TOKEN_ID: the tokens before it differ between models that fit
@@ -63,57 +63,14 @@ def check_answers(header: Header) -> None:
         )
 
 
-def target_layers(header: Header) -> tuple[int, ...]:
-    """The layers of the target whose states an EAGLE-3 head reads; empty for a whole model."""
-    if header.architecture != "eagle3":
-        return ()
-    found = header.of_architecture("target_layers")
-    return tuple(int(layer) for layer in found.items or ()) if isinstance(found, Array) else ()
-
-
 def check(target: Header, draft: Header) -> None:
     """Raises ModelError where `draft` cannot draft for `target`: what does not fit, and what to do."""
     if draft.path.samefile(target.path):
         raise _unfit(draft, "it is the model itself; take a smaller one of the same family")
-    if kind := head_kind(draft):
-        _check_head(target, draft, kind)
+    if (kind := head_kind(draft)) and (why := misfit(target, draft, kind)):
+        raise _unfit(draft, why)
     if difference := _difference(target, draft):
         raise _unfit(draft, f"{difference}; take a small model of the same family")
-
-
-def _check_head(target: Header, head: Header, kind: str) -> None:
-    if head.architecture != "eagle3":
-        raise _unfit(head, f"it is {kind}, which specee-chat does not run; take a small whole model or an EAGLE-3 head")
-    width, layers = target.of_architecture("embedding_length"), target.of_architecture("block_count")
-    wanted = head.of_architecture("target_hidden_size") or head.of_architecture("embedding_length")
-    if wanted != width:
-        raise _unfit(head, f"it is {kind} for a model of width {wanted}, this one has {width}; take the model's own")
-    read = target_layers(head)
-    if len(read) != 3 or not all(0 < layer < layers for layer in read):
-        shown = ", ".join(map(str, read)) or "none"
-        raise _unfit(head, f"it is {kind} that reads layers {shown} of a model, this one has {layers}; take its own")
-    tensors = {tensor.name: tensor for tensor in head.tensors}
-    shares = not {"token_embd.weight", "output.weight"} <= set(tensors)
-    if shares and head.of_architecture("embedding_length") != width:
-        raise _unfit(head, f"it is {kind} without embeddings, and of another width than the model; take its own")
-    if head.of_architecture("block_count") != 1 or not _are_tokens(head, tensors.get("d2t")):
-        raise _unfit(
-            head, f"it is {kind} that llama.cpp cannot run: of several layers, or for tokens that there are not"
-        )
-
-
-def _are_tokens(head: Header, known: Tensor | None) -> bool:
-    """Whether the list of tokens that a head knows, where it has one, holds tokens of its vocabulary."""
-    vocabulary = head.values.get(_TOKENIZER + "tokens")
-    if known is None:
-        return True
-    if known.type != "I64" or not isinstance(vocabulary, Array):
-        return False
-    tokens = array("q")
-    with head.path.open("rb") as file:
-        file.seek(known.offset)
-        tokens.frombytes(file.read(known.n_bytes))
-    return all(0 <= token < vocabulary.length for token in tokens)
 
 
 def _unfit(draft: Header, why: str) -> ModelError:

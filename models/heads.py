@@ -9,6 +9,7 @@ from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
 
 ACCEPTANCE = "specee.acceptance"
+TARGET = "specee.target_sha256"
 WORTH = 0.4
 """Share of right first drafts: with 0.31, answers of the embedded model were 8% slower than without the head."""
 
@@ -37,3 +38,14 @@ def acceptance(header: Header) -> list[float]:
     and so on; empty for a head of another program."""
     found = header.values.get(ACCEPTANCE)
     return [float(rate) for rate in found.items or ()] if isinstance(found, Array) else []
+
+
+def trained_for(header: Header) -> str | None:
+    """The hash of the model file whose states the head learned from; None for a head of another program."""
+    found = header.values.get(TARGET)
+    return found.lower() if isinstance(found, str) else None
+
+
+def is_for_others(header: Header, sha256: str) -> bool:
+    """Whether the head learned from another file: it works where it fits, but fewer of its drafts may be right."""
+    return trained_for(header) not in (None, sha256)

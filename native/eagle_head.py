@@ -31,7 +31,7 @@ class EagleHead:
 
     def __init__(self, model: Model, target: LayerStatesEngine) -> None:
         self.tokens: list[int] = []
-        self.n_ctx = target.n_ctx
+        self.n_ctx, self.n_vocab = target.n_ctx, model.n_vocab
         self._model, self._target, self._lib = model, target, model.lib
         self._n_settled = 0  # so many of the tokens were read with the target's states
         self._known: NDArray[np.int64] | None = None  # the tokens that it can draft

@@ -12,10 +12,12 @@ from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
+NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_unusable", "head_used", "head_is_for_others"))
+
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, heads, model_structure, resolve
+    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_structure, resolve
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
@@ -40,11 +42,12 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
         "drafts_only": draft_model.head_kind(header),
-        "reads_layers": draft_model.target_layers(header),
+        "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
-        **_head(heads.find(folders.heads, digest, embedded=found.embedded)),
+        "trained_for": heads.trained_for(header),
+        **_head(heads.find(folders.heads, digest, embedded=found.embedded), digest),
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -60,7 +63,7 @@ def dense_only(read: Any) -> str | None:
         return str(error)
 
 
-def _head(path: Path | None) -> dict[str, Any]:
+def _head(path: Path | None, digest: str) -> dict[str, Any]:
     """The model's own draft head, and how often its drafts were right when it was made: the first of a step, the second
     after a right first one, and so on."""
     from specee.models import gguf_header, heads
@@ -69,14 +72,15 @@ def _head(path: Path | None) -> dict[str, Any]:
     try:
         header = None if path is None else gguf_header.read_model(path)
     except ModelError as error:
-        return {"head": None, "head_acceptance": None, "head_unusable": error.message, "head_used": False}
+        return {**NO_HEAD, "head_unusable": error.message}
     if header is None:
-        return {"head": None, "head_acceptance": None, "head_unusable": None, "head_used": False}
+        return NO_HEAD
     return {
         "head": str(path),
         "head_acceptance": heads.acceptance(header),
         "head_unusable": None,
         "head_used": heads.is_worth_using(header),
+        "head_is_for_others": heads.is_for_others(header, digest),
     }
 
 
@@ -132,17 +136,22 @@ def _own_head(facts: dict[str, Any]) -> str:
         none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
         return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
     rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
+    others = "; trained for another model file" if facts["head_is_for_others"] else ""
     unused = "" if facts["head_used"] else "; too few to be used: train it with more --tokens"
-    return (
-        f"{facts['head']}; of its drafts, one after the other, {rates} were right{unused}" if rates else facts["head"]
-    )
+    right = f"; of its drafts, one after the other, {rates} were right{unused}" if rates else ""
+    return f"{facts['head']}{right}{others}"
 
 
 def _drafter(facts: dict[str, Any]) -> str:
     """What drafts for the model, and whether it is here."""
     if facts["drafts_only"]:
         layers = ", ".join(map(str, facts["reads_layers"]))
-        use = f"it reads layers {layers} of its model: --drafter FILE" if layers else "specee-chat does not run it"
+        trained = f", the file with SHA-256 {facts['trained_for']}" if facts["trained_for"] else ""
+        use = (
+            f"it reads layers {layers} of its model{trained}: --drafter FILE"
+            if layers
+            else "specee-chat does not run it"
+        )
         return f"the file itself is {facts['drafts_only']}; {use}"
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""

@@ -88,7 +88,7 @@ class Answer:
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.slot.backend.info.n_layers,
             policy=self.policy.name,
-            policy_reason=describe(counted, self.decision.reason, self.slot.backend.info.drafter),
+            policy_reason=describe(counted, self.decision.reason, self.slot.backend.info),
             stop_reason=stop_reason,
             seed=self.seed,
             dense_rate=self.decision.dense_rate,

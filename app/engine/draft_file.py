@@ -10,13 +10,13 @@ from specee.app import memory
 from specee.app.errors import AppError
 from specee.app.formatting import size
 from specee.app.options import NO_DRAFTER, LoadOptions
-from specee.models import draft_model, gguf_header, heads, model_structure, resolve
+from specee.models import draft_model, gguf_header, head_fit, heads, model_structure, resolve
 from specee.models.errors import ModelError
 
 if TYPE_CHECKING:
     from specee.models.gguf_header import Header
 
-STATE_BYTES = 2  # float16
+STATE_BYTES, OWN_STATE_BYTES = 2, 4  # of the model's layers in float16, of the head in float32
 OWN_HEAD = "its own draft head"
 
 
@@ -28,6 +28,8 @@ class DraftFile:
     path: str
     layers: tuple[int, ...] = ()
     """Of the large model: what an EAGLE-3 head reads the states of."""
+    trained_for: str | None = None
+    """The hash of the model file that an EAGLE-3 head learned from, where it says so."""
     is_wanted: bool = True
     """Whether the user named it: else it is not missed."""
 
@@ -76,7 +78,7 @@ def check_drafter(options: LoadOptions) -> None:
 
 def _check(name: str, target: Header, header: Header) -> None:
     draft_model.check(target, header)
-    if draft_model.target_layers(header) and (why := _no_ranges(target)):
+    if head_fit.target_layers(header) and (why := _no_ranges(target)):
         raise AppError(
             "the drafter does not fit", f"{name} reads states of layers, and {why}; take a small whole model"
         )
@@ -85,17 +87,17 @@ def _check(name: str, target: Header, header: Header) -> None:
 def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
     header = gguf_header.read_model(path)
     _check(name, target, header)
-    layers = draft_model.target_layers(header)
-    large = model_structure.read(target)
-    states = n_ctx * len(layers) * large.width * STATE_BYTES
-    both, free = model_structure.read(header).memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()
+    layers = head_fit.target_layers(header)
+    large, small = model_structure.read(target), model_structure.read(header)
+    states = n_ctx * len(layers) * large.width * STATE_BYTES + (n_ctx * small.width * OWN_STATE_BYTES if layers else 0)
+    both, free = small.memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()
     if free is not None and both > free:
         raise AppError(
             "too little memory for the drafter",
             f"the model and {name} need {size(both)}, {size(free)} are free; "
             "take a smaller --ctx, a smaller drafter, or --drafter none",
         )
-    return DraftFile(name, str(path), layers)
+    return DraftFile(name, str(path), layers, heads.trained_for(header))
 
 
 def _no_ranges(target: Header) -> str | None:

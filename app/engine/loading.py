@@ -186,6 +186,7 @@ def open_backend(
             dense_only=model.unsupported,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
+            drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
             n_slots=len(engine.slots),
             takes_tools=takes_tools(formatter),
             takes_calls=takes_calls(formatter),

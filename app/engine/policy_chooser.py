@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.measurements import Drafting, Measurements
+from specee.app.engine.protocol import ModelInfo
 from specee.app.engine.step_times import NO_ROOM, UNEQUAL, measure_steps
 from specee.app.errors import AppError
 from specee.app.options import PolicyChoice
@@ -101,8 +102,8 @@ def _limit_rows(backend: Backend, drafting: Drafting) -> None:
         slot.max_equal_rows = min(slot.max_equal_rows, most)
 
 
-def describe(stats: DecodingStats, reason: str, drafter: str | None) -> str:
-    """Why the policy ran, and what drafts brought in this answer. `drafter`: a draft model that is loaded."""
+def describe(stats: DecodingStats, reason: str, info: ModelInfo) -> str:
+    """Why the policy ran, and what drafts brought in this answer."""
     drafted = {name: n for name, counts in stats.drafts.items() if (n := sum(counts.drafted))}
     if not drafted:
         return reason
@@ -111,8 +112,10 @@ def describe(stats: DecodingStats, reason: str, drafter: str | None) -> str:
     brought = f"drafting {sum(drafted.values()) / stats.steps:.1f} tokens a step from {names}"
     if stats.dense_seconds:
         brought += f": {stats.tokens_per_step:.2f} tokens a step, {stats.speedup:.2f}x of dense"
-    if drafter is not None and not drafted.keys() & DRAFT_MODELS:
-        brought += f"; {drafter} would have cost more than it brings"
+    if info.drafter is not None and not drafted.keys() & DRAFT_MODELS:
+        brought += f"; {info.drafter} would have cost more than it brings"
+    if info.drafter_is_for_others:
+        brought += f"; {info.drafter} was trained for another model file, so fewer of its drafts may be right"
     return brought if reason.startswith(DRAFTING) else f"{reason}; {brought}"
 
 

@@ -144,7 +144,7 @@ class Alive:
 class ModelInfo:
     """What was loaded. `dense_only` is the reason why exits cannot be used, None when they can.
 
-    `drafter`: the model that drafts for it, None without one.
+    `drafter`: the model that drafts for it, None without one; `drafter_is_for_others`: it learned from another file.
     """
 
     name: str
@@ -156,6 +156,7 @@ class ModelInfo:
     dense_only: str | None = None
     calibrated: bool = False
     drafter: str | None = None
+    drafter_is_for_others: bool = False
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
     takes_tools: bool = False

@@ -12,6 +12,8 @@ class DraftEngine(Protocol):
     """A model that follows a text."""
 
     n_ctx: int
+    n_vocab: int
+    """It can read the tokens below; the large model may have some more."""
     n_at_once: int
     """So many tokens take hardly longer than one; many more are read in long batches."""
 
@@ -53,7 +55,7 @@ class RowDraftEngine:
     def __init__(self, engine: PromptEngine, sampler: Sampler) -> None:
         self._engine, self._sampler = engine, sampler
         self._last = 0  # row of logits of the last token
-        self.n_ctx, self.n_at_once = engine.n_ctx, engine.max_equal_rows
+        self.n_ctx, self.n_vocab, self.n_at_once = engine.n_ctx, engine.n_vocab, engine.max_equal_rows
 
     @property
     def tokens(self) -> list[int]:

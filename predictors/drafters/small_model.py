@@ -98,7 +98,7 @@ class SmallModelGuesser:
         return True
 
     def guess(self, context: Sequence[int], row: int | None) -> Guess | None:
-        """None while it still reads a long text, one part a step."""
+        """None while it still reads a long text, one part a step, and after tokens that only the large model has."""
         n_drafted = len(context) - min(CONTEXT, len(self._text))
         drafted = tuple(context[len(context) - n_drafted :])
         if not self._read([*self._text[self._n_same :], *drafted]):
@@ -129,9 +129,11 @@ class SmallModelGuesser:
 
     def _read(self, new: list[int]) -> bool:
         """The engine reads the text and what is drafted after it: `new`, after the tokens that are known to be the
-        same. False when there is more to read.
+        same. False when there is more to read, or what it cannot read.
         """
         engine, began = self._engine, self._clock()
+        if any(token >= engine.n_vocab for token in new):
+            return False
         n_drafted = _n_common(engine.tokens[self._n_same :], new[:-1])  # by this model, earlier in the same draft
         engine.roll_back(self._n_same + n_drafted)
         new = new[n_drafted:]

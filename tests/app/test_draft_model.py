@@ -22,11 +22,13 @@ import tiny_eagle
 import tiny_gguf
 from real_engine import missing_library, missing_model
 
+from specee.app import paths
+from specee.app.cli import model_details
 from specee.app.engine import draft_file
 from specee.app.engine.loading import open_backend
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice
-from specee.models import embedded, gguf_header
+from specee.models import embedded, file_hash, gguf_header, heads
 from specee.models.errors import ModelError
 from specee.native.engine import Model, RowEngine, Sampler
 from specee.predictors.cost_model import CostModel
@@ -165,8 +167,8 @@ def test_a_drafter_that_fails_is_missed_only_where_it_was_named(
     backend.close()
 
 
-def open_with_head(tmp_path: Path, target: Path, layers: tuple[int, ...], n_known: int) -> Any:
-    head = tiny_eagle.write(tmp_path / "head.gguf", target, layers, n_known=n_known)
+def open_with_head(tmp_path: Path, target: Path, layers: tuple[int, ...], n_known: int, **shape: Any) -> Any:
+    head = tiny_eagle.write(tmp_path / "head.gguf", target, layers, n_known=n_known, **shape)
     load = LoadOptions(model=str(target), n_ctx=256, drafter=str(head), data_dir=str(tmp_path))
     return open_backend(load, lambda what, share: None)
 
@@ -188,6 +190,54 @@ def test_an_eagle3_head_drafts_and_the_text_is_that_of_dense(tmp_path: Path, arc
             sampler.close()
     assert tested > 20
     backend.close()
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "all tokens": {},
+    "of the model": {"own_embeddings": False, "own_head": False, "norm_before_fc": True},
+    "its embeddings": {"own_embeddings": False, "n_known": 40, "norm_before_residual": True},
+    "its LM head": {"own_head": False, "rope_factors": True},
+    "longer heads": {"head_dim": 32, "half": True},
+    "another width": {"width": 96, "n_known": 40},
+    "more tokens": {"n_vocab": 100},
+    "fewer tokens": {"n_vocab": 92},
+}
+
+
+@pytest.mark.parametrize("how", PUBLISHED)
+def test_heads_as_others_publish_them(tmp_path: Path, how: str) -> None:
+    """Also for a text with a token that the head lacks."""
+    target = tiny_gguf.write(tmp_path / "large.gguf", "llama", seed=1)
+    backend = open_with_head(tmp_path, target, (1, 3, 5), **{"n_known": 0, **PUBLISHED[how]})
+    assert backend.draft_model is not None and not backend.info.drafter_is_for_others
+    chain = Chain(ChainDrafter([], CostModel(SLOW_STEPS, 8), backend.draft_model.guesser()), 7)
+    for prompt in ([1, 5, 9, 17], [1, 5, 95, 17]):
+        sampler = Sampler(backend.model)
+        expected, _ = decode(backend.engine, Dense(), prompt, sampler)
+        tokens, stats = decode(backend.engine, chain, prompt, sampler)
+        assert tokens == expected
+        lacks = max(prompt) >= PUBLISHED[how].get("n_vocab", 96)
+        assert lacks or stats.tested > 10
+        sampler.close()
+    backend.close()
+
+
+@pytest.mark.parametrize(("made_for", "is_for_others"), [("own", False), ("0" * 64, True), (None, False)])
+def test_a_head_of_another_file_works_and_says_so(tmp_path: Path, made_for: str | None, is_for_others: bool) -> None:
+    target = tiny_gguf.write(tmp_path / "large.gguf", "llama", seed=1)
+    sha256 = file_hash.sha256(target, tmp_path / "cache")
+    values = {} if made_for is None else {"specee.target_sha256": sha256 if made_for == "own" else made_for}
+    backend = open_with_head(tmp_path, target, (1, 3, 5), 40, values=values)
+    assert backend.info.drafter == "head" and backend.info.drafter_is_for_others == is_for_others
+    backend.close()
+    own = heads.own_path(tmp_path / "heads", sha256)
+    own.parent.mkdir()
+    shutil.copy(tmp_path / "head.gguf", own)
+    shown = model_details.text(model_details.facts(str(target), paths.find(str(tmp_path)), None))
+    assert ("trained for another model file" in shown) == is_for_others
+    shown = model_details.text(model_details.facts(str(own), paths.find(str(tmp_path)), None))
+    assert "it reads layers 1, 3, 5 of its model" in shown
+    assert all(value in shown for value in values.values())
 
 
 @needs_model

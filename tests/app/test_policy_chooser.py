@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from specee.app.engine.measurements import Drafting, Measurements
 from specee.app.engine.policy_chooser import PolicyChooser, describe
-from specee.app.engine.protocol import Done, Generate, Message
+from specee.app.engine.protocol import Done, Generate, Message, ModelInfo
 from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, PolicyChoice
@@ -19,6 +20,7 @@ from specee.native.errors import NativeError
 from specee.predictors.decoding.stats import DecodingStats, DraftCounts
 
 AUTO = PolicyChoice("auto")
+INFO = ModelInfo("large", "large.gguf", "llama", 4, 512, 2)
 
 
 def test_auto_drafts_where_rows_can_be_dropped(make_backend: Callable[..., Any]) -> None:
@@ -121,10 +123,16 @@ def test_the_reason_says_what_drafts_brought() -> None:
     }
     stats = DecodingStats(tokens=41, steps=32, step_seconds=1.0, dense_seconds=1.25, drafts=drafts)
     brought = "drafting 1.5 tokens a step from suffix and retrieval: 1.25 tokens a step, 1.25x of dense"
-    assert describe(stats, "drafting tokens where that pays", None) == brought
-    assert describe(stats, "chosen by the user", None) == f"chosen by the user; {brought}"
-    assert describe(stats, "drafting tokens", "small-1b") == f"{brought}; small-1b would have cost more than it brings"
-    assert describe(DecodingStats(tokens=3, steps=2), "chosen by the user", "small-1b") == "chosen by the user"
+    small = replace(INFO, drafter="small-1b")
+    assert describe(stats, "drafting tokens where that pays", INFO) == brought
+    assert describe(stats, "chosen by the user", INFO) == f"chosen by the user; {brought}"
+    assert describe(stats, "drafting tokens", small) == f"{brought}; small-1b would have cost more than it brings"
+    assert describe(DecodingStats(tokens=3, steps=2), "chosen by the user", small) == "chosen by the user"
+    head = replace(INFO, drafter="head", drafter_is_for_others=True)
+    stats.drafts["eagle3"] = DraftCounts([1], [1])
+    assert describe(stats, "", head).endswith(
+        "; head was trained for another model file, so fewer of its drafts may be right"
+    )
 
 
 def test_a_single_row_gets_the_fewest_threads(

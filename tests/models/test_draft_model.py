@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 import tiny_eagle
 import tiny_gguf
 
-from specee.models import draft_model, embedded, gguf_header
+from specee.models import draft_model, embedded, gguf_header, head_fit
 from specee.models.errors import MISSING, ModelError
 from specee.models.gguf_header import Header
 
@@ -83,7 +83,7 @@ def test_an_eagle3_head_fits_its_model(target: Header, tmp_path: Path) -> None:
     fits = head("fits")
     draft_model.check(target, fits)
     draft_model.check(target, head("short", n_known=40))
-    assert draft_model.target_layers(fits) == (1, 3, 5) and draft_model.target_layers(target) == ()
+    assert head_fit.target_layers(fits) == (1, 3, 5) and head_fit.target_layers(target) == ()
     assert "an EAGLE-3 head for a model of width 32, this one has 64" in refusal(target, head("narrow", hidden=32))
     strange = head("strange", n_known=40, first_known=90)
     assert "for tokens that there are not" in refusal(target, strange)
@@ -94,6 +94,45 @@ def test_an_eagle3_head_fits_its_model(target: Header, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="it drafts for another model and cannot answer alone"):
         draft_model.check_answers(fits)
     draft_model.check_answers(target)
+
+
+FIT = {
+    "all tokens": {},
+    "of the model": {"own_embeddings": False, "own_head": False, "norm_before_fc": True},
+    "its embeddings": {"own_embeddings": False, "n_known": 40, "norm_before_residual": True},
+    "its LM head": {"own_head": False, "rope_factors": True},
+    "longer heads": {"head_dim": 32, "half": True},
+    "another width": {"width": 96, "n_known": 40},
+    "padding": {"n_vocab": 100},
+}
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "twice": ({"layers": (2, 2, 5)}, "that reads layers 2, 2, 5 of a model, this one has 6"),
+    "two": ({"layers": (2, 5)}, "that reads layers 2, 5 of a model"),
+    "first": ({"layers": (0, 2, 5)}, "that reads layers 0, 2, 5 of a model"),
+    "width": ({"width": 96, "own_head": False}, "without an LM head, and of another width"),
+    "both": (
+        {"width": 96, "own_embeddings": False, "own_head": False},
+        "without embeddings and an LM head, and of another width",
+    ),
+    "some tokens": ({"own_head": False, "n_known": 40}, "without an LM head, and for other tokens"),
+    "more tokens": ({"own_head": False, "n_vocab": 100}, "without an LM head, and for other tokens"),
+    "values": ({"head_dim": 32, "value_dim": 16}, "cannot run: its keys and values are of different lengths"),
+    "embeddings": ({"n_embeddings": 90}, "cannot run: it has fewer embeddings than tokens"),
+    "vocabulary": ({"n_vocab": 300}, "its vocabulary has 300 tokens, the model's has 96"),
+}
+
+
+@pytest.mark.parametrize("how", FIT)
+def test_heads_of_all_kinds_fit(target: Header, tmp_path: Path, how: str) -> None:
+    head = tiny_eagle.write(tmp_path / "head.gguf", target.path, (1, 3, 5), **FIT[how])  # type: ignore[arg-type]
+    draft_model.check(target, gguf_header.read_model(head))
+
+
+@pytest.mark.parametrize("how", UNFIT)
+def test_heads_that_llama_cpp_would_not_survive_are_refused(target: Header, tmp_path: Path, how: str) -> None:
+    shape, says = UNFIT[how]
+    head = tiny_eagle.write(tmp_path / "head.gguf", target.path, shape.pop("layers", (1, 3, 5)), **shape)
+    assert says in refusal(target, gguf_header.read_model(head))
 
 
 def test_other_heads_are_named(target: Header, tmp_path: Path) -> None:
