@@ -16,6 +16,9 @@ _REFERENCE = re.compile(rf"(?P<hub>{HUB})?(?P<repo>{REPO_PATTERN})(?::(?P<quant>
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
+_DRAFTS = re.compile(r"(^|[/._-])(eagle3|dflash\d*|dspark|mtp)[/._-]", re.IGNORECASE)
+"""Draft heads lie beside some models. A repository of such files alone is one of heads, or of models with layers that
+draft."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
     """
     models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n) and is_file(n))
     firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
+    firsts = [n for n in firsts if not _DRAFTS.search(n)] or firsts
     if not firsts:
         raise ModelError("no model there", f"{source.repo} has no GGUF file; such repositories often end in -GGUF")
     wanted = source.file or _of_quant(source, firsts)

@@ -28,8 +28,9 @@ from specee.app.engine import draft_file
 from specee.app.engine.loading import open_backend
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice
-from specee.models import embedded, file_hash, gguf_header, heads
+from specee.models import cache, embedded, file_hash, gguf_header, heads, registry
 from specee.models.errors import ModelError
+from specee.models.registry import RegistryEntry
 from specee.native.engine import Model, RowEngine, Sampler
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding import driver
@@ -238,6 +239,20 @@ def test_a_head_of_another_file_works_and_says_so(tmp_path: Path, made_for: str 
     shown = model_details.text(model_details.facts(str(own), paths.find(str(tmp_path)), None))
     assert "it reads layers 1, 3, 5 of its model" in shown
     assert all(value in shown for value in values.values())
+
+
+def test_a_head_that_the_registry_pairs_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tiny_gguf.write(tmp_path / "large.gguf", "llama", seed=1)
+    files = {"head": tiny_eagle.write(tmp_path / "head.gguf", target, (1, 3, 5)), "large": target}
+    entries = {
+        name: RegistryEntry(name, "MIT", "1M", 1, 512, "", f"o/{name}", f"{name}.gguf", drafter=drafter)
+        for name, drafter in (("large", "head"), ("head", ""))
+    }
+    monkeypatch.setattr(registry, "_by_any_name", lambda: entries)
+    monkeypatch.setattr(cache, "find", lambda source: (files[source.repo[2:]],))
+    for drafter in (None, "head"):
+        found = draft_file.find(LoadOptions(model="large", drafter=drafter), gguf_header.read_model(target), 512)
+        assert found is not None and found.name == "head" and found.layers == (1, 3, 5)
 
 
 @needs_model

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_eagle
 from hub_server import Hub, serving
 
 from specee.models import embedded
@@ -104,6 +106,23 @@ def test_a_name_pulls_verifies_and_answers_and_then_needs_no_network(
     assert done.stdout == call(no_sockets, "-p", "Say hello.", *ANSWER).stdout  # it is the same model
     pulled = call(env, "models", "pull", "llama2:7b", "--json")
     assert json.loads(pulled.stdout)["bytes"] == the_model().stat().st_size and len(hub.requests) == 2
+
+
+def test_a_draft_head_is_fetched_as_a_model_is(
+    env: dict[str, str], no_sockets: dict[str, str], hub: Hub, tmp_path: Path
+) -> None:
+    needs_engine()
+    repo, ask = "owner/head-GGUF", ["-p", "Say hello.", *ANSWER]
+    head = tiny_eagle.write(tmp_path / "head.gguf", the_model(), (2, 15, 27), n_known=512)
+    hub.repos[repo] = {"head-F16.gguf": head}
+    named = [*ask, "--drafter", f"hf:{repo}"]
+    assert "models pull hf:owner/head-GGUF" in one_line(env, *named, code=3)
+    answer = call(env, *named, "--yes", "--json")
+    assert json.loads(answer.stdout)["text"] == json.loads(call(env, *ask, "--json").stdout)["text"]
+    path = call(no_sockets, "models", "path", f"{repo}:f16").stdout.strip()
+    assert Path(path).read_bytes() == head.read_bytes()
+    assert "it reads layers 2, 15, 27 of its model" in call(no_sockets, "models", "show", path).stdout
+    assert "cannot answer alone" in one_line(no_sockets, "--model", f"hf:{repo}", "-p", "Hi", code=3)
 
 
 def test_pull_list_path_rm(env: dict[str, str], no_sockets: dict[str, str]) -> None:

@@ -184,6 +184,21 @@ def test_without_the_usual_quantization_the_first_file_is_taken() -> None:
         assert caught.value.exit_code == 3
 
 
+def test_draft_heads_beside_a_model_are_passed_over() -> None:
+    heads = [
+        "MTP/x-Q4_K_M.gguf",
+        "eagle3-Q8_0.gguf",
+        "a-eagle3-Q4_K_M.gguf",
+        "x-DFlash2-Q4_K_M.gguf",
+        "mtp-x-Q5_0.gguf",
+    ]
+    assert source.choose(Source("o/r"), [*heads, "x-Q4_K_M.gguf"]) == ("x-Q4_K_M.gguf",)
+    assert source.choose(Source("o/r", quant="q8_0"), [*heads, "x-Q8_0.gguf"]) == ("x-Q8_0.gguf",)
+    assert source.choose(Source("o/r"), ["a-speculator.eagle3-F16.gguf"]) == ("a-speculator.eagle3-F16.gguf",)
+    assert source.choose(Source("o/r"), ["x-MTP-Q4_K_M.gguf", "x-MTP-Q8_0.gguf"]) == ("x-MTP-Q4_K_M.gguf",)
+    assert source.choose(Source("o/r", file=heads[1]), [*heads, "x-Q8_0.gguf"]) == (heads[1],)
+
+
 def test_split_models_are_taken_whole() -> None:
     names = [f"q/big-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     assert source.choose(Source("o/r"), names) == tuple(names)
