@@ -271,6 +271,7 @@ def _connect(target: str) -> sqlite3.Connection:
     # a killed program loses nothing with NORMAL, a power cut at most the last transactions; the file stays sound
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is gone from the file, with any build of SQLite
     connection.execute("PRAGMA trusted_schema = ON")  # triggers call our function
     heal(connection)
     connection.create_function("fold", 1, fold_stored, deterministic=True)
