@@ -1,0 +1,251 @@
+"""A draft head in specee-chat and in llama.cpp's own llama-server: how many drafts are accepted, and how fast both are.
+
+    python tests/benchmarks/draft_head.py LLAMA_SERVER HEAD [--model MODEL] [--prompts FILE.jsonl] [--max-tokens N]
+
+LLAMA_SERVER: built from the pinned source without our patch (CONTRIBUTING.md). All get the same prompt tokens, greedy,
+one after the other, and from prompt to prompt in the opposite order:
+
+    llama-server         no drafter
+    llama-server+head    the head drafts --drafts tokens in every step
+    dense                ours, no drafts
+    head                 ours, policy chain: the head alone drafts as many tokens in every step
+    auto                 ours, as users have it: all drafters, where they pay
+
+Prints JSON. An acceptance is a share of the drafted tokens, or of those after accepted ones: by position in the draft.
+Each says how many texts were dense's: llama-server rounds batches in other ways than single tokens, and goes on with
+another token where two are almost equally likely. So `same_text` has the acceptance where both heads saw the same text.
+Ours reads the prompt with its first draft, llama-server with the prompt: "with_prompt" has both times.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import common
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from llama_server import LlamaServer
+
+from specee.app import machine
+from specee.app.bench.prompts import read_prompts
+from specee.app.engine.decode import decode
+from specee.app.engine.loading import NativeBackend, open_backend
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.policy_chooser import PolicyChooser
+from specee.app.engine.prompt import make_prompt
+from specee.app.engine.protocol import Message
+from specee.app.first_difference import first_difference
+from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
+from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding.chain import Chain
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.decoding.stats import DraftCounts
+from specee.predictors.drafters.chain import ChainDrafter
+from specee.predictors.drafters.termination import FixedLength
+
+DENSE, HEAD, STOCK, STOCK_HEAD = "dense", "head", "llama-server", "llama-server+head"
+WARM_UP_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`tokens`: also the one that ends it. `seconds`: from the first one to the last one. `accepted`: how often
+    the first token of a draft was, the second, .."""
+
+    tokens: list[int]
+    seconds: float
+    prompt_seconds: float
+    n_steps: int
+    n_drafted: int
+    n_drafts: int
+    """Steps that verified some."""
+    accepted: list[int]
+
+
+Ask = Callable[[list[int], int], Answer]
+
+
+class EveryStep(CostModel):
+    """Steps take so long, whatever their size, that every draft is worth its time."""
+
+    def __init__(self) -> None:
+        super().__init__({1: 1e3, 8: 1e3})
+
+    def record(self, n: int, seconds: float) -> None:
+        """Nothing changes it."""
+
+
+def ask_ours(backend: NativeBackend, policy: Policy) -> Ask:
+    engine = backend.engine
+
+    def ask(prompt: list[int], max_tokens: int) -> Answer:
+        engine.keeps_states = policy.name != DENSE  # nobody reads them there
+        engine.roll_back(0)
+        began = time.perf_counter()
+        engine.prefill(prompt)
+        prompt_seconds = time.perf_counter() - began
+        policy.reset()
+        state, steps = decode(backend, policy, prompt, PLAIN_GREEDY, 0, max_tokens)
+        with closing(steps):  # type: ignore[type-var]
+            seen = [(time.perf_counter(), event) for event in steps]
+        drafts = sum(state.stats.drafts.values(), DraftCounts())
+        return Answer(
+            tokens=[event.token for _, event in seen],
+            seconds=seen[-1][0] - seen[0][0],
+            prompt_seconds=prompt_seconds,
+            n_steps=state.stats.steps,
+            n_drafted=sum(drafts.drafted),
+            n_drafts=max(drafts.drafted, default=0),
+            accepted=drafts.accepted,
+        )
+
+    return ask
+
+
+def ask_theirs(server: LlamaServer) -> Ask:
+    def ask(prompt: list[int], max_tokens: int) -> Answer:
+        n_before, before = server.drafts()
+        found = server.complete(prompt, max_tokens)
+        n_drafts, after = server.drafts()
+        accepted = [n - m for n, m in zip_longest(after, before, fillvalue=0)]
+        return Answer(
+            tokens=found.tokens,
+            seconds=found.seconds,
+            prompt_seconds=found.prompt_seconds,
+            n_steps=len(found.tokens) - 1 - found.accepted,
+            n_drafted=found.drafted,
+            n_drafts=n_drafts - n_before,
+            accepted=accepted,
+        )
+
+    return ask
+
+
+@contextmanager
+def participants(given: Any, backend: NativeBackend, logs: Path) -> Iterator[tuple[dict[str, Ask], str]]:
+    """All that are compared, by name, and what llama-server says of its source."""
+    assert backend.draft_model is not None
+    guesser = backend.draft_model.guesser()
+    assert guesser is not None, "the head cannot follow this model"
+    chooser = PolicyChooser(Measurements())
+    auto = chooser.decide(backend, PolicyChoice("auto")).choice
+    alone = ChainDrafter([], EveryStep(), guesser, FixedLength(given.drafts))
+    with ExitStack() as opened:
+
+        def server(name: str, head: Path | None) -> LlamaServer:
+            made = LlamaServer(
+                given.llama_server, Path(backend.info.path), n_ctx=backend.engine.n_ctx, threads=backend.info.threads,
+                log=logs / f"{name}.log", head=head, n_drafts=given.drafts, options=given.server_options.split(),
+            )  # fmt: skip
+            return opened.enter_context(closing(made))
+
+        plain, with_head = server(STOCK, None), server(STOCK_HEAD, given.head)
+        asks = {
+            STOCK: ask_theirs(plain),
+            STOCK_HEAD: ask_theirs(with_head),
+            DENSE: ask_ours(backend, chooser.build_policy(backend, PolicyChoice(DENSE))),
+            HEAD: ask_ours(backend, Chain(alone, given.drafts)),
+            "auto": ask_ours(backend, chooser.build_policy(backend, auto, history=False)),
+        }
+        yield asks, plain.build
+
+
+def acceptance(answers: list[Answer]) -> dict[str, Any]:
+    steps, drafted = sum(a.n_steps for a in answers), sum(a.n_drafted for a in answers)
+    accepted = [sum(column) for column in zip_longest(*(a.accepted for a in answers), fillvalue=0)]
+    tries = [sum(a.n_drafts for a in answers), *accepted]
+    return {
+        "prompts": len(answers),
+        "steps": steps,
+        "drafted": drafted,
+        "accepted": sum(accepted),
+        "acceptance": share(sum(accepted), drafted),
+        "acceptance_by_position": [share(n, of) for n, of in zip(accepted, tries, strict=False)],
+        "tokens_per_step": share(sum(len(a.tokens) - 1 for a in answers), steps),
+    }
+
+
+def share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def figures(found: list[dict[str, Answer]], name: str) -> dict[str, Any]:
+    """Of all answers of one; rates are medians over the answers of what it wrote a second, over llama-server's."""
+    answers = [each[name] for each in found]
+    parted = [first_difference(each[name].tokens, each[DENSE].tokens) for each in found]
+    rates = [(len(a.tokens) - 1) / a.seconds for a in answers]
+    with_prompt = [len(a.tokens) / (a.seconds + a.prompt_seconds) for a in answers]
+    stock = [(len(each[STOCK].tokens) - 1) / each[STOCK].seconds for each in found]
+    return {
+        **acceptance(answers),
+        "tokens": sum(len(a.tokens) for a in answers),
+        "tokens_per_second": round(statistics.median(rates), 1),
+        "with_prompt": round(statistics.median(with_prompt), 1),
+        "over_llama_server": round(statistics.median(a / b for a, b in zip(rates, stock, strict=True)), 3),
+        "texts_of_dense": parted.count(None),
+        "first_differences": [at for at in parted if at is not None],
+    }
+
+
+def report(found: list[dict[str, Answer]]) -> dict[str, Any]:
+    same = [each for each in found if each[HEAD].tokens == each[STOCK_HEAD].tokens]
+    return {
+        "rows": {name: figures(found, name) for name in found[0]},
+        "same_text": {name: acceptance([each[name] for each in same]) for name in (STOCK_HEAD, HEAD)},
+    }
+
+
+def main() -> None:
+    parser = common.parser(__doc__, rounds=1)
+    parser.add_argument("llama_server", type=Path, metavar="LLAMA_SERVER", help="the program llama-server")
+    parser.add_argument("head", type=Path, metavar="HEAD", help="an EAGLE-3 head (GGUF) of the model")
+    parser.add_argument("--model", help="a file or a name; without it, the embedded model")
+    parser.add_argument("--prompts", metavar="FILE.jsonl", help="as bench takes them; without it, bench's own")
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--drafts", type=int, default=3, help="tokens that the head drafts in a step, 1 to 7")
+    parser.add_argument("--ctx", type=int, default=2048)
+    parser.add_argument("--server-options", default="", help="more options of llama-server, in one argument")
+    given = parser.parse_args()
+    prompts = read_prompts(given.prompts)
+    with TemporaryDirectory() as data, ExitStack() as opened:
+        load = LoadOptions(
+            model=given.model, drafter=str(given.head), n_ctx=given.ctx, threads=given.threads, data_dir=data
+        )
+        backend = opened.enter_context(closing(open_backend(load, lambda what, done: None)))
+        asks, build = opened.enter_context(participants(given, backend, Path(data)))
+        tokens = [make_prompt(backend, (Message("user", prompt.text),)).tokens for prompt in prompts]
+        for ask in asks.values():
+            ask(tokens[0], WARM_UP_TOKENS)
+        found: list[dict[str, Answer]] = []
+        for number in range(given.rounds):
+            for index, prompt in enumerate(tokens):
+                order = list(asks) if (number + index) % 2 == 0 else list(reversed(asks))
+                answers = {name: asks[name](prompt, given.max_tokens) for name in order}
+                found.append({name: answers[name] for name in asks})
+                print(f"prompt {index + 1} of {len(tokens)}", file=sys.stderr, flush=True)
+        facts = {
+            "model": backend.info.name,
+            "model_sha256": backend.sha256,
+            "head": given.head.name,
+            "llama_server": build,
+            "drafts": given.drafts,
+            "max_tokens": given.max_tokens,
+            "rounds": given.rounds,
+            "machine": machine.report(backend.info.threads),
+        }
+        print(json.dumps({**facts, **report(found)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
