@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 START_SECONDS = 120.0
+ONE_BY_ONE = ("--ubatch-size", "1")
+"""With these options the rows of a batch are computed one after the other. Otherwise llama.cpp rounds them in other
+ways than single ones, and with drafts goes on with another token where two are almost equally likely."""
 DRAFTS = re.compile(r"spec_decode_num_drafts_total (\d+)")
 ACCEPTED = re.compile(r'spec_decode_num_accepted_tokens_per_pos_total\{position="\d+"\} (\d+)')
 
@@ -27,17 +29,23 @@ class Completion:
     prompt_seconds: float
     drafted: int
     accepted: int
-    lead: list[float]
-    """Of the chosen token, for each that was asked for: its logprob less that of the second best one."""
 
 
 class LlamaServer:
     """A process on a port of its own. `head`: an EAGLE-3 head drafts `n_drafts` tokens in every step."""
 
     def __init__(
-        self, program: Path, model: Path, *, n_ctx: int, threads: int, log: Path, head: Path | None = None,
-        n_drafts: int = 3, options: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        program: Path,
+        model: Path,
+        *,
+        n_ctx: int,
+        threads: int,
+        log: Path,
+        head: Path | None = None,
+        n_drafts: int = 3,
+        options: Sequence[str] = (),
+    ) -> None:
         self.log = log
         self.port = _free_port()
         command = [str(program), "-m", str(model), "--host", "127.0.0.1", "--port", str(self.port)]
@@ -55,8 +63,8 @@ class LlamaServer:
             self.close()
             raise
 
-    def complete(self, prompt: Sequence[int], max_tokens: int, *, lead: bool = False) -> Completion:
-        """Greedy. `lead` slows it down, and a server that drafts knows none."""
+    def complete(self, prompt: Sequence[int], max_tokens: int) -> Completion:
+        """Greedy, after a prompt that is read anew."""
         asked = {
             "prompt": list(prompt),
             "n_predict": max_tokens,
@@ -64,7 +72,6 @@ class LlamaServer:
             "top_k": 1,
             "cache_prompt": False,
             "return_tokens": True,
-            "n_probs": 2 if lead else 0,
         }
         answer = json.loads(self._request("POST", "/completion", json.dumps(asked)))
         timings = answer["timings"]
@@ -74,7 +81,6 @@ class LlamaServer:
             prompt_seconds=timings["prompt_ms"] / 1000,
             drafted=timings.get("draft_n", 0),
             accepted=timings.get("draft_n_accepted", 0),
-            lead=[_lead(each["top_logprobs"]) for each in answer.get("completion_probabilities", [])],
         )
 
     def drafts(self) -> tuple[int, list[int]]:
@@ -83,11 +89,6 @@ class LlamaServer:
         steps = DRAFTS.search(text)
         assert steps is not None, text
         return int(steps[1]), [int(n) for n in ACCEPTED.findall(text)]
-
-    @property
-    def build(self) -> str:
-        """What the program says of its source."""
-        return str(json.loads(self._request("GET", "/props"))["build_info"])
 
     def close(self) -> None:
         """Ends the process."""
@@ -122,10 +123,6 @@ class LlamaServer:
             return text
         finally:
             connection.close()
-
-
-def _lead(best: list[dict[str, Any]]) -> float:
-    return float(best[0]["logprob"] - best[1]["logprob"])
 
 
 def _free_port() -> int:

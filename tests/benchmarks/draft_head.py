@@ -11,10 +11,11 @@ one after the other, and from prompt to prompt in the opposite order:
     head                 ours, policy chain: the head alone drafts as many tokens in every step
     auto                 ours, as users have it: all drafters, where they pay
 
-Prints JSON. An acceptance is a share of the drafted tokens, or of those after accepted ones: by position in the draft.
-Each says how many texts were dense's: llama-server rounds batches in other ways than single tokens, and goes on with
-another token where two are almost equally likely. So `same_text` has the acceptance where both heads saw the same text.
-Ours reads the prompt with its first draft, llama-server with the prompt: "with_prompt" has both times.
+Prints JSON: an acceptance is a share of the drafted tokens; by position in the draft, of those after accepted ones.
+`same_text` has the acceptance where both heads saw the same text: llama-server rounds rows of a batch in other ways
+than single ones, and goes on with another token where two are almost equally likely. With --one-by-one all compute
+tokens one by one, slowly, and the acceptances can be compared exactly. Ours reads the prompt with its first draft,
+llama-server with the prompt: `with_prompt` counts both times.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ import common
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from llama_server import LlamaServer
+from head_alone import head_alone
+from llama_server import ONE_BY_ONE, LlamaServer
 
 from specee.app import machine
 from specee.app.bench.prompts import read_prompts
@@ -47,12 +49,8 @@ from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.first_difference import first_difference
 from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
-from specee.predictors.cost_model import CostModel
-from specee.predictors.decoding.chain import Chain
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.stats import DraftCounts
-from specee.predictors.drafters.chain import ChainDrafter
-from specee.predictors.drafters.termination import FixedLength
 
 DENSE, HEAD, STOCK, STOCK_HEAD = "dense", "head", "llama-server", "llama-server+head"
 WARM_UP_TOKENS = 16
@@ -74,16 +72,6 @@ class Answer:
 
 
 Ask = Callable[[list[int], int], Answer]
-
-
-class EveryStep(CostModel):
-    """Steps take so long, whatever their size, that every draft is worth its time."""
-
-    def __init__(self) -> None:
-        super().__init__({1: 1e3, 8: 1e3})
-
-    def record(self, n: int, seconds: float) -> None:
-        """Nothing changes it."""
 
 
 def ask_ours(backend: NativeBackend, policy: Policy) -> Ask:
@@ -133,32 +121,34 @@ def ask_theirs(server: LlamaServer) -> Ask:
 
 
 @contextmanager
-def participants(given: Any, backend: NativeBackend, logs: Path) -> Iterator[tuple[dict[str, Ask], str]]:
-    """All that are compared, by name, and what llama-server says of its source."""
-    assert backend.draft_model is not None
-    guesser = backend.draft_model.guesser()
-    assert guesser is not None, "the head cannot follow this model"
+def participants(given: Any, backend: NativeBackend, logs: Path) -> Iterator[dict[str, Ask]]:
+    """All that are compared, by name."""
     chooser = PolicyChooser(Measurements())
     auto = chooser.decide(backend, PolicyChoice("auto")).choice
-    alone = ChainDrafter([], EveryStep(), guesser, FixedLength(given.drafts))
+    if given.one_by_one:
+        backend.engine.n_batch = 1
     with ExitStack() as opened:
 
         def server(name: str, head: Path | None) -> LlamaServer:
             made = LlamaServer(
-                given.llama_server, Path(backend.info.path), n_ctx=backend.engine.n_ctx, threads=backend.info.threads,
-                log=logs / f"{name}.log", head=head, n_drafts=given.drafts, options=given.server_options.split(),
-            )  # fmt: skip
+                given.llama_server,
+                Path(backend.info.path),
+                n_ctx=backend.engine.n_ctx,
+                threads=backend.info.threads,
+                log=logs / f"{name}.log",
+                head=head,
+                n_drafts=given.drafts,
+                options=ONE_BY_ONE if given.one_by_one else (),
+            )
             return opened.enter_context(closing(made))
 
-        plain, with_head = server(STOCK, None), server(STOCK_HEAD, given.head)
-        asks = {
-            STOCK: ask_theirs(plain),
-            STOCK_HEAD: ask_theirs(with_head),
+        yield {
+            STOCK: ask_theirs(server(STOCK, None)),
+            STOCK_HEAD: ask_theirs(server(STOCK_HEAD, given.head)),
             DENSE: ask_ours(backend, chooser.build_policy(backend, PolicyChoice(DENSE))),
-            HEAD: ask_ours(backend, Chain(alone, given.drafts)),
+            HEAD: ask_ours(backend, head_alone(backend, given.drafts)),
             "auto": ask_ours(backend, chooser.build_policy(backend, auto, history=False)),
         }
-        yield asks, plain.build
 
 
 def acceptance(answers: list[Answer]) -> dict[str, Any]:
@@ -215,7 +205,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--drafts", type=int, default=3, help="tokens that the head drafts in a step, 1 to 7")
     parser.add_argument("--ctx", type=int, default=2048)
-    parser.add_argument("--server-options", default="", help="more options of llama-server, in one argument")
+    parser.add_argument("--one-by-one", action="store_true", help="no two tokens at once: for the acceptances only")
     given = parser.parse_args()
     prompts = read_prompts(given.prompts)
     with TemporaryDirectory() as data, ExitStack() as opened:
@@ -223,7 +213,7 @@ def main() -> None:
             model=given.model, drafter=str(given.head), n_ctx=given.ctx, threads=given.threads, data_dir=data
         )
         backend = opened.enter_context(closing(open_backend(load, lambda what, done: None)))
-        asks, build = opened.enter_context(participants(given, backend, Path(data)))
+        asks = opened.enter_context(participants(given, backend, Path(data)))
         tokens = [make_prompt(backend, (Message("user", prompt.text),)).tokens for prompt in prompts]
         for ask in asks.values():
             ask(tokens[0], WARM_UP_TOKENS)
@@ -238,7 +228,7 @@ def main() -> None:
             "model": backend.info.name,
             "model_sha256": backend.sha256,
             "head": given.head.name,
-            "llama_server": build,
+            "one_by_one": given.one_by_one,
             "drafts": given.drafts,
             "max_tokens": given.max_tokens,
             "rounds": given.rounds,
