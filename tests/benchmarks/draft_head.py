@@ -52,7 +52,7 @@ from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.stats import DraftCounts
 
-DENSE, HEAD, STOCK, STOCK_HEAD = "dense", "head", "llama-server", "llama-server+head"
+DENSE, HEAD, AUTO, STOCK, STOCK_HEAD = "dense", "head", "auto", "llama-server", "llama-server+head"
 WARM_UP_TOKENS = 16
 
 
@@ -148,21 +148,23 @@ def participants(given: Any, backend: NativeBackend, logs: Path) -> Iterator[dic
             STOCK_HEAD: ask_theirs(server(STOCK_HEAD, given.head)),
             DENSE: ask_ours(backend, chooser.build_policy(backend, PolicyChoice(DENSE))),
             HEAD: ask_ours(backend, head_alone(backend, given.drafts)),
-            "auto": ask_ours(backend, chooser.build_policy(backend, auto, history=False)),
+            AUTO: ask_ours(backend, chooser.build_policy(backend, auto, history=False)),
         }
 
 
-def acceptance(answers: list[Answer]) -> dict[str, Any]:
+def acceptance(answers: list[Answer], *, equally_long: bool = True) -> dict[str, Any]:
+    """`equally_long`: all drafts are. Otherwise it is not known how often a draft went on after an accepted token."""
     steps, drafted = sum(a.n_steps for a in answers), sum(a.n_drafted for a in answers)
     accepted = [sum(column) for column in zip_longest(*(a.accepted for a in answers), fillvalue=0)]
     tries = [sum(a.n_drafts for a in answers), *accepted]
+    by_position = [share(n, of) for n, of in zip(accepted, tries, strict=False)]
     return {
         "prompts": len(answers),
         "steps": steps,
         "drafted": drafted,
         "accepted": sum(accepted),
         "acceptance": share(sum(accepted), drafted),
-        "acceptance_by_position": [share(n, of) for n, of in zip(accepted, tries, strict=False)],
+        "acceptance_by_position": by_position if equally_long else None,
         "tokens_per_step": share(sum(len(a.tokens) - 1 for a in answers), steps),
     }
 
@@ -179,7 +181,7 @@ def figures(found: list[dict[str, Answer]], name: str) -> dict[str, Any]:
     with_prompt = [len(a.tokens) / (a.seconds + a.prompt_seconds) for a in answers]
     stock = [(len(each[STOCK].tokens) - 1) / each[STOCK].seconds for each in found]
     return {
-        **acceptance(answers),
+        **acceptance(answers, equally_long=name != AUTO),
         "tokens": sum(len(a.tokens) for a in answers),
         "tokens_per_second": round(statistics.median(rates), 1),
         "with_prompt": round(statistics.median(with_prompt), 1),
