@@ -1,4 +1,4 @@
-"""The model that is installed with the package, its calibration and its draft head."""
+"""The model that is installed with the package, and what comes with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 MODEL = "smollm2-135m.gguf"
 CALIBRATION = "smollm2-135m.specee.gguf"
-HEAD = "smollm2-135m.eagle3.gguf"
 
 
 def _folders() -> list[Path]:
@@ -23,20 +22,16 @@ def _folders() -> list[Path]:
     return folders
 
 
-def _find(name: str) -> Path | None:
+def data_file(name: str) -> Path | None:
+    """A file that is installed with the package; None when it is not there."""
     return next((folder / name for folder in _folders() if (folder / name).is_file()), None)
 
 
 def path() -> Path | None:
     """The embedded model; None when the build left it out (SPECEE_EMBEDDED_MODEL=OFF)."""
-    return _find(MODEL)
-
-
-def head() -> Path | None:
-    """The embedded model's draft head; None when there is none."""
-    return _find(HEAD)
+    return data_file(MODEL)
 
 
 def calibration() -> Path | None:
     """The embedded model's calibration; None when there is none."""
-    return _find(CALIBRATION)
+    return data_file(CALIBRATION)

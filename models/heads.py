@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specee.models import embedded as shipped
+from specee.models import embedded
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
+
+SHIPPED = {
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "smollm2-135m.eagle3.gguf",
+    "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046": "qwen2.5-coder-1.5b-instruct.eagle3.gguf",
+}
+"""Heads that come with the package, by the hash of their model: the embedded one, and Qwen's own Q4_K_M file."""
 
 ACCEPTANCE = "specee.acceptance"
 TARGET = "specee.target_sha256"
@@ -19,12 +25,12 @@ def own_path(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.eagle3.gguf"
 
 
-def find(folder: Path, sha256: str, *, embedded: bool = False) -> Path | None:
-    """The head to use: the user's own first, then the shipped one of the embedded model."""
+def find(folder: Path, sha256: str) -> Path | None:
+    """The head to use for the model with this hash: the user's own first, then a shipped one."""
     own = own_path(folder, sha256)
     if own.is_file():
         return own
-    return shipped.head() if embedded else None
+    return embedded.data_file(SHIPPED[sha256]) if sha256 in SHIPPED else None
 
 
 def is_worth_using(header: Header) -> bool:

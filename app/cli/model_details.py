@@ -47,7 +47,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
-        **_head(heads.find(folders.heads, digest, embedded=found.embedded), digest),
+        **_head(heads.find(folders.heads, digest), digest),
         **_calibration(folders, digest, found.embedded),
     }
 

@@ -150,7 +150,7 @@ def open_backend(
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
     sha256 = file_hash.sha256(found.path, where.cache)
-    head = heads.find(where.heads, sha256, embedded=found.embedded)
+    head = heads.find(where.heads, sha256)
     drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX, head)
 
     from specee.native import engine as native

@@ -33,7 +33,8 @@ MARK = "specee"  # stands for a question in the template
 FREE_SHARE = 0.8  # of the disk that is free
 CHATS_SHARE = 0.25  # of the tokens that are talked: the user's own chats, at most
 CHARACTERS = 4  # of a token
-Q4_MAY_COST = 0.005  # of the tokens a step
+Q4_MAY_COST = 0.04
+"""Of the tokens a step: its weights are half as large, and reading them is what a draft costs."""
 
 
 def run_training(task: Train, emit: Emit) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, pr
     from specee.predictors.training.train import HeadTraining
 
     device = _device()
+    if device != "cpu":
+        settings = replace(settings, passes=GPU_PASSES, batch_tokens=GPU_BATCH)
     width = backend.model.n_embd
     data, held_out, chats = (ConversationLog(work / name, width) for name in ("conversations", "validation", "chats"))
     chats.delete()  # of an earlier run that was interrupted: some of them may be deleted by now
@@ -134,8 +137,6 @@ def _settings(task: Train, work: Path) -> Settings:
     free = shutil.disk_usage(next(each for each in (work, *work.parents) if each.exists())).free
     if task.minutes is not None:
         settings = replace(settings, seconds=60.0 * task.minutes, train_seconds=60.0 * task.minutes)
-    if _device() != "cpu":
-        settings = replace(settings, passes=GPU_PASSES, batch_tokens=GPU_BATCH)
     return replace(
         settings,
         tokens=task.tokens or settings.tokens,

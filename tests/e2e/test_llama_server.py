@@ -23,7 +23,7 @@ from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions
-from specee.models import embedded
+from specee.models import embedded, file_hash, heads
 from specee.predictors.decoding.stats import DecodingStats
 
 PROGRAM = os.environ.get("SPECEE_TEST_LLAMA_SERVER")
@@ -34,10 +34,14 @@ N_DRAFTS, N_TOKENS, N_CTX = 3, 64, 512
 
 
 @pytest.fixture(scope="module")
-def head() -> Path:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = os.environ.get("SPECEE_TEST_HEAD")
-    path = Path(named) if named else embedded.head()
-    assert path is not None, "no head is shipped: name one in SPECEE_TEST_HEAD"
+    if named:
+        return Path(named)
+    model = embedded.path()
+    assert model is not None
+    path = heads.find(tmp_path_factory.mktemp("heads"), file_hash.sha256(model, tmp_path_factory.mktemp("cache")))
+    assert path is not None
     return path
 
 
