@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specee.native import abi, library
 from specee.native.abi import float_p, int32_p
@@ -34,7 +34,8 @@ class EagleHead:
         self.n_ctx = target.n_ctx
         self._model, self._target, self._lib = model, target, model.lib
         self._n_settled = 0  # so many of the tokens were read with the target's states
-        self._known: NDArray[np.int64] | None = None  # the tokens that it can draft
+        self._token, self._prob = ctypes.c_int32(), ctypes.c_float()
+        self._token_p, self._prob_p = ctypes.pointer(self._token), ctypes.pointer(self._prob)
         self._handle: int | None = None
         llama = model.llama
         params = llama.llama_context_default_params()
@@ -111,15 +112,8 @@ class EagleHead:
 
     def best(self) -> tuple[int, float]:
         """The token that the head expects after the last one, and its probability."""
-        pointer = self._lib.specee_eagle_head_logits(self._handle)
-        if not pointer:
-            raise NativeError("The engine refused a call", library.last_error())
-        logits = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
-        if self._known is None:
-            self._known = np.flatnonzero(np.isfinite(logits))
-        some = logits[self._known]
-        at = int(np.argmax(some))
-        return int(self._known[at]), float(1.0 / np.exp(some - some[at]).sum())
+        self._check(self._lib.specee_eagle_head_best(self._handle, self._token_p, self._prob_p))
+        return self._token.value, self._prob.value
 
     def _take_threads(self) -> None:
         """As many as the target has now: they take turns."""

@@ -30,7 +30,7 @@ class DraftModel:
 
     def guesser(self, is_wanted: bool = True) -> SmallModelGuesser | None:
         """What drafts for the large model in the next answer; None where this model cannot drop rejected tokens, or is
-        not missed, or not wanted: then the large one need not keep states for a head.
+        not missed, or not wanted: then a prompt is not read again for states that a head would need.
 
         Raises AppError where it is, and cannot be opened.
         """
@@ -38,7 +38,7 @@ class DraftModel:
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
         if self.file.layers:
-            self._target.keeps_states = is_wanted
+            self._target.needs_states = is_wanted
         if not is_wanted:
             return None
         if not self._parts and not self._is_refused:
