@@ -242,6 +242,53 @@ def test_its_steps_are_timed_and_leave_nothing(target: LayerStatesEngine, head: 
     assert head.best() == expected
 
 
+def test_long_texts_and_batches_of_every_size(target: LayerStatesEngine, tmp_path: Path) -> None:
+    """More sizes than graphs are kept, and K/V beyond the first 256 cells."""
+    text = [3 + 7 * i % 50 for i in range(300)]
+    engine = LayerStatesEngine(target.model, LAYERS, n_ctx=512, n_threads=2)
+    engine.prefill(text[:-1])
+    model = Model(tiny_eagle.write(tmp_path / "head.gguf", target.model.path, LAYERS))
+    head = EagleHead(model, engine)
+    assert head.settle(len(text))
+    expected = {}
+    for at, token in enumerate(text):
+        head.read([token])
+        if at:
+            expected[at + 1] = head.best()
+    head.roll_back(0)
+    head.read(text)  # in parts of 128
+    assert head.best()[0] == expected[300][0] and head.best()[1] == pytest.approx(expected[300][1], rel=1e-2)
+    head.roll_back(1)
+    at = 1
+    for n in [*range(1, 23), 3, 1, 2]:
+        head.read(text[at : at + n])
+        at += n
+        token, prob = head.best()
+        assert token == expected[at][0] and prob == pytest.approx(expected[at][1], rel=1e-2)
+    for part in (head, model, engine):
+        part.close()
+
+
+def test_what_is_refused_changes_nothing(target: LayerStatesEngine, head: EagleHead) -> None:
+    target.prefill(TEXT)
+    assert head.settle(len(TEXT) + 1)
+    head.read(TEXT)
+    expected = head.best()
+    for token in (-1, target.n_vocab):
+        with pytest.raises(NativeError, match="no such token"):
+            head.read([token])
+        assert head.tokens == TEXT and head.best() == expected
+    head.read([20])
+    with pytest.raises(NativeError, match="no such token"):
+        head.read([-1])  # after one that the target has not computed
+    head.roll_back(len(TEXT))
+    for token in range(target.n_ctx - len(TEXT)):
+        head.read([token % 40])
+    head.read([20])  # pairs begin with the second token
+    with pytest.raises(NativeError, match="window is full"):
+        head.read([20])
+
+
 def test_it_cannot_follow_where_the_target_kept_no_states(target: LayerStatesEngine, head: EagleHead) -> None:
     target.prefill(TEXT[:4])
     row = target.append(TEXT[4])
