@@ -80,7 +80,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_draft_set": (_int32, [_rows, _int32, _pointer, _n, _int32_p, _pointer, _float_p]),
     "specee_embedding_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
     "specee_head_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
-    "specee_eagle_head_init": (_pointer, [_pointer]),
+    "specee_eagle_head_init": (_pointer, [_pointer, _rows, _slot]),
     "specee_eagle_head_free": (_void, [_pointer]),
     "specee_eagle_head_read": (_int32, [_pointer, _n, _int32_p, _float_p]),
     "specee_eagle_head_extend": (_int32, [_pointer, _token]),

@@ -52,7 +52,7 @@ class EagleHead:
             raise UnusableModelError("The EAGLE-3 head cannot start", why)
         if not self._context:
             raise NativeError("The EAGLE-3 head cannot start", f"no memory for a window of {target.n_ctx} tokens")
-        self._handle = self._lib.specee_eagle_head_init(self._context)
+        self._handle = self._lib.specee_eagle_head_init(self._context, target._handle, target.slot)
         if not self._handle:
             message = library.last_error()
             self.close()
@@ -85,7 +85,6 @@ class EagleHead:
 
     def read(self, tokens: Sequence[int]) -> None:
         """Tokens after those that were read; `best` is about the last one."""
-        self._take_threads()
         rest = list(tokens)
         if not self.tokens:
             self.tokens.append(rest.pop(0))  # nothing is before it: there is nothing to read yet
@@ -94,8 +93,8 @@ class EagleHead:
             at = len(self.tokens)
             n = min(len(rest), N_BATCH, self._target.n_known - at + 1) if self._n_settled == at else 0
             if n > 0:
-                part, features = np.asarray(rest[:n], np.int32), self._target.states(at - 1, at - 1 + n)
-                self._check(self._lib.specee_eagle_head_read(self._handle, n, int32_p(part), float_p(features)))
+                part = (ctypes.c_int32 * n)(*rest[:n])
+                self._check(self._lib.specee_eagle_head_read(self._handle, n, part, None))
                 self._n_settled += n
             else:
                 n = 1
@@ -114,11 +113,6 @@ class EagleHead:
         """The token that the head expects after the last one, and its probability."""
         self._check(self._lib.specee_eagle_head_best(self._handle, self._token_p, self._prob_p))
         return self._token.value, self._prob.value
-
-    def _take_threads(self) -> None:
-        """As many as the target has now: they take turns."""
-        n = self._target.active_threads
-        self._model.llama.llama_set_n_threads(self._context, n, n)
 
     def _check(self, status: int) -> None:
         if status != abi.OK:

@@ -9,6 +9,7 @@
 // after another one. And we end them ourselves: the LM head sees the last token only, and the probabilities are those
 // of the tokens that the head knows, not logits of the whole vocabulary.
 #include "error.h"
+#include "rows.h"
 #include "specee.h"
 
 #include "llama-context.h"
@@ -38,10 +39,13 @@ struct specee_eagle_head {
     llama_context &     ctx;
     llama_kv_cache &    kv;
     const llama_model & model;
+    specee_rows &       target;
+    const llama_seq_id  slot; // of the target
     const int32_t       n_embd;
     llama_pos           length = 0; // pairs in the cache
     // [n_ctx][n_embd] what the head made of each pair: the next state where the target has none
     std::unique_ptr<float[]> states;
+    std::vector<float>       features;         // [n][layers * n_embd of the target] of the present batch
     std::vector<float>       inputs;           // [n][n_embd] of the present batch
     std::vector<float>       probs;            // [n_known] of the token after the last pair
     bool                     has_best = false; // `probs` are those of the last pair in the cache
@@ -56,8 +60,8 @@ struct specee_eagle_head {
     std::vector<int32_t>        seq_idx;
     std::vector<int8_t>         output;
 
-    specee_eagle_head(llama_context & ctx, llama_kv_cache & kv) :
-        ctx(ctx), kv(kv), model(ctx.get_model()), n_embd(model.hparams.n_embd),
+    specee_eagle_head(llama_context & ctx, llama_kv_cache & kv, specee_rows & target, llama_seq_id slot) :
+        ctx(ctx), kv(kv), model(ctx.get_model()), target(target), slot(slot), n_embd(model.hparams.n_embd),
         states(new float[(size_t) ctx.n_ctx() * n_embd]), // pages that nothing is written to take no memory
         pos(ctx.n_ubatch()), n_seq_id(ctx.n_ubatch(), 1), seq_ids(ctx.n_ubatch(), &seq_id), seq_idx(LLAMA_MAX_SEQ, 0),
         output(ctx.n_ubatch(), 1) {
@@ -140,6 +144,8 @@ struct specee_eagle_head {
 
     // Null, with an error, where it could not be computed.
     const head_graph * compute(llm_graph_type type, int32_t n, const llama_token * tokens, const float * embd) {
+        const int32_t n_threads = specee_rows_threads(&target); // they take turns
+        llama_set_n_threads(&ctx, n_threads, n_threads);
         std::iota(pos.begin(), pos.begin() + n, length);
         llama_ubatch ubatch = {};
         ubatch.n_tokens     = n;
@@ -219,10 +225,15 @@ struct specee_eagle_head {
     }
 };
 
-specee_eagle_head * specee_eagle_head_init(llama_context * ctx) {
+specee_eagle_head * specee_eagle_head_init(llama_context * ctx, specee_rows * target, llama_seq_id slot) {
     return specee_guard(ctx, (specee_eagle_head *) nullptr, [&]() -> specee_eagle_head * {
         if (ctx->get_model().arch != LLM_ARCH_EAGLE3) {
             specee_fail(SPECEE_INVALID, "the file is no EAGLE-3 head");
+            return nullptr;
+        }
+        if (target == nullptr || target->find_slot(slot) == nullptr ||
+            target->kept_layers.size() * target->n_embd != ctx->get_model().hparams.n_embd_inp_enc()) {
+            specee_fail(SPECEE_INVALID, "the target keeps the states of other layers than the EAGLE-3 head reads");
             return nullptr;
         }
         auto * kv = dynamic_cast<llama_kv_cache *>(ctx->get_memory());
@@ -230,7 +241,7 @@ specee_eagle_head * specee_eagle_head_init(llama_context * ctx) {
             specee_fail(SPECEE_INVALID, "an EAGLE-3 head needs a context of one sequence");
             return nullptr;
         }
-        return new specee_eagle_head(*ctx, *kv);
+        return new specee_eagle_head(*ctx, *kv, *target, slot);
     });
 }
 
@@ -241,8 +252,8 @@ void specee_eagle_head_free(specee_eagle_head * head) {
 int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_token * tokens,
                                const float * features) {
     return specee_entry(head, [&] {
-        if (n < 1 || n > (int32_t) head->ctx.n_ubatch() || tokens == nullptr || features == nullptr) {
-            return specee_fail(SPECEE_INVALID, "a batch of tokens with their features is needed");
+        if (n < 1 || n > (int32_t) head->ctx.n_ubatch() || tokens == nullptr) {
+            return specee_fail(SPECEE_INVALID, "a batch of tokens is needed");
         }
         if (head->length + n > (llama_pos) head->ctx.n_ctx()) {
             return specee_fail(SPECEE_NO_SPACE, "the EAGLE-3 head's window is full");
@@ -250,7 +261,13 @@ int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_
         if (!std::all_of(tokens, tokens + n, [&](llama_token t) { return head->is_token(t); })) {
             return specee_fail(SPECEE_INVALID, "no such token");
         }
-        const int32_t status = head->encode(n, features);
+        int32_t status = SPECEE_OK;
+        if (features == nullptr) {
+            head->features.resize((size_t) n * head->model.hparams.n_embd_inp_enc());
+            status   = head->target.layer_states(head->slot, head->length, n, head->features.data());
+            features = head->features.data();
+        }
+        status = status == SPECEE_OK ? head->encode(n, features) : status;
         return status == SPECEE_OK ? head->decode(n, tokens) : status;
     });
 }

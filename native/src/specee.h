@@ -214,13 +214,15 @@ LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const ll
 
 typedef struct specee_eagle_head specee_eagle_head;
 
-// ctx: a context of an EAGLE-3 model, with the target's context as its ctx_other. Free the head before it. NULL on
-// failure.
-LLAMA_API specee_eagle_head * specee_eagle_head_init(struct llama_context * ctx);
+// ctx: a context of an EAGLE-3 model, with the target's context as its ctx_other. The head drafts for a slot of the
+// target, which keeps the states of the layers that the head reads, and takes as many threads as the target has. Free
+// the head before both. NULL on failure.
+LLAMA_API specee_eagle_head * specee_eagle_head_init(struct llama_context * ctx, specee_rows * target,
+                                                     llama_seq_id slot);
 LLAMA_API void                specee_eagle_head_free(specee_eagle_head * head);
-// Reads n tokens, the first of which stands after those read before (at first: after the text's first token). features
-// [n][layers * n_embd of the target]: for each the hidden states, one target layer's after the other, of the token
-// before it.
+// Reads n tokens, the first of which stands after those read before (at first: after the text's first token). For each
+// the head takes the states of the token before it: the slot's, or where features [n][layers * n_embd of the target]
+// are given these, one layer's after the other.
 LLAMA_API int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_token * tokens,
                                          const float * features);
 // Reads a token before which the target has computed nothing yet: a drafted one.

@@ -323,6 +323,15 @@ def test_another_file_is_refused(target: LayerStatesEngine) -> None:
         EagleHead(target.model, target)
 
 
+def test_states_of_other_layers_are_refused(target: LayerStatesEngine, tmp_path: Path) -> None:
+    two = LayerStatesEngine(target.model, LAYERS[:2], n_ctx=64, n_threads=2)
+    model = Model(tiny_eagle.write(tmp_path / "head.gguf", target.model.path, LAYERS))
+    with pytest.raises(NativeError, match="other layers"):
+        EagleHead(model, two)
+    for part in (model, two):
+        part.close()
+
+
 def test_next_to_the_embedded_model(tmp_path: Path) -> None:
     path = embedded.path()
     if path is None:
