@@ -35,14 +35,16 @@ def compare(
     asked: Asked,
     emit: Emit,
     stock: AskStock | None = None,
+    prepare: Callable[[str], None] = lambda label: None,
 ) -> Iterator[Round]:
-    """One round after the other. `make_policies`: fresh ones, by label, dense first.
+    """One round after the other. `make_policies`: fresh ones, by label, dense first. `prepare`: before each answer.
 
     The order is turned round from prompt to prompt, so that a machine that slows down harms all alike. Every repeat
     begins with policies that have learned nothing.
     """
     tokens = [_prompt_tokens(backend, prompt, asked) for prompt in prompts]
-    for policy in make_policies().values():  # graphs are built at their first use
+    for label, policy in make_policies().items():  # graphs are built at their first use
+        prepare(label)
         _answer(backend, policy, tokens[0], asked.sampling, WARM_UP_TOKENS)
     if stock is not None:
         stock(tokens[0], WARM_UP_TOKENS)
@@ -56,6 +58,7 @@ def compare(
                 done = (repeat * len(tokens) + index + step / len(order)) / (len(tokens) * asked.repeats)
                 emit(Progress(_what(index, len(tokens), repeat, asked.repeats, label), done))
                 if label in policies:
+                    prepare(label)
                     answers[label] = _answer(backend, policies[label], prompt, asked.sampling, asked.max_tokens)
                 elif stock is not None:
                     theirs = stock(prompt, asked.max_tokens)

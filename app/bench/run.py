@@ -96,8 +96,14 @@ def run_bench(
         def fresh() -> dict[str, Any]:
             return {policy.label: chooser.build_policy(backend, policy.choice) for policy in policies}
 
+        choice_of = {policy.label: policy.choice for policy in policies}
+
+        def prepare(label: str) -> None:
+            backend.prepare(choice_of[label])
+
         rounds: list[Round] = []
-        for finished in compare(backend, fresh, prompts, asked, emit, stock.answer if stock is not None else None):
+        ask_stock = stock.answer if stock is not None else None
+        for finished in compare(backend, fresh, prompts, asked, emit, ask_stock, prepare):
             rounds.append(finished)
             emit(TaskPart(report(rows, prompts, rounds, facts, complete=False)))
         return report(rows, prompts, rounds, facts, complete=True)

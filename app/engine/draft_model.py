@@ -37,8 +37,7 @@ class DraftModel:
         from specee.native.errors import NativeError
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
-        if self.file.layers:
-            self._target.needs_states = is_wanted
+        self.need_states(is_wanted)
         if not is_wanted:
             return None
         if not self._parts and not self._is_refused:
@@ -55,6 +54,11 @@ class DraftModel:
             return None
         name = "eagle3" if self.file.layers else "model"
         return SmallModelGuesser(self._engine, self._times, self._target.n_vocab, time.perf_counter, name)
+
+    def need_states(self, is_wanted: bool) -> None:
+        """Whether the next prompt's tokens that have no states are read again, where this is a head."""
+        if self.file.layers:
+            self._target.needs_states = is_wanted
 
     def _open(self) -> None:
         from specee.native import eagle_head

@@ -105,6 +105,11 @@ class NativeBackend:
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
         return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
 
+    def prepare(self, choice: PolicyChoice) -> None:
+        """Before an answer by a policy of this choice, where other policies were made since: see DraftModel."""
+        if self.draft_model is not None:
+            self.draft_model.need_states(choice.drafts)
+
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from specee.models import local_file
 
 if TYPE_CHECKING:
     from specee.predictors.training.conversations import ConversationLog
-    from specee.predictors.training.settings import Settings, TrainedModel
+    from specee.predictors.training.settings import Settings, TrainedModel, Weights
     from specee.predictors.training.train import HeadTraining
 
-N_SLOTS, N_CTX = 8, 1280
+N_SLOTS, N_GPU_SLOTS, N_CTX = 8, 256, 1280
+MAX_DIFFERENCE = 0.1  # relative, of states in PyTorch: the runtime's own rounding makes 0.02
+GPU_PASSES, GPU_BATCH = 8.0, 2048
 TOP_K = 64  # tokens that are drawn from
 MARK = "specee"  # stands for a question in the template
 FREE_SHARE = 0.8  # of the disk that is free
@@ -68,17 +70,14 @@ def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, pr
     from specee.predictors.training.conversations import ConversationLog
     from specee.predictors.training.train import HeadTraining
 
-    model = _trained_model(backend)
-    engine = model.slots[0]
-    data, held_out = (ConversationLog(work / name, engine.n_embd) for name in ("conversations", "validation"))
-    _answer_prompts(model, settings, held_out, progress)
-    rate = _talk(model, settings, data, work / "seconds", progress)
-    chats = ConversationLog(work / "chats", engine.n_embd)
+    device = _device()
+    width = backend.model.n_embd
+    data, held_out, chats = (ConversationLog(work / name, width) for name in ("conversations", "validation", "chats"))
     chats.delete()  # of an earlier run that was interrupted: some of them may be deleted by now
     try:
-        if task.chats:
-            _read_chats(model, settings, chats, paths.find(task.load.data_dir).history, progress)
-        training = HeadTraining(engine, (data, chats), settings, engine.n_vocab)
+        history = paths.find(task.load.data_dir).history if task.chats else None
+        weights, rate = _record(backend, settings, device, work, (held_out, data, chats), history, progress)
+        training = HeadTraining(weights, (data, chats), settings, device)
         began = time.monotonic()
         curve = training.run(work, held_out, progress)
         seconds = time.monotonic() - began
@@ -90,11 +89,31 @@ def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, pr
             "tokens": data.n_tokens + chats.n_tokens,
             "answer_tokens": data.n_answer_tokens + chats.n_answer_tokens,
             "tokens_per_second": rate,
+            "device": device,
             "training_seconds": seconds,
             "learning_curve": [{"tokens": n, "acceptance": list(found.rates)} for n, found in curve],
         }
     finally:
         chats.delete()
+
+
+def _record(
+    backend: NativeBackend,
+    settings: Settings,
+    device: str,
+    work: Path,
+    logs: tuple[ConversationLog, ConversationLog, ConversationLog],
+    history: Path | None,
+    progress: Any,
+) -> tuple[Weights, float]:
+    """Fills the logs: answers to measure with, conversations, the user's chats. Also the conversations' tokens/s."""
+    held_out, data, chats = logs
+    with _trained_model(backend, device) as model:
+        _answer_prompts(model, settings, held_out, progress)
+        rate = _talk(model, settings, data, work / "seconds", progress)
+        if history is not None:
+            _read_chats(model, settings, chats, history, progress)
+        return model.weights, rate
 
 
 def _settings(task: Train, work: Path) -> Settings:
@@ -104,6 +123,8 @@ def _settings(task: Train, work: Path) -> Settings:
     free = shutil.disk_usage(next(each for each in (work, *work.parents) if each.exists())).free
     if task.minutes is not None:
         settings = replace(settings, seconds=60.0 * task.minutes, train_seconds=60.0 * task.minutes)
+    if _device() != "cpu":
+        settings = replace(settings, passes=GPU_PASSES, batch_tokens=GPU_BATCH)
     return replace(
         settings,
         tokens=task.tokens or settings.tokens,
@@ -111,9 +132,19 @@ def _settings(task: Train, work: Path) -> Settings:
     )
 
 
-def _trained_model(backend: NativeBackend) -> TrainedModel:
+def _device() -> str:
+    """Where PyTorch computes."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _trained_model(backend: NativeBackend, device: str = "cpu") -> Iterator[TrainedModel]:
+    """The model as training takes it: in the runtime, or in PyTorch on a GPU, which holds many more conversations."""
     from specee.native.layer_states import LayerStatesEngine
     from specee.native.sampler import Sampler
+    from specee.predictors.training.engine_slots import EngineSlots
     from specee.predictors.training.settings import TrainedModel, read_layers
 
     engine: Any = LayerStatesEngine(
@@ -128,14 +159,42 @@ def _trained_model(backend: NativeBackend) -> TrainedModel:
         return Sampler(backend.model, temperature=temperature, top_k=TOP_K if temperature else 0, top_p=top_p)
 
     before, after = chat_around(backend)
-    return TrainedModel(
-        engine.slots,
-        backend.advance_together,
+    own = EngineSlots(engine.slots, backend.advance_together, sampler)
+    model = TrainedModel(
+        own.slots,
+        own.read,
+        engine,
         before,
         after,
         lambda text: backend.model.tokenize(text, special=False, bos=False) if text else [],
-        sampler,
+        backend.model.is_stop,
     )
+    try:
+        yield model if device == "cpu" else _on_gpu(model, Path(backend.info.path), device)
+    finally:
+        own.close()
+
+
+def _on_gpu(model: TrainedModel, path: Path, device: str, n_slots: int = N_GPU_SLOTS) -> TrainedModel:
+    """The same in PyTorch, where it knows the architecture, has room, and computes the same states as the runtime."""
+    import torch
+
+    from specee.predictors.calibration.settings import bundled_prompts
+    from specee.predictors.training import torch_model
+
+    try:
+        made = torch_model.load(path, model.weights.layers, N_CTX, n_slots, device)
+    except (torch_model.UnknownArchitectureError, torch.cuda.OutOfMemoryError):
+        return model
+    probe = [*model.before_question, *model.encode(bundled_prompts()[0]), *model.after_question]
+    runtime, gpu = model.slots[0], made.slots[0]
+    runtime.roll_back(0)
+    model.read([(runtime, probe)])
+    made.read([(gpu, probe)])
+    same = torch_model.difference(runtime.states(1, len(probe)), gpu.states(1, len(probe))) < MAX_DIFFERENCE
+    runtime.roll_back(0)
+    gpu.roll_back(0)
+    return replace(model, slots=made.slots, read=made.read) if same else model
 
 
 def chat_around(backend: NativeBackend) -> tuple[list[int], list[int]]:
@@ -153,11 +212,10 @@ def _answer_prompts(model: TrainedModel, settings: Settings, held_out: Conversat
     from specee.predictors.training.self_chat import SelfChat
 
     prompts = bundled_prompts()[len(held_out) : settings.n_validation]
-    with closing(SelfChat(model, settings, settings.seed)) as chat:
-        for conversation in chat.answers(prompts):
-            if conversation is not None:
-                held_out.append(conversation)
-                progress("answering prompts to measure with", len(held_out) / settings.n_validation)
+    for conversation in SelfChat(model, settings, settings.seed).answers(prompts):
+        if conversation is not None:
+            held_out.append(conversation)
+            progress("answering prompts to measure with", len(held_out) / settings.n_validation)
 
 
 def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, kept: Path, progress: Any) -> float:
@@ -166,17 +224,16 @@ def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, kept: 
 
     spent, began, begun_with = _seconds(kept), time.monotonic(), data.n_tokens
     # another seed for each run: one that goes on must not say what the one before said
-    with closing(SelfChat(model, settings, settings.seed + begun_with, data.questions())) as chat:
-        for conversation in chat.run():
-            elapsed = spent + time.monotonic() - began
-            share = max(data.n_tokens / settings.tokens, elapsed / settings.seconds, data.n_bytes / settings.disk_bytes)
-            if share >= 1.0:
-                break
-            if conversation is not None:
-                data.append(conversation)
-                with suppress(OSError):
-                    kept.write_text(f"{elapsed:.1f}")
-                progress("talking to itself", share)
+    for conversation in SelfChat(model, settings, settings.seed + begun_with, data.questions()).run():
+        elapsed = spent + time.monotonic() - began
+        share = max(data.n_tokens / settings.tokens, elapsed / settings.seconds, data.n_bytes / settings.disk_bytes)
+        if share >= 1.0:
+            break
+        if conversation is not None:
+            data.append(conversation)
+            with suppress(OSError):
+                kept.write_text(f"{elapsed:.1f}")
+            progress("talking to itself", share)
     return (data.n_tokens - begun_with) / (time.monotonic() - began)
 
 
@@ -187,13 +244,12 @@ def _read_chats(model: TrainedModel, settings: Settings, chats: ConversationLog,
 
     most = int(CHATS_SHARE * settings.tokens)
     exchanges = recent_exchanges(history, CHARACTERS * most)
-    with closing(SelfChat(model, settings, settings.seed)) as chat:
-        for conversation in chat.read(exchanges):
-            if conversation is not None:
-                chats.append(conversation)
-                progress("reading your chats", min(1.0, len(chats) / len(exchanges)))
-            if chats.n_tokens >= most:
-                break
+    for conversation in SelfChat(model, settings, settings.seed).read(exchanges):
+        if conversation is not None:
+            chats.append(conversation)
+            progress("reading your chats", min(1.0, len(chats) / len(exchanges)))
+        if chats.n_tokens >= most:
+            break
 
 
 def _seconds(kept: Path) -> float:

@@ -137,6 +137,7 @@ class Conversations:
     def __init__(self, logs: Sequence[ConversationLog]) -> None:
         self._places = [(log, i) for log in logs for i in range(len(log))]
         self.n_tokens = sum(log.n_tokens for log in logs)
+        self.n_bytes = sum(log.n_bytes for log in logs)
 
     def __len__(self) -> int:
         return len(self._places)

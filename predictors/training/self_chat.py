@@ -10,13 +10,10 @@ import random
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-import numpy as np
-
 from specee.predictors.repetition import NGRAM
 from specee.predictors.training import openers
 from specee.predictors.training.conversations import Conversation
-from specee.predictors.training.settings import Settings, TrainedModel, TrainingEngine
-from specee.predictors.types import Floats, Sampler
+from specee.predictors.training.settings import Settings, Slot, TrainedModel
 
 QUESTION, ANSWER = (1.0, 0.98), (0.7, 0.95)  # temperature, top-p
 GREEDY_SHARE = 0.5
@@ -24,6 +21,8 @@ GREEDY_SHARE = 0.5
 MATERIAL_SHARE = 0.2
 """Of the questions: about earlier answers."""
 MIN_QUESTION, MIN_ANSWER, MIN_MATERIAL = 3, 8, 40  # tokens
+READ_SHARE = 0.06
+"""Of the slots; while fewer have more than a token to read, they wait."""
 N_EARLIER = 64  # answers that questions may be about
 
 Chat = Generator[list[int], None, Conversation | None]
@@ -36,14 +35,9 @@ class SelfChat:
     def __init__(self, model: TrainedModel, settings: Settings, seed: int, known: Iterable[list[int]] = ()) -> None:
         """`known`: questions that were asked before; they are not asked again."""
         self._model, self._settings = model, settings
-        self._chance, self._rng = random.Random(seed), np.random.default_rng(seed)
-        self._question, self._answer, self._plain = (model.make_sampler(*how) for how in (QUESTION, ANSWER, (0.0, 1.0)))
+        self._chance = random.Random(seed)
         self._asked = {_key(question) for question in known}
         self._earlier: deque[list[int]] = deque(maxlen=N_EARLIER)
-
-    def close(self) -> None:
-        for sampler in (self._question, self._answer, self._plain):
-            sampler.close()
 
     def run(self) -> Iterator[Conversation | None]:
         """Conversations without end; None between two steps, for whoever counts the time."""
@@ -57,34 +51,30 @@ class SelfChat:
         """Questions with answers that were given to them, or, where there are none, the model's greedy ones."""
         left = deque(exchanges)
 
-        def chat(engine: TrainingEngine) -> Chat | None:
+        def chat(slot: Slot) -> Chat | None:
             while left:
                 question, answer = (None if text is None else self._model.encode(text) for text in left.popleft())
-                room = engine.n_ctx - len(self._model.before_question) - len(self._model.after_question)
+                room = slot.n_ctx - len(self._model.before_question) - len(self._model.after_question)
                 if question and len(question) + self._settings.answer_tokens < room:
-                    return self._given_chat(engine, question, answer)
+                    return self._given_chat(slot, question, answer)
             return None
 
         return self._run(chat)
 
-    def _run(self, new_chat: Callable[[TrainingEngine], Chat | None]) -> Iterator[Conversation | None]:
+    def _run(self, new_chat: Callable[[Slot], Chat | None]) -> Iterator[Conversation | None]:
         """Each step gives every slot's chat the tokens that it wants, those of all slots in one batch."""
         slots = list(self._model.slots)
-        chats = [new_chat(engine) for engine in slots]
+        chats = [new_chat(slot) for slot in slots]
         wanted = [next(chat) if chat is not None else [] for chat in chats]
         while any(chat is not None for chat in chats):
-            batches = []
-            for engine, chat, tokens in zip(slots, chats, wanted, strict=True):
-                if chat is None:
-                    continue
-                if len(tokens) > 1:  # no logits of other slots are wanted any more
-                    engine.prefill([*engine.tokens, *tokens[:-1]])
-                batches.append((engine, (engine.append(tokens[-1]),)))
-            self._model.advance_together(batches, slots[0].n_layer, logits=True)
-            for engine, (row,) in batches:
-                engine.commit(row)
+            live = [i for i, chat in enumerate(chats) if chat is not None]
+            going_on = [i for i in live if len(wanted[i]) == 1]
+            # a second pass over the model for those that have more to read: not for a few of many
+            if len(live) - len(going_on) > READ_SHARE * len(slots) or not going_on:
+                going_on = live
+            self._model.read([(slots[i], wanted[i]) for i in going_on])
             yield None
-            for i, engine in enumerate(slots):
+            for i in going_on:
                 chat = chats[i]
                 while chat is not None:
                     try:
@@ -93,46 +83,47 @@ class SelfChat:
                     except StopIteration as ended:
                         if ended.value is not None:
                             yield ended.value
-                        chat = chats[i] = new_chat(engine)
+                        chat = chats[i] = new_chat(slots[i])
 
     # ---- one conversation
 
-    def _begin(self, engine: TrainingEngine) -> list[int]:
+    def _begin(self, slot: Slot) -> list[int]:
         """What is to be read before the question: nothing where the slot has read it for the chat before."""
         prefix = self._model.before_question
-        keep = len(prefix) - 1 if engine.tokens[: len(prefix) - 1] == prefix[:-1] else 0
-        engine.roll_back(keep)
+        keep = len(prefix) - 1 if slot.tokens[: len(prefix) - 1] == prefix[:-1] else 0
+        slot.roll_back(keep)
         return prefix[keep:]
 
-    def _free_chat(self, engine: TrainingEngine) -> Chat:
-        question = yield from self._ask(engine)
+    def _free_chat(self, slot: Slot) -> Chat:
+        question = yield from self._ask(slot)
         if question is None:
             return None
         key = _key(question)
         if len(question) < MIN_QUESTION or key in self._asked:
             return None
         self._asked.add(key)
-        greedy = self._chance.random() < GREEDY_SHARE
-        return (yield from self._reply(engine, _best if greedy else lambda best: self._draw(engine, self._answer)))
+        if self._chance.random() < GREEDY_SHARE:
+            return (yield from self._reply(slot, _best))
+        return (yield from self._reply(slot, lambda best: slot.draw(*ANSWER, self._chance.random())))
 
-    def _given_chat(self, engine: TrainingEngine, question: list[int], answer: list[int] | None) -> Chat:
-        yield [*self._begin(engine), *question]
+    def _given_chat(self, slot: Slot, question: list[int], answer: list[int] | None) -> Chat:
+        yield [*self._begin(slot), *question]
         if answer is None:
-            return (yield from self._reply(engine, _best))
+            return (yield from self._reply(slot, _best))
         given = iter(answer[: self._settings.answer_tokens])
-        return (yield from self._reply(engine, lambda best: next(given, None)))
+        return (yield from self._reply(slot, lambda best: next(given, None)))
 
-    def _ask(self, engine: TrainingEngine) -> Generator[list[int], None, list[int] | None]:
+    def _ask(self, slot: Slot) -> Generator[list[int], None, list[int] | None]:
         """Writes a question: its tokens, None for one that does not end."""
         if self._earlier and self._chance.random() < MATERIAL_SHARE:
             question = self._about_a_text()
-            yield [*self._begin(engine), *question]
+            yield [*self._begin(slot), *question]
             return question
         question = self._model.encode(openers.beginning(self._chance))
-        yield [*self._begin(engine), *question]
+        yield [*self._begin(slot), *question]
         while len(question) < self._settings.question_tokens:
-            token = self._draw(engine, self._question)
-            if engine.is_stop(token) or token == self._model.after_question[0]:
+            token = slot.draw(*QUESTION, self._chance.random())
+            if self._model.is_stop(token) or token == self._model.after_question[0]:
                 return question
             question.append(token)
             yield [token]
@@ -146,25 +137,24 @@ class SelfChat:
         instruction = self._chance.choice(openers.ABOUT_A_TEXT) + "\n\n"
         return self._model.encode(instruction) + material[: self._settings.material_tokens]
 
-    def _reply(self, engine: TrainingEngine, choose: Callable[[int], int | None]) -> Chat:
+    def _reply(self, slot: Slot, choose: Callable[[int], int | None]) -> Chat:
         """Answers the question that the slot has read, up to the first repeated n-gram. `choose`: the next token, where
         the model's best one is this; None at the end of the answer."""
         yield list(self._model.after_question)
-        begin, best, final = engine.length, [], []
+        begin, best = len(slot.tokens), []
         answer: list[int] = []
         seen: set[tuple[int, ...]] = set()
         while True:
-            expected = engine.greedy(0, self._plain)
+            expected = slot.best()
             token = choose(expected)
             if token is None:
                 break
             best.append(expected)
-            final.append(_normalised(engine.hidden(engine.tip)))
             answer.append(token)
             gram = tuple(answer[-NGRAM:])
-            ended = engine.is_stop(token) or gram in seen or len(answer) >= self._settings.answer_tokens
+            ended = self._model.is_stop(token) or gram in seen or len(answer) >= self._settings.answer_tokens
             yield [token]
-            if ended or engine.length >= engine.n_ctx:
+            if ended or len(slot.tokens) >= slot.n_ctx:
                 break
             if len(gram) == NGRAM:
                 seen.add(gram)
@@ -172,19 +162,10 @@ class SelfChat:
             return None
         if len(answer) >= MIN_MATERIAL:
             self._earlier.append(answer[:-1])
-        start = len(self._model.before_question)
+        start, end = len(self._model.before_question), len(slot.tokens)
         return Conversation(
-            engine.tokens[start:],
-            begin - start,
-            best,
-            engine.states(start, engine.length).astype(np.float16),
-            np.stack(final).astype(np.float16),
+            slot.tokens[start:], begin - start, best, slot.states(start, end), slot.final(begin - 1, end - 1)
         )
-
-    def _draw(self, engine: TrainingEngine, sampler: Sampler) -> int:
-        tokens, probs = engine.distribution(0, sampler)
-        at = int(np.searchsorted(np.cumsum(probs), self._rng.random() * float(probs.sum())))
-        return int(tokens[min(at, len(tokens) - 1)])
 
 
 def _best(best: int) -> int:
@@ -195,9 +176,3 @@ def _best(best: int) -> int:
 def _key(question: Sequence[int]) -> frozenset[int]:
     """Questions with the same tokens in whatever order are the same."""
     return frozenset(question)
-
-
-def _normalised(state: Floats) -> Floats:
-    """Divided by its root mean square: what the LM head's rows are made for."""
-    result: Floats = state / np.sqrt(np.mean(np.square(state, dtype=np.float64)) + 1e-12).astype(np.float32)
-    return result

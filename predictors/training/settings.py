@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specee.predictors.calibration.settings import CalibrationEngine
-from specee.predictors.types import AdvanceTogether, Floats, Sampler
+from specee.predictors.types import Floats, Tokens
 
 N_STEPS = 3
 """Tokens that a head drafts one after the other in training, each from what it made of the one before."""
@@ -34,21 +34,74 @@ class TrainingEngine(CalibrationEngine, Protocol):
         ...
 
 
+class Slot(Protocol):
+    """One of the conversations that a model holds at once."""
+
+    n_ctx: int
+
+    @property
+    def tokens(self) -> list[int]: ...
+
+    def roll_back(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        ...
+
+    def best(self) -> int:
+        """The most probable token after the last one."""
+        ...
+
+    def draw(self, temperature: float, top_p: float, chance: float) -> int:
+        """A token after the last one, by a random number in [0, 1)."""
+        ...
+
+    def states(self, begin: int, end: int) -> HalfFloats:
+        """What the head's layers made of the tokens at these positions: [end - begin, 3 * n_embd]."""
+        ...
+
+    def final(self, begin: int, end: int) -> HalfFloats:
+        """What the last layer made of them, over its root mean square: [end - begin, n_embd]. Known of tokens that
+        were the last ones of a `read`."""
+        ...
+
+
+class Weights(Protocol):
+    """What training takes from the model besides states."""
+
+    @property
+    def n_embd(self) -> int: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that a head reads: three."""
+        ...
+
+    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
+        ...
+
+    def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """Token embeddings: float32 [n, n_embd]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
     """The model that a head is made for, as the app knows it."""
 
-    slots: Sequence[TrainingEngine]
+    slots: Sequence[Slot]
     """Conversations run side by side in these."""
-    advance_together: AdvanceTogether
+    read: Callable[[Sequence[tuple[Slot, list[int]]]], None]
+    """Gives each of some slots one or more tokens."""
+    weights: Weights
     before_question: list[int]
     """The tokens of a chat up to where a user's question begins."""
     after_question: list[int]
     """The tokens from its end to where the answer begins."""
     encode: Callable[[str], list[int]]
     """Plain text -> tokens."""
-    make_sampler: Callable[[float, float], Sampler]
-    """(temperature, top-p) -> a sampler without penalties."""
+    is_stop: Callable[[int], bool]
+    """Whether a token ends a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +110,7 @@ class Settings:
 
     tokens: int = 400_000
     seconds: float = 3600.0
-    disk_bytes: int = 8 << 30
+    disk_bytes: int = 32 << 30
     """Of the recorded states, at most."""
     question_tokens: int = 120
     answer_tokens: int = 320

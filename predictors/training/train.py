@@ -18,12 +18,13 @@ from torch import Tensor
 
 from specee.predictors.training.conversations import Conversation, ConversationLog, Conversations
 from specee.predictors.training.head import EagleHead, HeadShape
-from specee.predictors.training.settings import N_STEPS, ProgressCallback, Settings, TrainingEngine
+from specee.predictors.training.settings import N_STEPS, ProgressCallback, Settings, Weights
 from specee.predictors.types import Floats, Tokens
 
 HARD = 0.5  # share of the loss that goes to the model's best token; the rest to its whole distribution
 STEP_WEIGHT = 0.8  # of each step of drafting, over the one before
-RATE, RATE_WIDTH, LAST_RATE = 1e-3, 576, 0.04  # learning rate at this width; its share at the end
+RATE, RATE_WIDTH, RATE_TOKENS = 1e-3, 576, 768  # learning rate at this width, with batches of so many tokens
+LAST_RATE = 0.04  # its share at the end
 WARM_UP, CLIP, DECAY = 80, 1.0, 0.01
 SAVE_SECONDS = 120.0
 CURVE_POINTS = 4
@@ -50,10 +51,12 @@ class HeadTraining:
     """A head, and the data that it learns from."""
 
     def __init__(
-        self, engine: TrainingEngine, logs: Sequence[ConversationLog], settings: Settings, n_vocab: int
+        self, weights: Weights, logs: Sequence[ConversationLog], settings: Settings, device: str = "cpu"
     ) -> None:
-        self._data, self._settings = Conversations(logs), settings
-        self.layers = engine.layers
+        n_vocab = weights.n_vocab
+        self._device = torch.device(device)
+        self._data, self._settings = _Data(Conversations(logs), self._device), settings
+        self.layers = weights.layers
         counts = np.zeros(n_vocab, np.int64)
         for log in logs:
             for answer in log.answers():
@@ -62,25 +65,24 @@ class HeadTraining:
         order = np.lexsort((np.arange(n_vocab), -counts))  # of equal ones low ids: they are frequent merges
         self.known: Tokens = np.sort(order[:n_known]).astype(np.int32)
         self.coverage = float(counts[self.known].sum() / max(1, counts.sum()))
-        self._row_of = torch.full((n_vocab,), -1)
-        self._row_of[torch.from_numpy(self.known).long()] = torch.arange(n_known)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        row_of = torch.full((n_vocab,), -1)
+        row_of[torch.from_numpy(self.known).long()] = torch.arange(n_known)
+        self._row_of = row_of.to(self._device)
         self._half = self._device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-        self._embedded = _Embeddings(engine, n_vocab)
-        lm_head = torch.from_numpy(engine.head_rows(self.known))
+        self._embedded = _Embeddings(weights, self._device)
+        lm_head = torch.from_numpy(weights.head_rows(self.known))
         self._lm_head = lm_head.to(self._device, torch.bfloat16 if self._half else torch.float32)
         torch.manual_seed(settings.seed)
-        self.head = EagleHead(HeadShape(engine.n_embd, n_known)).to(self._device)
+        self.head = EagleHead(HeadShape(weights.n_embd, n_known)).to(self._device)
         with torch.no_grad():
             self.head.output.weight.copy_(lm_head)
             self.head.enc_output_norm.weight.copy_(self._feature_scale())
 
     def _feature_scale(self) -> Tensor:
         """Makes all dimensions of the features vary alike: some of a model's are hundreds of times the others."""
-        some = [self._data.read(i).states[1:] for i in range(min(len(self._data), 200))]
-        states = np.concatenate(some).astype(np.float32)
-        states /= np.sqrt(np.mean(states**2, axis=1, keepdims=True))
-        return torch.from_numpy(1.0 / (states.std(0) + 1e-3))
+        some = torch.cat([self._data.read(i).states[1:] for i in range(min(len(self._data), 200))]).float()
+        some *= torch.rsqrt(some.pow(2).mean(1, keepdim=True))
+        return 1.0 / (some.std(0) + 1e-3)
 
     # ---- training
 
@@ -92,7 +94,7 @@ class HeadTraining:
         settings, head = self._settings, self.head
         decayed = [p for p in head.parameters() if p.ndim > 1]
         plain = [p for p in head.parameters() if p.ndim < 2]
-        rate = RATE * min(1.0, (RATE_WIDTH / head.shape.width) ** 0.5)
+        rate = RATE * min(1.0, (RATE_WIDTH / head.shape.width) ** 0.5) * (settings.batch_tokens / RATE_TOKENS) ** 0.5
         groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
         wanted = settings.passes * self._data.n_tokens
@@ -177,47 +179,41 @@ class HeadTraining:
                         yield batches[i]
                     number += 1
 
-    def _loss(self, conversations: Sequence[Conversation]) -> Tensor:
+    def _loss(self, conversations: Sequence[_Recorded]) -> Tensor:
         """Cross entropy with the model's own choice at each step of the draft."""
         batch = self._padded(conversations)
         with torch.no_grad():
-            final = torch.from_numpy(np.concatenate([c.final for c in conversations])).to(self._device)
-            best = torch.tensor([token for c in conversations for token in c.best])
-            rows = self._row_of[best].to(self._device)
-            target = (final.to(self._lm_head.dtype) @ self._lm_head.T).float().softmax(-1) * (1.0 - HARD)
+            final = torch.cat([c.final.to(self._lm_head.dtype) for c in conversations])
+            rows = self._row_of[torch.cat([c.best for c in conversations])]
+            target = (final @ self._lm_head.T).float().softmax(-1) * (1.0 - HARD)
             target[torch.arange(len(rows), device=self._device), rows.clamp_min(0)] += HARD
         total = torch.zeros((), device=self._device)
         for step, seen in enumerate(self.head.unroll(batch.features, batch.embeddings)):
             # place t drafts token t + step + 2, which the model chose at place t + step + 1
-            chosen = torch.full_like(batch.choice, -1)
-            chosen[:, : -step - 1] = batch.choice[:, step + 1 :]
-            learned = chosen >= 0
-            learned[learned.clone()] = rows[chosen[learned]] >= 0
-            if not learned.any():
+            chosen = batch.choice[:, step + 1 :]
+            learned = (chosen >= 0) & (rows[chosen.clamp_min(0)] >= 0)
+            logits = self.head.output(seen[:, : -step - 1][learned])
+            if not len(logits):
                 continue
-            logits = self.head.output(seen[learned])
             loss: Any = _SoftCrossEntropy.apply(logits, target[chosen[learned]])
             total = total + STEP_WEIGHT**step * loss
         return total
 
-    def _padded(self, conversations: Sequence[Conversation]) -> _Batch:
+    def _padded(self, conversations: Sequence[_Recorded]) -> _Batch:
         n, length = len(conversations), max(len(c.tokens) for c in conversations)
-        features = np.zeros((n, length, 3 * self.head.shape.width), np.float16)
-        tokens = np.zeros((n, length + N_STEPS), np.int64)
-        choice = np.full((n, length), -1, np.int64)
+        features = torch.zeros((n, length, 3 * self.head.shape.width), device=self._device)
+        tokens = torch.zeros((n, length + N_STEPS), dtype=torch.long, device=self._device)
+        choice = torch.full((n, length), -1, device=self._device)
         at = 0
         for i, c in enumerate(conversations):
-            features[i, : len(c.tokens)] = c.states
-            tokens[i, : len(c.tokens)] = c.tokens
-            choice[i, c.begin - 1 : len(c.tokens) - 1] = range(at, at + c.n_answer)
-            at += c.n_answer
-        embeddings = [self._embedded(tokens[:, i : i + length]).to(self._device) for i in range(1, N_STEPS + 1)]
-        return _Batch(
-            torch.from_numpy(features).to(self._device).float(),
-            embeddings,
-            torch.from_numpy(choice).to(self._device),
-            torch.from_numpy(tokens).to(self._device),
-        )
+            n_tokens, n_answer = len(c.tokens), len(c.best)
+            features[i, :n_tokens] = c.states
+            tokens[i, :n_tokens] = c.tokens
+            choice[i, n_tokens - n_answer - 1 : n_tokens - 1] = torch.arange(at, at + n_answer, device=self._device)
+            at += n_answer
+        vectors = self._embedded(tokens)
+        embeddings = [vectors[:, i : i + length] for i in range(1, N_STEPS + 1)]
+        return _Batch(features, embeddings, choice, tokens)
 
     # ---- what it is worth
 
@@ -237,12 +233,13 @@ class HeadTraining:
         known = torch.from_numpy(self.known).long().to(self._device)
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             for i in range(len(held_out)):
-                c = held_out.read(i)
+                conversation = held_out.read(i)
+                c = _recorded(conversation, self._device)
                 batch = self._padded([c])
                 alive = torch.ones(len(c.tokens), dtype=torch.bool, device=self._device)
                 for step, seen in enumerate(self.head.unroll(batch.features, batch.embeddings)):
                     # the first place of the answer's first token on, as far as there are tokens to compare with
-                    places = slice(c.begin - 1, len(c.tokens) - step - 2)
+                    places = slice(conversation.begin - 1, len(c.tokens) - step - 2)
                     drafted = known[self.head.output(seen[0, places]).argmax(-1)]
                     hit = drafted == batch.tokens[0, places.start + step + 2 : places.stop + step + 2]
                     before = alive[places]
@@ -260,21 +257,66 @@ class _Batch:
     tokens: Tensor  # [n, length + N_STEPS]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A conversation as training takes it."""
+
+    tokens: Tensor  # [n]
+    best: Tensor  # [n of the answer]
+    states: Tensor  # float16 [n, 3 * width]
+    final: Tensor  # float16 [n of the answer, width]
+
+
+def _recorded(c: Conversation, device: torch.device) -> _Recorded:
+    numbers = (torch.tensor(c.tokens), torch.tensor(c.best))
+    states = (torch.from_numpy(np.array(values)) for values in (c.states, c.final))  # from the disk
+    return _Recorded(*(each.to(device) for each in (*numbers, *states)))
+
+
+def _free_memory(gpu: torch.device) -> int:
+    """Bytes, with what PyTorch keeps for later."""
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info(gpu)[0])
+
+
+class _Data:
+    """The recorded conversations; a GPU holds all of them where they take at most half of its free memory."""
+
+    def __init__(self, conversations: Conversations, device: torch.device) -> None:
+        self._conversations, self._device = conversations, device
+        self.n_tokens = conversations.n_tokens
+        fits = device.type == "cuda" and 2 * conversations.n_bytes < _free_memory(device)
+        self._held = [_recorded(conversations.read(i), device) for i in range(len(conversations))] if fits else None
+
+    def __len__(self) -> int:
+        return len(self._conversations)
+
+    def length(self, i: int) -> int:
+        """Tokens of a conversation."""
+        return self._conversations.length(i)
+
+    def read(self, i: int) -> _Recorded:
+        return self._held[i] if self._held is not None else _recorded(self._conversations.read(i), self._device)
+
+
 class _Embeddings:
     """The model's token embeddings, fetched once for each token that occurs."""
 
-    def __init__(self, engine: TrainingEngine, n_vocab: int) -> None:
-        self._engine = engine
-        self._place = np.full(n_vocab, -1, np.int64)
-        self._rows = np.zeros((0, engine.n_embd), np.float16)
+    def __init__(self, weights: Weights, device: torch.device) -> None:
+        self._weights = weights
+        self._place = torch.full((weights.n_vocab,), -1, device=device)
+        self._rows = torch.zeros((0, weights.n_embd), dtype=torch.float16, device=device)
 
-    def __call__(self, tokens: Any) -> Tensor:
+    def __call__(self, tokens: Tensor) -> Tensor:
         """tokens [..] -> float32 [.., n_embd]."""
-        new = np.unique(tokens[self._place[tokens] < 0]).astype(np.int32)
+        new = tokens[self._place[tokens] < 0].unique()
         if len(new):
-            self._place[new] = np.arange(len(self._rows), len(self._rows) + len(new))
-            self._rows = np.concatenate([self._rows, self._engine.embedding_rows(new).astype(np.float16)])
-        return torch.from_numpy(self._rows[self._place[tokens]]).float()
+            self._place[new] = torch.arange(len(self._rows), len(self._rows) + len(new), device=new.device)
+            found = torch.from_numpy(self._weights.embedding_rows(new.cpu().numpy().astype(np.int32)))
+            rows = self._rows.new_empty((len(self._rows) + len(new), found.shape[1]))
+            rows[: len(self._rows)], rows[len(self._rows) :] = self._rows, found
+            self._rows = rows
+        return self._rows[self._place[tokens]].float()
 
 
 class _SoftCrossEntropy(torch.autograd.Function):

@@ -137,6 +137,19 @@ def test_the_order_is_turned_round_from_prompt_to_prompt(make_backend: Callable[
     assert asked[1:] == [*asked[1:3], *asked[1:3]] and asked[1] in backend.engine.prompts, "the same tokens"
 
 
+def test_each_answer_is_prepared_for_its_own_policy(make_backend: Callable[..., Any]) -> None:
+    backend = make_backend()
+    labels = ("dense", "exact")
+    prepared: list[str] = []
+
+    def fresh() -> dict[str, Any]:
+        return {label: backend.policy(PolicyChoice(label)) for label in labels}
+
+    asked = Asked(PLAIN_GREEDY, 8)
+    assert len(list(compare(backend, fresh, PROMPTS[:2], asked, lambda m: None, None, prepared.append))) == 2
+    assert prepared == ["dense", "exact", "dense", "exact", "exact", "dense"], "to warm up, and in both orders"
+
+
 def test_each_repeat_has_policies_that_learned_nothing(make_backend: Callable[..., Any]) -> None:
     backend = make_backend()
     policies: list[Any] = []

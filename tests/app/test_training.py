@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -89,23 +90,20 @@ def test_an_interrupted_recording_loses_one_conversation_at_most(tmp_path: Path,
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, TrainedModel]]:
     load = LoadOptions(n_ctx=512, data_dir=str(tmp_path_factory.mktemp("data")))
     backend = open_backend(load, lambda what, share: None, with_calibration=False)
-    model = training_task._trained_model(backend)
-    yield backend, model
-    model.slots[0].close()  # type: ignore[attr-defined]
+    with training_task._trained_model(backend) as model:
+        yield backend, model
     backend.close()
+
+
+def conversations(model: TrainedModel, n: int) -> list[Conversation]:
+    chat = SelfChat(model, Settings(question_tokens=40, answer_tokens=60, material_tokens=80), seed=1)
+    return list(itertools.islice((each for each in chat.run() if each is not None), n))
 
 
 @needs_model
 def test_it_asks_and_answers(model: tuple[Any, TrainedModel]) -> None:
     backend, trained = model
-    chat = SelfChat(trained, Settings(question_tokens=40, answer_tokens=60, material_tokens=80), seed=1)
-    found: list[Conversation] = []
-    for each in chat.run():
-        if each is not None:
-            found.append(each)
-        if len(found) == 12:
-            break
-    chat.close()
+    found = conversations(trained, 12)
     questions = [tuple(each.tokens[: each.begin]) for each in found]
     assert len(set(questions)) == len(questions)
     after = trained.after_question
@@ -118,22 +116,87 @@ def test_it_asks_and_answers(model: tuple[Any, TrainedModel]) -> None:
 
     # what was recorded in a batch of eight chats is what reading the conversation alone gives
     longest = max(found, key=lambda each: len(each.tokens))
-    start = len(trained.before_question)
-    alone = LayerStatesEngine(backend.model, trained.slots[0].layers, n_ctx=512, n_threads=2)
-    alone.prefill([*trained.before_question, *longest.tokens])
-    states = alone.states(start, alone.length)
-    scale = np.abs(states).max()
-    assert np.abs(states - longest.states).max() < 0.02 * scale
-    alone.close()
+    states, final = alone(backend, trained, longest)
+    assert np.abs(states - longest.states).max() < 0.02 * np.abs(states).max()
+    assert np.abs(final - longest.final[-1]).max() < 0.02 * np.abs(final).max()
+
+
+def alone(backend: Any, model: TrainedModel, conversation: Conversation) -> tuple[Any, Any]:
+    """What the runtime makes of a conversation without others beside it: states, and the final one that its last token
+    was chosen from."""
+    start = len(model.before_question)
+    engine = LayerStatesEngine(backend.model, model.weights.layers, n_ctx=512, n_threads=2)
+    engine.prefill([*model.before_question, *conversation.tokens[:-2]])
+    engine.forward(conversation.tokens[-2])
+    final = engine.hidden(engine.tip)
+    engine.forward(conversation.tokens[-1])
+    states = engine.states(start, engine.length)
+    engine.close()
+    return states, final / np.sqrt(np.mean(final**2))
+
+
+@needs_model
+def test_pytorch_records_what_the_runtime_would(model: tuple[Any, TrainedModel]) -> None:
+    """As on a GPU: more conversations at once, other rounding."""
+    pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training import torch_model
+
+    backend, trained = model
+    on_device = training_task._on_gpu(trained, Path(backend.info.path), "cpu", n_slots=12)
+    assert len(on_device.slots) == 12
+    found = conversations(on_device, 8)
+    assert len(found) == 8 and len({tuple(each.tokens[: each.begin]) for each in found}) == 8
+    for each in found:
+        states, final = alone(backend, trained, each)
+        assert torch_model.difference(states, each.states) < 0.05
+        assert torch_model.difference(final[None], each.final[-1:]) < 0.1
+    plain = next(each for each in found if each.best == each.tokens[each.begin :])
+    assert plain.n_answer >= 8
+
+
+def test_pytorch_knows_which_models_it_does_not_know(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training import torch_model
+
+    for arch in ("gemma2", "phi3"):
+        path = tiny_gguf.write(tmp_path / f"{arch}.gguf", arch, seed=1)
+        with pytest.raises(torch_model.UnknownArchitectureError):
+            torch_model.load(path, (1, 3, 5), 64, 1, "cpu")
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_pytorch_computes_what_the_runtime_does(tmp_path: Path, arch: str) -> None:
+    torch = pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training import torch_model
+
+    path = tiny_gguf.write(tmp_path / "model.gguf", arch, seed=1)
+    model = Model(path)
+    engine = LayerStatesEngine(model, (1, 3, 5), n_ctx=128, n_threads=2)
+    text = [int(t) for t in np.random.default_rng(2).integers(3, engine.n_vocab, 40)]
+    engine.prefill(text)
+    made = torch_model.TorchModel(path, engine.layers, "cpu", torch.float32)
+    made.make_slots(3, 128)
+    one, other, _ = made.slots
+    made.read([(one, text[:7])])
+    made.read([(other, text[:12]), (one, text[7:30])])
+    for place in range(10):
+        made.read([(one, [text[30 + place]]), (other, [text[12 + place]])])
+    assert one.tokens == text and other.tokens == text[:22]
+    wanted = engine.states(0, len(text))
+    assert torch_model.difference(wanted, one.states(0, len(text))) < 0.02
+    assert torch_model.difference(wanted[:22], other.states(0, 22)) < 0.02
+    one.roll_back(20)
+    made.read([(one, text[20:])])
+    assert torch_model.difference(wanted, one.states(0, len(text))) < 0.02
+    engine.close()
+    model.close()
 
 
 @needs_model
 def test_it_answers_the_questions_that_it_is_given(model: tuple[Any, TrainedModel]) -> None:
     _, trained = model
     asked = ["What is the capital of France?", "Name a colour.", "Count to three."] * 4
-    chat = SelfChat(trained, Settings(answer_tokens=20), seed=1)
-    found = [each for each in chat.answers(asked) if each is not None]
-    chat.close()
+    found = [each for each in SelfChat(trained, Settings(answer_tokens=20), seed=1).answers(asked) if each is not None]
     assert 0 < len(found) <= len(asked)
     for each in found:
         assert each.best == each.tokens[each.begin :]
@@ -152,7 +215,7 @@ def test_it_reads_the_users_chats_and_keeps_nothing_of_them(model: tuple[Any, Tr
     store.close()
     assert recent_exchanges(tmp_path / "history.sqlite", 1000) == [("Hi (a file)", "Hello! " * 9)]
     assert recent_exchanges(tmp_path / "history.sqlite", 20) == []
-    log = ConversationLog(tmp_path / "chats", trained.slots[0].n_embd)
+    log = ConversationLog(tmp_path / "chats", trained.weights.n_embd)
     training_task._read_chats(trained, Settings(), log, tmp_path / "history.sqlite", lambda what, share: None)
     assert len(log) == 1
     read = log.read(0)
@@ -297,7 +360,7 @@ def test_rounding_the_weights_leaves_the_trained_ones(tmp_path: Path) -> None:
     tokens = rng.integers(3, engine.n_vocab, 20).tolist()
     states, final = rng.standard_normal((20, 3 * engine.n_embd)), rng.standard_normal((12, engine.n_embd))
     log.append(Conversation(tokens, 8, tokens[8:], states.astype(np.float16), final.astype(np.float16)))
-    training = HeadTraining(engine, (log,), Settings(vocabulary=32), engine.n_vocab)  # type: ignore[arg-type]
+    training = HeadTraining(engine, (log,), Settings(vocabulary=32))
     weights = training.weights()
     before = {name: w.copy() for name, w in weights.items()}
     training.with_weights(head_file.rounded(weights, "q4_0"))
