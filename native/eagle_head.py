@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specee.native import abi, library
 from specee.native.abi import float_p, int32_p
@@ -34,7 +34,8 @@ class EagleHead:
         self.n_ctx, self.n_vocab = target.n_ctx, model.n_vocab
         self._model, self._target, self._lib = model, target, model.lib
         self._n_settled = 0  # so many of the tokens were read with the target's states
-        self._known: NDArray[np.int64] | None = None  # the tokens that it can draft
+        self._token, self._prob = ctypes.c_int32(), ctypes.c_float()
+        self._token_p, self._prob_p = ctypes.pointer(self._token), ctypes.pointer(self._prob)
         self._handle: int | None = None
         llama = model.llama
         params = llama.llama_context_default_params()
@@ -51,7 +52,7 @@ class EagleHead:
             raise UnusableModelError("The EAGLE-3 head cannot start", why)
         if not self._context:
             raise NativeError("The EAGLE-3 head cannot start", f"no memory for a window of {target.n_ctx} tokens")
-        self._handle = self._lib.specee_eagle_head_init(self._context)
+        self._handle = self._lib.specee_eagle_head_init(self._context, target._handle, target.slot)
         if not self._handle:
             message = library.last_error()
             self.close()
@@ -84,7 +85,6 @@ class EagleHead:
 
     def read(self, tokens: Sequence[int]) -> None:
         """Tokens after those that were read; `best` is about the last one."""
-        self._take_threads()
         rest = list(tokens)
         if not self.tokens:
             self.tokens.append(rest.pop(0))  # nothing is before it: there is nothing to read yet
@@ -93,8 +93,8 @@ class EagleHead:
             at = len(self.tokens)
             n = min(len(rest), N_BATCH, self._target.n_known - at + 1) if self._n_settled == at else 0
             if n > 0:
-                part, features = np.asarray(rest[:n], np.int32), self._target.states(at - 1, at - 1 + n)
-                self._check(self._lib.specee_eagle_head_read(self._handle, n, int32_p(part), float_p(features)))
+                part = (ctypes.c_int32 * n)(*rest[:n])
+                self._check(self._lib.specee_eagle_head_read(self._handle, n, part, None))
                 self._n_settled += n
             else:
                 n = 1
@@ -111,20 +111,8 @@ class EagleHead:
 
     def best(self) -> tuple[int, float]:
         """The token that the head expects after the last one, and its probability."""
-        pointer = self._lib.specee_eagle_head_logits(self._handle)
-        if not pointer:
-            raise NativeError("The engine refused a call", library.last_error())
-        logits = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
-        if self._known is None:
-            self._known = np.flatnonzero(np.isfinite(logits))
-        some = logits[self._known]
-        at = int(np.argmax(some))
-        return int(self._known[at]), float(1.0 / np.exp(some - some[at]).sum())
-
-    def _take_threads(self) -> None:
-        """As many as the target has now: they take turns."""
-        n = self._target.active_threads
-        self._model.llama.llama_set_n_threads(self._context, n, n)
+        self._check(self._lib.specee_eagle_head_best(self._handle, self._token_p, self._prob_p))
+        return self._token.value, self._prob.value
 
     def _check(self, status: int) -> None:
         if status != abi.OK:

@@ -30,14 +30,14 @@ class DraftModel:
 
     def guesser(self, is_wanted: bool = True) -> SmallModelGuesser | None:
         """What drafts for the large model in the next answer; None where this model cannot drop rejected tokens, or is
-        not missed, or not wanted: then the large one need not keep states for a head.
+        not missed, or not wanted: then a prompt is not read again for states that a head would need.
 
         Raises AppError where it is, and cannot be opened.
         """
         from specee.native.errors import NativeError
         from specee.predictors.drafters.small_model import SmallModelGuesser
 
-        self.keep_states(is_wanted)
+        self.need_states(is_wanted)
         if not is_wanted:
             return None
         if not self._parts and not self._is_refused:
@@ -55,10 +55,10 @@ class DraftModel:
         name = "eagle3" if self.file.layers else "model"
         return SmallModelGuesser(self._engine, self._times, self._target.n_vocab, time.perf_counter, name)
 
-    def keep_states(self, is_wanted: bool) -> None:
-        """Whether the large model keeps states in the next answer, where this is a head."""
+    def need_states(self, is_wanted: bool) -> None:
+        """Whether the next prompt's tokens that have no states are read again, where this is a head."""
         if self.file.layers:
-            self._target.keeps_states = is_wanted
+            self._target.needs_states = is_wanted
 
     def _open(self) -> None:
         from specee.native import eagle_head

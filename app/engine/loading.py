@@ -113,7 +113,7 @@ class NativeBackend:
     def prepare(self, choice: PolicyChoice) -> None:
         """Before an answer by a policy of this choice, where other policies were made since: see DraftModel."""
         if self.draft_model is not None:
-            self.draft_model.keep_states(choice.drafts)
+            self.draft_model.need_states(choice.drafts)
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together

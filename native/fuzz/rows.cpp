@@ -438,8 +438,10 @@ class Session {
             }
             case 30: {
                 const int32_t      n = in.below(10);
-                std::vector<float> out((size_t) 10 * m.n_embd);
-                called([&] { return specee_rows_layer_states(rows, in.number(), n, maybe(out.data())); });
+                std::vector<float> out((size_t) 10 * 2 * m.n_embd);
+                const llama_pos    from = in.number();
+                called([&] { return specee_rows_layer_states(rows, at, from, n, maybe(out.data())); });
+                called([&] { return specee_rows_n_layer_states(rows, in.number()); });
                 called([&] { return specee_embedding_rows(rows, 1, tokens(1), maybe(out.data())); });
                 called([&] { return specee_head_rows(rows, 1, tokens(1), maybe(out.data())); });
                 break;

@@ -173,6 +173,7 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         reserved = true;
     }
 
+    layer_out.reserve((size_t) n * n_embd); // what follows the computation does not throw
     mend_cells();
     bool               done = false, thrown = true;
     specee_scope_guard leave([&] {
@@ -217,6 +218,7 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
             r.lens_layer = end;
         }
     }
+    keep_states(graph, kv_only);
     done = true;
     return SPECEE_OK;
 }

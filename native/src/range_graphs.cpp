@@ -24,6 +24,7 @@ void specee_graph_begin(llm_graph_context & builder) {
     graph.lens   = nullptr;
     graph.scores = nullptr;
     graph.n_seen = 0;
+    graph.kept.assign(rows->kept_layers.size(), nullptr);
     if (graph.range.begin > 0) {
         builder.gf = graph.scrap;
     }
@@ -68,12 +69,8 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
             ggml_set_output(cur);
             rows->last_outputs[builder.res] = cur;
         }
-        const auto kept = std::find(rows->kept_layers.begin(), rows->kept_layers.end(), done);
-        if (kept != rows->kept_layers.end()) {
-            ggml_set_output(cur);
-            auto & outputs = rows->layer_outputs[builder.res];
-            outputs.resize(rows->kept_layers.size());
-            outputs[kept - rows->kept_layers.begin()] = cur;
+        if (!rows->kept_layers.empty()) {
+            rows->mark_kept(rows->layer_outputs[builder.res], cur, done);
         }
         return cur;
     }
@@ -95,6 +92,9 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
             keep_kv_writes(graph, gf);
         }
         return done > r.begin ? graph.in : cur;
+    }
+    if (done > r.begin && done <= r.end) {
+        rows->mark_kept(graph.kept, cur, done);
     }
     if (done == r.end && r.begin < r.end) {
         graph.out = cur;

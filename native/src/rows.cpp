@@ -181,7 +181,9 @@ int32_t specee_rows::commit(int32_t id) {
     }
     drop_from(s, n);
     for (const int32_t done : s.chain) {
-        find(done)->in_flight = false;
+        specee_row & committed = *find(done);
+        committed.in_flight    = false;
+        s.n_states += s.n_states == committed.pos && s.states != nullptr && !committed.no_states;
     }
     s.chain.clear();
     s.length += (llama_pos) n;
@@ -205,7 +207,8 @@ int32_t specee_rows::roll_back(llama_seq_id slot, llama_pos length) {
         s->last = r->parent;
         *r      = {};
     }
-    s->length = length;
+    s->length   = length;
+    s->n_states = std::min(s->n_states, length);
     return SPECEE_OK;
 }
 

@@ -13,6 +13,7 @@
 #include "llama-model.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <list>
 #include <memory>
 #include <unordered_map>
@@ -32,7 +33,12 @@ struct specee_row {
     int64_t      batch      = 0;  // the last batch that it was in
     bool         in_flight  = false;
     bool         is_side    = false; // in flight beside the principal chain
+    bool         no_states  = false; // it passed kept layers unseen
     int32_t      n_probed   = 0;     // candidates of its last probe, 0: none yet
+};
+
+struct specee_free {
+    void operator()(void * memory) const { std::free(memory); }
 };
 
 // One conversation. Its rows in flight are a tree, in which the first child of each row continues the principal chain.
@@ -44,6 +50,9 @@ struct specee_slot {
     std::vector<int32_t> side;        // side rows, in the order in which they were appended
     bool                 side_done = false; // side rows have K/V: the chain must not grow into their cells
     bool                 torn      = false; // an exception may have left llama.cpp's list of its cells undone
+    // [n_ctx_seq][kept layers][n_embd] what the kept layers made of each position; rows of the chain write it too
+    std::unique_ptr<ggml_fp16_t[], specee_free> states;
+    llama_pos                                   n_states = 0; // so many of the first positions have it
 
     int32_t n_in_flight() const { return (int32_t) (chain.size() + side.size()); }
 };
@@ -73,17 +82,18 @@ struct specee_range {
 
 // A built graph with its own scheduler, so that it keeps its allocation between calls.
 struct specee_range_graph {
-    specee_range              range;
-    std::vector<specee_group> groups;
-    ggml_backend_sched_ptr    sched;
-    llm_graph_result_ptr      result;
-    ggml_cgraph *             scrap  = nullptr; // layers outside of the range, never computed
-    ggml_tensor *             in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
-    ggml_tensor *             out    = nullptr; // [n_embd, n_rows] hidden states at `end`
-    ggml_tensor *             lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
-    ggml_tensor *             scores = nullptr; // [n_short, n_rows] logits of the shortlist
-    int                       n_seen = 0;       // K/V only: nodes of the scrap graph that were searched for K/V writes
-    bool                      built  = false;
+    specee_range               range;
+    std::vector<specee_group>  groups;
+    ggml_backend_sched_ptr     sched;
+    llm_graph_result_ptr       result;
+    ggml_cgraph *              scrap  = nullptr; // layers outside of the range, never computed
+    ggml_tensor *              in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
+    ggml_tensor *              out    = nullptr; // [n_embd, n_rows] hidden states at `end`
+    ggml_tensor *              lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    ggml_tensor *              scores = nullptr; // [n_short, n_rows] logits of the shortlist
+    std::vector<ggml_tensor *> kept;       // [kept layers] of [n_embd, n_rows]: null for those outside of the range
+    int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
+    bool                       built  = false;
 };
 
 struct specee_rows {
@@ -114,7 +124,6 @@ struct specee_rows {
     // the same of some more layers, in the order of kept_layers
     std::vector<int32_t>                                                     kept_layers;
     std::unordered_map<const llm_graph_result *, std::vector<ggml_tensor *>> layer_outputs;
-    int32_t n_layer_states = 0; // tokens that have them
 
     const float *             logits = nullptr; // [n][n_vocab]
     std::vector<specee_group> logits_groups;    // whose they are; empty: there are none
@@ -137,6 +146,7 @@ struct specee_rows {
     std::vector<int32_t>                       seq_idx;
     std::vector<int8_t>                        output;
     std::vector<float>                         hidden_in;
+    std::vector<float>                         layer_out; // [n][n_embd] of one kept layer
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
 
@@ -186,8 +196,13 @@ struct specee_rows {
     // ---- whole rows: whole_rows.cpp
 
     int32_t prefill(llama_seq_id slot, int32_t n, const llama_token * toks, bool want_logits);
+
+    // ---- what some layers make of each token: layer_states.cpp
+
     int32_t keep_layers(int32_t n, const int32_t * layers);
-    int32_t layer_states(int32_t i, int32_t n, float * out);
+    int32_t layer_states(llama_seq_id slot, llama_pos begin, int32_t n, float * out) const;
+    // `done` layers end here in a graph that is being built.
+    void mark_kept(std::vector<ggml_tensor *> & kept, ggml_tensor * cur, int32_t done) const;
 
     // ---- ranges of layers: advance.cpp
 
@@ -230,6 +245,11 @@ struct specee_rows {
     int32_t decode(const llama_pos * begins, const llama_token * toks, int32_t n_wanted);
     // Throws std::bad_alloc unless there is memory for a graph of n rows, and for a scheduler.
     void need_memory(int32_t n, bool new_scheduler);
+
+    // layer_states.cpp
+    void keep_states(const specee_range_graph & graph, bool kv_only); // of the batch
+    void keep_prompt_states(specee_slot & s, int32_t n);              // of n tokens that were decoded after s.length
+    void keep_state(specee_slot & s, llama_pos p, size_t i, const float * state);
 
     // advance.cpp
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`

@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 6
+#define SPECEE_ABI_VERSION 7
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -91,10 +91,15 @@ LLAMA_API void          specee_rows_free(specee_rows * rows);
 LLAMA_API int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                                       int32_t want_logits);
 
-// From now on specee_rows_prefill keeps what these layers make of its tokens: n layers from 1 to n_layer - 1.
+// From now on what these n layers (1 to n_layer - 1) make of each token is kept, as 16-bit floats; what was kept before
+// is forgotten. No bit of what is computed changes.
 LLAMA_API int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const int32_t * layers);
-// What the i-th of these layers made of the n tokens of the last prefill, which was successful: out [n][n_embd].
-LLAMA_API int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out);
+// How many of a slot's first committed tokens have such states: all up to one that was there before, or whose K/V were
+// propagated.
+LLAMA_API llama_pos specee_rows_n_layer_states(const specee_rows * rows, llama_seq_id slot);
+// The states of n of them, from position `begin` on: out [n][layers, as they were given][n_embd].
+LLAMA_API int32_t specee_rows_layer_states(const specee_rows * rows, llama_seq_id slot, llama_pos begin, int32_t n,
+                                           float * out);
 
 // A new row in flight at depth 0. `parent`: a row in flight of this slot, or the committed tip (its id, or -1). Nothing
 // is computed. Returns the row's id or a negative status. A slot whose side rows were computed takes no more rows
@@ -205,27 +210,28 @@ LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, con
 // Rows of the LM head times the final norm's weight: out [n][n_embd] (calibration).
 LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
 
-// ---- EAGLE-3 heads: small models that draft from the hidden states of another
-// -----------------------------------------
+// ---- EAGLE-3 heads: small models that draft from the hidden states of another --------------------------------------
 
 typedef struct specee_eagle_head specee_eagle_head;
 
-// ctx: a context of an EAGLE-3 model, with the target's context as its ctx_other. Free the head before it. NULL on
-// failure.
-LLAMA_API specee_eagle_head * specee_eagle_head_init(struct llama_context * ctx);
+// ctx: a context of an EAGLE-3 model, with the target's context as its ctx_other. The head drafts for a slot of the
+// target, which keeps the states of the layers that the head reads, and takes as many threads as the target has. Free
+// the head before both. NULL on failure.
+LLAMA_API specee_eagle_head * specee_eagle_head_init(struct llama_context * ctx, specee_rows * target,
+                                                     llama_seq_id slot);
 LLAMA_API void                specee_eagle_head_free(specee_eagle_head * head);
-// Reads n tokens, the first of which stands after those read before (at first: after the text's first token). features
-// [n][layers * n_embd of the target]: for each the hidden states, one target layer's after the other, of the token
-// before it. The logits are then the last one's.
+// Reads n tokens, the first of which stands after those read before (at first: after the text's first token). For each
+// the head takes the states of the token before it: the slot's, or where features [n][layers * n_embd of the target]
+// are given these, one layer's after the other.
 LLAMA_API int32_t specee_eagle_head_read(specee_eagle_head * head, int32_t n, const llama_token * tokens,
                                          const float * features);
 // Reads a token before which the target has computed nothing yet: a drafted one.
 LLAMA_API int32_t specee_eagle_head_extend(specee_eagle_head * head, llama_token token);
 // Forgets all but the first `length` tokens that were read.
 LLAMA_API int32_t specee_eagle_head_roll_back(specee_eagle_head * head, llama_pos length);
-// Logits after the token that was read last: [n_vocab] of the target, -infinity for tokens that the head does not know.
-// Valid until the next call; NULL when it was forgotten, or when reading failed.
-LLAMA_API const float * specee_eagle_head_logits(specee_eagle_head * head);
+// The most probable token after the one that was read last, and its probability among those that the head knows.
+// SPECEE_INVALID when that one was forgotten, or when reading failed.
+LLAMA_API int32_t specee_eagle_head_best(const specee_eagle_head * head, llama_token * token, float * prob);
 
 // ---- sampling: llama.cpp's samplers over one row of logits ---------------------------------------------------------
 

@@ -42,8 +42,7 @@ int32_t specee_rows::decode(const llama_pos * begins, const llama_token * toks, 
             back();
         }
     });
-    decoding       = true;
-    n_layer_states = 0;
+    decoding = true;
     if (logits_owner == nullptr || n_wanted > 0) {
         logits_groups.clear(); // llama.cpp's own are written anew
     }
@@ -116,13 +115,16 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
     if (n > (llama_pos) ctx.n_ctx_seq() - s->length) {
         return fail_window_full();
     }
+    if (s->states != nullptr) {
+        layer_out.reserve((size_t) n * n_embd); // what follows the computation does not throw
+    }
     groups.assign(1, { slot, 0, n, 0 });
     const int32_t status = decode(&s->length, toks, want_logits);
     if (status != SPECEE_OK) {
         return status;
     }
+    keep_prompt_states(*s, n);
     s->length += n;
-    n_layer_states = n;
     specee_row * r = want_logits ? new_row(slot, s->last, s->length - 1, toks[n - 1]) : nullptr;
     if (r != nullptr) {
         r->depth = n_layer;
@@ -156,45 +158,9 @@ int32_t specee_rows::advance_whole(bool want_logits) {
     return status;
 }
 
-int32_t specee_rows::keep_layers(int32_t n, const int32_t * layers) {
-    if (kv == nullptr) {
-        return fail_whole_rows_only();
-    }
-    if (n < 0 || (n > 0 && layers == nullptr) ||
-        std::any_of(layers, layers + n, [&](int32_t layer) { return layer < 1 || layer >= n_layer; })) {
-        return specee_fail(SPECEE_INVALID, "states are kept of layers 1 to " + std::to_string(n_layer - 1));
-    }
-    kept_layers.assign(layers, layers + n);
-    layer_outputs.clear();
-    n_layer_states         = 0;
-    ctx.sched_need_reserve = true;
-    return SPECEE_OK;
-}
-
-int32_t specee_rows::layer_states(int32_t i, int32_t n, float * out) {
-    const auto found = layer_outputs.find(ctx.gf_res_prev_active);
-    if (i < 0 || i >= (int32_t) kept_layers.size() || found == layer_outputs.end() || out == nullptr) {
-        return specee_fail(SPECEE_INVALID, "the states of this layer are not kept");
-    }
-    const ggml_tensor * t = found->second[i];
-    if (n != n_layer_states || t->buffer == nullptr || t->ne[0] != n_embd || t->ne[1] != n) {
-        return specee_fail(SPECEE_INVALID, "the last prompt had another number of tokens");
-    }
-    ggml_backend_tensor_get(t, out, 0, (size_t) n * n_embd * sizeof(float));
-    return SPECEE_OK;
-}
-
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 int32_t specee_rows_prefill(specee_rows * rows, llama_seq_id slot, int32_t n, const llama_token * tokens,
                             int32_t want_logits) {
     return specee_entry(rows, [&] { return rows->prefill(slot, n, tokens, want_logits != 0); });
-}
-
-int32_t specee_rows_keep_layers(specee_rows * rows, int32_t n, const int32_t * layers) {
-    return specee_entry(rows, [&] { return rows->keep_layers(n, layers); });
-}
-
-int32_t specee_rows_layer_states(specee_rows * rows, int32_t i, int32_t n, float * out) {
-    return specee_entry(rows, [&] { return rows->layer_states(i, n, out); });
 }

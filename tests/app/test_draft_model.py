@@ -270,9 +270,9 @@ def test_an_eagle3_head_next_to_the_embedded_model(tmp_path: Path) -> None:
     chain = backend.policy(PolicyChoice("chain"))
     assert decode(backend.engine, chain, prompt, Sampler(backend.model))[0] == expected
     assert decode(backend.engine, Dense(), prompt, Sampler(backend.model))[0] == expected
-    for choice, keeps in ((PolicyChoice("chain"), True), (PolicyChoice("dense"), False), (PolicyChoice("tree"), True)):
+    for choice, needs in ((PolicyChoice("chain"), True), (PolicyChoice("dense"), False), (PolicyChoice("tree"), True)):
         backend.prepare(choice)
-        assert backend.engine.keeps_states is keeps, "for a policy that drafts, whichever was made last"
+        assert backend.engine.needs_states is needs, "for a policy that drafts, whichever was made last"
     backend.close()
 
 

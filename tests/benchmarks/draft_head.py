@@ -79,7 +79,7 @@ def ask_ours(backend: NativeBackend, policy: Policy) -> Ask:
 
     def ask(prompt: list[int], max_tokens: int) -> Answer:
         assert backend.draft_model is not None
-        backend.draft_model.keep_states(policy.name != DENSE)
+        backend.draft_model.need_states(policy.name != DENSE)
         engine.roll_back(0)
         began = time.perf_counter()
         engine.prefill(prompt)

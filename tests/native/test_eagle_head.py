@@ -14,7 +14,7 @@ import tiny_gguf
 
 from specee.models import embedded
 from specee.native import abi
-from specee.native.abi import float_p
+from specee.native.abi import int32_p
 from specee.native.eagle_head import EagleHead
 from specee.native.engine import Cancelled, Model, RowEngine, Sampler, advance_together
 from specee.native.errors import NativeError
@@ -88,13 +88,60 @@ def test_drafted_rows_keep_their_states_only_when_committed(target: LayerStatesE
     assert np.allclose(target.states(0, target.n_known), both, rtol=1e-2, atol=1e-2)
     row = target.append(3)
     target.advance([row], 2)
-    target.complete()
-    target.commit(row)  # it passed a layer unseen
+    target.propagate_kv(row)
+    target.commit(row)  # it never passed the other layers
     assert target.n_known == len(TEXT) + 2 < target.length
     target.forward(4)
     assert target.n_known == len(TEXT) + 2
     assert target.prefill([*TEXT, 20, 21, 3, 4, 5]) == len(TEXT) + 2
     assert target.n_known == target.length
+
+
+def test_states_do_not_depend_on_how_rows_pass_the_layers(target: LayerStatesEngine) -> None:
+    """Bit for bit: one by one, in ranges and completed later, in a tree, after others that were dropped."""
+    new = [20, 21, 22]
+    n = len(TEXT)
+
+    def start() -> None:
+        target.roll_back(0)
+        target.prefill(TEXT)
+
+    start()
+    for token in new:
+        target.forward(token)
+    expected, logits = target.states(0, n + 3), target.logits(0)
+
+    start()
+    rows: list[int] = []
+    for depth, token in zip((4, 2, 1), new, strict=True):  # later rows less deep
+        rows.append(target.append(token, rows[-1] if rows else -1))
+        target.advance([rows[-1]], depth)
+    assert target.n_known == n
+    target.complete(logits=True)
+    assert np.array_equal(target.logits(2), logits)
+    target.commit(rows[-1])
+    assert np.array_equal(target.states(0, n + 3), expected)
+
+    start()
+    first = target.append(40)
+    target.advance([first, target.append(41, first)], target.n_layer)
+    target.roll_back(n)  # dropped: nothing of them is left
+    rows = [target.append(new[0])]
+    side = [target.append(50), target.append(51)]  # siblings of the first row
+    rows.append(target.append(new[1], rows[0]))
+    side.append(target.append(52, side[0]))
+    target.advance([rows[0], side[0], side[1], rows[1], side[2]], target.n_layer, logits=True)
+    target.commit(rows[0])
+    assert target.n_known == n + 1
+    target.forward(new[1])
+    target.forward(new[2])
+    assert np.array_equal(target.states(0, n + 3), expected)
+    target.roll_back(n + 1)
+    assert target.n_known == n + 1
+    with pytest.raises(NativeError, match="not kept"):
+        target.states(n, n + 2)
+    target.forward(new[1])
+    assert np.array_equal(target.states(0, n + 2), expected[: n + 2])
 
 
 def test_logits_are_those_of_the_formula(target: LayerStatesEngine, head: EagleHead) -> None:
@@ -154,16 +201,16 @@ def test_drafts_are_forgotten_and_read_again_with_the_targets_states(
     assert own[1] != pytest.approx(true[1], rel=1e-3)
 
 
-def test_what_was_forgotten_has_no_logits(target: LayerStatesEngine, head: EagleHead) -> None:
+def test_nothing_follows_what_was_forgotten(target: LayerStatesEngine, head: EagleHead) -> None:
     target.prefill(TEXT)
-    with pytest.raises(NativeError, match="no logits"):
+    with pytest.raises(NativeError, match="nothing is expected"):
         head.best()
     head.read(TEXT)
     best = head.best()
     head.roll_back(len(TEXT))
     assert head.best() == best
     head.roll_back(len(TEXT) - 1)
-    with pytest.raises(NativeError, match="no logits"):
+    with pytest.raises(NativeError, match="nothing is expected"):
         head.best()
     head.read(TEXT[-1:])
     assert head.best()[0] == best[0]
@@ -172,14 +219,15 @@ def test_what_was_forgotten_has_no_logits(target: LayerStatesEngine, head: Eagle
 def test_states_of_a_prompt_that_was_stopped_are_not_known(target: LayerStatesEngine) -> None:
     target.roll_back(0)
     target.prefill(TEXT)
-    out = np.zeros((len(TEXT), target.n_embd), np.float32)
-    assert target.lib.specee_rows_layer_states(target._handle, 0, len(TEXT), float_p(out)) == abi.OK
+    assert target.states(0, len(TEXT)).shape == (len(TEXT), len(LAYERS) * target.n_embd)
     target.roll_back(0)
     target.cancel()
     with pytest.raises(Cancelled):
         target.prefill(TEXT)
     target.resume()
-    assert target.lib.specee_rows_layer_states(target._handle, 0, len(TEXT), float_p(out)) == abi.INVALID
+    assert target.n_known == 0
+    with pytest.raises(NativeError, match="not kept"):
+        target.states(0, 1)
 
 
 def test_its_steps_are_timed_and_leave_nothing(target: LayerStatesEngine, head: EagleHead) -> None:
@@ -194,11 +242,58 @@ def test_its_steps_are_timed_and_leave_nothing(target: LayerStatesEngine, head: 
     assert head.best() == expected
 
 
+def test_long_texts_and_batches_of_every_size(target: LayerStatesEngine, tmp_path: Path) -> None:
+    """More sizes than graphs are kept, and K/V beyond the first 256 cells."""
+    text = [3 + 7 * i % 50 for i in range(300)]
+    engine = LayerStatesEngine(target.model, LAYERS, n_ctx=512, n_threads=2)
+    engine.prefill(text[:-1])
+    model = Model(tiny_eagle.write(tmp_path / "head.gguf", target.model.path, LAYERS))
+    head = EagleHead(model, engine)
+    assert head.settle(len(text))
+    expected = {}
+    for at, token in enumerate(text):
+        head.read([token])
+        if at:
+            expected[at + 1] = head.best()
+    head.roll_back(0)
+    head.read(text)  # in parts of 128
+    assert head.best()[0] == expected[300][0] and head.best()[1] == pytest.approx(expected[300][1], rel=1e-2)
+    head.roll_back(1)
+    at = 1
+    for n in [*range(1, 23), 3, 1, 2]:
+        head.read(text[at : at + n])
+        at += n
+        token, prob = head.best()
+        assert token == expected[at][0] and prob == pytest.approx(expected[at][1], rel=1e-2)
+    for part in (head, model, engine):
+        part.close()
+
+
+def test_what_is_refused_changes_nothing(target: LayerStatesEngine, head: EagleHead) -> None:
+    target.prefill(TEXT)
+    assert head.settle(len(TEXT) + 1)
+    head.read(TEXT)
+    expected = head.best()
+    for token in (-1, target.n_vocab):
+        with pytest.raises(NativeError, match="no such token"):
+            head.read([token])
+        assert head.tokens == TEXT and head.best() == expected
+    head.read([20])
+    with pytest.raises(NativeError, match="no such token"):
+        head.read([-1])  # after one that the target has not computed
+    head.roll_back(len(TEXT))
+    for token in range(target.n_ctx - len(TEXT)):
+        head.read([token % 40])
+    head.read([20])  # pairs begin with the second token
+    with pytest.raises(NativeError, match="window is full"):
+        head.read([20])
+
+
 def test_it_cannot_follow_where_the_target_kept_no_states(target: LayerStatesEngine, head: EagleHead) -> None:
     target.prefill(TEXT[:4])
     row = target.append(TEXT[4])
     target.advance([row], 2)
-    target.complete()
+    target.propagate_kv(row)
     target.commit(row)
     assert not head.settle(6)
 
@@ -228,6 +323,15 @@ def test_another_file_is_refused(target: LayerStatesEngine) -> None:
         EagleHead(target.model, target)
 
 
+def test_states_of_other_layers_are_refused(target: LayerStatesEngine, tmp_path: Path) -> None:
+    two = LayerStatesEngine(target.model, LAYERS[:2], n_ctx=64, n_threads=2)
+    model = Model(tiny_eagle.write(tmp_path / "head.gguf", target.model.path, LAYERS))
+    with pytest.raises(NativeError, match="other layers"):
+        EagleHead(model, two)
+    for part in (model, two):
+        part.close()
+
+
 def test_next_to_the_embedded_model(tmp_path: Path) -> None:
     path = embedded.path()
     if path is None:
@@ -249,22 +353,43 @@ def test_next_to_the_embedded_model(tmp_path: Path) -> None:
         part.close()
 
 
-def test_states_are_kept_only_where_they_are_wanted(target: LayerStatesEngine) -> None:
+def test_a_prompt_is_read_again_only_where_its_states_are_needed(target: LayerStatesEngine) -> None:
     target.roll_back(0)
     target.prefill(TEXT)
-    target.keeps_states = False
+    row = target.append(20)
+    target.advance([row], 2)
+    target.propagate_kv(row)
+    target.commit(row)
+    target.needs_states = False
     try:
-        target.forward(20)
-        row = target.append(21)
-        target.advance([row], target.n_layer, logits=True)
-        target.commit(row)
-        assert target.n_known == len(TEXT) and target.length == len(TEXT) + 2
-        assert target.prefill([*TEXT, 20, 21, 3, 4]) == len(TEXT) + 2, "what has no states is not read again"
+        assert target.prefill([*TEXT, 20, 3, 4]) == len(TEXT) + 1
         assert target.n_known == len(TEXT)
     finally:
-        target.keeps_states = True
-    assert target.prefill([*TEXT, 20, 21, 3, 4]) == len(TEXT)
+        target.needs_states = True
+    assert target.prefill([*TEXT, 20, 3, 4]) == len(TEXT)
     assert target.n_known == target.length
+
+
+def test_other_layers_can_be_kept_and_what_was_kept_is_forgotten(target: LayerStatesEngine) -> None:
+    engine = LayerStatesEngine(target.model, LAYERS, n_ctx=64, n_threads=2)
+    engine.prefill(TEXT)
+    row = engine.append(20)
+    engine.advance([row], 2)
+    layers = np.asarray([3, 1], np.int32)
+    assert engine.lib.specee_rows_keep_layers(engine._handle, 2, int32_p(layers)) == abi.OK
+    engine.complete()
+    engine.commit(row)
+    assert engine.n_known == 0
+    engine.prefill([*TEXT, 20])
+    target.roll_back(0)
+    target.prefill([*TEXT, 20])
+    engine.layers = (3, 1)
+    kept, all_kept = (e.states(0, e.length).reshape(e.length, len(e.layers), -1) for e in (engine, target))
+    assert np.array_equal(kept, all_kept[:, [1, 0]])
+    beyond = np.asarray([engine.n_layer], np.int32)
+    assert engine.lib.specee_rows_keep_layers(engine._handle, 1, int32_p(beyond)) == abi.INVALID
+    assert engine.n_known == engine.length, "what is refused changes nothing"
+    engine.close()
 
 
 @pytest.mark.parametrize("n_slots", [2, 3])
