@@ -6,7 +6,8 @@ import errno
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from specee.app.cli import model_details
 from specee.app.engine import training_task
 from specee.app.engine.draft_file import OWN_HEAD
 from specee.app.engine.loading import open_backend
-from specee.app.engine.protocol import ChatEvent, Train
+from specee.app.engine.protocol import ChatEvent, Message, Train
 from specee.app.errors import AppError
-from specee.app.options import LoadOptions, PolicyChoice
+from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
 from specee.models import embedded, file_hash, gguf_header, heads
 from specee.models.draft_model import check
 from specee.native.eagle_head import EagleHead as NativeHead
@@ -44,6 +45,7 @@ from specee.predictors.training.settings import Settings, TrainedModel
 NO_MODEL = missing_model()
 needs_model = pytest.mark.skipif(NO_MODEL is not None, reason=str(NO_MODEL))
 WIDTH = 4
+NO_STATES = (np.zeros((0, 0), np.float16), np.zeros((0, 0), np.float16))
 
 
 def conversation(n: int, n_answer: int, seed: int) -> Conversation:
@@ -226,7 +228,8 @@ def test_it_reads_the_users_chats_and_keeps_nothing_of_them(model: tuple[Any, Tr
 
 
 @needs_model
-def test_a_models_own_head_is_found(tmp_path: Path) -> None:
+def test_a_models_own_head_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "SHIPPED", {})
     target = embedded.path()
     assert target is not None
     load = LoadOptions(data_dir=str(tmp_path), n_ctx=256)
@@ -249,6 +252,68 @@ def test_a_models_own_head_is_found(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF nonsense")
     assert drafter(load) is None, "nobody asked for it"
     assert "unusable" in model_details.text(model_details.facts(None, paths.find(str(tmp_path)), None))
+
+
+def test_of_the_users_head_and_a_shipped_one_the_better_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
+
+    def write(path: Path, first: float) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        info = HeadInfo("a head", "0" * 64, (1, 3, 5), 64, 1, 1, 64, 256, 1e-5, 1e4, (first, 0.25), 7, "a test")
+        weights = {"fc": np.zeros((64, 192), np.float32), "output": np.zeros((32, 64), np.float32)}
+        head_file.write(path, info, weights, np.arange(32, dtype=np.int32), "q8_0", target)
+        return path
+
+    shipped = write(tmp_path / "data" / "shipped.gguf", 0.45)
+    monkeypatch.setattr(heads, "SHIPPED", {"a": "shipped.gguf"})
+    monkeypatch.setenv("SPECEE_EMBEDDED_DIR", str(tmp_path / "data"))
+    folder = tmp_path / "heads"
+    own = heads.own_path(folder, "a")
+    assert heads.find(folder, "a") == shipped and heads.find(folder, "b") is None
+    write(own, 0.3)
+    assert heads.find(folder, "a") == shipped
+    write(own, 0.5)
+    assert heads.find(folder, "a") == own
+    own.write_bytes(b"GGUF nonsense")
+    assert heads.find(folder, "a") == shipped
+    assert heads.find(folder, "b") is None
+
+
+@needs_model
+def test_the_shipped_heads_are_those_of_their_models() -> None:
+    for sha256, name in heads.SHIPPED.items():
+        path = embedded.data_file(name)
+        assert path is not None, f"{name} is not installed"
+        header = gguf_header.read_model(path)
+        assert heads.trained_for(header) == sha256
+        assert heads.is_worth_using(header) and path.stat().st_size < 24_000_000
+
+
+@needs_model
+def test_the_embedded_models_head_drafts(tmp_path: Path) -> None:
+    """In the runtime its first drafts are right as often as training said, on other prompts."""
+    target = embedded.path()
+    assert target is not None
+    path = heads.find(tmp_path, file_hash.sha256(target, tmp_path / "cache"))
+    assert path is not None
+    backend = open_backend(LoadOptions(n_ctx=512, data_dir=str(tmp_path)), lambda what, share: None)
+    assert backend.info.drafter == OWN_HEAD
+    right = tried = 0
+    for question in ("Why do rivers bend?", "Write a function that adds two numbers.", "List three kinds of bread."):
+        text = backend.format((Message("user", question),), None)
+        tokens = backend.tokenize(text, bos=False)
+        backend.engine.prefill(tokens)
+        answer: list[int] = []
+        with closing(backend.sampler(PLAIN_GREEDY)) as sampler:
+            while len(answer) < 80 and not backend.engine.is_stop(token := backend.engine.greedy(0, sampler)):
+                answer.append(token)
+                backend.engine.forward(token)
+        found = drafts(path, backend, Conversation([*tokens, *answer], len(tokens), answer, *NO_STATES), before=[])
+        right, tried = right + found[0], tried + found[1]
+    backend.close()
+    assert tried > 100 and right / tried > 0.3, (right, tried)
 
 
 @needs_model
@@ -398,9 +463,13 @@ def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) ->
     print(json.dumps(result), right / tried)
 
 
-def drafts(path: Path, backend: Any, *conversations: Conversation) -> tuple[int, int]:
-    """How many first drafts of the head in the runtime are right, of how many."""
-    before, _ = training_task.chat_around(backend)
+def drafts(
+    path: Path, backend: Any, *conversations: Conversation, before: Sequence[int] | None = None
+) -> tuple[int, int]:
+    """How many first drafts of the head in the runtime are right, of how many. `before`: what stands before each
+    conversation, else what does in a chat."""
+    if before is None:
+        before, _ = training_task.chat_around(backend)
     right = tried = 0
     for each in conversations:
         model = Model(path)
