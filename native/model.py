@@ -63,6 +63,9 @@ class Model:
         self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
         self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
         self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
+        controls = (t for t in range(self.n_vocab) if llama.llama_vocab_is_control(self.vocab, t))
+        self.control_tokens = tuple(filter(None, map(self._text, controls)))
+        """Their names in texts."""
         supported = self.lib.specee_model_supported(self.handle) == abi.OK
         self.unsupported: str | None = None if supported else library.last_error()
 

@@ -73,8 +73,14 @@ class Backend(Protocol):
         """
         ...
 
-    def tokenize(self, text: str, *, bos: bool) -> list[int]:
-        """Special tokens in the text are read as such; `bos` puts BOS first where the vocabulary wants one."""
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        """Their names in texts."""
+        ...
+
+    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+        """Names of control tokens in the text are read as such, without `special` as text; `bos` puts BOS first where
+        the vocabulary wants one."""
         ...
 
     def piece(self, token: int, *, special: bool = False) -> bytes:

@@ -43,8 +43,12 @@ class NativeBackend:
     def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
         return self.formatter(messages, tools)
 
-    def tokenize(self, text: str, *, bos: bool) -> list[int]:
-        return [int(t) for t in self.model.tokenize(text, special=True, bos=bos)]
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        return self.model.control_tokens  # type: ignore[no-any-return]
+
+    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+        return [int(t) for t in self.model.tokenize(text, special=special, bos=bos)]
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         return bytes(self.model.piece(token, special=special))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.chat_template import no_text
+from specee.app.engine.control_tokens import Names, Part, after, text_of
 from specee.app.engine.protocol import Message
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 
@@ -39,13 +40,16 @@ def make_prompt(
 
     `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
     `previous`: prompts with their answers. The tokens of the longest one that the chat goes on from are kept: they are
-    in the KV cache.
+    in the KV cache. Names of control tokens in the messages are text.
     """
+    names = Names(backend.control_tokens, messages, tools)
+    hidden, hidden_tools = [names.hide(message) for message in messages], names.hide_in_tools(tools)
     if continue_answer:
-        *before, begun = messages
-        text = backend.format(before, tools) + begun.content
+        *before, begun = hidden
+        parts = names.parts(backend.format(before, hidden_tools) + begun.content)
     else:
-        text = backend.format(messages, tools)
+        parts = names.parts(backend.format(hidden, hidden_tools))
+    text = text_of(parts)
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
         window = f"the context window of {backend.engine.n_ctx} tokens"
@@ -53,25 +57,34 @@ def make_prompt(
         raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     tokens: list[int] = []
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
-        tokens = tokens or _following(backend, prompt, text)
-    tokens = tokens or _from_the_beginning(backend, text)
+        tokens = tokens or _following(backend, prompt, parts)
+    tokens = tokens or _from_the_beginning(backend, parts)
     if not tokens:
         raise no_text()
     return Prompt(text, tokens)
 
 
-def _from_the_beginning(backend: Backend, text: str) -> list[int]:
+def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:
     """BOS comes first where the vocabulary wants one, and once only: many templates write it themselves."""
-    has_bos = bool(backend.bos_text) and text.startswith(backend.bos_text)
-    return backend.tokenize(text, bos=not has_bos)
+    first, is_name = parts[0] if parts else ("", False)
+    has_bos = bool(backend.bos_text) and first.startswith(backend.bos_text) and not is_name
+    return _tokens(backend, parts, bos=not has_bos)
 
 
-def _following(backend: Backend, previous: Prompt, text: str) -> list[int]:
+def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> list[int]:
     """The tokens of `previous` and of the text after it; [] when the text does not go on from there."""
+    text = text_of(parts)
     if not text.startswith(previous.text):
         return []
     if text == previous.text:  # the last answer itself is continued
         return previous.tokens
-    rest = backend.tokenize(text[len(previous.text) :], bos=False)
+    rest = _tokens(backend, after(parts, len(previous.text)), bos=False)
     # elsewhere than at the end of an answer, the tokenizer might have joined what stands before and after the split
     return previous.tokens + rest if rest and backend.engine.is_stop(rest[0]) else []
+
+
+def _tokens(backend: Backend, parts: Sequence[Part], *, bos: bool) -> list[int]:
+    tokens: list[int] = []
+    for i, (text, is_name) in enumerate(parts):
+        tokens += backend.tokenize(text, bos=bos and i == 0, special=not is_name)
+    return tokens

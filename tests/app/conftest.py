@@ -215,6 +215,7 @@ class FakeBackend:
     """`bos`: the vocabulary wants BOS first; `template_bos`: the chat template writes it."""
 
     sha256 = "0" * 64
+    control_tokens = ("\0",)
 
     def __init__(
         self,
@@ -240,9 +241,9 @@ class FakeBackend:
         start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
-    def tokenize(self, text: str, *, bos: bool) -> list[int]:
+    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
         first = [BOS] if bos and self.bos_text else []
-        return [*first, *(STOP if byte == 0 else byte for byte in text.encode())]
+        return [*first, *(STOP if byte == 0 and special else byte for byte in text.encode())]
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         return (b"<stop>" if special else b"") if token == STOP else bytes([token])
