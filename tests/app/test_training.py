@@ -156,6 +156,22 @@ def test_pytorch_records_what_the_runtime_would(model: tuple[Any, TrainedModel])
     assert plain.n_answer >= 8
 
 
+@needs_model
+def test_the_runtime_records_where_pytorch_computes_something_else(
+    model: tuple[Any, TrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training import torch_model
+
+    backend, trained = model
+    path = Path(backend.info.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_model, "ARCHITECTURES", set())
+        assert training_task._on_gpu(trained, path, "cpu", n_slots=1) is trained
+    monkeypatch.setattr(training_task, "MAX_DIFFERENCE", 0.0)
+    assert training_task._on_gpu(trained, path, "cpu", n_slots=1) is trained
+
+
 def test_pytorch_knows_which_models_it_does_not_know(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training is an optional extra")
     from specee.predictors.training import torch_model
