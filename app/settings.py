@@ -189,5 +189,6 @@ def _in_words(schema: dict[str, Any]) -> str:
     if "description" in schema:
         return str(schema["description"])
     what = "a number" if schema["type"] == "number" else "a whole number"
-    lowest, highest = (str(schema[end]).removesuffix(".0") for end in ("minimum", "maximum"))
-    return f"{what} from {lowest} to {highest}"
+    lowest = str(schema.get("minimum", schema.get("exclusiveMinimum"))).removesuffix(".0")
+    above = "above" if "exclusiveMinimum" in schema else "from"
+    return f"{what} {above} {lowest} to {str(schema['maximum']).removesuffix('.0')}"

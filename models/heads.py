@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from specee.models import embedded, gguf_header
@@ -29,9 +30,14 @@ def own_path(folder: Path, sha256: str) -> Path:
 def find(folder: Path, sha256: str) -> Path | None:
     """The head to use for the model with this hash: the user's own, or a shipped one that is right more often."""
     own, shipped = own_path(folder, sha256), embedded.data_file(SHIPPED[sha256]) if sha256 in SHIPPED else None
-    if not own.is_file():
+    if not own.is_file() or (shipped is not None and _is_for_another(own, sha256)):
         return shipped
     return own if shipped is None or _first(own) >= _first(shipped) else shipped
+
+
+def is_better(path: Path, rates: Sequence[float]) -> bool:
+    """Whether the head in this file was right more often than these rates."""
+    return path.is_file() and _first(path) > rates[0]
 
 
 def _first(path: Path) -> float:
@@ -40,6 +46,13 @@ def _first(path: Path) -> float:
         return next(iter(acceptance(gguf_header.read_model(path))), 1.0)
     except ModelError:
         return 0.0
+
+
+def _is_for_another(path: Path, sha256: str) -> bool:
+    try:
+        return is_for_others(gguf_header.read_model(path), sha256)
+    except ModelError:
+        return True
 
 
 def is_worth_using(header: Header) -> bool:
@@ -52,7 +65,8 @@ def acceptance(header: Header) -> list[float]:
     """How often the head's drafts were right when it was made: the first of a step, the second after a right first one,
     and so on; empty for a head of another program."""
     found = header.values.get(ACCEPTANCE)
-    return [float(rate) for rate in found.items or ()] if isinstance(found, Array) else []
+    rates = [float(rate) for rate in found.items or ()] if isinstance(found, Array) else []
+    return rates if all(0.0 <= rate <= 1.0 for rate in rates) else []
 
 
 def trained_for(header: Header) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specee.app import output_file, paths, settings
+from specee.app import output_file, paths, settings, training_data
 from specee.app.chat.history import export as form
 from specee.app.cli import tables
 from specee.app.cli.command import Group, run
@@ -171,6 +171,7 @@ def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -
         confirm(f"Delete {', '.join(repr(chat.title) for chat in found)}?", yes)
         for chat in found:
             store.delete_chat(chat.id)
+    training_data.forget_chats(paths.find(values["data_dir"]).cache)
     return show({"removed": [chat.id for chat in found]}, as_json, lambda result: "")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from specee.app import output_file, settings
+from specee.app import output_file, paths, settings, training_data
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
@@ -53,17 +54,28 @@ def train(tokens: int | None, minutes: float | None, output: str | None, as_json
     if output is not None:
         output_file.check_new(output)
     task = Train(load_options(values), tokens, minutes, values["seed"] or 0, output)
-    return show(run_task(task), as_json, summary)
+    try:
+        result = run_task(task)
+    except KeyboardInterrupt:
+        print("\nwhat was recorded is kept: the same command goes on from there", file=sys.stderr)
+        raise
+    finally:
+        training_data.forget_chats(paths.find(task.load.data_dir).cache)
+    return show(result, as_json, summary)
 
 
+BETTER = "\nthe one that is there is right more often, and stays: {path}"
 TOO_FEW = "\nthat is too few to make answers faster, so it is not used yet: train it with more --tokens"
 
 
 def summary(result: dict[str, Any]) -> str:
     """What a user wants to know at the end."""
     first, *later = (f"{rate:.0%}" for rate in result["acceptance"])
-    return (
+    learned = (
         f"trained on {result['tokens']} tokens of {result['conversations']} conversations: of its first guesses "
-        f"{first} are right, of the next ones {' and '.join(later)}; {result['tokens_per_step']:.2f} tokens a step\n"
-        f"written to {result['path']} ({size(result['bytes'])})" + ("" if result["is_worth_using"] else TOO_FEW)
+        f"{first} are right, of the next ones {' and '.join(later)}; {result['tokens_per_step']:.2f} tokens a step"
     )
+    if not result["is_written"]:
+        return learned + BETTER.format(path=result["path"])
+    written = f"\nwritten to {result['path']} ({size(result['bytes'])})"
+    return learned + written + ("" if result["is_worth_using"] else TOO_FEW)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from specee.app import paths
+from specee.app import paths, training_data
 from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.protocol import Emit, Message, Progress, Train
 from specee.app.errors import FAILURE, USAGE, AppError
@@ -52,7 +53,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     if importlib.util.find_spec("torch") is None:
         why = f"training needs it: pip install torch; {_without_it(task, backend.sha256)}"
         raise AppError("PyTorch is missing", why, USAGE)
-    work = paths.find(task.load.data_dir).cache / "training" / backend.sha256[:16]
+    work = training_data.folder(paths.find(task.load.data_dir).cache, backend.sha256)
     settings = _settings(task, work)
     try:
         local_file.make_folder(work)  # the user's chats are in it for a while
@@ -64,7 +65,9 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     except BrokenPipeError:  # of the pipe that progress goes through: the user's process is gone
         raise
     except OSError as error:
-        why = f"{error.filename or work}: {error.strerror or error}; what was recorded is kept: make room and go on"
+        why = f"{error.filename or work}: {error.strerror or error}"
+        if error.errno == errno.ENOSPC:
+            why += "; what was recorded is kept: make room and go on"
         raise AppError("cannot record", why, FAILURE) from error
 
 
@@ -86,11 +89,16 @@ def _run(task: Train, backend: NativeBackend, settings: Settings, work: Path, pr
     if device != "cpu":
         settings = replace(settings, passes=GPU_PASSES, batch_tokens=GPU_BATCH)
     width = backend.model.n_embd
-    data, held_out, chats = (ConversationLog(work / name, width) for name in ("conversations", "validation", "chats"))
+    data, held_out = (ConversationLog(work / name, width) for name in ("conversations", "validation"))
+    chats = ConversationLog(training_data.chats(work), width)
     chats.delete()  # of an earlier run that was interrupted: some of them may be deleted by now
     try:
         history = paths.find(task.load.data_dir).history if task.load.chats else None
         weights, rate = _record(backend, settings, device, work, (held_out, data, chats), history, progress)
+        if len(data) + len(chats) == 0 or len(held_out) == 0:
+            raise AppError(
+                "nothing to learn from", "no conversation ended within the time; give more --minutes", FAILURE
+            )
         training = HeadTraining(weights, (data, chats), settings, device)
         began = time.monotonic()
         curve = training.run(work, held_out, progress)
@@ -124,7 +132,7 @@ def _record(
     held_out, data, chats = logs
     with _trained_model(backend, device) as model:
         _answer_prompts(model, settings, held_out, progress)
-        rate = _talk(model, settings, data, work / "seconds", progress)
+        rate = _talk(model, settings, data, progress)
         if history is not None:
             _read_chats(model, settings, chats, history, progress)
         return model.weights, rate
@@ -230,21 +238,19 @@ def _answer_prompts(model: TrainedModel, settings: Settings, held_out: Conversat
             progress("answering prompts to measure with", len(held_out) / settings.n_validation)
 
 
-def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, kept: Path, progress: Any) -> float:
-    """Records conversations until there are enough, or the time is over: tokens a second. `kept`: the time so far."""
+def _talk(model: TrainedModel, settings: Settings, data: ConversationLog, progress: Any) -> float:
+    """Records conversations until there are enough, or the time is over: tokens a second."""
     from specee.predictors.training.self_chat import SelfChat
 
-    spent, began, begun_with = _seconds(kept), time.monotonic(), data.n_tokens
+    began, begun_with = time.monotonic(), data.n_tokens
     # another seed for each run: one that goes on must not say what the one before said
     for conversation in SelfChat(model, settings, settings.seed + begun_with, data.questions()).run():
-        elapsed = spent + time.monotonic() - began
+        elapsed = time.monotonic() - began
         share = max(data.n_tokens / settings.tokens, elapsed / settings.seconds, data.n_bytes / settings.disk_bytes)
         if share >= 1.0:
             break
         if conversation is not None:
             data.append(conversation)
-            with suppress(OSError):
-                kept.write_text(f"{elapsed:.1f}")
             progress("talking to itself", share)
     return (data.n_tokens - begun_with) / (time.monotonic() - began)
 
@@ -262,13 +268,6 @@ def _read_chats(model: TrainedModel, settings: Settings, chats: ConversationLog,
             progress("reading your chats", min(1.0, len(chats) / len(exchanges)))
         if chats.n_tokens >= most:
             break
-
-
-def _seconds(kept: Path) -> float:
-    try:
-        return float(local_file.read(kept, 1 << 10))
-    except (OSError, ValueError):
-        return 0.0
 
 
 def _write(
@@ -307,9 +306,12 @@ def _write(
         training_tokens=n_tokens,
         made_by=f"specee-chat train, {sum(map(len, logs))} conversations, seed {task.seed}",
     )
-    write(target, info, weights, training.known, kind, Path(backend.info.path))
+    is_written = task.output is not None or not heads.is_better(target, found[kind].rates)
+    if is_written:
+        write(target, info, weights, training.known, kind, Path(backend.info.path))
     return {
         "path": str(target),
+        "is_written": is_written,
         "is_worth_using": heads.is_worth_using(gguf_header.read_model(target)),
         "bytes": target.stat().st_size,
         "type": kind,

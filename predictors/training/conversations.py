@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class ConversationLog:
         self.n_tokens = self.n_answer_tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
         for path in (self._lines, self._states, self._final):
-            if path.exists() and not path.is_file():  # opening it might wait without end
+            if path.is_symlink() or (path.exists() and not path.is_file()):  # opening it might wait, or change another
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))
         self._take_up()
 
@@ -67,9 +68,8 @@ class ConversationLog:
         with suppress(FileNotFoundError):
             for line in self._lines.read_bytes().splitlines(keepends=True):
                 try:
-                    read = json.loads(line)
-                    tokens, begin, best = read["tokens"], read["begin"], read["best"]
-                except (ValueError, KeyError, TypeError):
+                    tokens, begin, best = _numbers(json.loads(line))
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break
                 self._add(tokens, begin, best)
                 if 6 * self.n_tokens * self.n_embd > sizes[0] or 2 * self.n_answer_tokens * self.n_embd > sizes[1]:
@@ -129,6 +129,17 @@ class ConversationLog:
         states = np.memmap(self._states, np.float16, "r", 6 * at * width, (n, 3 * width))
         final = np.memmap(self._final, np.float16, "r", 2 * at_final * width, (n - begin, width))
         return Conversation(tokens, begin, best, states, final)
+
+
+def _numbers(read: Any) -> tuple[list[int], int, list[int]]:
+    """The tokens of a conversation, where its answer begins, and the best tokens there. Raises ValueError, KeyError,
+    TypeError where a line says something else."""
+    tokens, begin, best = read["tokens"], read["begin"], read["best"]
+    if not isinstance(tokens, list) or not isinstance(best, list) or not 0 < begin < len(tokens):
+        raise ValueError("no conversation")
+    if len(best) != len(tokens) - begin or not all(type(n) is int and 0 <= n < 1 << 24 for n in (*tokens, *best)):
+        raise ValueError("no tokens")
+    return tokens, begin, best
 
 
 class Conversations:

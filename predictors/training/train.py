@@ -81,6 +81,7 @@ class HeadTraining:
     def _feature_scale(self) -> Tensor:
         """Makes all dimensions of the features vary alike: some of a model's are hundreds of times the others."""
         some = torch.cat([self._data.read(i).states[1:] for i in range(min(len(self._data), 200))]).float()
+        some = some[torch.isfinite(some).all(1)]  # others are damaged
         some *= torch.rsqrt(some.pow(2).mean(1, keepdim=True))
         return 1.0 / (some.std(0) + 1e-3)
 
@@ -99,6 +100,8 @@ class HeadTraining:
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
         wanted = settings.passes * self._data.n_tokens
         file = folder / "training.pt"
+        for left in folder.glob("training.[0-9]*"):  # by a run that was killed
+            left.unlink(missing_ok=True)
         seen, step, spent, curve = self._load(file, optimizer)
         began = saved = time.monotonic()
         batches = self._batches(step)
@@ -112,6 +115,9 @@ class HeadTraining:
             chosen = next(batches)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
                 loss = self._loss([self._data.read(i) for i in chosen])
+            if not torch.isfinite(loss):  # of damaged recordings
+                seen += sum(self._data.length(i) for i in chosen)
+                continue
             loss.backward()
             torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
             optimizer.step()
@@ -128,7 +134,7 @@ class HeadTraining:
 
     def _save(self, file: Path, optimizer: torch.optim.Optimizer, at: _At) -> None:
         part = file.with_suffix(f".{os.getpid()}")
-        with suppress(OSError):  # a full disk, say: only another run could not go on from here
+        with suppress(OSError, RuntimeError):  # a full disk, say: only another run could not go on from here
             state = {
                 "head": self.head.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -137,12 +143,18 @@ class HeadTraining:
             }
             torch.save(state, part)
             part.replace(file)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
     def _load(self, file: Path, optimizer: torch.optim.Optimizer) -> _At:
         """Where an earlier run was. With other data it is a new one, from that head on."""
+        if not file.is_file():  # opening it might wait without end
+            return 0, 0, 0.0, []
         try:
             state: Any = torch.load(file, map_location=self._device, weights_only=True)
             known = state["known"].cpu().numpy()
+            if not all(bool(torch.isfinite(w).all()) for w in state["head"].values()):
+                return 0, 0, 0.0, []
             if not np.array_equal(known, self.known):
                 self._begin_with(state["head"], known)
                 return 0, 0, 0.0, []
@@ -150,7 +162,7 @@ class HeadTraining:
             optimizer.load_state_dict(state["optimizer"])
             seen, step, spent, curve = state["at"]
             return seen, step, spent, [(n, Acceptance(tuple(rates))) for n, rates in curve]
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError):
             return 0, 0, 0.0, []
 
     def _begin_with(self, earlier: dict[str, Tensor], known: Tokens) -> None:

@@ -74,7 +74,11 @@ def test_the_summary() -> None:
 
 def test_what_training_says_at_its_end() -> None:
     result = {"tokens": 4000, "conversations": 31, "acceptance": [0.5, 0.25, 0.125], "tokens_per_step": 1.64}
-    assert train.summary({**result, "path": "/h.gguf", "bytes": 12_000_000, "is_worth_using": True}).splitlines() == [
+    result |= {"path": "/h.gguf", "bytes": 12_000_000, "is_worth_using": True, "is_written": True}
+    assert train.summary({**result, "is_written": False}).splitlines()[1:] == [
+        "the one that is there is right more often, and stays: /h.gguf"
+    ]
+    assert train.summary(result).splitlines() == [
         "trained on 4000 tokens of 31 conversations: of its first guesses 50% are right, of the next ones 25% and 12%; "
         "1.64 tokens a step",
         "written to /h.gguf (12.0 MB)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -21,10 +22,10 @@ import tiny_eagle
 import tiny_gguf
 from real_engine import missing_model
 
-from specee.app import paths
+from specee.app import paths, training_data
 from specee.app.chat.history.recent import recent_exchanges
 from specee.app.chat.history.store import Store
-from specee.app.cli import model_details
+from specee.app.cli import model_details, program
 from specee.app.engine import training_task
 from specee.app.engine.draft_file import OWN_HEAD
 from specee.app.engine.loading import open_backend
@@ -277,7 +278,7 @@ def test_of_the_users_head_and_a_shipped_one_the_better_is_taken(
 
     def write(path: Path, first: float) -> Path:
         path.parent.mkdir(exist_ok=True)
-        info = HeadInfo("a head", "0" * 64, (1, 3, 5), 64, 1, 1, 64, 256, 1e-5, 1e4, (first, 0.25), 7, "a test")
+        info = HeadInfo("a head", "a", (1, 3, 5), 64, 1, 1, 64, 256, 1e-5, 1e4, (first, 0.25), 7, "a test")
         weights = {"fc": np.zeros((64, 192), np.float32), "output": np.zeros((32, 64), np.float32)}
         head_file.write(path, info, weights, np.arange(32, dtype=np.int32), "q8_0", target)
         return path
@@ -292,9 +293,91 @@ def test_of_the_users_head_and_a_shipped_one_the_better_is_taken(
     assert heads.find(folder, "a") == shipped
     write(own, 0.5)
     assert heads.find(folder, "a") == own
-    own.write_bytes(b"GGUF nonsense")
-    assert heads.find(folder, "a") == shipped
-    assert heads.find(folder, "b") is None
+    assert heads.is_better(own, (0.45,)) and not heads.is_better(own, (0.55,)) and not heads.is_better(shipped, (0.5,))
+    monkeypatch.setattr(heads, "SHIPPED", {"b": "shipped.gguf"})
+    own.rename(heads.own_path(folder, "b"))
+    assert heads.find(folder, "b") == shipped, "the user's is another model's"
+    heads.own_path(folder, "b").write_bytes(b"GGUF nonsense")
+    assert heads.find(folder, "b") == shipped
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"tokens":5,"begin":1,"best":[1]}',
+        '{"tokens":[1,2,3],"begin":0,"best":[1,2,3]}',
+        '{"tokens":[1,2,3],"begin":1,"best":[1]}',
+        '{"tokens":[1,2,99999999],"begin":1,"best":[2,3]}',
+        '{"tokens":[1,2,true],"begin":1,"best":[2,3]}',
+        '{"tokens":[1,2,3],"begin":"1","best":[2,3]}',
+        "[" * 100_000,
+        "7",
+    ],
+)
+def test_what_is_no_conversation_ends_a_recording(tmp_path: Path, line: str) -> None:
+    log = ConversationLog(tmp_path, WIDTH)
+    log.append(conversation(5, 2, 1))
+    with (tmp_path / "tokens.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert len(ConversationLog(tmp_path, WIDTH)) == 1
+
+
+def test_a_recording_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("do not touch")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "states.f16").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="no regular file"):
+        ConversationLog(tmp_path / "log", WIDTH)
+    assert (tmp_path / "precious").read_text() == "do not touch"
+
+
+def test_deleted_chats_are_forgotten_by_training_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed leaves them."""
+    store = Store(tmp_path / "history.sqlite")
+    chat = store.new_chat("A secret", None, {})
+    store.close()
+    left = training_data.chats(training_data.folder(paths.find(str(tmp_path)).cache, "a" * 64))
+    ConversationLog(left, WIDTH).append(conversation(5, 2, 1))
+    arguments = ["specee-chat", "history", "rm", str(chat.id), "--yes", "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert program.run() == 0
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("damage", ["none", "nan", "fifo", "garbage", "nan in the data"])
+def test_damage_does_not_get_into_a_head(tmp_path: Path, damage: str) -> None:
+    torch = pytest.importorskip("torch", reason="training is an optional extra")
+    from specee.predictors.training.train import HeadTraining
+
+    model = Model(tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1))
+    engine = LayerStatesEngine(model, (1, 3, 5), n_ctx=64, n_threads=2)
+    rng = np.random.default_rng(1)
+    log = ConversationLog(tmp_path / "log", engine.n_embd)
+    for i in range(4):
+        tokens = rng.integers(3, engine.n_vocab, 20).tolist()
+        states, final = rng.standard_normal((20, 3 * engine.n_embd)), rng.standard_normal((12, engine.n_embd))
+        if damage == "nan in the data" and i == 3:
+            states[5] = np.nan
+        log.append(Conversation(tokens, 8, tokens[8:], states.astype(np.float16), final.astype(np.float16)))
+    settings = Settings(vocabulary=32, batch_tokens=20, passes=3.0)
+    file = tmp_path / "training.pt"
+    (tmp_path / "training.123").write_bytes(b"a part")
+    if damage == "nan":
+        made = HeadTraining(engine, (log,), settings)
+        made.run(tmp_path, log, lambda what, share: None)
+        state = torch.load(file)
+        state["head"]["fc.weight"][0, 0] = float("nan")
+        torch.save(state, file)
+    elif damage == "fifo":
+        os.mkfifo(file)
+    elif damage == "garbage":
+        file.write_bytes(b"PK" + bytes(range(256)))
+    training = HeadTraining(engine, (log,), settings)
+    curve = training.run(tmp_path, log, lambda what, share: None)
+    assert curve and all(np.isfinite(w).all() for w in training.weights().values())
+    assert not (tmp_path / "training.123").exists()
+    engine.close()
+    model.close()
 
 
 @needs_model
