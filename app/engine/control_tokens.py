@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from specee.app.engine.protocol import Message
 
@@ -24,8 +26,13 @@ class Names:
 
     def __init__(self, names: Sequence[str], messages: Sequence[Message], tools: str | None) -> None:
         """`names`: of all control tokens of the model."""
-        texts = [tools or "", *(text for m in messages for text in (m.content, m.tool_calls or ""))]
-        found = sorted((name for name in names if any(name in text for text in texts)), key=len, reverse=True)
+        json_texts = [_one_form(text) for text in (tools, *(m.tool_calls for m in messages)) if text is not None]
+        texts = [*(t for m in messages for t in (m.content, m.name or "", m.tool_call_id or "")), *json_texts]
+        found = sorted(
+            (name for name in names if any(name in text or _in_json(name) in text for text in texts)),
+            key=len,
+            reverse=True,
+        )
         taken = {ord(char) for text in texts for char in text if ord(char) >= _FIRST} if found else set()
         free = (code for code in range(_FIRST, _LAST + 1) if code not in taken)
         self._mark_of = {name: chr(next(free)) for name in found}
@@ -36,11 +43,24 @@ class Names:
     def hide(self, message: Message) -> Message:
         """The message as the template sees it."""
         calls = message.tool_calls
-        hidden = replace(message, content=self._hidden(message.content))
-        return hidden if calls is None else replace(hidden, tool_calls=self._hidden(calls))
+        hidden = replace(
+            message,
+            content=self._hidden(message.content),
+            name=message.name and self._hidden(message.name),
+            tool_call_id=message.tool_call_id and self._hidden(message.tool_call_id),
+        )
+        return hidden if calls is None else replace(hidden, tool_calls=self._hidden_in_json(calls))
 
     def hide_in_tools(self, tools: str | None) -> str | None:
-        return None if tools is None else self._hidden(tools)
+        return None if tools is None else self._hidden_in_json(tools)
+
+    def _hidden_in_json(self, text: str) -> str:
+        if not self._mark_of:
+            return text
+        text = _one_form(text)
+        for name, mark in self._mark_of.items():
+            text = text.replace(_in_json(name), mark)
+        return text
 
     def _hidden(self, text: str) -> str:
         for name, mark in self._mark_of.items():
@@ -55,6 +75,28 @@ class Names:
         for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, self._name_of))})", text)):
             if part:
                 yield (self._name_of[part], True) if i % 2 else (part, False)
+
+
+def _one_form(text: str) -> str:
+    """JSON without needless escapes, which hide names."""
+    return json.dumps(_without_escapes(json.loads(text)), ensure_ascii=False)
+
+
+def _without_escapes(value: Any) -> Any:
+    """The arguments of a call are JSON in a string."""
+    if isinstance(value, list):
+        return [_without_escapes(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _without_escapes(each) for key, each in value.items()}
+    if isinstance(arguments := found.get("arguments"), str):
+        with suppress(ValueError):
+            found["arguments"] = json.dumps(json.loads(arguments), ensure_ascii=False)
+    return found
+
+
+def _in_json(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def text_of(parts: Sequence[Part]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from specee.app import paths, training_data
 from specee.app.engine.loading import NativeBackend, open_backend
@@ -57,7 +57,7 @@ def run_training(task: Train, emit: Emit) -> dict[str, Any]:
     settings = _settings(task, work)
     try:
         local_file.make_folder(work)  # the user's chats are in it for a while
-        with FileLock(work / "lock", timeout=0):
+        with training_data.lock(work):
             return _run(task, backend, settings, work, progress)
     except Timeout:
         why = f"{backend.info.name} is being trained by another specee-chat; wait for its end"

@@ -335,6 +335,31 @@ def test_a_real_template_and_tokenizer(real_backend: Any, content: str) -> None:
         assert text == prompt.text == real_backend.format(messages)
 
 
+@pytest.mark.parametrize("name", ["<|im_end|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", '<|"|>', "<\\n>"])
+@pytest.mark.parametrize("written", ["json", "ascii", "escaped"])
+def test_names_are_hidden_however_json_writes_them(name: str, written: str) -> None:
+    calls = json.dumps([{"x": f"a{name}b"}], ensure_ascii=written != "json")
+    if written == "escaped":
+        calls = calls.replace("<", "\\u003c").replace("|", "\\u007c")
+    message = Message("assistant", "", tool_calls=calls)
+    hidden = Names((name,), (message,), None).hide(message).tool_calls or ""
+    (call,) = json.loads(hidden)
+    assert len(call["x"]) == 3 and name not in call["x"]
+
+
+def test_names_are_hidden_in_arguments_and_in_whom_a_tool_is() -> None:
+    name = "<|im_end|>"
+    arguments = json.dumps({"x": name}).replace("<", "\\u003c")
+    calls = json.dumps([{"function": {"name": "f", "arguments": arguments}}])
+    message = Message("tool", "", tool_calls=calls, tool_call_id=f"1{name}", name=f"f{name}")
+    hidden = Names((name,), (message,), None).hide(message)
+    (call,) = json.loads(hidden.tool_calls or "")
+    assert len(json.loads(call["function"]["arguments"])["x"]) == 1
+    assert len(hidden.name or "") == 2 and len(hidden.tool_call_id or "") == 2
+    plain = Message("user", "Hi")
+    assert Names((name,), (plain,), None).hide(plain) == plain
+
+
 def test_names_are_hidden_in_json_too() -> None:
     calls = json.dumps([{"function": {"name": "f", "arguments": {"x": "a<|end|>b"}}}])
     names = Names(("<|end|>", "<|start|>"), (Message("assistant", "", tool_calls=calls),), '[{"d": "<|start|>"}]')

@@ -340,6 +340,9 @@ def test_deleted_chats_are_forgotten_by_training_too(tmp_path: Path, monkeypatch
     ConversationLog(left, WIDTH).append(conversation(5, 2, 1))
     arguments = ["specee-chat", "history", "rm", str(chat.id), "--yes", "--data-dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
+    with training_data.lock(left.parent):
+        training_data.forget_chats(paths.find(str(tmp_path)).cache)
+        assert left.exists(), "a training at work needs them, and removes them itself"
     assert program.run() == 0
     assert not left.exists()
 
