@@ -418,6 +418,8 @@ TIED = (  # the embeddings are the LM head as well
     *("bloom", "command-r", "cohere2", "falcon-h1", "gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "gpt2"),
     *("granite", "lfm2", "mamba", "mpt", "phi3", "plm", "qwen2", "qwen3", "smollm3", "starcoder2", "bitnet"),
 )
+LEFT_OUT = {"rwkv6qwen2": (".time_mix_first.weight",)}
+"""Tensors that llama.cpp takes for a sign of another model."""
 NOT_MADE = {
     "clip": "a vision projector",
     "dflash": "a drafter",

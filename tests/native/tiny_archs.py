@@ -22,7 +22,6 @@ from gguf import GGUFValueType as Type
 
 from specee.native import library
 
-_SKIPPED = ("rope_factors_long.weight", "rope_factors_short.weight")  # beside rope_freqs: one kind is enough
 _KINDS = {bool: Type.BOOL, int: Type.UINT32, float: Type.FLOAT32, str: Type.STRING}
 _OF_ALL = ("tokenizer.", "xielu.")  # keys without the architecture's name
 
@@ -57,9 +56,11 @@ def write(
     finally:
         header.unlink()
     tied = name in arch_headers.TIED
-    left_out = (*_SKIPPED, "output.weight") if tied else _SKIPPED
     numbers = {
-        tensor: _numbers(tensor, shape, seed, tied) for tensor, shape in shapes.items() if tensor not in left_out
+        tensor: _numbers(tensor, shape, seed, tied)
+        for tensor, shape in shapes.items()
+        if not (_rare(tensor) or (tied and tensor == "output.weight"))
+        and not tensor.endswith(arch_headers.LEFT_OUT.get(name, ()))
     }
     return _write(path, arch, wanted, vocabulary, numbers)
 
@@ -135,6 +136,14 @@ def _shapes(header: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"llama.cpp refuses the header {header}")
     llama.llama_model_free(model)
     return found
+
+
+def _rare(tensor: str) -> bool:
+    """What llama.cpp would take of most models, and few have."""
+    if tensor.startswith("rope_factors_"):  # beside rope_freqs: one kind is enough
+        return True
+    of_small_floats = (".scale", ".input_scale")
+    return tensor.endswith(of_small_floats) and not tensor.endswith("ffn_gate_inp.scale")
 
 
 def _numbers(tensor: str, shape: tuple[int, ...], seed: int, tied: bool) -> np.ndarray:
