@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from jinja2 import UndefinedError
 
@@ -36,6 +37,7 @@ class ChatTemplate:
         for_tools: str | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
+        self.source = source
         self._clock = ChatClock(now)
         self._plain = JinjaTemplate(source, special)
         self._no_tools: str | None = None
@@ -61,8 +63,13 @@ class ChatTemplate:
     def _probe(self, template: JinjaTemplate, tools: str | None) -> chat_form.Render:
         return lambda objects: template.render(objects, now=self._clock.now(), tools=tools or self._no_tools)
 
-    def __call__(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        """The text of a chat; `tools`: the JSON of a list. Raises AppError when the template refuses the chat."""
+    def __call__(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        """The text of a chat; `tools`: the JSON of a list; `variables`: what else the template is given, by name.
+
+        Raises AppError when the template refuses the chat.
+        """
         now = self._clock.time_of(messages)
         has_calls = any(message.tool_calls is not None or message.role == "tool" for message in messages)
         with_tools = has_calls or tools is not None
@@ -70,7 +77,8 @@ class ChatTemplate:
         length = len(tools or "") + sum(len(m.content) + len(m.tool_calls or "") for m in messages)
 
         def rendered(form: Form) -> str:
-            return template.render(form.objects(messages), now=now, tools=tools or self._no_tools, length=length)
+            given = {"now": now, "tools": tools or self._no_tools, "length": length, **(variables or {})}
+            return template.render(form.objects(messages), **given)
 
         try:
             return rendered(form)
