@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app import machine, memory, paths
-from specee.app.engine.chat_template import Formatter
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.grammar import BAD_GRAMMAR
@@ -34,7 +34,7 @@ class NativeBackend:
     calibration: Any
     """A predictors Calibration, None without one."""
     sha256: str
-    formatter: Formatter
+    template: ChatTemplate
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
@@ -43,7 +43,7 @@ class NativeBackend:
     """What the user should know of the model as it is loaded."""
 
     def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        return self.formatter(messages, tools)
+        return self.template(messages, tools)
 
     @property
     def control_tokens(self) -> Sequence[str]:
@@ -182,13 +182,13 @@ def open_backend(
     if with_calibration and not model.unsupported:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
-    from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
     from specee.app.engine.datastore import open_datastores
+    from specee.app.engine.model_template import open_model_template
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
-    formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
+    opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -203,15 +203,17 @@ def open_backend(
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
             n_slots=len(engine.slots),
-            takes_tools=takes_tools(formatter),
-            takes_calls=takes_calls(formatter),
+            takes_tools=opened.template.takes_tools,
+            takes_calls=opened.template.takes_calls,
+            folds_system=opened.template.form.folds_system,
+            template_note=opened.note,
             gpu_layers=model.gpu_layers,
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
-        formatter=formatter,
+        template=opened.template,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
