@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -13,9 +13,11 @@ from specee.app.errors import MODEL_MISSING, USAGE, AppError
 
 
 class Formatter(Protocol):
-    """Makes the text of a chat; `tools`: the JSON of a list."""
+    """Makes the text of a chat; `tools`: the JSON of a list; `variables`: what else the template knows by name."""
 
-    def __call__(self, messages: Sequence[Message], tools: str | None = None, /) -> str: ...
+    def __call__(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str: ...
 
 
 # For models that bring no template: the most common form.
@@ -36,12 +38,17 @@ def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
     except Exception as error:  # the template is code of the model's file, and may fail in any way
         raise _bad(error) from error
 
-    def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
+    def render(
+        messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
         try:
             chat: Any = [_as_object(message) for message in messages]
-            length = len(tools or "") + sum(len(m.content) + len(m.tool_calls or "") for m in messages)
+            length = len(tools or "") + sum(
+                len(m.content) + len(m.tool_calls or "") + len(m.thought or "") for m in messages
+            )
             with template_limits.deadline(length):
-                return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
+                given = None if tools is None else json.loads(tools)
+                return str(formatter(messages=chat, tools=given, **(variables or {})).prompt)
         except Exception as error:
             why = str(error) or type(error).__name__
             raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
@@ -67,6 +74,8 @@ def _bad(error: BaseException) -> AppError:
     return AppError("bad chat template", f"the model's template cannot be used: {why}", MODEL_MISSING)
 
 
+THOUGHT_NAMES = ("reasoning_content", "reasoning", "thinking")
+"""Under which templates look for the thought of a message."""
 PROBE = "specee_probe"
 TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": {}}}])
 
@@ -116,4 +125,6 @@ def _as_object(message: Message) -> dict[str, Any]:
         given["tool_call_id"] = message.tool_call_id
     if message.name is not None:
         given["name"] = message.name
+    if message.thought is not None:
+        given |= dict.fromkeys(THOUGHT_NAMES, message.thought)
     return given

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specee.app import machine, memory, paths
+from specee.app.engine import thinking
 from specee.app.engine.chat_template import Formatter
 from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
@@ -35,13 +36,16 @@ class NativeBackend:
     """A predictors Calibration, None without one."""
     sha256: str
     formatter: Formatter
+    thinking: thinking.Thinking
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        return self.formatter(messages, tools)
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        return self.formatter(messages, tools, variables)
 
     @property
     def control_tokens(self) -> Sequence[str]:
@@ -184,6 +188,13 @@ def open_backend(
         return model.tokenize(text, special=False, bos=False)
 
     formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
+    thinks = thinking.find(
+        lambda messages, variables: formatter(messages, None, variables),
+        model.chat_template or "",
+        lambda text: len(model.tokenize(text)) == 1,
+    )
+    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -200,12 +211,14 @@ def open_backend(
             takes_tools=takes_tools(formatter),
             takes_calls=takes_calls(formatter),
             gpu_layers=model.gpu_layers,
+            thinks=thinks.kind,
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
         formatter=formatter,
+        thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
