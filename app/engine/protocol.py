@@ -168,7 +168,14 @@ class ModelInfo:
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
     """Whether it has one for calls of tools and their results."""
+    folds_system: bool = False
+    """Whether it has none for a system message, which is then sent with the first question."""
+    template_note: str | None = None
+    """What a user should know of how chats are written for the model, if it is not as usual."""
     gpu_layers: int = 0
+    trained_ctx: int = 0
+    """The largest context window that it can have, in tokens; 0: unknown."""
+
     thinks: Literal["never", "always", "on", "off"] = "never"
     """Whether it thinks before it answers; "on" and "off" are what its template does if it is not told."""
 
@@ -179,6 +186,13 @@ class ModelInfo:
         if self.thinks == "never" and think not in ("auto", "off"):
             return f"{self.name} does not think before it answers: its chat template has no thoughts"
         return None
+
+    @property
+    def larger_window(self) -> str | None:
+        """What to do where the window is too small; None where no larger one can be had."""
+        if not self.trained_ctx:
+            return "give a larger --ctx"
+        return f"give a larger --ctx (at most {self.trained_ctx})" if self.n_ctx < self.trained_ctx else None
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
@@ -202,6 +216,13 @@ class Progress:
 
     what: str
     fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the user should know of this model, or of how it is asked. A client tells each one once."""
+
+    text: str
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.protocol import Message
-from specee.app.engine.thought_splitter import Form
+from specee.app.engine.thought_splitter import ThoughtForm
 from specee.app.errors import AppError
 from specee.app.settings import Think
 
 Kind = Literal["never", "always", "on", "off"]
 Variables = Mapping[str, Any]
-Render = Callable[[Sequence[Message], Variables], str]
-"""A chat in the template, with more variables."""
 
-HARMONY = Form(
+HARMONY = ThoughtForm(
     "<|channel|>analysis<|message|>",
     "<|end|>",
     heads=(("<|channel|>final<|message|>", "<|end|>"), ("<|channel|>commentary<|message|>", "<|end|>")),
@@ -27,7 +26,7 @@ HARMONY = Form(
     closing="<|end|><|start|>assistant<|channel|>final<|message|>",
     plain_opening="<|channel|>final<|message|>",
 )
-SOLAR = Form(
+SOLAR = ThoughtForm(
     "<|think|>",
     "<|end|>",
     heads=(("<|content|>", "<|end|>"),),
@@ -35,7 +34,7 @@ SOLAR = Form(
     closing="<|end|><|begin|>assistant<|content|>",
     plain_opening="<|content|>",
 )
-TO_SELF = Form(
+TO_SELF = ThoughtForm(
     "to=self<|message|>",
     "<|eom|>",
     opening=" to=self<|message|>",
@@ -44,26 +43,26 @@ TO_SELF = Form(
     closing="<|eom|><|start|>assistant to=user<|message|>",
     plain_opening=" to=user<|message|>",
 )
-KIMI_K3 = Form(
+KIMI_K3 = ThoughtForm(
     "think<|sep|>",
     "<|close|>think<|sep|>",
     heads=(("<|open|>response<|sep|>", "<|close|>response<|sep|>"), ("response<|sep|>", "<|close|>response<|sep|>")),
     skipped=("<|open|>",),
     closing="<|close|>think<|sep|><|open|>response<|sep|>",
 )
-COHERE = Form(
+COHERE = ThoughtForm(
     "<|START_THINKING|>",
     "<|END_THINKING|>",
     heads=(("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")),
 )
-APRIEL = Form(
+APRIEL = ThoughtForm(
     "Here are my reasoning steps:",
     "[BEGIN FINAL RESPONSE]",
     opening="Here are my reasoning steps:\n",
     closing="\n[BEGIN FINAL RESPONSE]\n",
     tail="[END FINAL RESPONSE]",
 )
-GRANITE = Form(
+GRANITE = ThoughtForm(
     "Here is my thought process:",
     "Here is my response:",
     opening="Here is my thought process:\n",
@@ -71,13 +70,13 @@ GRANITE = Form(
 )
 KNOWN = (
     *(HARMONY, SOLAR, TO_SELF, KIMI_K3, COHERE, APRIEL, GRANITE),
-    Form("<|channel>thought", "<channel|>", opening="<|channel>thought\n", closing="\n<channel|>"),
-    Form("<unused94>thought", "<unused95>", opening="<unused94>thought\n", closing="<unused95>"),
-    Form("[THINK]", "[/THINK]"),
-    Form("<|inner_prefix|>", "<|inner_suffix|>"),
-    Form("◁think▷", "◁/think▷"),
+    ThoughtForm("<|channel>thought", "<channel|>", opening="<|channel>thought\n", closing="\n<channel|>"),
+    ThoughtForm("<unused94>thought", "<unused95>", opening="<unused94>thought\n", closing="<unused95>"),
+    ThoughtForm("[THINK]", "[/THINK]"),
+    ThoughtForm("<|inner_prefix|>", "<|inner_suffix|>"),
+    ThoughtForm("◁think▷", "◁/think▷"),
     *(
-        Form(f"<{name}>", f"</{name}>", f"<{name}>\n", f"\n</{name}>\n\n")
+        ThoughtForm(f"<{name}>", f"</{name}>", f"<{name}>\n", f"\n</{name}>\n\n")
         for name in ("think", "seed:think", "mm:think", "thought", "thinking", "reasoning")
     ),
 )
@@ -116,7 +115,7 @@ class Thinking:
     template does by itself. `variables`: what the template is given for a choice of the user.
     """
 
-    form: Form | None = None
+    form: ThoughtForm | None = None
     kind: Kind = "never"
     variables: Mapping[Think, Variables] = field(default_factory=dict)
     opened: frozenset[Think] = frozenset()
@@ -127,7 +126,7 @@ class Thinking:
     """The same by their names."""
 
     @property
-    def marked(self) -> Form | None:
+    def marked(self) -> ThoughtForm | None:
         """The form with these."""
         return self.form.with_names_as(self.names) if self.form is not None else None
 
@@ -180,34 +179,34 @@ class Thinking:
         return thought.strip(), rest.lstrip()
 
 
-def find(render: Render, template: str, is_token: Callable[[str], bool]) -> Thinking:
+def find(template: ChatTemplate, is_token: Callable[[str], bool]) -> Thinking:
     """`is_token`: whether a text is one token of the vocabulary."""
-    auto = _prompt(render, {})
+    auto = _prompt(template, {})
     if auto is None:
         return Thinking()
-    switch = _switch(render, template, auto)
+    switch = _switch(template, auto)
     on, off = ({}, None) if switch is None else switch
-    prompts = [text for text in (auto, _prompt(render, on), None if off is None else _prompt(render, off)) if text]
-    form, is_shown = _form(render, template, is_token, prompts, on)
+    prompts = [text for text in (auto, _prompt(template, on), None if off is None else _prompt(template, off)) if text]
+    form, is_shown = _form(template, is_token, prompts, on)
     if off is None:
         kind: Kind = "always" if is_shown else "never"
     else:
-        kind = "off" if auto == _prompt(render, off) else "on"
+        kind = "off" if auto == _prompt(template, off) else "on"
     variables: dict[Think, Variables] = {"auto": {}, "on": on, "off": on if off is None else off}
-    variables |= _levels(render, template, on)
+    variables |= _levels(template, on)
     if off is None and LEVEL in variables["low"]:
         variables["off"] = variables["low"]  # the least that it can
     opened = [
         think
         for think, given in variables.items()
-        if form is not None and (_prompt(render, given) or "").rstrip().endswith(form.begin)
+        if form is not None and (_prompt(template, given) or "").rstrip().endswith(form.begin)
     ]
     return Thinking(form, kind, variables, frozenset(opened))
 
 
-def _prompt(render: Render, variables: Variables) -> str | None:
+def _prompt(template: ChatTemplate, variables: Variables) -> str | None:
     with suppress(AppError):
-        return render(ASKED, variables)
+        return template(ASKED, None, variables)
     return None
 
 
@@ -216,15 +215,15 @@ def _tail(prompt: str) -> str:
     return prompt.rpartition(QUESTION)[2]
 
 
-def _switch(render: Render, template: str, auto: str) -> tuple[Variables, Variables] | None:
+def _switch(template: ChatTemplate, auto: str) -> tuple[Variables, Variables] | None:
     """The variables for thinking and not thinking, where a template has some that change what it writes."""
     for name, for_on, for_off in SWITCHES:
-        if re.search(rf"\b{name}\b", template) is None:
+        if re.search(rf"\b{name}\b", template.source) is None:
             continue
         on: Variables = {} if for_on is None else {name: for_on}
-        with_on = _prompt(render, on)
+        with_on = _prompt(template, on)
         for value in for_off:
-            with_off = _prompt(render, {name: value})
+            with_off = _prompt(template, {name: value})
             if with_on is None or with_off is None or with_on == with_off:
                 continue
             if name in WORDS or _tail(with_on) != _tail(with_off):
@@ -232,11 +231,11 @@ def _switch(render: Render, template: str, auto: str) -> tuple[Variables, Variab
     return None
 
 
-def _levels(render: Render, template: str, on: Variables) -> dict[Think, Variables]:
+def _levels(template: ChatTemplate, on: Variables) -> dict[Think, Variables]:
     """How much is to be thought, where the template knows that: otherwise each level means that it shall think."""
     given: dict[Think, Variables] = {level: {**on, LEVEL: level} for level in LEVELS}
-    if LEVEL in template:
-        texts = [_prompt(render, given[level]) for level in LEVELS]
+    if LEVEL in template.source:
+        texts = [_prompt(template, given[level]) for level in LEVELS]
         if texts[0] != texts[-1] and texts[-1] is not None:
             known = {level: given[level] for level, text in zip(LEVELS, texts, strict=True) if text is not None}
             return {level: known.get(level, given["high"]) for level in LEVELS}
@@ -244,46 +243,47 @@ def _levels(render: Render, template: str, on: Variables) -> dict[Think, Variabl
 
 
 def _form(
-    render: Render, template: str, is_token: Callable[[str], bool], prompts: Sequence[str], on: Variables
-) -> tuple[Form | None, bool]:
+    template: ChatTemplate, is_token: Callable[[str], bool], prompts: Sequence[str], on: Variables
+) -> tuple[ThoughtForm | None, bool]:
     """How it writes thoughts, and whether its template shows that it does."""
-    before, between = _around_thought(render, on)
+    source = template.source
+    before, between = _around_thought(template, on)
     tails = [_tail(prompt).rstrip() for prompt in prompts]
     for form in KNOWN:
         if before.rstrip().endswith(form.begin) and form.end in between:
-            return _as_written(form, template, before, between), True
+            return _as_written(form, source, before, between), True
     for form in KNOWN:
         if any(tail.endswith(form.begin) or (tail.endswith(form.end) and form.begin in tail) for tail in tails):
-            return _as_written(form, template), True
+            return _as_written(form, source), True
     begin, end = _OPENING_TAG.search(before.rstrip()), _ENDING_TAG.match(between.lstrip())
     if begin is not None and end is not None:
-        return _as_written(Form(begin[0], end[0]), template, before, between), True
+        return _as_written(ThoughtForm(begin[0], end[0]), source, before, between), True
     for tail in tails:
         begin = _OPENING_TAG.search(tail)
-        if begin is not None and (end_tag := _closing_tag(begin[0])) in template and len(set(tails)) > 1:
-            return _as_written(Form(begin[0], end_tag), template), True
+        if begin is not None and (end_tag := _closing_tag(begin[0])) in source and len(set(tails)) > 1:
+            return _as_written(ThoughtForm(begin[0], end_tag), source), True
     for form in KNOWN:
-        if form.end in template and (form.begin in template or is_token(form.begin)):
-            return _as_written(form, template), True
+        if form.end in source and (form.begin in source or is_token(form.begin)):
+            return _as_written(form, source), True
     for form in KNOWN:
         if is_token(form.begin) and is_token(form.end):
-            return _as_written(form, template), False
+            return _as_written(form, source), False
     return None, False
 
 
-def _is_of_answers(tag: str, template: str) -> bool:
+def _is_of_answers(tag: str, source: str) -> bool:
     """Whether it tells a model to write such tags, or takes them away again."""
-    return f"<{tag}></{tag}>" in template or re.search(rf"split\(\s*['\"]<{tag}>", template) is not None
+    return f"<{tag}></{tag}>" in source or re.search(rf"split\(\s*['\"]<{tag}>", source) is not None
 
 
 def _closing_tag(opening: str) -> str:
     return f"{opening[0]}/{opening[1:]}"
 
 
-def _around_thought(render: Render, on: Variables) -> tuple[str, str]:
+def _around_thought(template: ChatTemplate, on: Variables) -> tuple[str, str]:
     """What the template writes before the thought of an answer, and between that and what is said."""
     with suppress(AppError):
-        text = render((*ASKED, Message("assistant", ANSWER, thought=THOUGHT)), on)
+        text = template((*ASKED, Message("assistant", ANSWER, thought=THOUGHT)), None, on)
         before, found, rest = text.partition(THOUGHT)
         between, said, _ = rest.partition(ANSWER)
         if found and said:
@@ -291,10 +291,10 @@ def _around_thought(render: Render, on: Variables) -> tuple[str, str]:
     return "", ""
 
 
-def _as_written(form: Form, template: str, before: str = "", between: str = "") -> Form:
+def _as_written(form: ThoughtForm, source: str, before: str = "", between: str = "") -> ThoughtForm:
     """With the spaces that the template writes, and the tags of answers that it names."""
     opening = form.opening or form.begin
     if before:
         opening = form.begin + before[len(before.rstrip()) :]
-    heads = form.heads or tuple((f"<{tag}>", f"</{tag}>") for tag in ANSWER_TAGS if _is_of_answers(tag, template))
+    heads = form.heads or tuple((f"<{tag}>", f"</{tag}>") for tag in ANSWER_TAGS if _is_of_answers(tag, source))
     return replace(form, opening=opening, closing=between or form.closing or form.end, heads=heads)

@@ -18,7 +18,7 @@ Piece = tuple[Channel, str]
 
 
 @dataclass(frozen=True)
-class Form:
+class ThoughtForm:
     """How a model writes a thought: `begin` and `end` are its markers, without the spaces around them.
 
     `opening` and `closing` are what the chat template writes for them, with spaces: `closing` up to the answer.
@@ -47,7 +47,7 @@ class Form:
         """What the template writes between a thought's end and the answer."""
         return self.closing.partition(self.end)[2]
 
-    def with_names_as(self, names: Mapping[str, str]) -> Form:
+    def with_names_as(self, names: Mapping[str, str]) -> ThoughtForm:
         """The same where other characters stand for the names of control tokens."""
 
         def changed(text: str) -> str:
@@ -73,7 +73,7 @@ class ThoughtSplitter:
     """
 
     def __init__(
-        self, form: Form | None, place: Place = "beginning", *, goes_on: bool = False, stops: bool = False
+        self, form: ThoughtForm | None, place: Place = "beginning", *, goes_on: bool = False, stops: bool = False
     ) -> None:
         self.has_thought = place == "thought"
         """Whether a thought has begun."""
@@ -121,12 +121,12 @@ class ThoughtSplitter:
         channel: Channel = "thought" if self._place == "thought" else "answer"
         return [(channel, self._gap + text)] if text else []
 
-    def _step(self, form: Form) -> list[Piece]:
+    def _step(self, form: ThoughtForm) -> list[Piece]:
         if self._place == "beginning":
             return self._at_beginning(form)
         return self._in_thought(form) if self._place == "thought" else self._in_answer()
 
-    def _at_beginning(self, form: Form) -> list[Piece]:
+    def _at_beginning(self, form: ThoughtForm) -> list[Piece]:
         text = self._held.lstrip()
         ends = (form.end,) if self.has_thought else ()  # a second one is nobody's
         markers = sorted({form.begin, *form.skipped, *ends, *(head for head, _ in form.heads)}, key=len, reverse=True)
@@ -146,7 +146,7 @@ class ThoughtSplitter:
             self._place, self._is_new, self.has_thought = "thought", True, True
         return [("thought", "")]
 
-    def _in_thought(self, form: Form) -> list[Piece]:
+    def _in_thought(self, form: ThoughtForm) -> list[Piece]:
         if self._is_new:  # the prompt may have begun it already
             text = self._held.lstrip()
             if len(text) < len(form.begin) and form.begin.startswith(text):

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from specee.app.engine import thinking
-from specee.app.engine.chat_template import chat_formatter
-from specee.app.engine.protocol import Message
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.thinking import Thinking
-from specee.native import library
-
-try:
-    library.load()
-    NO_LIBRARY: Exception | None = None
-except Exception as error:  # the reason stands in the report
-    NO_LIBRARY = error
-pytestmark = pytest.mark.skipif(NO_LIBRARY is not None, reason=str(NO_LIBRARY))
 
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 ASSISTANT = "{% if add_generation_prompt %}<|assistant|>BEGUN{% endif %}"
@@ -30,12 +20,7 @@ REASONS = (
 
 
 def find(template: str, *tokens: str) -> Thinking:
-    formatter = chat_formatter(template, bos="", eos="")
-
-    def render(messages: Sequence[Message], variables: Any) -> str:
-        return formatter(messages, None, variables)
-
-    return thinking.find(render, template, lambda text: text in tokens)
+    return thinking.find(ChatTemplate(template, {}), lambda text: text in tokens)
 
 
 def generation(text: str) -> str:

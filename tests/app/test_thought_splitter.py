@@ -7,12 +7,12 @@ import random
 import pytest
 
 from specee.app.engine.thinking import APRIEL, COHERE, GRANITE, HARMONY, KNOWN, SOLAR
-from specee.app.engine.thought_splitter import Form, Place, ThoughtSplitter
+from specee.app.engine.thought_splitter import Place, ThoughtForm, ThoughtSplitter
 
-TAGS = Form("<think>", "</think>", "<think>\n", "\n</think>\n\n", heads=(("<response>", "</response>"),))
+TAGS = ThoughtForm("<think>", "</think>", "<think>\n", "\n</think>\n\n", heads=(("<response>", "</response>"),))
 
 
-def split(form: Form | None, pieces: list[str], place: Place = "beginning", **how: bool) -> tuple[str, str]:
+def split(form: ThoughtForm | None, pieces: list[str], place: Place = "beginning", **how: bool) -> tuple[str, str]:
     """Thought and answer."""
     splitter = ThoughtSplitter(form, place, **how)
     found = [part for piece in pieces for part in splitter.add(piece)] + splitter.end()
@@ -74,7 +74,7 @@ def split(form: Form | None, pieces: list[str], place: Place = "beginning", **ho
         (None, "beginning", "<think>a</think>b", "", "<think>a</think>b"),
     ],
 )
-def test_every_cut_of_the_stream(form: Form | None, place: Place, text: str, thought: str, answer: str) -> None:
+def test_every_cut_of_the_stream(form: ThoughtForm | None, place: Place, text: str, thought: str, answer: str) -> None:
     whole = (thought, answer)
     assert split(form, [text], place) == whole
     assert split(form, list(text), place) == whole
@@ -84,7 +84,7 @@ def test_every_cut_of_the_stream(form: Form | None, place: Place, text: str, tho
 
 
 @pytest.mark.parametrize("form", KNOWN, ids=lambda form: form.begin)
-def test_every_form_as_its_template_writes_it(form: Form) -> None:
+def test_every_form_as_its_template_writes_it(form: ThoughtForm) -> None:
     text = (form.opening or form.begin) + "One\n\ntwo" + (form.closing or form.end) + "Three."
     assert split(form, list(text)) == ("One\n\ntwo", "Three.")
     assert split(form, list(text.removeprefix(form.opening or form.begin)), "thought") == ("One\n\ntwo", "Three.")

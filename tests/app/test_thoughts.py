@@ -10,12 +10,12 @@ import pytest
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import ChatEvent, Done, Generate, Message, TokenEvents
 from specee.app.engine.thinking import Thinking
-from specee.app.engine.thought_splitter import Form
+from specee.app.engine.thought_splitter import ThoughtForm
 from specee.app.options import ChatOptions, PolicyChoice, Sampling
 
 Make = Callable[..., Any]
 STOP = 256
-TAGS = Form("<think>", "</think>", "<think>\n", "\n</think>\n\n")
+TAGS = ThoughtForm("<think>", "</think>", "<think>\n", "\n</think>\n\n")
 ALWAYS = Thinking(TAGS, "always")
 SWITCHED = Thinking(TAGS, "on", {"on": {"enable_thinking": True}, "off": {"enable_thinking": False}})
 POLICIES = ("dense", "chain", "exact")
@@ -228,7 +228,7 @@ def test_an_answer_goes_on_within_its_thought(make_backend: Make, make_link: Mak
 def test_control_tokens_are_marks_where_the_model_writes_them(make_backend: Make, make_link: Make) -> None:
     """A marker that is a control token has no text of its own."""
     backend = make_backend(b"\x02One\x03Two")
-    form = Form("<|t|>", "<|/t|>")
+    form = ThoughtForm("<|t|>", "<|/t|>")
     backend.thinking = Thinking(form, "always").with_tokens({"<|t|>": 2, "<|/t|>": 3, "<|other|>": 4})
     piece = backend.piece
     names = {2: b"<|t|>", 3: b"<|/t|>"}
