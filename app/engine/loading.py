@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specee.app import machine, memory, paths
+from specee.app.engine import thinking
 from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
@@ -35,6 +36,7 @@ class NativeBackend:
     """A predictors Calibration, None without one."""
     sha256: str
     template: ChatTemplate
+    thinking: thinking.Thinking
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
@@ -42,8 +44,10 @@ class NativeBackend:
     notices: tuple[str, ...] = ()
     """What the user should know of the model as it is loaded."""
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        return self.template(messages, tools)
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        return self.template(messages, tools, variables)
 
     @property
     def control_tokens(self) -> Sequence[str]:
@@ -189,6 +193,9 @@ def open_backend(
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
+    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
+    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -208,12 +215,14 @@ def open_backend(
             folds_system=opened.template.form.folds_system,
             template_note=opened.note,
             gpu_layers=model.gpu_layers,
+            thinks=thinks.kind,
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
         template=opened.template,
+        thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
