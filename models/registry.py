@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,6 +20,7 @@ class RegistryEntry:
     """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens.
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
+    From `file_bytes` on, what an estimate needs before a download; 0 or empty where nobody has looked it up.
     """
 
     name: str
@@ -34,16 +36,32 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
+    file_bytes: int = 0
+    """Of all files together."""
+    active: str = ""
+    """Of a mixture of experts: the parameters that one token uses."""
+    width: int = 0
+    heads_kv: int = 0
+    head_dim: int = 0
+    vocabulary: int = 0
+    tied: bool = False
+    """Whether the LM head is the embedding."""
+    released: str = ""
+    """YYYY-MM."""
+    good_for: tuple[str, ...] = ()
+    """chat, code."""
+    thinks: bool = False
 
 
 @lru_cache(maxsize=1)
 def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
-    return {
-        name: RegistryEntry(name=name, other_names=tuple(table.pop("other_names", ())), **table)
-        for name, table in tables.items()
-    }
+    return {name: RegistryEntry(name=name, **_hashable(table)) for name, table in tables.items()}
+
+
+def _hashable(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 @lru_cache(maxsize=1)
