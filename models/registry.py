@@ -41,6 +41,7 @@ class RegistryEntry:
     active: str = ""
     """Of a mixture of experts: the parameters that one token uses."""
     width: int = 0
+    heads: int = 0
     heads_kv: int = 0
     head_dim: int = 0
     vocabulary: int = 0

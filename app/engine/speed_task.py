@@ -13,7 +13,7 @@ from specee.app import machine, paths
 from specee.app.options import LoadOptions
 from specee.models import local_file
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 1 << 20
 CPU = "CPU"
 

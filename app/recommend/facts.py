@@ -30,6 +30,7 @@ _EXPERTS = re.compile(r"\.ffn_\w*_exps\.")
 @dataclass(frozen=True)
 class ModelFacts:
     """Sizes in bytes. `reads`: what one token reads of the weights, by their type; 0 or empty where it is not known.
+    `queries_per_key`: how many heads attend to the same keys and values.
 
     `exact`: from the header; else from the registry, and what is missing there is a rule of thumb.
     """
@@ -41,6 +42,7 @@ class ModelFacts:
     kv_bytes_per_token: int
     width: int
     heads: int
+    queries_per_key: float
     vocabulary: int
     context: int
     parameters: float
@@ -84,7 +86,8 @@ def from_entry(entry: RegistryEntry) -> ModelFacts:
         layers=entry.layers,
         kv_bytes_per_token=2 * entry.layers * entry.heads_kv * entry.head_dim * KV_BYTES,
         width=entry.width,
-        heads=entry.width // entry.head_dim if entry.head_dim else 0,
+        heads=entry.heads,
+        queries_per_key=entry.heads / entry.heads_kv if entry.heads_kv else 1.0,
         vocabulary=entry.vocabulary,
         context=entry.context,
         parameters=parameters,
@@ -114,6 +117,7 @@ def from_header(header: Header) -> ModelFacts:
         kv_bytes_per_token=read.kv_bytes_per_token,
         width=read.width,
         heads=int(read.heads),
+        queries_per_key=read.heads / read.heads_kv if read.heads_kv else 1.0,
         vocabulary=read.vocabulary,
         context=read.context,
         parameters=float(read.parameters),

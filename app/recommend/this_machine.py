@@ -61,4 +61,4 @@ def _speed(found: dict[str, Any] | None) -> DecodingSpeed | None:
     if found is None:
         return None
     rows = {int(n): float(times) for n, times in found["rows"].items()}  # JSON has texts as keys
-    return DecodingSpeed(found["rates"], rows, found["layer"])
+    return DecodingSpeed(found["rates"], rows, found["attention"], found["layer"])
