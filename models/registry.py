@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,18 +16,24 @@ else:
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens.
+    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens, `bytes` those of its file.
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
-    From `file_bytes` on, what an estimate needs before a download; 0 or empty where nobody has looked it up.
+    `active`: of a mixture of experts, the parameters that a token uses; of all others empty.
+    `width`, `heads`, `vocabulary`, `tied`, `released`: see registry.toml; 0 or empty where nobody has looked it up.
     """
 
     name: str
+    bytes: int
     licence: str
     parameters: str
     layers: int
+    kv_heads: int
+    head_dim: int
     context: int
     notes: str
+    active: str = ""
+    good_for: tuple[str, ...] = ()
     repo: str = ""
     file: str = ""
     revision: str = "main"
@@ -36,33 +41,26 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
-    file_bytes: int = 0
-    """Of all files together."""
-    active: str = ""
-    """Of a mixture of experts: the parameters that one token uses."""
     width: int = 0
     heads: int = 0
-    heads_kv: int = 0
-    head_dim: int = 0
     vocabulary: int = 0
     tied: bool = False
-    """Whether the LM head is the embedding."""
     released: str = ""
-    """YYYY-MM."""
-    good_for: tuple[str, ...] = ()
-    """chat, code."""
-    thinks: bool = False
+
+    @property
+    def window_bytes(self) -> int:
+        """Memory that a token takes in the context window: K and V of 16 bits in each layer."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
 @lru_cache(maxsize=1)
 def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
-    return {name: RegistryEntry(name=name, **_hashable(table)) for name, table in tables.items()}
-
-
-def _hashable(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return {
+        name: RegistryEntry(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
+        for name, table in tables.items()
+    }
 
 
 @lru_cache(maxsize=1)

@@ -11,14 +11,11 @@ from specee.models import model_structure
 from specee.models.gguf_header import Header
 from specee.models.registry import RegistryEntry
 
-KV_BYTES = 2  # keys and values are kept as float16
-BITS = {"Q2_K": 3.0, "Q3_K": 3.9, "Q4_0": 4.6, "IQ4_XS": 4.4, "MXFP4": 4.3, "Q4_1": 5.0, "Q4_K": 4.85, "Q5_K": 5.7}
-BITS |= {"Q5_0": 5.6, "Q5_1": 6.0, "Q6_K": 6.6, "Q8_0": 8.5, "F16": 16.0, "BF16": 16.0, "F32": 32.0}
-"""Bits of a weight in files of which most weights have this type: for files whose size nobody knows."""
+EMBEDDING_BITS = {"Q4_K": 4.5, "Q5_K": 5.5, "Q3_K": 3.44, "Q2_K": 2.63, "Q4_0": 4.5, "Q4_1": 5.0, "Q6_K": 6.56}
+EMBEDDING_BITS |= {"Q5_0": 5.5, "Q5_1": 6.0, "F16": 16.0, "BF16": 16.0, "F32": 32.0}
+"""Of a weight of the embedding where the LM head is another matrix, by the type of the file; of all others 8.5."""
 MIXED = {"Q4_K": ("Q6_K", 0.25), "Q5_K": ("Q6_K", 0.25), "Q3_K": ("Q5_K", 0.3), "Q2_K": ("Q3_K", 0.4)}
 """Which other type files of a type also have (_K_M), and its share of the bytes."""
-EMBEDDING_BITS = {"Q4_K": 4.5, "Q5_K": 5.5, "Q3_K": 3.44, "Q2_K": 2.63}
-"""Where an embedding is not the LM head as well, it has the plain type of the file."""
 
 _QUANT = re.compile(
     r"(?<![a-z0-9])(i?q\d(?:_k|_[01])?|iq\d_[a-z]+|mxfp4|bf16|f16|f32)(?:_[sml]|_xl)?(?![a-z0-9])", re.I
@@ -68,13 +65,13 @@ def quantization(file: str) -> str:
 
 
 def from_entry(entry: RegistryEntry) -> ModelFacts:
-    """By what the registry knows. What it does not say costs precision only."""
+    """By what the registry knows; where it does not say how wide a model is, the estimate is on the slow side."""
     parameters, active = count(entry.parameters), count(entry.active)
     kind = quantization(entry.file)
-    file_bytes = entry.file_bytes or int(parameters * BITS.get(kind, 4.85) / 8)
+    file_bytes = entry.bytes
     embedding = 0
     if not entry.tied:
-        embedding = int(entry.vocabulary * entry.width * EMBEDDING_BITS.get(kind, BITS.get(kind, 4.85)) / 8)
+        embedding = int(entry.vocabulary * entry.width * EMBEDDING_BITS.get(kind, 8.5) / 8)
     read = int((file_bytes - embedding) * (active / parameters if active and parameters else 1.0))
     other, share = MIXED.get(kind, (kind, 0.0))
     reads = Counter({kind: int(read * (1 - share))})
@@ -84,10 +81,10 @@ def from_entry(entry: RegistryEntry) -> ModelFacts:
         weight_bytes=file_bytes,
         reads=dict(reads),
         layers=entry.layers,
-        kv_bytes_per_token=2 * entry.layers * entry.heads_kv * entry.head_dim * KV_BYTES,
+        kv_bytes_per_token=entry.window_bytes,
         width=entry.width,
         heads=entry.heads,
-        queries_per_key=entry.heads / entry.heads_kv if entry.heads_kv else 1.0,
+        queries_per_key=entry.heads / entry.kv_heads if entry.heads and entry.kv_heads else 1.0,
         vocabulary=entry.vocabulary,
         context=entry.context,
         parameters=parameters,
