@@ -170,7 +170,7 @@ def cpu_buffers() -> list[str]:
 
 
 def architecture_limit(arch: str) -> str | None:
-    """Why tokens of an architecture (as GGUF files name it) can neither be drafted nor skip layers; None where they may.
+    """Why tokens of an architecture (as GGUF files name it) can neither be drafted nor skip layers; None: they may.
 
     What an opened model can do is proven (see RowContext.level). Raises NativeError.
     """

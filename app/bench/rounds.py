@@ -76,10 +76,11 @@ def _prompt_tokens(backend: Backend, prompt: BenchPrompt, asked: Asked) -> list[
     messages = [Message("system", asked.system)] if asked.system else []
     tokens = make_prompt(backend, [*messages, Message("user", prompt.text)]).tokens
     if len(tokens) + asked.max_tokens > backend.engine.n_ctx:
+        larger = backend.info.larger_window
         raise AppError(
             "prompt too long",
             f"prompt {prompt.id} and an answer of {asked.max_tokens} tokens do not fit a window of "
-            f"{backend.engine.n_ctx}; try a larger --ctx or a smaller --max-tokens",
+            f"{backend.engine.n_ctx}; {', or '.join(filter(None, ('give a smaller --max-tokens', larger)))}",
             PROMPT_TOO_LONG,
         )
     return tokens

@@ -24,11 +24,11 @@ from specee.app.chat.history.records import Chat, Turn
 from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
 from specee.app.engine.draft_file import check_drafter
-from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
+from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Notice, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models import gguf_header
-from specee.models.draft_model import check_answers
+from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
 
 
@@ -91,7 +91,7 @@ class Session:
 
     # ---- the engine ------------------------------------------------------------------------------------------------
 
-    def open(self) -> Iterator[Progress | Silence]:
+    def open(self) -> Iterator[Notice | Progress | Silence]:
         """Starts the engine and loads the model, unless it runs already. Raises AppError."""
         return self._client.open()
 
@@ -222,7 +222,9 @@ class Session:
         turns = sent_turns(answered(self.branch))
         first = first_kept(turns)
         if first == 0:
-            why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
+            larger = self.info.larger_window if self.info is not None else None
+            advice = ", or ".join(filter(None, ("begin a new chat", larger)))
+            why = f"only one question with its answer is left; {advice}"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
         with self._unless_deleted():

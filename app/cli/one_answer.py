@@ -14,7 +14,7 @@ from specee.app.chat.session import Session
 from specee.app.chat.stats_line import stats_line
 from specee.app.cli.output import print_json
 from specee.app.engine.client import Event, Silence
-from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Done, Notice, Progress, PromptProgress, Started
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions
 from specee.predictors.decoding.stats import DecodingStats
@@ -41,6 +41,8 @@ def ask(
             printer(event)
             if isinstance(event, Silence) and form != "jsonl":
                 print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
+            if isinstance(event, Notice) and form != "jsonl":
+                print(f"specee-chat: {event.text}", file=sys.stderr)
             if isinstance(event, Done):
                 if stats:
                     print(stats_line(event.stats), file=sys.stderr)
@@ -190,7 +192,7 @@ class _Json:
 
 
 class _JsonLines:
-    """An object an event; `type` is progress, silence, prompt, start, token or done."""
+    """An object an event; `type` is notice, progress, silence, prompt, start, token or done."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -206,6 +208,7 @@ class _JsonLines:
 
 
 _KINDS: dict[type, str] = {
+    Notice: "notice",
     Progress: "progress",
     Silence: "silence",
     PromptProgress: "prompt",

@@ -14,7 +14,7 @@ from specee.app.engine.decode import begin
 from specee.app.engine.grammar import BAD_GRAMMAR, gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
-from specee.app.engine.prompt import Prompt, make_prompt
+from specee.app.engine.prompt import Prompt, make_prompt, shorter_or_larger
 from specee.app.engine.protocol import Done, Emit, Failed, Generate, OfRequest
 from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.slot import Slot, choose_slot, open_slots
@@ -135,7 +135,7 @@ class Answerer:
             raise AppError(
                 "prompt too long",
                 f"it has {len(prompt.tokens)} tokens, the context window holds {self.backend.engine.n_ctx}; "
-                "shorten it, begin a new chat, or give a larger --ctx",
+                f"{shorter_or_larger(self.backend.info)}",
                 PROMPT_TOO_LONG,
             )
         return prompt

@@ -63,6 +63,8 @@ class Backend(Protocol):
     engine: ChatEngine
     sha256: str
     """Of the model file; calibrations and measurements belong to it."""
+    notices: tuple[str, ...]
+    """What the user should know of the model as it is loaded."""
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 

@@ -14,7 +14,7 @@ from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
-from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
+from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Lookup
@@ -39,6 +39,8 @@ class NativeBackend:
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
+    notices: tuple[str, ...] = ()
+    """What the user should know of the model as it is loaded."""
 
     def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
         return self.formatter(messages, tools)
@@ -145,17 +147,20 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.app.engine import draft_file
+    from specee.app.engine import draft_file, window_size
     from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
-    from specee.models.draft_model import check_answers
+    from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    sha256 = file_hash.sha256(found.path, where.cache)
+    sha256 = file_hash.of_model(header.files, where.cache)
     head = heads.find(where.heads, sha256)
-    drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX, head)
+    structure = model_structure.read(header)
+    free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
+    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
+    drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
     from specee.native.layer_states import LayerStatesEngine
@@ -166,9 +171,9 @@ def open_backend(
 
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     _check_vocabulary(model)
-    n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
+    n_ctx = window.n_ctx
     threads = options.threads or machine.default_threads()
-    n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
+    n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
         engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
     else:
@@ -191,6 +196,7 @@ def open_backend(
             arch=model.arch,
             n_layers=model.n_layer,
             n_ctx=engine.n_ctx,
+            trained_ctx=structure.context,
             threads=threads,
             dense_only=engine.no_exits,
             calibrated=calibration is not None,
@@ -209,6 +215,7 @@ def open_backend(
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
+        notices=(window.notice,) if window.notice is not None else (),
     )
 
 

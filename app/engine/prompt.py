@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from specee.app.engine.backend import Backend
 from specee.app.engine.chat_template import no_text
 from specee.app.engine.control_tokens import Names, Part, after, text_of
-from specee.app.engine.protocol import Message
+from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 
 LONGEST_TOKEN = 256
@@ -53,7 +53,7 @@ def make_prompt(
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
         window = f"the context window of {backend.engine.n_ctx} tokens"
-        why = f"it has {len(text)} characters, {window} cannot hold them; shorten it or give a larger --ctx"
+        why = f"it has {len(text)} characters, {window} cannot hold them; {shorter_or_larger(backend.info)}"
         raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     tokens: list[int] = []
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
@@ -62,6 +62,12 @@ def make_prompt(
     if not tokens:
         raise no_text()
     return Prompt(text, tokens)
+
+
+def shorter_or_larger(info: ModelInfo) -> str:
+    """What to do about a chat that does not fit."""
+    advice = ("shorten it", "begin a new chat", info.larger_window)
+    return ", or ".join(filter(None, advice))
 
 
 def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:

@@ -164,6 +164,15 @@ class ModelInfo:
     takes_calls: bool = False
     """Whether it has one for calls of tools and their results."""
     gpu_layers: int = 0
+    trained_ctx: int = 0
+    """The largest context window that it can have, in tokens; 0: unknown."""
+
+    @property
+    def larger_window(self) -> str | None:
+        """What to do where the window is too small; None where no larger one can be had."""
+        if not self.trained_ctx:
+            return "give a larger --ctx"
+        return f"give a larger --ctx (at most {self.trained_ctx})" if self.n_ctx < self.trained_ctx else None
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
@@ -187,6 +196,13 @@ class Progress:
 
     what: str
     fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the user should know of this model, or of how it is asked. A client tells each one once."""
+
+    text: str
 
 
 @dataclass(frozen=True)

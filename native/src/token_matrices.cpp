@@ -25,27 +25,29 @@ static std::vector<float> values_of(const ggml_tensor * t, float factor) {
     return values;
 }
 
-// All files of a model.
+// All files of a model: llama.cpp finds the others by the name of the first one, too.
 static std::vector<std::string> parts_of(const std::string & path) {
     std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_from_file(path.c_str(), { true, nullptr }),
                                                              gguf_free);
     if (gguf == nullptr) {
         throw std::runtime_error("cannot read " + path);
     }
-    const auto number = [&](const char * key, int missing) {
-        const int64_t id = gguf_find_key(gguf.get(), key);
-        return id < 0 || gguf_get_kv_type(gguf.get(), id) != GGUF_TYPE_UINT16 ? missing :
-                                                                                (int) gguf_get_val_u16(gguf.get(), id);
-    };
-    const int n = number("split.count", 1);
-    char      prefix[4096], name[4096];
-    if (n < 2 || llama_split_prefix(prefix, sizeof(prefix), path.c_str(), number("split.no", 0), n) <= 0) {
+    const int64_t key = gguf_find_key(gguf.get(), "split.count");
+    const int     n   = key < 0 || gguf_get_kv_type(gguf.get(), key) != GGUF_TYPE_UINT16 ?
+                            1 :
+                            gguf_get_val_u16(gguf.get(), key);
+    if (n < 2) {
         return { path };
     }
+    std::vector<char> name(path.size() + 32);
+    if (llama_split_prefix(name.data(), name.size(), path.c_str(), 0, n) <= 0) {
+        throw std::runtime_error(path + " does not have the name of a first part");
+    }
+    const std::string        prefix = name.data();
     std::vector<std::string> paths;
     for (int i = 0; i < n; ++i) {
-        llama_split_path(name, sizeof(name), prefix, i, n);
-        paths.emplace_back(name);
+        llama_split_path(name.data(), name.size(), prefix.c_str(), i, n);
+        paths.emplace_back(name.data());
     }
     return paths;
 }

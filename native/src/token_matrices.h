@@ -1,5 +1,6 @@
 // The matrices with a row for each token, LM head and embeddings: single rows of them, read from the model's GGUF file,
-// because inside llama.cpp these tensors may be repacked for the CPU's kernels or live on a device.
+// because inside llama.cpp these tensors may be repacked for the CPU's kernels or live on a device. A split model's are
+// in any of its files.
 #pragma once
 
 #include "gguf.h"

@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_archs
 import tiny_eagle
 import tiny_gguf
 from real_engine import missing_model
@@ -180,7 +181,7 @@ def test_pytorch_knows_which_models_it_does_not_know(tmp_path: Path) -> None:
     for arch in ("gemma2", "phi3"):
         path = tiny_gguf.write(tmp_path / f"{arch}.gguf", arch, seed=1)
         with pytest.raises(torch_model.UnknownArchitectureError):
-            torch_model.load(path, (1, 3, 5), 64, 1, "cpu")
+            torch_model.load([path], (1, 3, 5), 64, 1, "cpu")
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
@@ -193,7 +194,7 @@ def test_pytorch_computes_what_the_runtime_does(tmp_path: Path, arch: str) -> No
     engine = LayerStatesEngine(model, (1, 3, 5), n_ctx=128, n_threads=2)
     text = [int(t) for t in np.random.default_rng(2).integers(3, engine.n_vocab, 40)]
     engine.prefill(text)
-    made = torch_model.TorchModel(path, engine.layers, "cpu", torch.float32)
+    made = torch_model.TorchModel([path], engine.layers, "cpu", torch.float32)
     made.make_slots(3, 128)
     one, other, _ = made.slots
     made.read([(one, text[:7])])
@@ -428,7 +429,7 @@ def test_without_pytorch_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
     with pytest.raises(AppError, match="pip install torch; specee-chat calibrate needs none"):
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
-    target = tiny_gguf.write(tmp_path / "other.gguf", tiny_gguf.DENSE_ONLY)
+    target = tiny_archs.write(tmp_path / "other.gguf", "gemma3n")
     with pytest.raises(AppError, match="cannot train"):  # nobody should install it in vain
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
 
