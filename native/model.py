@@ -1,4 +1,4 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
+"""A GGUF model as llama.cpp opens it: weights and vocabulary."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from specee.native.errors import UnusableModelError
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
-    if so.
+    Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -71,8 +70,6 @@ class Model:
             filter(None, map(self._text, self._with_attributes(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)))
         )
         """Names of tokens that are read as such in every text."""
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
 
     def _meta(self, key: str) -> str | None:
         size = 1 << 12
