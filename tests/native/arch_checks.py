@@ -258,7 +258,10 @@ def check(path: Path) -> dict[str, Any]:
                     wrong.append(f"not true: {sentence}")
             except NativeError as error:
                 wrong.append(f"{sentence}: {error}")
+        llama = model.llama
         return {
+            "recurrent": bool(llama.llama_model_is_recurrent(model.handle)),
+            "hybrid": bool(llama.llama_model_is_hybrid(model.handle)),
             "level": checks.engine.level,
             "limit": checks.engine.limit,
             "tokens": checks.dense.tokens,
@@ -270,7 +273,7 @@ def check(path: Path) -> dict[str, Any]:
 def main() -> None:
     library.load()
     for path in map(Path, sys.argv[1:]):
-        print(path.stem, flush=True)
+        print(path, flush=True)
         try:
             found = check(path)
         except NativeError as error:

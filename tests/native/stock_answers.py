@@ -1,7 +1,8 @@
 """Greedy answers of an unpatched llama-cpp-python: a program for its interpreter, where specee is not installed.
 
-`PYTHON tests/native/stock_answers.py JOBS`: a JSON file with `[[model file, prompt, number of tokens], ...]`. It prints
-a model's file, and then a JSON line with the tokens and a digest of the logits that each was chosen from.
+`PYTHON tests/native/stock_answers.py PROMPT N FILE...`: the prompt's tokens with commas between them, and how many are
+to be generated. It prints each file's name, then a JSON line with the tokens and a digest of the logits that each was
+chosen from.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import ctypes
 import hashlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 N_CTX, N_BATCH = 512, 512  # as in arch_checks.py
@@ -42,7 +42,8 @@ def main() -> None:
     import llama_cpp.llama_cpp as llama
 
     llama.llama_backend_init()
-    for path, prompt, n in json.loads(Path(sys.argv[1]).read_text("utf-8")):
+    prompt, n = [int(token) for token in sys.argv[1].split(",")], int(sys.argv[2])
+    for path in sys.argv[3:]:
         print(path, flush=True)
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 0
