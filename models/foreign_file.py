@@ -201,7 +201,7 @@ def _text(file: _Bytes) -> tuple[str, str] | None:
     if (base := _FROM.search(text)) is not None:
         to_do = f"give what stands after FROM (--model {_shown(base[1])}), and its SYSTEM as --system"
         return "is an ollama Modelfile, not a model", to_do
-    return f"is a text ({_shown(text)!r})", "give the path of a model's GGUF file"
+    return f"is not a GGUF file but a text ({_shown(text)!r})", "give the path of a model's GGUF file"
 
 
 def _pointer(text: str) -> tuple[str, str] | None:

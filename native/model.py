@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.errors import UnusableModelError
+from specee.native.errors import NativeError, UnusableModelError
 
 
 class Model:
@@ -45,11 +45,7 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            why = library.last_error() or log.reason() or "it does not say why"
-            raise UnusableModelError(
-                "model refused",
-                f"llama.cpp cannot load {self.path}: {why}; take another model, or another file of this one",
-            )
+            raise _refused(self.path, library.last_error() or log.reason())
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -126,3 +122,12 @@ class Model:
         if self.handle:
             self.llama.llama_model_free(self.handle)
             self.handle = None
+
+
+def _refused(path: Path, why: str | None) -> NativeError:
+    if why is not None and log.is_of_memory(why):
+        to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
+        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+    newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
+    told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
+    return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

@@ -12,7 +12,7 @@ from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
-NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_unusable", "head_used", "head_is_for_others"))
+NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
@@ -46,12 +46,14 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
         "drafts_only": drafts_only,
+        "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
-        **_head(heads.find(folders.heads, digest), digest),
+        **_head(heads.find(folders.heads, digest, header), digest),
+        "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -71,18 +73,13 @@ def _head(path: Path | None, digest: str) -> dict[str, Any]:
     """The model's own draft head, and how often its drafts were right when it was made: the first of a step, the second
     after a right first one, and so on."""
     from specee.models import gguf_header, heads
-    from specee.models.errors import ModelError
 
-    try:
-        header = None if path is None else gguf_header.read_model(path)
-    except ModelError as error:
-        return {**NO_HEAD, "head_unusable": error.message}
-    if header is None:
+    if path is None:
         return NO_HEAD
+    header = gguf_header.read_model(path)
     return {
         "head": str(path),
         "head_acceptance": heads.acceptance(header),
-        "head_unusable": None,
         "head_used": heads.is_worth_using(header),
         "head_is_for_others": heads.is_for_others(header, digest),
     }
@@ -136,14 +133,17 @@ def text(facts: dict[str, Any]) -> str:
 
 
 def _own_head(facts: dict[str, Any]) -> str:
+    unusable = facts["head_unusable"]
+    if facts["head"] is None and unusable is not None:
+        return f"unusable: {unusable}"
     if facts["head"] is None:
-        none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
-        return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
+        return "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
     rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
     others = "; trained for another model file" if facts["head_is_for_others"] else ""
     unused = "" if facts["head_used"] else "; too few to be used: train it with more --tokens"
     right = f"; of its drafts, one after the other, {rates} were right{unused}" if rates else ""
-    return f"{facts['head']}{right}{others}"
+    instead = f"; the one that was trained here is unusable: {unusable}" if unusable is not None else ""
+    return f"{facts['head']}{right}{others}{instead}"
 
 
 def _drafter(facts: dict[str, Any]) -> str:
@@ -151,12 +151,11 @@ def _drafter(facts: dict[str, Any]) -> str:
     if facts["drafts_only"]:
         layers = ", ".join(map(str, facts["reads_layers"]))
         trained = f", the file with SHA-256 {facts['trained_for']}" if facts["trained_for"] else ""
-        use = (
-            f"it reads layers {layers} of its model{trained}: --drafter FILE"
-            if layers
-            else "specee-chat does not run it"
+        if facts["drafts_unusable"]:
+            return f"the file itself: {facts['drafts_unusable']}"
+        return (
+            f"the file itself is {facts['drafts_only']}; it reads layers {layers} of its model{trained}: --drafter FILE"
         )
-        return f"the file itself is {facts['drafts_only']}; {use}"
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
     if facts["drafter"] is None:

@@ -154,7 +154,7 @@ def open_backend(
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
     sha256 = file_hash.of_model(header.files, where.cache)
-    head = heads.find(where.heads, sha256)
+    head = heads.find(where.heads, sha256, header)
     drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX, head)
 
     from specee.native import engine as native
