@@ -51,6 +51,7 @@ def _may_answer(path: Path) -> bool:
 def _without_models(folder: Path) -> tuple[str, str]:
     names = {path.name for path in islice(folder.iterdir(), MAX_LOOKED_AT)}
     suffixes = {Path(name).suffix.lower() for name in names}
+    to_do = "take its GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
     if "adapter_config.json" in names:
         return "a LoRA adapter, not a model in GGUF", "take a GGUF file that it is merged into"
     if ".safetensors" in suffixes or "config.json" in names or {".bin", ".pt", ".pth"} & suffixes:
@@ -62,8 +63,10 @@ def _without_models(folder: Path) -> tuple[str, str]:
             else ""
         )
         holds = f" in {kind}" if kind else ""
-        to_do = "take its GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
         return f"the folder of a model{holds}, not in GGUF", to_do
+    frameworks = {".onnx": "an ONNX model", ".pb": "a TensorFlow model", ".mlpackage": "a Core ML model"}
+    if (other := next((what for suffix, what in frameworks.items() if suffix in suffixes), None)) is not None:
+        return f"the folder of {other}, not in GGUF", to_do
     if (found := _in_hub_cache(folder)) is not None:
         return f"a repository in the cache of the hub ({found})", f"give hf:{found}"
     if {"blobs", "manifests"} <= names:

@@ -104,10 +104,12 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
     \b
     specee-chat models path llama3.2-1b
     """
+    from specee.models import split_file
     from specee.models.resolve import resolve
 
     found = resolve(name or model)
-    return show({"name": found.name, "path": str(found.path)}, as_json, lambda result: result["path"])
+    files = [str(path) for path in split_file.files(found.path)]
+    return show({"name": found.name, "path": files[0], "files": files}, as_json, lambda _: files[0])
 
 
 @models.command("show", params=[*_NAMED, CTX, *_HERE])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from specee.app import formatting
 from specee.app.engine.protocol import Progress
 from specee.app.errors import AppError
-from specee.models import download, draft_model
+from specee.models import download, draft_model, split_file
 from specee.models.transfer import TransferProgress
 
 
@@ -33,9 +33,8 @@ class ModelPull:
             show(Progress(f"downloading {self.name}: {formatting.transfer(progress)}"))
 
         path = download.pull(self.name, on_progress, offline=offline)
-        self.message = (
-            f"{self.name} is downloaded ({formatting.size(path.stat().st_size)}); /model {self.name} switches to it"
-        )
+        n_bytes = sum(part.stat().st_size for part in split_file.files(path))
+        self.message = f"{self.name} is downloaded ({formatting.size(n_bytes)}); /model {self.name} switches to it"
         pair = draft_model.paired(self.name)
         if pair is not None and pair.path is None:
             self.message += f"; {pair.name} can draft for it: /pull {pair.name}"
