@@ -11,7 +11,7 @@ from specee.models.damage import AGAIN
 from specee.models.errors import ModelError
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
-from specee.models.head_fit import misfit
+from specee.models.head_fit import impossible, misfit
 
 SHIPPED = {
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "smollm2-135m.eagle3.gguf",
@@ -30,8 +30,9 @@ def own_path(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.eagle3.gguf"
 
 
-def find(folder: Path, sha256: str, target: Header) -> Path | None:
+def find(folder: Path, sha256: str, target: Header | None = None) -> Path | None:
     """The head to use for the model with this hash: the user's own, or a shipped one that is right more often.
+    `target`: the model, where it is here.
 
     One that cannot be used does not stand in the way of the other; `unusable_own` says why.
     """
@@ -49,14 +50,14 @@ def unusable_own(folder: Path, sha256: str, target: Header) -> str | None:
     return unusable(own, target) if own.is_file() else None
 
 
-def unusable(path: Path, target: Header) -> str | None:
-    """Why the head in this file cannot draft for `target`."""
+def unusable(path: Path, target: Header | None) -> str | None:
+    """Why the head in this file cannot draft for `target`, or for any model."""
     try:
         head = gguf_header.read_model(path)
     except ModelError as error:
         return error.message
     kind = HEADS.get(head.architecture, "a whole model")
-    why = misfit(target, head, kind)
+    why = impossible(head, kind) if target is None else misfit(target, head, kind)
     return None if why is None else f"{path}: {why}; {AGAIN}"
 
 

@@ -9,7 +9,7 @@ from specee.models import gguf_header, hub_names, source
 from specee.models.errors import ModelError, NotAChatModelError
 from specee.models.model_kind import check_answers
 
-MAX_SHOWN = 6
+MAX_SHOWN = 6  # names
 MAX_LOOKED_AT = 10_000  # files below the folder
 
 
@@ -20,14 +20,16 @@ def only_model(folder: Path) -> Path:
     """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf" and path.is_file())
     firsts = list(dict.fromkeys(_first(path) for path in files))
-    models = firsts if len(firsts) < 2 else [path for path in firsts if _may_answer(path)]
+    if len(firsts) == 1:
+        return firsts[0]
+    models = list(islice(filter(_may_answer, firsts), MAX_SHOWN + 1))
     if len(models) == 1:
         return models[0]
-    if models or firsts:
-        shown = ", ".join(path.name for path in (models or firsts)[:MAX_SHOWN])
+    if firsts:
+        what = "several models" if models else "GGUF files, none of which is a chat model"
+        names = ", ".join(path.name for path in (models or firsts)[:MAX_SHOWN])
         more = " and more" if len(models or firsts) > MAX_SHOWN else ""
-        found = f"{len(models or firsts)} {'models' if models else '.gguf files, none of which is a chat model'}"
-        raise ModelError("model not found", f"{folder} is a folder with {found}: {shown}{more}; give the path of one")
+        raise ModelError("model not found", f"{folder} is a folder with {what}: {names}{more}; give the path of one")
     what, to_do = _without_models(folder)
     raise ModelError("model not found", f"{folder} is {what}; {to_do}")
 

@@ -16,17 +16,24 @@ else:
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens.
+    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens, `bytes` those of its file.
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
+    `active`: of a mixture of experts, the parameters that a token uses; of all others empty.
+    `width`, `heads`, `vocabulary`, `tied`, `released`: see registry.toml; 0 or empty where nobody has looked it up.
     """
 
     name: str
+    bytes: int
     licence: str
     parameters: str
     layers: int
+    kv_heads: int
+    head_dim: int
     context: int
     notes: str
+    active: str = ""
+    good_for: tuple[str, ...] = ()
     repo: str = ""
     file: str = ""
     revision: str = "main"
@@ -34,6 +41,16 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
+    width: int = 0
+    heads: int = 0
+    vocabulary: int = 0
+    tied: bool = False
+    released: str = ""
+
+    @property
+    def window_bytes(self) -> int:
+        """Memory that a token takes in the context window: K and V of 16 bits in each layer."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
 @lru_cache(maxsize=1)
@@ -41,7 +58,7 @@ def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
     return {
-        name: RegistryEntry(name=name, other_names=tuple(table.pop("other_names", ())), **table)
+        name: RegistryEntry(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
         for name, table in tables.items()
     }
 

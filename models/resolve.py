@@ -83,6 +83,9 @@ def interpret(model: str | None) -> WantedModel:
     except OSError as error:  # a name too long for a file, a folder that may not be searched
         if error.errno == errno.ENAMETOOLONG:
             raise _unknown(str(model)) from error
+        if isinstance(error, PermissionError):
+            why = f"{model}: you may not look into its folder, or one above it (its owner can allow it: chmod +rx)"
+            raise ModelError("model not readable", why) from error
         raise ModelError("model not found", f"{model}: {error.strerror or error}") from error
 
 

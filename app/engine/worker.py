@@ -26,7 +26,9 @@ from specee.app.engine.protocol import (
     Generate,
     GuardTerminal,
     Load,
+    MeasureSpeed,
     ModelLoaded,
+    Notice,
     Optimize,
     Progress,
     ReportMachine,
@@ -121,7 +123,7 @@ class Worker:
     def run(self) -> None:
         """Serves until Close."""
         handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate}
-        handlers |= dict.fromkeys((Calibrate, Train, Optimize, Bench, ReportMachine), self._task)
+        handlers |= dict.fromkeys((Calibrate, Train, Optimize, Bench, ReportMachine, MeasureSpeed), self._task)
         self._heartbeat.start()
         while True:
             busy = self._answerer is not None and self._answerer.busy
@@ -167,6 +169,8 @@ class Worker:
         self._answerer = _answerer(backend, message.options.data_dir)
         for request in self._cancelled_early:
             self._answerer.cancellation.cancel(request)
+        for text in backend.notices:
+            self._send(Notice(text))
         self._send(ModelLoaded(backend.info))
 
     def _generate(self, message: Generate) -> None:

@@ -17,6 +17,7 @@ import uvicorn
 
 from specee.app import paths
 from specee.app.engine.client import EngineClient
+from specee.app.engine.protocol import Notice
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve.addresses import LOCALHOST, LOOPBACK, addresses_of, is_loopback, listen
@@ -123,7 +124,9 @@ def serve(load: LoadOptions, options: ChatOptions, access: Access) -> int:
 def _open(client: EngineClient, signals: Signals) -> bool:
     """Loads the model. Returns False if a signal came before it was there. Raises AppError."""
     try:
-        for _ in client.open():
+        for event in client.open():
+            if isinstance(event, Notice):
+                print(event.text, file=sys.stderr)
             if signals.first is not None:
                 break
     except AppError:

@@ -33,7 +33,7 @@ from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.drafters import colour_variables
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
-from specee.app.tui.event_display import MAKE_ROOM, EventDisplay
+from specee.app.tui.event_display import EventDisplay, how_to_make_room
 from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.sidebar import Sidebar
@@ -201,7 +201,7 @@ class ChatApp(BoundedApp):
         info = self.session.info
         share = self.session.context_tokens / info.n_ctx if info is not None else 0.0
         if share >= NEARLY_FULL:
-            self.show_notice(f"the context window is {share:.0%} full: {MAKE_ROOM}")
+            self.show_notice(f"the context window is {share:.0%} full: {how_to_make_room(info)}")
 
     def show_chat(self) -> None:
         """Shows the branch in use, in place of everything."""

@@ -12,7 +12,7 @@ from specee.app.engine.client import EngineLostError, Event
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.tui.commands import as_typed, is_command
 from specee.app.tui.entries import QuestionEntry
-from specee.app.tui.event_display import MAKE_ROOM
+from specee.app.tui.event_display import how_to_make_room
 from specee.app.tui.model_pull import ModelPull
 from specee.app.tui.race import RaceEntry, race_options
 from specee.app.tui.session_thread import Job, SessionThread
@@ -214,5 +214,5 @@ class ChatController:
         if isinstance(error, EngineLostError):
             hint = "\n/continue or /retry starts it again; the chat is kept"
         elif error.exit_code == PROMPT_TOO_LONG:
-            hint = f"\n{MAKE_ROOM}"
+            hint = f"\n{how_to_make_room(app.session.info)}"
         app.show_notice(error.line + hint, error=True)

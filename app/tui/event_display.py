@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specee.app.engine.client import Event, Silence
-from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Done, ModelInfo, Notice, Progress, PromptProgress, Started
 from specee.app.tui.race import RaceEntry
 from specee.app.tui.status import status_lines
 
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
 PANEL_TICKS = 2  # views and figures are drawn at every second tick
-MAKE_ROOM = "/drop leaves out the oldest turns, /summarize replaces them by a summary, /ctx N gives a larger one"
+
+
+def how_to_make_room(info: ModelInfo | None) -> str:
+    """What can be done about a context window that is full, with this model."""
+    ways = "/drop leaves out the oldest turns, /summarize replaces them by a summary"
+    return f"{ways}, /ctx N gives a larger one" if info is None or info.larger_window is not None else ways
 
 
 class EventDisplay:
@@ -47,6 +52,8 @@ class EventDisplay:
             self.activity = event.what + share
         elif isinstance(event, PromptProgress):
             self.activity = f"reading the prompt, {event.done} of {event.total} tokens"
+        elif isinstance(event, Notice):
+            app.show_notice(event.text)
         elif isinstance(event, Silence):
             self.activity = f"the model has been silent for {event.seconds:.0f} s"
             app.show_notice(f"{self.activity}: it is slow, or it hangs. /restart starts it again; the chat is kept")
@@ -63,7 +70,7 @@ class EventDisplay:
         elif isinstance(event, Done):
             gauge.finish(event.stats, app.options.policy.threshold)
             if event.stats.stop_reason == "window":
-                app.show_notice(f"the context window is full: {MAKE_ROOM}; then /continue")
+                app.show_notice(f"the context window is full: {how_to_make_room(app.session.info)}; then /continue")
 
     def _handle_race(self, race: RaceEntry, event: Event) -> None:
         run = race.running

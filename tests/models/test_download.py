@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -363,6 +364,21 @@ def test_another_file_than_the_registry_knows(hub: Hub) -> None:
     with pytest.raises(DownloadError, match="another file"):
         client.files(Source(REPO, file=FILE, sha256="0" * 64))
     assert client.files(Source(REPO, file=FILE, sha256=hub.sha256(REPO, FILE)))[0].commit == COMMIT
+
+
+def test_each_model_of_the_registry_is_found(hub: Hub, payload: Path) -> None:
+    """Under the repository, revision and file that it names."""
+    from specee.models import hub as client
+    from specee.models import registry, resolve
+
+    for entry in registry.entries().values():
+        if entry.embedded:
+            continue
+        hub.repos = {entry.repo: {entry.file: payload, "other-Q8_0.gguf": payload}}
+        source = resolve.interpret(entry.name).source
+        assert source is not None and (source.revision, source.sha256) == (entry.revision, entry.sha256)
+        found = client.files(dataclasses.replace(source, sha256=None))
+        assert [file.name for file in found] == [entry.file], entry.name
 
 
 def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,14 +244,28 @@ def test_the_one_model_of_a_folder(tmp_path: Path, beside: Callable[[Path], None
     (tmp_path / "README.md").touch()
     assert resolve.resolve(str(tmp_path)).path == model
     tiny_gguf.write(tmp_path / "other.gguf", "llama")
-    assert "is a folder with 2 models: big" in refusal(tmp_path)
+    assert "is a folder with several models: big" in refusal(tmp_path)
 
 
 def test_a_folder_with_what_goes_with_models(tmp_path: Path) -> None:
     projector(tmp_path)
     assert "a projector" in refusal(tmp_path)
     adapter(tmp_path)
-    assert "2 .gguf files, none of which is a chat model: lora.gguf, mmproj-x-f16.gguf" in refusal(tmp_path)
+    assert "GGUF files, none of which is a chat model: lora.gguf, mmproj-x-f16.gguf" in refusal(tmp_path)
+
+
+def test_a_folder_with_many_models(tmp_path: Path) -> None:
+    for i in range(9):
+        tiny_gguf.write(tmp_path / f"m{i}.gguf", "llama", n_layer=1)
+    assert "several models: m0.gguf, m1.gguf, m2.gguf, m3.gguf, m4.gguf, m5.gguf and more; give" in refusal(tmp_path)
+
+
+def test_a_folder_that_may_not_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert "you may not look into its folder" in refusal(tmp_path / "x.gguf")
 
 
 def test_the_one_model_of_a_folder_is_damaged(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_any_part_leads_to_the_model(parts: list[Path], at: int) -> None:
 def test_the_folder_of_a_split_model(parts: list[Path], whole: Path) -> None:
     assert resolve.resolve(str(parts[0].parent)).path == parts[0]
     shutil.copy(whole, parts[0].parent)
-    assert "2 models: big-Q8_0-00001-of-00003.gguf, whole.gguf" in refusal(parts[0].parent)
+    assert "several models: big-Q8_0-00001-of-00003.gguf, whole.gguf" in refusal(parts[0].parent)
 
 
 def test_a_first_part_without_tensors(whole: Path, tmp_path: Path) -> None:
