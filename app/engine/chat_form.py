@@ -234,7 +234,7 @@ def _shows(render: Render, form: Form, messages: Sequence[Message]) -> bool:
 
 def _shows_calls(render: Render, form: Form, n: int) -> bool:
     try:
-        text = render(form.objects(tuple(_calling(n))))
+        text = render(form.objects(tuple(calling(n))))
     except TooMuchError:
         raise
     except Exception:
@@ -244,7 +244,8 @@ def _shows_calls(render: Render, form: Form, n: int) -> bool:
     return all(each in text for each in wanted) and text.count(CALLED) >= n and not as_python
 
 
-def _calling(n: int) -> Iterator[Message]:
+def calling(n: int) -> Iterator[Message]:
+    """A question, so many calls of a tool, and their results."""
     ids = [f"call_{i:032}" for i in range(n)]  # as long as those that we give
     function = {"name": CALLED, "arguments": json.dumps({ARGUMENT: 1})}
     calls = [{"id": each, "type": "function", "function": function} for each in ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -49,8 +50,10 @@ class ChatTemplate:
         self.form = self._form_with_tools = form
         self._with_tools = self._plain
         if for_tools is not None:
-            self._with_tools = JinjaTemplate(for_tools, special)
-            self._form_with_tools = chat_form.find_form(self._probe(self._with_tools, TOOLS))
+            with suppress(Exception):  # it is code of the model's file; without it there are no tools
+                with_tools = JinjaTemplate(for_tools, special)
+                self._form_with_tools = chat_form.find_form(self._probe(with_tools, TOOLS))
+                self._with_tools = with_tools
         of_calls = chat_form.find_form_of_calls(
             self._probe(self._with_tools, None), self._form_with_tools
         ) or chat_form.find_form_of_calls(self._probe(self._with_tools, TOOLS), self._form_with_tools)
@@ -91,6 +94,13 @@ class ChatTemplate:
         except Exception:
             why = f"the model's template refuses this chat: {as_line(refusal)}"
             raise AppError("chat template", why, USAGE) from refusal
+
+    def tried(self, objects: chat_form.Objects, **variables: Any) -> str:
+        """The text of messages as they are; "" when the template refuses them."""
+        try:
+            return self._plain.render(objects, now=self._clock.now(), tools=self._no_tools, **variables)
+        except Exception:  # it is code of the model's file
+            return ""
 
     def _takes_tools(self) -> bool:
         try:

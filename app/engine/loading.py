@@ -35,6 +35,8 @@ class NativeBackend:
     """A predictors Calibration, None without one."""
     sha256: str
     template: ChatTemplate
+    markers: tuple[str, ...]
+    """Names of tokens that only the template may write, beside the control tokens."""
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
@@ -47,10 +49,16 @@ class NativeBackend:
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        return self.model.control_tokens  # type: ignore[no-any-return]
+        return (*self.model.control_tokens, *self.markers)
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
-        return [int(t) for t in self.model.tokenize(text, special=special, bos=bos)]
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
+        if not special and text in self.markers:  # halves of it are no marker
+            return self.tokenize(text[:1], bos=bos, special=False, is_rest=is_rest) + self.tokenize(
+                text[1:], bos=False, special=False, is_rest=True
+            )
+        if is_rest:
+            return list(self.model.tokenize_rest(text, special=special))
+        return list(self.model.tokenize(text, special=special, bos=bos))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         return bytes(self.model.piece(token, special=special))
@@ -184,11 +192,15 @@ def open_backend(
 
     from specee.app.engine.datastore import open_datastores
     from specee.app.engine.model_template import open_model_template
+    from specee.app.engine.turn_markers import end_of_answer, written_markers
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
+    end = end_of_answer(opened.template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
+    if end is not None:
+        model.stop_at(end)
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -214,6 +226,7 @@ def open_backend(
         calibration=calibration,
         sha256=sha256,
         template=opened.template,
+        markers=written_markers(opened.template, model.user_defined_tokens),
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
