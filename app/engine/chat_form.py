@@ -17,6 +17,8 @@ from typing import Any
 from specee.app.engine.protocol import Message
 from specee.app.engine.template_limits import TooMuchError
 
+THOUGHT_NAMES = ("reasoning_content", "reasoning", "thinking")
+"""Under which templates look for the thought of a message."""
 BETWEEN = "\n\n"
 """Between messages that become one."""
 ID_LENGTH = 9
@@ -82,6 +84,8 @@ class Form:
             given["tool_call_id"] = _short(message.tool_call_id) if self.short_ids else message.tool_call_id
         if message.name is not None:
             given["name"] = message.name
+        if message.thought is not None:
+            given |= dict.fromkeys(THOUGHT_NAMES, message.thought)
         return given
 
 

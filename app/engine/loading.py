@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specee.app import machine, memory, paths
+from specee.app.engine import thinking
 from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
@@ -37,6 +38,7 @@ class NativeBackend:
     template: ChatTemplate
     markers: tuple[str, ...]
     """Names of tokens that only the template may write, beside the control tokens."""
+    thinking: thinking.Thinking
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
@@ -44,8 +46,10 @@ class NativeBackend:
     notices: tuple[str, ...] = ()
     """What the user should know of the model as it is loaded."""
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        return self.template(messages, tools)
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        return self.template(messages, tools, variables)
 
     @property
     def control_tokens(self) -> Sequence[str]:
@@ -157,13 +161,13 @@ def open_backend(
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_file, window_size
     from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
-    from specee.models.draft_model import check_answers
+    from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    sha256 = file_hash.sha256(found.path, where.cache)
+    sha256 = file_hash.of_model(header.files, where.cache)
     head = heads.find(where.heads, sha256)
     structure = model_structure.read(header)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
@@ -201,6 +205,9 @@ def open_backend(
     end = end_of_answer(opened.template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
     if end is not None:
         model.stop_at(end)
+    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
+    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -218,8 +225,8 @@ def open_backend(
             takes_tools=opened.template.takes_tools,
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
-            template_note=opened.note,
             gpu_layers=model.gpu_layers,
+            thinks=thinks.kind,
         ),
         engine=engine,
         model=model,
@@ -227,10 +234,11 @@ def open_backend(
         sha256=sha256,
         template=opened.template,
         markers=written_markers(opened.template, model.user_defined_tokens),
+        thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
-        notices=(window.notice,) if window.notice is not None else (),
+        notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
 
 
