@@ -18,6 +18,7 @@ from specee.app.engine.jinja_template import JinjaTemplate
 from specee.app.engine.protocol import Message
 from specee.app.engine.template_limits import TooMuchError
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
+from specee.app.formatting import visible
 
 PROBE = "specee_probe"
 MAX_REASON = 300  # characters
@@ -113,7 +114,7 @@ class ChatTemplate:
 
 def as_line(error: BaseException) -> str:
     """What a template's author has to say, in one line."""
-    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+    return visible(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
 
 
 def no_text() -> AppError:
