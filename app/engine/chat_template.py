@@ -22,7 +22,8 @@ from specee.app.formatting import visible
 
 PROBE = "specee_probe"
 MAX_REASON = 300  # characters
-TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": {}}}])
+PARAMETERS = {"type": "object", "properties": {"probed": {"type": "string", "description": ""}}, "required": []}
+TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": PARAMETERS}}])
 
 
 class ChatTemplate:
