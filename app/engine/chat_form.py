@@ -213,7 +213,8 @@ def find_form(render: Render) -> Form:
     form = replace(form, user_begins=not shows(form, ASSISTANT, AGAIN))
     form = replace(form, drops_empty=not shows(form, USER, Message("assistant", ""), AGAIN))
     rule = Message("system", RULED)
-    anywhere = shows(form, USER, ASSISTANT, SYSTEM, AGAIN) and shows(form, SYSTEM, rule, USER)
+    places = ((USER, ASSISTANT, SYSTEM, AGAIN), (USER, ASSISTANT, SYSTEM), (SYSTEM, rule, USER))
+    anywhere = all(shows(form, *chat) for chat in places)
     return replace(form, system_first=not (form.folds_system or anywhere))
 
 

@@ -79,12 +79,13 @@ class ChatTemplate:
         has_calls = any(message.tool_calls is not None or message.role == "tool" for message in messages)
         with_tools = has_calls or tools is not None
         template, form = (self._with_tools, self._form_with_tools) if with_tools else (self._plain, self.form)
+        none = self._no_tools if template is self._plain else "[]"
         length = len(tools or "") + sum(
             len(m.content) + len(m.tool_calls or "") + len(m.thought or "") for m in messages
         )
 
         def rendered(form: Form) -> str:
-            given = {"now": now, "tools": tools or self._no_tools, "length": length, **(variables or {})}
+            given = {"now": now, "tools": tools or none, "length": length, **(variables or {})}
             return template.render(form.objects(messages), **given)
 
         try:
