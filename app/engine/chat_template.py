@@ -84,18 +84,18 @@ class ChatTemplate:
             len(m.content) + len(m.tool_calls or "") + len(m.thought or "") for m in messages
         )
 
-        def rendered(form: Form) -> str:
+        def rendered(form: Form, tools: str | None) -> str:
             given = {"now": now, "tools": tools or none, "length": length, **(variables or {})}
             return template.render(form.objects(messages), **given)
 
         try:
-            return rendered(form)
+            return rendered(form, tools)
         except Exception as error:  # the template is code of the model's file, and may fail in any way
             refusal = error
         try:
             if isinstance(refusal, TooMuchError):
                 raise refusal
-            return rendered(replace(form, **chat_form.MOST))
+            return rendered(replace(form, **chat_form.MOST), tools and _completed(tools))
         except Exception:
             why = f"the model's template refuses this chat: {as_line(refusal)}"
             raise AppError("chat template", why, USAGE) from refusal
@@ -112,6 +112,21 @@ class ChatTemplate:
             return PROBE in self((Message("user", "?"),), TOOLS)
         except AppError:
             return False
+
+
+def _completed(tools: str) -> str:
+    """The tools, with all that templates look for without asking whether it is there."""
+    listed = json.loads(tools)
+    for tool in listed:
+        function = tool["function"]
+        function.setdefault("description", "")
+        parameters = function["parameters"] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+        parameters.setdefault("required", [])
+        for value in parameters["properties"].values():
+            if isinstance(value, dict):
+                value.setdefault("type", "string")
+                value.setdefault("description", "")
+    return json.dumps(listed, ensure_ascii=False)
 
 
 def as_line(error: BaseException) -> str:

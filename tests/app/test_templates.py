@@ -255,7 +255,7 @@ indented
     text = ChatTemplate(source, {"pad_token": "<pad>"})(ASK)
     assert text == (
         "<HI><1>calledindented\n"
-        '{"b": "ä<&", "a": [1, null, true]}\n{"a":"\\u00fc","b":1}\n[\n  1\n] x=1\n'
+        '{"b": "ä<&", "a": [1, null, true]}\n{"a":"\\u00fc","b":1}\n[\n  1\n] x=1'
         "True ba [None, None]\n<pad>|False|False"
     )
 
@@ -342,3 +342,14 @@ def test_named_templates(tmp_path: Path, form: str) -> None:
     if found.template.takes_tools:
         assert "specee_probe(probed);" in found.template((SYSTEM, USER), TOOLS)
         assert "Köln" in found.template(called(1), TOOLS) and "Köln" in found.template(called(1))
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name in TAKES_CALLS | {"smollm_3"}])
+@pytest.mark.parametrize(
+    "function", [{}, {"parameters": None}, {"parameters": {}}, {"parameters": {"properties": {"x": {}}}}]
+)
+def test_tools_that_say_little_of_themselves(name: str, given: Any) -> None:
+    render = opened(name)
+    function = {"name": "weather"} | ({"parameters": given} if given != () else {})
+    tools = json.dumps([{"type": "function", "function": function}])
+    assert ("weather" in render((SYSTEM, USER), tools)) == render.takes_tools
