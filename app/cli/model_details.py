@@ -52,6 +52,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
+        **_template(None if drafts_only is not None else header),
         **_head(heads.find(folders.heads, digest, header), digest),
         "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
@@ -67,6 +68,20 @@ def dense_only(read: Any) -> str | None:
         return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
     except NativeError as error:
         return str(error)
+
+
+def _template(header: Any) -> dict[str, Any]:
+    """How chats are written for the model, and what its chat template has a place for; None: it does not answer."""
+    from specee.app.engine.model_template import open_model_template
+
+    if header is None:
+        return dict.fromkeys(("template", "folds_system", "takes_tools"))
+    found = open_model_template(header)
+    return {
+        "template": found.note or found.origin,
+        "folds_system": found.template.form.folds_system,
+        "takes_tools": found.template.takes_tools,
+    }
 
 
 def _head(path: Path | None, digest: str) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def text(facts: dict[str, Any]) -> str:
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
-        "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
+        **_chat(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
@@ -130,6 +145,17 @@ def text(facts: dict[str, Any]) -> str:
         **_rules(facts["calibration_metrics"] or {}),
     }
     return tables.pairs((name, str(value)) for name, value in rows.items())
+
+
+def _chat(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["template"] is None:
+        return {}
+    system = "no place: it is sent with the question that follows it" if facts["folds_system"] else "yes"
+    return {
+        "chat template": facts["template"],
+        "system message": system,
+        "tools": "yes" if facts["takes_tools"] else "no",
+    }
 
 
 def _own_head(facts: dict[str, Any]) -> str:
