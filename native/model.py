@@ -1,4 +1,4 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
+"""A GGUF model as llama.cpp opens it: weights and vocabulary."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ _SEPARATOR = "\x01"
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
-    if so.
+    Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -69,8 +68,6 @@ class Model:
         self.user_defined_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
         """Names of tokens that are read as such in every text."""
         self._first_space = self._space_before_texts()
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
 
     def _meta(self, key: str) -> str | None:
         size = 1 << 12

@@ -65,7 +65,7 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
+        return library.architecture_limit(read.arch)
     except NativeError as error:
         return str(error)
 

@@ -191,7 +191,7 @@ def open_backend(
     else:
         engine = _open_engine(model, n_ctx, threads, n_slots)
     calibration = None
-    if with_calibration and not model.unsupported:
+    if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.datastore import open_datastores
@@ -217,7 +217,7 @@ def open_backend(
             n_ctx=engine.n_ctx,
             trained_ctx=structure.context,
             threads=threads,
-            dense_only=model.unsupported,
+            dense_only=engine.no_exits,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
