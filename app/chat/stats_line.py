@@ -34,7 +34,8 @@ def stats_line(stats: Stats) -> str:
         how = f"{stats.mean_exit_layer:.1f} of {stats.n_layers} layers per token on average"
     thoughts = f" ({stats.thought_tokens} of them thoughts)" if stats.thought_tokens else ""
     return (
-        f"{stats.tokens} tokens{thoughts} at {stats.tokens_per_second:.1f} tokens/s, the first after {stats.ttft_s:.2f} s; "
+        f"{stats.tokens} tokens{thoughts} at {stats.tokens_per_second:.1f} tokens/s, "
+        f"the first after {stats.ttft_s:.2f} s; "
         f"prompt of {stats.prompt_tokens} tokens, {stats.reused} of them from the cache; "
         f"{how}; policy {stats.policy}: {stats.policy_reason}; {ENDS[stats.stop_reason]}"
     )
