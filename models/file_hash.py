@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def sha256(path: Path, cache_dir: Path | None = None) -> str:
     return digest.hexdigest()
 
 
+def of_model(files: Sequence[Path], cache_dir: Path | None = None) -> str:
+    """The hash of a model: of its file, or, where it is split, of the hashes of its parts."""
+    return _joined([sha256(path, cache_dir) for path in files])
+
+
+def known_of_model(files: Sequence[Path], cache_dir: Path) -> str | None:
+    """The same as far as it is known without reading the files."""
+    known = [known_sha256(path, cache_dir) for path in files]
+    return None if None in known else _joined([digest for digest in known if digest is not None])
+
+
+def _joined(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
+
+
 def known_sha256(path: Path, cache_dir: Path) -> str | None:
     """The hash as far as it is known without reading the file: remembered, or its name in the shared cache."""
     blob = path.resolve()
@@ -40,6 +56,17 @@ def remember(path: Path, digest: str, cache_dir: Path | None) -> None:
     """Keeps the hash of a file that was checked otherwise, so that `sha256` need not read it again."""
     if (store := _store(cache_dir)) is not None:
         _write_cache(store, {**_read_cache(store), _key(path): digest})
+
+
+def known_files(cache_dir: Path) -> list[Path]:
+    """Files whose hash is remembered, and which have not changed since."""
+    found = []
+    for key in _read_cache(_store(cache_dir)):
+        path = Path(key.rsplit("|", 2)[0])
+        with suppress(OSError, ValueError):
+            if _key(path) == key:
+                found.append(path)
+    return found
 
 
 def _key(path: Path) -> str:

@@ -20,6 +20,7 @@ class RegistryEntry:
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
     `active`: of a mixture of experts, the parameters that a token uses; of all others empty.
+    `width`, `heads`, `vocabulary`, `tied`, `released`: see registry.toml; 0 or empty where nobody has looked it up.
     """
 
     name: str
@@ -40,6 +41,11 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
+    width: int = 0
+    heads: int = 0
+    vocabulary: int = 0
+    tied: bool = False
+    released: str = ""
 
     @property
     def window_bytes(self) -> int:

@@ -178,9 +178,9 @@ def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | Non
     return None if supported else last_error()
 
 
-def need_memory(what: str) -> None:
+def need_memory(what: str, n_bytes: int = START_BYTES) -> None:
     """Raises NativeError unless there is memory for a beginning: without it llama.cpp ends the process."""
-    if load().specee_memory_left(START_BYTES) != abi.OK:
+    if load().specee_memory_left(n_bytes) != abi.OK:
         why = f"too little is left for {what}; close other programs, or raise the limit of this one (ulimit -v)"
         raise NativeError("There is no memory", why)
 

@@ -29,7 +29,7 @@ from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Noti
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models import gguf_header
-from specee.models.draft_model import check_answers
+from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
 
 

@@ -330,7 +330,13 @@ def load_options(values: Values) -> opts.LoadOptions:
     drafter = values.get("drafter")
     for name in ("model", "drafter") if drafter not in (None, opts.NO_DRAFTER) else ("model",):
         with config.naming_its_keys({name: values[name]}):
-            fetch_model.ensure(values[name], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
+            fetch_model.ensure(
+                values[name],
+                offline=offline,
+                yes=bool(values["yes"]),
+                data_dir=values["data_dir"],
+                answers=name == "model",
+            )
     load = opts.LoadOptions(
         model=values["model"],
         drafter=drafter,

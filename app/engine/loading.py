@@ -153,13 +153,13 @@ def open_backend(
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_file, window_size
     from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
-    from specee.models.draft_model import check_answers
+    from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    sha256 = file_hash.sha256(found.path, where.cache)
+    sha256 = file_hash.of_model(header.files, where.cache)
     head = heads.find(where.heads, sha256)
     structure = model_structure.read(header)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own

@@ -115,7 +115,14 @@ class ReportMachine:
     load: LoadOptions
 
 
-Task = Calibrate | Train | Optimize | Bench | ReportMachine
+@dataclass(frozen=True)
+class MeasureSpeed:
+    """Say how fast this machine decodes, whatever the model, and which GPUs there are: a job of half a second."""
+
+    load: LoadOptions
+
+
+Task = Calibrate | Train | Optimize | Bench | ReportMachine | MeasureSpeed
 
 
 @dataclass(frozen=True)

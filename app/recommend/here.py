@@ -1,0 +1,95 @@
+"""What is known on this machine of the models that could run on it: files, their headers, and what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specee.app import machine as identity
+from specee.app.engine.measurements import Measurements
+from specee.app.options import DEFAULT_CTX
+from specee.app.paths import Paths
+from specee.app.recommend.candidate import DraftHead, LocalModel
+from specee.app.recommend.experience import Experience, Measured
+from specee.app.recommend.facts import from_header
+from specee.app.recommend.machine import Machine
+from specee.app.recommend.recommendation import Purpose, Recommendation, recommend
+from specee.models import cache, embedded, file_hash, gguf_header, heads, model_kind, registry, source
+from specee.models.errors import ModelError
+
+
+def recommendations(
+    folders: Paths, machine: Machine, *, purpose: Purpose = "chat", window: int = DEFAULT_CTX
+) -> tuple[Recommendation, ...]:
+    """All models that have a name or are here, the one to take on this machine first. Asks nothing of a network."""
+    here = local_models(folders)
+    known = experience(folders, machine)
+    found = draft_heads(folders, here)
+    return recommend(machine, registry.entries().values(), here, known, found, purpose=purpose, window=window)
+
+
+def local_models(folders: Paths) -> dict[str, LocalModel]:
+    """Models whose files are here, by the name that --model takes: those of the registry, others in the cache, copies
+    that we made, and files that have run here. What is damaged or only drafts is none."""
+    found: dict[str, LocalModel] = {}
+    seen: set[Path] = set()
+
+    def add(name: str, path: Path | None, where: str) -> None:
+        if path is None or path.resolve() in seen:
+            return
+        try:
+            header = gguf_header.read_model(path)
+            model_kind.check_answers(header)
+        except ModelError:
+            return
+        seen.add(path.resolve())
+        licence = header.values.get("general.license")
+        found[name] = LocalModel(
+            facts=from_header(header),
+            where=where,
+            sha256=file_hash.known_sha256(path, folders.cache),
+            licence=licence if isinstance(licence, str) else "",
+        )
+
+    for entry in registry.entries().values():
+        if entry.embedded:
+            add(entry.name, embedded.path(), "embedded")
+        elif (files := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
+            add(entry.name, files[0], "cache")
+    for model in cache.models():
+        add(f"hf:{model.repo}:{model.paths[0].name}", model.paths[0], "cache")
+    for path in sorted((folders.data / "models").glob("*.gguf")):
+        add(str(path), path, "copy")
+    for path in file_hash.known_files(folders.cache):
+        add(str(path), path, "file")
+    return found
+
+
+def experience(folders: Paths, machine: Machine) -> Experience:
+    """What the engine has measured of models on this machine, with this library and as many threads."""
+    build = machine.build
+    if build is None:
+        return Experience()
+    where = f"| {identity.identity()} | {machine.threads} threads | {build}"
+    models = {}
+    for key, drafting in Measurements(folders.measurements).drafting.items():
+        sha256, _, rest = key.partition(" ")
+        if rest == where and drafting.dense_rate is not None:
+            one = drafting.seconds[1]
+            rows = {n: seconds / one for n, seconds in drafting.seconds.items()}
+            models[sha256] = Measured(drafting.dense_rate, drafting.speedup, rows)
+    return Experience(models)
+
+
+def draft_heads(folders: Paths, here: dict[str, LocalModel]) -> dict[str, DraftHead]:
+    """Draft heads that are good enough to be used, by the SHA-256 of their model: shipped ones, and the user's own."""
+    digests = {model.sha256 for model in here.values() if model.sha256} | set(heads.SHIPPED)
+    found = {}
+    for digest in digests:
+        path = heads.find(folders.heads, digest)
+        try:
+            header = gguf_header.read_model(path) if path is not None else None
+        except ModelError:
+            continue
+        if header is not None and heads.is_worth_using(header) and (rates := heads.acceptance(header)):
+            found[digest] = DraftHead(header.file_bytes, tuple(rates))
+    return found

@@ -1,0 +1,239 @@
+"""Which models suit a machine, the one to take first. A pure function of what is known about both."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import geometric_mean
+from typing import Any, Literal, get_args
+
+from specee.app.formatting import size
+from specee.app.options import DEFAULT_CTX
+from specee.app.recommend import estimate
+from specee.app.recommend.candidate import Candidate, DraftHead, LocalModel, candidates
+from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
+from specee.app.recommend.machine import DecodingSpeed, Machine
+from specee.models.registry import RegistryEntry
+
+Purpose = Literal["code", "chat", "small"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+Place = Literal["GPU", "memory", "does not fit"]
+
+SMALL_BYTES = 1_200_000_000  # of memory, in all: beside a browser on any machine
+READING = 8.0  # tokens a second that people read
+THINKING = 20.0  # those of a model that thinks before it answers
+DOUBLING_YEARS = 1.0
+"""A model is as good as one of twice its size that is so much older: the trend of the last years, on the careful side
+("Densing law of LLMs", Xiao et al., 2024, find a third of it)."""
+FIRST_YEAR = 2023
+OF_UNKNOWN_AGE = "2024-06"
+GPU_SHARE = 0.95  # of a GPU's free memory: the driver wants some
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A model on this machine. Sizes in bytes; rates in tokens a second, None where they are not known.
+
+    `best_for`: what it is the best for here (code, chat, small); `good_for`: what it is made for. `missing_bytes`: how
+    much memory is missing where it does not fit. `expected`: of dense decoding; `expected_with_drafts`: as it would
+    answer; `measured`: dense, when it has run here. `command` starts it, and fetches it first where it is not here.
+    """
+
+    name: str
+    why: str
+    best_for: tuple[Purpose, ...]
+    good_for: tuple[str, ...]
+    place: Place
+    missing_bytes: int
+    file_bytes: int
+    memory_bytes: int
+    expected: float | None
+    expected_with_drafts: float | None
+    measured: float | None
+    licence: str
+    parameters: str
+    notes: str
+    here: bool
+    where: str
+    drafter: str
+    drafter_here: bool
+    exact: bool
+    commands: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        return self.place != "does not fit"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "fits": self.fits}
+
+
+def recommend(
+    machine: Machine,
+    entries: Iterable[RegistryEntry],
+    here: Mapping[str, LocalModel],
+    experience: Experience = NO_EXPERIENCE,
+    heads: Mapping[str, DraftHead] | None = None,
+    *,
+    purpose: Purpose = "chat",
+    window: int = DEFAULT_CTX,
+) -> tuple[Recommendation, ...]:
+    """All models, the one to take first, those that do not fit last.
+
+    `here`: models on this machine, by the name of the registry, or another one for those that it does not have.
+    `heads`: draft heads, by the SHA-256 of their model.
+    """
+    found = {candidate.name: candidate for candidate in candidates(entries, here)}
+    correction = _correction(machine.speed, found.values(), experience)
+    fits = [
+        _fit(candidate, machine, window, correction, _Drafts(found, experience, heads or {}))
+        for candidate in found.values()
+    ]
+    best = {of: max(fits, key=lambda fit: fit.score(of)) for of in PURPOSES if any(fit.score(of) for fit in fits)}
+    fits.sort(key=lambda fit: (fit.missing, -fit.score(purpose), -fit.score("chat"), fit.memory))
+    return tuple(_recommendation(fit, best, found) for fit in fits)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A model on a machine."""
+
+    candidate: Candidate
+    place: Place
+    missing: int
+    memory: int
+    dense: float | None
+    drafted: float | None
+    measured: float | None
+
+    @property
+    def wanted_rate(self) -> float:
+        return THINKING if self.candidate.thinks else READING
+
+    @property
+    def is_slow(self) -> bool:
+        return self.drafted is not None and self.drafted < self.wanted_rate
+
+    def score(self, purpose: Purpose) -> float:
+        """How well it suits; 0: not at all."""
+        if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
+            return 0.0
+        made_for = purpose if purpose == "code" else "chat"
+        suits = 1.0 if made_for in self.candidate.good_for else 0.5
+        patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
+        return _strength(self.candidate) * suits * patience
+
+
+def _strength(candidate: Candidate) -> float:
+    """In parameters of a model of FIRST_YEAR; a mixture of experts is as good as one between all and active ones."""
+    facts = candidate.facts
+    size = (facts.parameters * facts.active_parameters) ** 0.5
+    year, _, month = (candidate.released or OF_UNKNOWN_AGE).partition("-")
+    age = int(year) - FIRST_YEAR + int(month or 1) / 12
+    return float(size * 2 ** (age / DOUBLING_YEARS))
+
+
+def _correction(speed: DecodingSpeed | None, known: Iterable[Candidate], experience: Experience) -> float:
+    """The seconds that tokens took here over those that were expected."""
+    if speed is None:
+        return 1.0
+    ratios = []
+    for candidate in known:
+        measured = experience.models.get(candidate.sha256 or "")
+        expected = estimate.seconds_per_token(candidate.facts, speed)
+        if candidate.local is not None and measured is not None and expected:
+            ratios.append(1.0 / measured.dense_rate / expected)
+    return geometric_mean(ratios) if ratios else 1.0
+
+
+@dataclass(frozen=True)
+class _Drafts:
+    """What drafts bring."""
+
+    found: Mapping[str, Candidate]
+    experience: Experience
+    heads: Mapping[str, DraftHead]
+
+    def speedup(self, candidate: Candidate, speed: DecodingSpeed, seconds: float, known: Measured | None) -> float:
+        if known is not None and known.speedup is not None:
+            return known.speedup
+        rows = known.rows if known is not None and known.rows else speed.rows
+        best = estimate.speedup(rows, *estimate.RETRIEVED)
+        if (head := self.heads.get(candidate.sha256 or "")) is not None:
+            cost = head.file_bytes / max(1, candidate.facts.read_bytes)
+            best = max(best, estimate.speedup(rows, 1.0, head.acceptance, cost))
+        drafter = self.found.get(candidate.drafter)
+        if drafter is not None and (guess := estimate.seconds_per_token(drafter.facts, speed)):
+            best = max(best, estimate.speedup(rows, *estimate.PAIRED, guess / seconds))
+        return best
+
+
+def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
+    memory = estimate.needed_memory(candidate.facts, window)
+    place: Place = "memory"
+    missing, speed = 0, machine.speed
+    if machine.gpus and memory <= machine.free_vram * GPU_SHARE:
+        place, correction, speed = "GPU", 1.0, machine.gpus[0].speed
+    elif machine.free_ram is not None and memory > machine.free_ram:
+        place, missing = "does not fit", memory - machine.free_ram
+    known = drafts.experience.models.get(candidate.sha256 or "") if place == "memory" else None
+    seconds = estimate.seconds_per_token(candidate.facts, speed) if speed is not None else None
+    dense = 1.0 / (seconds * correction) if seconds else None
+    drafted = None
+    if speed is not None and seconds and dense is not None:
+        truth = known.dense_rate if known is not None else dense
+        drafted = truth * drafts.speedup(candidate, speed, seconds, known)
+    return _Fit(candidate, place, missing, memory, dense, drafted, known.dense_rate if known is not None else None)
+
+
+def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit], found: Mapping[str, Candidate]) -> Recommendation:
+    candidate = fit.candidate
+    drafter = found.get(candidate.drafter)
+    return Recommendation(
+        name=candidate.name,
+        why=_why(fit, best),
+        best_for=tuple(purpose for purpose, one in best.items() if one is fit),
+        good_for=candidate.good_for,
+        place=fit.place,
+        missing_bytes=fit.missing,
+        file_bytes=candidate.facts.file_bytes,
+        memory_bytes=fit.memory,
+        expected=fit.dense,
+        expected_with_drafts=fit.drafted,
+        measured=fit.measured,
+        licence=candidate.licence,
+        parameters=candidate.parameters,
+        notes=candidate.notes,
+        here=candidate.local is not None,
+        where=candidate.local.where if candidate.local is not None else "",
+        drafter=candidate.drafter,
+        drafter_here=drafter is not None and drafter.local is not None,
+        exact=candidate.facts.exact,
+        commands=_commands(fit, drafter),
+    )
+
+
+def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
+    """One sentence, without a full stop."""
+    slow = "slower than one reads" if not fit.candidate.thinks else "slow for a model that thinks before it answers"
+    if fit.place == "does not fit":
+        return f"needs {size(fit.memory)} of memory, {size(fit.missing)} more than is free"
+    if purposes := [purpose for purpose, one in best.items() if one is fit]:
+        words = " and ".join([", ".join(purposes[:-1]), purposes[-1]] if purposes[1:] else purposes)
+        return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
+    purpose: Purpose = "chat" if "chat" in fit.candidate.good_for else "code"
+    other = best[purpose].candidate.name
+    if fit.is_slow:
+        return f"fits, but is {slow}; {other} is the better choice"
+    return f"fits; {other} is stronger, and fast enough"
+
+
+def _commands(fit: _Fit, drafter: Candidate | None) -> tuple[str, ...]:
+    """What fetches it, with its drafter, and starts it."""
+    candidate = fit.candidate
+    wanted = [one for one in (candidate, drafter) if one is not None and one.local is None and not one.embedded]
+    start = "specee-chat" if candidate.embedded else f"specee-chat --model {shlex.quote(candidate.name)}"
+    if fit.place == "GPU":
+        start += f" --gpu-layers {candidate.facts.layers + 1}"
+    return (*(f"specee-chat models pull {shlex.quote(one.name)}" for one in wanted), start)

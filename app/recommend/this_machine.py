@@ -1,0 +1,64 @@
+"""This machine, as it is now: memory that is free, GPUs, and how fast it decodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from specee.app import machine as processor
+from specee.app import memory
+from specee.app.engine.process import EngineProcess
+from specee.app.engine.protocol import Failed, MeasureSpeed, TaskDone
+from specee.app.errors import AppError
+from specee.app.options import LoadOptions
+from specee.app.paths import Paths
+from specee.app.recommend.machine import DecodingSpeed, Gpu, Machine
+from specee.native import cpu
+
+
+def look(folders: Paths, threads: int | None = None) -> Machine:
+    """Takes about a second the first time, and half of one later: what was measured is kept in the data folder.
+
+    A process of its own asks the native library; where it cannot, `problem` says why, and nothing is known of speed.
+    """
+    seen = Machine(cpu.usable_cores(), threads or processor.default_threads(), memory.free_ram())
+    try:
+        return _with_report(seen, _measure(folders, seen.threads))
+    except AppError as error:
+        return replace(seen, problem=error.line)
+
+
+def _measure(folders: Paths, threads: int) -> dict[str, Any]:
+    engine = EngineProcess(folders.logs)
+    try:
+        engine.send(MeasureSpeed(LoadOptions(threads=threads, data_dir=str(folders.data))))
+        for message in engine.messages():
+            if isinstance(message, Failed):
+                raise AppError(message.title, message.message, message.exit_code)
+            if isinstance(message, TaskDone):
+                return message.result
+        raise AssertionError("the messages of an engine do not end")
+    finally:
+        engine.close()
+
+
+def _with_report(seen: Machine, report: dict[str, Any]) -> Machine:
+    """What app/engine/speed_task.py found."""
+    gpus = tuple(
+        Gpu(gpu["name"], gpu["free_bytes"], gpu["total_bytes"], _speed(gpu["speed"])) for gpu in report["gpus"]
+    )
+    return replace(
+        seen,
+        gpus=gpus,
+        speed=_speed(report["speed"]),
+        busy=report["busy"],
+        build=report["build"],
+        problem=report["problem"],
+    )
+
+
+def _speed(found: dict[str, Any] | None) -> DecodingSpeed | None:
+    if found is None:
+        return None
+    rows = {int(n): float(times) for n, times in found["rows"].items()}  # JSON has texts as keys
+    return DecodingSpeed(found["rates"], rows, found["attention"], found["layer"])
