@@ -325,6 +325,11 @@ class ChatApp(BoundedApp):
         else:
             self.conversation.scroll_page_down(animate=False)
 
+    def action_thoughts(self) -> None:
+        """Shows what the model thought, or folds it."""
+        if not self.conversation.toggle_thoughts():
+            self.notify("no thoughts in this chat", timeout=2)
+
     def action_sidebar(self) -> None:
         """Shows the list of chats, or hides it."""
         if not self._sidebar.toggle():

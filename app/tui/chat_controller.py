@@ -114,7 +114,7 @@ class ChatController:
         if not branch or branch[-1].role != "assistant":
             raise AppError("nothing to continue", "there is no answer yet")
         app.conversation.show_branch(branch[:-1])
-        app.event_display.begin(branch[-1].content)
+        app.event_display.begin(branch[-1].content, branch[-1].thought)
         self._run(lambda: app.session.continue_answer(app.options), shows_more=True)
 
     def race(self) -> None:
