@@ -11,8 +11,8 @@ class DecodingSpeed:
     """What decoding runs at, as it was measured with the runtime's own kernels.
 
     `rates`: bytes of weights a second that one row reads, by their type in the file (Q4_K); `rows`: what a step of n
-    rows takes, of one with a single row, by n. `attention`: bytes a second of keys and values, counted for each head that
-    attends to them. `layer`: seconds of each layer whatever its weights.
+    rows takes, of one with a single row, by n. `attention`: bytes a second of keys and values, counted for each head
+    that attends to them. `layer`: seconds of each layer whatever its weights.
     """
 
     rates: Mapping[str, float]

@@ -16,7 +16,7 @@ from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
 from specee.app.recommend.machine import DecodingSpeed, Machine
 from specee.models.registry import RegistryEntry
 
-Purpose = Literal["code", "chat", "small"]
+Purpose = Literal["chat", "code", "small", "reasoning"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 Place = Literal["GPU", "memory", "does not fit"]
 
@@ -28,6 +28,8 @@ DOUBLING_YEARS = 1.0
 ("Densing law of LLMs", Xiao et al., 2024, find a third of it)."""
 FIRST_YEAR = 2023
 OF_UNKNOWN_AGE = "2024-06"
+ELSE = 0.2
+"""How well a model suits a purpose that it is not named for, to one that is."""
 GPU_SHARE = 0.95  # of a GPU's free memory: the driver wants some
 
 
@@ -35,7 +37,7 @@ GPU_SHARE = 0.95  # of a GPU's free memory: the driver wants some
 class Recommendation:
     """A model on this machine. Sizes in bytes; rates in tokens a second, None where they are not known.
 
-    `best_for`: what it is the best for here (code, chat, small); `good_for`: what it is made for. `missing_bytes`: how
+    `best_for`: what it is the best for here; `good_for`: what it is made for and does well. `missing_bytes`: how
     much memory is missing where it does not fit. `expected`: of dense decoding; `expected_with_drafts`: as it would
     answer; `measured`: dense, when it has run here. `command` starts it, and fetches it first where it is not here.
     """
@@ -119,8 +121,7 @@ class _Fit:
         """How well it suits; 0: not at all."""
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
-        made_for = purpose if purpose == "code" else "chat"
-        suits = 1.0 if made_for in self.candidate.good_for else 0.5
+        suits = 1.0 if purpose in self.candidate.good_for else ELSE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
         return _strength(self.candidate) * suits * patience
 
