@@ -76,14 +76,10 @@ def candidates(entries: Iterable[RegistryEntry], here: Mapping[str, LocalModel])
                 facts=local.facts,
                 licence=local.licence,
                 parameters=_short(local.facts.parameters),
-                good_for=_by_name(name),
+                good_for=(),
                 sha256=local.sha256,
                 local=local,
             )
-
-
-def _by_name(name: str) -> tuple[str, ...]:
-    return ("code",) if "code" in name.lower() else ("chat",)
 
 
 def _short(n: float) -> str:

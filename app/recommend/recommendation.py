@@ -30,7 +30,7 @@ FIRST_YEAR = 2023
 OF_UNKNOWN_AGE = "2024-06"
 ELSE = 0.2
 """How well a model suits a purpose that it is not named for, to one that is."""
-GPU_SHARE = 0.95  # of a GPU's free memory: the driver wants some
+SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,13 @@ def recommend(
         _fit(candidate, machine, window, correction, _Drafts(found, experience, heads or {}))
         for candidate in found.values()
     ]
-    best = {of: max(fits, key=lambda fit: fit.score(of)) for of in PURPOSES if any(fit.score(of) for fit in fits)}
+    best: dict[Purpose, _Fit] = {}
+    for of in PURPOSES:
+        suited = [fit for fit in fits if of in fit.candidate.good_for and fit.score(of)]
+        if suited:
+            best[of] = max(suited, key=lambda fit: fit.score(of))
     fits.sort(key=lambda fit: (fit.missing, -fit.score(purpose), -fit.score("chat"), fit.memory))
-    return tuple(_recommendation(fit, best, found) for fit in fits)
+    return tuple(_recommendation(fit, best) for fit in fits)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class _Fit:
     place: Place
     missing: int
     memory: int
+    drafter: Candidate | None
+    """That fits, too."""
     dense: float | None
     drafted: float | None
     measured: float | None
@@ -156,7 +162,8 @@ class _Drafts:
     experience: Experience
     heads: Mapping[str, DraftHead]
 
-    def speedup(self, candidate: Candidate, speed: DecodingSpeed, seconds: float, known: Measured | None) -> float:
+    def speedup(self, candidate: Candidate, drafter: Candidate | None, speed: DecodingSpeed, seconds: float) -> float:
+        known = self.measured(candidate)
         if known is not None and known.speedup is not None:
             return known.speedup
         rows = known.rows if known is not None and known.rows else speed.rows
@@ -164,33 +171,39 @@ class _Drafts:
         if (head := self.heads.get(candidate.sha256 or "")) is not None:
             cost = head.file_bytes / max(1, candidate.facts.read_bytes)
             best = max(best, estimate.speedup(rows, 1.0, head.acceptance, cost))
-        drafter = self.found.get(candidate.drafter)
         if drafter is not None and (guess := estimate.seconds_per_token(drafter.facts, speed)):
             best = max(best, estimate.speedup(rows, *estimate.PAIRED, guess / seconds))
         return best
+
+    def measured(self, candidate: Candidate) -> Measured | None:
+        return self.experience.models.get(candidate.sha256 or "")
 
 
 def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
     memory = estimate.needed_memory(candidate.facts, window)
     place: Place = "memory"
-    missing, speed = 0, machine.speed
-    if machine.gpus and memory <= machine.free_vram * GPU_SHARE:
-        place, correction, speed = "GPU", 1.0, machine.gpus[0].speed
-    elif machine.free_ram is not None and memory > machine.free_ram:
-        place, missing = "does not fit", memory - machine.free_ram
-    known = drafts.experience.models.get(candidate.sha256 or "") if place == "memory" else None
+    missing, speed, room, known = 0, machine.speed, machine.free_ram, drafts.measured(candidate)
+    if machine.gpus and memory <= machine.free_vram * SHARE:
+        place, correction, known = "GPU", 1.0, None
+        speed, room = machine.gpus[0].speed, machine.free_vram
+    elif room is not None and memory > room * SHARE:
+        place, missing = "does not fit", memory - int(room * SHARE)
+    drafter = drafts.found.get(candidate.drafter)
+    if drafter is not None and room is not None:
+        both = memory + estimate.needed_memory(drafter.facts, window)
+        drafter = drafter if missing or both <= room * SHARE else None
     seconds = estimate.seconds_per_token(candidate.facts, speed) if speed is not None else None
-    dense = 1.0 / (seconds * correction) if seconds else None
-    drafted = None
-    if speed is not None and seconds and dense is not None:
-        truth = known.dense_rate if known is not None else dense
-        drafted = truth * drafts.speedup(candidate, speed, seconds, known)
-    return _Fit(candidate, place, missing, memory, dense, drafted, known.dense_rate if known is not None else None)
+    dense = drafted = None
+    if speed is not None and seconds:
+        dense = 1.0 / (seconds * correction)
+        drafted = known.dense_rate if known is not None else dense
+        drafted *= drafts.speedup(candidate, drafter, speed, seconds)
+    measured = known.dense_rate if known is not None else None
+    return _Fit(candidate, place, missing, memory, drafter, dense, drafted, measured)
 
 
-def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit], found: Mapping[str, Candidate]) -> Recommendation:
-    candidate = fit.candidate
-    drafter = found.get(candidate.drafter)
+def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit]) -> Recommendation:
+    candidate, drafter = fit.candidate, fit.drafter
     return Recommendation(
         name=candidate.name,
         why=_why(fit, best),
@@ -208,10 +221,10 @@ def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit], found: Mapping[str,
         notes=candidate.notes,
         here=candidate.local is not None,
         where=candidate.local.where if candidate.local is not None else "",
-        drafter=candidate.drafter,
+        drafter=drafter.name if drafter is not None else "",
         drafter_here=drafter is not None and drafter.local is not None,
         exact=candidate.facts.exact,
-        commands=_commands(fit, drafter),
+        commands=_commands(fit),
     )
 
 
@@ -223,16 +236,18 @@ def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
     if purposes := [purpose for purpose, one in best.items() if one is fit]:
         words = " and ".join([", ".join(purposes[:-1]), purposes[-1]] if purposes[1:] else purposes)
         return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
-    purpose: Purpose = "chat" if "chat" in fit.candidate.good_for else "code"
-    other = best[purpose].candidate.name
     if fit.is_slow:
-        return f"fits, but is {slow}; {other} is the better choice"
-    return f"fits; {other} is stronger, and fast enough"
+        return f"fits, but is {slow}"
+    purpose = next((purpose for purpose in fit.candidate.good_for if purpose in best), None)
+    if purpose is None:
+        return "fits"
+    other = best[purpose]  # type: ignore[index]  # checked by the line before
+    return f"fits; {other.candidate.name} is better for {purpose}"
 
 
-def _commands(fit: _Fit, drafter: Candidate | None) -> tuple[str, ...]:
+def _commands(fit: _Fit) -> tuple[str, ...]:
     """What fetches it, with its drafter, and starts it."""
-    candidate = fit.candidate
+    candidate, drafter = fit.candidate, fit.drafter
     wanted = [one for one in (candidate, drafter) if one is not None and one.local is None and not one.embedded]
     start = "specee-chat" if candidate.embedded else f"specee-chat --model {shlex.quote(candidate.name)}"
     if fit.place == "GPU":
