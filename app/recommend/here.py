@@ -12,7 +12,8 @@ from specee.app.recommend.candidate import DraftHead, LocalModel
 from specee.app.recommend.experience import Experience, Measured
 from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
-from specee.app.recommend.recommendation import Purpose, Recommendation, recommend
+from specee.app.recommend.recommendation import Recommendation, recommend
+from specee.app.settings import Purpose
 from specee.models import cache, draft_model, embedded, file_hash, gguf_header, heads, registry, source
 from specee.models.errors import ModelError
 
@@ -66,18 +67,24 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
 
 def experience(folders: Paths, machine: Machine) -> Experience:
     """What the engine has measured of models on this machine, with this library and as many threads."""
-    build = machine.build
-    if build is None:
+    if machine.build is None:
         return Experience()
-    where = f"| {identity.identity()} | {machine.threads} threads | {build}"
-    models = {}
-    for key, drafting in Measurements(folders.measurements).drafting.items():
-        sha256, _, rest = key.partition(" ")
-        if rest == where and drafting.dense_rate is not None:
+    where = f"| {identity.identity()} | {machine.threads} threads | {machine.build}"
+    stored = Measurements(folders.measurements)
+    models = {
+        _sha256(key): Measured(rate) for key, rate in stored.dense_rates.items() if key == f"{_sha256(key)} {where}"
+    }
+    for key, drafting in stored.drafting.items():
+        if key == f"{_sha256(key)} {where}" and drafting.dense_rate is not None:
             one = drafting.seconds[1]
             rows = {n: seconds / one for n, seconds in drafting.seconds.items()}
-            models[sha256] = Measured(drafting.dense_rate, drafting.speedup, rows)
+            models[_sha256(key)] = Measured(drafting.dense_rate, drafting.speedup, rows)
     return Experience(models)
+
+
+def _sha256(key: str) -> str:
+    """Whose measurement it is."""
+    return key.partition(" ")[0]
 
 
 def draft_heads(folders: Paths, here: dict[str, LocalModel]) -> dict[str, DraftHead]:

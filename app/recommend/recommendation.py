@@ -14,9 +14,9 @@ from specee.app.recommend import estimate
 from specee.app.recommend.candidate import Candidate, DraftHead, LocalModel, candidates
 from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
 from specee.app.recommend.machine import DecodingSpeed, Machine
+from specee.app.settings import Purpose
 from specee.models.registry import RegistryEntry
 
-Purpose = Literal["chat", "code", "small", "reasoning"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 Place = Literal["GPU", "memory", "does not fit"]
 
@@ -30,6 +30,9 @@ FIRST_YEAR = 2023
 OF_UNKNOWN_AGE = "2024-06"
 ELSE = 0.2
 """How well a model suits a purpose that it is not named for, to one that is."""
+IMPATIENCE = 0.7
+"""How well one that thinks first suits what needs no thinking."""
+MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
 SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
@@ -37,9 +40,10 @@ SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and 
 class Recommendation:
     """A model on this machine. Sizes in bytes; rates in tokens a second, None where they are not known.
 
-    `best_for`: what it is the best for here; `good_for`: what it is made for and does well. `missing_bytes`: how
-    much memory is missing where it does not fit. `expected`: of dense decoding; `expected_with_drafts`: as it would
-    answer; `measured`: dense, when it has run here. `command` starts it, and fetches it first where it is not here.
+    `best_for`: what it is the best for here; `good_for`: what it is made for and does well. `missing_bytes`: how much
+    memory, or room on the disk, is missing where it does not fit. `expected`: of dense decoding;
+    `expected_with_drafts`: as it would answer; `measured`: dense, when it has run here. `drafter`: what drafts for it,
+    where both fit. `exact`: by the file's header. `commands` fetch what is not here, and start it.
     """
 
     name: str
@@ -108,6 +112,8 @@ class _Fit:
     candidate: Candidate
     place: Place
     missing: int
+    off_disk: bool
+    """It is the disk that has no room for it."""
     memory: int
     drafter: Candidate | None
     """That fits, too."""
@@ -128,6 +134,8 @@ class _Fit:
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
         suits = 1.0 if purpose in self.candidate.good_for else ELSE
+        if self.candidate.thinks and purpose != "reasoning":
+            suits *= IMPATIENCE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
         return _strength(self.candidate) * suits * patience
 
@@ -135,7 +143,7 @@ class _Fit:
 def _strength(candidate: Candidate) -> float:
     """In parameters of a model of FIRST_YEAR; a mixture of experts is as good as one between all and active ones."""
     facts = candidate.facts
-    size = (facts.parameters * facts.active_parameters) ** 0.5
+    size = facts.parameters**0.6 * facts.active_parameters**0.4
     year, _, month = (candidate.released or OF_UNKNOWN_AGE).partition("-")
     age = int(year) - FIRST_YEAR + int(month or 1) / 12
     return float(size * 2 ** (age / DOUBLING_YEARS))
@@ -151,7 +159,7 @@ def _correction(speed: DecodingSpeed | None, known: Iterable[Candidate], experie
         expected = estimate.seconds_per_token(candidate.facts, speed)
         if candidate.local is not None and measured is not None and expected:
             ratios.append(1.0 / measured.dense_rate / expected)
-    return geometric_mean(ratios) if ratios else 1.0
+    return min(MOST, max(1 / MOST, geometric_mean(ratios))) if ratios else 1.0
 
 
 @dataclass(frozen=True)
@@ -182,12 +190,15 @@ class _Drafts:
 def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
     memory = estimate.needed_memory(candidate.facts, window)
     place: Place = "memory"
-    missing, speed, room, known = 0, machine.speed, machine.free_ram, drafts.measured(candidate)
+    missing, off_disk, speed, room, known = 0, False, machine.speed, machine.free_ram, drafts.measured(candidate)
     if machine.gpus and memory <= machine.free_vram * SHARE:
         place, correction, known = "GPU", 1.0, None
         speed, room = machine.gpus[0].speed, machine.free_vram
     elif room is not None and memory > room * SHARE:
         place, missing = "does not fit", memory - int(room * SHARE)
+    disk = machine.free_disk if candidate.local is None else None
+    if disk is not None and candidate.facts.file_bytes > disk:
+        place, missing, off_disk = "does not fit", candidate.facts.file_bytes - disk, True
     drafter = drafts.found.get(candidate.drafter)
     if drafter is not None and room is not None:
         both = memory + estimate.needed_memory(drafter.facts, window)
@@ -199,7 +210,7 @@ def _fit(candidate: Candidate, machine: Machine, window: int, correction: float,
         drafted = known.dense_rate if known is not None else dense
         drafted *= drafts.speedup(candidate, drafter, speed, seconds)
     measured = known.dense_rate if known is not None else None
-    return _Fit(candidate, place, missing, memory, drafter, dense, drafted, measured)
+    return _Fit(candidate, place, missing, off_disk, memory, drafter, dense, drafted, measured)
 
 
 def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit]) -> Recommendation:
@@ -231,6 +242,8 @@ def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit]) -> Recommendation:
 def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
     """One sentence, without a full stop."""
     slow = "slower than one reads" if not fit.candidate.thinks else "slow for a model that thinks before it answers"
+    if fit.off_disk:
+        return f"its file takes {size(fit.candidate.facts.file_bytes)}, {size(fit.missing)} more than the disk has free"
     if fit.place == "does not fit":
         return f"needs {size(fit.memory)} of memory, {size(fit.missing)} more than is free"
     if purposes := [purpose for purpose, one in best.items() if one is fit]:
