@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +14,9 @@ from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation
 from specee.app.settings import Purpose
 
+NUMBERS = {"SIZE", "MEMORY", "TOKENS/S", "DENSE", "MEASURED"}
+LEAST_FIRST = ("FITS", "DENSE", "LICENCE", "MEASURED", "SIZE", "HERE", "MEMORY", "BEST FOR")
+LONGEST_NAME = 40
 SHOWN = 8  # models, besides those that are here or the best for something
 MAIN_TYPE = "Q4_K"
 
@@ -50,35 +56,34 @@ def _machine(machine: Machine) -> list[str]:
 
 
 def _table(shown: list[Recommendation]) -> str:
-    columns = [
-        tables.Column("NAME", rigid=False),
-        tables.Column("BEST FOR"),
-        tables.Column("SIZE", right=True),
-        tables.Column("MEMORY", right=True),
-        tables.Column("TOKENS/S", right=True),
-        tables.Column("DENSE", right=True),
-        *([tables.Column("MEASURED", right=True)] if any(one.measured for one in shown) else []),
-        tables.Column("FITS"),
-        tables.Column("HERE"),
-        tables.Column("LICENCE", rigid=False),
-    ]
-    return tables.table(columns, (_row(one, len(columns) == 10) for one in shown))
+    """On a terminal that is too narrow, without the columns that matter least."""
+    columns: dict[str, Callable[[Recommendation], str]] = {
+        "NAME": lambda one: _short(one.name),
+        "BEST FOR": lambda one: ", ".join(one.best_for),
+        "SIZE": lambda one: size(one.file_bytes),
+        "MEMORY": lambda one: size(one.memory_bytes),
+        "TOKENS/S": lambda one: _rate(one.expected_with_drafts),
+        "DENSE": lambda one: _rate(one.expected),
+        "MEASURED": lambda one: _rate(one.measured) if one.measured else "",
+        "FITS": lambda one: "GPU" if one.place == "GPU" else "memory",
+        "HERE": lambda one: one.where or "-",
+        "LICENCE": lambda one: one.licence,
+    }
+    if not any(one.measured for one in shown):
+        del columns["MEASURED"]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for name in ("", *LEAST_FIRST):
+        columns.pop(name, None)
+        titles = [tables.Column(title, right=title in NUMBERS) for title in columns]
+        drawn = tables.table(titles, ([cell(one) for cell in columns.values()] for one in shown))
+        if max(map(len, drawn.splitlines())) <= width:
+            break
+    return drawn
 
 
-def _row(one: Recommendation, with_measured: bool) -> list[str]:
-    fits = "on the GPU" if one.place == "GPU" else "in memory"
-    return [
-        one.name,
-        ", ".join(one.best_for),
-        size(one.file_bytes),
-        size(one.memory_bytes),
-        _rate(one.expected_with_drafts),
-        _rate(one.expected),
-        *([_rate(one.measured) if one.measured else ""] if with_measured else []),
-        fits,
-        one.where or "-",
-        one.licence,
-    ]
+def _short(name: str) -> str:
+    """The end of a long path."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
 def _rate(tokens_per_second: float | None) -> str:
