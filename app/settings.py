@@ -50,6 +50,8 @@ LogitBias = Annotated[
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Think = Literal["auto", "on", "off", "low", "medium", "high"]  # auto: as the chat template has it
+ThinkTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=1000)]  # characters
 StopSequences = Annotated[tuple[StopSequence, ...], Field(max_length=4)]  # as the chat completions API has it
 

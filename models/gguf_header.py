@@ -16,20 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.models import cache, damage, local_file, source, tokenizer_values
-from specee.models.errors import ModelError
-from specee.models.gguf_types import ARRAY, SCALARS, STRING, TENSORS, Array
+from specee.models import cache, damage, foreign_file, local_file, model_kind, split_file, tokenizer_values
+from specee.models.errors import ModelError, NotAChatModelError
+from specee.models.gguf_types import ARRAY, NEWEST, REMOVED, SCALARS, STRING, TENSORS, Array
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+MAX_VERSION = 99  # of what may come; beyond it is damage
 MAX_NAME = 63  # GGML_MAX_NAME, without the zero at the end
 MAX_KEY = 65535
 MAX_TEXT = 16 << 20  # a chat template has kilobytes; the largest known value, an embedded tokenizer, some megabytes
 MAX_DIMS = 4
+FORKS, MAX_TYPE = 97, 400  # numbers of types of weights that others have added
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_HYPERPARAMETER = 1 << 24
 DEFAULT_ALIGNMENT = 32
-SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
 MAX_KEPT = 4096  # items; longer lists of numbers than, say, one for each layer stay in the file
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -54,13 +55,17 @@ _TEXTS = ("general.name", "tokenizer.ggml.model")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as the header describes it. `shape` has the row length first; `offset` counts from the file's start."""
+    """A tensor as the header describes it. `shape` has the row length first; `offset` counts from the file's start.
+
+    `part`: which of the header's files it is in.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: str
     offset: int
     n_bytes: int
+    part: int = 0
 
     @property
     def n_elements(self) -> int:
@@ -69,12 +74,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """A header that holds together: `values` by key, and the tensors in the order of the file."""
+    """A header that holds together: `values` by key, and the tensors in the order of the file.
+
+    Of a split model `path` is the first file, `files` are all of them, and `file_bytes` is the size of all.
+    """
 
     path: Path
     values: dict[str, Any]
     tensors: tuple[Tensor, ...]
     file_bytes: int
+    files: tuple[Path, ...]
 
     @property
     def architecture(self) -> str:
@@ -90,36 +99,41 @@ class _Damage(Exception):  # noqa: N818 - becomes a ModelError, which knows the 
     pass
 
 
+class _Unusable(_Damage):
+    """A sound file that llama.cpp cannot read: another one is needed."""
+
+
 def read(path: Path) -> Header:
-    """Reads and checks the header. Raises ModelError, in one line, for whatever is wrong with it."""
+    """Reads and checks the header of one file. Raises ModelError, in one line, for whatever is wrong with it."""
     try:
         with os.fdopen(local_file.open_to_read(path), "rb") as file:
             head = file.read(8)
             if head[:4] != MAGIC:
-                what = "is empty" if not head else "is not a GGUF file"
-                why = f"{path} {what}; specee-chat reads models in the GGUF format"
-                raise ModelError("not a model", f"{why}; {damage.advice(path)}" if cache.owner(path) else why)
+                what, to_do = foreign_file.describe(path, file)
+                to_do = damage.advice(path) if cache.owner(path) else to_do
+                raise foreign_file.unfinished(path) or ModelError("not a model", f"{path} {what}; {to_do}")
             if len(head) < 8:
                 raise _Damage("it is cut off")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(path)
+    except PermissionError as error:
+        why = f"{path}: you may not read it (its owner can allow it: chmod +r)"
+        raise ModelError("model not readable", why) from error
     except OSError as error:
         raise ModelError("model not readable", f"{path}: {error.strerror or error}") from error
+    except _Unusable as error:
+        raise ModelError("unusable model", f"{path}: {error}") from error
     except _Damage as error:
-        raise ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}") from error
+        told = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
+        raise foreign_file.unfinished(path) or told from error
 
 
 def read_model(path: Path) -> Header:
     """The header of a model in one file, or of all its parts: the first one's values, the tensors of all."""
-    files = [path.with_name(name) for name in source.parts(path.name)]
-    for file in files:
-        if not file.exists():
-            raise ModelError("model incomplete", f"{file} is missing; a model in parts needs all of them")
-    first, *others = [read(file) for file in files]
-    tensors = first.tensors + tuple(tensor for other in others for tensor in other.tensors)
-    if not tensors:
-        raise ModelError("damaged model", f"{path}: it has no tensors; {damage.advice(path)}")
-    return Header(path, first.values, tensors, first.file_bytes + sum(other.file_bytes for other in others))
+    found = split_file.join(read(path), read)
+    if not found.tensors:
+        raise NotAChatModelError(path, "a vocabulary without weights", model_kind.CHAT_MODEL)
+    return found
 
 
 class _Reader:
@@ -131,7 +145,7 @@ class _Reader:
     def header(self, path: Path) -> Header:
         version = self._u32()
         if version not in VERSIONS:
-            raise _Damage(f"its GGUF version {version} is not one of {VERSIONS}")
+            raise _wrong_version(version)
         n_tensors = self._count(_MIN_TENSOR, "tensors")
         n_values = self._count(_MIN_ENTRY, "values")
         values: dict[str, Any] = {}
@@ -140,12 +154,13 @@ class _Reader:
             if not key or key in values:
                 raise _Damage(f"the key {key[:80]!r} is there twice" if key else "a key is empty")
             values[key] = self._value(self._u32(), key)
-        if not values.get(SPLIT_NUMBER):  # the later parts of a split model do not have them
+        model_kind.check_usable(path, values)
+        if not split_file.number(values):  # the later parts of a split model do not have them
             _check_values(values)
             if (wrong := tokenizer_values.wrong(values, self._data)) is not None:
                 raise _Damage(wrong)
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
-        return Header(path, values, tensors, self._end)
+        return Header(path, values, tensors, self._end, (path,))
 
     # ---- values ----------------------------------------------------------------------------------------------------
 
@@ -205,12 +220,14 @@ class _Reader:
         if len({tensor.name for tensor in found}) < count:
             raise _Damage("two tensors have the same name")
         start = at = _aligned(self._at, alignment)
+        end = start + sum(_aligned(tensor.n_bytes, alignment) for tensor in found)
         placed = []
         for tensor in found:
             if tensor.offset != at - start:
                 raise _Damage(f"the tensor {tensor.name!r} is not where it must be")
             if at + tensor.n_bytes > self._end:
-                raise _Damage(f"it is cut off or damaged: the tensor {tensor.name!r} reaches beyond its end")
+                here = f"{self._end} of {end} bytes are here"
+                raise _Damage(f"it is cut off or damaged ({here}): the tensor {tensor.name!r} reaches beyond its end")
             placed.append(Tensor(tensor.name, tensor.shape, tensor.type, at, tensor.n_bytes))
             at = _aligned(at + tensor.n_bytes, alignment)
         return tuple(placed)
@@ -224,7 +241,7 @@ class _Reader:
         shape = tuple(self._u64() for _ in range(n_dims))
         kind = self._u32()
         if kind not in TENSORS:
-            raise _Damage(f"the tensor {name!r} is of no known type ({kind})")
+            raise _wrong_type(name, kind)
         type_name, block, block_bytes = TENSORS[kind]
         n = math.prod(shape)
         if n == 0 or shape[0] % block:
@@ -257,6 +274,33 @@ class _Reader:
 
 def _aligned(at: int, alignment: int) -> int:
     return -(-at // alignment) * alignment
+
+
+def _wrong_version(version: int) -> _Damage:
+    if version == 1:
+        return _Unusable(
+            "GGUF of version 1 (August 2023), which llama.cpp reads no more; take a newer file of the model"
+        )
+    swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
+    if swapped <= MAX_VERSION:
+        return _Unusable("GGUF for big-endian computers (its version says so); take the file without -be in its name")
+    if VERSIONS[-1] < version <= MAX_VERSION:
+        return _Unusable(f"GGUF of version {version}, which needs a newer specee-chat")
+    return _Damage(f"its GGUF version {version} is not one of {VERSIONS}")
+
+
+def _wrong_type(name: str, kind: int) -> _Damage:
+    """Types of weights that llama.cpp does not have, or no more (enum ggml_type)."""
+    if kind in REMOVED:
+        return _Unusable(
+            f"weights of the type {REMOVED[kind]}, which llama.cpp dropped; take a newer file of the model"
+        )
+    if NEWEST < kind < FORKS:
+        return _Unusable(f"weights of a type ({kind}) that is newer than this specee-chat; take another quantization")
+    if FORKS <= kind <= MAX_TYPE:
+        why = f"weights of a type ({kind}) that llama.cpp does not have, but a program made from it (ik_llama.cpp)"
+        return _Unusable(f"{why}; take another quantization")
+    return _Damage(f"the tensor {name!r} is of no known type ({kind})")
 
 
 def _alignment(values: dict[str, Any], file_bytes: int) -> int:

@@ -62,6 +62,20 @@ TENSORS = {
 """Name, numbers in a block, and bytes of a block, by the type's number in the file (llama.cpp's enum ggml_type)."""
 
 
+NEWEST = max(TENSORS)
+REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+"""Types that llama.cpp had once, by their number."""
+
+
 @dataclass(frozen=True)
 class Array:
     """A value with many items, of the type `kind`. `items` is None for texts and for long lists, left in the file.

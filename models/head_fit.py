@@ -74,7 +74,7 @@ def _are_tokens(head: Header, known: Tensor | None) -> bool:
     if known.type != "I64":
         return False
     tokens = array("q")
-    with head.path.open("rb") as file:
+    with head.files[known.part].open("rb") as file:
         file.seek(known.offset)
         tokens.frombytes(file.read(known.n_bytes))
     n_tokens = _n_tokens(head)

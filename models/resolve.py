@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specee.models import local_file, registry, source
+from specee.models import local_file, model_folder, registry, source, split_file
 from specee.models.errors import ModelError
 from specee.models.source import Source
 
@@ -92,13 +92,13 @@ def _interpret(wanted: str) -> WantedModel:
     except local_file.NoHomeError as error:
         raise ModelError(error.title, error.message) from None
     if path.suffix.lower() == ".gguf" and path.is_file():
-        return WantedModel(path.stem, path.resolve())
+        return _file(path)
     if (named := _named(wanted)) is not None:
         return named
     if path.is_file():
-        return WantedModel(path.stem, path.resolve())
+        return _file(path)
     if path.is_dir():
-        return _only_gguf_in(path)
+        return _file(model_folder.only_model(path))
     if path.exists():
         raise ModelError("not a model", f"{wanted} is no regular file; give the path of a .gguf file")
     if path.is_symlink():
@@ -106,6 +106,11 @@ def _interpret(wanted: str) -> WantedModel:
     if (found := source.parse(wanted)) is not None:
         return WantedModel(wanted, source=found)
     raise _unknown(wanted)
+
+
+def _file(path: Path) -> WantedModel:
+    first = split_file.first_part(path.parent.resolve() / path.name)
+    return WantedModel(source.name_of(first.name), first)
 
 
 def _named(wanted: str) -> WantedModel | None:
@@ -147,11 +152,3 @@ def _embedded() -> Resolved:
             "no embedded model", "this build was made without it; give --model PATH, or reinstall with the model"
         )
     return Resolved(EMBEDDED, Path(path), embedded=True)
-
-
-def _only_gguf_in(folder: Path) -> WantedModel:
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) == 1:
-        return WantedModel(files[0].stem, files[0].resolve())
-    found = "no .gguf file" if not files else f"{len(files)} .gguf files"
-    raise ModelError("model not found", f"{folder} is a folder with {found}; give the path of one file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from specee.models.errors import ModelError
 from specee.models.hub_names import REPO_PATTERN, is_file, is_repo
@@ -75,9 +76,14 @@ def _of_quant(source: Source, firsts: list[str]) -> str:
     return found or firsts[0]
 
 
+def name_of(file: str) -> str:
+    """A model's name from that of its file, without its ending and the number of the part."""
+    return file[: found.start()] if (found := _PART.search(file)) is not None else PurePath(file).stem
+
+
 def parts(file: str) -> tuple[str, ...]:
-    """All files of a model whose first one is `file`: of `x-00001-of-00003.gguf` three, else the file itself."""
+    """All files of a model that `file` is one of: of `x-00001-of-00003.gguf` three, else the file itself."""
     split = _PART.search(file)
-    if split is None:
+    if split is None or not 1 <= int(split[1]) <= int(split[2]):
         return (file,)
     return tuple(f"{file[: split.start()]}-{i:05}-of-{split[2]}{file[-5:]}" for i in range(1, int(split[2]) + 1))

@@ -1,4 +1,4 @@
-"""ggml's tensors and devices, as far as measurements need them: functions of the loaded library, with their types."""
+"""ggml's tensors and devices, as far as measurements need them: the loaded library's functions with their types."""
 
 from __future__ import annotations
 

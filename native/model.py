@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from specee.native import abi, library, log
@@ -59,13 +59,18 @@ class Model:
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
-        self.chat_template = self._meta("tokenizer.chat_template")
         self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
         self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
+        # asked for here, as llama.cpp itself would end a text with EOS, or a separator, for some vocabularies
+        self._bos = llama.llama_vocab_bos(self.vocab) if llama.llama_vocab_get_add_bos(self.vocab) else -1
         self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
-        controls = (t for t in range(self.n_vocab) if llama.llama_vocab_is_control(self.vocab, t))
-        self.control_tokens = tuple(filter(None, map(self._text, controls)))
-        """Their names in texts."""
+        hidden = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        self.control_tokens = tuple(filter(None, map(self._text, self._with_attributes(hidden))))
+        """Their names in texts, and that of the unknown token."""
+        self.user_defined_tokens = tuple(
+            filter(None, map(self._text, self._with_attributes(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)))
+        )
+        """Names of tokens that are read as such in every text."""
         supported = self.lib.specee_model_supported(self.handle) == abi.OK
         self.unsupported: str | None = None if supported else library.last_error()
 
@@ -86,23 +91,27 @@ class Model:
         text = self.llama.llama_vocab_get_text(self.vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
+    def _with_attributes(self, wanted: int) -> Iterator[int]:
+        return (t for t in range(self.n_vocab) if self.llama.llama_vocab_get_attr(self.vocab, t) & wanted)
+
     def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
-        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front.
+        """Token ids of a text; `special` reads control tokens in it, `bos` adds BOS if the vocabulary wants it.
 
         Raises UnusableModelError for a text that the vocabulary has no tokens for.
         """
+        first = [self._bos] if bos and self._bos >= 0 else []
         data = text.encode("utf-8")
         capacity, n = len(data) + 16, ctypes.c_int32()
         while True:
             tokens = (ctypes.c_int32 * capacity)()
             status = self.lib.specee_tokenize(
-                self.vocab, len(data), data, bos, special, capacity, tokens, ctypes.byref(n)
+                self.vocab, len(data), data, False, special, capacity, tokens, ctypes.byref(n)
             )
             if status < abi.OK:
                 why = f"its vocabulary lacks tokens that every text needs ({library.last_error()})"
                 raise UnusableModelError("The model cannot read this text", f"{why}; take another model")
             if n.value <= capacity:
-                return list(tokens[: n.value])
+                return first + tokens[: n.value]
             capacity = n.value
 
     def piece(self, token: int, *, special: bool = False) -> bytes:

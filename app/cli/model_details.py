@@ -17,14 +17,17 @@ NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_unusable", "head_used"
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_structure, resolve
+    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_kind, model_structure, resolve
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
+    drafts_only = model_kind.head_kind(header)
+    if drafts_only is None:
+        model_kind.check_answers(header)
     read = model_structure.read(header)
     pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
-    digest = file_hash.sha256(found.path, folders.cache)
+    digest = file_hash.of_model(header.files, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
@@ -32,6 +35,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "name": found.name,
         "title": read.name,
         "path": str(found.path),
+        "files": [str(path) for path in header.files],
         "sha256": digest,
         "licence": read.licence or (entry.licence if entry is not None else None),
         "notes": entry.notes if entry is not None else None,
@@ -41,7 +45,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
-        "drafts_only": draft_model.head_kind(header),
+        "drafts_only": drafts_only,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
@@ -109,7 +113,7 @@ def text(facts: dict[str, Any]) -> str:
     rows = {
         "name": facts["name"],
         "title": facts["title"],
-        "path": facts["path"],
+        "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
         "sha256": facts["sha256"],
         "licence": facts["licence"] or "not stated",
         "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",

@@ -9,8 +9,8 @@ from typing import Any
 from specee.app.cli import tables
 from specee.app.formatting import size
 from specee.app.paths import Paths
-from specee.models import cache, calibrations, embedded, file_hash, gguf_header, registry, source
-from specee.models.errors import ModelError
+from specee.models import cache, calibrations, embedded, file_hash, gguf_header, model_kind, registry, source
+from specee.models.errors import ModelError, NotAChatModelError
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,18 @@ def _copy(path: Path, folders: Paths) -> ModelRow:
 def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
     if not paths:
         return ModelRow(name, where, None, 0, None)
+    notes = ""
     try:
-        gguf_header.read_model(paths[0])
+        model_kind.check_answers(gguf_header.read_model(paths[0]))
+    except NotAChatModelError as error:
+        notes = error.kind
     except ModelError:
         where = "damaged"
-    digest = file_hash.known_sha256(paths[0], folders.cache)
+    digest = file_hash.known_of_model(paths, folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
-    return ModelRow(name, where, str(paths[0]), sum(path.stat().st_size for path in paths), calibrated)
+    n_bytes = sum(path.stat().st_size for path in paths)
+    return ModelRow(name, where, str(paths[0]), n_bytes, calibrated, notes=notes)
 
 
 def text(rows: list[ModelRow]) -> str:

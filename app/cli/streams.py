@@ -74,6 +74,16 @@ def control(sequence: str) -> None:
     sys.stderr.buffer.flush()
 
 
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def style_output(sequence: str) -> None:
+    """Sends a style of our own to the terminal of standard output, unless the user wants none."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(sequence.encode("ascii"))
+
+
 class _Text(io.TextIOWrapper):
     def write(self, text: str) -> int:
         return super().write(visible(text))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message, ModelInfo
+from specee.app.engine.thinking import Thinking
 from specee.app.options import PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
@@ -68,8 +69,13 @@ class Backend(Protocol):
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        """The chat in the model's chat template, with the tools that it may call: the JSON of a list.
+    thinking: Thinking
+
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        """The chat in the model's chat template, with the tools that it may call: the JSON of a list; and with more
+        variables of the template.
 
         Raises AppError when the template refuses it.
         """

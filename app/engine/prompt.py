@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.chat_template import no_text
 from specee.app.engine.control_tokens import Names, Part, after, text_of
 from specee.app.engine.protocol import Message, ModelInfo
+from specee.app.engine.thinking import Thinking, Variables
+from specee.app.engine.thought_splitter import Place
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.settings import Think
 
 LONGEST_TOKEN = 256
 """Characters that a token may have on average: millions of them need not be made tokens to see that they are too many,
@@ -22,6 +25,12 @@ class Prompt:
 
     text: str
     tokens: list[int]
+    place: Place = "beginning"
+    """Of an answer, what comes next."""
+    goes_on: bool = False
+    """Whether it goes on with text that was generated before."""
+    n_thought: int = 0
+    """Tokens of a thought that goes on, or that is before an answer that does."""
 
     def with_answer(self, text: str, tokens: list[int]) -> Prompt:
         """The prompt and what was generated for it."""
@@ -35,20 +44,25 @@ def make_prompt(
     continue_answer: bool = False,
     tools: str | None = None,
     previous: Sequence[Prompt] = (),
+    think: Think = "auto",
 ) -> Prompt:
     """The chat in the model's chat template. Raises AppError when the template refuses it or gives nothing.
 
     `continue_answer`: the last message is the beginning of an answer, and the prompt ends where it ends.
     `previous`: prompts with their answers. The tokens of the longest one that the chat goes on from are kept: they are
-    in the KV cache. Names of control tokens in the messages are text.
+    in the KV cache. Names of control tokens in the messages are text. Thoughts of earlier answers are left out.
     """
-    names = Names(backend.control_tokens, messages, tools)
-    hidden, hidden_tools = [names.hide(message) for message in messages], names.hide_in_tools(tools)
-    if continue_answer:
-        *before, begun = hidden
-        parts = names.parts(backend.format(before, hidden_tools) + begun.content)
-    else:
-        parts = names.parts(backend.format(hidden, hidden_tools))
+    thinking = backend.thinking
+    *before, begun = messages if continue_answer else (*messages, Message("assistant", ""))
+    if begun.thought and think == "off":
+        think = "on"
+    chat = thinking.prepared(before)
+    names = Names(backend.control_tokens, [*chat, begun], tools)
+    hidden, hidden_tools = [names.hide(message) for message in chat], names.hide_in_tools(tools)
+    asked = _formatted(backend, hidden, hidden_tools, thinking.given(think))
+    opened = thinking.opens(asked, think, hidden[-1].content if hidden else "")
+    begun = names.hide(begun)
+    parts = names.parts(asked + (_begun(thinking, begun, opened=opened) if continue_answer else ""))
     text = text_of(parts)
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
@@ -61,7 +75,31 @@ def make_prompt(
     tokens = tokens or _from_the_beginning(backend, parts)
     if not tokens:
         raise no_text()
-    return Prompt(text, tokens)
+    if not continue_answer:
+        return Prompt(text, tokens, "thought" if opened else "beginning")
+    n_thought = len(_tokens(backend, names.parts(begun.thought), bos=False)) if begun.thought else 0
+    return Prompt(text, tokens, "answer" if begun.content else "thought", goes_on=True, n_thought=n_thought)
+
+
+def _formatted(backend: Backend, chat: Sequence[Message], tools: str | None, variables: Variables) -> str:
+    """In the template. Some refuse a thought beside what else a message has: it is left out then."""
+    try:
+        return backend.format(chat, tools, variables)
+    except AppError:
+        if all(message.thought is None for message in chat):
+            raise
+        return backend.format([replace(message, thought=None) for message in chat], tools, variables)
+
+
+def _begun(thinking: Thinking, begun: Message, *, opened: bool) -> str:
+    """The beginning of an answer, as it stands behind a prompt."""
+    form = thinking.form
+    if form is None:
+        return begun.content
+    if not begun.thought:
+        return (form.closing if opened else form.plain_opening) + begun.content
+    thought = ("" if opened else form.opening) + begun.thought
+    return thought + form.closing + begun.content if begun.content else thought
 
 
 def shorter_or_larger(info: ModelInfo) -> str:

@@ -72,9 +72,8 @@ class _Size:
     most = MAX_SIZE
 
 
-def bounded(template: Any, source: str) -> Any:
-    """`source` in the environment of a template of jinja2's sandbox, with bounds."""
-    environment = template.environment
+def bounded(environment: Any, source: str) -> Any:
+    """`source` as a template in an environment of jinja2's sandbox, which gets bounds."""
     binop, call = environment.call_binop, environment.call
 
     def call_binop(context: Any, operator: str, left: Any, right: Any) -> Any:

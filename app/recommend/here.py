@@ -14,7 +14,7 @@ from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation, recommend
 from specee.app.settings import Purpose
-from specee.models import cache, draft_model, embedded, file_hash, gguf_header, heads, registry, source
+from specee.models import cache, embedded, file_hash, gguf_header, heads, model_kind, registry, source
 from specee.models.errors import ModelError
 
 
@@ -39,7 +39,7 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
             return
         try:
             header = gguf_header.read_model(path)
-            draft_model.check_answers(header)
+            model_kind.check_answers(header)
         except ModelError:
             return
         seen.add(path.resolve())

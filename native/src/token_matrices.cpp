@@ -7,43 +7,86 @@
 #include <cstring>
 #include <stdexcept>
 
-specee_token_matrices::specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps) :
-    n_embd(n_embd), n_vocab(n_vocab), eps(eps) {
-    if (path.empty()) {
-        return;
-    }
-    file    = std::make_unique<llama_file>(path.c_str(), "rb");
-    mapping = std::make_unique<llama_mmap>(file.get(), 0);
+// A file of the model, and what its header says.
+struct specee_token_matrices::part {
+    const std::string                                   path;
+    llama_file                                          file;
+    llama_mmap                                          mapping;
+    ggml_context *                                      meta = nullptr;
+    std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf;
+    std::unique_ptr<ggml_context, decltype(&ggml_free)> tensors;
 
-    ggml_context *                                      meta   = nullptr;
-    gguf_init_params                                    params = { /*.no_alloc =*/true, /*.ctx =*/&meta };
-    std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_from_file(path.c_str(), params), gguf_free);
-    if (gguf == nullptr) {
-        throw std::runtime_error("cannot read " + path);
+    explicit part(const std::string & path) :
+        path(path), file(path.c_str(), "rb"), mapping(&file, 0),
+        gguf(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/true, /*.ctx =*/&meta }), gguf_free),
+        tensors(meta, ggml_free) {
+        if (gguf == nullptr) {
+            throw std::runtime_error("cannot read " + path);
+        }
     }
-    std::unique_ptr<ggml_context, decltype(&ggml_free)> tensors(meta, ggml_free);
 
-    auto find = [&](const char * name) -> const uint8_t * {
+    // The tensor's bytes, or null where it is in another part.
+    const uint8_t * find(const char * name) const {
         const int64_t id = gguf_find_tensor(gguf.get(), name);
         if (id < 0) {
             return nullptr;
         }
         const size_t at = gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id);
-        if (at + ggml_nbytes(ggml_get_tensor(meta, name)) > mapping->size()) {
+        if (at + ggml_nbytes(ggml_get_tensor(meta, name)) > mapping.size()) {
             throw std::runtime_error(path + " is truncated at " + name);
         }
-        return static_cast<const uint8_t *>(mapping->addr()) + at;
+        return static_cast<const uint8_t *>(mapping.addr()) + at;
+    }
+};
+
+// The other files of a split model, which llama.cpp finds by the name of the first one, too.
+static std::vector<std::string> other_parts(const gguf_context * first, const std::string & path) {
+    std::vector<std::string> found;
+    const int64_t            key   = gguf_find_key(first, "split.count");
+    const int32_t            count = key < 0 ? 1 : gguf_get_val_u16(first, key);
+    std::vector<char>        name(path.size() + 32);
+    if (count > 1 && llama_split_prefix(name.data(), name.size(), path.c_str(), 0, count) == 0) {
+        throw std::runtime_error(path + " does not have the name of a first part");
+    }
+    const std::string prefix = name.data();
+    for (int32_t i = 1; i < count; ++i) {
+        llama_split_path(name.data(), name.size(), prefix.c_str(), i, count);
+        found.emplace_back(name.data());
+    }
+    return found;
+}
+
+specee_token_matrices::~specee_token_matrices() = default;
+
+specee_token_matrices::specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps) :
+    n_embd(n_embd), n_vocab(n_vocab), eps(eps) {
+    if (path.empty()) {
+        return;
+    }
+    parts.push_back(std::make_unique<part>(path));
+    for (const std::string & other : other_parts(parts[0]->gguf.get(), path)) {
+        parts.push_back(std::make_unique<part>(other));
+    }
+
+    const ggml_tensor * shape = nullptr; // of what was found last
+    auto                find  = [&](const char * name) -> const uint8_t * {
+        for (const auto & one : parts) {
+            if (const uint8_t * data = one->find(name)) {
+                shape = ggml_get_tensor(one->meta, name);
+                return data;
+            }
+        }
+        return nullptr;
     };
     auto find_matrix = [&](const char * name) {
         matrix m;
         m.data = find(name);
         if (m.data != nullptr) {
-            const ggml_tensor * t = ggml_get_tensor(meta, name);
-            if (t->ne[0] != n_embd || t->ne[1] != n_vocab) {
+            if (shape->ne[0] != n_embd || shape->ne[1] != n_vocab) {
                 throw std::runtime_error(std::string(name) + " has an unexpected shape");
             }
-            m.type     = t->type;
-            m.row_size = ggml_row_size(t->type, t->ne[0]);
+            m.type     = shape->type;
+            m.row_size = ggml_row_size(shape->type, shape->ne[0]);
         }
         return m;
     };
@@ -54,8 +97,7 @@ specee_token_matrices::specee_token_matrices(const std::string & path, int32_t n
         lm_head = embeddings; // tied
     }
     const uint8_t * norm_data = find("output_norm.weight");
-    if (embeddings.data == nullptr || norm_data == nullptr ||
-        ggml_get_tensor(meta, "output_norm.weight")->type != GGML_TYPE_F32) {
+    if (embeddings.data == nullptr || norm_data == nullptr || shape->type != GGML_TYPE_F32) {
         throw std::runtime_error(path + " lacks token_embd.weight or output_norm.weight");
     }
     norm.resize(n_embd);

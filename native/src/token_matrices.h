@@ -1,5 +1,6 @@
 // The matrices with a row for each token, LM head and embeddings: single rows of them, read from the model's GGUF file,
-// because inside llama.cpp these tensors may be repacked for the CPU's kernels or live on a device.
+// because inside llama.cpp these tensors may be repacked for the CPU's kernels or live on a device. A split model's are
+// in any of its files.
 #pragma once
 
 #include "gguf.h"
@@ -21,6 +22,7 @@ struct specee_token_matrices {
 
     // Without a path there are no rows. Throws std::runtime_error when the file cannot be read or lacks a tensor.
     specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps);
+    ~specee_token_matrices();
 
     void head_row(llama_token token, float * out) const;      // [n_embd], times the final norm's weight
     void embedding_row(llama_token token, float * out) const; // [n_embd]
@@ -32,10 +34,10 @@ struct specee_token_matrices {
         size_t          row_size = 0;
     };
 
-    std::unique_ptr<llama_file> file;
-    std::unique_ptr<llama_mmap> mapping;
-    matrix                      lm_head;
-    matrix                      embeddings;
+    struct part;
+    std::vector<std::unique_ptr<part>> parts;
+    matrix                             lm_head;
+    matrix                             embeddings;
 
     void read_row(const matrix & from, llama_token token, float * out) const;
 };
