@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specee.native import ggml, library
+from specee.native.errors import NativeError
 from specee.native.ggml import Ggml
 
 TYPES = {"Q4_K": 12, "Q6_K": 14, "Q8_0": 8, "Q5_K": 13, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q3_K": 11, "IQ4_XS": 23}
@@ -86,6 +87,8 @@ def measure(device: Any = None, threads: int = 1) -> Speed:
         for name, kind in TYPES.items():
             n_bytes = found.row_size(kind, N_IN) * N_OUT
             n = max(1, TYPE_BYTES // n_bytes)
+            if bench.layout(kind, N_IN) is None:
+                continue
             for rows in ROWS if name == MAIN else ROWS[:1]:
                 steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
             read[name] = n * n_bytes
@@ -166,12 +169,21 @@ class _Bench:
         return least
 
     def _matrices(self, kind: int, n_in: int, n_out: int, n: int) -> list[Any]:
-        """In the layout that llama.cpp would take for such weights."""
-        layout = next((one for one in self._ggml.weight_layouts(self._device) if self._suits(one, kind, n_in)), None)
+        """In the layout that llama.cpp takes for such weights."""
         context = self._stack.enter_context(self._ggml.context(n))
         made = [self._ggml.new_tensor_2d(context, kind, n_in, n_out) for _ in range(n)]
-        self._stack.enter_context(self._ggml.buffer(context, layout))
+        self._memory(context, self.layout(kind, n_in))
         return made
+
+    def layout(self, kind: int, n_in: int) -> Any:
+        """Of weights of this type; None where the device cannot multiply them."""
+        layouts = self._ggml.weight_layouts(self._device)
+        return next((one for one in layouts if self._suits(one, kind, n_in)), None)
+
+    def _memory(self, context: Any, layout: Any) -> None:
+        """For the tensors of a context. Raises NativeError where there is none."""
+        if layout is None or not self._stack.enter_context(self._ggml.buffer(context, layout)):
+            raise NativeError("There is no memory", "too little is left for measuring the speed; close other programs")
 
     def _suits(self, layout: Any, kind: int, n_in: int) -> bool:
         with self._ggml.context(8) as context:
@@ -185,5 +197,5 @@ class _Bench:
         graph = self._ggml.new_graph_custom(context, 2 * len(results) + 2, False)
         for result in results:
             self._ggml.build_forward_expand(graph, result)
-        self._stack.enter_context(self._ggml.buffer(context, self._ggml.backend_dev_buffer_type(self._device)))
+        self._memory(context, self._ggml.backend_dev_buffer_type(self._device))
         return lambda: self._ggml.backend_graph_compute(self._backend, graph)
