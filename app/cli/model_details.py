@@ -45,6 +45,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        **_speed(found.path, folders, window, drafts_only),
         "drafts_only": drafts_only,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
@@ -65,6 +66,17 @@ def dense_only(read: Any) -> str | None:
         return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
     except NativeError as error:
         return str(error)
+
+
+def _speed(path: Path, folders: Paths, window: int, drafts_only: str | None) -> dict[str, float | None]:
+    """Tokens a second to expect, where this machine was measured, and those that were reached; without drafts."""
+    from specee.app.recommend import here
+
+    found = here.estimate(path, folders, window) if drafts_only is None else None
+    return {
+        "expected_tokens_per_second": found.expected if found is not None else None,
+        "measured_tokens_per_second": found.measured if found is not None else None,
+    }
 
 
 def _head(path: Path | None, digest: str) -> dict[str, Any]:
@@ -125,6 +137,7 @@ def text(facts: dict[str, Any]) -> str:
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
+        **_speed_words(facts),
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
@@ -133,6 +146,13 @@ def text(facts: dict[str, Any]) -> str:
         **_rules(facts["calibration_metrics"] or {}),
     }
     return tables.pairs((name, str(value)) for name, value in rows.items())
+
+
+def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
+    expected, measured = facts["expected_tokens_per_second"], facts["measured_tokens_per_second"]
+    parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
+    parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
+    return {"speed": f"{parts[0]}, without drafts"} if parts else {}
 
 
 def _own_head(facts: dict[str, Any]) -> str:

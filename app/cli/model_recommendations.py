@@ -46,10 +46,10 @@ def _machine(machine: Machine) -> list[str]:
     gpus = "".join(f"; {gpu.name}, {size(gpu.free_bytes)} free" for gpu in machine.gpus)
     speed = ""
     if machine.speed is not None and MAIN_TYPE in machine.speed.rates:
-        speed = f"; a token reads {size(machine.speed.rates[MAIN_TYPE])} of weights a second"
+        speed = f"; weights are read at {size(machine.speed.rates[MAIN_TYPE])}/s"
     lines = [f"This machine: {machine.threads} threads, {free}{gpus}{speed}"]
     if machine.busy:
-        lines.append("Other programs keep it busy: models are faster when they do not.")
+        lines.append("Other programs keep it busy now: without them models are faster.")
     if machine.problem is not None:
         lines.append(f"Its speed could not be measured: {machine.problem}")
     return lines

@@ -1,4 +1,4 @@
-"""How fast this machine decodes, whatever the model: measured once, then kept."""
+"""How fast this machine decodes, whatever the model: measured once, then kept; again where it was busy."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ def run_measure_speed(load: LoadOptions) -> dict[str, Any]:
 
     def speed(name: str, device: Any) -> dict[str, Any] | None:
         nonlocal problem, busy
-        if (kept := store.find(name)) is not None:
+        kept = store.find(name)
+        if kept is not None and not kept.get("busy"):
             return kept
         try:
             found = asdict(decoding_speed.measure(device, threads))
         except NativeError as error:
             problem = f"{error.title}: {error.message}"
             return None
-        if found["busy"]:  # measured again the next time
-            busy = True
-        else:
-            store.keep(name, found)
+        busy = busy or found["busy"]
+        store.keep(name, found)
         return found
 
     gpus = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from specee.app import machine as identity
 from specee.app.engine.measurements import Measurements
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
+from specee.app.recommend import this_machine
 from specee.app.recommend.candidate import DraftHead, LocalModel
 from specee.app.recommend.experience import Experience, Measured
 from specee.app.recommend.facts import from_header
@@ -37,19 +39,9 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
     def add(name: str, path: Path | None, where: str) -> None:
         if path is None or path.resolve() in seen:
             return
-        try:
-            header = gguf_header.read_model(path)
-            model_kind.check_answers(header)
-        except ModelError:
-            return
-        seen.add(path.resolve())
-        licence = header.values.get("general.license")
-        found[name] = LocalModel(
-            facts=from_header(header),
-            where=where,
-            sha256=file_hash.known_sha256(path, folders.cache),
-            licence=licence if isinstance(licence, str) else "",
-        )
+        with suppress(ModelError):
+            found[name] = local_model(path, where, folders)
+            seen.add(path.resolve())
 
     for entry in registry.entries().values():
         if entry.embedded:
@@ -62,6 +54,27 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
         add(str(path), path, "copy")
     for path in file_hash.known_files(folders.cache):
         add(str(path), path, "file")
+    return found
+
+
+def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
+    """What a file's header says. Raises ModelError for one that is damaged or cannot answer."""
+    header = gguf_header.read_model(path)
+    model_kind.check_answers(header)
+    licence = header.values.get("general.license")
+    return LocalModel(
+        facts=from_header(header),
+        where=where,
+        sha256=file_hash.known_of_model(header.files, folders.cache),
+        licence=licence if isinstance(licence, str) else "",
+    )
+
+
+def estimate(path: Path, folders: Paths, window: int) -> Recommendation:
+    """What to expect of one model here, as far as that is known without measuring. Raises ModelError."""
+    machine = this_machine.remembered(folders)
+    here = {path.stem: local_model(path, "file", folders)}
+    (found,) = recommend(machine, (), here, experience(folders, machine), draft_heads(folders, here), window=window)
     return found
 
 

@@ -33,6 +33,8 @@ ELSE = 0.2
 IMPATIENCE = 0.7
 """How well one that thinks first suits what needs no thinking."""
 MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
+COMFORT, TIGHT = 0.8, 0.4
+"""Beyond this share of the memory that is free a model suits less: other programs want some."""
 SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
@@ -115,6 +117,8 @@ class _Fit:
     off_disk: bool
     """It is the disk that has no room for it."""
     memory: int
+    is_tight: bool
+    """It leaves other programs little memory."""
     drafter: Candidate | None
     """That fits, too."""
     dense: float | None
@@ -134,6 +138,8 @@ class _Fit:
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
         suits = 1.0 if purpose in self.candidate.good_for else ELSE
+        if self.is_tight:
+            suits *= TIGHT
         if self.candidate.thinks and purpose != "reasoning":
             suits *= IMPATIENCE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
@@ -210,7 +216,8 @@ def _fit(candidate: Candidate, machine: Machine, window: int, correction: float,
         drafted = known.dense_rate if known is not None else dense
         drafted *= drafts.speedup(candidate, drafter, speed, seconds)
     measured = known.dense_rate if known is not None else None
-    return _Fit(candidate, place, missing, off_disk, memory, drafter, dense, drafted, measured)
+    tight = place == "memory" and room is not None and memory > room * COMFORT
+    return _Fit(candidate, place, missing, off_disk, memory, tight, drafter, dense, drafted, measured)
 
 
 def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit]) -> Recommendation:
@@ -251,6 +258,8 @@ def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
         return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
     if fit.is_slow:
         return f"fits, but is {slow}"
+    if fit.is_tight:
+        return "fits, but leaves other programs little memory"
     purpose = next((purpose for purpose in fit.candidate.good_for if purpose in best), None)
     if purpose is None:
         return "fits"

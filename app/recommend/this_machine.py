@@ -41,7 +41,7 @@ def remembered(folders: Paths, threads: int | None = None) -> Machine:
     except NativeError as error:
         return replace(seen, problem=f"{error.title}: {error.message}")
     kept = SpeedStore(folders.speed, seen.threads, build).find(CPU)
-    return replace(seen, speed=decoding_speed(kept), build=build)
+    return replace(seen, speed=decoding_speed(kept), build=build, busy=bool(kept and kept.get("busy")))
 
 
 def _seen(threads: int | None) -> Machine:

@@ -128,6 +128,12 @@ def test_slow_models_give_way() -> None:
     assert "slower than one reads" in tired.why
 
 
+def test_one_that_takes_all_memory_gives_way() -> None:
+    of = machine(10, 100)
+    roomy, whole = (next(m for m in found(replace(of, free_ram=n * GB)) if m.name == "gemma3-12b") for n in (30, 10))
+    assert roomy.fits and whole.fits and "little memory" in whole.why and "little memory" not in roomy.why
+
+
 def test_what_ran_here_corrects_the_others() -> None:
     names = ("qwen2.5-1.5b", "llama3.2-3b")
     of, facts = MACHINES["16 GB"], from_entry(ENTRIES["qwen2.5-1.5b"])
