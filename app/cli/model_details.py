@@ -45,6 +45,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        **_speed(found.path, folders, window, drafts_only),
         "drafts_only": drafts_only,
         "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
@@ -81,6 +82,17 @@ def _template(header: Any) -> dict[str, Any]:
         "template": found.note or found.origin,
         "folds_system": found.template.form.folds_system,
         "takes_tools": found.template.takes_tools,
+    }
+
+
+def _speed(path: Path, folders: Paths, window: int, drafts_only: str | None) -> dict[str, float | None]:
+    """Tokens a second to expect, where this machine was measured, and those that were reached; without drafts."""
+    from specee.app.recommend import here
+
+    found = here.estimate(path, folders, window) if drafts_only is None else None
+    return {
+        "expected_tokens_per_second": found.expected if found is not None else None,
+        "measured_tokens_per_second": found.measured if found is not None else None,
     }
 
 
@@ -138,6 +150,7 @@ def text(facts: dict[str, Any]) -> str:
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         **_chat(facts),
+        **_speed_words(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
@@ -156,6 +169,13 @@ def _chat(facts: dict[str, Any]) -> dict[str, str]:
         "system message": system,
         "tools": "yes" if facts["takes_tools"] else "no",
     }
+
+
+def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
+    expected, measured = facts["expected_tokens_per_second"], facts["measured_tokens_per_second"]
+    parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
+    parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
+    return {"speed": f"{parts[0]}, without drafts"} if parts else {}
 
 
 def _own_head(facts: dict[str, Any]) -> str:
