@@ -101,12 +101,17 @@ def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
 
 def text(facts: dict[str, Any]) -> str:
     """As text."""
+    return tables.pairs(rows(facts).items())
+
+
+def rows(facts: dict[str, Any]) -> dict[str, str]:
+    """As words, by what they are about."""
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
         free += f", {size(facts['free_vram_bytes'])} on the GPU"
     fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
-    rows = {
+    words = {
         "name": facts["name"],
         "title": facts["title"],
         "path": facts["path"],
@@ -128,7 +133,7 @@ def text(facts: dict[str, Any]) -> str:
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return tables.pairs((name, str(value)) for name, value in rows.items())
+    return {name: str(value) for name, value in words.items()}
 
 
 def _own_head(facts: dict[str, Any]) -> str:

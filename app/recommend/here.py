@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from specee.app import machine as identity
+from specee.app import model_catalogue
 from specee.app.engine.measurements import Measurements
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
@@ -13,7 +15,7 @@ from specee.app.recommend.experience import Experience, Measured
 from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Purpose, Recommendation, recommend
-from specee.models import cache, draft_model, embedded, file_hash, gguf_header, heads, registry, source
+from specee.models import draft_model, file_hash, gguf_header, heads, registry
 from specee.models.errors import ModelError
 
 
@@ -33,35 +35,27 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
     found: dict[str, LocalModel] = {}
     seen: set[Path] = set()
 
-    def add(name: str, path: Path | None, where: str) -> None:
-        if path is None or path.resolve() in seen:
-            return
-        try:
-            header = gguf_header.read_model(path)
-            draft_model.check_answers(header)
-        except ModelError:
-            return
-        seen.add(path.resolve())
-        licence = header.values.get("general.license")
-        found[name] = LocalModel(
-            facts=from_header(header),
-            where=where,
-            sha256=file_hash.known_sha256(path, folders.cache),
-            licence=licence if isinstance(licence, str) else "",
-        )
-
-    for entry in registry.entries().values():
-        if entry.embedded:
-            add(entry.name, embedded.path(), "embedded")
-        elif (files := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-            add(entry.name, files[0], "cache")
-    for model in cache.models():
-        add(f"hf:{model.repo}:{model.paths[0].name}", model.paths[0], "cache")
-    for path in sorted((folders.data / "models").glob("*.gguf")):
-        add(str(path), path, "copy")
-    for path in file_hash.known_files(folders.cache):
-        add(str(path), path, "file")
+    files = (model_catalogue.of_file(path) for path in file_hash.known_files(folders.cache))
+    for model in (*model_catalogue.models(folders), *files):
+        if model is None or not model.here or (place := model.paths[0].resolve()) in seen:
+            continue
+        with suppress(ModelError):
+            found[model.name] = local_model(model.paths[0], model.where, folders)
+            seen.add(place)
     return found
+
+
+def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
+    """What a file's header says. Raises ModelError for one that is damaged or only drafts."""
+    header = gguf_header.read_model(path)
+    draft_model.check_answers(header)
+    licence = header.values.get("general.license")
+    return LocalModel(
+        facts=from_header(header),
+        where=where,
+        sha256=file_hash.known_sha256(path, folders.cache),
+        licence=licence if isinstance(licence, str) else "",
+    )
 
 
 def experience(folders: Paths, machine: Machine) -> Experience:
