@@ -82,8 +82,15 @@ class ModelSurvey:
     def models(self) -> list[SurveyedModel]:
         """All models, those of the registry first. A file that has a name is there once, with that name."""
         with self._lock:
-            known = {self._places[model.name] for model in self._named.values() if model.here}
-            files = [model for model in self._files.values() if self._places[model.name] not in known]
+            named = [model for model in self._named.values() if model.here]
+            known = {self._places[model.name] for model in named}
+            hashes = {self._local[model.name].sha256 for model in named if model.name in self._local} - {None}
+            files = [
+                model
+                for model in self._files.values()
+                if self._places[model.name] not in known
+                and (model.name not in self._local or self._local[model.name].sha256 not in hashes)
+            ]
             return [self._surveyed(model) for model in (*self._named.values(), *files)]
 
     @property

@@ -22,14 +22,14 @@ from specee.app.formatting import size, visible
 from specee.app.model_catalogue import EMBEDDED
 from specee.app.model_survey import ModelSurvey
 from specee.app.paths import Paths
-from specee.models import file_hash, hub, local_file
+from specee.models import embedded, file_hash, hub, local_file
 
 KEYS = ("f5", "f6", "f7")
 """Each fetches one model."""
-LEAVING = ("ctrl+c", "ctrl+q", "ctrl+z")
-"""Keys after which it is there again at the next start."""
-TITLE = "Models that suit this PC (the one that is here is small; you can chat with it meanwhile):"
-HINT = "The key fetches the model with its drafter, then it answers; the chat stays. /model: all models · any other key: hide"
+KEPT = (*KEYS, "ctrl+c", "ctrl+q", "ctrl+z")
+"""Keys that do not hide it: who leaves sees it at the next start."""
+TITLE = "Models that suit this PC; meanwhile you can chat with the small one that is here:"
+HINT = "These keys fetch one with its drafter, then it answers; the chat stays. /model shows all, other keys hide this."
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,17 @@ class FirstStart(Static):
         """Shows them."""
         self.suggestions = found[: len(KEYS)]
         self.display = True
+        self.app.set_class(True, "-first")
         self._draw()
+
+    def hide(self) -> None:
+        """Goes, until the next start if no model is here by then."""
+        self.suggestions, self.display = (), False
+        self.app.set_class(False, "-first")
 
     def dismiss(self) -> None:
         """Goes, and does not come back."""
-        self.suggestions, self.display = (), False
+        self.hide()
         threading.Thread(target=_remember, args=(self._folders,), daemon=True).start()
 
     def on_resize(self) -> None:
@@ -144,11 +150,10 @@ def suggestions(survey: ModelSurvey) -> list[Suggestion]:
 
 def _others_are_here(folders: Paths) -> bool:
     """Whether any model but the embedded one is here, or is being fetched."""
-    found = model_catalogue.models(folders)
-    return any(model.where not in ("", EMBEDDED) for model in found) or any(
-        model_catalogue.of_file(path) is not None and path.name != "smollm2-135m.gguf"
-        for path in file_hash.known_files(folders.cache)
-    )
+    if any(model.where not in ("", EMBEDDED) for model in model_catalogue.models(folders)):
+        return True
+    ours = embedded.path()
+    return any(ours is None or not path.samefile(ours) for path in file_hash.known_files(folders.cache))
 
 
 def _seen_file(folders: Paths) -> Path:

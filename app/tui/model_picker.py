@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 
 WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
-KEYS = (("choose", "Enter", "use"), ("look", "Tab", "inside"), ("fetch", "Ctrl+F", "fetch"))
-KEYS += (("remove", "Del", "remove"), ("leave", "Esc", "leave"))
+KEYS = (
+    ("choose", "Enter", "use"),
+    ("look", "Tab", "inside"),
+    ("fetch", "Ctrl+F", "fetch"),
+    ("remove", "Del", "remove"),
+    ("leave", "Esc", "leave"),
+)
+"""Actions, their keys, and what they do."""
 
 
 class ModelPicker(Screen[None]):
@@ -81,6 +87,7 @@ class ModelPicker(Screen[None]):
         self._rows: list[ModelRow | None] = []  # by line; None: the heading of a group
         self._drawn: list[Content] = []
         self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
+        self._told = ""  # what stands in place of the summary until another line is highlighted
         self._survey: ModelSurvey | None = None
 
     def compose(self) -> ComposeResult:
@@ -162,7 +169,9 @@ class ModelPicker(Screen[None]):
     def _show_summary(self) -> None:
         width = max(20, self.size.width - 2)
         row, pull = self._row, self.app.controller.pull
-        if row is None:
+        if self._told:
+            lines = [visible(self._told)]
+        elif row is None:
             searching = self._survey is not None and self._survey.searching
             said = "looking for models" if searching else "no model is called that"
             lines = [f"{said}; Enter takes what is written as a file, or as hf:owner/repo"]
@@ -173,6 +182,10 @@ class ModelPicker(Screen[None]):
         if pull is not None:
             wrapped = [*wrapped[: SUMMARY_LINES - 1], f"{visible(pull.activity)}; Ctrl+F stops it"]
         self._summary.update("\n".join(wrapped))
+
+    def _tell(self, text: str) -> None:
+        self._told = text
+        self._show_summary()
 
     def pull_changed(self) -> None:
         """A download has come further."""
@@ -187,14 +200,14 @@ class ModelPicker(Screen[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self._wanted = None
+        self._wanted, self._told = None, ""
         self._show_rows()
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         event.stop()
         row = self._row
         if row is not None and row.name != self._wanted:
-            self._wanted = row.name
+            self._wanted, self._told = row.name, ""
             if self.has_class("-inside"):
                 self._details.show(row.surveyed)
         self._show_summary()
@@ -214,10 +227,8 @@ class ModelPicker(Screen[None]):
     def action_page(self, direction: int) -> None:
         if self.has_class("-inside"):
             self._details.scroll_relative(y=direction * max(1, self._details.size.height - 1), animate=False)
-        elif direction < 0:
-            self._list.action_page_up()
         else:
-            self._list.action_page_down()
+            self.action_move("page_up" if direction < 0 else "page_down")
 
     def action_look(self) -> None:
         """Shows what the model is made of, or the list again."""
@@ -239,7 +250,7 @@ class ModelPicker(Screen[None]):
         elif row.in_use:
             self.dismiss()
         elif row.surveyed.problem:
-            self.app.notify(row.surveyed.problem, severity="error", timeout=4)
+            self._tell(row.surveyed.problem)
         elif row.here:
             self._use(row)
         else:
@@ -285,7 +296,7 @@ class ModelPicker(Screen[None]):
     def _fetch_drafter(self, row: ModelRow) -> None:
         advice = row.surveyed.advice
         if advice is None or not advice.drafter or advice.drafter_here:
-            self.app.notify(f"{row.shown_name} is here already", timeout=2)
+            self._tell(f"{row.shown_name} is here already")
         elif not self._is_offline(advice.drafter):
             self.app.controller.start_pull(advice.drafter)
             self._show_summary()
@@ -326,7 +337,7 @@ class ModelPicker(Screen[None]):
         """Whether it cannot be fetched now; then it says so."""
         offline = self.app.session.offline or hub.is_offline()
         if offline:
-            self.app.notify(f"{name} is not here, and --offline or HF_HUB_OFFLINE forbids fetching it", timeout=4)
+            self._tell(f"{name} is not here, and --offline or HF_HUB_OFFLINE forbids fetching it")
         return offline
 
     def action_remove(self) -> None:
@@ -335,14 +346,14 @@ class ModelPicker(Screen[None]):
         if row is None:
             return
         if row.in_use:
-            self.app.notify(f"{row.shown_name} answers now; choose another model before you remove it", timeout=4)
+            self._tell(f"{row.shown_name} answers now; choose another model before you remove it")
             return
         doomed = removal.find(row.name)
         self.app.push_screen(Question(doomed.question, "delete it"), lambda yes: self._remove(bool(yes), doomed))
 
     def _remove(self, yes: bool, doomed: removal.Removal) -> None:
         if yes:
-            self.app.notify(f"deleted {doomed.name}, {size(doomed.run())}", timeout=3)
+            self._tell(f"deleted {doomed.name}, {size(doomed.run())}")
             self._look_around()
 
 
