@@ -152,7 +152,8 @@ class ChatController:
             self._next_model = name
             app.show_notice(f"{name} is loaded when {'this model is' if self._loading else 'the answer is over'}")
             return
-        session, former = app.session, app.session.model
+        session = app.session
+        former = session.info.name if session.info is not None else session.model
 
         def job() -> Iterator[Event]:
             yield Progress(f"looking at {name}")
@@ -161,7 +162,7 @@ class ChatController:
             except NotHere as error:
                 raise AppError(error.title, f"/pull {name} downloads it") from None
             yield from self._open_or_go_back(former)
-            self._switched = name
+            self._switched = session.info.name if session.info is not None else name
 
         self._loading = True
         self._run(job)
