@@ -129,12 +129,17 @@ def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
 
 def text(facts: dict[str, Any]) -> str:
     """As text."""
+    return tables.pairs(rows(facts).items())
+
+
+def rows(facts: dict[str, Any]) -> dict[str, str]:
+    """As words, by what they are about."""
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
         free += f", {size(facts['free_vram_bytes'])} on the GPU"
     fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
-    rows = {
+    words = {
         "name": facts["name"],
         "title": facts["title"],
         "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
@@ -157,7 +162,7 @@ def text(facts: dict[str, Any]) -> str:
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return tables.pairs((name, str(value)) for name, value in rows.items())
+    return {name: str(value) for name, value in words.items()}
 
 
 def _chat(facts: dict[str, Any]) -> dict[str, str]:
