@@ -15,7 +15,7 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 7  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 8  # SPECEE_ABI_VERSION of src/specee.h
 KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
 START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
@@ -176,6 +176,14 @@ def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | Non
     """
     supported = load().specee_structure_supported(arch.encode(), sliding_window, n_embd) == abi.OK
     return None if supported else last_error()
+
+
+def has_kernel(type_id: int, n_in: int, n_out: int) -> bool:
+    """Whether several tokens at once pass a weight matrix in little more time than one, on this CPU.
+
+    `type_id`: its type's number in a GGUF file. Raises NativeError.
+    """
+    return bool(load().specee_has_kernel(type_id, n_in, n_out))
 
 
 def need_memory(what: str, n_bytes: int = START_BYTES) -> None:

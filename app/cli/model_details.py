@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app import memory
-from specee.app.cli import tables
+from specee.app.cli import tables, weight_types
 from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
@@ -45,6 +45,8 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
+        "weight_types": weight_types.text(slow),
         "drafts_only": drafts_only,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
@@ -124,6 +126,7 @@ def text(facts: dict[str, Any]) -> str:
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
+        "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
