@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app import memory
-from specee.app.cli import tables
+from specee.app.cli import tables, weight_types
 from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
@@ -46,6 +46,8 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
         **_speed(found.path, folders, window, drafts_only),
+        "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
+        "weight_types": weight_types.text(slow),
         "drafts_only": drafts_only,
         "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
@@ -153,6 +155,7 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
+        "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         **_chat(facts),
         **_speed_words(facts),
