@@ -246,7 +246,7 @@ def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) ->
     path = Path(result["path"])
     load = LoadOptions(data_dir=str(tmp_path), n_ctx=512)
     backend = open_backend(load, lambda what, share: None)
-    assert path == heads.find(tmp_path / "heads", backend.sha256)
+    assert path == heads.find(tmp_path / "heads", backend.sha256, gguf_header.read_model(Path(backend.info.path)))
     assert not result["is_worth_using"] and backend.info.drafter is None, "it has learned too little"
     backend.close()
     backend = open_backend(replace(load, drafter=str(path)), lambda what, share: None)
