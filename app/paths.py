@@ -51,8 +51,13 @@ class Paths:
     def measurements(self) -> Path:
         return self.data / "measurements.json"
 
+    @property
+    def speed(self) -> Path:
+        """What this machine decodes at, whatever the model."""
+        return self.data / "speed.json"
+
     def as_dict(self) -> dict[str, str]:
-        names = ("data", "cache", "logs", "calibrations", "heads", "measurements", "history", "config")
+        names = ("data", "cache", "logs", "calibrations", "heads", "measurements", "speed", "history", "config")
         return {name: str(getattr(self, name)) for name in names}
 
 

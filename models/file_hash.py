@@ -58,6 +58,17 @@ def remember(path: Path, digest: str, cache_dir: Path | None) -> None:
         _write_cache(store, {**_read_cache(store), _key(path): digest})
 
 
+def known_files(cache_dir: Path) -> list[Path]:
+    """Files whose hash is remembered, and which have not changed since."""
+    found = []
+    for key in _read_cache(_store(cache_dir)):
+        path = Path(key.rsplit("|", 2)[0])
+        with suppress(OSError, ValueError):
+            if _key(path) == key:
+                found.append(path)
+    return found
+
+
 def _key(path: Path) -> str:
     stat = path.stat()
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"

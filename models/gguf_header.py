@@ -307,7 +307,7 @@ def _wrong_version(version: int) -> _Damage:
             "GGUF of version 1 (August 2023), which llama.cpp reads no more; take a newer file of the model"
         )
     swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
-    if swapped <= MAX_VERSION:
+    if 1 <= swapped <= MAX_VERSION:
         return _Unusable("GGUF for big-endian computers (its version says so); take the file without -be in its name")
     if VERSIONS[-1] < version <= MAX_VERSION:
         return _Unusable(f"GGUF of version {version}, which needs a newer specee-chat")

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +21,7 @@ class RegistryEntry:
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
     `active`: of a mixture of experts, the parameters that a token uses; of all others empty.
+    `width`, `heads`, `vocabulary`, `tied`, `released`: see registry.toml; 0 or empty where nobody has looked it up.
     """
 
     name: str
@@ -40,6 +42,11 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
+    width: int = 0
+    heads: int = 0
+    vocabulary: int = 0
+    tied: bool = False
+    released: str = ""
 
     @property
     def window_bytes(self) -> int:
@@ -51,10 +58,11 @@ class RegistryEntry:
 def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
-    return {
-        name: RegistryEntry(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
-        for name, table in tables.items()
-    }
+    return {name: RegistryEntry(name=name, **_hashable(table)) for name, table in tables.items()}
+
+
+def _hashable(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 @lru_cache(maxsize=1)

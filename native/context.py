@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from specee.native import abi, cpu, library, proof
+from specee.native import abi, cpu, library, log, proof
 from specee.native.errors import NativeError, UnusableModelError
 from specee.native.model import Model
 
@@ -19,6 +19,17 @@ FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
     """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+
+
+def cannot_start(what: str, window: str, to_do: str) -> NativeError:
+    """Why llama.cpp gave no context for a model or a head; `window` and `to_do`: what memory was for, if there was none
+    of it, and how to need less."""
+    title, broken, reason = f"{what} cannot start", library.last_error(), log.reason()
+    if broken:  # an assertion
+        return UnusableModelError(title, f"its file contradicts itself: {broken}; take another one")
+    if log.is_of_memory(reason):
+        return NativeError(title, f"no memory for {window}{f' ({reason})' if reason else ''}; {to_do}")
+    return UnusableModelError(title, f"llama.cpp refuses its file: {reason}; take another one")
 
 
 class RowContext:
@@ -44,14 +55,12 @@ class RowContext:
         params.swa_full = True  # a row's cell is its position, in layers with a sliding window too
         params.no_perf = True
         library.need_memory("the model's window")
+        log.listen(llama)
         self._context: Any = llama.llama_init_from_model(model.handle, params)
-        if not self._context and library.last_error():
-            why = f"its file contradicts itself: {library.last_error()}; get it again, or take another model"
-            raise UnusableModelError("The model cannot start", why)
         if not self._context:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
             fewer = "" if n_slots == 1 else ", or fewer of them"
-            raise NativeError("The model cannot start", f"no memory for {windows}; try a smaller --ctx{fewer}")
+            raise cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
         self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1))

@@ -178,9 +178,17 @@ def architecture_limit(arch: str) -> str | None:
     return last_error() if level < abi.EXITS else None
 
 
-def need_memory(what: str) -> None:
+def has_kernel(type_id: int, n_in: int, n_out: int) -> bool:
+    """Whether several tokens at once pass a weight matrix in little more time than one, on this CPU.
+
+    `type_id`: its type's number in a GGUF file. Raises NativeError.
+    """
+    return bool(load().specee_has_kernel(type_id, n_in, n_out))
+
+
+def need_memory(what: str, n_bytes: int = START_BYTES) -> None:
     """Raises NativeError unless there is memory for a beginning: without it llama.cpp ends the process."""
-    if load().specee_memory_left(START_BYTES) != abi.OK:
+    if load().specee_memory_left(n_bytes) != abi.OK:
         why = f"too little is left for {what}; close other programs, or raise the limit of this one (ulimit -v)"
         raise NativeError("There is no memory", why)
 

@@ -99,7 +99,8 @@ def _answer(backend: Backend, policy: Policy, prompt: list[int], sampling: Sampl
             counts = StepCounts(stats.steps, stats.tested, stats.accepted)
             seen.append((time.perf_counter(), event, counts))
     verified = VerifiedText(backend.piece)
-    text = "".join([verified.add(event) for _, event, _ in seen]) + verified.finish()
+    pieces = [piece for _, event, _ in seen for piece in verified.add(event)] + verified.finish()
+    text = "".join(text for _, text in pieces)
     last = {event.index: (at, counts) for at, event, counts in seen if event.state is TokenState.VERIFIED}
     first_at = seen[0][0]
     events = verified.verified

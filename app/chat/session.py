@@ -11,6 +11,7 @@ from typing import Any
 from specee.app import paths
 from specee.app.chat.context_window import (
     SUMMARIZE,
+    SUMMARY_THOUGHT_TOKENS,
     SUMMARY_TOKENS,
     ContextWindow,
     answered,
@@ -26,7 +27,7 @@ from specee.app.engine.client import EngineClient, EngineLostError, Event, Silen
 from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Notice, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.app.options import DEFAULT_CTX, NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models import gguf_header
 from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
@@ -127,9 +128,19 @@ class Session:
         self._client.reload(load)
 
     @property
+    def window(self) -> int:
+        """Tokens of the context window that a model is loaded with, unless it was trained for fewer."""
+        return self._load.n_ctx or DEFAULT_CTX
+
+    @property
+    def folders(self) -> paths.Paths:
+        """Where our files are."""
+        return paths.find(self._load.data_dir)
+
+    @property
     def logs(self) -> Path:
         """The folder of the logs."""
-        return paths.find(self._load.data_dir).logs
+        return self.folders.logs
 
     @property
     def offline(self) -> bool:
@@ -235,9 +246,15 @@ class Session:
 
     def _summary(self, turns: Sequence[Turn]) -> str:
         messages = (*as_messages(self.system, turns), Message("user", SUMMARIZE))
-        options = ChatOptions(sampling=Sampling(temperature=0.0), max_tokens=SUMMARY_TOKENS)
+        thinks = self.info is not None and self.info.thinks == "always"
+        options = ChatOptions(
+            sampling=Sampling(temperature=0.0),
+            max_tokens=SUMMARY_TOKENS + (SUMMARY_THOUGHT_TOKENS if thinks else 0),
+            think="off",
+            think_tokens=SUMMARY_THOUGHT_TOKENS,
+        )
         events = self._client.generate(messages, options)
-        return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
+        return "".join(event.said for event in events if isinstance(event, ChatEvent)).strip()
 
     @contextmanager
     def _unless_deleted(self) -> Iterator[None]:
@@ -279,14 +296,15 @@ class Session:
         else:
             recorder = self.store.continue_answer(answer.id)
         self._refresh()
-        continues = bool(answer is not None and answer.content)
-        turns = sent_turns(self.branch if continues else self.branch[:-1])
+        goes_on = answer is not None and bool(answer.content or answer.thought)
+        turns = sent_turns(self.branch if goes_on else self.branch[:-1])
+        messages = as_messages(self.system, turns, goes_on=goes_on)
         try:
-            for event in self._client.generate(as_messages(self.system, turns), options, continue_answer=continues):
+            for event in self._client.generate(messages, options, continue_answer=goes_on):
                 self._record(recorder, event)
                 yield event
         except AppError as error:
-            refused = recorder.text == recorder.turn.content and not isinstance(error, EngineLostError)
+            refused = not recorder.has_grown and not isinstance(error, EngineLostError)
             recorder.finish(answer.state if answer is not None and refused else "interrupted")
             if answer is None and refused:
                 self.store.delete_turn(recorder.turn.id, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from specee.app.engine.protocol import Bench, Calibrate, Emit, Optimize, Task, Train
+from specee.app.engine.protocol import Bench, Calibrate, Emit, MeasureSpeed, Optimize, Task, Train
 
 
 def run(task: Task, emit: Emit) -> dict[str, Any]:
@@ -25,6 +25,10 @@ def run(task: Task, emit: Emit) -> dict[str, Any]:
         from specee.app.engine.optimization_task import run_optimize
 
         return run_optimize(task.load, emit, task.output, task.force)
+    if isinstance(task, MeasureSpeed):
+        from specee.app.engine.speed_task import run_measure_speed
+
+        return run_measure_speed(task.load)
     from specee.app import machine
 
     return machine.report(task.load.threads or machine.default_threads())

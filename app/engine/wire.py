@@ -25,6 +25,7 @@ _TYPES: dict[str, type] = {
     for kind in (
         *(protocol.Load, protocol.Generate, protocol.Cancel, protocol.GuardTerminal, protocol.Close),
         *(protocol.Calibrate, protocol.Train, protocol.Optimize, protocol.Bench, protocol.ReportMachine),
+        protocol.MeasureSpeed,
         *(protocol.Alive, protocol.ModelLoaded, protocol.Progress, protocol.PromptProgress, protocol.Started),
         *(protocol.TokenEvents, protocol.Done, protocol.TaskPart, protocol.TaskDone, protocol.Failed, protocol.Notice),
     )

@@ -26,6 +26,7 @@ from specee.app.engine.protocol import (
     Generate,
     GuardTerminal,
     Load,
+    MeasureSpeed,
     ModelLoaded,
     Notice,
     Optimize,
@@ -122,7 +123,7 @@ class Worker:
     def run(self) -> None:
         """Serves until Close."""
         handlers: dict[type, Callable[[Any], None]] = {Load: self._load, Generate: self._generate}
-        handlers |= dict.fromkeys((Calibrate, Train, Optimize, Bench, ReportMachine), self._task)
+        handlers |= dict.fromkeys((Calibrate, Train, Optimize, Bench, ReportMachine, MeasureSpeed), self._task)
         self._heartbeat.start()
         while True:
             busy = self._answerer is not None and self._answerer.busy

@@ -76,6 +76,9 @@ LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_tok
                                      int32_t capacity, char * text, int32_t * n_bytes);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
+// Whether this CPU has a kernel that takes so many rows through weights of a ggml_type at once: 1 or 0. n_in, n_out:
+// the matrix, as in its file. Without one they go row by row, each as long as one alone, with the same bits.
+LLAMA_API int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out);
 
 // model_path: the GGUF file of the context's model; rows of its LM head and embeddings are read from there. n_rows_max:
 // the largest batch of rows, and the most rows in flight of a slot; graph_cache_max: how many built graphs are kept

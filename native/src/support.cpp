@@ -1,4 +1,5 @@
-// What this library can do: with which models, and with how many rows at once.
+// What this library can do: with which models, with which weights, and with how many rows at once.
+#include "ggml-backend.h"
 #include "proof.h"
 #include "rows.h"
 #include "small_batch/small_batch.h"
@@ -60,4 +61,16 @@ int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t
 
 int32_t specee_max_equal_rows(void) {
     return SPECEE_SMALL_BATCH;
+}
+
+int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out) {
+    return specee_guard(0, [&] {
+        ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        ggml_backend_reg_t reg = cpu != nullptr ? ggml_backend_dev_backend_reg(cpu) : nullptr;
+        void *             has = reg ? ggml_backend_reg_get_proc_address(reg, "specee_has_small_batch") : nullptr;
+        if (has == nullptr || type < 0 || type >= GGML_TYPE_COUNT || n_in <= 0 || n_out <= 0) {
+            return 0;
+        }
+        return reinterpret_cast<decltype(&specee_has_small_batch)>(has)(type, n_in, n_out) ? 1 : 0;
+    });
 }
