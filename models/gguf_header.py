@@ -355,6 +355,7 @@ def _check_values(values: dict[str, Any]) -> None:
         for number in _numbers(value):
             if type(number) is not int or not _lowest(name, arch, values) <= number <= limit:
                 raise _Damage(f"{name} cannot be {str(number)[:80]!r}")
+    _check_rotation(arch, values)
     if _never_ends(arch, values):
         why = "no dimension of its heads is rotated, which llama.cpp as it is built in here never finishes"
         raise _Unusable(f"{why}; take another model")
@@ -373,6 +374,19 @@ def _lowest(name: str, arch: str, values: dict[str, Any]) -> int:
         return 0
     without = name == "feed_forward_length" and (arch in architectures.HYBRID or values.get(f"{arch}.expert_count"))
     return 0 if name == "context_length" or without else 1
+
+
+def _check_rotation(arch: str, values: dict[str, Any]) -> None:
+    """Q and K are rotated in pairs of dimensions; ggml ends the process for what is no such number."""
+    rotated = values.get(f"{arch}.rope.dimension_count")
+    if rotated is None or arch in _NOT_ROTATED:
+        return
+    names = ("attention.key_length_mla", "attention.key_length", "attention.head_count", "embedding_length")
+    compressed, keys, heads, width = (values.get(f"{arch}.{name}") for name in names)
+    first = heads.items[0] if isinstance(heads, Array) and heads.items else heads
+    head = compressed or keys or (width // first if type(first) is int and first and type(width) is int else None)
+    if type(rotated) is not int or rotated % 2 or (type(head) is int and rotated > head):
+        raise _Damage(f"rope.dimension_count cannot be {str(rotated)[:80]!r}")
 
 
 def _never_ends(arch: str, values: dict[str, Any]) -> bool:
