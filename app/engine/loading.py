@@ -193,9 +193,9 @@ def open_backend(
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
-    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
-    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
-    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
+    thinks = thinking.find(opened.template, lambda text: _token_of(model, text) is not None)
+    tokens_of = {name: _token_of(model, name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: token for name, token in tokens_of.items() if token is not None})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -228,6 +228,17 @@ def open_backend(
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
         notices=(window.notice,) if window.notice is not None else (),
     )
+
+
+def _token_of(model: Any, text: str) -> int | None:
+    """The token that this text is; None where it is none, or several."""
+    from specee.native.errors import UnusableModelError
+
+    try:
+        tokens = model.tokenize(text)
+    except UnusableModelError:  # a vocabulary without the tokens for its letters
+        return None
+    return int(tokens[0]) if len(tokens) == 1 else None
 
 
 def _check_vocabulary(model: Any) -> None:
