@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specee.app import memory
-from specee.app.cli import tables
+from specee.app.cli import tables, weight_types
 from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
@@ -45,6 +45,9 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        **_speed(found.path, folders, window, drafts_only),
+        "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
+        "weight_types": weight_types.text(slow),
         "drafts_only": drafts_only,
         "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
@@ -52,6 +55,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
+        **_template(None if drafts_only is not None else header),
         **_head(heads.find(folders.heads, digest, header), digest),
         "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
@@ -64,9 +68,34 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
+        return library.architecture_limit(read.arch)
     except NativeError as error:
         return str(error)
+
+
+def _template(header: Any) -> dict[str, Any]:
+    """How chats are written for the model, and what its chat template has a place for; None: it does not answer."""
+    from specee.app.engine.model_template import open_model_template
+
+    if header is None:
+        return dict.fromkeys(("template", "folds_system", "takes_tools"))
+    found = open_model_template(header)
+    return {
+        "template": found.note or found.origin,
+        "folds_system": found.template.form.folds_system,
+        "takes_tools": found.template.takes_tools,
+    }
+
+
+def _speed(path: Path, folders: Paths, window: int, drafts_only: str | None) -> dict[str, float | None]:
+    """Tokens a second to expect, where this machine was measured, and those that were reached; without drafts."""
+    from specee.app.recommend import here
+
+    found = here.estimate(path, folders, window) if drafts_only is None else None
+    return {
+        "expected_tokens_per_second": found.expected if found is not None else None,
+        "measured_tokens_per_second": found.measured if found is not None else None,
+    }
 
 
 def _head(path: Path | None, digest: str) -> dict[str, Any]:
@@ -102,12 +131,17 @@ def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
 
 def text(facts: dict[str, Any]) -> str:
     """As text."""
+    return tables.pairs(rows(facts).items())
+
+
+def rows(facts: dict[str, Any]) -> dict[str, str]:
+    """As words, by what they are about."""
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
         free += f", {size(facts['free_vram_bytes'])} on the GPU"
     fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
-    rows = {
+    words = {
         "name": facts["name"],
         "title": facts["title"],
         "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
@@ -121,15 +155,35 @@ def text(facts: dict[str, Any]) -> str:
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
+        "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
-        "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
+        **_chat(facts),
+        **_speed_words(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return tables.pairs((name, str(value)) for name, value in rows.items())
+    return {name: str(value) for name, value in words.items()}
+
+
+def _chat(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["template"] is None:
+        return {}
+    system = "no place: it is sent with the question that follows it" if facts["folds_system"] else "yes"
+    return {
+        "chat template": facts["template"],
+        "system message": system,
+        "tools": "yes" if facts["takes_tools"] else "no",
+    }
+
+
+def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
+    expected, measured = facts["expected_tokens_per_second"], facts["measured_tokens_per_second"]
+    parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
+    parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
+    return {"speed": f"{parts[0]}, without drafts"} if parts else {}
 
 
 def _own_head(facts: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_archs
 import tiny_gguf
 from head_drafts import drafts
 from real_engine import missing_model
@@ -122,7 +123,7 @@ def test_without_pytorch_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
     with pytest.raises(AppError, match="pip install torch; specee-chat calibrate needs none"):
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
-    target = tiny_gguf.write(tmp_path / "other.gguf", tiny_gguf.DENSE_ONLY)
+    target = tiny_archs.write(tmp_path / "other.gguf", "gemma3n")
     with pytest.raises(AppError, match="cannot train"):  # nobody should install it in vain
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
 
