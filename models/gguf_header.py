@@ -139,6 +139,8 @@ def read(path: Path) -> Header:
                 raise foreign_file.unfinished(path) or ModelError("not a model", f"{path} {what}; {to_do}")
             if len(head) < 8:
                 raise _Damage("it is cut off")
+            if (told := foreign_file.still_arriving(path)) is not None:
+                raise told
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(path)
     except PermissionError as error:
@@ -149,8 +151,8 @@ def read(path: Path) -> Header:
     except _Unusable as error:
         raise ModelError("unusable model", f"{path}: {error}") from error
     except _Damage as error:
-        told = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
-        raise foreign_file.unfinished(path) or told from error
+        damaged = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
+        raise foreign_file.unfinished(path) or damaged from error
 
 
 def read_model(path: Path) -> Header:
