@@ -112,6 +112,19 @@ def test_what_also_ends_a_thought_does_not_end_an_answer(opened: Open) -> None:
     assert not backend.engine.is_stop(backend.tokenize("<|close|>", bos=False)[0])
 
 
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_tag_of_html_does_not_end_an_answer(opened: Open, is_text: bool) -> None:
+    """Where the file has it as text, as Gemma's do: llama.cpp takes `</s>` for the end in every vocabulary."""
+    template = "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+    kinds = {"</s>": tiny_chat.USER_DEFINED} if is_text else {}
+    control = ("<start_of_turn>", "<end_of_turn>")
+    backend = opened("spm", control, template, eos="<end_of_turn>", kinds=kinds)
+    (token,) = backend.tokenize("</s>", bos=False)
+    assert token == 2 and backend.engine.is_stop(token) != is_text
+    assert backend.piece(token) == (b"</s>" if is_text else b"")
+    assert ("</s>" in backend.control_tokens) != is_text
+
+
 NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "[INST]{{ m.role }}: {{ m.content }}</s>{% endfor %}[INST]assistant:"
