@@ -1,4 +1,4 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
+"""A GGUF model as llama.cpp opens it: weights and vocabulary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.errors import UnusableModelError
+from specee.native.errors import NativeError, UnusableModelError
 
 _SEPARATOR = "\x01"
 """Joined with no neighbour by any tokenizer."""
@@ -17,8 +17,7 @@ _SEPARATOR = "\x01"
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
-    if so.
+    Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -48,11 +47,7 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            why = library.last_error() or log.reason() or "it does not say why"
-            raise UnusableModelError(
-                "model refused",
-                f"llama.cpp cannot load {self.path}: {why}; take another model, or another file of this one",
-            )
+            raise _refused(self.path, library.last_error() or log.reason())
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -74,8 +69,6 @@ class Model:
         self.user_defined_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
         """Names of tokens that are read as such in every text."""
         self._first_space = self._space_before_texts()
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
 
     def _meta(self, key: str) -> str | None:
         size = 1 << 12
@@ -172,3 +165,12 @@ class Model:
         if self.handle:
             self.llama.llama_model_free(self.handle)
             self.handle = None
+
+
+def _refused(path: Path, why: str | None) -> NativeError:
+    if why is not None and log.is_of_memory(why):
+        to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
+        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+    newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
+    told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
+    return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

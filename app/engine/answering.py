@@ -227,6 +227,8 @@ class Answerer:
         stats = answer.finish(cancelled=cancelled)
         if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.counted)
+            if stats.policy == "dense" and self.backend.info.n_slots == 1:
+                self._chooser.learn_rate(self.backend, stats.tokens, stats.tokens_per_second)
         answer.emit(Done(stats))
 
     def _fail(self, answer: Answer, error: Exception) -> None:

@@ -168,7 +168,7 @@ def open_backend(
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
     sha256 = file_hash.of_model(header.files, where.cache)
-    head = heads.find(where.heads, sha256)
+    head = heads.find(where.heads, sha256, header)
     structure = model_structure.read(header)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
     window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
@@ -191,7 +191,7 @@ def open_backend(
     else:
         engine = _open_engine(model, n_ctx, threads, n_slots)
     calibration = None
-    if with_calibration and not model.unsupported:
+    if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.datastore import open_datastores
@@ -215,7 +215,7 @@ def open_backend(
             n_ctx=engine.n_ctx,
             trained_ctx=structure.context,
             threads=threads,
-            dense_only=model.unsupported,
+            dense_only=engine.no_exits,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
