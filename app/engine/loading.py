@@ -203,7 +203,8 @@ def open_backend(
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
     markers = learn_markers(model, opened)
-    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
+    names = {*model.control_tokens, *model.user_defined_tokens}
+    thinks = thinking.find(opened.template, names.__contains__)
     tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
     thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
     return NativeBackend(
