@@ -196,16 +196,15 @@ def open_backend(
 
     from specee.app.engine.datastore import open_datastores
     from specee.app.engine.model_template import open_model_template
-    from specee.app.engine.turn_markers import end_of_answer, written_markers
+    from specee.app.engine.turn_markers import learn_markers
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
-    end = end_of_answer(opened.template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
-    if end is not None:
-        model.stop_at(end)
-    thinks = thinking.find(opened.template, lambda text: _token_of(model, text) is not None)
+    markers = learn_markers(model, opened)
+    names = {*model.control_tokens, *model.user_defined_tokens}
+    thinks = thinking.find(opened.template, names.__contains__)
     tokens_of = {name: _token_of(model, name) for name in model.control_tokens}
     thinks = thinks.with_tokens({name: token for name, token in tokens_of.items() if token is not None})
     return NativeBackend(
@@ -233,7 +232,7 @@ def open_backend(
         calibration=calibration,
         sha256=sha256,
         template=opened.template,
-        markers=written_markers(opened.template, model.user_defined_tokens),
+        markers=markers,
         thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
