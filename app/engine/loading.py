@@ -117,7 +117,7 @@ class NativeBackend:
         if choice.name == "tree":
             return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
         rules = exit_rules(choice, self.calibration)
-        if rules.max_pending > most:
+        if rules.max_pending > most and not choice.runs_whole_rows:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
@@ -175,7 +175,7 @@ def open_backend(
     drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
-    from specee.native.layer_states import LayerStatesEngine
+    from specee.native.layer_states import LayerStatesEngine, NoLayerStatesError
 
     def loaded(fraction: float) -> bool:
         on_progress("loading the model", fraction)
@@ -186,10 +186,15 @@ def open_backend(
     n_ctx = window.n_ctx
     threads = options.threads or machine.default_threads()
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
+    engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
-        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
-    else:
-        engine = _open_engine(model, n_ctx, threads, n_slots)
+        try:
+            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+        except NoLayerStatesError:
+            if drafter.is_wanted:
+                raise
+            drafter = None
+    engine = engine or _open_engine(model, n_ctx, threads, n_slots)
     calibration = None
     if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
