@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specee.native import ggml, library
+from specee.native.errors import NativeError
 from specee.native.ggml import Ggml
 
 TYPES = {"Q4_K": 12, "Q6_K": 14, "Q8_0": 8, "Q5_K": 13, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q3_K": 11, "IQ4_XS": 23}
@@ -24,7 +25,7 @@ N_IN, N_OUT = 2048, 4096
 TYPE_BYTES = 32 << 20
 ROWS = (1, 2, 4, 8)
 ROUNDS = 5
-SECONDS = 0.25  # for rounds after the first two
+SECONDS = 0.25  # after which no round begins
 N_SMALL = 64
 TOKENS, HEAD_DIM, HEADS, HEADS_KV, LAYERS = 512, 128, 12, 2, 16
 """Of a window whose keys and values are attended to."""
@@ -63,8 +64,11 @@ def describe(device: Any) -> tuple[str, int, int]:
     return (name or b"GPU").decode("utf-8", "replace"), free.value, total.value
 
 
-def measure(device: Any = None, threads: int = 1, clock: Callable[[], float] = time.perf_counter) -> Speed:
-    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it."""
+def measure(device: Any = None, threads: int = 1) -> Speed:
+    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it.
+
+    One thread's own time counts, which other programs hardly change.
+    """
     library.need_memory("measuring the speed", len(TYPES) * TYPE_BYTES)
     found = ggml.load()
     on_cpu = device is None
@@ -83,9 +87,12 @@ def measure(device: Any = None, threads: int = 1, clock: Callable[[], float] = t
         for name, kind in TYPES.items():
             n_bytes = found.row_size(kind, N_IN) * N_OUT
             n = max(1, TYPE_BYTES // n_bytes)
+            if bench.layout(kind, N_IN) is None:
+                continue
             for rows in ROWS if name == MAIN else ROWS[:1]:
                 steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
             read[name] = n * n_bytes
+        clock = time.thread_time if on_cpu and used == 1 else time.perf_counter
         cpu, began = time.process_time(), time.perf_counter()
         least = bench.least_seconds(steps, clock)
         share = (time.process_time() - cpu) / (time.perf_counter() - began) / used
@@ -154,7 +161,7 @@ class _Bench:
         began = time.perf_counter()
         for number in range(ROUNDS):
             for key, step in steps.items():
-                if number > 1 and time.perf_counter() - began > SECONDS:
+                if number and time.perf_counter() - began > SECONDS:
                     return least
                 started = clock()
                 step()
@@ -162,12 +169,21 @@ class _Bench:
         return least
 
     def _matrices(self, kind: int, n_in: int, n_out: int, n: int) -> list[Any]:
-        """In the layout that llama.cpp would take for such weights."""
-        layout = next((one for one in self._ggml.weight_layouts(self._device) if self._suits(one, kind, n_in)), None)
+        """In the layout that llama.cpp takes for such weights."""
         context = self._stack.enter_context(self._ggml.context(n))
         made = [self._ggml.new_tensor_2d(context, kind, n_in, n_out) for _ in range(n)]
-        self._stack.enter_context(self._ggml.buffer(context, layout))
+        self._memory(context, self.layout(kind, n_in))
         return made
+
+    def layout(self, kind: int, n_in: int) -> Any:
+        """Of weights of this type; None where the device cannot multiply them."""
+        layouts = self._ggml.weight_layouts(self._device)
+        return next((one for one in layouts if self._suits(one, kind, n_in)), None)
+
+    def _memory(self, context: Any, layout: Any) -> None:
+        """For the tensors of a context. Raises NativeError where there is none."""
+        if layout is None or not self._stack.enter_context(self._ggml.buffer(context, layout)):
+            raise NativeError("There is no memory", "too little is left for measuring the speed; close other programs")
 
     def _suits(self, layout: Any, kind: int, n_in: int) -> bool:
         with self._ggml.context(8) as context:
@@ -181,5 +197,5 @@ class _Bench:
         graph = self._ggml.new_graph_custom(context, 2 * len(results) + 2, False)
         for result in results:
             self._ggml.build_forward_expand(graph, result)
-        self._stack.enter_context(self._ggml.buffer(context, self._ggml.backend_dev_buffer_type(self._device)))
+        self._memory(context, self._ggml.backend_dev_buffer_type(self._device))
         return lambda: self._ggml.backend_graph_compute(self._backend, graph)

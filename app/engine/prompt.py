@@ -120,9 +120,15 @@ def shorter_or_larger(info: ModelInfo) -> str:
 
 def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:
     """BOS comes first where the vocabulary wants one, and once only: many templates write it themselves."""
+    bos, parts = backend.bos_text, list(parts)
     first, is_name = parts[0] if parts else ("", False)
-    has_bos = bool(backend.bos_text) and first.startswith(backend.bos_text) and not is_name
-    return _tokens(backend, parts, bos=not has_bos)
+    written = first.lstrip()
+    if not bos or is_name or not written.startswith(bos):
+        return _tokens(backend, parts, bos=True)
+    while written.startswith(bos + bos):
+        written = written.removeprefix(bos)
+    parts[0] = (written, False)
+    return _tokens(backend, parts, bos=False)
 
 
 def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> list[int]:
@@ -139,6 +145,8 @@ def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> lis
 
 def _tokens(backend: Backend, parts: Sequence[Part], *, bos: bool) -> list[int]:
     tokens: list[int] = []
+    follows_text, control = False, tuple(backend.control_tokens)
     for i, (text, is_name) in enumerate(parts):
-        tokens += backend.tokenize(text, bos=bos and i == 0, special=not is_name)
+        tokens += backend.tokenize(text, bos=bos and i == 0, special=not is_name, is_rest=follows_text)
+        follows_text = is_name or not text.endswith(control)
     return tokens

@@ -250,24 +250,17 @@ class Commands:
         self._app.controller.load_changed()
 
     async def do_model(self, argument: str) -> None:
-        """NAME: switch to another model"""
-        self._app.require_idle()
-        if not argument:
-            raise AppError("no model given", "/model takes a name, a .gguf file, or hf:owner/repo", USAGE)
-        try:
-            self._app.session.use_model(check(FileName, "model", argument))
-        except NotHere as error:
-            raise AppError(error.title, f"/pull {argument} downloads it") from None
-        except ModelError as error:
-            raise as_app_error(error) from error
-        self._app.controller.load_changed()
+        """choose another model; /model NAME: switch to that one, the chat stays"""
+        if argument:
+            self._app.controller.switch_model(check(FileName, "model", argument))
+        else:
+            self._app.show_models()
 
     async def do_pull(self, argument: str) -> None:
         """NAME: download a model; Esc stops, another /pull resumes"""
-        self._app.require_idle()
         if not argument:
             raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
-        self._app.controller.pull(argument)
+        self._app.controller.start_pull(argument)
 
     async def do_restart(self) -> None:
         """stop the model, even if it hangs, and load it again"""

@@ -105,6 +105,15 @@ class EventDisplay:
         elif isinstance(event, Done):
             run.stats = event.stats
 
+    def _activities(self) -> str:
+        """What the session does, and how far a download is: in full where nothing else is under way."""
+        pull = self._app.controller.pull
+        if pull is None:
+            return self.activity
+        if not self.activity:
+            return pull.activity
+        return f"{self.activity} · {pull.name} {pull.share or 0.0:.0%}"
+
     @property
     def text(self) -> str:
         """The answer so far, with the part that is not on the screen yet."""
@@ -137,6 +146,6 @@ class EventDisplay:
         app, info = self._app, self._app.session.info
         app.panel.draw(info.n_layers if info else 1, app.options.policy.threshold)
         used, policy = app.session.context_tokens, app.options.policy.label
-        app.status.show(status_lines(app.panel.gauge, info, self.activity, used, policy))
+        app.status.show(status_lines(app.panel.gauge, info, self._activities(), used, policy))
         if self.race is not None:
             app.conversation.changed(self.race)

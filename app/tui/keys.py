@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
+from specee.app.tui import first_start
+
 BINDINGS: list[BindingType] = [
     Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", priority=True),
     Binding("ctrl+q", "quit", "Quit", priority=True),
@@ -18,10 +20,23 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
+    Binding("f3", "command('/model')", "Choose a model", priority=True),
+    *(Binding(key, f"fetch_suggested({i})", show=False, priority=True) for i, key in enumerate(first_start.KEYS)),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the inspector", priority=True),
     Binding("ctrl+right", "inspect(1)", "Next token in the inspector", priority=True),
 ]
-CHAT_ACTIONS = {"stop", "page", "sidebar", "command", "editor", "next_view", "inspect", "copy_or_quit", "thoughts"}
+CHAT_ACTIONS = {
+    "stop",
+    "page",
+    "sidebar",
+    "command",
+    "editor",
+    "next_view",
+    "inspect",
+    "copy_or_quit",
+    "thoughts",
+    "fetch_suggested",
+}
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
 
 KEY_HELP = {
@@ -37,6 +52,7 @@ KEY_HELP = {
     "Ctrl+D": "in an empty prompt: quit",
     "Ctrl+G": "write the prompt in $EDITOR",
     "F2": "the next view",
+    "F3": "choose a model, as /model does; what is in the prompt stays",
     "Ctrl+P": "palette: themes and more",
     "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
     "@FILE": "in a question: send this file with it",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from common import parser, some_tokens
@@ -29,9 +28,10 @@ N_TOKENS = 8  # of a round
 TOLERANCE = 0.2
 
 
-def decode(engine: RowEngine, threads: int, clock: Callable[[], float]) -> float:
+def decode(engine: RowEngine, threads: int) -> float:
     """Seconds of a token: the least of some."""
     engine.fix_threads(threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter  # as the measurement does
     times = []
     for token in some_tokens(N_TOKENS):
         began = clock()
@@ -60,13 +60,12 @@ def main() -> None:
     for path in given.models:
         engine = engines[path] = RowEngine(Model(path), n_ctx=N_CTX, n_threads=threads)
         engine.prefill(some_tokens(estimate.FILL - N_TOKENS // 2))
-    clock = time.thread_time if threads == 1 else time.perf_counter
     speeds, truths = [], defaultdict(list)
     for _ in range(given.rounds):
-        speeds.append(decoding_speed.measure(threads=threads, clock=clock))
+        speeds.append(decoding_speed.measure(threads=threads))
         used = speeds[-1].threads
         for path, engine in engines.items():
-            truths[path].append(decode(engine, used, clock))
+            truths[path].append(decode(engine, used))
     speed = merged(speeds)
     if any(found.busy for found in speeds):
         print(f"the machine is busy: {min(found.threads for found in speeds)} of {threads} threads; ratios only")

@@ -72,8 +72,9 @@ class FakeSession(Session):
         answer: str = "**Bold** words here",
         load_error: AppError | None = None,
         store: Store | None = None,
+        load: LoadOptions | None = None,
     ) -> None:
-        super().__init__(LoadOptions(), None, self._start, store)
+        super().__init__(load or LoadOptions(), None, self._start, store)
         self.answer = answer
         self.load_error = load_error
         self.refused_load: AppError | None = None
