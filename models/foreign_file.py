@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +15,7 @@ from specee.models.errors import ModelError
 
 HEAD_BYTES, TAIL_BYTES = 4096, 1 << 16
 MAX_SHOWN = 60  # characters of a text in a file
+MOSTLY = 0.85  # of the letters of a text in an encoding in which every byte is a letter are plain ones
 
 CONVERT = "take the model's GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
 UNPACK = "unpack it, and give the .gguf file in it"
@@ -71,10 +74,15 @@ class _Bytes:
     @property
     def text(self) -> str | None:
         """The beginning as text, if it is one."""
-        encoding = "utf-16" if self.head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        found = self.head.decode(encoding, "ignore")
-        signs = sum(sign.isprintable() or sign in "\t\n\r\f" for sign in found)
-        return found if found.strip() and signs == len(found) and len(found.encode()) >= 0.9 * len(self.head) else None
+        utf_16 = self.head[:2] in (b"\xff\xfe", b"\xfe\xff")
+        for encoding in ("utf-16",) if utf_16 else ("utf-8-sig", "cp1252"):
+            with suppress(UnicodeDecodeError):
+                found = codecs.getincrementaldecoder(encoding)().decode(self.head)  # its end may be half a letter
+                is_text = all(sign.isprintable() or sign in "\t\n\r\f" for sign in found)
+                n_plain = sum(sign.isascii() for sign in found)
+                if found.strip() and is_text and (encoding != "cp1252" or n_plain > MOSTLY * len(found)):
+                    return found
+        return None
 
 
 def describe(path: Path, file: BinaryIO) -> tuple[str, str]:
@@ -201,7 +209,7 @@ def _text(file: _Bytes) -> tuple[str, str] | None:
     if (base := _FROM.search(text)) is not None:
         to_do = f"give what stands after FROM (--model {_shown(base[1])}), and its SYSTEM as --system"
         return "is an ollama Modelfile, not a model", to_do
-    return f"is a text ({_shown(text)!r})", "give the path of a model's GGUF file"
+    return f"is not a GGUF file but a text ({_shown(text)!r})", "give the path of a model's GGUF file"
 
 
 def _pointer(text: str) -> tuple[str, str] | None:

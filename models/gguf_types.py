@@ -61,6 +61,8 @@ TENSORS = {
 }
 """Name, numbers in a block, and bytes of a block, by the type's number in the file (llama.cpp's enum ggml_type)."""
 
+NUMBERS = {name: number for number, (name, _, _) in TENSORS.items()}
+
 
 NEWEST = max(TENSORS)
 REMOVED = {

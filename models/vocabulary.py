@@ -6,7 +6,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from specee.models import source
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import INT32, STRING, Array
 from specee.models.tokenizer_values import TEMPLATE, TOKENIZER
@@ -42,8 +41,7 @@ def read(header: Header) -> Vocabulary:
     if not isinstance(tokens, Array) or tokens.kind != STRING:
         return Vocabulary(frozenset(), {})
     wanted = {name: values.get(f"{TOKENIZER}{key}_token_id") for key, name in SPECIAL.items()}
-    first = header.path.with_name(source.parts(header.path.name)[0])
-    with first.open("rb") as file:
+    with header.files[0].open("rb") as file:
         file.seek(tokens.start)
         data = file.read(tokens.stop - tokens.start)
         kinds: tuple[int, ...] = ()

@@ -23,7 +23,7 @@ from specee.app.cli.shared_options import (
     WHICH_MODEL,
     load_options,
 )
-from specee.app.errors import OK, USAGE, AppError
+from specee.app.errors import OK
 
 _HERE: list[click.Parameter] = [DATA_DIR, JSON]
 _NAMED = hidden([WHICH_MODEL])
@@ -146,10 +146,12 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
     \b
     specee-chat models path llama3.2-1b
     """
+    from specee.models import split_file
     from specee.models.resolve import resolve
 
     found = resolve(name or model)
-    return show({"name": found.name, "path": str(found.path)}, as_json, lambda result: result["path"])
+    files = [str(path) for path in split_file.files(found.path)]
+    return show({"name": found.name, "path": files[0], "files": files}, as_json, lambda _: files[0])
 
 
 @models.command("show", params=[*_NAMED, CTX, *_HERE])
@@ -181,21 +183,13 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     \b
     specee-chat models rm llama3.2-1b
     """
+    from specee.app import removal
     from specee.app.formatting import size
-    from specee.models import cache, resolve
 
-    wanted = resolve.interpret(name)
-    if wanted.source is None:
-        what = "it comes with specee-chat" if wanted.embedded else "it is a file of yours; delete it yourself"
-        raise AppError("not ours to delete", f"{name}: {what}", USAGE)
-    doomed = cache.find(wanted.source) or cache.unfinished(wanted.source.repo)
-    if not doomed:
-        raise resolve.NotHere(wanted)
-    n_bytes = sum(path.stat().st_size for path in doomed)
-    where = f"in {cache.folder(wanted.source.repo)}, which other programs use too"
-    confirm(f"Delete {wanted.name} ({size(n_bytes)}, {where})?", yes)
-    freed = cache.remove(wanted.source.repo, doomed)
-    return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
+    doomed = removal.find(name)
+    confirm(doomed.question, yes)
+    freed = doomed.run()
+    return show({"name": doomed.name, "bytes": freed}, as_json, lambda _: f"deleted {doomed.name}, {size(freed)}")
 
 
 @models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from specee.app import machine as identity
+from specee.app import model_catalogue
 from specee.app.engine.measurements import Measurements
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
@@ -16,7 +17,7 @@ from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation, recommend
 from specee.app.settings import Purpose
-from specee.models import cache, embedded, file_hash, gguf_header, heads, model_kind, registry, source
+from specee.models import file_hash, gguf_header, heads, model_kind, registry
 from specee.models.errors import ModelError
 
 
@@ -36,24 +37,13 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
     found: dict[str, LocalModel] = {}
     seen: set[Path] = set()
 
-    def add(name: str, path: Path | None, where: str) -> None:
-        if path is None or path.resolve() in seen:
-            return
+    files = (model_catalogue.of_file(path) for path in file_hash.known_files(folders.cache))
+    for model in (*model_catalogue.models(folders), *files):
+        if model is None or not model.here or (place := model.paths[0].resolve()) in seen:
+            continue
         with suppress(ModelError):
-            found[name] = local_model(path, where, folders)
-            seen.add(path.resolve())
-
-    for entry in registry.entries().values():
-        if entry.embedded:
-            add(entry.name, embedded.path(), "embedded")
-        elif (files := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-            add(entry.name, files[0], "cache")
-    for model in cache.models():
-        add(f"hf:{model.repo}:{model.paths[0].name}", model.paths[0], "cache")
-    for path in sorted((folders.data / "models").glob("*.gguf")):
-        add(str(path), path, "copy")
-    for path in file_hash.known_files(folders.cache):
-        add(str(path), path, "file")
+            found[model.name] = local_model(model.paths[0], model.where, folders)
+            seen.add(place)
     return found
 
 

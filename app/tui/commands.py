@@ -27,6 +27,7 @@ from specee.models.resolve import NotHere
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
+WITH_THOUGHTS = "--with-thoughts"
 _COMMAND = re.compile(r"/(\w*)(?!\S)")
 
 
@@ -107,15 +108,17 @@ class Commands:
             raise AppError("nothing earlier", "the whole chat is shown")
 
     async def do_export(self, argument: str) -> None:
-        """FILE.md or FILE.json: write this chat to a file"""
+        """FILE.md or FILE.json: write this chat to a file; --with-thoughts after it: with what the model thought"""
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        name = argument or f"chat-{session.chat.id}.md"
+        name = argument.removesuffix(WITH_THOUGHTS).strip()
+        thoughts, name = name != argument, name or f"chat-{session.chat.id}.md"
         if name.endswith(".json"):
-            text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
+            tree = session.store.tree(session.chat.id)
+            text = to_json(export.tree_object(session.chat, tree, session.branch, thoughts=thoughts))
         else:
-            text = export.markdown(session.chat, session.branch)
+            text = export.markdown(session.chat, session.branch, thoughts=thoughts)
         self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
@@ -191,8 +194,12 @@ class Commands:
             number = parameters.read(name, value)
             self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
             self._app.show_notice(f"{name} {parameters.value_words(name, number)} from the next answer on")
+        elif name in parameters.THINKING:
+            chosen = parameters.read_thinking(name, value)
+            self._app.options = replace(self._app.options, **{name: chosen})
+            self._app.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
         else:
-            known = parameters.listed(sampling, self._app.session.drafter)
+            known = parameters.listed(self._app.options, self._app.session.drafter)
             if name:
                 raise parameters.no_such(name, tuple(self.help_lines()), known)
             self._app.show_notice(f"parameters: {known}")
@@ -243,24 +250,17 @@ class Commands:
         self._app.controller.load_changed()
 
     async def do_model(self, argument: str) -> None:
-        """NAME: switch to another model"""
-        self._app.require_idle()
-        if not argument:
-            raise AppError("no model given", "/model takes a name, a .gguf file, or hf:owner/repo", USAGE)
-        try:
-            self._app.session.use_model(check(FileName, "model", argument))
-        except NotHere as error:
-            raise AppError(error.title, f"/pull {argument} downloads it") from None
-        except ModelError as error:
-            raise as_app_error(error) from error
-        self._app.controller.load_changed()
+        """choose another model; /model NAME: switch to that one, the chat stays"""
+        if argument:
+            self._app.controller.switch_model(check(FileName, "model", argument))
+        else:
+            self._app.show_models()
 
     async def do_pull(self, argument: str) -> None:
         """NAME: download a model; Esc stops, another /pull resumes"""
-        self._app.require_idle()
         if not argument:
             raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
-        self._app.controller.pull(argument)
+        self._app.controller.start_pull(argument)
 
     async def do_restart(self) -> None:
         """stop the model, even if it hangs, and load it again"""

@@ -172,6 +172,7 @@ def main() -> None:
     for name in wanted.names or arch_headers.names():
         print(name, flush=True)  # the last one is the one that a crash belongs to
         write(wanted.folder / f"{name}.gguf", name, vocabulary=wanted.vocabulary)
+        print("true", flush=True)
 
 
 if __name__ == "__main__":
