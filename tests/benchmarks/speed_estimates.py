@@ -3,8 +3,8 @@
 `python tests/benchmarks/speed_estimates.py MODEL.gguf...` measures the machine and decodes with each model in turn, in
 one process, round after round, so that a busy machine harms both alike; the best of the rounds counts. With one thread
 its own time is what counts, which other programs hardly change. Tokens are decoded after as many as the estimate
-assumes to be in the window. Ratios are of the rates, estimate over truth; of a file whose size is one of the registry's,
-also of what would have been expected before its download.
+assumes to be in the window. Ratios are of the rates, estimate over truth; where a file has the size of one in the
+registry, also of what would have been expected before its download.
 """
 
 from __future__ import annotations
