@@ -19,7 +19,7 @@ from textual.widgets.option_list import Option
 from specee.app import paths, removal
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
-from specee.app.tui import model_rows
+from specee.app.tui import memory_check, model_rows
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_rows import ModelRow
 from specee.app.tui.question import Question
@@ -136,9 +136,10 @@ class ModelPicker(Screen[None]):
         """Shows the lines again, and keeps the one that is highlighted."""
         if self._survey is None:
             return
-        session = self.app.session
+        session, models = self.app.session, self._survey.models
         in_use = session.model, session.info.path if session.info is not None else ""
-        found = model_rows.rows(self._survey.models, in_use, self._search.value)
+        found = model_rows.rows(models, in_use, self._search.value)
+        self.app.known_models.update({one.argument: "is here" for one in models if one.model.entry is None})
         width = max(20, self._list.scrollable_content_region.width - 2)
         cells = model_rows.name_cells(found, width)
         rows: list[ModelRow | None] = []
@@ -267,19 +268,21 @@ class ModelPicker(Screen[None]):
             self.dismiss()
 
     def _use(self, row: ModelRow) -> None:
-        if not row.does_not_fit:
-            self._switch(True, row)
-            return
         advice = row.surveyed.advice
-        assert advice is not None
-        needs = f"needs {size(advice.memory_bytes)} of memory, {size(advice.missing_bytes)} more than are free"
-        text = f"{row.shown_name} {needs}. Loading it may fail, or slow the whole machine down. Load it anyway?"
-        self.app.push_screen(Question(text, "load it"), lambda yes: self._switch(bool(yes), row))
+        if advice is None or not row.does_not_fit:
+            self._switch(row)
+            return
 
-    def _switch(self, yes: bool, row: ModelRow) -> None:
-        if yes:
-            self.app.controller.switch_model(row.surveyed.argument)
-            self.dismiss()
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._switch(row, agreed=True)
+
+        text = memory_check.question(row.shown_name, advice.memory_bytes, advice.missing_bytes)
+        self.app.push_screen(Question(text, "load it"), answered)
+
+    def _switch(self, row: ModelRow, *, agreed: bool = False) -> None:
+        self.app.controller.switch_model(row.surveyed.argument, agreed=agreed)
+        self.dismiss()
 
     def action_fetch(self) -> None:
         """Fetches the model with its drafter, or the drafter of one that is here; stops what is being fetched."""

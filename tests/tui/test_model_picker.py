@@ -219,7 +219,7 @@ async def test_what_does_not_fit_is_marked_and_asked_about(tmp_path: Path, monke
         await search(pilot, "other.gguf")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
-        await until(pilot, lambda: "Load it anyway?" in screen(pilot.app))
+        await until(pilot, lambda: "Loading it may fail" in screen(pilot.app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
         assert len(session.loads) == 1
