@@ -64,6 +64,19 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def thought_title(seconds: float) -> str:
+    """Of what a model thought: Thought for 12 s; without the time where it is not known."""
+    return f"Thought for {span(seconds)}" if seconds > 0 else "Thought"
+
+
+def span(seconds: float) -> str:
+    """A time as it is said: 0.4 s, 12 s, 3 min 5 s."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def transfer(progress: TransferProgress) -> str:
     """How far a transfer has come: 45%  44.3 MB of 98.4 MB  3.1 MB/s  0:17 left."""
     parts = [f"{progress.fraction:4.0%}", f"{size(progress.done)} of {size(progress.total)}"]

@@ -34,6 +34,8 @@ from specee.app.settings import (
     StopSequences,
     Temperature,
     Text,
+    Think,
+    ThinkTokens,
     Threads,
     Threshold,
     TopK,
@@ -224,10 +226,15 @@ class ChatOptions:
     policy: PolicyChoice = PolicyChoice()
     sampling: Sampling = Sampling()
     max_tokens: MaxTokens = 1024
+    """With those of its thoughts."""
+    think: Think = "auto"
+    """Whether a model that can be told so thinks before it answers, and how much."""
+    think_tokens: ThinkTokens | None = None
+    """A thought that gets so long is ended."""
     stop: StopSequences = ()
-    """Texts that end the answer, and are no part of it."""
+    """Texts that end the answer, and are no part of it; a thought may have them."""
     grammar: Text | None = None
-    """In GBNF, with the rule "root": the answer keeps to it."""
+    """In GBNF, with the rule "root": the answer keeps to it, after its thoughts."""
     json_schema: Text | None = None
     """The same by a JSON schema, in JSON; {"type": "object"} stands for any object."""
     top_logprobs: TopLogprobs | None = None
@@ -235,6 +242,8 @@ class ChatOptions:
 
 
 DEFAULT_CHAT = ChatOptions()
+OF_ANSWER: dict[str, Any] = {"max_tokens": MaxTokens, "think": Think, "think_tokens": ThinkTokens | None}
+"""What a chat keeps of ChatOptions, beside policy and sampling."""
 
 
 def replace_sampling(base: Sampling, given: dict[str, Any]) -> Sampling:
@@ -246,7 +255,8 @@ def remember(options: ChatOptions, model: str | None = None, drafter: str | None
     """What a chat keeps of how it was asked, and who answered, as JSON has it."""
     sampling = {**asdict(options.sampling), "logit_bias": [list(pair) for pair in options.sampling.logit_bias]}
     who = {"model": model, "drafter": drafter}
-    return {"policy": options.policy.label, "max_tokens": options.max_tokens, **sampling, **who}
+    of_answer = {name: getattr(options, name) for name in OF_ANSWER}
+    return {"policy": options.policy.label, **of_answer, **sampling, **who}
 
 
 class Recalled(NamedTuple):
@@ -266,7 +276,7 @@ def recall(kept: Mapping[str, Any] | None) -> Recalled:
     if kept is None:
         return Recalled(ChatOptions(), refused="its settings cannot be read; defaults stand for them now")
     of_sampling = get_type_hints(Sampling, include_extras=True)
-    kinds = {**of_sampling, "max_tokens": MaxTokens, "model": FileName | None, "drafter": FileName | None}
+    kinds = {**of_sampling, **OF_ANSWER, "model": FileName | None, "drafter": FileName | None}
     found: dict[str, Any] = {}
     refused: list[str] = []
     for name in kinds.keys() & kept.keys():
@@ -281,7 +291,7 @@ def recall(kept: Mapping[str, Any] | None) -> Recalled:
     except AppError:
         refused.append(f"policy {shown(kept['policy'])}")
     sampling = Sampling(**{name: found[name] for name in of_sampling.keys() & found.keys()})
-    options = ChatOptions(policy, sampling, found.get("max_tokens", ChatOptions.max_tokens))
+    options = ChatOptions(policy, sampling, **{name: found[name] for name in OF_ANSWER.keys() & found.keys()})
     line = f"it was kept with {', '.join(sorted(refused))}: defaults stand for that now" if refused else None
     return Recalled(options, found.get("model"), found.get("drafter"), line)
 

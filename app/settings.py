@@ -50,6 +50,8 @@ LogitBias = Annotated[
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Think = Literal["auto", "on", "off", "low", "medium", "high"]  # auto: as the chat template has it
+ThinkTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=1000)]  # characters
 StopSequences = Annotated[tuple[StopSequence, ...], Field(max_length=4)]  # as the chat completions API has it
 
@@ -96,6 +98,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 Text = Annotated[str, AfterValidator(_without_nul), Field(description="text in UTF-8")]
 WhenFull = Literal["stop", "drop", "summarize"]
+Purpose = Literal["chat", "code", "small", "reasoning"]
 ChatId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # as SQLite counts
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # of prompts, rounds, lines, branches
 TrainingTokens = Annotated[int, Field(ge=2_000, le=100_000_000)]

@@ -163,8 +163,16 @@ def owner(path: Path) -> CachedFile | None:
 
 
 def unfinished(repo: str) -> tuple[Path, ...]:
-    """Files of the repository that have not arrived completely."""
-    return tuple(sorted((folder(repo) / "blobs").glob("*.part")))
+    """What has come of models that are not complete: pieces of files, and parts of which others are missing."""
+    pieces = sorted((folder(repo) / "blobs").glob("*.part"))
+    names = sorted(path for path in (folder(repo) / "snapshots").rglob("*.gguf") if path.is_file())
+    complete = {path.resolve() for path in names if _are_here(path)}
+    return (*pieces, *(path for path in names if path.resolve() not in complete))
+
+
+def _are_here(path: Path) -> bool:
+    """The file with all that belong to it."""
+    return all(path.with_name(name).is_file() for name in sources.parts(path.name))
 
 
 def remove(repo: str, paths: tuple[Path, ...]) -> int:

@@ -16,11 +16,10 @@ from specee.models.errors import ModelError
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
 from specee.models.head_fit import misfit
+from specee.models.model_kind import head_kind
 
 MAX_PADDING = 128  # SPEC_VOCAB_MAX_SIZE_DIFFERENCE
 FIRST_COMPARED = 5  # SPEC_VOCAB_CHECK_START_TOKEN_ID: the tokens before it differ between models that fit
-HEADS = {"eagle3": "an EAGLE-3 head", "dflash": "a DFlash head", "gemma4-assistant": "a Gemma 4 draft head"}
-"""Files that only draft, by architecture."""
 
 _U64 = struct.Struct("<Q")
 _TOKENIZER = "tokenizer.ggml."
@@ -45,22 +44,9 @@ def paired(model: str | None) -> Pair | None:
         return Pair(entry.drafter, None)
 
 
-def head_kind(header: Header) -> str | None:
-    """What the file is where it only drafts and cannot answer, in words; None for a whole model."""
-    return HEADS.get(header.architecture)
-
-
 def own_draft_layers(header: Header) -> int:
     """Layers of the model itself that draft (multi-token prediction, "nextn")."""
     return int(header.of_architecture("nextn_predict_layers") or 0)
-
-
-def check_answers(header: Header) -> None:
-    """Raises ModelError for a file that only drafts."""
-    if kind := head_kind(header):
-        raise ModelError(
-            "not a whole model", f"{header.path} is {kind}: it drafts for another model and cannot answer alone"
-        )
 
 
 def check(target: Header, draft: Header) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MISSING, DOWNLOAD_FAILED, USAGE = 3, 4, 2
 
 
@@ -16,6 +18,14 @@ class ModelError(Exception):
         self.title = title
         self.message = message
         self.exit_code = exit_code
+
+
+class NotAChatModelError(ModelError):
+    """A sound file that holds something else: `kind`, in words."""
+
+    def __init__(self, path: Path, kind: str, to_do: str, title: str = "not a chat model") -> None:
+        super().__init__(title, f"{path} is {kind}; {to_do}")
+        self.kind = kind
 
 
 class DownloadError(ModelError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,21 @@ def sha256(path: Path, cache_dir: Path | None = None) -> str:
             digest.update(chunk)
     remember(path, digest.hexdigest(), cache_dir)
     return digest.hexdigest()
+
+
+def of_model(files: Sequence[Path], cache_dir: Path | None = None) -> str:
+    """The hash of a model: of its file, or, where it is split, of the hashes of its parts."""
+    return _joined([sha256(path, cache_dir) for path in files])
+
+
+def known_of_model(files: Sequence[Path], cache_dir: Path) -> str | None:
+    """The same as far as it is known without reading the files."""
+    known = [known_sha256(path, cache_dir) for path in files]
+    return None if None in known else _joined([digest for digest in known if digest is not None])
+
+
+def _joined(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
 
 
 def known_sha256(path: Path, cache_dir: Path) -> str | None:

@@ -61,6 +61,22 @@ TENSORS = {
 }
 """Name, numbers in a block, and bytes of a block, by the type's number in the file (llama.cpp's enum ggml_type)."""
 
+NUMBERS = {name: number for number, (name, _, _) in TENSORS.items()}
+
+
+NEWEST = max(TENSORS)
+REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+"""Types that llama.cpp had once, by their number."""
+
 
 @dataclass(frozen=True)
 class Array:

@@ -17,18 +17,24 @@ else:
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens.
+    """One model. `repo` and `file` are empty for the embedded one; `context` counts tokens, `bytes` those of its file.
 
     `drafter`: the name of a much smaller model with the same vocabulary, empty where there is none.
-    From `file_bytes` on, what an estimate needs before a download; 0 or empty where nobody has looked it up.
+    `active`: of a mixture of experts, the parameters that a token uses; of all others empty.
+    `width`, `heads`, `vocabulary`, `tied`, `released`: see registry.toml; 0 or empty where nobody has looked it up.
     """
 
     name: str
+    bytes: int
     licence: str
     parameters: str
     layers: int
+    kv_heads: int
+    head_dim: int
     context: int
     notes: str
+    active: str = ""
+    good_for: tuple[str, ...] = ()
     repo: str = ""
     file: str = ""
     revision: str = "main"
@@ -36,21 +42,16 @@ class RegistryEntry:
     other_names: tuple[str, ...] = ()
     drafter: str = ""
     embedded: bool = False
-    file_bytes: int = 0
-    """Of all files together."""
-    active: str = ""
-    """Of a mixture of experts: the parameters that one token uses."""
     width: int = 0
-    heads_kv: int = 0
-    head_dim: int = 0
+    heads: int = 0
     vocabulary: int = 0
     tied: bool = False
-    """Whether the LM head is the embedding."""
     released: str = ""
-    """YYYY-MM."""
-    good_for: tuple[str, ...] = ()
-    """chat, code."""
-    thinks: bool = False
+
+    @property
+    def window_bytes(self) -> int:
+        """Memory that a token takes in the context window: K and V of 16 bits in each layer."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from specee.models import gguf_header
-from specee.models.errors import USAGE, ModelError
 from specee.models.gguf_header import Header, Tensor
 
 HEAD, EMBEDDING = "output.weight", "token_embd.weight"
@@ -65,19 +64,17 @@ def size_of_copy(header: Header, changed: list[Change]) -> int:
 
 
 def write(header: Header, changed: list[Change], target: Path, on_share: OnShare = lambda share: None) -> None:
-    """Writes the copy, tensor by tensor. `on_share` gets the share that is done. Raises ModelError, and OSError."""
+    """Writes the copy, tensor by tensor. `on_share` gets the share that is done. Raises OSError."""
     import gguf
     import numpy as np
 
-    if gguf_header.SPLIT_COUNT in header.values:
-        raise ModelError("cannot copy", "models in several files are not supported; merge them first", USAGE)
-    reader = gguf.GGUFReader(header.path)
+    readers = [gguf.GGUFReader(path) for path in header.files]
     writer = gguf.GGUFWriter(target, header.architecture)
     if (alignment := header.values.get("general.alignment")) is not None:
         writer.data_alignment = alignment
-    _copy_values(reader, writer, FILE_TYPE_Q8_0 if any(not c.added for c in changed) else None)
+    _copy_values(readers[0], writer, FILE_TYPE_Q8_0 if any(not c.added for c in changed) else None)
     by_name = {change.source.name: change for change in changed if not change.added}
-    read = {tensor.name: tensor for tensor in reader.tensors}
+    read = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
     plan = [(tensor, by_name.get(tensor.name)) for tensor in header.tensors]
     plan += [(change.source, change) for change in changed if change.added]
     for tensor, change in plan:
@@ -103,8 +100,8 @@ def _copy_values(reader: Any, writer: Any, file_type: int | None) -> None:
     import gguf
 
     for field in reader.fields.values():
-        if field.name == "general.architecture" or field.name.startswith("GGUF."):
-            continue  # the writer puts them there
+        if field.name == "general.architecture" or field.name.startswith(("GGUF.", "split.")):
+            continue  # the writer puts them there, and the copy is one file
         value = field.contents()
         if field.name == "general.file_type" and file_type is not None:
             value = file_type

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specee.models import local_file, registry, source
+from specee.models import local_file, model_folder, registry, source, split_file
 from specee.models.errors import ModelError
 from specee.models.source import Source
 
@@ -83,6 +83,9 @@ def interpret(model: str | None) -> WantedModel:
     except OSError as error:  # a name too long for a file, a folder that may not be searched
         if error.errno == errno.ENAMETOOLONG:
             raise _unknown(str(model)) from error
+        if isinstance(error, PermissionError):
+            why = f"{model}: you may not look into its folder, or one above it (its owner can allow it: chmod +rx)"
+            raise ModelError("model not readable", why) from error
         raise ModelError("model not found", f"{model}: {error.strerror or error}") from error
 
 
@@ -92,13 +95,13 @@ def _interpret(wanted: str) -> WantedModel:
     except local_file.NoHomeError as error:
         raise ModelError(error.title, error.message) from None
     if path.suffix.lower() == ".gguf" and path.is_file():
-        return WantedModel(path.stem, path.resolve())
+        return _file(path)
     if (named := _named(wanted)) is not None:
         return named
     if path.is_file():
-        return WantedModel(path.stem, path.resolve())
+        return _file(path)
     if path.is_dir():
-        return _only_gguf_in(path)
+        return _file(model_folder.only_model(path))
     if path.exists():
         raise ModelError("not a model", f"{wanted} is no regular file; give the path of a .gguf file")
     if path.is_symlink():
@@ -106,6 +109,11 @@ def _interpret(wanted: str) -> WantedModel:
     if (found := source.parse(wanted)) is not None:
         return WantedModel(wanted, source=found)
     raise _unknown(wanted)
+
+
+def _file(path: Path) -> WantedModel:
+    first = split_file.first_part(path.parent.resolve() / path.name)
+    return WantedModel(source.name_of(first.name), first)
 
 
 def _named(wanted: str) -> WantedModel | None:
@@ -127,6 +135,10 @@ def _named(wanted: str) -> WantedModel | None:
 def _unknown(wanted: str) -> ModelError:
     if len(wanted) > MOST_SHOWN:
         wanted = f"{wanted[:MOST_SHOWN]}..."
+    if "://" in wanted:
+        written = source.address_of(wanted)
+        to_do = f"give {written}" if written is not None else "download the file, and give its path"
+        return ModelError("model not found", f"{wanted} is an address, from which nothing is fetched; {to_do}")
     if wanted.startswith(source.HUB):
         return ModelError("model not found", f"{wanted} names no repository; one on the hub is written hf:owner/repo")
     if "/" in wanted or "\\" in wanted or wanted.lower().endswith(".gguf"):
@@ -147,11 +159,3 @@ def _embedded() -> Resolved:
             "no embedded model", "this build was made without it; give --model PATH, or reinstall with the model"
         )
     return Resolved(EMBEDDED, Path(path), embedded=True)
-
-
-def _only_gguf_in(folder: Path) -> WantedModel:
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) == 1:
-        return WantedModel(files[0].stem, files[0].resolve())
-    found = "no .gguf file" if not files else f"{len(files)} .gguf files"
-    raise ModelError("model not found", f"{folder} is a folder with {found}; give the path of one file")

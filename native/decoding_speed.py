@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specee.native import ggml, library
+from specee.native.errors import NativeError
 from specee.native.ggml import Ggml
 
 TYPES = {"Q4_K": 12, "Q6_K": 14, "Q8_0": 8, "Q5_K": 13, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q3_K": 11, "IQ4_XS": 23}
@@ -24,21 +25,26 @@ N_IN, N_OUT = 2048, 4096
 TYPE_BYTES = 32 << 20
 ROWS = (1, 2, 4, 8)
 ROUNDS = 5
-SECONDS = 0.25  # for rounds after the first two
+SECONDS = 0.25  # after which no round begins
 N_SMALL = 64
+TOKENS, HEAD_DIM, HEADS, HEADS_KV, LAYERS = 512, 128, 12, 2, 16
+"""Of a window whose keys and values are attended to."""
 PRODUCTS, OTHERS = 9, 16  # operations in a layer
 BUSY = 0.85  # of the time of its threads that a computation has, at least, where nobody else wants the cores
 PASSES = 6
+_PRODUCTS, _SUMS, _ATTENTION = "products", "sums", "attention"
 
 
 @dataclass(frozen=True)
 class Speed:
     """`rates`: bytes of weights a second that a single row reads, by their type; `rows`: seconds of n rows, of those of
-    a single one, by n; `layer`: seconds in a layer that no weights explain. `threads` that measured; `busy`: fewer than
-    were asked for, because other programs keep cores busy, or these had not all of their time."""
+    a single one, by n; `attention`: bytes a second of keys and values, counted for each head that attends to them;
+    `layer`: seconds in a layer that neither of these explains. `threads` that measured; `busy`: fewer than were asked
+    for, because other programs keep cores busy, or these had not all of their time."""
 
     rates: dict[str, float]
     rows: dict[int, float]
+    attention: float
     layer: float
     threads: int
     busy: bool
@@ -59,7 +65,10 @@ def describe(device: Any) -> tuple[str, int, int]:
 
 
 def measure(device: Any = None, threads: int = 1) -> Speed:
-    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it."""
+    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it.
+
+    One thread's own time counts, which other programs hardly change.
+    """
     library.need_memory("measuring the speed", len(TYPES) * TYPE_BYTES)
     found = ggml.load()
     on_cpu = device is None
@@ -69,21 +78,29 @@ def measure(device: Any = None, threads: int = 1) -> Speed:
         stack.callback(found.backend_free, backend)
         bench = _Bench(found, device, backend, stack)
         used = bench.settle(threads) if on_cpu else threads
-        steps = {("products", 1): bench.products(2, 256, 256, N_SMALL), ("sums", 1): bench.sums(N_SMALL)}
+        steps = {
+            (_PRODUCTS, 1): bench.products(TYPES["Q8_0"], 64, 64, N_SMALL),
+            (_SUMS, 1): bench.sums(N_SMALL),
+            (_ATTENTION, 1): bench.attention(),
+        }
         read = {}
         for name, kind in TYPES.items():
             n_bytes = found.row_size(kind, N_IN) * N_OUT
             n = max(1, TYPE_BYTES // n_bytes)
+            if bench.layout(kind, N_IN) is None:
+                continue
             for rows in ROWS if name == MAIN else ROWS[:1]:
                 steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
             read[name] = n * n_bytes
+        clock = time.thread_time if on_cpu and used == 1 else time.perf_counter
         cpu, began = time.process_time(), time.perf_counter()
-        least = bench.least_seconds(steps)
+        least = bench.least_seconds(steps, clock)
         share = (time.process_time() - cpu) / (time.perf_counter() - began) / used
-    product, other = (least[name, 1] / N_SMALL for name in ("products", "sums"))
+    product, other = (least[name, 1] / N_SMALL for name in (_PRODUCTS, _SUMS))
     return Speed(
         rates={name: n_bytes / (least[name, 1]) for name, n_bytes in read.items()},
         rows={n: least[MAIN, n] / least[MAIN, 1] for n in ROWS},
+        attention=2 * LAYERS * TOKENS * HEADS * HEAD_DIM * 2 / least[_ATTENTION, 1],
         layer=PRODUCTS * product + OTHERS * other,
         threads=used,
         busy=on_cpu and (used < threads or share < BUSY),
@@ -99,7 +116,7 @@ class _Bench:
 
     def settle(self, threads: int) -> int:
         """The most threads, up to `threads`, that get the time of their cores."""
-        step = self.products(2, 256, 256, 8)
+        step = self.products(TYPES["Q8_0"], 256, 256, 8)
         for n in range(threads, 0, -1):
             self._ggml.set_threads(self._device, self._backend, n)
             cpu, began = time.process_time(), time.perf_counter()
@@ -125,25 +142,48 @@ class _Bench:
         x = self._ggml.new_tensor_2d(context, ggml.F32, N_IN, 1)
         return self._step(context, [self._ggml.add(context, x, x) for _ in range(n)])
 
-    def least_seconds(self, steps: dict[tuple[str, int], Callable[[], object]]) -> dict[tuple[str, int], float]:
+    def attention(self) -> Callable[[], object]:
+        """One row attends to the keys and values of some layers: two products for each."""
+        shapes = ((HEAD_DIM, TOKENS), (TOKENS, HEAD_DIM))
+        context = self._stack.enter_context(self._ggml.context(6 * LAYERS, 6 * LAYERS))
+        new = self._ggml.new_tensor_3d
+        results = []
+        for _ in range(LAYERS):
+            for n_in, n_out in shapes:
+                kept = new(context, ggml.F16, n_in, n_out, HEADS_KV)
+                results.append(self._ggml.mul_mat(context, kept, new(context, ggml.F32, n_in, 1, HEADS)))
+        return self._step(context, results)
+
+    def least_seconds(
+        self, steps: dict[tuple[str, int], Callable[[], object]], clock: Callable[[], float]
+    ) -> dict[tuple[str, int], float]:
         least = dict.fromkeys(steps, float("inf"))
         began = time.perf_counter()
         for number in range(ROUNDS):
             for key, step in steps.items():
-                if number > 1 and time.perf_counter() - began > SECONDS:
+                if number and time.perf_counter() - began > SECONDS:
                     return least
-                started = time.perf_counter()
+                started = clock()
                 step()
-                least[key] = min(least[key], time.perf_counter() - started)
+                least[key] = min(least[key], clock() - started)
         return least
 
     def _matrices(self, kind: int, n_in: int, n_out: int, n: int) -> list[Any]:
-        """In the layout that llama.cpp would take for such weights."""
-        layout = next((one for one in self._ggml.weight_layouts(self._device) if self._suits(one, kind, n_in)), None)
+        """In the layout that llama.cpp takes for such weights."""
         context = self._stack.enter_context(self._ggml.context(n))
         made = [self._ggml.new_tensor_2d(context, kind, n_in, n_out) for _ in range(n)]
-        self._stack.enter_context(self._ggml.buffer(context, layout))
+        self._memory(context, self.layout(kind, n_in))
         return made
+
+    def layout(self, kind: int, n_in: int) -> Any:
+        """Of weights of this type; None where the device cannot multiply them."""
+        layouts = self._ggml.weight_layouts(self._device)
+        return next((one for one in layouts if self._suits(one, kind, n_in)), None)
+
+    def _memory(self, context: Any, layout: Any) -> None:
+        """For the tensors of a context. Raises NativeError where there is none."""
+        if layout is None or not self._stack.enter_context(self._ggml.buffer(context, layout)):
+            raise NativeError("There is no memory", "too little is left for measuring the speed; close other programs")
 
     def _suits(self, layout: Any, kind: int, n_in: int) -> bool:
         with self._ggml.context(8) as context:
@@ -157,5 +197,5 @@ class _Bench:
         graph = self._ggml.new_graph_custom(context, 2 * len(results) + 2, False)
         for result in results:
             self._ggml.build_forward_expand(graph, result)
-        self._stack.enter_context(self._ggml.buffer(context, self._ggml.backend_dev_buffer_type(self._device)))
+        self._memory(context, self._ggml.backend_dev_buffer_type(self._device))
         return lambda: self._ggml.backend_graph_compute(self._backend, graph)

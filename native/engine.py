@@ -45,8 +45,8 @@ class RowEngine(WeightedContext):
     A context has `n_slots` conversations, each with a window of n_ctx tokens: this engine is slot 0, and `slots` are
     all of them. They share weights, threads, `cancel` and `close`; a row's bits do not depend on the other slots.
 
-    Of a model that cannot run in ranges of layers (`model.unsupported`) rows run whole: append, advance to n_layer,
-    commit.
+    What the model can do is proven when the engine is made. Where rows run whole (`no_ranges`): append, advance to
+    n_layer, commit. Where tokens cannot be drafted (`no_drafts`): one row after the other.
 
     Every call raises NativeError when the library refuses it, which changes nothing; and Cancelled when `cancel` was
     called meanwhile.

@@ -1,4 +1,4 @@
-"""ggml's tensors and devices, as far as measurements need them: the functions of the loaded library with their types."""
+"""ggml's tensors and devices, as far as measurements need them: the loaded library's functions with their types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from specee.native import library
 
 CPU, GPU, INTEGRATED_GPU = 0, 1, 2  # enum ggml_backend_dev_type
-F32 = 0  # enum ggml_type
+F32, F16 = 0, 1  # enum ggml_type
 _ROOM = 1 << 16  # bytes of a context beside its tensors
 
 _pointer, _size, _int, _long, _text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64, ctypes.c_char_p
@@ -21,6 +21,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "ggml_row_size": (_size, _int, _long),
     "ggml_free": (None, _pointer),
     "ggml_new_tensor_2d": (_pointer, _pointer, _int, _long, _long),
+    "ggml_new_tensor_3d": (_pointer, _pointer, _int, _long, _long, _long),
     "ggml_mul_mat": (_pointer, _pointer, _pointer, _pointer),
     "ggml_add": (_pointer, _pointer, _pointer, _pointer),
     "ggml_new_graph_custom": (_pointer, _pointer, _size, ctypes.c_bool),

@@ -30,10 +30,11 @@ class LayerStatesEngine(RowEngine):
         n_threads: int | None = None,
         n_batch: int = 512,
     ) -> None:
-        if model.unsupported:
-            raise NativeError("no states of layers", model.unsupported)
         self.layers = tuple(layers)
         super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        if self.no_ranges:
+            self.close()
+            raise NativeError("no states of layers", self.no_ranges)
         wanted = np.asarray(self.layers, np.int32)
         self._check(self.lib.specee_rows_keep_layers(self._handle, len(wanted), int32_p(wanted)))
 

@@ -1,21 +1,23 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
+"""A GGUF model as llama.cpp opens it: weights and vocabulary."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.errors import UnusableModelError
+from specee.native.errors import NativeError, UnusableModelError
+
+_SEPARATOR = "\x01"
+"""Joined with no neighbour by any tokenizer."""
 
 
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
-    if so.
+    Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -45,11 +47,7 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            why = library.last_error() or log.reason() or "it does not say why"
-            raise UnusableModelError(
-                "model refused",
-                f"llama.cpp cannot load {self.path}: {why}; take another model, or another file of this one",
-            )
+            raise _refused(self.path, library.last_error() or log.reason())
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -59,15 +57,17 @@ class Model:
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
-        self.chat_template = self._meta("tokenizer.chat_template")
         self.bos_text = self._text(llama.llama_vocab_bos(self.vocab))
         self.eos_text = self._text(llama.llama_vocab_eos(self.vocab))
+        # asked for here, as llama.cpp itself would end a text with EOS, or a separator, for some vocabularies
+        self._bos = llama.llama_vocab_bos(self.vocab) if llama.llama_vocab_get_add_bos(self.vocab) else -1
         self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
-        controls = (t for t in range(self.n_vocab) if llama.llama_vocab_is_control(self.vocab, t))
-        self.control_tokens = tuple(filter(None, map(self._text, controls)))
-        """Their names in texts."""
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
+        attributes = [llama.llama_vocab_get_attr(self.vocab, token) for token in range(self.n_vocab)]
+        self.control_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN)
+        """Their names in texts, and that of the unknown token."""
+        self.user_defined_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        """Names of tokens that are read as such in every text."""
+        self._first_space = self._space_before_texts()
 
     def _meta(self, key: str) -> str | None:
         size = 1 << 12
@@ -86,23 +86,44 @@ class Model:
         text = self.llama.llama_vocab_get_text(self.vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
+    def _names(self, attributes: Sequence[int], wanted: int) -> tuple[str, ...]:
+        names = (self._text(token) for token, attribute in enumerate(attributes) if attribute & wanted)
+        return tuple(filter(None, names))
+
+    def _space_before_texts(self) -> list[int]:
+        """What stands before a text that begins with _SEPARATOR, if the tokenizer puts a space there, and that."""
+        try:
+            adds_space = b"".join(map(self.piece, self.tokenize("a"))) == b" a"
+            return self.tokenize(_SEPARATOR) if adds_space else []
+        except UnusableModelError:
+            return []
+
+    def tokenize_rest(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text that follows another one, so that no space is put before it."""
+        if self._first_space:
+            tokens, n = self.tokenize(_SEPARATOR + text, special=special), len(self._first_space)
+            if tokens[:n] == self._first_space:
+                return tokens[n:]
+        return self.tokenize(text, special=special)
+
     def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
-        """Token ids of a text; `special` reads control tokens in it, `bos` adds what the vocabulary wants in front.
+        """Token ids of a text; `special` reads control tokens in it, `bos` adds BOS if the vocabulary wants it.
 
         Raises UnusableModelError for a text that the vocabulary has no tokens for.
         """
+        first = [self._bos] if bos and self._bos >= 0 else []
         data = text.encode("utf-8")
         capacity, n = len(data) + 16, ctypes.c_int32()
         while True:
             tokens = (ctypes.c_int32 * capacity)()
             status = self.lib.specee_tokenize(
-                self.vocab, len(data), data, bos, special, capacity, tokens, ctypes.byref(n)
+                self.vocab, len(data), data, False, special, capacity, tokens, ctypes.byref(n)
             )
             if status < abi.OK:
                 why = f"its vocabulary lacks tokens that every text needs ({library.last_error()})"
                 raise UnusableModelError("The model cannot read this text", f"{why}; take another model")
             if n.value <= capacity:
-                return list(tokens[: n.value])
+                return first + tokens[: n.value]
             capacity = n.value
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
@@ -117,6 +138,15 @@ class Model:
                 return buffer.raw[: n.value]
             capacity = n.value
 
+    def stop_at(self, name: str) -> None:
+        """The control token of this name ends the generation, too: not all files say so."""
+        self._stops |= set(self.tokenize(name))
+
+    @property
+    def stop_names(self) -> list[str]:
+        """The names of the tokens that end the generation."""
+        return [self._text(token) for token in self._stops]
+
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""
         return token in self._stops
@@ -126,3 +156,12 @@ class Model:
         if self.handle:
             self.llama.llama_model_free(self.handle)
             self.handle = None
+
+
+def _refused(path: Path, why: str | None) -> NativeError:
+    if why is not None and log.is_of_memory(why):
+        to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
+        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+    newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
+    told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
+    return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

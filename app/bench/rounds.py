@@ -76,10 +76,11 @@ def _prompt_tokens(backend: Backend, prompt: BenchPrompt, asked: Asked) -> list[
     messages = [Message("system", asked.system)] if asked.system else []
     tokens = make_prompt(backend, [*messages, Message("user", prompt.text)]).tokens
     if len(tokens) + asked.max_tokens > backend.engine.n_ctx:
+        larger = backend.info.larger_window
         raise AppError(
             "prompt too long",
             f"prompt {prompt.id} and an answer of {asked.max_tokens} tokens do not fit a window of "
-            f"{backend.engine.n_ctx}; try a larger --ctx or a smaller --max-tokens",
+            f"{backend.engine.n_ctx}; {', or '.join(filter(None, ('give a smaller --max-tokens', larger)))}",
             PROMPT_TOO_LONG,
         )
     return tokens
@@ -98,7 +99,8 @@ def _answer(backend: Backend, policy: Policy, prompt: list[int], sampling: Sampl
             counts = StepCounts(stats.steps, stats.tested, stats.accepted)
             seen.append((time.perf_counter(), event, counts))
     verified = VerifiedText(backend.piece)
-    text = "".join([verified.add(event) for _, event, _ in seen]) + verified.finish()
+    pieces = [piece for _, event, _ in seen for piece in verified.add(event)] + verified.finish()
+    text = "".join(text for _, text in pieces)
     last = {event.index: (at, counts) for at, event, counts in seen if event.state is TokenState.VERIFIED}
     first_at = seen[0][0]
     events = verified.verified

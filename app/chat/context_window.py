@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from specee.app.chat.history.records import Turn
 from specee.app.engine.protocol import Message
@@ -10,6 +11,7 @@ from specee.app.engine.protocol import Message
 NEARLY_FULL = 0.8  # of the context window: time to say so
 KEPT_SHARE = 0.5  # of the text, when the oldest turns are left out
 SUMMARY_TOKENS = 256
+SUMMARY_THOUGHT_TOKENS = 256  # of a model that cannot be told not to think
 SUMMARIZE = "Summarize our conversation so far in at most five sentences. Keep names, numbers and decisions."
 SUMMARY_HEAD = "Summary of the conversation so far:"
 
@@ -24,7 +26,11 @@ class ContextWindow:
         """Tokens that the chat fills; 0 before its first answer."""
         turns = answered(branch)
         stats = turns[-1].stats if turns else None
-        return round((stats["prompt_tokens"] + stats["tokens"]) * self._kept_share) if stats else 0
+        if not stats:
+            return 0
+        thoughts = stats.get("thought_tokens", 0) + stats.get("prompt_thought_tokens", 0)  # no later prompt has them
+        filled: int = stats["prompt_tokens"] + stats["tokens"] - thoughts
+        return round(filled * self._kept_share)
 
     def leave_out(self, turns: Sequence[Turn], first: int, summary: str) -> None:
         """Of `turns`, only those from `first` on and the summary are sent from now on."""
@@ -58,13 +64,17 @@ def first_kept(turns: Sequence[Turn]) -> int:
     return next((index for index in questions if _characters(turns[index:]) <= half), questions[-1])
 
 
-def as_messages(system: str | None, turns: Sequence[Turn]) -> tuple[Message, ...]:
-    """Turns after a system message: its text, and the summary of what was left out."""
+def as_messages(system: str | None, turns: Sequence[Turn], *, goes_on: bool = False) -> tuple[Message, ...]:
+    """Turns after a system message: its text, and the summary of what was left out. Thoughts are left out, but for that
+    of a last answer that `goes_on`."""
     summary = turns[0].cut if turns and turns[0].cut else ""
     parts = [system or "", f"{SUMMARY_HEAD}\n{summary}" if summary else ""]
     text = "\n\n".join(part for part in parts if part)
     head = (Message("system", text),) if text else ()
-    return (*head, *(Message(turn.role, turn.sent) for turn in turns))
+    messages = [Message(turn.role, turn.sent) for turn in turns]
+    if goes_on and turns[-1].thought:
+        messages[-1] = replace(messages[-1], thought=turns[-1].thought)
+    return (*head, *messages)
 
 
 def _characters(turns: Sequence[Turn]) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from specee.models import gguf_header, resolve
 from specee.models.errors import ModelError
+from specee.models.model_kind import check_answers
 
 
 def lost(model: str) -> ModelError | None:
     """Why it cannot; NotHere for one that can be fetched, None for one that can."""
     try:
-        gguf_header.read_model(resolve.resolve(model).path)
+        check_answers(gguf_header.read_model(resolve.resolve(model).path))
     except ModelError as error:
         return error
     return None

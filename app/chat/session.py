@@ -11,6 +11,7 @@ from typing import Any
 from specee.app import paths
 from specee.app.chat.context_window import (
     SUMMARIZE,
+    SUMMARY_THOUGHT_TOKENS,
     SUMMARY_TOKENS,
     ContextWindow,
     answered,
@@ -24,11 +25,11 @@ from specee.app.chat.history.records import Chat, Turn
 from specee.app.chat.history.store import NoSuchChatError, Store
 from specee.app.engine.client import EngineClient, EngineLostError, Event, Silence, Start, start_process
 from specee.app.engine.draft_file import check_drafter
-from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Progress
+from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Notice, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import DEFAULT_CTX, NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models import gguf_header
-from specee.models.draft_model import check_answers
+from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
 
 
@@ -91,7 +92,7 @@ class Session:
 
     # ---- the engine ------------------------------------------------------------------------------------------------
 
-    def open(self) -> Iterator[Progress | Silence]:
+    def open(self) -> Iterator[Notice | Progress | Silence]:
         """Starts the engine and loads the model, unless it runs already. Raises AppError."""
         return self._client.open()
 
@@ -232,7 +233,9 @@ class Session:
         turns = sent_turns(answered(self.branch))
         first = first_kept(turns)
         if first == 0:
-            why = "only one question with its answer is left; begin a new chat, or give a larger --ctx"
+            larger = self.info.larger_window if self.info is not None else None
+            advice = ", or ".join(filter(None, ("begin a new chat", larger)))
+            why = f"only one question with its answer is left; {advice}"
             raise AppError("no room to make", why, PROMPT_TOO_LONG)
         summary = self._summary(turns[:first]) if summarize else ""
         with self._unless_deleted():
@@ -243,9 +246,15 @@ class Session:
 
     def _summary(self, turns: Sequence[Turn]) -> str:
         messages = (*as_messages(self.system, turns), Message("user", SUMMARIZE))
-        options = ChatOptions(sampling=Sampling(temperature=0.0), max_tokens=SUMMARY_TOKENS)
+        thinks = self.info is not None and self.info.thinks == "always"
+        options = ChatOptions(
+            sampling=Sampling(temperature=0.0),
+            max_tokens=SUMMARY_TOKENS + (SUMMARY_THOUGHT_TOKENS if thinks else 0),
+            think="off",
+            think_tokens=SUMMARY_THOUGHT_TOKENS,
+        )
         events = self._client.generate(messages, options)
-        return "".join(e.text for e in events if isinstance(e, ChatEvent) and e.state == "verified").strip()
+        return "".join(event.said for event in events if isinstance(event, ChatEvent)).strip()
 
     @contextmanager
     def _unless_deleted(self) -> Iterator[None]:
@@ -287,14 +296,15 @@ class Session:
         else:
             recorder = self.store.continue_answer(answer.id)
         self._refresh()
-        continues = bool(answer is not None and answer.content)
-        turns = sent_turns(self.branch if continues else self.branch[:-1])
+        goes_on = answer is not None and bool(answer.content or answer.thought)
+        turns = sent_turns(self.branch if goes_on else self.branch[:-1])
+        messages = as_messages(self.system, turns, goes_on=goes_on)
         try:
-            for event in self._client.generate(as_messages(self.system, turns), options, continue_answer=continues):
+            for event in self._client.generate(messages, options, continue_answer=goes_on):
                 self._record(recorder, event)
                 yield event
         except AppError as error:
-            refused = recorder.text == recorder.turn.content and not isinstance(error, EngineLostError)
+            refused = not recorder.has_grown and not isinstance(error, EngineLostError)
             recorder.finish(answer.state if answer is not None and refused else "interrupted")
             if answer is None and refused:
                 self.store.delete_turn(recorder.turn.id, before)

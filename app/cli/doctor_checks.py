@@ -87,18 +87,21 @@ def _history(load: LoadOptions) -> str:
 
 def _model(load: LoadOptions) -> str:
     from specee.models import gguf_header, model_structure, resolve
+    from specee.models.model_kind import check_answers
 
     found = resolve.resolve(load.model)
-    file = model_structure.read(gguf_header.read_model(found.path))
+    header = gguf_header.read_model(found.path)
+    check_answers(header)
+    file = model_structure.read(header)
     return f"{found.name}: {file.arch}, {file.layers} layers, {size(file.file_bytes)}, {found.path}"
 
 
 def _calibration(load: LoadOptions) -> str:
-    from specee.models import calibrations, file_hash, resolve
+    from specee.models import calibrations, file_hash, gguf_header, resolve
 
     where = paths.find(load.data_dir)
     found = resolve.resolve(load.model)
-    digest = file_hash.sha256(found.path, where.cache)
+    digest = file_hash.of_model(gguf_header.read_model(found.path).files, where.cache)
     file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
     return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 

@@ -10,18 +10,20 @@ import click
 from specee.app import formatting, memory, paths
 from specee.app.cli.confirm import can_ask
 from specee.app.cli.progress_line import ProgressLine
-from specee.models import resolve
+from specee.models import resolve, source
 from specee.models.download import Plan
 from specee.models.transfer import TransferProgress
 
 
-def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None = None) -> None:
-    """Makes the model be here, and its header hold together, before anything is started for it.
+def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None = None, answers: bool = True) -> None:
+    """Makes the model be here, its header hold together, and be one that can answer (`answers`; else: or draft), before
+    anything is started for it.
 
     A model that must be fetched first is fetched after a question with its size, without one if `yes`. Raises errors
     with a title and a message; where nobody can be asked, that the model is missing.
     """
     from specee.models import download, gguf_header, hub, hub_settings
+    from specee.models.model_kind import check_answers
 
     hub_settings.check()  # also where no connection is needed: who set one should know
     try:
@@ -36,7 +38,9 @@ def ensure(model: str | None, *, offline: bool, yes: bool, data_dir: str | None 
         if not (yes or click.confirm(question(plan), err=True)):
             raise
         path = fetch(plan, data_dir)
-    gguf_header.read_model(path)
+    header = gguf_header.read_model(path)
+    if answers:
+        check_answers(header)
 
 
 def question(plan: Plan) -> str:
@@ -66,6 +70,6 @@ def fetch(plan: Plan, data_dir: str | None) -> Path:
             line.clear()
             print("stopped; what has come is kept, and the same command goes on from there", file=sys.stderr)
             raise click.Abort from None
-    if len(plan.files) == 1:
-        file_hash.remember(path, plan.files[0].sha256, paths.find(data_dir).cache)
+    for name, file in zip(source.parts(path.name), plan.files, strict=True):
+        file_hash.remember(path.with_name(name), file.sha256, paths.find(data_dir).cache)
     return path

@@ -88,15 +88,19 @@ def _listed(chats: Sequence[Chat]) -> str:
     return tables.table(columns, rows)
 
 
+_with_thoughts = option("--with-thoughts", is_flag=True, help="With what the model thought before its answers.")
+
+
 @history.command("show", params=list(_HERE))
 @click.argument("chat", type=Setting(settings.ChatId), metavar="ID")
-def show_chat(chat: int, as_json: bool, **values: Any) -> int:
+@_with_thoughts
+def show_chat(chat: int, with_thoughts: bool, as_json: bool, **values: Any) -> int:
     """Print one chat as Markdown.
 
     \b
     specee-chat history show 12
     """
-    _print(_exported(values, chat, as_json))
+    _print(_exported(values, chat, as_json, with_thoughts))
     return OK
 
 
@@ -140,7 +144,8 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, **values: Any) -> 
     help="Write it to FILE, which must be new.",
     otherwise="standard output",
 )
-def export(chat: int, output: str | None, as_json: bool, **values: Any) -> int:
+@_with_thoughts
+def export(chat: int, output: str | None, with_thoughts: bool, as_json: bool, **values: Any) -> int:
     """Write one chat to a file.
 
     As Markdown, or with --json all of it: branches, figures, and the layer after which each token stopped.
@@ -148,7 +153,7 @@ def export(chat: int, output: str | None, as_json: bool, **values: Any) -> int:
     \b
     specee-chat history export 12 --output sky.md
     """
-    content = _exported(values, chat, as_json)
+    content = _exported(values, chat, as_json, with_thoughts)
     if output is None:
         _print(content)
     else:
@@ -175,11 +180,13 @@ def rm(chats: tuple[int, ...], yes: bool | None, as_json: bool, **values: Any) -
     return show({"removed": [chat.id for chat in found]}, as_json, lambda result: "")
 
 
-def _exported(values: dict[str, Any], chat_id: int, as_json: bool) -> str | dict[str, Any]:
+def _exported(values: dict[str, Any], chat_id: int, as_json: bool, thoughts: bool) -> str | dict[str, Any]:
     """As Markdown, or what JSON has."""
     with _store(values) as store:
         chat, branch = store.chat(chat_id), store.branch(chat_id)
-        return form.tree_object(chat, store.tree(chat_id), branch) if as_json else form.markdown(chat, branch)
+        if as_json:
+            return form.tree_object(chat, store.tree(chat_id), branch, thoughts=thoughts)
+        return form.markdown(chat, branch, thoughts=thoughts)
 
 
 def _print(exported: str | dict[str, Any]) -> None:

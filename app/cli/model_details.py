@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from specee.app import memory
-from specee.app.cli import tables
+from specee.app.cli import tables, weight_types
 from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
-NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_unusable", "head_used", "head_is_for_others"))
+NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_structure, resolve
+    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_kind, model_structure, resolve
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
+    drafts_only = model_kind.head_kind(header)
+    if drafts_only is None:
+        model_kind.check_answers(header)
     read = model_structure.read(header)
     pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
-    digest = file_hash.sha256(found.path, folders.cache)
+    digest = file_hash.of_model(header.files, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
@@ -32,6 +35,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "name": found.name,
         "title": read.name,
         "path": str(found.path),
+        "files": [str(path) for path in header.files],
         "sha256": digest,
         "licence": read.licence or (entry.licence if entry is not None else None),
         "notes": entry.notes if entry is not None else None,
@@ -41,13 +45,19 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
-        "drafts_only": draft_model.head_kind(header),
+        **_speed(found.path, folders, window, drafts_only),
+        "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
+        "weight_types": weight_types.text(slow),
+        "drafts_only": drafts_only,
+        "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
-        **_head(heads.find(folders.heads, digest), digest),
+        **_template(None if drafts_only is not None else header),
+        **_head(heads.find(folders.heads, digest, header), digest),
+        "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -58,27 +68,47 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
+        return library.architecture_limit(read.arch)
     except NativeError as error:
         return str(error)
+
+
+def _template(header: Any) -> dict[str, Any]:
+    """How chats are written for the model, and what its chat template has a place for; None: it does not answer."""
+    from specee.app.engine.model_template import open_model_template
+
+    if header is None:
+        return dict.fromkeys(("template", "folds_system", "takes_tools"))
+    found = open_model_template(header)
+    return {
+        "template": found.note or found.origin,
+        "folds_system": found.template.form.folds_system,
+        "takes_tools": found.template.takes_tools,
+    }
+
+
+def _speed(path: Path, folders: Paths, window: int, drafts_only: str | None) -> dict[str, float | None]:
+    """Tokens a second to expect, where this machine was measured, and those that were reached; without drafts."""
+    from specee.app.recommend import here
+
+    found = here.estimate(path, folders, window) if drafts_only is None else None
+    return {
+        "expected_tokens_per_second": found.expected if found is not None else None,
+        "measured_tokens_per_second": found.measured if found is not None else None,
+    }
 
 
 def _head(path: Path | None, digest: str) -> dict[str, Any]:
     """The model's own draft head, and how often its drafts were right when it was made: the first of a step, the second
     after a right first one, and so on."""
     from specee.models import gguf_header, heads
-    from specee.models.errors import ModelError
 
-    try:
-        header = None if path is None else gguf_header.read_model(path)
-    except ModelError as error:
-        return {**NO_HEAD, "head_unusable": error.message}
-    if header is None:
+    if path is None:
         return NO_HEAD
+    header = gguf_header.read_model(path)
     return {
         "head": str(path),
         "head_acceptance": heads.acceptance(header),
-        "head_unusable": None,
         "head_used": heads.is_worth_using(header),
         "head_is_for_others": heads.is_for_others(header, digest),
     }
@@ -114,7 +144,7 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
     words = {
         "name": facts["name"],
         "title": facts["title"],
-        "path": facts["path"],
+        "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
         "sha256": facts["sha256"],
         "licence": facts["licence"] or "not stated",
         "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",
@@ -125,8 +155,10 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
+        "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
-        "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
+        **_chat(facts),
+        **_speed_words(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
@@ -136,15 +168,36 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in words.items()}
 
 
+def _chat(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["template"] is None:
+        return {}
+    system = "no place: it is sent with the question that follows it" if facts["folds_system"] else "yes"
+    return {
+        "chat template": facts["template"],
+        "system message": system,
+        "tools": "yes" if facts["takes_tools"] else "no",
+    }
+
+
+def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
+    expected, measured = facts["expected_tokens_per_second"], facts["measured_tokens_per_second"]
+    parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
+    parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
+    return {"speed": f"{parts[0]}, without drafts"} if parts else {}
+
+
 def _own_head(facts: dict[str, Any]) -> str:
+    unusable = facts["head_unusable"]
+    if facts["head"] is None and unusable is not None:
+        return f"unusable: {unusable}"
     if facts["head"] is None:
-        none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
-        return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
+        return "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
     rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
     others = "; trained for another model file" if facts["head_is_for_others"] else ""
     unused = "" if facts["head_used"] else "; too few to be used: train it with more --tokens"
     right = f"; of its drafts, one after the other, {rates} were right{unused}" if rates else ""
-    return f"{facts['head']}{right}{others}"
+    instead = f"; the one that was trained here is unusable: {unusable}" if unusable is not None else ""
+    return f"{facts['head']}{right}{others}{instead}"
 
 
 def _drafter(facts: dict[str, Any]) -> str:
@@ -152,12 +205,11 @@ def _drafter(facts: dict[str, Any]) -> str:
     if facts["drafts_only"]:
         layers = ", ".join(map(str, facts["reads_layers"]))
         trained = f", the file with SHA-256 {facts['trained_for']}" if facts["trained_for"] else ""
-        use = (
-            f"it reads layers {layers} of its model{trained}: --drafter FILE"
-            if layers
-            else "specee-chat does not run it"
+        if facts["drafts_unusable"]:
+            return f"the file itself: {facts['drafts_unusable']}"
+        return (
+            f"the file itself is {facts['drafts_only']}; it reads layers {layers} of its model{trained}: --drafter FILE"
         )
-        return f"the file itself is {facts['drafts_only']}; {use}"
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
     if facts["drafter"] is None:

@@ -10,8 +10,8 @@ from specee.app.cli import tables
 from specee.app.formatting import size
 from specee.app.model_catalogue import CatalogueModel
 from specee.app.paths import Paths
-from specee.models import calibrations, file_hash, gguf_header
-from specee.models.errors import ModelError
+from specee.models import calibrations, file_hash, gguf_header, model_kind
+from specee.models.errors import ModelError, NotAChatModelError
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ def _row(model: CatalogueModel, folders: Paths) -> ModelRow:
         return row
     where, path = model.where, model.paths[0]
     try:
-        gguf_header.read_model(path)
+        model_kind.check_answers(gguf_header.read_model(path))
+    except NotAChatModelError as error:
+        row = replace(row, notes=error.kind)
     except ModelError:
         where = "damaged"
-    digest = file_hash.known_sha256(path, folders.cache)
+    digest = file_hash.known_of_model(model.paths, folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
     return replace(row, where=where, path=str(path), bytes=model.n_bytes, calibrated=calibrated)

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 from specee.app.chat.session import Session
-from specee.app.chat.stats_line import stats_line
+from specee.app.chat.stats_line import about_thoughts, stats_line
+from specee.app.cli import streams
 from specee.app.cli.output import print_json
 from specee.app.engine.client import Event, Silence
-from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Done, Notice, Progress, PromptProgress, Started
 from specee.app.errors import INTERRUPTED, OK, PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions
 from specee.predictors.decoding.stats import DecodingStats
@@ -36,12 +37,21 @@ def ask(
     """
     printer = _PRINTERS[form](session)
     code = OK
+    tells_of_thinking = True
     with _interrupt_cancels(session), _told_below_the_answer(session, printer):
         for event in _events(session, text, options, when_full, attached):
+            if tells_of_thinking and session.info is not None:
+                tells_of_thinking = False
+                if (why := session.info.cannot_think(options.think)) is not None:
+                    print(f"specee-chat: {why}", file=sys.stderr)
             printer(event)
             if isinstance(event, Silence) and form != "jsonl":
                 print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
+            if isinstance(event, Notice) and form != "jsonl":
+                print(f"specee-chat: {event.text}", file=sys.stderr)
             if isinstance(event, Done):
+                if (known := about_thoughts(event.stats)) is not None:
+                    print(f"specee-chat: {known}", file=sys.stderr)
                 if stats:
                     print(stats_line(event.stats), file=sys.stderr)
                 if event.stats.stop_reason == "cancelled":
@@ -75,9 +85,10 @@ def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
     try:
         yield
     except AppError as error:
+        if isinstance(printer, _Text):
+            printer.end_line()
         if not (isinstance(printer, _Text) and printer.has_begun):
             raise
-        printer.end_line()
         last = session.branch[-1] if session.branch else None
         whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
         kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"
@@ -112,7 +123,9 @@ def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, A
         "model": session.info.name if session.info else "",
         "policy": stats.policy,
         "policy_reason": stats.policy_reason,
-        "text": "".join(event.text for event in events),
+        "text": "".join(event.said for event in events),
+        "thought": "".join(event.text for event in events if event.channel == "thought"),
+        "thought_tokens": stats.thought_tokens,
         "prompt_tokens": stats.prompt_tokens,
         "tokens": _tokens(events),
         "n_layers": stats.n_layers,
@@ -137,17 +150,24 @@ def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:
     for event in events:
         if event.stop:
             continue
-        new = {"id": event.token, "text": "", "exit_layer": event.exit_layer, "drafter": event.drafter}
+        new = {
+            "id": event.token,
+            "text": "",
+            "exit_layer": event.exit_layer,
+            "drafter": event.drafter,
+            "channel": event.channel,
+        }
         token = tokens.setdefault(event.index, new)
         token["text"] += event.text
     return [tokens[index] for index in sorted(tokens)]
 
 
 class _Text:
-    """The answer as it comes, and a line end where it has none."""
+    """The answer as it comes, and a line end where it has none; on a terminal its thought, dim, before it."""
 
     def __init__(self, session: Session) -> None:
-        self._line_open = False
+        self._shows_thoughts = sys.stdout.isatty()
+        self._line_open = self._in_thought = False
         self.text = ""
 
     @property
@@ -156,6 +176,7 @@ class _Text:
 
     def end_line(self) -> None:
         """What comes next on this terminal begins a line."""
+        self._end_thought()
         if self._line_open:
             with suppress(OSError):  # it may be the disk that is full
                 sys.stdout.write("\n")
@@ -164,15 +185,34 @@ class _Text:
 
     def __call__(self, event: Event) -> None:
         text = ""
-        if isinstance(event, ChatEvent) and event.state == "verified":
-            text = event.text
-            self.text += text
-        elif isinstance(event, Done) and self._line_open:
-            text = "\n"
+        if isinstance(event, ChatEvent):
+            if self._shows_thoughts and event.state == "verified" and event.channel == "thought" and event.text:
+                self._begin_thought()
+                text = event.text
+            elif text := event.said:
+                self._end_thought()
+                self.text += text
+        elif isinstance(event, Done):
+            self._end_thought()
+            text = "\n" if self._line_open else ""
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
             self._line_open = not text.endswith("\n")
+
+    def _begin_thought(self) -> None:
+        if not self._in_thought:
+            streams.style_output(streams.DIM)
+        self._in_thought = True
+
+    def _end_thought(self) -> None:
+        """An empty line stands between it and the answer."""
+        if self._in_thought:
+            self._in_thought = False
+            with suppress(OSError):
+                streams.style_output(streams.PLAIN)
+                sys.stdout.write("\n\n" if self._line_open else "\n")
+                self._line_open = False
 
 
 class _Json:
@@ -190,7 +230,7 @@ class _Json:
 
 
 class _JsonLines:
-    """An object an event; `type` is progress, silence, prompt, start, token or done."""
+    """An object an event; `type` is notice, progress, silence, prompt, start, token or done."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -206,6 +246,7 @@ class _JsonLines:
 
 
 _KINDS: dict[type, str] = {
+    Notice: "notice",
     Progress: "progress",
     Silence: "silence",
     PromptProgress: "prompt",

@@ -117,7 +117,7 @@ def max_tokens(default: int) -> Option:
         default,
         type=Setting(settings.MaxTokens),
         metavar="N",
-        help="Longest answer, in tokens.",
+        help="Longest answer, in tokens, with its thoughts.",
     )
 
 
@@ -294,8 +294,26 @@ EVERYWHERE: Options = [OFFLINE, YES, DATA_DIR]
 
 JSON = Option(["--json", "as_json"], OWN, is_flag=True, help="Print JSON, for programs.")
 
+THINK = Option(
+    ["--think"],
+    ANSWER,
+    opts.ChatOptions.think,
+    type=Setting(settings.Think),
+    metavar="NAME",
+    help="Whether a model that can think first does so: on, off, or how much where it knows that (low, medium, high). "
+    "auto: as its chat template has it.",
+)
+THINK_TOKENS = Option(
+    ["--think-tokens"],
+    ANSWER,
+    "no limit but --max-tokens",
+    type=Setting(settings.ThinkTokens),
+    metavar="N",
+    help="Longest thought, in tokens: it is ended then, and the model answers.",
+)
+
 CHAT: Options = [
-    *(max_tokens(opts.ChatOptions.max_tokens), SYSTEM),
+    *(max_tokens(opts.ChatOptions.max_tokens), THINK, THINK_TOKENS, SYSTEM),
     *(*ENGINE, POLICY, *DRAFTING, NO_CHATS, *EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
 ]
 """All that concerns an answer."""
@@ -312,7 +330,13 @@ def load_options(values: Values) -> opts.LoadOptions:
     drafter = values.get("drafter")
     for name in ("model", "drafter") if drafter not in (None, opts.NO_DRAFTER) else ("model",):
         with config.naming_its_keys({name: values[name]}):
-            fetch_model.ensure(values[name], offline=offline, yes=bool(values["yes"]), data_dir=values["data_dir"])
+            fetch_model.ensure(
+                values[name],
+                offline=offline,
+                yes=bool(values["yes"]),
+                data_dir=values["data_dir"],
+                answers=name == "model",
+            )
     load = opts.LoadOptions(
         model=values["model"],
         drafter=drafter,
@@ -374,4 +398,5 @@ def chat_options(values: Values, default: opts.ChatOptions = opts.DEFAULT_CHAT) 
     policy = policy_choice(values, default.policy.label if values["policy"] is None else values["policy"])
     check_policy_options([policy])
     sampling = given_sampling(values, default.sampling)
-    return opts.ChatOptions(policy, sampling, values["max_tokens"] or default.max_tokens)
+    given = {name: values[name] for name in opts.OF_ANSWER if values[name] is not None}
+    return replace(default, policy=policy, sampling=sampling, **given)

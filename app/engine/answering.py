@@ -14,18 +14,22 @@ from specee.app.engine.decode import begin
 from specee.app.engine.grammar import BAD_GRAMMAR, gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
-from specee.app.engine.prompt import Prompt, make_prompt
-from specee.app.engine.protocol import Done, Emit, Failed, Generate, OfRequest
+from specee.app.engine.prompt import Prompt, make_prompt, shorter_or_larger
+from specee.app.engine.protocol import Done, Emit, Failed, Generate, Notice, OfRequest
 from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.slot import Slot, choose_slot, open_slots
 from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import PROMPT_TOO_LONG, AppError, as_app_error
-from specee.app.options import PolicyChoice
+from specee.app.options import ChatOptions, PolicyChoice
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.scheduler import Running, Scheduler
+from specee.predictors.types import Sampler
 
 CHUNK_BESIDE = 128
 """Tokens of a prompt that are read at once while other answers wait for their next tokens."""
+
+
+FOLDED = "the model's chat template has no place for a system message: it is sent with the question that follows it"
 
 
 class Answerer:
@@ -66,7 +70,9 @@ class Answerer:
             for running, answer in list(self._decoding.items()):
                 if running.error is not None:
                     self._fail(answer, running.error)
-                elif running.ended or answer.stream.stopped:
+                elif answer.must_go_on and answer.tokens_left > 0:
+                    self._go_on(answer, running)
+                elif running.ended or answer.stream.stopped or answer.stream.turn is not None:
                     self._finish(answer)
         except BrokenPipeError:  # nobody listens any more
             raise
@@ -106,12 +112,11 @@ class Answerer:
         decision = self._chooser.decide(slot.backend, options.policy)
         policy = self._policy(slot, decision.choice, is_comparison=request.is_comparison)
         grammar = gbnf(options)
-        try:
-            sampler = self.backend.sampler(options.sampling, grammar, options.top_logprobs)
-        except AppError as error:
-            if options.json_schema is None or error.title != BAD_GRAMMAR:
-                raise
-            raise SchemaError("llama.cpp refuses its grammar; make the schema smaller, or plainer") from error
+        sampler = self._sampler(options, grammar)
+        waits = None  # the grammar, for what comes behind a thought
+        if grammar is not None and prompt.place != "answer" and self.backend.thinking.may_think(options.think):
+            sampler.close()
+            sampler, waits = self._sampler(options, None), grammar
         if sum(m.role == "user" for m in request.messages) <= 1 or not slot.goes_on(prompt.tokens):
             policy.reset()
             self.backend.begin_chat()
@@ -119,7 +124,17 @@ class Answerer:
         slot.last_used = self._n_answers
         seed = options.sampling.seed
         seed = seed if seed is not None else random.SystemRandom().randrange(2**31)
-        return Answer(request, emit, slot, prompt, policy, decision, sampler, seed, began)
+        if self.backend.info.folds_system and any(message.role == "system" for message in request.messages):
+            emit(Notice(FOLDED))
+        return Answer(request, emit, slot, prompt, policy, decision, sampler, seed, began, waits)
+
+    def _sampler(self, options: ChatOptions, grammar: str | None) -> Sampler:
+        try:
+            return self.backend.sampler(options.sampling, grammar, options.top_logprobs)
+        except AppError as error:
+            if options.json_schema is None or error.title != BAD_GRAMMAR:
+                raise
+            raise SchemaError("llama.cpp refuses its grammar; make the schema smaller, or plainer") from error
 
     def _prompt(self, request: Generate, free: list[Slot]) -> Prompt:
         """The chat as tokens; those of an answer in a free slot are kept where the chat goes on from there."""
@@ -130,12 +145,13 @@ class Answerer:
             continue_answer=request.continue_answer,
             tools=request.tools,
             previous=previous,
+            think=request.options.think,
         )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
             raise AppError(
                 "prompt too long",
                 f"it has {len(prompt.tokens)} tokens, the context window holds {self.backend.engine.n_ctx}; "
-                "shorten it, begin a new chat, or give a larger --ctx",
+                f"{shorter_or_larger(self.backend.info)}",
                 PROMPT_TOO_LONG,
             )
         return prompt
@@ -171,11 +187,25 @@ class Answerer:
         return True
 
     def _decode(self, answer: Answer) -> None:
-        options, tokens = answer.request.options, answer.prompt.tokens
-        state = begin(answer.slot.backend, tokens, answer.sampler, answer.seed, options.max_tokens)
+        seed = (answer.seed, answer.n_runs) if answer.n_runs else answer.seed
+        state = begin(answer.slot.backend, answer.prompt.tokens, answer.sampler, seed, answer.tokens_left)
         answer.start(state)
         self._reading.remove(answer)
         self._decoding[self._scheduler.start(answer.policy, answer.slot.engine, state)] = answer
+
+    def _go_on(self, answer: Answer, running: Running) -> None:
+        """Its thought has ended, or must: the rest of it is another run, with the grammar that it must keep to."""
+        self._scheduler.stop(running)
+        del self._decoding[running]
+        answer.sampler.close()
+        try:
+            answer.go_on(self._sampler(answer.request.options, answer.grammar))
+            if len(answer.prompt.tokens) >= answer.slot.engine.n_ctx:
+                self._finish(answer)
+            else:
+                self._reading.append(answer)
+        except Exception as error:
+            self._fail(answer, error)
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
@@ -196,7 +226,9 @@ class Answerer:
         self._free(answer)
         stats = answer.finish(cancelled=cancelled)
         if answer.state is not None and not answer.request.is_comparison:
-            self._chooser.learn(self.backend, answer.state.stats)
+            self._chooser.learn(self.backend, answer.counted)
+            if stats.policy == "dense" and self.backend.info.n_slots == 1:
+                self._chooser.learn_rate(self.backend, stats.tokens, stats.tokens_per_second)
         answer.emit(Done(stats))
 
     def _fail(self, answer: Answer, error: Exception) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from specee.app.engine.protocol import Message, ModelInfo
+from specee.app.engine.thinking import Thinking
 from specee.app.options import PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
@@ -63,11 +64,18 @@ class Backend(Protocol):
     engine: ChatEngine
     sha256: str
     """Of the model file; calibrations and measurements belong to it."""
+    notices: tuple[str, ...]
+    """What the user should know of the model as it is loaded."""
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        """The chat in the model's chat template, with the tools that it may call: the JSON of a list.
+    thinking: Thinking
+
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        """The chat in the model's chat template, with the tools that it may call: the JSON of a list; and with more
+        variables of the template.
 
         Raises AppError when the template refuses it.
         """
@@ -75,12 +83,12 @@ class Backend(Protocol):
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        """Their names in texts."""
+        """Their names in texts, and those of all other tokens that only the template may write."""
         ...
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
         """Names of control tokens in the text are read as such, without `special` as text; `bos` puts BOS first where
-        the vocabulary wants one."""
+        the vocabulary wants one; `is_rest`: the text goes on from other text."""
         ...
 
     def piece(self, token: int, *, special: bool = False) -> bytes:

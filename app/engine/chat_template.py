@@ -3,56 +3,135 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
-from specee.app.engine import template_limits
+from jinja2 import UndefinedError
+
+from specee.app.engine import chat_form
+from specee.app.engine.chat_clock import ChatClock
+from specee.app.engine.chat_form import Form
+from specee.app.engine.jinja_template import JinjaTemplate
 from specee.app.engine.protocol import Message
+from specee.app.engine.template_limits import TooMuchError
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
+from specee.app.formatting import visible
+
+PROBE = "specee_probe"
+MAX_REASON = 300  # characters
+PARAMETERS = {"type": "object", "properties": {"probed": {"type": "string", "description": ""}}, "required": []}
+TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": PARAMETERS}}])
 
 
-class Formatter(Protocol):
-    """Makes the text of a chat; `tools`: the JSON of a list."""
+class ChatTemplate:
+    """Writes chats in the form that a template wants: see `Form`.
 
-    def __call__(self, messages: Sequence[Message], tools: str | None = None, /) -> str: ...
+    `for_tools`: another template for chats with tools, as some models have. Raises whatever a template may raise.
+    """
 
-
-# For models that bring no template: the most common form.
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def chat_formatter(template: str | None, *, bos: str, eos: str) -> Formatter:
-    """The model's own template in the bindings' sandbox, bounded. Raises AppError when it fails for every chat."""
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-    try:
-        formatter = Jinja2ChatFormatter(template="", bos_token=bos, eos_token=eos)
-        # compiled with the bounds only: jinja2 computes what is constant then
-        formatter._environment = template_limits.bounded(formatter._environment, template or CHATML)
-    except Exception as error:  # the template is code of the model's file, and may fail in any way
-        raise _bad(error) from error
-
-    def render(messages: Sequence[Message], tools: str | None = None, /) -> str:
+    def __init__(
+        self,
+        source: str,
+        special: Mapping[str, str],
+        *,
+        for_tools: str | None = None,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.source = source
+        self._clock = ChatClock(now)
+        self._plain = JinjaTemplate(source, special)
+        self._no_tools: str | None = None
         try:
-            chat: Any = [_as_object(message) for message in messages]
-            length = len(tools or "") + sum(len(m.content) + len(m.tool_calls or "") for m in messages)
-            with template_limits.deadline(length):
-                return str(formatter(messages=chat, tools=None if tools is None else json.loads(tools)).prompt)
-        except Exception as error:
-            why = str(error) or type(error).__name__
-            raise AppError("chat template", f"the model's template refuses this chat: {why}", USAGE) from error
+            form = chat_form.find_form(self._probe(self._plain, None))
+        except (TypeError, UndefinedError):  # it goes through the tools without asking whether there are any
+            self._no_tools = "[]"
+            form = chat_form.find_form(self._probe(self._plain, None))
+        self.form = self._form_with_tools = form
+        self._with_tools = self._plain
+        if for_tools is not None:
+            with suppress(Exception):  # it is code of the model's file; without it there are no tools
+                with_tools = JinjaTemplate(for_tools, special)
+                self._form_with_tools = chat_form.find_form(self._probe(with_tools, TOOLS))
+                self._with_tools = with_tools
+        of_calls = chat_form.find_form_of_calls(
+            self._probe(self._with_tools, None), self._form_with_tools
+        ) or chat_form.find_form_of_calls(self._probe(self._with_tools, TOOLS), self._form_with_tools)
+        self.takes_calls = of_calls is not None
+        """Whether the template has a place for calls of tools, and for their results."""
+        self._form_with_tools = of_calls or self._form_with_tools
+        self.takes_tools = self._takes_tools()
+        """Whether it has one for tools."""
 
-    try:
-        text = render((Message("user", "?"),))
-    except AppError as error:
-        raise _bad(error.__cause__ or error) from error
-    if not text.strip():
-        raise no_text()
-    return render
+    def _probe(self, template: JinjaTemplate, tools: str | None) -> chat_form.Render:
+        return lambda objects: template.render(objects, now=self._clock.now(), tools=tools or self._no_tools)
+
+    def __call__(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        """The text of a chat; `tools`: the JSON of a list; `variables`: what else the template is given, by name.
+
+        Raises AppError when the template refuses the chat.
+        """
+        now = self._clock.time_of(messages)
+        has_calls = any(message.tool_calls is not None or message.role == "tool" for message in messages)
+        with_tools = has_calls or tools is not None
+        template, form = (self._with_tools, self._form_with_tools) if with_tools else (self._plain, self.form)
+        none = self._no_tools if template is self._plain else "[]"
+        length = len(tools or "") + sum(
+            len(m.content) + len(m.tool_calls or "") + len(m.thought or "") for m in messages
+        )
+
+        def rendered(form: Form, tools: str | None) -> str:
+            given = {"now": now, "tools": tools or none, "length": length, **(variables or {})}
+            return template.render(form.objects(messages), **given)
+
+        try:
+            return rendered(form, tools)
+        except Exception as error:  # the template is code of the model's file, and may fail in any way
+            refusal = error
+        try:
+            if isinstance(refusal, TooMuchError):
+                raise refusal
+            return rendered(replace(form, **chat_form.MOST), tools and _completed(tools))
+        except Exception:
+            why = f"the model's template refuses this chat: {as_line(refusal)}"
+            raise AppError("chat template", why, USAGE) from refusal
+
+    def tried(self, objects: chat_form.Objects, **variables: Any) -> str:
+        """The text of messages as they are; "" when the template refuses them."""
+        try:
+            return self._plain.render(objects, now=self._clock.now(), tools=self._no_tools, **variables)
+        except Exception:  # it is code of the model's file
+            return ""
+
+    def _takes_tools(self) -> bool:
+        try:
+            return PROBE in self((Message("user", "?"),), TOOLS)
+        except AppError:
+            return False
+
+
+def _completed(tools: str) -> str:
+    """The tools, with all that templates look for without asking whether it is there."""
+    listed = json.loads(tools)
+    for tool in listed:
+        function = tool["function"]
+        function.setdefault("description", "")
+        parameters = function["parameters"] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+        parameters.setdefault("required", [])
+        for value in parameters["properties"].values():
+            if isinstance(value, dict):
+                value.setdefault("type", "string")
+                value.setdefault("description", "")
+    return json.dumps(listed, ensure_ascii=False)
+
+
+def as_line(error: BaseException) -> str:
+    """What a template's author has to say, in one line."""
+    return visible(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
 
 
 def no_text() -> AppError:
@@ -60,60 +139,3 @@ def no_text() -> AppError:
     return AppError(
         "bad chat template", "it gives no text; take another model, or another file of this one", MODEL_MISSING
     )
-
-
-def _bad(error: BaseException) -> AppError:
-    why = str(error) or type(error).__name__
-    return AppError("bad chat template", f"the model's template cannot be used: {why}", MODEL_MISSING)
-
-
-PROBE = "specee_probe"
-TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": {}}}])
-
-
-def takes_tools(render: Formatter) -> bool:
-    """Whether the template has a place for tools."""
-    try:
-        return PROBE in render((Message("user", "?"),), TOOLS)
-    except AppError:
-        return False
-
-
-def takes_calls(render: Formatter) -> bool:
-    """Whether the template has a place for calls of tools, and for their results."""
-    call_id = "call00001"  # as long as Mistral's templates want it
-    call = {"id": call_id, "type": "function", "function": {"name": PROBE, "arguments": '{"probed": 1}'}}
-    chat = (
-        Message("user", "?"),
-        Message("assistant", "", tool_calls=json.dumps([call])),
-        Message("tool", "specee_result", tool_call_id=call_id, name=PROBE),
-    )
-    try:
-        text = render(chat, None)
-    except AppError:
-        return False
-    return PROBE in text and "probed" in text and "specee_result" in text
-
-
-def _arguments(text: str) -> Any:
-    """The object that a text is, or the text: a model wrote it, and templates write a text as it is."""
-    with suppress(ValueError, RecursionError):
-        given = json.loads(text)
-        if isinstance(given, dict):
-            json.dumps(given, ensure_ascii=False, allow_nan=False).encode()  # a template can write it
-            return given
-    return text
-
-
-def _as_object(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: arguments of tool calls are objects there."""
-    given: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls is not None:
-        given["tool_calls"] = json.loads(message.tool_calls)
-        for call in given["tool_calls"]:
-            call["function"]["arguments"] = _arguments(call["function"]["arguments"])
-    if message.tool_call_id is not None:
-        given["tool_call_id"] = message.tool_call_id
-    if message.name is not None:
-        given["name"] = message.name
-    return given

@@ -21,6 +21,7 @@ from specee.app.engine.protocol import (
     Message,
     ModelInfo,
     ModelLoaded,
+    Notice,
     Progress,
     PromptProgress,
     Started,
@@ -40,7 +41,7 @@ class Silence:
     seconds: float
 
 
-Event = Progress | PromptProgress | Started | ChatEvent | Done | Silence
+Event = Notice | Progress | PromptProgress | Started | ChatEvent | Done | Silence
 
 
 class Asked:
@@ -106,6 +107,7 @@ class EngineClient:
         self._start = start
         self._engine: Dispatcher | None = None
         self._requests = itertools.count(1)
+        self._told: set[Notice] = set()
         self._running: set[Asked] = set()
         self._opening, self._dropping = threading.Lock(), threading.Lock()
         self._ended_engines = 0
@@ -122,7 +124,7 @@ class EngineClient:
         engine = self._engine
         return engine is not None and engine.alive and self.info is not None
 
-    def open(self) -> Iterator[Progress | Silence]:
+    def open(self) -> Iterator[Notice | Progress | Silence]:
         """Starts the engine and loads the model, unless it runs already. Raises AppError."""
         yield from self._connect()
 
@@ -165,7 +167,7 @@ class EngineClient:
         self._ended_engines += 1
         self._drop(self._engine)
 
-    def _connect(self) -> Generator[Progress | Silence, None, Dispatcher]:
+    def _connect(self) -> Generator[Notice | Progress | Silence, None, Dispatcher]:
         """The engine with its model loaded; one thread loads it, others wait."""
         waited = 0.0
         while not self._opening.acquire(timeout=self.silence_seconds):
@@ -187,7 +189,7 @@ class EngineClient:
                     if self._loaded is not None:
                         self.load = self._loaded
                     raise kind(message.title, message.message, message.exit_code)
-                if isinstance(message, (Progress, Silence)):
+                if isinstance(message, (Notice, Progress, Silence)):
                     yield message
                 if isinstance(message, ModelLoaded):
                     self.info, self._loaded = message.info, load
@@ -248,6 +250,10 @@ class EngineClient:
                 yield Silence(waited)
                 continue
             waited = 0.0
+            if isinstance(message, Notice):
+                if message in self._told:
+                    continue
+                self._told.add(message)
             yield message
 
     def _failure(self, engine: Dispatcher, message: Failed) -> AppError:

@@ -27,7 +27,8 @@ class Names:
     def __init__(self, names: Sequence[str], messages: Sequence[Message], tools: str | None) -> None:
         """`names`: of all control tokens of the model."""
         json_texts = [_one_form(text) for text in (tools, *(m.tool_calls for m in messages)) if text is not None]
-        texts = [*(t for m in messages for t in (m.content, m.name or "", m.tool_call_id or "")), *json_texts]
+        given = (t for m in messages for t in (m.content, m.name, m.tool_call_id, m.thought))
+        texts = [*filter(None, given), *json_texts]
         found = sorted(
             (name for name in names if any(name in text or _in_json(name) in text for text in texts)),
             key=len,
@@ -48,6 +49,7 @@ class Names:
             content=self._hidden(message.content),
             name=message.name and self._hidden(message.name),
             tool_call_id=message.tool_call_id and self._hidden(message.tool_call_id),
+            thought=message.thought and self._hidden(message.thought),
         )
         return hidden if calls is None else replace(hidden, tool_calls=self._hidden_in_json(calls))
 

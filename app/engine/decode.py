@@ -15,7 +15,9 @@ from specee.predictors.decoding.state import Decoding, begin_decoding
 from specee.predictors.types import Sampler, TokenEvent
 
 
-def begin(backend: Backend, prompt: Sequence[int], sampler: Sampler, seed: int, max_tokens: int) -> Decoding:
+def begin(
+    backend: Backend, prompt: Sequence[int], sampler: Sampler, seed: int | tuple[int, int], max_tokens: int
+) -> Decoding:
     """The state of the answer after a prefill of `prompt`."""
     rng = np.random.default_rng(seed)
     return begin_decoding(backend.engine, prompt, sampler, rng, max_tokens, time.perf_counter)

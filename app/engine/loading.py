@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specee.app import machine, memory, paths
-from specee.app.engine.chat_template import Formatter
+from specee.app.engine import thinking
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.datastore import HISTORY, EarlierChats
 from specee.app.engine.draft_model import DraftModel
 from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
-from specee.app.options import DEFAULT_CTX, LoadOptions, PolicyChoice, Sampling
+from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Lookup
@@ -34,21 +35,34 @@ class NativeBackend:
     calibration: Any
     """A predictors Calibration, None without one."""
     sha256: str
-    formatter: Formatter
+    template: ChatTemplate
+    markers: tuple[str, ...]
+    """Names of tokens that only the template may write, beside the control tokens."""
+    thinking: thinking.Thinking
     bos_text: str
     datastores: dict[str, Lookup]
     """What drafts are retrieved from, by the name of the drafter."""
     draft_model: DraftModel | None = None
+    notices: tuple[str, ...] = ()
+    """What the user should know of the model as it is loaded."""
 
-    def format(self, messages: Sequence[Message], tools: str | None = None, /) -> str:
-        return self.formatter(messages, tools)
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
+    ) -> str:
+        return self.template(messages, tools, variables)
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        return self.model.control_tokens  # type: ignore[no-any-return]
+        return (*self.model.control_tokens, *self.markers)
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
-        return [int(t) for t in self.model.tokenize(text, special=special, bos=bos)]
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
+        if not special and text in self.markers:  # halves of it are no marker
+            return self.tokenize(text[:1], bos=bos, special=False, is_rest=is_rest) + self.tokenize(
+                text[1:], bos=False, special=False, is_rest=True
+            )
+        if is_rest:
+            return list(self.model.tokenize_rest(text, special=special))
+        return list(self.model.tokenize(text, special=special, bos=bos))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         return bytes(self.model.piece(token, special=special))
@@ -145,17 +159,20 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.app.engine import draft_file
+    from specee.app.engine import draft_file, window_size
     from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
-    from specee.models.draft_model import check_answers
+    from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    sha256 = file_hash.sha256(found.path, where.cache)
-    head = heads.find(where.heads, sha256)
-    drafter = draft_file.find(options, header, options.n_ctx or DEFAULT_CTX, head)
+    sha256 = file_hash.of_model(header.files, where.cache)
+    head = heads.find(where.heads, sha256, header)
+    structure = model_structure.read(header)
+    free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
+    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
+    drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
     from specee.native.layer_states import LayerStatesEngine
@@ -166,24 +183,31 @@ def open_backend(
 
     model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
     _check_vocabulary(model)
-    n_ctx = min(options.n_ctx or DEFAULT_CTX, model.n_ctx_train or options.n_ctx or DEFAULT_CTX)
+    n_ctx = window.n_ctx
     threads = options.threads or machine.default_threads()
-    n_slots = affordable_slots(options.n_slots, n_ctx * model_structure.read(header).kv_bytes_per_token)
+    n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
         engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
     else:
         engine = _open_engine(model, n_ctx, threads, n_slots)
     calibration = None
-    if with_calibration and not model.unsupported:
+    if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
-    from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
     from specee.app.engine.datastore import open_datastores
+    from specee.app.engine.model_template import open_model_template
+    from specee.app.engine.turn_markers import end_of_answer, written_markers
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
-    formatter = chat_formatter(model.chat_template, bos=model.bos_text, eos=model.eos_text)
+    opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
+    end = end_of_answer(opened.template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
+    if end is not None:
+        model.stop_at(end)
+    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
+    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -191,24 +215,30 @@ def open_backend(
             arch=model.arch,
             n_layers=model.n_layer,
             n_ctx=engine.n_ctx,
+            trained_ctx=structure.context,
             threads=threads,
-            dense_only=model.unsupported,
+            dense_only=engine.no_exits,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
             n_slots=len(engine.slots),
-            takes_tools=takes_tools(formatter),
-            takes_calls=takes_calls(formatter),
+            takes_tools=opened.template.takes_tools,
+            takes_calls=opened.template.takes_calls,
+            folds_system=opened.template.form.folds_system,
             gpu_layers=model.gpu_layers,
+            thinks=thinks.kind,
         ),
         engine=engine,
         model=model,
         calibration=calibration,
         sha256=sha256,
-        formatter=formatter,
+        template=opened.template,
+        markers=written_markers(opened.template, model.user_defined_tokens),
+        thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
+        notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
 
 

@@ -50,9 +50,11 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
     then no copy is left. The model itself is never touched.
     """
     from specee.models import gguf_header, requantize, resolve
+    from specee.models.model_kind import check_answers
 
     found = resolve.resolve(load.model)
-    header = gguf_header.read(found.path)
+    header = gguf_header.read_model(found.path)
+    check_answers(header)
     changed = requantize.changes(header)
     if not changed:
         raise AppError(

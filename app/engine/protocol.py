@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
+from specee.app.settings import Think
 
+Channel = Literal["thought", "answer"]
 Emit = Callable[[object], None]
 """Sends one message from the engine process."""
 
@@ -33,6 +35,8 @@ class Message:
 
     `tool_calls`: those of an assistant's message, the JSON of a list as the chat completions API has it.
     `tool_call_id` and `name`, of a tool's message: the call that it answers, and the tool.
+    `thought`: what an assistant thought before it. The model reads it again only in an answer that goes on, and between
+    calls of tools, if its template has a place for it.
     """
 
     role: str
@@ -40,6 +44,7 @@ class Message:
     tool_calls: str | None = None
     tool_call_id: str | None = None
     name: str | None = None
+    thought: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,29 @@ class ModelInfo:
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
     """Whether it has one for calls of tools and their results."""
+    folds_system: bool = False
+    """Whether it has none for a system message, which is then sent with the first question."""
     gpu_layers: int = 0
+    trained_ctx: int = 0
+    """The largest context window that it can have, in tokens; 0: unknown."""
+
+    thinks: Literal["never", "always", "on", "off"] = "never"
+    """Whether it thinks before it answers; "on" and "off" are what its template does if it is not told."""
+
+    def cannot_think(self, think: Think) -> str | None:
+        """Why it cannot be told so, None if it can."""
+        if self.thinks == "always" and think == "off":
+            return f"{self.name} cannot be told not to think: its chat template has no switch for that"
+        if self.thinks == "never" and think not in ("auto", "off"):
+            return f"{self.name} does not think before it answers: its chat template has no thoughts"
+        return None
+
+    @property
+    def larger_window(self) -> str | None:
+        """What to do where the window is too small; None where no larger one can be had."""
+        if not self.trained_ctx:
+            return "give a larger --ctx"
+        return f"give a larger --ctx (at most {self.trained_ctx})" if self.n_ctx < self.trained_ctx else None
 
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
@@ -194,6 +221,13 @@ class Progress:
 
     what: str
     fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the user should know of this model, or of how it is asked. A client tells each one once."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -233,6 +267,7 @@ class ChatEvent:
     are (layer, score) pairs of the probes; `t` counts seconds from the request; `drafter` says what drafted the token.
     `logprob`, where ChatOptions.top_logprobs is given, is that of a verified token in the model's own distribution,
     before penalties, temperature and cuts; `top_logprobs` are the likeliest tokens there, the best first.
+    `channel`: whether it belongs to a thought or to the answer. A token with text of both comes twice.
     """
 
     index: int
@@ -247,6 +282,12 @@ class ChatEvent:
     drafter: str | None = None
     logprob: TokenLogprob | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
+    channel: Channel = "answer"
+
+    @property
+    def said(self) -> str:
+        """Its part of the answer's final text."""
+        return self.text if self.state == "verified" and self.channel == "answer" else ""
 
 
 @dataclass(frozen=True)
@@ -258,7 +299,12 @@ class TokenEvents:
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures of one answer. `tokens_per_second` is decoding only: from the first token to the end."""
+    """Figures of one answer. `tokens_per_second` is decoding only: from the first token to the end.
+
+    `thought_tokens` of the `tokens` are thoughts, which took `thought_seconds`; `prompt_thought_tokens` of the prompt
+    are the begun thought of an answer that went on. Later prompts have neither. `thought_cut`: the answer ended within
+    a thought; `thought_closed`: its thought was ended by ChatOptions.think_tokens.
+    """
 
     prompt_tokens: int
     reused: int
@@ -274,6 +320,11 @@ class Stats:
     seed: int
     dense_rate: float | None = None
     policy_stats: dict[str, Any] = field(default_factory=dict)
+    thought_tokens: int = 0
+    prompt_thought_tokens: int = 0
+    thought_seconds: float = 0.0
+    thought_cut: bool = False
+    thought_closed: bool = False
 
 
 @dataclass(frozen=True)

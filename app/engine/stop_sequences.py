@@ -23,7 +23,7 @@ class StopSequences:
             self.found = True
             released, self._held = self._held[: min(places)], ""
             return released
-        keep = max((_overlap(self._held, sequence) for sequence in self._sequences), default=0)
+        keep = max((overlap(self._held, sequence) for sequence in self._sequences), default=0)
         end = len(self._held) - keep
         released, self._held = self._held[:end], self._held[end:]
         return released
@@ -34,7 +34,7 @@ class StopSequences:
         return released
 
 
-def _overlap(text: str, sequence: str) -> int:
+def overlap(text: str, sequence: str) -> int:
     """How many characters at the end of `text` are the beginning of `sequence`."""
     most = min(len(text), len(sequence) - 1)
     return next((n for n in range(most, 0, -1) if text.endswith(sequence[:n])), 0)

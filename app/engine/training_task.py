@@ -199,11 +199,13 @@ def _on_gpu(model: TrainedModel, path: Path, device: str, n_slots: int = N_GPU_S
     """The same in PyTorch, where it knows the architecture, has room, and computes the same states as the runtime."""
     import torch
 
+    from specee.models import gguf_header
     from specee.predictors.calibration.settings import bundled_prompts
     from specee.predictors.training import torch_model
 
     try:
-        made = torch_model.load(path, model.weights.layers, N_CTX, n_slots, device)
+        files = gguf_header.read_model(path).files
+        made = torch_model.load(files, model.weights.layers, N_CTX, n_slots, device)
     except (torch_model.UnknownArchitectureError, torch.cuda.OutOfMemoryError):
         return model
     probe = [*model.before_question, *model.encode(bundled_prompts()[0]), *model.after_question]
@@ -306,7 +308,8 @@ def _write(
         training_tokens=n_tokens,
         made_by=f"specee-chat train, {sum(map(len, logs))} conversations, seed {task.seed}",
     )
-    is_written = task.output is not None or not heads.is_better(target, found[kind].rates)
+    header = gguf_header.read_model(Path(backend.info.path))
+    is_written = task.output is not None or not heads.is_better(target, found[kind].rates, header)
     if is_written:
         write(target, info, weights, training.known, kind, Path(backend.info.path))
     return {

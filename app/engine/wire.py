@@ -27,7 +27,7 @@ _TYPES: dict[str, type] = {
         *(protocol.Calibrate, protocol.Train, protocol.Optimize, protocol.Bench, protocol.ReportMachine),
         protocol.MeasureSpeed,
         *(protocol.Alive, protocol.ModelLoaded, protocol.Progress, protocol.PromptProgress, protocol.Started),
-        *(protocol.TokenEvents, protocol.Done, protocol.TaskPart, protocol.TaskDone, protocol.Failed),
+        *(protocol.TokenEvents, protocol.Done, protocol.TaskPart, protocol.TaskDone, protocol.Failed, protocol.Notice),
     )
 }
 

@@ -28,6 +28,7 @@ from specee.app.engine.protocol import (
     Load,
     MeasureSpeed,
     ModelLoaded,
+    Notice,
     Optimize,
     Progress,
     ReportMachine,
@@ -168,6 +169,8 @@ class Worker:
         self._answerer = _answerer(backend, message.options.data_dir)
         for request in self._cancelled_early:
             self._answerer.cancellation.cancel(request)
+        for text in backend.notices:
+            self._send(Notice(text))
         self._send(ModelLoaded(backend.info))
 
     def _generate(self, message: Generate) -> None:

@@ -15,8 +15,8 @@ BATCH = 512  # tokens of a prompt that are computed at once
 PROGRAM_BYTES = 120 << 20  # Python, the library, what drafts are retrieved from
 FILL = 512
 """Tokens in the window of a typical chat."""
-KV_RATE = 0.4
-"""Keys and values are read at this share of the rate of F16 weights: attention waits more."""
+ATTENTION_SHARE = 0.6
+"""Of the time of attention, what its two products take; the rest are masks, softmax and new keys and values."""
 UNKNOWN_TYPE = 0.8
 """Weights of a type that was not measured are read at this share of the slowest rate."""
 TOKEN_SECONDS = 2e-4
@@ -43,7 +43,8 @@ def seconds_per_token(facts: ModelFacts, speed: DecodingSpeed, fill: int = FILL)
         return None
     slowest = min(speed.rates.values()) * UNKNOWN_TYPE
     weights = sum(n_bytes / speed.rates.get(kind, slowest) for kind, n_bytes in facts.reads.items())
-    attention = fill * facts.kv_bytes_per_token / (speed.rates.get("F16", slowest) * KV_RATE)
+    attended = fill * facts.kv_bytes_per_token * facts.queries_per_key
+    attention = attended / (speed.attention * ATTENTION_SHARE) if speed.attention else 0.0
     return TOKEN_SECONDS + facts.layers * speed.layer + weights + attention
 
 

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specee.models import model_structure
-from specee.models.gguf_header import Header
+from specee.models.gguf_header import Header, Tensor
 from specee.models.registry import RegistryEntry
 
-KV_BYTES = 2  # keys and values are kept as float16
-BITS = {"Q2_K": 3.0, "Q3_K": 3.9, "Q4_0": 4.6, "IQ4_XS": 4.4, "MXFP4": 4.3, "Q4_1": 5.0, "Q4_K": 4.85, "Q5_K": 5.7}
-BITS |= {"Q5_0": 5.6, "Q5_1": 6.0, "Q6_K": 6.6, "Q8_0": 8.5, "F16": 16.0, "BF16": 16.0, "F32": 32.0}
-"""Bits of a weight in files of which most weights have this type: for files whose size nobody knows."""
+EMBEDDING_BITS = {"Q4_K": 4.5, "Q5_K": 5.5, "Q3_K": 3.44, "Q2_K": 2.63, "Q4_0": 4.5, "Q4_1": 5.0, "Q6_K": 6.56}
+EMBEDDING_BITS |= {"Q5_0": 5.5, "Q5_1": 6.0, "F16": 16.0, "BF16": 16.0, "F32": 32.0}
+"""Of a weight of the embedding where the LM head is another matrix, by the type of the file; of all others 8.5."""
 MIXED = {"Q4_K": ("Q6_K", 0.25), "Q5_K": ("Q6_K", 0.25), "Q3_K": ("Q5_K", 0.3), "Q2_K": ("Q3_K", 0.4)}
 """Which other type files of a type also have (_K_M), and its share of the bytes."""
-EMBEDDING_BITS = {"Q4_K": 4.5, "Q5_K": 5.5, "Q3_K": 3.44, "Q2_K": 2.63}
-"""Where an embedding is not the LM head as well, it has the plain type of the file."""
 
-_QUANT = re.compile(
-    r"(?<![a-z0-9])(i?q\d(?:_k|_[01])?|iq\d_[a-z]+|mxfp4|bf16|f16|f32)(?:_[sml]|_xl)?(?![a-z0-9])", re.I
-)
+_QUANT = re.compile(r"(?<![a-z0-9])(iq\d_[a-z]+|q\d(?:_k|_[01])?|mxfp4|bf16|f16|f32)(?:_[sml]|_xl)?(?![a-z0-9])", re.I)
 _SCALE = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_ROWS = ("per_layer_token_embd.weight", "position_embd.weight")
 _EXPERTS = re.compile(r"\.ffn_\w*_exps\.")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """Sizes in bytes. `reads`: what one token reads of the weights, by their type; 0 or empty where it is not known.
+    `queries_per_key`: how many heads attend to the same keys and values.
 
     `exact`: from the header; else from the registry, and what is missing there is a rule of thumb.
     """
@@ -41,6 +39,7 @@ class ModelFacts:
     kv_bytes_per_token: int
     width: int
     heads: int
+    queries_per_key: float
     vocabulary: int
     context: int
     parameters: float
@@ -66,13 +65,13 @@ def quantization(file: str) -> str:
 
 
 def from_entry(entry: RegistryEntry) -> ModelFacts:
-    """By what the registry knows. What it does not say costs precision only."""
+    """By what the registry knows; where it does not say how wide a model is, the estimate is on the slow side."""
     parameters, active = count(entry.parameters), count(entry.active)
     kind = quantization(entry.file)
-    file_bytes = entry.file_bytes or int(parameters * BITS.get(kind, 4.85) / 8)
+    file_bytes = entry.bytes
     embedding = 0
     if not entry.tied:
-        embedding = int(entry.vocabulary * entry.width * EMBEDDING_BITS.get(kind, BITS.get(kind, 4.85)) / 8)
+        embedding = int(entry.vocabulary * entry.width * EMBEDDING_BITS.get(kind, 8.5) / 8)
     read = int((file_bytes - embedding) * (active / parameters if active and parameters else 1.0))
     other, share = MIXED.get(kind, (kind, 0.0))
     reads = Counter({kind: int(read * (1 - share))})
@@ -82,9 +81,10 @@ def from_entry(entry: RegistryEntry) -> ModelFacts:
         weight_bytes=file_bytes,
         reads=dict(reads),
         layers=entry.layers,
-        kv_bytes_per_token=2 * entry.layers * entry.heads_kv * entry.head_dim * KV_BYTES,
+        kv_bytes_per_token=entry.window_bytes,
         width=entry.width,
-        heads=entry.width // entry.head_dim if entry.head_dim else 0,
+        heads=entry.heads,
+        queries_per_key=entry.heads / entry.kv_heads if entry.heads and entry.kv_heads else 1.0,
         vocabulary=entry.vocabulary,
         context=entry.context,
         parameters=parameters,
@@ -96,15 +96,11 @@ def from_entry(entry: RegistryEntry) -> ModelFacts:
 def from_header(header: Header) -> ModelFacts:
     """By the header of the file, or of all parts of one."""
     read = model_structure.read(header)
-    share = _share_of_experts(header)
-    has_head = any(tensor.name == "output.weight" for tensor in header.tensors)
     reads: Counter[str] = Counter()
-    active = 0.0
-    for tensor in header.tensors:
-        if tensor.name == "token_embd.weight" and has_head:
-            continue  # one row of it
-        of_token = share if _EXPERTS.search(tensor.name) else 1.0
+    parameters = active = 0.0
+    for tensor, of_token in _shares(header):
         reads[tensor.type] += int(tensor.n_bytes * of_token)
+        parameters += tensor.n_elements
         active += tensor.n_elements * of_token
     return ModelFacts(
         file_bytes=read.file_bytes,
@@ -114,12 +110,27 @@ def from_header(header: Header) -> ModelFacts:
         kv_bytes_per_token=read.kv_bytes_per_token,
         width=read.width,
         heads=int(read.heads),
+        queries_per_key=read.heads / read.heads_kv if read.heads_kv else 1.0,
         vocabulary=read.vocabulary,
         context=read.context,
-        parameters=float(read.parameters),
+        parameters=parameters,
         active_parameters=active,
         exact=True,
     )
+
+
+def _shares(header: Header) -> Iterator[tuple[Tensor, float]]:
+    """The tensors with the share of each that one token reads: some rows of them count as none."""
+    experts = _share_of_experts(header)
+    has_head = any(tensor.name == "output.weight" for tensor in header.tensors)
+    layers = int(header.of_architecture("block_count") or 0) - int(header.of_architecture("nextn_predict_layers") or 0)
+    for tensor in header.tensors:
+        layer = _LAYER.match(tensor.name)
+        if tensor.name in _ROWS or (tensor.name == "token_embd.weight" and has_head):
+            continue
+        if layer is not None and int(layer[1]) >= layers:  # they only draft
+            continue
+        yield tensor, experts if _EXPERTS.search(tensor.name) else 1.0
 
 
 def _share_of_experts(header: Header) -> float:

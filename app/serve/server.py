@@ -17,6 +17,7 @@ import uvicorn
 
 from specee.app import paths
 from specee.app.engine.client import EngineClient
+from specee.app.engine.protocol import Notice
 from specee.app.errors import USAGE, AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve.addresses import LOCALHOST, LOOPBACK, addresses_of, is_loopback, listen
@@ -109,7 +110,7 @@ def serve(load: LoadOptions, options: ChatOptions, access: Access) -> int:
             _log_to(paths.find(load.data_dir).logs)
             if _open(client, signals):
                 server = Server(client, options, access, sockets)
-                _say(server, load, access)
+                _say(server, load, options, access)
                 signals.on_first = server.stop
                 if signals.first is None:
                     server.run()
@@ -123,7 +124,9 @@ def serve(load: LoadOptions, options: ChatOptions, access: Access) -> int:
 def _open(client: EngineClient, signals: Signals) -> bool:
     """Loads the model. Returns False if a signal came before it was there. Raises AppError."""
     try:
-        for _ in client.open():
+        for event in client.open():
+            if isinstance(event, Notice):
+                print(event.text, file=sys.stderr)
             if signals.first is not None:
                 break
     except AppError:
@@ -135,9 +138,11 @@ def _open(client: EngineClient, signals: Signals) -> bool:
     return False
 
 
-def _say(server: Server, load: LoadOptions, access: Access) -> None:
+def _say(server: Server, load: LoadOptions, options: ChatOptions, access: Access) -> None:
     """What the user must know."""
     info = server.answers.info
+    if (why := info.cannot_think(options.think)) is not None:
+        print(why, file=sys.stderr)
     if info.n_slots < load.n_slots:
         why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
         print(f"{info.n_slots} requests are answered at once: {why}", file=sys.stderr)

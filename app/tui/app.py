@@ -33,7 +33,7 @@ from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.drafters import colour_variables
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
-from specee.app.tui.event_display import MAKE_ROOM, EventDisplay
+from specee.app.tui.event_display import EventDisplay, how_to_make_room
 from specee.app.tui.first_start import FirstStart
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
@@ -229,7 +229,7 @@ class ChatApp(BoundedApp):
         info = self.session.info
         share = self.session.context_tokens / info.n_ctx if info is not None else 0.0
         if share >= NEARLY_FULL:
-            self.show_notice(f"the context window is {share:.0%} full: {MAKE_ROOM}")
+            self.show_notice(f"the context window is {share:.0%} full: {how_to_make_room(info)}")
 
     def show_chat(self) -> None:
         """Shows the branch in use, in place of everything."""
@@ -378,6 +378,11 @@ class ChatApp(BoundedApp):
             self.conversation.scroll_page_up(animate=False)
         else:
             self.conversation.scroll_page_down(animate=False)
+
+    def action_thoughts(self) -> None:
+        """Shows what the model thought, or folds it."""
+        if not self.conversation.toggle_thoughts():
+            self.notify("no thoughts in this chat", timeout=2)
 
     def action_sidebar(self) -> None:
         """Shows the list of chats, or hides it."""

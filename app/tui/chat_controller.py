@@ -14,7 +14,7 @@ from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.tui import memory_check
 from specee.app.tui.commands import as_typed, is_command
 from specee.app.tui.entries import QuestionEntry
-from specee.app.tui.event_display import MAKE_ROOM
+from specee.app.tui.event_display import how_to_make_room
 from specee.app.tui.memory_check import DoesNotFitError
 from specee.app.tui.model_pull import ModelPull
 from specee.app.tui.question import Question
@@ -126,7 +126,7 @@ class ChatController:
         if not branch or branch[-1].role != "assistant":
             raise AppError("nothing to continue", "there is no answer yet")
         app.conversation.show_branch(branch[:-1])
-        app.event_display.begin(branch[-1].content)
+        app.event_display.begin(branch[-1].content, branch[-1].thought)
         self._run(lambda: app.session.continue_answer(app.options), shows_more=True)
 
     def race(self) -> None:
@@ -288,5 +288,5 @@ class ChatController:
         if isinstance(error, EngineLostError):
             hint = "\n/continue or /retry starts it again; the chat is kept"
         elif error.exit_code == PROMPT_TOO_LONG:
-            hint = f"\n{MAKE_ROOM}"
+            hint = f"\n{how_to_make_room(app.session.info)}"
         app.show_notice(error.line + hint, error=True)

@@ -27,6 +27,7 @@ from specee.models.resolve import NotHere
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
+WITH_THOUGHTS = "--with-thoughts"
 _COMMAND = re.compile(r"/(\w*)(?!\S)")
 
 
@@ -134,15 +135,17 @@ class Commands:
             raise AppError("nothing earlier", "the whole chat is shown")
 
     async def do_export(self, argument: str) -> None:
-        """FILE.md or FILE.json: write this chat to a file"""
+        """FILE.md or FILE.json: write this chat to a file; --with-thoughts after it: with what the model thought"""
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        name = argument or f"chat-{session.chat.id}.md"
+        name = argument.removesuffix(WITH_THOUGHTS).strip()
+        thoughts, name = name != argument, name or f"chat-{session.chat.id}.md"
         if name.endswith(".json"):
-            text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
+            tree = session.store.tree(session.chat.id)
+            text = to_json(export.tree_object(session.chat, tree, session.branch, thoughts=thoughts))
         else:
-            text = export.markdown(session.chat, session.branch)
+            text = export.markdown(session.chat, session.branch, thoughts=thoughts)
         self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
@@ -218,8 +221,12 @@ class Commands:
             number = parameters.read(name, value)
             self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
             self._app.show_notice(f"{name} {parameters.value_words(name, number)} from the next answer on")
+        elif name in parameters.THINKING:
+            chosen = parameters.read_thinking(name, value)
+            self._app.options = replace(self._app.options, **{name: chosen})
+            self._app.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
         else:
-            known = parameters.listed(sampling, self._app.session.drafter)
+            known = parameters.listed(self._app.options, self._app.session.drafter)
             if name:
                 raise parameters.no_such(name, tuple(self.help_lines()), known)
             self._app.show_notice(f"parameters: {known}")

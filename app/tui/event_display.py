@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from specee.app.chat.stats_line import about_thoughts
 from specee.app.engine.client import Event, Silence
-from specee.app.engine.protocol import ChatEvent, Done, Progress, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Done, ModelInfo, Notice, Progress, PromptProgress, Started
 from specee.app.tui.race import RaceEntry
 from specee.app.tui.status import status_lines
 
@@ -13,7 +15,12 @@ if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
 PANEL_TICKS = 2  # views and figures are drawn at every second tick
-MAKE_ROOM = "/drop leaves out the oldest turns, /summarize replaces them by a summary, /ctx N gives a larger one"
+
+
+def how_to_make_room(info: ModelInfo | None) -> str:
+    """What can be done about a context window that is full, with this model."""
+    ways = "/drop leaves out the oldest turns, /summarize replaces them by a summary"
+    return f"{ways}, /ctx N gives a larger one" if info is None or info.larger_window is not None else ways
 
 
 class EventDisplay:
@@ -26,12 +33,17 @@ class EventDisplay:
         """The part of the growing answer that is on the screen."""
         self.race: RaceEntry | None = None
         self._pending = ""  # the part that is not
+        self._thought = ""  # before the answer, when an earlier one goes on
+        self._pending_thought = ""
+        self._thinks_since: float | None = None
+        self._told: set[tuple[str, str]] = set()  # models that cannot be told to think, or not to
         self._stale = True  # the figures on the screen
         self._ticks = 0
 
-    def begin(self, text: str = "") -> None:
-        """An answer is asked for; `text` is its beginning, when an earlier answer goes on."""
-        self.shown, self.activity = text, "answering"
+    def begin(self, text: str = "", thought: str = "") -> None:
+        """An answer is asked for; `text` and `thought` are its beginning, when an earlier answer goes on."""
+        self.shown, self._thought, self.activity = text, thought, "answering"
+        self._pending_thought, self._thinks_since = "", None
         self.refresh()
 
     def end(self) -> None:
@@ -47,6 +59,8 @@ class EventDisplay:
             self.activity = event.what + share
         elif isinstance(event, PromptProgress):
             self.activity = f"reading the prompt, {event.done} of {event.total} tokens"
+        elif isinstance(event, Notice):
+            app.show_notice(event.text)
         elif isinstance(event, Silence):
             self.activity = f"the model has been silent for {event.seconds:.0f} s"
             app.show_notice(f"{self.activity}: it is slow, or it hangs. /restart starts it again; the chat is kept")
@@ -54,16 +68,33 @@ class EventDisplay:
             self._handle_race(self.race, event)
         elif isinstance(event, ChatEvent):
             gauge.add(event)
-            if event.state == "verified":
-                self._pending += event.text
+            self._pending += event.said
+            if event.state == "verified" and event.channel == "thought":
+                self.activity = "thinking"
+                self._thinks_since = self._thinks_since or time.monotonic()
+                self._pending_thought += event.text
+            elif event.said and self.activity == "thinking":
+                self.activity = "answering"
         elif isinstance(event, Started):
             self.activity = "answering"
             gauge.begin(event.policy, event.policy_reason, event.dense_rate)
-            app.conversation.open_answer(self.shown)
+            app.conversation.open_answer(self.shown, self._thought)
+            self._tell_of_thinking()
         elif isinstance(event, Done):
             gauge.finish(event.stats, app.options.policy.threshold)
+            if (known := about_thoughts(event.stats)) is not None:
+                app.show_notice(known)
             if event.stats.stop_reason == "window":
-                app.show_notice(f"the context window is full: {MAKE_ROOM}; then /continue")
+                app.show_notice(f"the context window is full: {how_to_make_room(app.session.info)}; then /continue")
+
+    def _tell_of_thinking(self) -> None:
+        """Once of each model that it cannot be told what the user chose."""
+        info, think = self._app.session.info, self._app.options.think
+        if info is None or (info.name, think) in self._told:
+            return
+        self._told.add((info.name, think))
+        if (why := info.cannot_think(think)) is not None:
+            self._app.show_notice(why)
 
     def _handle_race(self, race: RaceEntry, event: Event) -> None:
         run = race.running
@@ -97,10 +128,17 @@ class EventDisplay:
 
     def write(self) -> None:
         """Shows new text."""
+        conversation = self._app.conversation
+        if self._thinks_since is not None:
+            text, self._pending_thought = self._pending_thought, ""
+            conversation.write_thought(text, time.monotonic() - self._thinks_since)
+        if self._pending and self._thinks_since is not None:
+            self._thinks_since = None
+            conversation.end_thought()
         if self._pending:
             text, self._pending = self._pending, ""
             self.shown += text
-            self._app.conversation.write(text)
+            conversation.write(text)
 
     def refresh(self) -> None:
         """Draws the view and the figures as they are now."""

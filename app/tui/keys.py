@@ -16,6 +16,7 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
     Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
     Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
+    Binding("ctrl+t", "thoughts", "Show or fold thoughts", priority=True),
     Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
@@ -33,6 +34,7 @@ CHAT_ACTIONS = {
     "next_view",
     "inspect",
     "copy_or_quit",
+    "thoughts",
     "fetch_suggested",
 }
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
@@ -45,6 +47,7 @@ KEY_HELP = {
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
+    "Ctrl+T": "show or fold what the model thought; so does a click on its line",
     "Ctrl+Z": "suspend; the shell's fg comes back. Ctrl+_ undoes a change in the prompt",
     "Ctrl+D": "in an empty prompt: quit",
     "Ctrl+G": "write the prompt in $EDITOR",

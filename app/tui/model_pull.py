@@ -10,7 +10,7 @@ from textual.message import Message
 
 from specee.app import error_log, formatting
 from specee.app.errors import AppError
-from specee.models import download, draft_model
+from specee.models import download, draft_model, split_file
 from specee.models.transfer import TransferProgress
 
 
@@ -85,7 +85,8 @@ class ModelPull:
         if self._drafter and missing is not None:
             fetch(missing)
         drafter = "" if missing is None else f" with its drafter {missing}" if self._drafter else ""
-        self.message = f"{self.name} is downloaded ({formatting.size(path.stat().st_size)}){drafter}"
+        n_bytes = sum(part.stat().st_size for part in split_file.files(path))
+        self.message = f"{self.name} is downloaded ({formatting.size(n_bytes)}){drafter}"
         if not self.then_use:
             self.message += f"; /model {self.name} switches to it"
         if missing is not None and not self._drafter:

@@ -35,12 +35,13 @@ class UnknownArchitectureError(ValueError):
     """The model computes in a way that is not known here."""
 
 
-def load(path: Path, layers: Sequence[int], n_ctx: int, n_slots: int, device: str) -> TorchModel:
+def load(files: Sequence[Path], layers: Sequence[int], n_ctx: int, n_slots: int, device: str) -> TorchModel:
     """The model on a device; on a GPU with as many conversations as fit beside it, `n_slots` at most.
 
+    `files`: all parts of a split model, else the one.
     Raises UnknownArchitectureError, torch.OutOfMemoryError.
     """
-    made = TorchModel(path, layers, device, torch.bfloat16)
+    made = TorchModel(files, layers, device, torch.bfloat16)
     if device != "cpu":
         n_slots = min(n_slots, int(FREE_SHARE * torch.cuda.mem_get_info(device)[0]) // made.slot_bytes(n_ctx))
     made.make_slots(max(1, n_slots), n_ctx)
@@ -56,9 +57,9 @@ def difference(some: HalfFloats, others: HalfFloats) -> float:
 class TorchModel:
     """Weights on a device, and what it holds of each conversation."""
 
-    def __init__(self, path: Path, layers: Sequence[int], device: str, dtype: torch.dtype) -> None:
-        reader = gguf.GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer")}
+    def __init__(self, files: Sequence[Path], layers: Sequence[int], device: str, dtype: torch.dtype) -> None:
+        readers = [gguf.GGUFReader(path) for path in files]
+        fields = {key: field.contents() for key, field in readers[0].fields.items() if not key.startswith("tokenizer")}
         arch = str(fields["general.architecture"])
         if arch not in ARCHITECTURES or fields.get(f"{arch}.rope.scaling.type", "none") != "none":
             raise UnknownArchitectureError(arch)
@@ -71,7 +72,7 @@ class TorchModel:
         self._interleaved = arch in INTERLEAVED
         self._device, self._dtype = torch.device(device), dtype
 
-        stored = {tensor.name: tensor for tensor in reader.tensors}
+        stored = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
         if any(name.startswith("blk.") and name.split(".")[2] not in _LAYER for name in stored):
             raise UnknownArchitectureError(arch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from specee.app.engine.protocol import (
     Progress,
     PromptProgress,
 )
+from specee.app.engine.thinking import Thinking
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
 from specee.predictors.cost_model import CostModel
@@ -216,6 +217,7 @@ class FakeBackend:
 
     sha256 = "0" * 64
     control_tokens = ("\0",)
+    notices: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -227,6 +229,7 @@ class FakeBackend:
         template_bos: bool = False,
         n_slots: int = 1,
     ) -> None:
+        self.thinking = Thinking()
         self.bos_text = chr(BOS) if bos else ""
         self.template_bos = template_bos
         self.info = ModelInfo("fake", "fake.gguf", "llama", N_LAYER, n_ctx, 2, None, calibrated, n_slots=n_slots)
@@ -237,11 +240,13 @@ class FakeBackend:
         self.chats = 0  # that were begun
         self.together: list[int] = []  # rows of each batch over several slots
 
-    def format(self, messages: Sequence[Message], tools: str | None = None) -> str:
+    def format(
+        self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None
+    ) -> str:
         start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
         first = [BOS] if bos and self.bos_text else []
         return [*first, *(STOP if byte == 0 and special else byte for byte in text.encode())]
 

@@ -30,7 +30,6 @@ from specee.app.errors import AppError
 from specee.app.options import LoadOptions, PolicyChoice
 from specee.models import cache, embedded, file_hash, gguf_header, heads, registry
 from specee.models.errors import ModelError
-from specee.models.registry import RegistryEntry
 from specee.native.engine import Model, RowEngine, Sampler
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding import driver
@@ -245,8 +244,9 @@ def test_a_head_of_another_file_works_and_says_so(tmp_path: Path, made_for: str 
 def test_a_head_that_the_registry_pairs_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tiny_gguf.write(tmp_path / "large.gguf", "llama", seed=1)
     files = {"head": tiny_eagle.write(tmp_path / "head.gguf", target, (1, 3, 5)), "large": target}
+    known = registry.entries()["llama3.2-1b"]
     entries = {
-        name: RegistryEntry(name, "MIT", "1M", 1, 512, "", f"o/{name}", f"{name}.gguf", drafter=drafter)
+        name: replace(known, name=name, repo=f"o/{name}", file=f"{name}.gguf", drafter=drafter)
         for name, drafter in (("large", "head"), ("head", ""))
     }
     monkeypatch.setattr(registry, "_by_any_name", lambda: entries)
@@ -281,9 +281,9 @@ def write(tmp_path: Path, name: str, **shape: Any) -> Path:
 
 
 def test_an_eagle3_head_needs_a_model_that_runs_in_ranges(tmp_path: Path) -> None:
-    large = tiny_gguf.write(tmp_path / "large.gguf", tiny_gguf.DENSE_ONLY)
+    large = tiny_gguf.write(tmp_path / "large.gguf", "mamba")
     head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
-    with pytest.raises(AppError, match="head reads states of layers, and layers of the architecture"):
+    with pytest.raises(AppError, match="head reads states of layers, and its memory is a running state"):
         draft_file.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 

@@ -10,14 +10,15 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from specee.app.chat.history import database, schema
+from specee.app.chat.history import database, export, schema
+from specee.app.chat.history.folding import fold_stored
 from specee.app.chat.history.recent import recent_answers, recent_exchanges
 from specee.app.chat.history.recorder import Recorder
 from specee.app.chat.history.records import StoredToken, pack, unpack
@@ -213,6 +214,7 @@ def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:steps])
     file.parent.mkdir()
     with sqlite3.connect(file) as old:
+        old.create_function("fold", 1, fold_stored, deterministic=True)
         database._migrate(old, file)
         old.execute("INSERT INTO chats (title, created, updated) VALUES ('x', 1, 1)")
         for content in ("'東京のカフェ Café'", "CAST(x'436166c3' AS TEXT)", "'growing café'", "''"):
@@ -591,4 +593,55 @@ def test_an_owner_that_is_none_has_left_its_answer(file: Path, owner: str) -> No
     other.close()
     store = Store(file)
     assert store.branch(chat.id)[1].state == "interrupted"
+    store.close()
+
+
+def test_thoughts_are_kept_apart(file: Path) -> None:
+    store = Store(file)
+    chat = store.new_chat("sky", None, {})
+    recorder = store.add_answer(chat.id, store.add_question(chat.id, None, "Why?"))
+    for index, (text, channel, t) in enumerate(
+        [("Let ", "thought", 1.0), ("me\x1b see", "thought", 3.5), ("Because", "answer", 4.0)]
+    ):
+        recorder.add(replace(event(index, text), channel=channel, t=t))
+    recorder.finish("complete")
+    store.close()
+    store = Store(file)
+    turn = store.branch(chat.id)[-1]
+    assert (turn.thought, turn.content, turn.sent) == ("Let me\x1b see", "Because", "Because")
+    assert turn.thought_seconds == 2.5 and sum(token.characters for token in turn.tokens) == len(
+        turn.thought + "Because"
+    )
+    assert store.search("see") == [] and len(store.search("because")) == 1
+    branch = store.branch(chat.id)
+    assert "Let me" not in export.markdown(chat, branch) and "Let" not in str(export.tree_object(chat, branch, branch))
+    written = export.markdown(chat, branch, thoughts=True)
+    assert "## Model\n\n*Thought for 2.5 s:*\n\n> Let me\u241b see\n\nBecause" in written
+    told = export.tree_object(chat, branch, branch, thoughts=True)["turns"][-1]
+    assert told["thought"] == "Let me\x1b see" and told["thought_seconds"] == 2.5
+    more = store.continue_answer(turn.id)
+    assert not more.has_grown
+    more.add(replace(event(0, "!"), channel="answer"))
+    assert more.has_grown
+    more.finish("complete")
+    assert store.branch(chat.id)[-1].thought == "Let me\x1b see"
+    store.close()
+
+
+def test_a_history_without_thoughts_gets_a_place_for_them(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:-1])
+    file.parent.mkdir()
+    with sqlite3.connect(file) as old:
+        old.create_function("fold", 1, fold_stored, deterministic=True)
+        database._migrate(old, file)
+        old.execute("INSERT INTO chats (title, created, updated, leaf) VALUES ('x', 1, 1, 1)")
+        old.execute(
+            "INSERT INTO turns (chat_id, role, content, state, created) VALUES (1, 'user', 'Hi', 'complete', 1)"
+        )
+    old.close()
+    monkeypatch.undo()
+    store = Store(file)
+    (turn,) = store.tree(1)
+    assert (turn.content, turn.thought, turn.thought_seconds) == ("Hi", "", 0.0)
+    assert file.with_name(f"{file.stem}-before-thoughts{file.suffix}").exists()
     store.close()

@@ -16,7 +16,7 @@ from specee.app.engine.control_tokens import Names, after, text_of
 from specee.app.engine.loading import open_backend
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
-from specee.app.errors import MODEL_MISSING, USAGE, AppError
+from specee.app.errors import MODEL_MISSING, AppError
 from specee.app.options import NO_DRAFTER, PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
 
 BOS = 1
@@ -73,7 +73,8 @@ def test_an_answer_is_continued_with_its_own_tokens(make_backend: Make) -> None:
     backend = make_backend(bos=True)
     begun = (*ASK, Message("assistant", "Hel"))
     previous = make_prompt(backend, ASK).with_answer("Hel", [7])
-    assert make_prompt(backend, begun, continue_answer=True, previous=[previous]) == previous
+    again = make_prompt(backend, begun, continue_answer=True, previous=[previous])
+    assert (again.text, again.tokens) == (previous.text, previous.tokens)
     without = make_prompt(backend, begun, continue_answer=True)
     assert without.text == previous.text and without.tokens[-3:] == [*b"Hel"] and without.tokens.count(BOS) == 1
 
@@ -95,190 +96,10 @@ def test_other_conversations_begin_anew(make_backend: Make, previous: Prompt) ->
 
 def test_a_template_that_gives_nothing_for_a_chat(make_backend: Make) -> None:
     backend = make_backend()
-    backend.format = lambda messages, tools: ""
+    backend.format = lambda *_: ""
     with pytest.raises(AppError, match="bad chat template: it gives no text") as caught:
         make_prompt(backend, ASK)
     assert caught.value.exit_code == MODEL_MISSING
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-@pytest.mark.parametrize(
-    "template", ["{# nothing #}", " \n", "{% if false %}a{% endif %}", "{{ '' }}", "{{ bos_token }}"]
-)
-def test_a_template_that_gives_nothing_for_any_chat(template: str) -> None:
-    from specee.app.engine.chat_template import chat_formatter
-    from specee.native import library
-
-    library.load()
-    with pytest.raises(AppError, match="bad chat template: it gives no text") as caught:
-        chat_formatter(template, bos="", eos="")
-    assert caught.value.exit_code == MODEL_MISSING
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-def test_the_chat_template_is_the_models_or_chatml() -> None:
-    from specee.app.engine.chat_template import chat_formatter
-    from specee.native import library
-
-    library.load()  # before the bindings, which render templates
-    assert chat_formatter(None, bos="", eos="")(ASK).endswith("<|im_start|>assistant\n")
-    own = chat_formatter("{{ bos_token }}{{ messages[0]['content'] }}", bos="<s>", eos="")
-    assert own(ASK) == "<s>Hi"
-    with pytest.raises(AppError, match="bad chat template"):
-        chat_formatter("{% for %}", bos="", eos="")
-    for refusal in ("raise_exception('no')", "1 / 0", "messages[7].content + 1", "range(10**9) | list", "{}['a'].b.c"):
-        with pytest.raises(AppError, match="bad chat template") as unusable:
-            chat_formatter("{{ " + refusal + " }}", bos="", eos="")
-        assert unusable.value.exit_code == MODEL_MISSING, "it fails for every chat"
-        some = chat_formatter("?{% if messages | length > 1 %}{{ " + refusal + " }}{% endif %}", bos="", eos="")
-        with pytest.raises(AppError, match="refuses") as refused:
-            some((*ASK, *ASK))
-        assert refused.value.exit_code == USAGE
-
-
-LOOP = "{% for a in range(99999) %}"
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-@pytest.mark.parametrize(
-    "endless", ["{{ 2**99999999999 }}", "{{ 'a' * 10**10 }}", f"{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}"]
-)
-def test_a_template_cannot_compute_for_ever(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specee.app.engine import template_limits
-    from specee.app.engine.chat_template import chat_formatter
-    from specee.native import library
-
-    library.load()
-    monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.2)
-    with pytest.raises(AppError, match="it computes"):
-        chat_formatter(endless, bos="", eos="")
-    assert (
-        chat_formatter("{{ messages[0].content * 3 }}{{ 6 * 7 }} {{ 2**10 }}", bos="", eos="")(ASK) == "HiHiHi42 1024"
-    )
-
-
-TEN = "{% set ns = namespace(x='0123456789', l=[1]) %}"
-MANY = "{% for i in range(60) %}"
-END = "{% endfor %}"
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-@pytest.mark.parametrize(
-    "greedy",
-    [
-        TEN + MANY + "{% set ns.x = ns.x + ns.x %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x ~ ns.x %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x ~ ns.x ~ ns.x ~ ns.x %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x * 4 %}" + END,
-        TEN + MANY + "{% set ns.x = '%s%s' % (ns.x, ns.x) %}" + END,
-        TEN + MANY + "{% set ns.x = '%s%s' | format(ns.x, ns.x) %}" + END,
-        TEN + MANY + "{% set ns.x = '{0}{0}'.format(ns.x) %}" + END,
-        TEN + MANY + "{% set ns.x = [ns.x, ns.x] | join %}" + END,
-        TEN + MANY + "{% set ns.x = ''.join([ns.x, ns.x]) %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x.join(['', '', '']) %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x.replace('0', ns.x) %}" + END,
-        TEN + MANY + "{% set ns.x = ns.x | replace('0', ns.x) %}" + END,
-        TEN + MANY + "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}" + END,
-        TEN + MANY + "{% macro m() %}{{ ns.x }}{{ ns.x }}{% endmacro %}{% set ns.x = m() %}" + END,
-        TEN + MANY + "{% set ns.l = ns.l + ns.l %}" + END,
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ ns.l }}",
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ ns.l | string }}",
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ ns.l | tojson }}",
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ ns.l ~ '' }}",
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ '%s' % ns.l }}",
-        TEN + MANY + "{% set ns.l = [ns.l, ns.l] %}" + END + "{{ '{}'.format(ns.l) }}",
-        TEN + MANY + "{% set ns.l = {'a': ns.l, 'b': ns.l} %}" + END + "{{ ns.l | pprint }}",
-        TEN + "{% set x = 'a' * 9999999 %}{% for i in range(9999) %}{{ x }}" + END,
-        TEN + "{% for i in range(9999) %}{% set ns.l = ns.l + ['a' * 9999999] %}" + END,
-        "{{ 'a' | center(10**10) }}",
-        "{{ 'a'.center(10**10) }}",
-        "{{ 'a'.rjust(10**10) }}",
-        "{{ 'a'.zfill(10**10) }}",
-        "{{ ('\t' * 9999).expandtabs(10**9) }}",
-        "{{ ('a\n' * 9999) | indent(10**9) }}",
-        "{{ ('a b ' * 9999) | wordwrap(1, wrapstring='x' * 99999) }}",
-        "{{ '%9999999999d' % 1 }}",
-        "{{ '%*d' % (10**10, 1) }}",
-        "{{ '%9999999999d' | format(1) }}",
-        "{{ '{:9999999999}'.format(1) }}",
-        "{{ '{:{}}'.format(1, 10**10) }}",
-        "{{ [1, 2] | tojson(indent=10**9) }}",
-        "{{ [1] | batch(10**9, 'x') | list }}",
-        "{{ [1] | slice(10**9) | list }}",
-        "{{ lipsum(10**9) }}",
-    ],
-)
-def test_a_template_cannot_take_all_memory(greedy: str) -> None:
-    """For every chat, and for some only."""
-    import resource
-
-    from specee.app.engine.chat_template import chat_formatter
-    from specee.native import library
-
-    library.load()
-    with pytest.raises(AppError, match="bad chat template"):
-        chat_formatter(greedy, bos="", eos="")
-    render = chat_formatter("?{% if messages | length > 1 %}" + greedy + "{% endif %}", bos="", eos="")
-    with pytest.raises(AppError, match="refuses this chat") as told:
-        render((*ASK, *ASK))
-    assert told.value.exit_code == USAGE and told.value.line.isprintable()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20, "KiB"
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-def test_what_templates_do_is_within_their_limits() -> None:
-    from specee.app.engine.chat_template import chat_formatter
-    from specee.native import library
-
-    library.load()
-    usual = (
-        "{{ messages[0].content | trim | upper ~ '!' ~ 5 }}{{ '%d of %s' % (1700000000, 'x') }} {{ none }}"
-        "{{ '{:>4}'.format(7) }}{{ [1, 'b'] | tojson(indent=1) | indent(2) }}{{ undefined_name }}{{ [1] }}"
-        "{{ messages | map(attribute='role') | join(', ') }}{{ 1700000000 | default(2000000000) }}"
-    )
-    text = chat_formatter(usual, bos="", eos="")(ASK)
-    assert text == 'HI!51700000000 of x None   7[\n     1,\n     "b"\n  ]'.replace("     ", "   ") + "[1]user1700000000"
-    long = "word " * 5_000_000  # too long for the window, which is said elsewhere
-    assert len(chat_formatter(None, bos="", eos="")((Message("user", long),))) > len(long)
-
-
-TOOLS = (
-    "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}"
-    "{% for m in messages %}{{ m.role }}({{ m.name }},{{ m.tool_call_id }}):{{ m.content }}"
-    "{% for call in m.tool_calls %}{{ call.function.name }} {{ call.function.arguments | tojson }}{% endfor %}|"
-    "{% endfor %}"
-)
-
-
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=f"no bindings: {NO_LIBRARY}")
-def test_templates_get_tools_and_tool_calls() -> None:
-    from specee.app.engine.chat_template import chat_formatter, takes_calls, takes_tools
-    from specee.native import library
-
-    library.load()
-    render = chat_formatter(TOOLS, bos="", eos="")
-    assert takes_tools(render) and not takes_tools(chat_formatter(None, bos="", eos=""))
-    assert not takes_tools(chat_formatter("?{{ raise_exception('no') if tools }}", bos="", eos=""))
-    assert takes_calls(render) and not takes_calls(chat_formatter(None, bos="", eos=""))
-    for shown, instead in (
-        ("call.function.name", "''"),
-        ("call.function.arguments", "1"),
-        ("m.content", "1"),
-        ("{{ m.role }}", "{{ raise_exception('no') if m.role == 'tool' }}"),
-    ):
-        template = TOOLS.replace(shown, instead).replace("m.name", "''")
-        assert shown in TOOLS and not takes_calls(chat_formatter(template, bos="", eos=""))
-    tools = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": {}}}])
-
-    def call(arguments: str) -> str:
-        return json.dumps([{"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}])
-
-    answer = Message("tool", "sunny", tool_call_id="1", name="weather")
-    text = render((*ASK, Message("assistant", "", tool_calls=call('{"city": "Rome"}')), answer), tools)
-    assert text == 'weather;user(,):Hi|assistant(,):weather {"city": "Rome"}|tool(weather,1):sunny|'
-    assert 'weather "{city"' in render((Message("assistant", "", tool_calls=call("{city")),)), "as the model wrote it"
-    with pytest.raises(AppError, match="refuses"):
-        render((Message("assistant", "", tool_calls="5"),))
 
 
 @pytest.mark.parametrize("role", ["user", "system", "assistant", "tool"])

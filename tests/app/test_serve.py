@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_engine import missing_library
 from serving import ASK, PATH, Make, call, request, running
 
-from specee.app.engine.chat_template import chat_formatter
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.client import EngineClient
 from specee.app.engine.protocol import Failed, Generate, OfRequest, PromptProgress, Started
 from specee.app.engine.stop_sequences import StopSequences
@@ -24,9 +23,6 @@ from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.serve import server as server_module
 from specee.app.serve.server import Access, Server
-from specee.native import library
-
-NO_LIBRARY = missing_library()
 
 
 @pytest.fixture
@@ -323,16 +319,14 @@ def test_no_stop_sequence_gets_through_in_pieces(text: str, sequences: list[str]
     assert not any(sequence in released for sequence in sequences)
 
 
-@pytest.mark.skipif(NO_LIBRARY is not None, reason=str(NO_LIBRARY))
 def test_what_the_chat_template_refuses_is_the_clients_to_change(server: Server, backend: Any) -> None:
     """As are chats that it fails on."""
-    library.load()  # before the bindings, which render templates
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    failing = "{% if messages[0].content == 'x' %}{{ messages[9].content }}{% endif %}"
-    formatter = chat_formatter("?" + refusing + failing, bos="", eos="")
+    refusing = "{% if messages[0].content == 'y' %}{{ raise_exception('no y') }}{% endif %}"
+    failing = "{% if messages[0].content == 'x' %}{{ messages[9].content.x.y }}{% endif %}"
+    formatter = ChatTemplate("{{ messages[0].content }}" + refusing + failing, {})
     for slot in (backend, *(slot.backend for slot in server.answers.client._engine.link.answerer._slots)):
         slot.format = formatter
-    for message, says in (({"role": "system", "content": "x"}, "no system"), ({"role": "user", "content": "x"}, "")):
+    for message, says in (({"role": "system", "content": "y"}, "no y"), ({"role": "user", "content": "x"}, "")):
         for stream in (False, True):
             status, answer = call(server, {"messages": [message], "stream": stream})
             assert status == 400 and says in answer["error"]["message"]

@@ -6,17 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from real_engine import missing_library
 
-from specee.app.engine.chat_template import chat_formatter
+from specee.app.engine.chat_template import ChatTemplate
 from specee.app.options import ChatOptions, Sampling
 from specee.app.serve.errors import ApiError, error_object
 from specee.app.serve.json_text import MAX_VALUES
 from specee.app.serve.request import CompletionRequest
 from specee.app.serve.schema import ChatCompletionRequest
-from specee.native import library
 
-REASON = missing_library()
 USER = {"role": "user", "content": "Hi"}
 WEATHER = {
     "type": "function",
@@ -117,7 +114,10 @@ def test_what_is_honoured(parameters: Any, options: Any) -> None:
         "modalities": [["audio"], ["text", "audio"], "text"],
         "store": [True, 0],
         "service_tier": ["flex", 1],
-        "reasoning_effort": ["high"],
+        "reasoning_effort": ["much", 1, True],
+        "think": ["maybe", True, 1],
+        "think_tokens": [0, 1.5, "1"],
+        "chat_template_kwargs": [1, [], {"enable_thinking": "yes"}, {"enable_thinking": 1}, {"x": True}],
         "verbosity": ["low"],
         "audio": [{}],
         "functions": [[], [{}]],
@@ -201,7 +201,6 @@ def test_messages() -> None:
     assert (last.role, last.content, last.tool_calls) == ("assistant", "", None)
 
 
-@pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_messages_that_others_have_written() -> None:
     """What client libraries and other servers add changes nothing, and what a model wrote as arguments is passed on."""
     function = {"name": "get.weather", "arguments": "", "parsed_arguments": None}
@@ -236,10 +235,7 @@ def test_messages_that_others_have_written() -> None:
     assert calls[0] == {"id": "1", "type": "function", "function": {"name": "get.weather", "arguments": "{}"}}
     assert [call["function"]["arguments"] for call in calls[1:]] == odd
     assert [one.content for one in refusals] == ["I cannot.", "Nor so."]
-    library.load()  # before the bindings, which render templates
-    render = chat_formatter(
-        "{% for m in messages %}{{ m.tool_calls | default(m.content) | tojson }}{% endfor %}", bos="", eos=""
-    )
+    render = ChatTemplate("{% for m in messages %}{{ m.tool_calls | default(m.content) | tojson }}{% endfor %}", {})
     assert "Rome" in render(request.messages).encode().decode()
 
 

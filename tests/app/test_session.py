@@ -13,6 +13,8 @@ import pytest
 from specee.app.chat.stats_line import stats_line
 from specee.app.engine.client import Silence
 from specee.app.engine.protocol import ChatEvent, Done, Generate, Progress, PromptProgress, Started, Stats
+from specee.app.engine.thinking import Thinking
+from specee.app.engine.thought_splitter import ThoughtForm
 from specee.app.errors import PROMPT_TOO_LONG, AppError
 from specee.app.options import ChatOptions, PolicyChoice, Sampling
 
@@ -329,3 +331,67 @@ def test_silence_is_reported_and_a_hanging_engine_can_be_ended(make_session: Mak
     hang.set()
     assert silences and session.branch[-1].state == "interrupted"
     assert answer_text(list(session.send("again", DENSE))) == "Hello there."
+
+
+TAGS = ThoughtForm("<think>", "</think>", "<think>\n", "\n</think>\n\n")
+
+
+def thinking_session(make_session: Make, make_backend: Make, script: bytes, **given: Any) -> Any:
+    backend = make_backend(script, **given)
+    backend.thinking = Thinking(TAGS, "always")
+    backend.info = replace(backend.info, thinks="always")
+    return make_session(backend)
+
+
+def test_thoughts_are_no_part_of_later_prompts(make_session: Make, make_backend: Make) -> None:
+    session = thinking_session(make_session, make_backend, b"<think>\nOne\n</think>\n\nTwo")
+    list(session.send("Hi", DENSE))
+    turn = session.branch[-1]
+    assert (turn.thought, turn.content, turn.state) == ("One", "Two", "complete")
+    events = list(session.send("Ho", DENSE))
+    (engine,) = session.links[0].backend.engine.slots
+    assert bytes(t for t in engine.prompts[-1] if t < 256) == b"u:Hia:Twou:Hoa:"
+    assert stats(events).thought_tokens == len(b"<think>\nOne\n</think>")
+    assert session.context_tokens == stats(events).prompt_tokens + len(b"\n\nTwo")
+    assert [m.content for m in session.messages] == ["Hi", "Two", "Ho", "Two"]
+    assert session.chat.title == "Hi"
+
+
+def test_an_answer_that_was_cut_in_its_thought_goes_on(make_session: Make, make_backend: Make) -> None:
+    session = thinking_session(make_session, make_backend, b"<think>\nOne, two\n</think>\n\nThree")
+    cut = stats(list(session.send("Hi", replace(DENSE, max_tokens=12))))
+    assert cut.thought_cut and session.branch[-1].thought == "One," and session.branch[-1].content == ""
+    list(session.continue_answer(DENSE))
+    turn = session.branch[-1]
+    assert (turn.thought, turn.content, turn.state) == ("One, two", "Three", "complete")
+    assert sum(token.characters for token in turn.tokens) == len("One, twoThree")
+    list(session.answer_again(DENSE))
+    again = session.branch[-1]
+    assert (again.thought, again.content, again.siblings) == ("One, two", "Three", 2)
+    session.switch_branch(turn.id)
+    assert session.branch[-1].id == turn.id
+
+
+def test_an_answer_goes_on_behind_its_thought(make_session: Make, make_backend: Make) -> None:
+    session = thinking_session(make_session, make_backend, b"<think>\nOne\n</think>\n\nTwo, three")
+    list(session.send("Hi", replace(DENSE, max_tokens=len(b"<think>\nOne\n</think>\n\nTwo,"))))
+    list(session.continue_answer(DENSE))
+    turn = session.branch[-1]
+    assert (turn.thought, turn.content) == ("One", "Two, three")
+
+
+def test_a_question_whose_answer_was_only_a_thought_is_left_out(make_session: Make, make_backend: Make) -> None:
+    session = thinking_session(make_session, make_backend, b"<think>\nOne, two\n</think>\n\nThree")
+    list(session.send("Hi", replace(DENSE, max_tokens=12)))
+    list(session.send("Ho", DENSE))
+    assert [turn.content for turn in session.branch] == ["Ho", "Three"] and session.branch[0].siblings == 2
+
+
+def test_a_summary_has_no_thoughts(make_session: Make, make_backend: Make) -> None:
+    session = thinking_session(make_session, make_backend, b"<think>\nOne\n</think>\n\nTwo", n_ctx=2000)
+    for text in ("Hi", "Ho"):
+        list(session.send(text, DENSE))
+    session.make_room(summarize=True)
+    assert session.branch[2].cut == "Two"
+    asked = [sent for sent in session.links[0].sent if isinstance(sent, Generate)][-1]
+    assert asked.options.think == "off" and asked.options.max_tokens > 256

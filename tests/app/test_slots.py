@@ -146,10 +146,10 @@ def test_a_prompt_that_is_cancelled_while_it_is_read(make_link: Make, make_backe
 
 
 def test_what_is_refused_is_that_requests_alone(asking: Asking) -> None:
-    def refuse(messages: Any, tools: str | None) -> str:
+    def refuse(messages: Any, *more: Any) -> str:
         if messages[-1].content == "bad":
             raise AppError("chat template", "refused")
-        return make_text(messages, tools)
+        return make_text(messages, *more)
 
     make_text, asking.backend.format = asking.backend.format, refuse
     for slot in asking.answerer._slots:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -23,9 +24,14 @@ from hub_server import COMMIT, FILE, REPO, Hub
 from specee.models import cache, download, resolve
 from specee.models.errors import DownloadError, ModelError
 from specee.models.hub import CHUNK
+from specee.models.source import Source
 from specee.models.transfer import RateMeter, TransferProgress
 
 NAME = f"hf:{REPO}"
+
+
+class StoppedError(Exception):
+    pass
 
 
 def digest(path: Path) -> str:
@@ -360,6 +366,21 @@ def test_another_file_than_the_registry_knows(hub: Hub) -> None:
     assert client.files(Source(REPO, file=FILE, sha256=hub.sha256(REPO, FILE)))[0].commit == COMMIT
 
 
+def test_each_model_of_the_registry_is_found(hub: Hub, payload: Path) -> None:
+    """Under the repository, revision and file that it names."""
+    from specee.models import hub as client
+    from specee.models import registry, resolve
+
+    for entry in registry.entries().values():
+        if entry.embedded:
+            continue
+        hub.repos = {entry.repo: {entry.file: payload, "other-Q8_0.gguf": payload}}
+        source = resolve.interpret(entry.name).source
+        assert source is not None and (source.revision, source.sha256) == (entry.revision, entry.sha256)
+        found = client.files(dataclasses.replace(source, sha256=None))
+        assert [file.name for file in found] == [entry.file], entry.name
+
+
 def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
@@ -369,9 +390,6 @@ def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest
 
 
 def test_the_caller_can_stop_it(hub: Hub, payload: Path) -> None:
-    class StoppedError(Exception):
-        pass
-
     def stop(progress: TransferProgress) -> None:
         if progress.done > 2 * CHUNK:
             raise StoppedError
@@ -397,6 +415,38 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
     first.with_name(names[1]).unlink()
     with pytest.raises(resolve.NotHere):
         resolve.resolve("owner/big:q8_0")
+
+
+def test_a_split_model_that_came_in_part(hub: Hub, payload: Path) -> None:
+    """The second pull fetches what is missing; what has come can be deleted."""
+    names = [f"big-q8_0-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    for i, name in enumerate(names):
+        payload.with_name(name).write_bytes(payload.read_bytes()[i::3])
+    hub.repos["owner/big"] = {name: payload.with_name(name) for name in names}
+    third = payload.stat().st_size // 3
+
+    def stop(progress: TransferProgress) -> None:
+        if progress.done > third + CHUNK // 2:
+            raise StoppedError
+
+    for name in ("owner/big:Q8_0", f"hf:owner/big:{names[0]}", f"hf:owner/big:{names[2]}"):
+        hub.requests.clear()
+        with pytest.raises(StoppedError):
+            download.pull(name, stop)
+        with pytest.raises(resolve.NotHere):
+            resolve.resolve(name)
+        begun = sum(path.stat().st_size for path in cache.unfinished("owner/big"))
+        assert begun > third
+        first = download.pull(name)
+        assert [digest(first.with_name(n)) for n in names] == [digest(payload.with_name(n)) for n in names]
+        assert sum(sent for _, sent in hub.requests) < payload.stat().st_size + CHUNK
+        assert cache.unfinished("owner/big") == ()
+        first.with_name(names[1]).unlink()
+        assert cache.remove("owner/big", cache.unfinished("owner/big")) >= 2 * third - 3
+        found = cache.find(Source("owner/big", quant="q8_0"))
+        assert found is None and not any(cache.folder("owner/big").rglob("*.part"))
+        for blob in cache.folder("owner/big").glob("blobs/*"):
+            blob.unlink()
 
 
 def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 import tiny_eagle
 import tiny_gguf
 
-from specee.models import draft_model, embedded, gguf_header, head_fit
+from specee.models import draft_model, embedded, gguf_header, head_fit, model_kind
 from specee.models.errors import MISSING, ModelError
 from specee.models.gguf_header import Header
 
@@ -92,8 +92,8 @@ def test_an_eagle3_head_fits_its_model(target: Header, tmp_path: Path) -> None:
     changed_vocabulary = changed(other.path, tmp_path / "changed.gguf", b"x95", b"y95")
     assert "'x95' for 'y95' as token 95" in refusal(changed_vocabulary, fits)
     with pytest.raises(ModelError, match="it drafts for another model and cannot answer alone"):
-        draft_model.check_answers(fits)
-    draft_model.check_answers(target)
+        model_kind.check_answers(fits)
+    model_kind.check_answers(target)
 
 
 FIT = {

@@ -14,20 +14,22 @@ from specee.models.source import Source
 PROMISED = (
     "smollm2-135m llama2-7b-q4 llama2-7b-q8 llama3.2-1b llama3.2-3b llama3.1-8b qwen2.5-0.5b qwen2.5-1.5b qwen2.5-3b "
     "qwen2.5-7b qwen2.5-coder-1.5b qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-8b gemma3-270m gemma3-1b gemma3-4b mistral-7b "
-    "tinyllama-1.1b smollm2-360m smollm2-1.7b phi-3.5-mini"
+    "tinyllama-1.1b smollm2-360m smollm2-1.7b phi-3.5-mini qwen2.5-coder-0.5b qwen2.5-coder-3b qwen2.5-coder-7b "
+    "qwen3-4b-instruct qwen3-14b qwen3-30b-a3b-instruct qwen3-coder-30b-a3b deepseek-r1-1.5b gemma3-12b gemma4-e2b "
+    "smollm3-3b granite4-micro olmo2-1b ministral3-3b phi4-mini phi4-14b gpt-oss-20b"
 )
+
+
+def millions(parameters: str) -> float:
+    return float(parameters[:-1]) * {"M": 1, "B": 1000}[parameters[-1]]
 
 
 def test_a_paired_drafter_is_in_the_registry_and_much_smaller() -> None:
     entries = registry.entries()
-
-    def millions(entry: registry.RegistryEntry) -> float:
-        return float(entry.parameters[:-1]) * {"M": 1, "B": 1000}[entry.parameters[-1]]
-
     pairs = [(entry, entries[entry.drafter]) for entry in entries.values() if entry.drafter]
-    assert len(pairs) >= 9
+    assert len(pairs) >= 13
     for large, small in pairs:
-        assert 5 * millions(small) <= millions(large), large.name
+        assert 5 * millions(small.parameters) <= millions(large.active or large.parameters), large.name
 
 
 def test_the_registry_is_complete() -> None:
@@ -35,8 +37,16 @@ def test_the_registry_is_complete() -> None:
     for entry in registry.entries().values():
         assert entry.embedded or ("/" in entry.repo and entry.file.endswith(".gguf"))
         assert entry.layers > 0 and entry.context >= 2048 and entry.licence and entry.parameters and entry.notes
+        assert 0.4 < entry.bytes / 1e6 / millions(entry.parameters) < 1.2, "from 4 to 8 bits a weight, and some more"
+        assert 0 < entry.window_bytes <= 2**20
+        assert not entry.active or millions(entry.active) < millions(entry.parameters)
+        assert set(entry.good_for) <= {"chat", "code", "reasoning", "small"}
+        assert entry.sha256 is None or entry.embedded or entry.revision != "main", "main may get another file"
+    names = [name for entry in registry.entries().values() for name in (entry.name, *entry.other_names)]
+    assert len(names) == len(set(names))
     if (path := embedded.path()) is not None:
         assert file_hash.sha256(path) == registry.entries()["smollm2-135m"].sha256
+        assert path.stat().st_size == registry.entries()["smollm2-135m"].bytes
     llama = registry.entries()["llama2-7b-q4"]
     assert (llama.repo, llama.file) == ("TheBloke/Llama-2-7B-Chat-GGUF", "llama-2-7b-chat.Q4_K_M.gguf")
 

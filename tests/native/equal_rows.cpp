@@ -117,6 +117,46 @@ static void products(ggml_backend_t backend, ggml_type type, int64_t n_in, int64
             });
 }
 
+// A mixture of experts: each row meets 2 of 6 matrices, in one buffer of the kind that weights lie in.
+static void experts(ggml_backend_t backend, ggml_backend_buffer_type_t kind, ggml_type type, int64_t n_in,
+                    int64_t n_out) {
+    constexpr int64_t n_expert = 6, n_used = 2;
+    const auto        weights     = stored(type, normal(n_in * n_out * n_expert, 6), n_in);
+    const auto        activations = normal(n_in * N_MAX, 7);
+    compare(backend,
+            std::string(ggml_type_name(type)) + ", " + ggml_backend_buft_name(kind) + ", experts of " +
+                std::to_string(n_in) + " x " + std::to_string(n_out),
+            [&](int first, int n) -> std::vector<float> {
+                ggml_context_ptr        held(ggml_init({ ggml_tensor_overhead() + 1, nullptr, true }));
+                ggml_tensor *           w = ggml_new_tensor_3d(held.get(), type, n_in, n_out, n_expert);
+                ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(held.get(), kind));
+                return compute(backend, [&](ggml_context * ctx, std::vector<input> & in) {
+                    ggml_tensor * x   = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, n_in, 1, n);
+                    ggml_tensor * ids = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n_used, n);
+                    in.push_back({ w, weights });
+                    in.push_back({ x, some_rows(activations, n_in, first, n) });
+                    bytes chosen(n_used * n * sizeof(int32_t));
+                    for (int i = 0; i < n; ++i) { // the first one is chosen by all rows
+                        const int32_t two[] = { 0, 1 + (first + i) % 3 };
+                        memcpy(chosen.data() + i * sizeof two, two, sizeof two);
+                    }
+                    in.push_back({ ids, chosen });
+                    return ggml_mul_mat_id(ctx, w, x, ids);
+                });
+            });
+}
+
+// Where a backend may put weights: the default, and on a CPU layouts of ggml's and ours.
+static std::vector<ggml_backend_buffer_type_t> kinds_of_buffer(ggml_backend_dev_t device) {
+    std::vector<ggml_backend_buffer_type_t> kinds = { ggml_backend_dev_buffer_type(device) };
+    const auto extra = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(
+        ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts");
+    for (auto * kind = extra ? extra(device) : nullptr; kind && *kind; ++kind) {
+        kinds.push_back(*kind);
+    }
+    return kinds;
+}
+
 // Each row is a sample of one query, and all of them read the same K and V.
 static void attention(ggml_backend_t backend, int64_t width, int64_t n_head, int64_t n_head_kv, int64_t n_kv) {
     const auto k_ = stored(GGML_TYPE_F16, normal(width * n_head_kv * n_kv, 3), width);
@@ -164,10 +204,15 @@ int main(int argc, char ** argv) {
         printf("%s: %s; 2 to %d rows\n", ggml_backend_name(backend.get()),
                ggml_backend_dev_description(ggml_backend_dev_get(i)), N_MAX);
         for (ggml_type type :
-             { GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K,
-               GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_IQ4_XS, GGML_TYPE_IQ4_NL, GGML_TYPE_F16, GGML_TYPE_F32 }) {
+             { GGML_TYPE_Q4_0,  GGML_TYPE_Q4_1,  GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,  GGML_TYPE_Q8_0,   GGML_TYPE_Q2_K,
+               GGML_TYPE_Q3_K,  GGML_TYPE_Q4_K,  GGML_TYPE_Q5_K,   GGML_TYPE_Q6_K,  GGML_TYPE_IQ4_XS, GGML_TYPE_IQ4_NL,
+               GGML_TYPE_IQ3_S, GGML_TYPE_TQ2_0, GGML_TYPE_MXFP4, GGML_TYPE_NVFP4, GGML_TYPE_BF16,   GGML_TYPE_F16,
+               GGML_TYPE_F32 }) {
             for (auto [n_in, n_out] : { std::pair{ 512, 300 }, { 4096, 1024 }, { 14336, 512 } }) {
                 products(backend.get(), type, n_in, n_out);
+            }
+            for (ggml_backend_buffer_type_t kind : kinds_of_buffer(ggml_backend_dev_get(i))) {
+                experts(backend.get(), kind, type, 512, 96);
             }
         }
         for (int64_t n_kv : { 256, 1024, 8192 }) {

@@ -18,9 +18,23 @@ from specee.native.errors import NativeError
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-TYPES = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
-_IDS = {**TYPES, "F16": 1}
-REPACKED = ("Q4_0", "Q4_K")
+TYPES = {
+    "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
+    "IQ4_NL": 20, "IQ4_XS": 23, "MXFP4": 39,
+}  # fmt: skip
+_IDS = {**TYPES, "F16": 1, "BF16": 30}
+IN_ROWS = tuple(name for name in TYPES if name not in ("IQ4_NL", "MXFP4"))
+"""Types with a kernel of ours for rows as in the file."""
+REPACKED = {
+    "Q4_0": "ggml_gemv_q4_0_8x8_q8_0",
+    "Q2_K": "ggml_gemv_q2_K_8x8_q8_K",
+    "Q4_K": "ggml_gemv_q4_K_8x8_q8_K",
+    "IQ4_NL": "ggml_gemv_iq4_nl_8x8_q8_0",
+    "MXFP4": "ggml_gemv_mxfp4_8x8_q8_0",
+}
+"""Types that ggml repacks on x86, and its kernel for one row of these groups."""
+IN_GROUPS = tuple(name for name in REPACKED if name != "Q2_K")
+"""Those with a kernel of ours for such groups."""
 ROWS, REPACKED_8, COLUMNS = 0, 0x88, 0x105
 N_MAX = 8
 
@@ -162,7 +176,7 @@ def one_by_one(name: str, weights: Bytes, rows: Bytes, n_in: int) -> Floats:
 
 def gemv(name: str, groups: Bytes, rows: Bytes, n_in: int) -> Floats:
     """ggml's kernel for one row and repacked weights: [n, n_out]"""
-    call: Any = getattr(_libraries()[1], {"Q4_0": "ggml_gemv_q4_0_8x8_q8_0", "Q4_K": "ggml_gemv_q4_K_8x8_q8_K"}[name])
+    call: Any = getattr(_libraries()[1], REPACKED[name])
     out = np.zeros((len(rows), len(groups)), np.float32)
     for i, row in enumerate(rows):
         call(
@@ -189,18 +203,28 @@ def columns(name: str, weights: Bytes, n_in: int) -> Bytes:
 
 def repack(name: str, weights: Bytes, n_in: int) -> Bytes:
     """Groups of eight rows, interleaved as ggml repacks them: same shape as `weights`."""
-    block = {"Q4_0": 18, "Q4_K": 144}[name]
+    block = {"Q4_0": 18, "Q2_K": 84, "Q4_K": 144, "IQ4_NL": 18, "MXFP4": 17}[name]
     n_out, n_blocks = len(weights), weights.shape[1] // block
     eight = weights.reshape(n_out // 8, 8, n_blocks, block).transpose(0, 2, 1, 3)  # [groups, blocks, 8, bytes]
-    head = 2 if name == "Q4_0" else 16
-    nibbles = eight[..., head:]
-    nibbles = nibbles.reshape(*nibbles.shape[:3], -1, 8).transpose(0, 1, 3, 2, 4)
-    flat = (*eight.shape[:2], -1)
-    if name == "Q4_0":
-        parts = [eight[..., :2].reshape(flat), nibbles.reshape(flat) ^ 0x88]
+
+    def in_turns(part: Bytes, n: int) -> Bytes:
+        """n bytes of each row in turn."""
+        turns = part.reshape(*part.shape[:3], -1, n).transpose(0, 1, 3, 2, 4)
+        return turns.reshape(*part.shape[:2], -1)
+
+    def one_by_one(part: Bytes) -> Bytes:
+        return in_turns(part, part.shape[-1])
+
+    if name == "Q4_K":
+        scales = _scales(eight[..., 4:16]).reshape(*eight.shape[:2], -1)
+        parts = [one_by_one(eight[..., :2]), one_by_one(eight[..., 2:4]), scales, in_turns(eight[..., 16:], 8)]
+    elif name == "Q2_K":
+        parts = [one_by_one(eight[..., 80:82]), one_by_one(eight[..., 82:]), in_turns(eight[..., :16], 2)]
+        parts.append(in_turns(eight[..., 16:80], 8))
     else:
-        parts = [eight[..., :2].reshape(flat), eight[..., 2:4].reshape(flat), _scales(eight[..., 4:16]).reshape(flat)]
-        parts.append(nibbles.reshape(flat))
+        head = block - 16
+        nibbles = in_turns(eight[..., head:], 8)
+        parts = [one_by_one(eight[..., :head]), nibbles ^ 0x88 if name == "Q4_0" else nibbles]
     return np.ascontiguousarray(np.concatenate(parts, axis=-1).reshape(weights.shape))
 
 

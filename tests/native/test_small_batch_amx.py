@@ -40,7 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, libraries = tmp_path_factory.mktemp("amx"), library.directory()
     mmq = ggml / "src/ggml-cpu/amx/mmq.cpp"
     sources = {mmq: [*LIKE_AMX, "-Dspecee_small_batch=small_batch_under_test"]}
-    sources |= {KERNELS / f"{name}.cpp": LIKE_AMX for name in ("x86_amx_layout", "f16", "small_batch")}
+    sources |= {KERNELS / f"{name}.cpp": LIKE_AMX for name in ("x86_amx_layout", "bf16", "f16", "small_batch")}
     sources |= {
         KERNELS / "x86_avx2.cpp": ["-march=x86-64-v3"],
         Path(__file__).with_name("small_batch_amx.cpp"): LIKE_AMX,

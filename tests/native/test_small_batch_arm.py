@@ -33,6 +33,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cpu / "arch/arm/quants.c": whole,
         cpu / "arch/arm/repack.cpp": whole,
         KERNELS / "small_batch.cpp": whole,
+        KERNELS / "bf16.cpp": whole,
         KERNELS / "f16.cpp": whole,
         KERNELS / "x86_amx_layout.cpp": whole,
         Path(__file__).with_name("small_batch_arm.cpp"): whole,

@@ -7,13 +7,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from specee.app.chat.history.records import Chat, Turn
-from specee.app.formatting import visible
+from specee.app.formatting import thought_title, visible
 
 NAMES = {"user": "You", "assistant": "Model"}
 
 
-def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
-    """The branch in use; control characters in it are visible."""
+def markdown(chat: Chat, branch: Sequence[Turn], *, thoughts: bool = False) -> str:
+    """The branch in use; control characters in it are visible. `thoughts`: with what the model thought."""
     parts = [f"# {chat.title}"]
     if chat.system:
         parts.append(f"*System: {chat.system}*")
@@ -21,7 +21,10 @@ def markdown(chat: Chat, branch: Sequence[Turn]) -> str:
         if turn.cut is not None:
             parts.append(f"*What stands above is not sent any more.{' Summary: ' + turn.cut if turn.cut else ''}*")
         state = "" if turn.state == "complete" else f" ({turn.state})"
-        parts.append(f"## {NAMES[turn.role]}{state}\n\n{turn.sent}")
+        parts.append(f"## {NAMES[turn.role]}{state}")
+        if thoughts and turn.thought:
+            parts += [f"*{thought_title(turn.thought_seconds)}:*", _quoted(turn.thought)]
+        parts.append(turn.sent)
     return visible("\n\n".join(parts) + "\n")
 
 
@@ -38,8 +41,12 @@ def chat_object(chat: Chat) -> dict[str, Any]:
     }
 
 
-def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> dict[str, Any]:
-    """A chat with all its branches; `branch` has the ids of the turns in use."""
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.strip().split("\n"))
+
+
+def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn], *, thoughts: bool = False) -> dict[str, Any]:
+    """A chat with all its branches; `branch` has the ids of the turns in use. `thoughts`: with those of the model."""
     return {
         **chat_object(chat),
         "branch": [turn.id for turn in branch],
@@ -50,6 +57,7 @@ def tree_object(chat: Chat, turns: Sequence[Turn], branch: Sequence[Turn]) -> di
                 "role": turn.role,
                 "content": turn.content,
                 "attached": turn.attached,
+                **({"thought": turn.thought, "thought_seconds": turn.thought_seconds} if thoughts else {}),
                 "state": turn.state,
                 "created": iso(turn.created),
                 "cut": turn.cut,

@@ -9,9 +9,10 @@ from dataclasses import asdict, replace
 
 from specee.app.chat.history.database import Database
 from specee.app.chat.history.records import State, StoredToken, Turn, drafted, pack
-from specee.app.engine.protocol import ChatEvent, Stats
+from specee.app.engine.protocol import Channel, ChatEvent, Stats
 
 WRITE_SECONDS = 0.1
+_GROWING = "content = ?, thought = ?, thought_seconds = ?, depths = ?"
 
 
 class Recorder:
@@ -24,7 +25,9 @@ class Recorder:
         self.turn = turn
         self._database = database
         self._lock = threading.Lock()
-        self._pieces = [turn.content]
+        self._pieces: dict[Channel, list[str]] = {"thought": [turn.thought], "answer": [turn.content]}
+        self._seconds = turn.thought_seconds
+        self._thought_at: float | None = None  # when the last token of its thought came
         self._tokens = list(turn.tokens)
         self._first = len(self._tokens)  # a continued answer counts its tokens from 0 again
         self._changed = False
@@ -33,9 +36,11 @@ class Recorder:
         self._ticker.start()
 
     @property
-    def text(self) -> str:
+    def has_grown(self) -> bool:
+        """Whether there is more of it than at the beginning."""
         with self._lock:
-            return "".join(self._pieces)
+            answer, thought = ("".join(self._pieces[channel]) for channel in ("answer", "thought"))
+        return (answer, thought) != (self.turn.content, self.turn.thought)
 
     @property
     def finished(self) -> bool:
@@ -47,7 +52,10 @@ class Recorder:
             return
         with self._lock:
             self._changed = True
-            self._pieces.append(event.text)
+            self._pieces[event.channel].append(event.text)
+            if event.channel == "thought":
+                self._seconds += event.t - (event.t if self._thought_at is None else self._thought_at)
+                self._thought_at = event.t
             if event.stop:
                 return
             index = self._first + event.index
@@ -61,31 +69,32 @@ class Recorder:
         """Writes the rest and the figures. Raises AppError."""
         self._finished.set()
         self._ticker.join()
-        text, tokens = self._snapshot()
+        snapshot = self._snapshot()
         figures = None if stats is None else json.dumps({**asdict(stats), "drafted": drafted(self._tokens)})
         self._database.do(
             lambda db: db.execute(
-                "UPDATE turns SET content = ?, depths = ?, state = ?, owner = NULL, stats = coalesce(?, stats)"
-                " WHERE id = ?",
-                (text, tokens, state, figures, self.turn.id),
+                f"UPDATE turns SET {_GROWING}, state = ?, owner = NULL, stats = coalesce(?, stats) WHERE id = ?",
+                (*snapshot, state, figures, self.turn.id),
             )
         )
 
-    def _snapshot(self) -> tuple[str, bytes]:
+    def _snapshot(self) -> tuple[str, str, float, bytes]:
+        """The values of _GROWING."""
         with self._lock:
             self._changed = False
-            self._pieces = ["".join(self._pieces)]
-            return self._pieces[0], pack(self._tokens)
+            for channel, pieces in self._pieces.items():
+                self._pieces[channel] = ["".join(pieces)]
+            return self._pieces["answer"][0], self._pieces["thought"][0], self._seconds, pack(self._tokens)
 
     def _tick(self) -> None:
         while not self._finished.wait(WRITE_SECONDS):
             if not self._changed:
                 continue
-            text, tokens = self._snapshot()
+            snapshot = self._snapshot()
             try:
                 self._database.do(
-                    lambda db, text=text, tokens=tokens: db.execute(  # type: ignore[misc]
-                        "UPDATE turns SET content = ?, depths = ? WHERE id = ?", (text, tokens, self.turn.id)
+                    lambda db, snapshot=snapshot: db.execute(  # type: ignore[misc]
+                        f"UPDATE turns SET {_GROWING} WHERE id = ?", (*snapshot, self.turn.id)
                     )
                 )
             except Exception:

@@ -12,7 +12,7 @@ State = Literal["complete", "streaming", "interrupted", "stopped"]
 
 @dataclass(frozen=True)
 class StoredToken:
-    """One token of an answer: the layers done when it was chosen, and how many characters of the text are its own.
+    """One token of an answer or of its thought: the layers done when it was chosen, and its characters.
 
     `drafter`: what drafted it, None when it was not drafted.
     """
@@ -44,7 +44,8 @@ class Turn:
     `content` is what was typed or answered, `attached` the text of the files that go with a question.
     `cut` not None: the model is sent nothing before this turn any more; if it has a text, this summary instead.
     `stats` are the figures of an answer's last run, `tokens` are all its tokens. `place` of `siblings` counts the turns
-    under the same parent, from 1.
+    under the same parent, from 1. `thought` is what the model thought before an answer, for `thought_seconds`; no later
+    prompt has it.
     """
 
     id: int
@@ -59,6 +60,8 @@ class Turn:
     place: int = 1
     siblings: int = 1
     attached: str = ""
+    thought: str = ""
+    thought_seconds: float = 0.0
 
     @property
     def sent(self) -> str:

@@ -27,6 +27,8 @@ class _Figures(BaseModel):
     policy: str = ""
     policy_reason: str = ""
     stop_reason: str = ""
+    thought_tokens: int = 0
+    prompt_thought_tokens: int = 0
     policy_stats: dict[str, Any] = {}
     drafted: dict[str, list[int]] = {}
 
@@ -59,6 +61,8 @@ def turn(row: dict[str, Any]) -> Turn:
         place=row["place"],
         siblings=row["siblings"],
         attached=_text(row["attached"]),
+        thought=_text(row["thought"]),
+        thought_seconds=_seconds(row["thought_seconds"]),
     )
 
 

@@ -93,4 +93,12 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    (
+        # what a model thought before an answer, apart from it: no search finds it
+        "thoughts",
+        """
+        ALTER TABLE turns ADD COLUMN thought TEXT NOT NULL DEFAULT '';
+        ALTER TABLE turns ADD COLUMN thought_seconds REAL NOT NULL DEFAULT 0.0;
+        """,
+    ),
 )

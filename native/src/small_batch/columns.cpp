@@ -34,11 +34,12 @@ class Activations {
         x(dst->src[1]), weights(dst->src[0]->type), quantized(ggml_get_type_traits_cpu(weights)->vec_dot_type),
         n_in(x->ne[0]), n_blocks(n_in / ggml_blck_size(quantized)) {
         // ggml takes what is left of fours as single rows where it repacks weights in groups of eight
-        const int64_t n = x->ne[1];
-        n_batch         = n <= SPECEE_SMALL_BATCH ? 0 : n - (weights == GGML_TYPE_Q4_K ? n % 4 : 0);
-        n_groups        = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
-        group_size      = std::min<int64_t>(SPECEE_SMALL_BATCH, n);
-        group_bytes     = find_columns(weights, SPECEE_SMALL_BATCH, false).packed_block * size_t(n_blocks);
+        const int64_t n      = x->ne[1];
+        const bool    groups = weights == GGML_TYPE_Q2_K || weights == GGML_TYPE_Q4_K;
+        n_batch              = n <= SPECEE_SMALL_BATCH ? 0 : n - (groups ? n % 4 : 0);
+        n_groups             = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
+        group_size           = std::min<int64_t>(SPECEE_SMALL_BATCH, n);
+        group_bytes          = find_columns(weights, SPECEE_SMALL_BATCH, false).packed_block * size_t(n_blocks);
     }
 
     int64_t count() const { return n_groups * x->ne[2] * x->ne[3]; }

@@ -40,20 +40,50 @@ void pack(const block_q4_1 * const * blocks, char * tile) {
     copy_halves(blocks, offsetof(block_q4_1, m), tile + 288);
 }
 
-void pack(const block_q5_0 * const * blocks, char * tile) {
-    for (size_t v = 0; v < 4; ++v) {
-        copy_words(blocks, offsetof(block_q5_0, qs) + 4 * v, tile + 64 * v);
-    }
-    for (int r = 0; r < n_rows; ++r) { // bit 4v + k of a block: bit v of byte k
+// Bits of 32 weights: bit 4v + k of a block becomes bit v of byte k.
+template <class Block> void pack_fifth_bits(const Block * const * blocks, char * to) {
+    for (int r = 0; r < n_rows; ++r) {
         uint32_t bits, bytes = 0;
         std::memcpy(&bits, blocks[r]->qh, sizeof bits);
         for (int v = 0; v < 8; ++v) {
             const uint32_t four = bits >> (4 * v) & 15; // spread over four bytes
             bytes |= (((four * 0x00204081) & 0x01010101) << v);
         }
-        std::memcpy(tile + 256 + 4 * r, &bytes, sizeof bytes);
+        std::memcpy(to + 4 * r, &bytes, sizeof bytes);
     }
+}
+
+void pack(const block_q5_0 * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        copy_words(blocks, offsetof(block_q5_0, qs) + 4 * v, tile + 64 * v);
+    }
+    pack_fifth_bits(blocks, tile + 256);
     copy_halves(blocks, offsetof(block_q5_0, d), tile + 320);
+}
+
+void pack(const block_q5_1 * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        copy_words(blocks, offsetof(block_q5_1, qs) + 4 * v, tile + 64 * v);
+    }
+    pack_fifth_bits(blocks, tile + 256);
+    copy_halves(blocks, offsetof(block_q5_1, d), tile + 320);
+    copy_halves(blocks, offsetof(block_q5_1, m), tile + 352);
+}
+
+void pack(const block_iq4_nl * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        copy_words(blocks, offsetof(block_iq4_nl, qs) + 4 * v, tile + 64 * v);
+    }
+    copy_halves(blocks, offsetof(block_iq4_nl, d), tile + 256);
+}
+
+void pack(const block_mxfp4 * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        copy_words(blocks, offsetof(block_mxfp4, qs) + 4 * v, tile + 64 * v);
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        tile[256 + r] = char(blocks[r]->e);
+    }
 }
 
 void pack(const block_q8_0 * const * blocks, char * tile) {
@@ -109,6 +139,41 @@ void pack(const block_q5_K * const * blocks, char * tile) {
     pack_k_scales(blocks, tile + 2560);
 }
 
+void pack(const block_q2_K * const * blocks, char * tile) {
+    for (size_t k = 0; k < 16; ++k) {
+        copy_words(blocks, offsetof(block_q2_K, qs) + 4 * k, tile + 64 * k);
+    }
+    for (size_t k = 0; k < 4; ++k) {
+        copy_words(blocks, offsetof(block_q2_K, scales) + 4 * k, tile + 1024 + 64 * k);
+    }
+    copy_halves(blocks, offsetof(block_q2_K, d), tile + 1280);
+    copy_halves(blocks, offsetof(block_q2_K, dmin), tile + 1312);
+}
+
+void pack(const block_q3_K * const * blocks, char * tile) {
+    for (size_t lane = 0; lane < 8; ++lane) {
+        char * const at = tile + 192 * lane;
+        copy_words(blocks, offsetof(block_q3_K, qs) + 4 * lane, at);
+        copy_words(blocks, offsetof(block_q3_K, qs) + 32 + 4 * lane, at + 64);
+        copy_words(blocks, offsetof(block_q3_K, hmask) + 4 * lane, at + 128);
+    }
+    for (size_t k = 0; k < 3; ++k) {
+        copy_words(blocks, offsetof(block_q3_K, scales) + 4 * k, tile + 1536 + 64 * k);
+    }
+    copy_halves(blocks, offsetof(block_q3_K, d), tile + 1728);
+}
+
+void pack(const block_iq4_xs * const * blocks, char * tile) {
+    for (size_t v = 0; v < 4; ++v) {
+        for (size_t b = 0; b < 8; ++b) {
+            copy_words(blocks, offsetof(block_iq4_xs, qs) + 16 * b + 4 * v, tile + 512 * v + 64 * b);
+        }
+    }
+    copy_words(blocks, offsetof(block_iq4_xs, scales_l), tile + 2048);
+    copy_halves(blocks, offsetof(block_iq4_xs, scales_h), tile + 2112);
+    copy_halves(blocks, offsetof(block_iq4_xs, d), tile + 2144);
+}
+
 template <class Block> void pack_all(const void * rows, int64_t n_blocks, int64_t n_out, void * tiles) {
     auto * tile = static_cast<char *>(tiles);
     for (int64_t r = 0; r < n_out; r += n_rows) {
@@ -134,10 +199,16 @@ bool specee_pack_columns(int type, const void * rows, int64_t n_in, int64_t n_ou
         case GGML_TYPE_Q4_0: pack_all<block_q4_0>(rows, n_in / QK4_0, n_out, tiles); break;
         case GGML_TYPE_Q4_1: pack_all<block_q4_1>(rows, n_in / QK4_1, n_out, tiles); break;
         case GGML_TYPE_Q5_0: pack_all<block_q5_0>(rows, n_in / QK5_0, n_out, tiles); break;
+        case GGML_TYPE_Q5_1: pack_all<block_q5_1>(rows, n_in / QK5_1, n_out, tiles); break;
         case GGML_TYPE_Q8_0: pack_all<block_q8_0>(rows, n_in / QK8_0, n_out, tiles); break;
+        case GGML_TYPE_IQ4_NL: pack_all<block_iq4_nl>(rows, n_in / QK4_NL, n_out, tiles); break;
+        case GGML_TYPE_MXFP4: pack_all<block_mxfp4>(rows, n_in / QK_MXFP4, n_out, tiles); break;
+        case GGML_TYPE_Q2_K: pack_all<block_q2_K>(rows, n_in / QK_K, n_out, tiles); break;
+        case GGML_TYPE_Q3_K: pack_all<block_q3_K>(rows, n_in / QK_K, n_out, tiles); break;
         case GGML_TYPE_Q4_K: pack_all<block_q4_K>(rows, n_in / QK_K, n_out, tiles); break;
         case GGML_TYPE_Q5_K: pack_all<block_q5_K>(rows, n_in / QK_K, n_out, tiles); break;
         case GGML_TYPE_Q6_K: pack_all<block_q6_K>(rows, n_in / QK_K, n_out, tiles); break;
+        case GGML_TYPE_IQ4_XS: pack_all<block_iq4_xs>(rows, n_in / QK_K, n_out, tiles); break;
         default: return false;
     }
     return true;

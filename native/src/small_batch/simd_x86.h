@@ -64,7 +64,10 @@ struct Avx2 {
     static Int                  add(Int a, Int b) { return _mm256_add_epi32(a, b); }
     static Int                  sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
     template <int N> static Int shift_left32(Int x) { return _mm256_slli_epi32(x, N); }
-    static Int                  madd(Int a, Int b) { return _mm256_madd_epi16(a, b); }
+    static Int                  look_up(__m128i values, Int nibbles) {
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), nibbles);
+    }
+    static Int madd(Int a, Int b) { return _mm256_madd_epi16(a, b); }
 
     static Dot dot(Dot d, Int w, Int x) { return _mm256_add_epi16(d, _mm256_maddubs_epi16(w, x)); }
     static Int sum(Dot d) { return _mm256_madd_epi16(d, _mm256_set1_epi16(1)); }
@@ -79,8 +82,16 @@ struct Avx2 {
         const __m256i two = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(g / 2));
         return _mm256_shuffle_epi8(two, _mm256_set1_epi16(g % 2 ? 0x0302 : 0x0100));
     }
-    static Int signed_dot(Int w, Int x) { // both signed, neither -128
-        return sum(_mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w)));
+    static Int scale_32(Int scales, int g) { // of a row's 32-bit scales number g, for all
+        return _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(g));
+    }
+    static Int signed_pairs(Int w, Int x) { // both signed, neither -128: a Dot
+        return _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
+    }
+    static Int signed_dot(Int w, Int x) { return sum(signed_pairs(w, x)); }
+    // A Dot that makes up for weights that are stored too large by `offset`.
+    static __m256i start(__m256i x, int offset) {
+        return _mm256_mullo_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x), _mm256_set1_epi16(int16_t(-offset)));
     }
 
     static constexpr int lanes = 8; // of a Float
@@ -129,10 +140,14 @@ struct AvxVnni : Avx2 {
     static Dot dot(Dot d, Int w, Int x) { return _mm256_dpbusd_epi32(d, w, x); }
     static Int scaled(Int acc, Dot d, Int scale) { return _mm256_dpwssd_epi32(acc, d, scale); }
 #endif
-    static Int sum(Dot d) { return d; }
-    static Int scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
-    static Int scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
-    static Int scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
+    static Int     sum(Dot d) { return d; }
+    static Int     scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }
+    static Int     scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
+    static Int     scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
+    static Int     scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
+    static __m256i start(__m256i x, int offset) {
+        return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x), _mm256_set1_epi16(int16_t(-offset)));
+    }
 };
 #endif
 
@@ -184,17 +199,25 @@ struct Avx512Vnni {
     static Int                  add(Int a, Int b) { return _mm512_add_epi32(a, b); }
     static Int                  sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
     template <int N> static Int shift_left32(Int x) { return _mm512_slli_epi32(x, N); }
-    static Int                  madd(Int a, Int b) { return _mm512_madd_epi16(a, b); }
+    static Int                  look_up(__m128i values, Int nibbles) {
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles);
+    }
+    static Int madd(Int a, Int b) { return _mm512_madd_epi16(a, b); }
 
     static Dot dot(Dot d, Int w, Int x) { return _mm512_dpbusd_epi32(d, w, x); }
     static Int sum(Dot d) { return d; }
     static Int scaled(Int acc, Dot d, Int scale) { return _mm512_dpwssd_epi32(acc, d, scale); }
+    static Int scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm512_mullo_epi32(d, scale)); }
     static Int scale(Int twice) { return _mm512_and_si512(twice, _mm512_set1_epi32(0xffff)); }
     static Int scale_at(Int scales, const uint16_t * places) {
         return _mm512_maskz_permutexvar_epi16(0x55555555, _mm512_load_si512(places), scales);
     }
     static Int scale_pair(Int scales, int g) { return scale_at(scales, pair_places.at[g]); }
     static Int scale_one(Int scales, int g) { return scale_at(scales, one_places.at[g]); }
+    static Int scale_32(Int scales, int g) {
+        return _mm512_permutexvar_epi32(join(_mm256_set1_epi32(g), _mm256_set1_epi32(8 + g)), scales);
+    }
+    static __m256i start(__m256i x, int offset) { return AvxVnni::start(x, offset); }
 
     static constexpr int lanes = 16;
     static Float         load(const float * p) { return _mm512_loadu_ps(p); }

@@ -1,5 +1,6 @@
 #include "small_batch.h"
 
+#include "columns.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "variants.h"
@@ -125,6 +126,16 @@ bool is_special(int type, specee_layout layout) {
 #endif
 }
 
+// The kernel for weights that do not lie in columns, or nullptr.
+Kernel find(int type, specee_layout layout, int64_t n_in, int64_t n_rows) {
+    static const Find of_variant = choose();
+    return of_variant == none || is_special(type, layout) ? nullptr
+           : layout == SPECEE_AMX_16X4                    ? find_amx_layout(type, n_rows)
+           : type == GGML_TYPE_F16                        ? find_f16(n_in)
+           : type == GGML_TYPE_BF16                       ? find_bf16(n_in, n_rows)
+                                                          : of_variant(type, layout, n_rows);
+}
+
 } // namespace
 
 ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch) {
@@ -162,8 +173,7 @@ static bool have_scratch(const specee_product & p) {
 
 bool specee_small_batch(const specee_product * p) {
     using namespace specee::small_batch;
-    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || is_special(p->type, p->layout) ||
-        !have_scratch(*p)) {
+    if (p->n_rows > SPECEE_SMALL_BATCH || p->n_out < least_rows || !have_scratch(*p)) {
         return false;
     }
     if (p->layout == SPECEE_COLUMNS) {
@@ -179,16 +189,27 @@ bool specee_small_batch(const specee_product * p) {
         columns.multiply(packed);
         return true;
     }
-    static const Find find   = choose();
-    const Kernel      kernel = find == none                   ? nullptr
-                               : p->layout == SPECEE_AMX_16X4 ? find_amx_layout(p->type, p->n_rows)
-                               : p->type == GGML_TYPE_F16     ? find_f16(p->n_in)
-                                                              : find(p->type, p->layout, p->n_rows);
+    const Kernel kernel = find(p->type, p->layout, p->n_in, p->n_rows);
     if (!kernel) {
         return false;
     }
     kernel(*p);
     return true;
+}
+
+bool specee_has_small_batch(int type, int64_t n_in, int64_t n_out) {
+    using namespace specee::small_batch;
+    if (n_out < least_rows) {
+        return false;
+    }
+    if (specee_has_columns(type, n_out)) {
+        return true;
+    }
+    const auto has     = [&](specee_layout layout) { return find(type, layout, n_in, 1) != nullptr; };
+    const bool eight   = n_out % 8 == 0 && (has(SPECEE_REPACKED_8X8) || has(SPECEE_REPACKED_8X4));
+    const bool four    = n_out % 4 == 0 && (has(SPECEE_REPACKED_4X8) || has(SPECEE_REPACKED_4X4));
+    const bool is_rows = type != GGML_TYPE_Q2_K || n_out % 8 || !ggml_cpu_has_avx512(); // which is when ggml repacks it
+    return eight || four || (is_rows && has(SPECEE_ROWS));
 }
 
 bool specee_small_batch_chunk(const ggml_tensor * dst, const void * rows, size_t rows_stride, int64_t r0_start,

@@ -38,7 +38,7 @@ struct specee_product {
     const void *       weights;        // first row, or the first group
     size_t             weights_stride; // bytes from row to row (a group of eight rows takes eight times as many)
     int64_t            n_out;          // weight rows
-    const void *       rows;           // quantized activations (block_q8_0, q8_1 or q8_K as the type wants)
+    const void *       rows;           // quantized activations (as the type's vec_dot_type)
     size_t             rows_stride;
     int64_t            n_rows;
     float *            out;        // out[row * out_stride + weight row]
@@ -47,6 +47,10 @@ struct specee_product {
 
 // Computes the product; false when there is no kernel for it here, and nothing was done.
 bool specee_small_batch(const struct specee_product * p);
+
+// Whether there is a kernel for 1 to 8 rows of activations and a matrix of this size, in the layout in which ggml keeps
+// such weights here.
+bool specee_has_small_batch(int type, int64_t n_in, int64_t n_out);
 
 // n activations (a multiple of 256) to block_q8_K, with the bits of ggml's scalar code; false: use that.
 bool specee_quantize_q8_k(const float * x, void * to, int64_t n);

@@ -39,7 +39,7 @@ template <class T, int N> void pack_tile_rows_32(const specee_product & p, void 
     }
 }
 
-// T: load(tile, w[8]); weights + offset, unsigned.
+// T: scales(tile), load(tile, w[8]); weights + offset, unsigned.
 template <class T> struct Tiles32 : T {
     static constexpr int                          weights = 32;
     template <int N> static const TileRows32<N> * pack(const specee_product & p) {
@@ -51,7 +51,7 @@ template <class T> struct Tiles32 : T {
         prefetch(tile, T::bytes);
         __m512i w[8];
         T::load(tile, w);
-        const __m512 d = halves_at(tile + T::d_at);
+        const __m512 d = T::scales(tile);
         each<N>([&](auto i) {
             const __m512i sum = dot<8>(_mm512_set1_epi32(row.start[i]), w, row.x[i]);
             acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, _mm512_set1_ps(row.d[i])), acc[i]);
@@ -65,6 +65,7 @@ template <class T> struct Tiles32 : T {
 template <bool has_minimum> struct Nibbles32 {
     static constexpr bool has_min = has_minimum;
     static constexpr int  d_at = 256, bytes = has_min ? 320 : 288, offset = has_min ? 0 : 8;
+    static __m512         scales(const char * tile) { return halves_at(tile + d_at); }
     static void           load(const char * tile, __m512i * w) {
         each<4>([&](auto j) { load_nibbles(tile + 64 * j, &w[2 * j], &w[2 * j + 1]); });
     }
@@ -79,6 +80,7 @@ struct Q8_0Tile { // 512 weights, 16 scales, 16 sums for ggml's own kernel
     using RowBlock                = block_q8_0;
     static constexpr bool has_min = false;
     static constexpr int  d_at = 512, bytes = 608, offset = 128;
+    static __m512         scales(const char * tile) { return halves_at(tile + d_at); }
     static void           load(const char * tile, __m512i * w) {
         each<8>([&](auto k) { w[k] = _mm512_xor_si512(vector_at(tile + 64 * k), _mm512_set1_epi8(-128)); });
     }

@@ -1,17 +1,35 @@
-// Columns of the types with a scale for each 256 weights: Q4_K, Q5_K, Q6_K.
+// Columns of the types with a scale for each 256 weights that ggml multiplies as rows: Q3_K, Q5_K, Q6_K, IQ4_XS.
 #pragma once
 
 #include "x86_columns_32.h"
 
+#include <type_traits>
+
 namespace specee::small_batch {
 namespace {
 
+// A block, and what a lane's product with each 32 weights starts from where they are stored too large by `offset`: less
+// `offset` times the four activations that it meets.
+template <int offset> struct StartedBlock : block_q8_K {
+    int32_t start[8][n_lanes];
+};
+
+template <int offset> void start(StartedBlock<offset> & block) {
+    for (int b = 0; b < 8; ++b) {
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_bytes(block.qs + 32 * b));
+        const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(-offset));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(block.start[b]), fours);
+    }
+}
+inline void start(block_q8_K &) {}
+
 // Blocks of all rows next to each other.
-template <int N> void pack_columns_256(const specee_product & p, void * to) {
-    auto * packed = static_cast<block_q8_K *>(to);
+template <class Block, int N> void pack_columns_256(const specee_product & p, void * to) {
+    auto * packed = static_cast<Block *>(to);
     for (int64_t b = 0; b < p.n_in / QK_K; ++b) {
         for (int i = 0; i < N; ++i) {
-            *packed++ = reinterpret_cast<const block_q8_K *>(row_of(p, i))[b];
+            static_cast<block_q8_K &>(*packed) = reinterpret_cast<const block_q8_K *>(row_of(p, i))[b];
+            start(*packed++);
         }
     }
 }
@@ -32,7 +50,8 @@ inline __m512i side_by_side(__m512i low, __m512i high) {
 // A lane of Q6_K: for each half of the 256 weights two vectors of nibbles and one of upper bits.
 struct Q6_KColumns {
     using Block                   = block_q6_K;
-    static constexpr bool has_min = false;
+    using RowBlock                = block_q8_K;
+    static constexpr bool has_min = false, sums_in_lanes = true, is_wide = false;
     static constexpr int  bytes = 16 * sizeof(Block), scales_at = 3072, d_at = scales_at + 256, n_scales = 2;
 
     static void load(const char * tile, int lane, __m512i * w) {
@@ -92,7 +111,8 @@ inline void load_k_scales(const char * packed, __m512i * scale, __m512i * for_su
 // A lane of Q5_K: four vectors of nibbles and one of fifth bits.
 struct Q5_KColumns {
     using Block                   = block_q5_K;
-    static constexpr bool has_min = true;
+    using RowBlock                = block_q8_K;
+    static constexpr bool has_min = true, sums_in_lanes = false, is_wide = false;
     static constexpr int  bytes = 16 * sizeof(Block), scales_at = 2560, d_at = scales_at + 192, n_scales = 1;
 
     static void load(const char * tile, int lane, __m512i * w) {
@@ -111,10 +131,74 @@ struct Q5_KColumns {
     }
 };
 
+// A lane of Q3_K: for each half of the 256 weights a vector of lower bits, and one of third bits for both.
+struct Q3_KColumns {
+    using Block                   = block_q3_K;
+    using RowBlock                = StartedBlock<4>;
+    static constexpr bool has_min = false, sums_in_lanes = false, is_wide = false;
+    static constexpr int  bytes = 16 * sizeof(Block), scales_at = 1536, d_at = scales_at + 192, n_scales = 2;
+
+    static void load(const char * tile, int lane, __m512i * w) {
+        const char * const at   = tile + 192 * lane;
+        const __m512i      bits = vector_at(at + 128), two_bits = _mm512_set1_epi8(3), third = _mm512_set1_epi8(4);
+        each<8>([&](auto b) {
+            constexpr int up    = 2 - b;
+            const __m512i lower = _mm512_srli_epi16(vector_at(at + 64 * (b / 4)), 2 * (b % 4));
+            const __m512i upper =
+                up > 0 ? _mm512_slli_epi16(bits, up > 0 ? up : 0) : _mm512_srli_epi16(bits, up > 0 ? 0 : -up);
+            w[b] = or_masked(_mm512_and_si512(lower, two_bits), upper, third);
+        });
+    }
+    static void load_scales(const char * tile, __m512i (*scale)[4], __m512i *) {
+        const __m512i four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
+        const __m512i u[2] = { vector_at(tile + scales_at), vector_at(tile + scales_at + 64) };
+        const __m512i up   = vector_at(tile + scales_at + 128);
+        each<4>([&](auto k) {
+            constexpr int by  = 4 - 2 * k; // of the upper two bits
+            const __m512i low = _mm512_srli_epi16(u[k % 2], 4 * (k / 2));
+            const __m512i high =
+                by > 0 ? _mm512_slli_epi16(up, by > 0 ? by : 0) : _mm512_srli_epi16(up, by > 0 ? 0 : -by);
+            const __m512i s = _mm512_sub_epi8(or_masked(_mm512_and_si512(low, four), high, two),
+                                              _mm512_set1_epi8(32)); // of 16 weights each: four of a row
+            scale[0][k]     = _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8);
+            scale[1][k]     = _mm512_srai_epi16(s, 8);
+        });
+    }
+};
+
+// Lanes v and v + 4 of IQ4_XS: eight vectors of nibbles. Its sums of four do not fit into 16 bits.
+struct IQ4_XSColumns {
+    using Block                     = block_iq4_xs;
+    static constexpr bool   has_min = false, sums_in_lanes = false, is_wide = true;
+    static constexpr int    bytes = 16 * sizeof(Block), scales_at = 2048, d_at = scales_at + 96, n_scales = 2;
+    static constexpr int    offset = 128;
+    static constexpr Values values = raised(iq4_values, offset);
+    using RowBlock                 = StartedBlock<offset>;
+
+    static void load(const char * tile, int lane, __m512i * w) {
+        const char * const at    = tile + 512 * (lane % 4);
+        const __m128i      shift = _mm_cvtsi32_si128(lane < 4 ? 0 : 4);
+        each<8>([&](auto b) {
+            const __m512i nibbles = _mm512_srl_epi16(vector_at(at + 64 * b), shift);
+            w[b]                  = look_up(values, _mm512_and_si512(nibbles, _mm512_set1_epi8(15)));
+        });
+    }
+    // scale[j][k]: of the 4j + k-th 32 weights, 32 bits
+    static void load_scales(const char * tile, __m512i (*scale)[4], __m512i *) {
+        const __m512i low = vector_at(tile + scales_at), four = _mm512_set1_epi32(15), two = _mm512_set1_epi32(0x30);
+        const __m512i up = _mm512_slli_epi32(_mm512_cvtepu16_epi32(load_bytes(tile + scales_at + 64)), 4);
+        each<8>([&](auto b) {
+            const __m512i six =
+                or_masked(_mm512_and_si512(_mm512_srli_epi32(low, 4 * b), four), _mm512_srli_epi32(up, 2 * b), two);
+            scale[b / 4][b % 4] = _mm512_sub_epi32(six, _mm512_set1_epi32(32));
+        });
+    }
+};
+
 // as_batch: with the additions of ggml's kernel for batches, which rounds once for 256 weights.
 template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_256(const specee_product & p) {
     const int64_t n_blocks = p.n_in / QK_K;
-    const auto *  rows     = static_cast<const block_q8_K *>(p.rows);
+    const auto *  rows     = static_cast<const typename T::RowBlock *>(p.rows);
     const char *  tile     = static_cast<const char *>(p.weights);
     for (int64_t r = 0; r < p.n_out; r += tile_rows) {
         __m512 acc[as_batch ? 1 : n_lanes][N], mins[N];
@@ -123,9 +207,9 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
         }
         each<N>([&](auto i) { mins[i] = _mm512_setzero_ps(); });
         for (int64_t b = 0; b < n_blocks; ++b, tile += T::bytes) {
-            const block_q8_K * const row = rows + b * N;
-            __m512i                  scale[T::n_scales][4], for_sums[8], total[N], min_total[N];
-            const __m512             d = halves_at(tile + T::d_at);
+            const auto * const row = rows + b * N;
+            __m512i            scale[T::n_scales][4], for_sums[8], total[N], min_total[N];
+            const __m512       d = halves_at(tile + T::d_at);
             T::load_scales(tile, scale, for_sums);
             each<N>([&](auto i) {
                 total[i] = min_total[i] = _mm512_setzero_si512();
@@ -137,22 +221,29 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
                 for (int at = 0; at < T::bytes / n_lanes; at += 64) {
                     _mm_prefetch(tile + columns_ahead + T::bytes / n_lanes * lane + at, _MM_HINT_T0);
                 }
-                __m512i w[8], s[4];
+                constexpr int n_scales = T::is_wide ? 8 : 4; // of a lane
+                __m512i       w[8], s[n_scales];
                 T::load(tile, lane, w);
-                each<4>([&](auto k) { s[k] = scale[lane * T::n_scales / n_lanes][k]; });
+                each<n_scales>([&](auto k) { s[k] = scale[T::is_wide ? k / 4 : lane * T::n_scales / n_lanes][k % 4]; });
                 each<N>([&](auto i) {
-                    __m512i sum = as_batch ? total[i] : _mm512_setzero_si512();
-                    if constexpr (!T::has_min) {
+                    __m512i    sum    = as_batch ? total[i] : _mm512_setzero_si512();
+                    const auto dot_of = [&](int b) {
+                        __m512i dot = _mm512_setzero_si512();
+                        if constexpr (!std::is_same_v<typename T::RowBlock, block_q8_K>) {
+                            dot = _mm512_set1_epi32(row[i].start[b][lane]);
+                        }
+                        return _mm512_dpbusd_epi32(dot, w[b], four_of(row[i].qs + 32 * b + 4 * lane));
+                    };
+                    if constexpr (T::sums_in_lanes) {
                         sum = add_sums(sum, for_sums[lane], row[i], lane);
                     }
-                    each<4>([&](auto k) { // four products of 63 * 127 fit into 16 bits
-                        __m512i dots[2];
-                        each<2>([&](auto h) {
-                            const __m512i x = four_of(row[i].qs + 64 * k + 32 * h + 4 * lane);
-                            dots[h]         = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[2 * k + h], x);
+                    if constexpr (T::is_wide) {
+                        each<8>([&](auto b) { sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(dot_of(b), s[b])); });
+                    } else { // four products of 63 * 127 fit into 16 bits
+                        each<4>([&](auto k) {
+                            sum = _mm512_dpwssd_epi32(sum, side_by_side(dot_of(2 * k), dot_of(2 * k + 1)), s[k]);
                         });
-                        sum = _mm512_dpwssd_epi32(sum, side_by_side(dots[0], dots[1]), s[k]);
-                    });
+                    }
                     if constexpr (as_batch) {
                         total[i] = sum;
                     } else {
@@ -183,62 +274,6 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
                 sum = T::has_min ? _mm512_add_ps(sum, mins[i]) : sum;
             }
             _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), sum);
-        });
-    }
-}
-
-// Q4_K: for each 64 weights eight vectors of nibbles. ggml repacks this type, and then adds as floats once for 256
-// weights, or in batches once for 64.
-template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q4_k(const specee_product & p) {
-    constexpr int bytes = 16 * sizeof(block_q4_K), scales_at = 2048, d_at = scales_at + 192;
-    const int64_t n_blocks = p.n_in / QK_K;
-    const auto *  rows     = static_cast<const block_q8_K *>(p.rows);
-    const char *  tile     = static_cast<const char *>(p.weights);
-    for (int64_t r = 0; r < p.n_out; r += tile_rows) {
-        __m512 acc[N], mins[N];
-        each<N>([&](auto i) { acc[i] = mins[i] = _mm512_setzero_ps(); });
-        for (int64_t b = 0; b < n_blocks; ++b, tile += bytes) {
-            const block_q8_K * const row = rows + b * N;
-            __m512i                  scale[4], for_sums[8], total[N], min_total[N];
-            const __m512             d = halves_at(tile + d_at), dmin = halves_at(tile + d_at + 32);
-            load_k_scales(tile + scales_at, scale, for_sums);
-            each<N>([&](auto i) { total[i] = min_total[i] = _mm512_setzero_si512(); });
-            const auto add = [&] {
-                each<N>([&](auto i) {
-                    const __m512 row_d = _mm512_set1_ps(row[i].d);
-                    acc[i]             = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[i]), _mm512_mul_ps(d, row_d), acc[i]);
-                    mins[i]  = _mm512_fmadd_ps(_mm512_cvtepi32_ps(min_total[i]), _mm512_mul_ps(dmin, row_d), mins[i]);
-                    total[i] = min_total[i] = _mm512_setzero_si512();
-                });
-            };
-            for (int pair = 0; pair < 4; ++pair) {
-                for (int at = 0; at < bytes / 4; at += 64) {
-                    _mm_prefetch(tile + columns_ahead + bytes / 4 * pair + at, _MM_HINT_T0);
-                }
-                for (int half = 0; half < 2; ++half) {
-                    __m512i low[4], high[4];
-                    each<4>([&](auto v) { load_nibbles(tile + 512 * pair + 256 * half + 64 * v, &low[v], &high[v]); });
-                    each<N>([&](auto i) { // 16 products of 15 * 127 fit into 16 bits
-                        const int8_t * const x    = row[i].qs + 64 * pair + 16 * half;
-                        const __m512i        zero = _mm512_setzero_si512();
-                        const __m512i        two  = side_by_side(dot<4>(zero, low, x), dot<4>(zero, high, x + 32));
-                        total[i]                  = _mm512_dpwssd_epi32(total[i], two, scale[pair]);
-                    });
-                }
-                each<N>([&](auto i) {
-                    min_total[i] = add_sums(min_total[i], for_sums[2 * pair], row[i], 2 * pair);
-                    min_total[i] = add_sums(min_total[i], for_sums[2 * pair + 1], row[i], 2 * pair + 1);
-                });
-                if constexpr (as_batch) {
-                    add();
-                }
-            }
-            if constexpr (!as_batch) {
-                add();
-            }
-        }
-        each<N>([&](auto i) {
-            _mm512_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r), _mm512_sub_ps(acc[i], mins[i]));
         });
     }
 }

@@ -1,4 +1,4 @@
-// Columns of the types with a scale for each 32 weights: Q4_0, Q4_1, Q5_0, Q8_0.
+// Columns of the types with a scale for each 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
 #pragma once
 
 #include "x86_amx_layout.h"
@@ -16,17 +16,25 @@ struct Q4_1Columns {
     static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
     static void           load(const char * tile, int v, __m512i * w) { load_nibbles(tile + 64 * v, &w[0], &w[1]); }
 };
+inline void load_five_bits(const char * tile, int v, __m512i * w) {
+    load_nibbles(tile + 64 * v, &w[0], &w[1]);
+    const __m512i bits = vector_at(tile + 256), sixteen = _mm512_set1_epi8(16);
+    w[0] = or_masked(w[0], _mm512_slli_epi16(bits, unsigned(4 - v)), sixteen); // bit v of a byte: lane v
+    w[1] = or_masked(w[1], _mm512_srli_epi16(bits, unsigned(v)), sixteen);
+}
 struct Q5_0Columns {
     using Block                   = block_q5_0;
     using RowBlock                = block_q8_0;
     static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), bits_at = 256, d_at = 320, offset = 16;
-    static void           load(const char * tile, int v, __m512i * w) {
-        load_nibbles(tile + 64 * v, &w[0], &w[1]);
-        const __m512i bits = vector_at(tile + bits_at), sixteen = _mm512_set1_epi8(16);
-        w[0] = or_masked(w[0], _mm512_slli_epi16(bits, unsigned(4 - v)), sixteen); // bit v of a byte: lane v
-        w[1] = or_masked(w[1], _mm512_srli_epi16(bits, unsigned(v)), sixteen);
-    }
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, offset = 16;
+    static void           load(const char * tile, int v, __m512i * w) { load_five_bits(tile, v, w); }
+};
+struct Q5_1Columns {
+    using Block                   = block_q5_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352, offset = 0;
+    static void           load(const char * tile, int v, __m512i * w) { load_five_bits(tile, v, w); }
 };
 struct Q8_0Columns { // weights are stored + 128
     using Block                   = block_q8_0;
@@ -165,18 +173,36 @@ template <class T, int N> [[gnu::flatten]] void multiply_columns_32(const specee
     }
 }
 
-// Q4_0: ggml repacks this type, and then adds the products of 32 weights before they become floats, as for AMX.
+// Types that ggml repacks, and whose products of 32 weights it then adds before they become floats, as for AMX.
 struct Q4_0Columns {
     using RowBlock                = block_q8_0;
     static constexpr bool has_min = false;
     static constexpr int  bytes = 16 * sizeof(block_q4_0), d_at = 256, offset = 8;
+    static __m512         scales(const char * tile) { return halves_at(tile + d_at); }
     static void           load(const char * tile, __m512i * w) {
         each<4>([&](auto v) { load_nibbles(tile + 64 * v, &w[v], &w[v + 4]); });
     }
 };
+struct IQ4_NLColumns : Q4_0Columns {
+    static constexpr int    offset = 128;
+    static constexpr Values values = raised(iq4_values, offset);
+    static void             load(const char * tile, __m512i * w) {
+        Q4_0Columns::load(tile, w);
+        each<8>([&](auto k) { w[k] = look_up(values, w[k]); });
+    }
+};
+struct MXFP4Columns : Q4_0Columns {
+    static constexpr int    bytes = 16 * sizeof(block_mxfp4), offset = 12;
+    static constexpr Values values = raised(fp4_values, offset);
+    static __m512           scales(const char * tile) { return exponents_at(tile + d_at); }
+    static void             load(const char * tile, __m512i * w) {
+        Q4_0Columns::load(tile, w);
+        each<8>([&](auto k) { w[k] = look_up(values, w[k]); });
+    }
+};
 
-template <int N> void multiply_columns_q4_0(const specee_product & p) {
-    multiply_packed<Tiles32<Q4_0Columns>, N>(p, static_cast<const TileRows32<N> *>(p.rows));
+template <class T, int N> void multiply_columns_repacked(const specee_product & p) {
+    multiply_packed<Tiles32<T>, N>(p, static_cast<const TileRows32<N> *>(p.rows));
 }
 
 } // namespace

@@ -5,6 +5,7 @@
 #include "ggml-common.h"
 #include "simd_x86.h"
 #include "small_batch.h"
+#include "value_tables.h"
 #include "variants.h"
 
 #include <algorithm>
@@ -22,6 +23,10 @@ inline void prefetch(const char * from, int bytes) {
 
 const char * row_of(const specee_product & p, int i) {
     return static_cast<const char *>(p.rows) + size_t(i) * p.rows_stride;
+}
+
+inline __m128i table_of(const Values & values) {
+    return _mm_load_si128(reinterpret_cast<const __m128i *>(values.at));
 }
 
 template <class T> float scale_of(const char * w) {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "ggml.h"
-#include "x86_kernels_256.h"
+#include "x86_kernels_256_low.h"
 #include "x86_kernels_32.h"
 #include "x86_kernels_repacked.h"
 
@@ -15,9 +15,13 @@ namespace {
 
 template <class V, int N> Kernel kernel_for(int type, specee_layout layout) {
     if (layout == SPECEE_REPACKED_8X8) {
-        return type == GGML_TYPE_Q4_K   ? multiply_group_q4_k<V, N>
-               : type == GGML_TYPE_Q4_0 ? multiply_group_q4_0<V, N>
-                                        : nullptr;
+        switch (type) {
+            case GGML_TYPE_Q4_0: return multiply_group_32<V, GroupQ4_0, N>;
+            case GGML_TYPE_IQ4_NL: return multiply_group_32<V, GroupIQ4_NL, N>;
+            case GGML_TYPE_MXFP4: return multiply_group_32<V, GroupMXFP4, N>;
+            case GGML_TYPE_Q4_K: return multiply_group_q4_k<V, N>;
+            default: return nullptr;
+        }
     }
     if (layout != SPECEE_ROWS) {
         return nullptr;
@@ -26,10 +30,14 @@ template <class V, int N> Kernel kernel_for(int type, specee_layout layout) {
         case GGML_TYPE_Q4_0: return multiply_32<V, Q4_0, N>;
         case GGML_TYPE_Q4_1: return multiply_32<V, Q4_1, N>;
         case GGML_TYPE_Q5_0: return multiply_32<V, Q5_0, N>;
+        case GGML_TYPE_Q5_1: return multiply_32<V, Q5_1, N>;
         case GGML_TYPE_Q8_0: return multiply_32<V, Q8_0<V::vnni>, N>;
+        case GGML_TYPE_Q2_K: return multiply_q2_k<V, N>;
+        case GGML_TYPE_Q3_K: return multiply_started_256<V, Q3_K, N>;
         case GGML_TYPE_Q4_K: return multiply_k<V, Q4_K, N>;
         case GGML_TYPE_Q5_K: return multiply_k<V, Q5_K, N>;
         case GGML_TYPE_Q6_K: return multiply_q6_k<V, N>;
+        case GGML_TYPE_IQ4_XS: return multiply_started_256<V, IQ4_XS, N>;
         default: return nullptr;
     }
 }

@@ -1,4 +1,4 @@
-// Types with a scale for each 32 weights, rows as in the file: Q4_0, Q4_1, Q5_0, Q8_0.
+// Types with a scale for each 32 weights, rows as in the file: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 #pragma once
 
 #include "x86_common.h"
@@ -35,6 +35,18 @@ struct Q4_1 {
     static constexpr bool nibbles = true, fifth_bits = false;
     static constexpr bool has_min = true, is_signed = false;
     static __m256i        load(const char * w) { return load_nibbles(reinterpret_cast<const Block *>(w)->qs); }
+};
+
+struct Q5_1 {
+    using Block                   = block_q5_1;
+    using Row                     = block_q8_1;
+    static constexpr int  bias    = 0;
+    static constexpr bool nibbles = true, fifth_bits = true;
+    static constexpr bool has_min = true, is_signed = false;
+    static __m256i        load(const char * w) {
+        const auto & b = *reinterpret_cast<const Block *>(w);
+        return _mm256_or_si256(load_nibbles(b.qs), load_bits(b.qh));
+    }
 };
 
 template <bool vnni> struct Q8_0 {

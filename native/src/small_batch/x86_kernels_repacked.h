@@ -1,4 +1,4 @@
-// ggml's repacked groups of eight rows (Q4_0, Q4_K): bytes 8j to 8j + 7 of row r stand at 64j + 8r.
+// ggml's repacked groups of eight rows (Q4_0, IQ4_NL, MXFP4, Q4_K): bytes 8j to 8j + 7 of row r stand at 64j + 8r.
 #pragma once
 
 #include "x86_kernels_256.h"
@@ -13,18 +13,60 @@ struct GroupQ4_K { // block_q4_Kx8
     uint8_t   qs[1024];
 };
 
+inline __m256 eight_halves(const ggml_half * h) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(h)));
+}
+
+// Types with a scale for each 32 weights. V: Avx2 without VNNI adds products of two and four numbers in 16 bits; where
+// they do not fit (is_wide), its weights keep their sign.
 struct GroupQ4_0 { // block_q4_0x8; its nibbles are signed
     ggml_half d[8];
     uint8_t   qs[128];
+
+    static constexpr int                      offset  = 8;
+    static constexpr bool                     is_wide = false;
+    __m256                                    scales() const { return eight_halves(d); }
+    template <class V> static typename V::Int weights(typename V::Int nibbles) { // stored ^ 8 = weight + 8
+        return V::xor_(nibbles, V::set1(8));
+    }
+};
+struct GroupIQ4_NL { // block_iq4_nlx8
+    ggml_half d[8];
+    uint8_t   qs[128];
+
+    static constexpr int                      offset  = 128;
+    static constexpr bool                     is_wide = true;
+    __m256                                    scales() const { return eight_halves(d); }
+    template <class V> static typename V::Int weights(typename V::Int nibbles) {
+        constexpr static Values values = raised(iq4_values, V::vnni ? offset : 0);
+        return V::look_up(table_of(values), nibbles);
+    }
+};
+struct GroupMXFP4 { // block_mxfp4x8
+    uint8_t e[8];
+    uint8_t qs[128];
+
+    static constexpr int  offset  = 12;
+    static constexpr bool is_wide = false;
+    __m256                scales() const { // half of 2^(e - 127), as ggml_e8m0_to_fp32_half
+        const __m256i x      = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(e)));
+        const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(x, _mm256_set1_epi32(1)), 23);
+        const __m256i tiny   = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), x);
+        return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), x)));
+    }
+    template <class V> static typename V::Int weights(typename V::Int nibbles) {
+        constexpr static Values values = raised(fp4_values, offset);
+        return V::look_up(table_of(values), nibbles);
+    }
 };
 
 template <int N> struct RowsGroup32 {
     int8_t  x[N][32];
-    int32_t correction[N]; // -8 * (sum of the 32 numbers)
+    int32_t correction[N]; // -offset * (sum of the 32 numbers)
     float   d[N];
 };
 
-template <int N> const RowsGroup32<N> * pack_group_32(const specee_product & p) {
+template <int offset, int N> const RowsGroup32<N> * pack_group_32(const specee_product & p) {
     const int64_t n_blocks = p.n_in / 32;
     auto * const  packed   = static_cast<RowsGroup32<N> *>(scratch(size_t(n_blocks) * sizeof(RowsGroup32<N>)));
     for (int i = 0; i < N; ++i) {
@@ -33,16 +75,12 @@ template <int N> const RowsGroup32<N> * pack_group_32(const specee_product & p) 
             std::memcpy(packed[b].x[i], row[b].qs, 32);
             packed[b].correction[i] = 0;
             for (int k = 0; k < 32; ++k) {
-                packed[b].correction[i] -= 8 * row[b].qs[k];
+                packed[b].correction[i] -= offset * row[b].qs[k];
             }
             packed[b].d[i] = half_to_float(row[b].d);
         }
     }
     return packed;
-}
-
-inline __m256 eight_halves(const ggml_half * h) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(h)));
 }
 
 template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
@@ -112,38 +150,43 @@ template <class V, int N> void multiply_group_q4_k(const specee_product & p) {
     }
 }
 
-template <class V, int N> void multiply_group_q4_0(const specee_product & p) {
+template <class V, class T, int N> void multiply_group_32(const specee_product & p) {
     using Int                             = typename V::Int;
     constexpr int                P        = V::parts;
+    constexpr bool               is_wide  = T::is_wide && !V::vnni;
     const int64_t                n_blocks = p.n_in / 32;
-    const RowsGroup32<N> * const rows     = pack_group_32<N>(p);
-    const auto *                 group    = static_cast<const GroupQ4_0 *>(p.weights);
-    const Int                    eight    = V::set1(8);
+    const RowsGroup32<N> * const rows     = pack_group_32<is_wide ? 0 : T::offset, N>(p);
+    const auto *                 group    = static_cast<const T *>(p.weights);
     for (int64_t r = 0; r < p.n_out; r += 8) {
         __m256 acc[N];
         for (int i = 0; i < N; ++i) {
             acc[i] = _mm256_setzero_ps();
         }
         for (int64_t b = 0; b < n_blocks; ++b, ++group) {
-            prefetch(reinterpret_cast<const char *>(group), sizeof(GroupQ4_0));
+            prefetch(reinterpret_cast<const char *>(group), sizeof(T));
             const RowsGroup32<N> & row = rows[b];
-            Int                    q[4][P]; // stored ^ 8 = weight + 8
+            Int                    q[4][P];
             for (int part = 0; part < P; ++part) {
                 for (int j = 0; j < 2; ++j) {
                     const Int raw  = V::bytes(group->qs + 64 * j + 32 * part);
-                    q[j][part]     = V::xor_(V::low_nibbles(raw), eight);
-                    q[2 + j][part] = V::xor_(V::high_nibbles(raw), eight);
+                    q[j][part]     = T::template weights<V>(V::low_nibbles(raw));
+                    q[2 + j][part] = T::template weights<V>(V::high_nibbles(raw));
                 }
             }
-            const __m256 d = eight_halves(group->d);
+            const __m256 d = group->scales();
             for (int i = 0; i < N; ++i) {
                 Int dots[P];
                 for (int part = 0; part < P; ++part) {
                     auto dot = V::zero();
                     for (int j = 0; j < 4; ++j) {
-                        dot = V::dot(dot, q[j][part], V::broadcast8(row.x[i] + 8 * j));
+                        const Int x = V::broadcast8(row.x[i] + 8 * j);
+                        if constexpr (is_wide) {
+                            dot = V::add(dot, V::signed_dot(q[j][part], x));
+                        } else {
+                            dot = V::dot(dot, q[j][part], x);
+                        }
                     }
-                    dots[part] = V::sum(dot);
+                    dots[part] = is_wide ? dot : V::sum(dot);
                 }
                 const __m256i sum = _mm256_add_epi32(V::pair_sums(dots), _mm256_set1_epi32(row.correction[i]));
                 acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d, _mm256_set1_ps(row.d[i])), acc[i]);
