@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 from fake_session import INFO, FakeSession, chat, idle, ready, screen, submit, until
 
@@ -53,16 +51,6 @@ async def test_a_download_shows_its_progress_and_esc_keeps_what_arrived(monkeypa
         assert asked == [("llama3.2-1b", False)] * 2
 
 
-def a_model(path: Path) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize(
     "model", ["/etc/passwd", "/etc", "{}/empty.gguf", "{}/cut.gguf", "nonsense", "/dev/null", "hf:x"]
 )
@@ -81,7 +69,7 @@ async def test_a_model_that_is_none_leaves_the_one_that_is_loaded(model: str, tm
 
 @pytest.mark.parametrize("line", ["/model {}/other.gguf", "/ctx 512"])
 async def test_what_cannot_be_loaded_gives_way_to_what_was(line: str, tmp_path: Path) -> None:
-    a_model(tmp_path / "other.gguf")
+    tiny_gguf.write(tmp_path / "other.gguf", "llama")
     line = line.format(tmp_path)
     session = FakeSession()
     async with chat(session).run_test(size=(160, 30)) as pilot:
@@ -98,7 +86,7 @@ async def test_another_model_answers(tmp_path: Path) -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        a_model(tmp_path / "other.gguf")
+        tiny_gguf.write(tmp_path / "other.gguf", "llama")
         await submit(pilot, f"/model {tmp_path}/other.gguf")
         await until(pilot, lambda: session.loads[-1].model == f"{tmp_path}/other.gguf" and idle(pilot.app))
         await submit(pilot, "Hi")
@@ -109,7 +97,7 @@ async def test_another_model_answers(tmp_path: Path) -> None:
 async def test_a_model_that_does_not_fit_is_asked_about(
     answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_model(tmp_path / "now.gguf")
+    tiny_gguf.write(tmp_path / "now.gguf", "llama")
     tiny_gguf.write(tmp_path / "large.gguf", "llama", n_layer=40, width=4)
     monkeypatch.setattr("fake_session.INFO", replace(INFO, path=str(tmp_path / "now.gguf")))
     monkeypatch.setattr("specee.app.memory.free_ram", lambda: 1 << 20)
