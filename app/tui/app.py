@@ -201,7 +201,7 @@ class ChatApp(BoundedApp):
         if self._is_up:
             self.controller.pull_ended(message.error)
             if isinstance(self.screen, ModelPicker):
-                self.screen.pull_ended()
+                self.screen.pull_ended(message.error)
 
     def on_conversation_earlier_shown(self, message: Conversation.EarlierShown) -> None:
         self.collect_garbage_soon()
