@@ -16,6 +16,16 @@ from specee.models.errors import ModelError
 COMMON = {"block_count": 4, "context_length": 512, "embedding_length": 64, "feed_forward_length": 128}
 HEADS = {"attention.head_count": 4, "attention.head_count_kv": 2}
 SSM = {"ssm.conv_kernel": 4, "ssm.inner_size": 128, "ssm.state_size": 16, "ssm.time_step_rank": 4, "ssm.group_count": 1}
+COMPRESSED = {
+    **COMMON,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 1,
+    "attention.kv_lora_rank": 32,
+    "attention.key_length": 48,
+    "attention.value_length": 32,
+    "attention.key_length_mla": 24,
+    "rope.dimension_count": 16,
+}
 MAMBA = {**COMMON, **SSM, "attention.head_count": 0, "feed_forward_length": 0}
 
 
@@ -50,6 +60,7 @@ def write(path: Path, arch: str, values: dict[str, Any]) -> Path:
         ("qwen3moe", {**COMMON, **HEADS, "expert_count": 8, "feed_forward_length": 0}),
         ("glm5-next", {**COMMON, **HEADS, "rope.dimension_count": 0}),
         ("gpt2", {**COMMON, "attention.head_count": 4}),
+        ("deepseek2", COMPRESSED),
     ],
 )
 def test_what_some_models_lack(tmp_path: Path, arch: str, values: dict[str, Any]) -> None:
@@ -69,6 +80,9 @@ def test_what_some_models_lack(tmp_path: Path, arch: str, values: dict[str, Any]
         ("mamba2", {**MAMBA, "ssm.time_step_rank": 0}, "time_step_rank"),
         ("mamba", {**MAMBA, "ssm.conv_kernel": 0}, "conv_kernel"),
         ("rwkv7", {**COMMON, "attention.head_count": 0, "wkv.head_size": 0}, "wkv.head_size"),
+        ("rwkv7", {**COMMON, "attention.head_count": 0, "wkv.head_size": 48}, "wkv.head_size"),
+        ("gemma3", {**COMMON, **HEADS, "attention.head_count_kv": 3}, "head_count_kv"),
+        ("deepseek2", {**COMPRESSED, "attention.key_length": 50}, "attention.key_length"),
         ("qwen3next", {**COMMON, **HEADS, "full_attention_interval": 0}, "full_attention_interval"),
         ("qwen2", {**COMMON, **HEADS, "rope.dimension_count": 3}, "rope.dimension_count"),
         ("qwen2", {**COMMON, **HEADS, "rope.dimension_count": 32}, "rope.dimension_count"),
@@ -93,18 +107,7 @@ def test_what_no_model_has(tmp_path: Path, arch: str, values: dict[str, Any], sa
         ("qwen35", {**COMMON, **HEADS, **SSM, "full_attention_interval": 2}, 2 * 2 * (16 + 16)),
         ("gemma4", {**COMMON, **HEADS, "attention.shared_kv_layers": 3}, 2 * (16 + 16)),
         ("glm4moe", {**COMMON, **HEADS, "nextn_predict_layers": 1}, 3 * 2 * (16 + 16)),
-        (
-            "deepseek2",
-            {
-                **COMMON,
-                "attention.head_count": 4,
-                "attention.head_count_kv": 1,
-                "attention.key_length": 48,
-                "attention.value_length": 32,
-                "attention.key_length_mla": 24,
-            },
-            4 * 48,
-        ),
+        ("deepseek2", COMPRESSED, 4 * 48),
     ],
 )
 def test_memory_of_a_token(tmp_path: Path, arch: str, values: dict[str, Any], heads_that_keep: int) -> None:
