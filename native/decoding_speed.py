@@ -24,6 +24,7 @@ MAIN = "Q4_K"
 N_IN, N_OUT = 2048, 4096
 TYPE_BYTES = 16 << 20
 ROWS = (1, 2, 4, 8)
+SPREAD = 4  # types between steps of several rows with the weights of one
 ROUNDS = 5
 SECONDS = 0.15  # after which no round begins
 N_SMALL = 64
@@ -83,22 +84,22 @@ def measure(device: Any = None, threads: int = 1) -> Speed:
             (_SUMS, 1): bench.sums(N_SMALL),
             (_ATTENTION, 1): bench.attention(),
         }
-        read = {}
-        for name, kind in TYPES.items():
-            n_bytes = found.row_size(kind, N_IN) * N_OUT
-            n = max(1, TYPE_BYTES // n_bytes)
-            if bench.layout(kind, N_IN) is None:
-                continue
-            for rows in ROWS if name == MAIN else ROWS[:1]:
-                steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
-            read[name] = n * n_bytes
+        n_bytes = {name: found.row_size(kind, N_IN) * N_OUT for name, kind in TYPES.items()}
+        counts = {name: max(1, TYPE_BYTES // n_bytes[name]) for name in TYPES}
+        more = [n for n in ROWS if n > 1]
+        for i, (name, kind) in enumerate(TYPES.items()):
+            if bench.layout(kind, N_IN) is not None:
+                steps[name, 1] = bench.products(kind, N_IN, N_OUT, counts[name])
+            if more and i % SPREAD == SPREAD - 1:  # the caches hold other weights by now
+                n = more.pop(0)
+                steps[MAIN, n] = bench.products(TYPES[MAIN], N_IN, N_OUT, counts[MAIN], n)
         clock = time.thread_time if on_cpu and used == 1 else time.perf_counter
         cpu, began = time.process_time(), time.perf_counter()
         least = bench.least_seconds(steps, clock)
         share = (time.process_time() - cpu) / (time.perf_counter() - began) / used
     product, other = (least[name, 1] / N_SMALL for name in (_PRODUCTS, _SUMS))
     return Speed(
-        rates={name: n_bytes / (least[name, 1]) for name, n_bytes in read.items()},
+        rates={name: counts[name] * n_bytes[name] / least[name, 1] for name in TYPES if (name, 1) in least},
         rows={n: least[MAIN, n] / least[MAIN, 1] for n in ROWS},
         attention=2 * LAYERS * TOKENS * HEADS * HEAD_DIM * 2 / least[_ATTENTION, 1],
         layer=PRODUCTS * product + OTHERS * other,
