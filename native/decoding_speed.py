@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from specee.native import ggml, library
+from specee.native import cpu, ggml, library
 from specee.native.errors import NativeError
 from specee.native.ggml import Ggml
+from specee.native.thread_tuning import counts
 
 TYPES = {"Q4_K": 12, "Q6_K": 14, "Q8_0": 8, "Q5_K": 13, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q3_K": 11, "IQ4_XS": 23}
 TYPES |= {"MXFP4": 39, "F16": 1, "BF16": 30, "IQ4_NL": 20, "Q2_K": 10}
@@ -24,6 +25,7 @@ MAIN = "Q4_K"
 N_IN, N_OUT = 2048, 4096
 TYPE_BYTES = 16 << 20
 ROWS = (1, 2, 4, 8)
+SPREAD = 4  # types between steps of several rows with the weights of one
 ROUNDS = 5
 SECONDS = 0.15  # after which no round begins
 N_SMALL = 64
@@ -83,27 +85,27 @@ def measure(device: Any = None, threads: int = 1) -> Speed:
             (_SUMS, 1): bench.sums(N_SMALL),
             (_ATTENTION, 1): bench.attention(),
         }
-        read = {}
-        for name, kind in TYPES.items():
-            n_bytes = found.row_size(kind, N_IN) * N_OUT
-            n = max(1, TYPE_BYTES // n_bytes)
-            if bench.layout(kind, N_IN) is None:
-                continue
-            for rows in ROWS if name == MAIN else ROWS[:1]:
-                steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
-            read[name] = n * n_bytes
+        n_bytes = {name: found.row_size(kind, N_IN) * N_OUT for name, kind in TYPES.items()}
+        numbers = {name: max(1, TYPE_BYTES // n_bytes[name]) for name in TYPES}
+        more = [n for n in ROWS if n > 1]
+        for i, (name, kind) in enumerate(TYPES.items()):
+            if bench.layout(kind, N_IN) is not None:
+                steps[name, 1] = bench.products(kind, N_IN, N_OUT, numbers[name])
+            if more and i % SPREAD == SPREAD - 1:  # the caches hold other weights by now
+                n = more.pop(0)
+                steps[MAIN, n] = bench.products(TYPES[MAIN], N_IN, N_OUT, numbers[MAIN], n)
         clock = time.thread_time if on_cpu and used == 1 else time.perf_counter
-        cpu, began = time.process_time(), time.perf_counter()
+        spent, began = time.process_time(), time.perf_counter()
         least = bench.least_seconds(steps, clock)
-        share = (time.process_time() - cpu) / (time.perf_counter() - began) / used
+        share = (time.process_time() - spent) / (time.perf_counter() - began) / used
     product, other = (least[name, 1] / N_SMALL for name in (_PRODUCTS, _SUMS))
     return Speed(
-        rates={name: n_bytes / (least[name, 1]) for name, n_bytes in read.items()},
+        rates={name: numbers[name] * n_bytes[name] / least[name, 1] for name in TYPES if (name, 1) in least},
         rows={n: least[MAIN, n] / least[MAIN, 1] for n in ROWS},
         attention=2 * LAYERS * TOKENS * HEADS * HEAD_DIM * 2 / least[_ATTENTION, 1],
         layer=PRODUCTS * product + OTHERS * other,
         threads=used,
-        busy=on_cpu and (used < threads or share < BUSY),
+        busy=on_cpu and (used < min(threads, cpu.usable_cores()) or share < BUSY),
     )
 
 
@@ -117,12 +119,12 @@ class _Bench:
     def settle(self, threads: int) -> int:
         """The most threads, up to `threads`, that get the time of their cores."""
         step = self.products(TYPES["Q8_0"], 256, 256, 8)
-        for n in range(threads, 0, -1):
+        for n in counts(min(threads, cpu.usable_cores())):
             self._ggml.set_threads(self._device, self._backend, n)
-            cpu, began = time.process_time(), time.perf_counter()
+            used, began = time.process_time(), time.perf_counter()
             for _ in range(PASSES):
                 step()
-            if time.process_time() - cpu >= BUSY * n * (time.perf_counter() - began):
+            if time.process_time() - used >= BUSY * n * (time.perf_counter() - began):
                 return n
         return 1
 

@@ -101,7 +101,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     **{f"layers {n}": {"values": {".block_count": (U32, n)}} for n in (0, 5, 7, 10**6)},
     "layers a text": {"values": {".block_count": (TEXT, "6")}},
     "layers missing": {"values": {".block_count": None}},
-    "window 0": {"values": {".context_length": (U32, 0)}},
     "window missing": {"values": {".context_length": None}},
     **{f"width {n}": {"values": {".embedding_length": (U32, n)}} for n in (0, 96, 1 << 31)},
     "feed forward 0": {"values": {".feed_forward_length": (U32, 0)}},
