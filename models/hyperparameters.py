@@ -124,9 +124,10 @@ def _wrong_heads(arch: str, values: dict[str, Any]) -> str | None:
         return None
     if heads and heads_kv and heads % heads_kv:
         return _cannot_be("attention.head_count_kv", heads_kv)
+    keys = keys or (width // heads if width and heads else None)
     if plain_keys and keys and rank and keys != rank + (rotated or 0):  # kept are the compressed and the rotated ones
         return _cannot_be("attention.key_length", keys)
-    head = plain_keys or keys or (width // heads if width and heads else None)
+    head = plain_keys or keys
     if rotated and arch not in _NOT_ROTATED and (rotated % 2 or (head and rotated > head)):  # in pairs
         return _cannot_be("rope.dimension_count", rotated)
     return None

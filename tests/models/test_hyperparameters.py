@@ -83,6 +83,7 @@ def test_what_some_models_lack(tmp_path: Path, arch: str, values: dict[str, Any]
         ("rwkv7", {**COMMON, "attention.head_count": 0, "wkv.head_size": 48}, "wkv.head_size"),
         ("gemma3", {**COMMON, **HEADS, "attention.head_count_kv": 3}, "head_count_kv"),
         ("deepseek2", {**COMPRESSED, "attention.key_length": 50}, "attention.key_length"),
+        ("deepseek2", {k: v for k, v in COMPRESSED.items() if k != "attention.key_length"}, "attention.key_length"),
         ("qwen3next", {**COMMON, **HEADS, "full_attention_interval": 0}, "full_attention_interval"),
         ("qwen2", {**COMMON, **HEADS, "rope.dimension_count": 3}, "rope.dimension_count"),
         ("qwen2", {**COMMON, **HEADS, "rope.dimension_count": 32}, "rope.dimension_count"),
