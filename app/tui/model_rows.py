@@ -56,7 +56,7 @@ class ModelRow:
         model, advice = self.surveyed.model, self.surveyed.advice
         if model.here:
             return model.n_bytes
-        return advice.file_bytes if advice is not None else 0
+        return advice.file_bytes if advice is not None else model.entry.bytes if model.entry is not None else 0
 
     @property
     def best_for(self) -> str:
