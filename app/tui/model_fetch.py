@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from specee.app.errors import AppError
 from specee.app.formatting import size
-from specee.app.recommend.recommendation import Recommendation
+from specee.app.model_survey import SurveyedModel
 from specee.app.tui.model_rows import ModelRow
 from specee.app.tui.question import Question
 from specee.models import hub
@@ -30,15 +30,15 @@ class ModelFetch:
         """Whether nothing can be fetched."""
         return self._app.session.offline or hub.is_offline()
 
-    def model(self, row: ModelRow, drafter: Recommendation | None, *, then_use: bool) -> None:
-        """Fetches a model. `drafter`: what is known of the one that belongs to it and is not here."""
+    def model(self, row: ModelRow, drafter: SurveyedModel | None, *, then_use: bool) -> None:
+        """Fetches a model. `drafter`: the one that belongs to it, if that is not here."""
         if self._refuses(row.name):
             return
         advice, entry = row.surveyed.advice, row.surveyed.model.entry
-        parts = [f"Fetch {row.shown_name}", size(row.n_bytes) if row.n_bytes else ""]
+        parts = [f"Fetch {row.shown_name}", size(row.surveyed.n_bytes) if row.surveyed.n_bytes else ""]
         parts += [f"from {entry.repo}" if entry is not None else "", f"licence: {row.licence}" if row.licence else ""]
         if drafter is not None:
-            parts.append(f"and {drafter.name} ({size(drafter.file_bytes)}), which drafts for it")
+            parts.append(f"and {drafter.model.name} ({size(drafter.n_bytes)}), which drafts for it")
         text = f"{', '.join(part for part in parts if part)}?"
         if row.does_not_fit and advice is not None:
             text += f" It needs {size(advice.memory_bytes)} of memory, which are not free now."

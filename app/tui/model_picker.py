@@ -128,16 +128,16 @@ class ModelPicker(Screen[None]):
 
     def _look_around(self) -> None:
         """Begins to look at all models, as they are now."""
-        if self._survey is not None:
-            self._survey.stop()
-        session = self.app.session
+        former, session = self._survey, self.app.session
+        if former is not None:
+            former.stop()
         self._in_use = session.model  # asks the disk
         loaded = Path(session.info.path) if session.info is not None else None
 
         def changed() -> None:
             self.post_message(self.Changed())
 
-        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window)
+        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window, former=former)
         self._survey.start()
         self._show_rows()
 
@@ -316,10 +316,10 @@ class ModelPicker(Screen[None]):
             self._fetch_model(row, then_use=False)
 
     def _fetch_model(self, row: ModelRow, *, then_use: bool) -> None:
-        advice, drafter = row.surveyed.advice, None
-        if advice is not None and advice.drafter and not advice.drafter_here and self._survey is not None:
-            drafter = self._survey.advice(advice.drafter)
-        self._fetch.model(row, drafter, then_use=then_use)
+        entry = row.surveyed.model.entry
+        models = self._survey.models if self._survey is not None else []
+        wanted = [one for one in models if entry is not None and one.model.name == entry.drafter and not one.model.here]
+        self._fetch.model(row, wanted[0] if wanted else None, then_use=then_use)
 
     def _fetch_begun(self, then_use: bool) -> None:
         if then_use:
