@@ -280,7 +280,7 @@ def in_channels(make_backend: Make, script: str) -> Any:
     piece, tokenize = backend.piece, backend.tokenize
     names = {number: name.encode() for name, number in NAMES.items()}
     backend.piece = lambda token, special=False: (names[token] if special else b"") if token in names else piece(token)
-    backend.tokenize = lambda text, bos, special=True: tokenize(as_tokens(text) if special else text, bos=bos)
+    backend.tokenize = lambda text, bos, special=True, **_: tokenize(as_tokens(text) if special else text, bos=bos)
     return backend
 
 
