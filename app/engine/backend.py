@@ -23,6 +23,11 @@ class ChatEngine(Engine, Protocol):
     """Tokens of a prompt that are computed at once, at most."""
 
     @property
+    def no_drafts(self) -> str | None:
+        """Why tokens cannot be drafted; None where they can."""
+        ...
+
+    @property
     def slots(self) -> Sequence[ChatEngine]:
         """The engines that share this one's model, itself first: each has the cache of a chat."""
         ...

@@ -5,6 +5,7 @@
 
 #include "ggml.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -103,6 +104,16 @@ void specee_token_matrices::read_row(const matrix & from, llama_token token, flo
     }
 }
 
+static void take_off_mean(float * v, int32_t n) {
+    float sum = 0;
+    for (int32_t i = 0; i < n; ++i) {
+        sum += v[i];
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        v[i] -= sum / n;
+    }
+}
+
 float specee_token_matrices::head_row(llama_token token, float * out) const {
     read_row(lm_head, token, out);
     float constant = bias.empty() ? 0.0f : bias[token];
@@ -112,6 +123,9 @@ float specee_token_matrices::head_row(llama_token token, float * out) const {
     for (int32_t i = 0; i < n_embd; ++i) {
         out[i] *= norm.empty() ? scale : scale * norm[i];
     }
+    if (centred) { // so that a state's mean changes no product
+        take_off_mean(out, n_embd);
+    }
     return constant;
 }
 
@@ -120,14 +134,9 @@ void specee_token_matrices::embedding_row(llama_token token, float * out) const 
 }
 
 void specee_token_matrices::normalise(const float * state, float * out) const {
-    float mean = 0;
+    std::copy_n(state, n_embd, out);
     if (centred) {
-        for (int32_t i = 0; i < n_embd; ++i) {
-            mean += state[i] / n_embd;
-        }
-    }
-    for (int32_t i = 0; i < n_embd; ++i) {
-        out[i] = state[i] - mean;
+        take_off_mean(out, n_embd);
     }
     const float inverse = specee_inverse_rms(out, n_embd, eps);
     for (int32_t i = 0; i < n_embd; ++i) {

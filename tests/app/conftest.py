@@ -111,6 +111,7 @@ class FakeEngine:
 
     tip = -1
     max_equal_rows = 8
+    no_drafts: str | None = None
 
     @property
     def n_in_flight(self) -> int:
