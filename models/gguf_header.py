@@ -10,17 +10,16 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specee.models import (
-    architectures,
     cache,
     damage,
     foreign_file,
+    hyperparameters,
     local_file,
     model_kind,
     split_file,
@@ -37,45 +36,12 @@ MAX_KEY = 65535
 MAX_TEXT = 16 << 20  # a chat template has kilobytes; the largest known value, an embedded tokenizer, some megabytes
 MAX_DIMS = 4
 FORKS, MAX_TYPE = 97, 400  # numbers of types of weights that others have added
-MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-MAX_HYPERPARAMETER = 1 << 24
 DEFAULT_ALIGNMENT = 32
 MAX_KEPT = 4096  # items; longer lists of numbers than, say, one for each layer stay in the file
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MIN_ENTRY = 8 + 1 + 4 + 1  # bytes of a key of one letter with a value of one byte
 _MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # of a tensor's entry, with one dimension
-_NOT_ROTATED = architectures.RECURRENT | {  # whose Q and K stay as they are, in all files or in some
-    *("baichuan", "bloom", "glm5-next", "gpt2", "granitehybrid", "jais", "jamba", "kimi-k3", "mpt", "nemotron_h"),
-    *("nemotron_h_moe", "refact", "starcoder"),
-}
-_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_POSITIVE = (
-    "block_count",
-    "embedding_length",
-    "attention.key_length",
-    "attention.value_length",
-    "vocab_size",
-    # what llama.cpp divides by
-    "experts_per_group",
-    "full_attention_interval",
-    "hrm.h_cycles",
-    "hrm.l_cycles",
-    "hrm.layers_per_stack",
-    "interleave_moe_layer_step",
-    "kda.head_dim",
-    "shortconv.l_cache",
-    "ssm.conv_kernel",
-    "ssm.inner_size",
-    "ssm.state_size",
-    "ssm.time_step_rank",
-    "wkv.head_size",
-)
-# 0 where layers do without, or in a file that does not say it
-_MOSTLY_POSITIVE = ("context_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv")
-# what we read besides; 0 where the model has none
-_COUNTS = ("attention.sliding_window", "nextn_predict_layers", "target_hidden_size", "target_layers")
-_TEXTS = ("general.name", "tokenizer.ggml.model")
 
 
 @dataclass(frozen=True)
@@ -183,9 +149,10 @@ class _Reader:
             values[key] = self._value(self._u32(), key)
         model_kind.check_usable(path, values)
         if not split_file.number(values):  # the later parts of a split model do not have them
-            _check_values(values)
-            if (wrong := tokenizer_values.wrong(values, self._data)) is not None:
+            if wrong := hyperparameters.wrong(values) or tokenizer_values.wrong(values, self._data):
                 raise _Damage(wrong)
+            if why := hyperparameters.unfinished(values):
+                raise _Unusable(f"{why}; take another model")
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
         return Header(path, values, tensors, self._end, (path,))
 
@@ -337,55 +304,3 @@ def _alignment(values: dict[str, Any], file_bytes: int) -> int:
     if type(alignment) is not int or not 0 < alignment < file_bytes or alignment & (alignment - 1):
         raise _Damage(f"its alignment {str(alignment)[:80]!r} is not a power of two")
     return alignment
-
-
-def _numbers(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, Array):
-        return ("a list of texts or a long one",) if value.items is None else value.items
-    return () if value is None else (value,)
-
-
-def _check_values(values: dict[str, Any]) -> None:
-    """What is multiplied or allocated by before llama.cpp compares it with the tensors must be sensible."""
-    arch = values.get("general.architecture")
-    if not isinstance(arch, str) or not _ARCHITECTURE.fullmatch(arch):
-        raise _Damage("it names no architecture")
-    for key in _TEXTS:
-        if not isinstance(values.get(key, ""), str):
-            raise _Damage(f"{key} is no text")
-    for name in (*_POSITIVE, *_MOSTLY_POSITIVE, *_COUNTS):
-        value = values.get(f"{arch}.{name}")
-        limit = MAX_LAYERS if name == "block_count" else MAX_HYPERPARAMETER
-        for number in _numbers(value):
-            if type(number) is not int or not _lowest(name, arch, values) <= number <= limit:
-                raise _Damage(f"{name} cannot be {str(number)[:80]!r}")
-    if _never_ends(arch, values):
-        why = "no dimension of its heads is rotated, which llama.cpp as it is built in here never finishes"
-        raise _Unusable(f"{why}; take another model")
-    for key, value in values.items():
-        if not key.startswith(f"{arch}.") or not isinstance(value, float):
-            continue
-        if not math.isfinite(value) or (key.endswith("epsilon") and value < 0):
-            raise _Damage(f"{key[len(arch) + 1 :][:80]} cannot be {value}")
-
-
-def _lowest(name: str, arch: str, values: dict[str, Any]) -> int:
-    """The least that a hyperparameter can be: 0 in single layers, and in models that have no such part."""
-    if name in _POSITIVE:
-        return 1 if not isinstance(values.get(f"{arch}.{name}"), Array) else 0
-    if name in _COUNTS or isinstance(values.get(f"{arch}.{name}"), Array) or arch in architectures.RECURRENT:
-        return 0
-    without = name == "feed_forward_length" and (arch in architectures.HYBRID or values.get(f"{arch}.expert_count"))
-    return 0 if name == "context_length" or without else 1
-
-
-def _never_ends(arch: str, values: dict[str, Any]) -> bool:
-    """Whether llama.cpp would rotate 0 dimensions of Q and K (ggml_compute_forward_rope_flt steps back by them).
-
-    They are as many as the header says, or as a head of the first layer has.
-    """
-    if arch in _NOT_ROTATED:
-        return False
-    heads = values.get(f"{arch}.attention.head_count")
-    first = heads.items[0] if isinstance(heads, Array) and heads.items else heads
-    return first == 0 or values.get(f"{arch}.rope.dimension_count") == 0

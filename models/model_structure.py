@@ -7,10 +7,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from specee.models import kv_cache
 from specee.models.gguf_header import Header, Tensor
 from specee.models.gguf_types import Array
-
-KV_BYTES = 2  # keys and values are kept as float16
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -52,8 +51,8 @@ def read(header: Header) -> ModelStructure:
     layers, width = of("block_count") or 0, of("embedding_length") or 0
     heads, heads_kv = _mean(of("attention.head_count")), _mean(of("attention.head_count_kv"))
     heads_kv = heads_kv or heads
-    key_dim = of("attention.key_length") or (int(width / heads) if heads else 0)
-    value_dim = of("attention.value_length") or key_dim
+    first = _first(of("attention.head_count"))
+    key_dim = of("attention.key_length") or (width // first if first else 0)
     head = _head(header.tensors)
     return ModelStructure(
         name=str(values.get("general.name") or header.path.stem),
@@ -76,7 +75,7 @@ def read(header: Header) -> ModelStructure:
         head_tied=head is not None and head.name != "output.weight",
         head_type=head.type if head is not None else "",
         head_layers=_layer_equivalents(head, header.tensors),
-        kv_bytes_per_token=int(layers * heads_kv * (key_dim + value_dim) * KV_BYTES),
+        kv_bytes_per_token=kv_cache.bytes_per_token(header),
     )
 
 
@@ -119,6 +118,11 @@ def _mean(value: Any) -> float:
     if isinstance(value, Array):
         return sum(value.items) / len(value.items) if value.items else 0.0
     return float(value or 0)
+
+
+def _first(value: Any) -> int:
+    """The first layer's number: a head is as wide as it makes it."""
+    return int((value.items or (0,))[0]) if isinstance(value, Array) else int(value or 0)
 
 
 def _text(value: Any) -> str | None:

@@ -53,10 +53,14 @@ class Dense:
         self.tokens: list[int] = []
         self.logits: list[bytes] = []
         read(engine, prompt)
+        size = engine.model.llama.llama_state_seq_get_size
+        before = size(engine._context, engine.slot)
         for _ in range(N_ANSWER):
             self.logits.append(engine.logits(0).tobytes())
             self.tokens.append(engine.greedy(0, greedy))
             engine.forward(self.tokens[-1])
+        self.kept = (size(engine._context, engine.slot) - before) // N_ANSWER
+        """Bytes for each token, with some of its place."""
 
     def has(self, engine: RowEngine, i: int, row: int = 0) -> bool:
         """Whether a row of the engine's logits is what the answer's token i was chosen from."""
@@ -264,6 +268,7 @@ def check(path: Path) -> dict[str, Any]:
             "hybrid": bool(llama.llama_model_is_hybrid(model.handle)),
             "level": checks.engine.level,
             "limit": checks.engine.limit,
+            "kept": checks.dense.kept,
             "tokens": checks.dense.tokens,
             "digests": [hashlib.blake2b(logits, digest_size=8).hexdigest() for logits in checks.dense.logits],
             "wrong": wrong,

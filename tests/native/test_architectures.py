@@ -23,7 +23,7 @@ import pytest
 from ggml_programs import ggml_source
 from helpers import GPU_LAYERS
 
-from specee.models import architectures, gguf_header
+from specee.models import architectures, gguf_header, kv_cache
 from specee.models.errors import NotAChatModelError
 from specee.native import abi
 
@@ -34,8 +34,13 @@ REWRITE = os.environ.get("SPECEE_REWRITE_ARCHITECTURES") == "1"
 STOCK = os.environ.get("SPECEE_TEST_STOCK")
 OURS = ("PYTHONPATH", "PYTHONHOME", "LLAMA_CPP_LIB_PATH")  # variables that would lead the unpatched one to our library
 N_PROCESSES = 2
+PLACE_BYTES = 32  # in a saved cache, of a token's position
+OTHERWISE = {"glm5-next", "graniteswitch", "hy_v4", "minimax-m3", "qwen4exp"}  # keep less, or something more, besides
 NO_CHAT = sorted({*arch_headers.NO_CHAT, *arch_headers.NO_CHAT_WITH_EXPERTS})
 CHAT = [name for name in arch_headers.names() if name not in NO_CHAT]
+KEPT = [  # models whose saved cache has all that they keep: what a window has passed is not saved
+    name for name in CHAT if name not in OTHERWISE and "attention.sliding_window" not in arch_headers.header(name)[1]
+]
 
 pytestmark = pytest.mark.skipif(bool(GPU_LAYERS), reason="the table is that of a CPU")
 
@@ -126,6 +131,12 @@ def test_what_is_proven_is_true(folder: Path, checked: dict[str, Any], name: str
     assert found["recurrent"] is (arch in architectures.RECURRENT)
     assert found["hybrid"] is (arch in architectures.HYBRID)
     assert len(set(found["tokens"])) > 1, "an answer of one token tells little"
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_memory_of_a_token(folder: Path, checked: dict[str, Any], name: str) -> None:
+    header = gguf_header.read_model(folder / f"{name}.gguf")
+    assert 0 <= checked[name]["kept"] - kv_cache.bytes_per_token(header) <= PLACE_BYTES
 
 
 @pytest.mark.parametrize("name", CHAT)
