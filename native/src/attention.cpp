@@ -149,7 +149,7 @@ void specee_rows::set_inputs(const specee_attention_input & input) {
     auto *                 k_at    = static_cast<int64_t *>(input.k_at->data);
     auto *                 v_at    = input.v_at == nullptr ? nullptr : static_cast<int64_t *>(input.v_at->data);
     // numbers that have an index of their own: 1, or all of V
-    const int64_t          n_v     = input.v_at == nullptr ? 0 : input.v_at->ne[0] / n;
+    const int64_t n_v = input.v_at == nullptr ? 0 : input.v_at->ne[0] / n;
     for (int64_t i = 0; i < n; ++i) {
         const int64_t stream = cache.get_stream(batch[i]->slot);
         k_at[i]              = stream * n_cells + batch[i]->cell;
@@ -187,18 +187,18 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const spece
     size_t         at     = 0; // of this run's mask
     for (auto first = groups.begin(), end = first; first != groups.end(); first = end) {
         // slots whose K and V lie one after the other, alike in shape: one product has all of them
-        end                 = std::find_if(first, groups.end(), [&](const specee_group & g) {
+        end                   = std::find_if(first, groups.end(), [&](const specee_group & g) {
             return g.n_rows != first->n_rows || g.n_kv != first->n_kv ||
                    kv->get_stream(g.slot) != kv->get_stream(first->slot) + (uint32_t) (&g - &*first);
         });
-        const auto n_slots  = end - first;
-        const auto stream   = kv->get_stream(first->slot);
-        ggml_tensor * k     = view_slots(ctx0, a.k, stream, n_slots, first->n_kv);
-        ggml_tensor * v     = view_slots(ctx0, a.v, stream, n_slots, first->n_kv);
-        ggml_tensor * qs    = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
-                                           a.q->nb[2], first->first * a.q->nb[2]);
-        const size_t nb      = first->n_kv * ggml_type_size(a.mask->type);
-        const size_t of_slot = nb * first->n_rows;
+        const auto    n_slots = end - first;
+        const auto    stream  = kv->get_stream(first->slot);
+        ggml_tensor * k       = view_slots(ctx0, a.k, stream, n_slots, first->n_kv);
+        ggml_tensor * v       = view_slots(ctx0, a.v, stream, n_slots, first->n_kv);
+        ggml_tensor * qs      = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
+                                             a.q->nb[2], first->first * a.q->nb[2]);
+        const size_t  nb      = first->n_kv * ggml_type_size(a.mask->type);
+        const size_t  of_slot = nb * first->n_rows;
         ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, first->n_kv, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
         at += of_slot * n_slots;
 
