@@ -152,7 +152,8 @@ def owner(path: Path) -> CachedFile | None:
     if "snapshots" not in path.parts:  # without loading huggingface_hub
         return None
     try:
-        repo_folder, _, _, *parts = path.relative_to(root()).parts
+        real = path.parent.resolve() / path.name  # the cache's folder may be a link
+        repo_folder, _, _, *parts = real.relative_to(root().resolve()).parts
         target = path.resolve()
     except (OSError, ValueError, ModelError):  # it is elsewhere, or the cache is nowhere
         return None

@@ -139,6 +139,8 @@ def read(path: Path) -> Header:
                 raise foreign_file.unfinished(path) or ModelError("not a model", f"{path} {what}; {to_do}")
             if len(head) < 8:
                 raise _Damage("it is cut off")
+            if (told := foreign_file.still_arriving(path)) is not None:
+                raise told
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(path)
     except PermissionError as error:
@@ -149,8 +151,8 @@ def read(path: Path) -> Header:
     except _Unusable as error:
         raise ModelError("unusable model", f"{path}: {error}") from error
     except _Damage as error:
-        told = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
-        raise foreign_file.unfinished(path) or told from error
+        damaged = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
+        raise foreign_file.unfinished(path) or damaged from error
 
 
 def read_model(path: Path) -> Header:
@@ -308,7 +310,9 @@ def _wrong_version(version: int) -> _Damage:
         )
     swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
     if 1 <= swapped <= MAX_VERSION:
-        return _Unusable("GGUF for big-endian computers (its version says so); take the file without -be in its name")
+        return _Unusable(
+            "GGUF for big-endian computers (its version says so); take the little-endian file of the model"
+        )
     if VERSIONS[-1] < version <= MAX_VERSION:
         return _Unusable(f"GGUF of version {version}, which needs a newer specee-chat")
     return _Damage(f"its GGUF version {version} is not one of {VERSIONS}")

@@ -10,6 +10,16 @@ from specee.models.errors import ModelError, NotAChatModelError
 from specee.models.model_kind import check_answers
 
 MAX_SHOWN = 6  # names
+_OTHERS = {
+    "mlc-chat-config.json": "a model for MLC",
+    "openvino_model.xml": "an OpenVINO model",
+    ".onnx": "an ONNX model",
+    ".tflite": "a TFLite model",
+    "saved_model.pb": "a TensorFlow model",
+    ".mlpackage": "a Core ML model",
+    ".mlmodelc": "a Core ML model",
+    ".engine": "a TensorRT model",
+}
 MAX_LOOKED_AT = 10_000  # files below the folder
 
 
@@ -54,6 +64,11 @@ def _without_models(folder: Path) -> tuple[str, str]:
     names = {path.name for path in islice(folder.iterdir(), MAX_LOOKED_AT)}
     suffixes = {Path(name).suffix.lower() for name in names}
     to_do = "take its GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
+    named = (*sorted(names), folder.name)
+    if (
+        other := next((what for ending, what in _OTHERS.items() for n in named if n.endswith(ending)), None)
+    ) is not None:
+        return f"the folder of {other}, not in GGUF", to_do
     if "adapter_config.json" in names:
         return "a LoRA adapter, not a model in GGUF", "take a GGUF file that it is merged into"
     if ".safetensors" in suffixes or "config.json" in names or {".bin", ".pt", ".pth"} & suffixes:
@@ -66,9 +81,6 @@ def _without_models(folder: Path) -> tuple[str, str]:
         )
         holds = f" in {kind}" if kind else ""
         return f"the folder of a model{holds}, not in GGUF", to_do
-    frameworks = {".onnx": "an ONNX model", ".pb": "a TensorFlow model", ".mlpackage": "a Core ML model"}
-    if (other := next((what for suffix, what in frameworks.items() if suffix in suffixes), None)) is not None:
-        return f"the folder of {other}, not in GGUF", to_do
     if (found := _in_hub_cache(folder)) is not None:
         return f"a repository in the cache of the hub ({found})", f"give hf:{found}"
     if {"blobs", "manifests"} <= names:

@@ -63,6 +63,7 @@ class Model:
         self._bos = llama.llama_vocab_bos(self.vocab) if llama.llama_vocab_get_add_bos(self.vocab) else -1
         self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
         attributes = [llama.llama_vocab_get_attr(self.vocab, token) for token in range(self.n_vocab)]
+        self._texts: frozenset[int] = frozenset()
         self.control_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN)
         """Their names in texts, and that of the unknown token."""
         self.user_defined_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
@@ -128,6 +129,7 @@ class Model:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token stands for; nothing for control tokens, or with `special` their names."""
+        special = special or token in self._texts
         capacity, n = 256, ctypes.c_int32()
         while True:
             buffer = ctypes.create_string_buffer(capacity)
@@ -141,6 +143,13 @@ class Model:
     def stop_at(self, name: str) -> None:
         """The control token of this name ends the generation, too: not all files say so."""
         self._stops |= set(self.tokenize(name))
+
+    def read_as_text(self, name: str) -> None:
+        """The token of this name is text, though llama.cpp takes it for the end of an answer."""
+        (token,) = self.tokenize(name)
+        self._stops -= {token}
+        self._texts |= {token}
+        self.control_tokens = tuple(each for each in self.control_tokens if each != name)
 
     @property
     def stop_names(self) -> list[str]:

@@ -24,9 +24,11 @@ def write(
     name: str = "tiny",
     eos: str = "</s>",
     finetune: str | None = None,
+    kinds: Mapping[str, int] | None = None,
     **settings: bool,
 ) -> Path:
-    """`kind`: spm or bpe; `plain`: tokens that are text; `settings`: as `add_bos_token`."""
+    """`kind`: spm or bpe; `plain`: tokens that are text; `kinds`: other types of tokens; `settings`: as
+    `add_bos_token`."""
     gguf: Any = __import__("gguf")
     w = gguf.GGUFWriter(path, "llama")
     w.add_name(name)
@@ -53,6 +55,7 @@ def write(
         w.add_tokenizer_model("gpt2")
         w.add_tokenizer_pre("default")
         w.add_token_merges(["h i"])
+    tokens = [(text, (kinds or {}).get(text, kind_of)) for text, kind_of in tokens]
     texts = [text for text, _ in tokens]
     w.add_token_list(texts)
     w.add_token_types([kind for _, kind in tokens])

@@ -149,8 +149,11 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         "licence": facts["licence"] or "not stated",
         "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",
         "architecture": facts["arch"],
-        "layers": f"{facts['layers']} of width {facts['width']}, feed-forward {facts['feed_forward']}",
-        "attention": f"{facts['heads']:g} heads of {facts['head_dim']}, keys and values of {facts['heads_kv']:g}",
+        "layers": f"{facts['layers']} of width {facts['width']}"
+        + (f", feed-forward {facts['feed_forward']}" if facts["feed_forward"] else ""),
+        "attention": f"{facts['heads']:g} heads of {facts['head_dim']}, keys and values of {facts['heads_kv']:g}"
+        if facts["heads"]
+        else "none: each layer keeps a running state",
         "vocabulary": facts["vocabulary"],
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
@@ -212,6 +215,8 @@ def _drafter(facts: dict[str, Any]) -> str:
         )
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
+    if facts["dense_only"]:
+        return f"none: its tokens cannot be drafted{note}"
     if facts["drafter"] is None:
         return f"none is known; --drafter takes a small model with the same vocabulary{note}"
     if facts["drafter_path"] is None:

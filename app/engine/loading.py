@@ -117,7 +117,7 @@ class NativeBackend:
         if choice.name == "tree":
             return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
         rules = exit_rules(choice, self.calibration)
-        if rules.max_pending > most:
+        if rules.max_pending > most and not choice.runs_whole_rows:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
@@ -201,18 +201,17 @@ def open_backend(
 
     from specee.app.engine.datastore import open_datastores
     from specee.app.engine.model_template import open_model_template
-    from specee.app.engine.turn_markers import end_of_answer, written_markers
+    from specee.app.engine.turn_markers import learn_markers
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
-    end = end_of_answer(opened.template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
-    if end is not None:
-        model.stop_at(end)
-    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
-    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
-    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
+    markers = learn_markers(model, opened)
+    names = {*model.control_tokens, *model.user_defined_tokens}
+    thinks = thinking.find(opened.template, names.__contains__)
+    tokens_of = {name: _token_of(model, name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: token for name, token in tokens_of.items() if token is not None})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -238,13 +237,24 @@ def open_backend(
         calibration=calibration,
         sha256=sha256,
         template=opened.template,
-        markers=written_markers(opened.template, model.user_defined_tokens),
+        markers=markers,
         thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
         notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
+
+
+def _token_of(model: Any, text: str) -> int | None:
+    """The token that this text is; None where it is none, or several."""
+    from specee.native.errors import UnusableModelError
+
+    try:
+        tokens = model.tokenize(text)
+    except UnusableModelError:  # a vocabulary without the tokens for its letters
+        return None
+    return int(tokens[0]) if len(tokens) == 1 else None
 
 
 def _check_vocabulary(model: Any) -> None:

@@ -88,7 +88,7 @@ class PolicyChooser:
 
     def _drafting(self, backend: Backend) -> Drafting:
         key, known = self.measurements.key(backend), self.measurements.drafting
-        if key not in known:
+        if key not in known or (backend.engine.no_drafts and not known[key].refusal):  # measured by an older version
             steps = measure_steps(backend.engine)
             if steps.refusal == NO_ROOM:
                 return Drafting({}, NO_ROOM)

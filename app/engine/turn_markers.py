@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from specee.app.engine.chat_form import AGAIN, ANSWERED, ASSISTANT, MORE, SYSTEM, USER, calling
 from specee.app.engine.chat_template import TOOLS, ChatTemplate
+from specee.app.engine.model_template import ModelTemplate
 from specee.app.engine.protocol import Message
 from specee.app.errors import AppError
 
@@ -19,6 +21,18 @@ _THOUGHTS = re.compile("think|thought|reason", re.IGNORECASE)
 THOUGHT = "probedthought"
 THOUGHT_NAMES = ("reasoning_content", "reasoning", "thinking")
 """Under which templates look for it."""
+
+
+def learn_markers(model: Any, opened: ModelTemplate) -> tuple[str, ...]:
+    """Tells a native model what ends an answer, and what does not; returns the names of all tokens beside the control
+    tokens that only the template may write."""
+    template = opened.template
+    for name in not_the_end(template, model.stop_names, opened.as_text):
+        model.read_as_text(name)
+    end = end_of_answer(template, (*model.control_tokens, *model.user_defined_tokens), model.stop_names)
+    if end is not None:
+        model.stop_at(end)
+    return written_markers(template, model.user_defined_tokens)
 
 
 def written_markers(template: ChatTemplate, user_defined: Sequence[str]) -> tuple[str, ...]:
@@ -49,6 +63,15 @@ def end_of_answer(template: ChatTemplate, names: Collection[str], stops: Collect
     if found is None:
         return None
     return None if found in _between(_with_thought(template), THOUGHT, ANSWERED) else found
+
+
+def not_the_end(template: ChatTemplate, stops: Collection[str], as_text: Collection[str]) -> tuple[str, ...]:
+    """Those of the `stops` that are text: tags of HTML, which llama.cpp takes for what they are in other vocabularies.
+
+    `as_text`: the tags that the file has as text.
+    """
+    written = _rendered(template, (USER, ASSISTANT, AGAIN))
+    return tuple(name for name in stops if name in as_text and name not in written)
 
 
 def _with_thought(template: ChatTemplate) -> str:

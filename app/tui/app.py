@@ -41,7 +41,7 @@ from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
-from specee.models import local_file
+from specee.models import local_file, registry
 from specee.models.resolve import EMBEDDED
 
 FLUSH_SECONDS = 0.125
@@ -80,14 +80,16 @@ class ChatApp(BoundedApp):
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
-        self.prompt = PromptInput(Commands.help_lines())
+        self._commands = Commands(self)
+        self.prompt = PromptInput(self._commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._first_start = FirstStart(session.folders, session.window)
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
-        self._commands = Commands(self)
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
         self.controller = ChatController(self, self._thread)
+        self.known_models = {name: entry.notes for name, entry in registry.entries().items()}
+        """What `/model` takes, as far as it is known, each with a few words about it."""
         self._timer: Timer | None = None
         self._cursor_blinks = True
 
@@ -199,7 +201,7 @@ class ChatApp(BoundedApp):
         if self._is_up:
             self.controller.pull_ended(message.error)
             if isinstance(self.screen, ModelPicker):
-                self.screen.pull_ended()
+                self.screen.pull_ended(message.error)
 
     def on_conversation_earlier_shown(self, message: Conversation.EarlierShown) -> None:
         self.collect_garbage_soon()
@@ -340,7 +342,7 @@ class ChatApp(BoundedApp):
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._suggestions.show(self.prompt.completions(), Commands.help_lines())
+        self._suggestions.show(self.prompt.completions())
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")

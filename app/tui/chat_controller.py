@@ -11,10 +11,13 @@ from specee.app.chat.attachments import attach
 from specee.app.engine.client import EngineLostError, Event
 from specee.app.engine.protocol import Progress
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.tui import memory_check
 from specee.app.tui.commands import as_typed, is_command
 from specee.app.tui.entries import QuestionEntry
 from specee.app.tui.event_display import how_to_make_room
+from specee.app.tui.memory_check import DoesNotFitError
 from specee.app.tui.model_pull import ModelPull
+from specee.app.tui.question import Question
 from specee.app.tui.race import RaceEntry, race_options
 from specee.app.tui.session_thread import Job, SessionThread
 from specee.models.resolve import NotHere
@@ -32,7 +35,9 @@ class ChatController:
         """The download that runs."""
         self._loading = False  # the job that runs loads a model
         self._switched: str | None = None  # what the job that has ended loaded in place of another model
-        self._next_model: str | None = None  # to be loaded when the job that runs is over
+        self._next_model: tuple[str, bool] | None = (
+            None  # and whether the user agreed to it: to be loaded when the job that runs is over
+        )
         self._closing = False
         self._path_changes = False  # the branch in use is another when the job is over
         self._typed = ""  # what was typed, while it is handled
@@ -144,12 +149,12 @@ class ChatController:
         self._loading = True
         self._run(lambda: self._open_or_go_back("what was loaded before"))
 
-    def switch_model(self, name: str) -> None:
+    def switch_model(self, name: str, *, agreed: bool = False) -> None:
         """Another model answers: once it is loaded, and that begins when the job that runs is over. Where it cannot be
-        loaded, the one before goes on."""
+        loaded, the one before goes on. `agreed`: the user knows that it does not fit into memory."""
         app = self._app
         if self._thread.busy:
-            self._next_model = name
+            self._next_model = name, agreed
             app.show_notice(f"{name} is loaded when {'this model is' if self._loading else 'the answer is over'}")
             return
         session = app.session
@@ -158,6 +163,8 @@ class ChatController:
         def job() -> Iterator[Event]:
             yield Progress(f"looking at {name}")
             try:
+                if not agreed:
+                    memory_check.check(name, session)
                 session.use_model(name)
             except NotHere as error:
                 raise AppError(error.title, f"/pull {name} downloads it") from None
@@ -250,7 +257,9 @@ class ChatController:
         if self._path_changes or (refused and self._shows_more) or (error is not None and queued is not None):
             self._path_changes = False
             app.show_chat()  # a question that was refused is not stored
-        if error is not None:
+        if isinstance(error, DoesNotFitError):
+            self._ask_about_memory(error)
+        elif error is not None:
             self._show_error(error)
             if self._submitted and (refused or queued is not None):
                 app.prompt.restore(self._submitted)
@@ -263,7 +272,14 @@ class ChatController:
                 return
         following, self._next_model = self._next_model, None
         if following is not None:
-            self.switch_model(following)
+            self.switch_model(following[0], agreed=following[1])
+
+    def _ask_about_memory(self, error: DoesNotFitError) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.switch_model(error.model, agreed=True)
+
+        self._app.push_screen(Question(error.message, "load it"), answered)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app

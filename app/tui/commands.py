@@ -13,7 +13,7 @@ from specee.app.chat import kept_model
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
-from specee.app.options import PolicyChoice, parse_threshold
+from specee.app.options import NO_DRAFTER, POLICIES, PolicyChoice, parse_threshold
 from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, Text, check
 from specee.app.tui import parameters
 from specee.app.tui.copy_target import text_to_copy
@@ -55,6 +55,33 @@ class Commands:
         """The help of each command, by its name."""
         names = sorted(name for name in vars(cls) if name.startswith("do_"))
         return {f"/{name[3:]}": (getattr(cls, name).__doc__ or "").partition("\n")[0] for name in names}
+
+    def completions(self, text: str) -> dict[str, str]:
+        """The lines that what is written may become, each with its help: commands, and what may follow some of them."""
+        found = {name: words for name, words in self.help_lines().items() if name.startswith(text)}
+        for command in (
+            () if found else ("/model", "/pull", "/set drafter", "/set", "/policy", "/view", "/persona", "/theme")
+        ):
+            if text.startswith(f"{command} "):
+                lines = {f"{command} {name}": words for name, words in self._arguments(command).items()}
+                return {line: words for line, words in lines.items() if line.startswith(text) and line != text}
+        return found
+
+    def _arguments(self, command: str) -> dict[str, str]:
+        """What may follow a command, each with its help."""
+        app = self._app
+        if command in ("/model", "/pull"):
+            return app.known_models
+        if command == "/set drafter":
+            return {NO_DRAFTER: "no model drafts", parameters.OF_THE_MODEL: "the model's own", **app.known_models}
+        names = {
+            "/set": (*SAMPLING, parameters.DRAFTER),
+            "/policy": POLICIES,
+            "/view": (*VIEWS, OFF),
+            "/persona": sorted(app.personas),
+            "/theme": sorted(app.available_themes),
+        }
+        return dict.fromkeys(names[command], "")
 
     async def run(self, line: str) -> None:
         """Runs a command line. Raises AppError."""

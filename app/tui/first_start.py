@@ -145,7 +145,7 @@ def suggestions(survey: ModelSurvey) -> list[Suggestion]:
         n_bytes = advice.file_bytes + (drafter.file_bytes if drafter is not None else 0)
         purposes = ", ".join(advice.best_for)
         found.append(Suggestion(advice.name, purposes, n_bytes, advice.expected_with_drafts, advice.licence))
-    return sorted(found, key=lambda one: ("chat" not in one.best_for, "code" not in one.best_for))
+    return sorted(found, key=lambda one: [purpose not in one.best_for for purpose in ("chat", "code", "small")])
 
 
 def _others_are_here(folders: Paths) -> bool:

@@ -3,8 +3,10 @@ fetched and removed."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -16,10 +18,11 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from specee.app import paths, removal
+from specee.app import error_log, paths, removal
+from specee.app.errors import AppError
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
-from specee.app.tui import model_rows
+from specee.app.tui import memory_check, model_rows
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_rows import ModelRow
 from specee.app.tui.question import Question
@@ -29,6 +32,8 @@ from specee.models import hub, source
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
+T = TypeVar("T")
+OFFLINE = "--offline or HF_HUB_OFFLINE"
 WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
 KEYS = (
@@ -78,15 +83,23 @@ class ModelPicker(Screen[None]):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, ModelPicker.Changed)
 
-    def __init__(self, search: str = "") -> None:
+    class Finished(Message):
+        """What was done in the background is done; `then` goes on with it."""
+
+        def __init__(self, then: Callable[[], None]) -> None:
+            super().__init__()
+            self.then = then
+
+    def __init__(self) -> None:
         super().__init__()
-        self._search = Input(search, placeholder="Search: a name, code, a licence", compact=True)
+        self._search = Input(placeholder="Search: a name, code, a licence", compact=True)
         self._list = ModelOptions()
         self._summary = Static("", id="summary", markup=False)
         self._keys = Static(_keys(), id="keys")
         self._rows: list[ModelRow | None] = []  # by line; None: the heading of a group
         self._drawn: list[Content] = []
         self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
+        self._in_use = ""  # the name of the model that answers
         self._told = ""  # what stands in place of the summary until another line is highlighted
         self._survey: ModelSurvey | None = None
 
@@ -117,6 +130,7 @@ class ModelPicker(Screen[None]):
         if self._survey is not None:
             self._survey.stop()
         session = self.app.session
+        self._in_use = session.model  # asks the disk
         loaded = Path(session.info.path) if session.info is not None else None
 
         def changed() -> None:
@@ -136,9 +150,9 @@ class ModelPicker(Screen[None]):
         """Shows the lines again, and keeps the one that is highlighted."""
         if self._survey is None:
             return
-        session = self.app.session
-        in_use = session.model, session.info.path if session.info is not None else ""
-        found = model_rows.rows(self._survey.models, in_use, self._search.value)
+        session, models = self.app.session, self._survey.models
+        found = model_rows.rows(models, (self._in_use, session.info.path if session.info else ""), self._search.value)
+        self.app.known_models.update({one.argument: "is here" for one in models if one.model.entry is None})
         width = max(20, self._list.scrollable_content_region.width - 2)
         cells = model_rows.name_cells(found, width)
         rows: list[ModelRow | None] = []
@@ -146,7 +160,8 @@ class ModelPicker(Screen[None]):
         for row in found:
             if not any(other is not None and other.group == row.group for other in rows):
                 rows.append(None)
-                lines.append(Content.styled(row.group, "bold $accent"))
+                heading = row.group if row.here or not self._offline else f"{row.group}: needs the network ({OFFLINE})"
+                lines.append(Content.styled(heading, "bold $accent"))
             rows.append(row)
             lines.append(row.line(width, cells))
         self._rows = rows
@@ -191,9 +206,11 @@ class ModelPicker(Screen[None]):
         """A download has come further."""
         self._show_summary()
 
-    def pull_ended(self) -> None:
+    def pull_ended(self, error: AppError | None) -> None:
         """What is here may be another list now."""
         self._look_around()
+        if error is not None:
+            self._tell(error.line)
 
     def on_resize(self, event: events.Resize) -> None:
         self.call_after_refresh(self._show_rows)
@@ -267,19 +284,21 @@ class ModelPicker(Screen[None]):
             self.dismiss()
 
     def _use(self, row: ModelRow) -> None:
-        if not row.does_not_fit:
-            self._switch(True, row)
-            return
         advice = row.surveyed.advice
-        assert advice is not None
-        needs = f"needs {size(advice.memory_bytes)} of memory, {size(advice.missing_bytes)} more than are free"
-        text = f"{row.shown_name} {needs}. Loading it may fail, or slow the whole machine down. Load it anyway?"
-        self.app.push_screen(Question(text, "load it"), lambda yes: self._switch(bool(yes), row))
+        if advice is None or not row.does_not_fit:
+            self._switch(row)
+            return
 
-    def _switch(self, yes: bool, row: ModelRow) -> None:
-        if yes:
-            self.app.controller.switch_model(row.surveyed.argument)
-            self.dismiss()
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._switch(row, agreed=True)
+
+        text = memory_check.question(row.shown_name, advice.memory_bytes, advice.missing_bytes)
+        self.app.push_screen(Question(text, "load it"), answered)
+
+    def _switch(self, row: ModelRow, *, agreed: bool = False) -> None:
+        self.app.controller.switch_model(row.surveyed.argument, agreed=agreed)
+        self.dismiss()
 
     def action_fetch(self) -> None:
         """Fetches the model with its drafter, or the drafter of one that is here; stops what is being fetched."""
@@ -333,12 +352,15 @@ class ModelPicker(Screen[None]):
             else:
                 self._show_summary()
 
+    @property
+    def _offline(self) -> bool:
+        return self.app.session.offline or hub.is_offline()
+
     def _is_offline(self, name: str) -> bool:
         """Whether it cannot be fetched now; then it says so."""
-        offline = self.app.session.offline or hub.is_offline()
-        if offline:
-            self._tell(f"{name} is not here, and --offline or HF_HUB_OFFLINE forbids fetching it")
-        return offline
+        if self._offline:
+            self._tell(f"{name} is not here, and {OFFLINE} forbids fetching it")
+        return self._offline
 
     def action_remove(self) -> None:
         """Deletes a model that was fetched, after a question."""
@@ -348,13 +370,36 @@ class ModelPicker(Screen[None]):
         if row.in_use:
             self._tell(f"{row.shown_name} answers now; choose another model before you remove it")
             return
-        doomed = removal.find(row.name)
-        self.app.push_screen(Question(doomed.question, "delete it"), lambda yes: self._remove(bool(yes), doomed))
+        self._in_background(lambda: removal.find(row.name), self._ask_to_remove)
 
-    def _remove(self, yes: bool, doomed: removal.Removal) -> None:
-        if yes:
-            self._tell(f"deleted {doomed.name}, {size(doomed.run())}")
+    def _ask_to_remove(self, doomed: removal.Removal) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._in_background(doomed.run, removed)
+
+        def removed(freed: int) -> None:
             self._look_around()
+            self._tell(f"deleted {doomed.name}, {size(freed)}")
+
+        self.app.push_screen(Question(doomed.question, "delete it"), answered)
+
+    def _in_background(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Does what may wait for a disk; `then` gets what it returns."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except Exception as error:
+                told = error_log.told(error, self._folders.logs).line
+                self.post_message(self.Finished(lambda: self._tell(told)))
+            else:
+                self.post_message(self.Finished(lambda: then(result)))
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def on_model_picker_finished(self, message: Finished) -> None:
+        message.stop()
+        message.then()
 
 
 class ModelOptions(OptionList, can_focus=False):

@@ -12,11 +12,13 @@ import pytest
 import tiny_chat
 from real_engine import missing_library
 
+from specee.app.chat.session import Session
+from specee.app.cli import one_answer
 from specee.app.engine import datastore
 from specee.app.engine.loading import open_backend
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
-from specee.app.options import NO_DRAFTER, LoadOptions
+from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, PolicyChoice
 
 pytestmark = pytest.mark.skipif(missing_library() is not None, reason=str(missing_library()))
 
@@ -108,3 +110,45 @@ def test_what_also_ends_a_thought_does_not_end_an_answer(opened: Open) -> None:
     )
     backend = opened("bpe", ("<|open|>", "<|close|>"), template)
     assert not backend.engine.is_stop(backend.tokenize("<|close|>", bos=False)[0])
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_tag_of_html_does_not_end_an_answer(opened: Open, is_text: bool) -> None:
+    """Where the file has it as text, as Gemma's do: llama.cpp takes `</s>` for the end in every vocabulary."""
+    template = "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+    kinds = {"</s>": tiny_chat.USER_DEFINED} if is_text else {}
+    control = ("<start_of_turn>", "<end_of_turn>")
+    backend = opened("spm", control, template, eos="<end_of_turn>", kinds=kinds)
+    (token,) = backend.tokenize("</s>", bos=False)
+    assert token == 2 and backend.engine.is_stop(token) != is_text
+    assert backend.piece(token) == (b"</s>" if is_text else b"")
+    assert ("</s>" in backend.control_tokens) != is_text
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "[INST]{{ m.role }}: {{ m.content }}</s>{% endfor %}[INST]assistant:"
+)
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl"])
+def test_what_is_said_of_the_template(tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str) -> None:
+    """Once, before the answer, and only where it matters."""
+    path = tiny_chat.write(tmp_path / "tiny.gguf", "bpe", ("[INST]",), NO_SYSTEM)
+    broken = tiny_chat.write(tmp_path / "broken.gguf", "bpe", ("<|im_start|>", "<|im_end|>"), "{% if %}")
+    for model, system, said in (
+        (path, "Be brief.", "no place for a system message"),
+        (path, None, None),
+        (broken, None, "guessed as ChatML"),
+    ):
+        load = LoadOptions(model=str(model), n_ctx=512, drafter=NO_DRAFTER, data_dir=str(tmp_path / "data"))
+        session = Session(load, system=system)
+        options = ChatOptions(PolicyChoice("dense"), max_tokens=2)
+        try:
+            for _ in range(2):
+                one_answer.ask(session, "Hi", options, form)
+        finally:
+            session.close()
+        out, err = capfd.readouterr()
+        told = out if form == "jsonl" else err
+        assert told.count("chat template") == (said is not None) and (said or "") in told

@@ -344,10 +344,8 @@ def test_named_templates(tmp_path: Path, form: str) -> None:
         assert "Köln" in found.template(called(1), TOOLS) and "Köln" in found.template(called(1))
 
 
-@pytest.mark.parametrize("name", [name for name in TEMPLATES if name in TAKES_CALLS | {"smollm_3"}])
-@pytest.mark.parametrize(
-    "function", [{}, {"parameters": None}, {"parameters": {}}, {"parameters": {"properties": {"x": {}}}}]
-)
+@pytest.mark.parametrize("name", sorted(TAKES_CALLS | {"smollm_3"}))
+@pytest.mark.parametrize("given", [(), None, {}, {"properties": {"x": {}}}], ids=str)
 def test_tools_that_say_little_of_themselves(name: str, given: Any) -> None:
     render = opened(name)
     function = {"name": "weather"} | ({"parameters": given} if given != () else {})

@@ -250,7 +250,7 @@ def test_the_tokens_of_a_cut_answer_are_kept_whatever_spaces_it_had(make_backend
         return [event for message in sent if isinstance(message, TokenEvents) for event in message.events]
 
     question = Message("user", "Hi")
-    for cut, thought, said in ((16, "One,", ""), (36, "One, two", "Thre")):
+    for cut, thought, said in ((15, "One,", ""), (36, "One, two", "Three.")):
         begun = ask(question, limit=cut)
         assert (text(begun, "thought"), text(begun, "answer")) == (thought, said)
         rest = ask(question, Message("assistant", said, thought=thought), goes_on=True)

@@ -119,6 +119,11 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "zstd": ("x.gguf.zst", b"\x28\xb5\x2f\xfd" + bytes(90), r"compressed \(zstd\)"),
     "7z": ("x.7z", b"7z\xbc\xaf\x27\x1c" + bytes(90), r"compressed \(7z\)"),
     "GGML": ("ggml-model.bin", b"lmgg" + bytes(90), "old format GGML,"),
+    "whisper": (
+        "ggml-base.en.bin",
+        b"lmgg" + struct.pack("<ii", 51864, 1500) + bytes(90),
+        "speech recognition.*whisper",
+    ),
     "GGMF": ("x.bin", b"fmgg\1\0\0\0" + bytes(90), "old format GGMF,"),
     "GGJT": ("x.ggmlv3.q4_0.bin", b"tjgg\3\0\0\0" + bytes(90), "old format GGJT, of before August 2023.*in GGUF"),
     "GGLA": ("x.bin", b"algg\1\0\0\0" + bytes(90), "a LoRA adapter"),
@@ -163,7 +168,7 @@ def test_the_blob_of_a_manifest_is_named(tmp_path: Path) -> None:
     "name",
     [
         *("x.gguf.incomplete", "x.gguf.part", "x.gguf.crdownload", "x.gguf.download", "x.gguf.partial", "x.gguf.tmp"),
-        *("x.gguf.!qB", f"{'a' * 64}.incomplete", f"{'a' * 64}.part", f"sha256-{'a' * 64}-partial"),
+        *(f"{'a' * 64}.incomplete", f"{'a' * 64}.part", f"sha256-{'a' * 64}-partial"),
     ],
 )
 @pytest.mark.parametrize("content", ["cut", "zeros", "empty"])
@@ -175,11 +180,16 @@ def test_a_download_under_way(tmp_path: Path, name: str, content: str) -> None:
     assert resolve.resolve(str(tmp_path / name)).path.name == name  # all is there
 
 
-def test_a_download_that_another_file_is_kept_of(tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(bytes(99))
+def test_a_download_that_is_filled_in_any_order(tmp_path: Path) -> None:
+    """Its beginning may be there, and its end, and holes between."""
+    path = tiny_gguf.write(tmp_path / "x.gguf", "llama")
     (tmp_path / "x.gguf.aria2").touch()
     assert "still being downloaded" in refusal(path)
+    path.write_bytes(bytes(99))
+    assert "still being downloaded" in refusal(path)
+    for ending in (".!qB", ".!ut", ".bc!"):
+        path = tiny_gguf.write(tmp_path / f"x.gguf{ending}", "llama")
+        assert "a download that has not come to its end" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +298,9 @@ def test_the_one_model_of_a_folder_is_damaged(tmp_path: Path) -> None:
         (["adapter_config.json", "adapter_model.safetensors"], "a LoRA adapter"),
         (["model.onnx"], "an ONNX model"),
         (["saved_model.pb"], "a TensorFlow model"),
+        (["config.json", "openvino_model.xml", "openvino_model.bin"], "an OpenVINO model"),
+        (["mlc-chat-config.json", "params_shard_0.bin"], "a model for MLC"),
+        (["config.json", "model.safetensors", "x.onnx"], "an ONNX model"),
         (["Q4_K_M/x.gguf", "Q8_0/y.gguf"], "in those below it: Q4_K_M/x.gguf, Q8_0/y.gguf; give the path of one"),
     ],
 )

@@ -150,6 +150,16 @@ def test_a_missing_part_of_the_cache_is_pulled(cached: list[Path]) -> None:
         resolve.resolve("hf:owner/big-GGUF")
 
 
+def test_a_cache_behind_a_link(cached: list[Path], cache_dir: Path) -> None:
+    moved = cache_dir.rename(cache_dir.with_name("moved"))
+    cache_dir.symlink_to(moved)
+    assert opened(cached[1]).path == moved / cached[0].relative_to(cache_dir)
+    assert opened("hf:owner/big-GGUF").files == tuple(cached)
+    cached[1].unlink()
+    for given in (cached[0], cached[2], moved / cached[0].relative_to(cache_dir)):
+        assert "specee-chat models pull hf:owner/big-GGUF:" in refusal(given)
+
+
 # ---- parts that are not right ----------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import tiny_gguf
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.recommend.machine import DecodingSpeed, Machine
 from specee.app.tui.app import ChatApp
-from specee.models import file_hash
+from specee.models import file_hash, registry
 
 TITLE = "Models that suit this PC"
 
@@ -78,7 +78,7 @@ async def test_suggestions_stand_above_the_prompt_and_go_at_the_first_key(
 
 @pytest.mark.parametrize("how", ["key", "mouse"])
 async def test_one_key_fetches_a_model_with_its_drafter(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
     go_on = threading.Event()
@@ -86,7 +86,10 @@ async def test_one_key_fetches_a_model_with_its_drafter(
     def pull(name: str, on_progress: Any, *, offline: bool) -> Path:
         fetched.append(name)
         go_on.wait()
-        return tiny_gguf.write(tmp_path / f"{name}.gguf", "llama")
+        entry = registry.entries()[name]
+        path = cache / f"models--{entry.repo.replace('/', '--')}" / "snapshots" / ("c" * 40) / entry.file
+        path.parent.mkdir(parents=True)
+        return tiny_gguf.write(path, "llama")
 
     monkeypatch.setattr("specee.models.download.pull", pull)
     session = session_in(tmp_path)
@@ -103,9 +106,9 @@ async def test_one_key_fetches_a_model_with_its_drafter(
         assert TITLE not in screen(pilot.app)
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
-        monkeypatch.setattr(session, "use_model", lambda model: None)
         go_on.set()
-        await until(pilot, lambda: any(f"{name} answers from here on" in text for text in notices(pilot.app)))
+        await until(pilot, lambda: session.loads[-1].model == name and idle(pilot.app))
+        assert any("answers from here on" in text for text in notices(pilot.app))
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ async def test_what_does_not_fit_is_marked_and_asked_about(tmp_path: Path, monke
         await search(pilot, "other.gguf")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
-        await until(pilot, lambda: "Load it anyway?" in screen(pilot.app))
+        await until(pilot, lambda: "Loading it may fail" in screen(pilot.app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
         assert len(session.loads) == 1
@@ -278,6 +278,7 @@ async def test_offline_it_says_that_the_network_is_needed(tmp_path: Path) -> Non
     session = session_in(tmp_path, offline=True)
     async with chat(session).run_test(size=(100, 30)) as pilot:
         await open_list(pilot)
+        assert "Known, to be fetched: needs the network (--offline" in screen(pilot.app)
         await search(pilot, "llama3.2-1b")
         for key in ("enter", "ctrl+f"):
             await pilot.press(key)
@@ -366,6 +367,26 @@ async def test_a_file_that_does_not_answer_stops_nothing(tmp_path: Path, monkeyp
         await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
+    never.set()
+
+
+async def test_a_cache_that_does_not_answer_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+
+    def models(folders: Any) -> Iterator[Any]:
+        never.wait()
+        yield from ()
+
+    monkeypatch.setattr("specee.app.model_catalogue.models", models)
+    other = has_run(tmp_path, tiny_gguf.write(tmp_path / "other.gguf", "llama"))
+    session = session_in(tmp_path)
+    async with chat(session).run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        await until(pilot, lambda: "Recommended" in screen(pilot.app) and str(other) in names(pilot.app))
+        await search(pilot, "other.gguf")
+        await pilot.press("enter")
+        await until(pilot, lambda: session.loads[-1].model == str(other) and idle(pilot.app))
     never.set()
 
 

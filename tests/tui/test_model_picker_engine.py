@@ -42,7 +42,7 @@ async def test_a_switch_and_one_that_fails(tmp_path: Path) -> None:
         await submit(pilot, "And of Italy?")
         await until(pilot, lambda: len(session.branch) == 4 and idle(app))
         first, last = session.branch[1].stats, session.branch[3].stats
-        assert first is not None and last is not None and last.prompt_tokens > first.prompt_tokens + 8
+        assert first is not None and last is not None and last["prompt_tokens"] > first["prompt_tokens"] + 8
         (tmp_path / "first.gguf").unlink()
         await submit(pilot, f"/model {tmp_path / 'first.gguf'}")
         await until(pilot, lambda: "model not found" in notices(app)[-1] and idle(app))
