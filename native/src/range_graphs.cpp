@@ -274,9 +274,10 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
     ubatch.output       = output.data();
 
     set_extents();
-    const bool same_extents = std::equal(groups.begin(), groups.end(), graph.groups.begin(),
-                                         [](const auto & a, const auto & b) { return a.n_kv == b.n_kv; });
-    graph.groups            = groups;
+    const bool same_extents =
+        std::equal(groups.begin(), groups.end(), graph.groups.begin(),
+                   [](const auto & a, const auto & b) { return a.n_kv == b.n_kv && a.window == b.window; });
+    graph.groups = groups;
     if (logits_owner == &graph || graph.range.logits) {
         logits_groups.clear(); // they are written anew
     }
