@@ -98,6 +98,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 Text = Annotated[str, AfterValidator(_without_nul), Field(description="text in UTF-8")]
 WhenFull = Literal["stop", "drop", "summarize"]
+Purpose = Literal["chat", "code", "small", "reasoning"]
 ChatId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # as SQLite counts
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # of prompts, rounds, lines, branches
 TrainingTokens = Annotated[int, Field(ge=2_000, le=100_000_000)]

@@ -62,3 +62,14 @@ starcoder2 step35 t5 t5encoder talkie wavtokenizer-dec xverse
 """
 KNOWN = frozenset(_KNOWN.split())
 """What the pinned llama.cpp has a name for (LLM_ARCH_NAMES in src/llama-arch.cpp)."""
+
+RECURRENT = frozenset(("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"))
+"""Their memory is a state that each token overwrites, in all layers."""
+HYBRID = frozenset(
+    (
+        *("bailingmoe3", "deepseek4", "falcon-h1", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear"),
+        *("lfm2", "lfm2moe", "minimax-01", "nemotron_h", "nemotron_h_moe", "plamo2", "qwen35", "qwen35moe"),
+        *("qwen3next", "qwen4exp"),
+    )
+)
+"""In some layers only."""

@@ -152,7 +152,8 @@ def owner(path: Path) -> CachedFile | None:
     if "snapshots" not in path.parts:  # without loading huggingface_hub
         return None
     try:
-        repo_folder, _, _, *parts = path.relative_to(root()).parts
+        real = path.parent.resolve() / path.name  # the cache's folder may be a link
+        repo_folder, _, _, *parts = real.relative_to(root().resolve()).parts
         target = path.resolve()
     except (OSError, ValueError, ModelError):  # it is elsewhere, or the cache is nowhere
         return None
@@ -163,8 +164,16 @@ def owner(path: Path) -> CachedFile | None:
 
 
 def unfinished(repo: str) -> tuple[Path, ...]:
-    """Files of the repository that have not arrived completely."""
-    return tuple(sorted((folder(repo) / "blobs").glob("*.part")))
+    """What has come of models that are not complete: pieces of files, and parts of which others are missing."""
+    pieces = sorted((folder(repo) / "blobs").glob("*.part"))
+    names = sorted(path for path in (folder(repo) / "snapshots").rglob("*.gguf") if path.is_file())
+    complete = {path.resolve() for path in names if _are_here(path)}
+    return (*pieces, *(path for path in names if path.resolve() not in complete))
+
+
+def _are_here(path: Path) -> bool:
+    """The file with all that belong to it."""
+    return all(path.with_name(name).is_file() for name in sources.parts(path.name))
 
 
 def remove(repo: str, paths: tuple[Path, ...]) -> int:

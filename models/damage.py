@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from specee.models import cache, file_hash, source
+from specee.models import cache, embedded, file_hash, source
+
+AGAIN = "specee-chat train makes it again"
+"""Of a draft head that was trained here."""
+
+_OWN_HEAD = re.compile(r"[0-9a-f]{64}\.eagle3\.gguf")  # see heads.own_path
 
 
 def advice(path: Path) -> str:
     """In words; a file from the hub is hashed for it, as getting one again that arrived in full helps nobody."""
+    if _OWN_HEAD.fullmatch(path.name):
+        return AGAIN
+    if embedded.data_file(path.name) == path:
+        return "it came with specee-chat: install that again"
     found = cache.owner(path)
     if found is None:
         return "get the file again"

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from specee.models import resolve
+from specee.models import architectures, resolve
 from specee.models.errors import ModelError
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
@@ -53,6 +53,12 @@ def check(target: Header, draft: Header) -> None:
     """Raises ModelError where `draft` cannot draft for `target`: what does not fit, and what to do."""
     if draft.path.samefile(target.path):
         raise _unfit(draft, "it is the model itself; take a smaller one of the same family")
+    for header, whose in ((target, "the model's"), (draft, "its")):
+        if header.architecture in architectures.RECURRENT | architectures.HYBRID:
+            forward_only = (
+                f"{whose} memory is a running state ({header.architecture}), which cannot drop rejected tokens"
+            )
+            raise _unfit(draft, f"{forward_only}; take {'none' if header is target else 'another small model'}")
     if (kind := head_kind(draft)) and (why := misfit(target, draft, kind)):
         raise _unfit(draft, why)
     if difference := _difference(target, draft):

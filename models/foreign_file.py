@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from specee.models import architectures
 from specee.models.errors import ModelError
+from specee.models.model_kind import CHAT_MODEL
 
 HEAD_BYTES, TAIL_BYTES = 4096, 1 << 16
 MAX_SHOWN = 60  # characters of a text in a file
+WHISPER_WINDOW = 1500  # n_audio_ctx, the second number of its file; llama.cpp's had the width there
+MOSTLY = 0.85  # of the letters of a text in an encoding in which every byte is a letter are plain ones
 
 CONVERT = "take the model's GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
 UNPACK = "unpack it, and give the .gguf file in it"
@@ -22,6 +28,7 @@ _UNFINISHED = re.compile(
     r"\.(incomplete|part|partial|crdownload|download|opdownload|filepart|tmp|temp|aria2|!ut|!qb|bc!)$|-partial(-\d+)?$",
     re.IGNORECASE,
 )
+_FILLED_IN_ANY_ORDER = re.compile(r"\.(!ut|!qb|bc!)$", re.IGNORECASE)
 _PIECE = re.compile(
     r"\.gguf[.-]?(part[-_.]?\d+([-_.]?of[-_.]?\d+)?|part[-_.]?[a-z]{1,2}|split-?[a-z]{1,2}|\d{2,3})$", re.I
 )
@@ -71,10 +78,15 @@ class _Bytes:
     @property
     def text(self) -> str | None:
         """The beginning as text, if it is one."""
-        encoding = "utf-16" if self.head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        found = self.head.decode(encoding, "ignore")
-        signs = sum(sign.isprintable() or sign in "\t\n\r\f" for sign in found)
-        return found if found.strip() and signs == len(found) and len(found.encode()) >= 0.9 * len(self.head) else None
+        utf_16 = self.head[:2] in (b"\xff\xfe", b"\xfe\xff")
+        for encoding in ("utf-16",) if utf_16 else ("utf-8-sig", "cp1252"):
+            with suppress(UnicodeDecodeError):
+                found = codecs.getincrementaldecoder(encoding)().decode(self.head)  # its end may be half a letter
+                is_text = all(sign.isprintable() or sign in "\t\n\r\f" for sign in found)
+                n_plain = sum(sign.isascii() for sign in found)
+                if found.strip() and is_text and (encoding != "cp1252" or n_plain > MOSTLY * len(found)):
+                    return found
+        return None
 
 
 def describe(path: Path, file: BinaryIO) -> tuple[str, str]:
@@ -102,6 +114,13 @@ def unfinished(path: Path) -> ModelError | None:
         return ModelError(
             "model incomplete", f"{path} is a download that has not come to its end; let it go on, or begin it again"
         )
+    return still_arriving(path)
+
+
+def still_arriving(path: Path) -> ModelError | None:
+    """For any file, also one that looks whole: some programs take all the room at once and fill it in any order."""
+    if _FILLED_IN_ANY_ORDER.search(path.name):
+        return ModelError("model incomplete", f"{path} is a download that has not come to its end; let it go on")
     if path.with_name(f"{path.name}.aria2").exists():
         return ModelError(
             "model incomplete", f"{path} is still being downloaded (by aria2, which keeps {path.name}.aria2)"
@@ -123,6 +142,8 @@ def _old(file: _Bytes) -> tuple[str, str] | None:
     name = _OLD.get(file.head[:4])
     if name is None:
         return None
+    if int.from_bytes(file.head[8:12], "little") == WHISPER_WINDOW:
+        return f"is {architectures.HEARS} (whisper.cpp's format)", CHAT_MODEL
     return f"is in llama.cpp's old format {name}, of before August 2023", "take a newer file of the model, in GGUF"
 
 
@@ -201,7 +222,7 @@ def _text(file: _Bytes) -> tuple[str, str] | None:
     if (base := _FROM.search(text)) is not None:
         to_do = f"give what stands after FROM (--model {_shown(base[1])}), and its SYSTEM as --system"
         return "is an ollama Modelfile, not a model", to_do
-    return f"is a text ({_shown(text)!r})", "give the path of a model's GGUF file"
+    return f"is not a GGUF file but a text ({_shown(text)!r})", "give the path of a model's GGUF file"
 
 
 def _pointer(text: str) -> tuple[str, str] | None:

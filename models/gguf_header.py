@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specee.models import cache, damage, foreign_file, local_file, model_kind, split_file, tokenizer_values
+from specee.models import (
+    architectures,
+    cache,
+    damage,
+    foreign_file,
+    local_file,
+    model_kind,
+    split_file,
+    tokenizer_values,
+)
 from specee.models.errors import ModelError, NotAChatModelError
 from specee.models.gguf_types import ARRAY, NEWEST, REMOVED, SCALARS, STRING, TENSORS, Array
 
@@ -36,18 +45,34 @@ MAX_KEPT = 4096  # items; longer lists of numbers than, say, one for each layer 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MIN_ENTRY = 8 + 1 + 4 + 1  # bytes of a key of one letter with a value of one byte
 _MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # of a tensor's entry, with one dimension
+_NOT_ROTATED = architectures.RECURRENT | {  # whose Q and K stay as they are, in all files or in some
+    *("baichuan", "bloom", "glm5-next", "gpt2", "granitehybrid", "jais", "jamba", "kimi-k3", "mpt", "nemotron_h"),
+    *("nemotron_h_moe", "refact", "starcoder"),
+}
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _POSITIVE = (
     "block_count",
-    "context_length",
     "embedding_length",
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
     "vocab_size",
+    # what llama.cpp divides by
+    "experts_per_group",
+    "full_attention_interval",
+    "hrm.h_cycles",
+    "hrm.l_cycles",
+    "hrm.layers_per_stack",
+    "interleave_moe_layer_step",
+    "kda.head_dim",
+    "shortconv.l_cache",
+    "ssm.conv_kernel",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.time_step_rank",
+    "wkv.head_size",
 )
+# 0 where layers do without, or in a file that does not say it
+_MOSTLY_POSITIVE = ("context_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv")
 # what we read besides; 0 where the model has none
 _COUNTS = ("attention.sliding_window", "nextn_predict_layers", "target_hidden_size", "target_layers")
 _TEXTS = ("general.name", "tokenizer.ggml.model")
@@ -114,6 +139,8 @@ def read(path: Path) -> Header:
                 raise foreign_file.unfinished(path) or ModelError("not a model", f"{path} {what}; {to_do}")
             if len(head) < 8:
                 raise _Damage("it is cut off")
+            if (told := foreign_file.still_arriving(path)) is not None:
+                raise told
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(path)
     except PermissionError as error:
@@ -124,8 +151,8 @@ def read(path: Path) -> Header:
     except _Unusable as error:
         raise ModelError("unusable model", f"{path}: {error}") from error
     except _Damage as error:
-        told = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
-        raise foreign_file.unfinished(path) or told from error
+        damaged = ModelError("damaged model", f"{path}: {error}; {damage.advice(path)}")
+        raise foreign_file.unfinished(path) or damaged from error
 
 
 def read_model(path: Path) -> Header:
@@ -282,8 +309,10 @@ def _wrong_version(version: int) -> _Damage:
             "GGUF of version 1 (August 2023), which llama.cpp reads no more; take a newer file of the model"
         )
     swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
-    if swapped <= MAX_VERSION:
-        return _Unusable("GGUF for big-endian computers (its version says so); take the file without -be in its name")
+    if 1 <= swapped <= MAX_VERSION:
+        return _Unusable(
+            "GGUF for big-endian computers (its version says so); take the little-endian file of the model"
+        )
     if VERSIONS[-1] < version <= MAX_VERSION:
         return _Unusable(f"GGUF of version {version}, which needs a newer specee-chat")
     return _Damage(f"its GGUF version {version} is not one of {VERSIONS}")
@@ -324,15 +353,39 @@ def _check_values(values: dict[str, Any]) -> None:
     for key in _TEXTS:
         if not isinstance(values.get(key, ""), str):
             raise _Damage(f"{key} is no text")
-    for name in (*_POSITIVE, *_COUNTS):
+    for name in (*_POSITIVE, *_MOSTLY_POSITIVE, *_COUNTS):
         value = values.get(f"{arch}.{name}")
         limit = MAX_LAYERS if name == "block_count" else MAX_HYPERPARAMETER
-        lowest = 1 if name in _POSITIVE and not isinstance(value, Array) else 0  # single layers may lack a part
         for number in _numbers(value):
-            if type(number) is not int or not lowest <= number <= limit:
+            if type(number) is not int or not _lowest(name, arch, values) <= number <= limit:
                 raise _Damage(f"{name} cannot be {str(number)[:80]!r}")
+    if _never_ends(arch, values):
+        why = "no dimension of its heads is rotated, which llama.cpp as it is built in here never finishes"
+        raise _Unusable(f"{why}; take another model")
     for key, value in values.items():
         if not key.startswith(f"{arch}.") or not isinstance(value, float):
             continue
         if not math.isfinite(value) or (key.endswith("epsilon") and value < 0):
             raise _Damage(f"{key[len(arch) + 1 :][:80]} cannot be {value}")
+
+
+def _lowest(name: str, arch: str, values: dict[str, Any]) -> int:
+    """The least that a hyperparameter can be: 0 in single layers, and in models that have no such part."""
+    if name in _POSITIVE:
+        return 1 if not isinstance(values.get(f"{arch}.{name}"), Array) else 0
+    if name in _COUNTS or isinstance(values.get(f"{arch}.{name}"), Array) or arch in architectures.RECURRENT:
+        return 0
+    without = name == "feed_forward_length" and (arch in architectures.HYBRID or values.get(f"{arch}.expert_count"))
+    return 0 if name == "context_length" or without else 1
+
+
+def _never_ends(arch: str, values: dict[str, Any]) -> bool:
+    """Whether llama.cpp would rotate 0 dimensions of Q and K (ggml_compute_forward_rope_flt steps back by them).
+
+    They are as many as the header says, or as a head of the first layer has.
+    """
+    if arch in _NOT_ROTATED:
+        return False
+    heads = values.get(f"{arch}.attention.head_count")
+    first = heads.items[0] if isinstance(heads, Array) and heads.items else heads
+    return first == 0 or values.get(f"{arch}.rope.dimension_count") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from array import array
 
+from specee.models.architectures import RUNS
 from specee.models.gguf_header import Header, Tensor
 from specee.models.gguf_types import Array
 
@@ -13,7 +14,7 @@ N_LAYERS = 3  # that a head reads
 
 def target_layers(header: Header) -> tuple[int, ...]:
     """The layers of the target whose states an EAGLE-3 head reads; empty for a whole model."""
-    if header.architecture != "eagle3":
+    if header.architecture != RUNS:
         return ()
     found = header.of_architecture("target_layers")
     return tuple(int(layer) for layer in found.items or ()) if isinstance(found, Array) else ()
@@ -21,7 +22,7 @@ def target_layers(header: Header) -> tuple[int, ...]:
 
 def misfit(target: Header, head: Header, kind: str) -> str | None:
     """Why the head cannot draft for `target`, and what to do; `kind`: what it is, in words."""
-    if head.architecture != "eagle3":
+    if head.architecture != RUNS:
         return f"it is {kind}, which specee-chat does not run; take a small whole model or an EAGLE-3 head"
     width, layers = target.of_architecture("embedding_length"), target.of_architecture("block_count")
     wanted = head.of_architecture("target_hidden_size") or head.of_architecture("embedding_length")
@@ -31,7 +32,7 @@ def misfit(target: Header, head: Header, kind: str) -> str | None:
     if len(set(read)) != N_LAYERS or len(read) != N_LAYERS or not all(0 < layer < layers for layer in read):
         shown = ", ".join(map(str, read)) or "none"
         return f"it is {kind} that reads layers {shown} of a model, this one has {layers}; take its own"
-    return _missing(target, head, kind) or _impossible(head, kind)
+    return _missing(target, head, kind) or impossible(head, kind)
 
 
 def _missing(target: Header, head: Header, kind: str) -> str | None:
@@ -46,7 +47,10 @@ def _missing(target: Header, head: Header, kind: str) -> str | None:
     return None
 
 
-def _impossible(head: Header, kind: str) -> str | None:
+def impossible(head: Header, kind: str) -> str | None:
+    """Why no model can have it as its head."""
+    if head.architecture != RUNS:
+        return f"it is {kind}, which specee-chat does not run"
     tensors = {tensor.name: tensor for tensor in head.tensors}
     embeddings = tensors.get("token_embd.weight")
     keys, values = (head.of_architecture(f"attention.{name}_length") for name in ("key", "value"))

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specee.models import embedded, gguf_header
+from specee.models.architectures import HEADS
+from specee.models.damage import AGAIN
 from specee.models.errors import ModelError
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
+from specee.models.head_fit import impossible, misfit
 
 SHIPPED = {
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "smollm2-135m.eagle3.gguf",
@@ -27,17 +30,40 @@ def own_path(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.eagle3.gguf"
 
 
-def find(folder: Path, sha256: str) -> Path | None:
-    """The head to use for the model with this hash: the user's own, or a shipped one that is right more often."""
+def find(folder: Path, sha256: str, target: Header | None = None) -> Path | None:
+    """The head to use for the model with this hash: the user's own, or a shipped one that is right more often.
+    `target`: the model, where it is here.
+
+    One that cannot be used does not stand in the way of the other; `unusable_own` says why.
+    """
     own, shipped = own_path(folder, sha256), embedded.data_file(SHIPPED[sha256]) if sha256 in SHIPPED else None
-    if not own.is_file() or (shipped is not None and _is_for_another(own, sha256)):
+    if shipped is not None and unusable(shipped, target) is not None:
+        shipped = None
+    if not own.is_file() or unusable(own, target) is not None or (shipped is not None and _is_for_another(own, sha256)):
         return shipped
     return own if shipped is None or _first(own) >= _first(shipped) else shipped
 
 
-def is_better(path: Path, rates: Sequence[float]) -> bool:
-    """Whether the head in this file was right more often than these rates."""
-    return path.is_file() and _first(path) > rates[0]
+def unusable_own(folder: Path, sha256: str, target: Header) -> str | None:
+    """Why the user's own head is not used although it is there: what is wrong with it, and what to do."""
+    own = own_path(folder, sha256)
+    return unusable(own, target) if own.is_file() else None
+
+
+def unusable(path: Path, target: Header | None) -> str | None:
+    """Why the head in this file cannot draft for `target`, or for any model."""
+    try:
+        head = gguf_header.read_model(path)
+    except ModelError as error:
+        return error.message
+    kind = HEADS.get(head.architecture, "a whole model")
+    why = impossible(head, kind) if target is None else misfit(target, head, kind)
+    return None if why is None else f"{path}: {why}; {AGAIN}"
+
+
+def is_better(path: Path, rates: Sequence[float], target: Header) -> bool:
+    """Whether the head in this file can be used, and was right more often than these rates."""
+    return path.is_file() and unusable(path, target) is None and _first(path) > rates[0]
 
 
 def _first(path: Path) -> float:

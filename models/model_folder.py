@@ -9,7 +9,17 @@ from specee.models import gguf_header, hub_names, source
 from specee.models.errors import ModelError, NotAChatModelError
 from specee.models.model_kind import check_answers
 
-MAX_SHOWN = 6
+MAX_SHOWN = 6  # names
+_OTHERS = {
+    "mlc-chat-config.json": "a model for MLC",
+    "openvino_model.xml": "an OpenVINO model",
+    ".onnx": "an ONNX model",
+    ".tflite": "a TFLite model",
+    "saved_model.pb": "a TensorFlow model",
+    ".mlpackage": "a Core ML model",
+    ".mlmodelc": "a Core ML model",
+    ".engine": "a TensorRT model",
+}
 MAX_LOOKED_AT = 10_000  # files below the folder
 
 
@@ -20,14 +30,16 @@ def only_model(folder: Path) -> Path:
     """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf" and path.is_file())
     firsts = list(dict.fromkeys(_first(path) for path in files))
-    models = firsts if len(firsts) < 2 else [path for path in firsts if _may_answer(path)]
+    if len(firsts) == 1:
+        return firsts[0]
+    models = list(islice(filter(_may_answer, firsts), MAX_SHOWN + 1))
     if len(models) == 1:
         return models[0]
-    if models or firsts:
-        shown = ", ".join(path.name for path in (models or firsts)[:MAX_SHOWN])
+    if firsts:
+        what = "several models" if models else "GGUF files, none of which is a chat model"
+        names = ", ".join(path.name for path in (models or firsts)[:MAX_SHOWN])
         more = " and more" if len(models or firsts) > MAX_SHOWN else ""
-        found = f"{len(models or firsts)} {'models' if models else '.gguf files, none of which is a chat model'}"
-        raise ModelError("model not found", f"{folder} is a folder with {found}: {shown}{more}; give the path of one")
+        raise ModelError("model not found", f"{folder} is a folder with {what}: {names}{more}; give the path of one")
     what, to_do = _without_models(folder)
     raise ModelError("model not found", f"{folder} is {what}; {to_do}")
 
@@ -51,6 +63,12 @@ def _may_answer(path: Path) -> bool:
 def _without_models(folder: Path) -> tuple[str, str]:
     names = {path.name for path in islice(folder.iterdir(), MAX_LOOKED_AT)}
     suffixes = {Path(name).suffix.lower() for name in names}
+    to_do = "take its GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
+    named = (*sorted(names), folder.name)
+    if (
+        other := next((what for ending, what in _OTHERS.items() for n in named if n.endswith(ending)), None)
+    ) is not None:
+        return f"the folder of {other}, not in GGUF", to_do
     if "adapter_config.json" in names:
         return "a LoRA adapter, not a model in GGUF", "take a GGUF file that it is merged into"
     if ".safetensors" in suffixes or "config.json" in names or {".bin", ".pt", ".pth"} & suffixes:
@@ -62,7 +80,6 @@ def _without_models(folder: Path) -> tuple[str, str]:
             else ""
         )
         holds = f" in {kind}" if kind else ""
-        to_do = "take its GGUF file (repositories with such files often end in -GGUF), or convert it with llama.cpp"
         return f"the folder of a model{holds}, not in GGUF", to_do
     if (found := _in_hub_cache(folder)) is not None:
         return f"a repository in the cache of the hub ({found})", f"give hf:{found}"

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,10 +58,11 @@ class RegistryEntry:
 def entries() -> dict[str, RegistryEntry]:
     """All models, by name."""
     tables = tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf-8"))
-    return {
-        name: RegistryEntry(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
-        for name, table in tables.items()
-    }
+    return {name: RegistryEntry(name=name, **_hashable(table)) for name, table in tables.items()}
+
+
+def _hashable(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 @lru_cache(maxsize=1)

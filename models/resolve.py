@@ -83,6 +83,9 @@ def interpret(model: str | None) -> WantedModel:
     except OSError as error:  # a name too long for a file, a folder that may not be searched
         if error.errno == errno.ENAMETOOLONG:
             raise _unknown(str(model)) from error
+        if isinstance(error, PermissionError):
+            why = f"{model}: you may not look into its folder, or one above it (its owner can allow it: chmod +rx)"
+            raise ModelError("model not readable", why) from error
         raise ModelError("model not found", f"{model}: {error.strerror or error}") from error
 
 
@@ -132,6 +135,10 @@ def _named(wanted: str) -> WantedModel | None:
 def _unknown(wanted: str) -> ModelError:
     if len(wanted) > MOST_SHOWN:
         wanted = f"{wanted[:MOST_SHOWN]}..."
+    if "://" in wanted:
+        written = source.address_of(wanted)
+        to_do = f"give {written}" if written is not None else "download the file, and give its path"
+        return ModelError("model not found", f"{wanted} is an address, from which nothing is fetched; {to_do}")
     if wanted.startswith(source.HUB):
         return ModelError("model not found", f"{wanted} names no repository; one on the hub is written hf:owner/repo")
     if "/" in wanted or "\\" in wanted or wanted.lower().endswith(".gguf"):

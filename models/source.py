@@ -13,7 +13,14 @@ from specee.models.hub_names import REPO_PATTERN, is_file, is_repo
 DEFAULT_QUANT = "Q4_K_M"
 HUB = "hf:"
 
-_REFERENCE = re.compile(rf"(?P<hub>{HUB})?(?P<repo>{REPO_PATTERN})(?::(?P<quant>[A-Za-z0-9_.-]+))?")
+_REFERENCE = re.compile(
+    rf"(?P<hub>{HUB}|hf\.co/|huggingface\.co/)?(?P<repo>{REPO_PATTERN})(?::(?P<quant>[A-Za-z0-9_.-]+))?"
+)
+_ADDRESS = re.compile(
+    rf"https?://(?:www\.)?(?:hf|huggingface)\.co/(?P<repo>{REPO_PATTERN})"
+    r"(?:/(?:resolve|blob|raw)/[^/?#]+/(?:[^?#]*/)?(?P<file>[^/?#]+\.gguf))?",
+    re.IGNORECASE,
+)
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
@@ -37,11 +44,20 @@ class Source:
 
 
 def parse(text: str) -> Source | None:
-    """The repository that `hf:owner/repo[:quant]` or `owner/repo:quant` means; None when it is neither."""
+    """The repository that `hf:owner/repo[:quant]`, `owner/repo:quant` or (ollama's way) `hf.co/owner/repo` means; None
+    when it is none of these."""
     found = _REFERENCE.fullmatch(text)
     if found is None or not is_repo(found["repo"]) or not (found["hub"] or found["quant"]):
         return None
     return Source(found["repo"], quant=found["quant"])
+
+
+def address_of(text: str) -> str | None:
+    """How the repository or the file is written that is at this address of the hub; None for any other address."""
+    found = _ADDRESS.match(text)
+    if found is None or not is_repo(found["repo"]):
+        return None
+    return f"{HUB}{found['repo']}:{found['file']}" if found["file"] else f"{HUB}{found['repo']}"
 
 
 def is_quant(text: str) -> bool:
@@ -68,7 +84,7 @@ def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _of_quant(source: Source, firsts: list[str]) -> str:
-    quant = source.quant or DEFAULT_QUANT
+    quant = parts(source.quant)[0] if source.quant else DEFAULT_QUANT  # a part's name, too
     named = re.compile(rf"(?<![a-z0-9]){re.escape(quant)}(?![a-z0-9_])", re.IGNORECASE)
     found = next((name for name in firsts if named.search(name)), None)
     if found is None and source.quant is not None:

@@ -34,6 +34,12 @@ def first_part(path: Path) -> Path:
     return first if first.is_file() else path
 
 
+def files(first: Path) -> tuple[Path, ...]:
+    """The files of a model by the name of its first one, as far as they are there."""
+    found = tuple(first.with_name(name) for name in source.parts(first.name))
+    return found if all(path.is_file() for path in found) else (first,)
+
+
 def _places(path: Path) -> Iterator[Path]:
     """The path, and what it is a link to, link by link: the parts may be beside any of these."""
     yield path

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from specee.models import source
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import INT32, STRING, Array
 from specee.models.tokenizer_values import TEMPLATE, TOKENIZER
 
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
-"""Types of tokens whose names stand for themselves in texts."""
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+"""Types of tokens; the names of all but normal ones stand for themselves in texts."""
 SPECIAL = {
     "bos": "bos_token",
     "eos": "eos_token",
@@ -23,16 +23,18 @@ SPECIAL = {
     "mask": "mask_token",
 }
 """Names of tokens in the file, and in templates."""
+_TAG = re.compile(r"</?[a-z]+>")
 _U64 = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """`names`: of tokens whose names stand for themselves, as control tokens; `special`: those by their part, as
-    `bos_token`."""
+    `bos_token`; `as_text`: tags, as of HTML, that it has as text."""
 
     names: frozenset[str]
     special: Mapping[str, str]
+    as_text: frozenset[str] = frozenset()
 
 
 def read(header: Header) -> Vocabulary:
@@ -42,8 +44,7 @@ def read(header: Header) -> Vocabulary:
     if not isinstance(tokens, Array) or tokens.kind != STRING:
         return Vocabulary(frozenset(), {})
     wanted = {name: values.get(f"{TOKENIZER}{key}_token_id") for key, name in SPECIAL.items()}
-    first = header.path.with_name(source.parts(header.path.name)[0])
-    with first.open("rb") as file:
+    with header.files[0].open("rb") as file:
         file.seek(tokens.start)
         data = file.read(tokens.stop - tokens.start)
         kinds: tuple[int, ...] = ()
@@ -55,10 +56,16 @@ def read(header: Header) -> Vocabulary:
         end = at + 8 + _U64.unpack_from(data, at)[0]
         texts.append(data[at + 8 : end])
         at = end
-    named = (texts[i] for i, kind in enumerate(kinds[: len(texts)]) if kind in (UNKNOWN, CONTROL, USER_DEFINED))
+    parts = {value for key, value in values.items() if key.startswith(TOKENIZER) and key.endswith("_token_id")}
+    typed = list(zip((text.decode("utf-8", "replace") for text in texts), kinds, strict=False))
     return Vocabulary(
-        frozenset(text.decode("utf-8", "replace") for text in named),
+        frozenset(text for text, kind in typed if kind in (UNKNOWN, CONTROL, USER_DEFINED)),
         {name: texts[i].decode("utf-8", "replace") for name, i in wanted.items() if i is not None and i < len(texts)},
+        frozenset(
+            text
+            for i, (text, kind) in enumerate(typed)
+            if kind in (NORMAL, USER_DEFINED) and i not in parts and _TAG.fullmatch(text)
+        ),
     )
 
 

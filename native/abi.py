@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 OK, INVALID, UNSUPPORTED, NO_SPACE, FAILED, CANCELLED = 0, -1, -2, -3, -4, -5
 LOGITS, KV_ONLY = 1, 2
+LEVELS = DENSE, DRAFTS, RANGES, EXITS = 0, 1, 2, 3
 K_MAX = 16  # SPECEE_K_MAX
 
 _int32, _uint32, _float, _double, _void = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_double, None
@@ -36,14 +37,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_build_info": (_text, []),
     "specee_last_error": (_text, []),
     "specee_memory_left": (_int32, [ctypes.c_int64]),
-    "specee_structure_supported": (_int32, [_text, _int32, _int32]),
-    "specee_model_supported": (_int32, [_pointer]),
+    "specee_architecture_level": (_int32, [_text]),
     "specee_tokenize": (_int32, [_pointer, _n, _text, _int32, _int32, _int32, _int32_p, _int32_p]),
     "specee_token_piece": (_int32, [_pointer, _token, _int32, _int32, _text, _int32_p]),
     "specee_max_equal_rows": (_int32, []),
     "specee_has_kernel": (_int32, [_int32, ctypes.c_int64, ctypes.c_int64]),
-    "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32]),
+    "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32, _int32, _text]),
     "specee_rows_free": (_void, [_rows]),
+    "specee_rows_level": (_int32, [_rows]),
+    "specee_rows_limit": (_text, [_rows]),
     "specee_rows_prefill": (_int32, [_rows, _slot, _n, _int32_p, _int32]),
     "specee_rows_keep_layers": (_int32, [_rows, _n, _int32_p]),
     "specee_rows_n_layer_states": (_int32, [_rows, _slot]),
@@ -80,7 +82,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_shortlist_set": (_int32, [_rows, _n, _int32_p, _pointer]),
     "specee_draft_set": (_int32, [_rows, _int32, _pointer, _n, _int32_p, _pointer, _float_p]),
     "specee_embedding_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
-    "specee_head_rows": (_int32, [_rows, _n, _int32_p, _float_p]),
+    "specee_head_rows": (_int32, [_rows, _n, _int32_p, _float_p, _float_p]),
+    "specee_head_shape": (_int32, [_rows, _int32_p, _float_p]),
     "specee_eagle_head_init": (_pointer, [_pointer, _rows, _slot]),
     "specee_eagle_head_free": (_void, [_pointer]),
     "specee_eagle_head_read": (_int32, [_pointer, _n, _int32_p, _float_p]),

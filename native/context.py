@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
-from specee.native import abi, cpu, library
+from specee.native import abi, cpu, library, log, proof
 from specee.native.errors import NativeError, UnusableModelError
 from specee.native.model import Model
 
@@ -18,6 +19,17 @@ FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
     """`RowEngine.cancel` was called: nothing of the interrupted call counts."""
+
+
+def cannot_start(what: str, window: str, to_do: str) -> NativeError:
+    """Why llama.cpp gave no context for a model or a head; `window` and `to_do`: what memory was for, if there was none
+    of it, and how to need less."""
+    title, broken, reason = f"{what} cannot start", library.last_error(), log.reason()
+    if broken:  # an assertion
+        return UnusableModelError(title, f"its file contradicts itself: {broken}; take another one")
+    if log.is_of_memory(reason):
+        return NativeError(title, f"no memory for {window}{f' ({reason})' if reason else ''}; {to_do}")
+    return UnusableModelError(title, f"llama.cpp refuses its file: {reason}; take another one")
 
 
 class RowContext:
@@ -34,31 +46,59 @@ class RowContext:
         self.lib, llama = model.lib, model.llama
         self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
         self.n_threads = n_threads or cpu.usable_cores()
-        self.max_equal_rows: int = self.lib.specee_max_equal_rows()  # as many at once get the bits that each has alone
         self._handle: int | None = None
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx * n_slots, n_slots, False
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = FLASH_ATTENTION_ON if model.all_on_gpu else FLASH_ATTENTION_OFF
+        params.swa_full = True  # a row's cell is its position, in layers with a sliding window too
         params.no_perf = True
         library.need_memory("the model's window")
+        log.listen(llama)
         self._context: Any = llama.llama_init_from_model(model.handle, params)
-        if not self._context and library.last_error():
-            why = f"its file contradicts itself: {library.last_error()}; get it again, or take another model"
-            raise UnusableModelError("The model cannot start", why)
         if not self._context:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
             fewer = "" if n_slots == 1 else ", or fewer of them"
-            raise NativeError("The model cannot start", f"no memory for {windows}; try a smaller --ctx{fewer}")
+            raise cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
-        self._handle = self.lib.specee_rows_init(self._context, os.fsencode(model.path), N_ROWS_MAX, GRAPH_CACHE_MAX)
+        self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1))
+
+    def _prove(self, parameters: tuple[object, ...]) -> None:
+        """What can be done with the model, or what an earlier start proved."""
+        file = proof.verdict_file(self.model.path, parameters)
+        known = proof.read(file)
+        level, limit = (-1, None) if known is None else (known.level, known.limit.encode())
+        began = time.monotonic()
+        path = os.fsencode(self.model.path)
+        self._handle = self.lib.specee_rows_init(self._context, path, N_ROWS_MAX, GRAPH_CACHE_MAX, level, limit)
         if not self._handle:
             message = library.last_error()
             self.close()
             kind = NativeError if message == NO_MEMORY else UnusableModelError
             raise kind("The model cannot start", message)
+        self.level: int = self.lib.specee_rows_level(self._handle)
+        self.limit: str = self.lib.specee_rows_limit(self._handle).decode()
+        # as many at once get the bits that each has alone
+        self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
+        if known is None and time.monotonic() - began > proof.LONG_S:
+            proof.keep(file, proof.Verdict(self.level, self.limit))
+
+    @property
+    def no_drafts(self) -> str | None:
+        """Why tokens cannot be drafted: several at once would get other bits, or cannot be dropped. None: they can."""
+        return None if self.level >= abi.DRAFTS else self.limit
+
+    @property
+    def no_ranges(self) -> str | None:
+        """Why rows run whole only; None where they run in ranges of layers, and their hidden states can be read."""
+        return None if self.level >= abi.RANGES else self.limit
+
+    @property
+    def no_exits(self) -> str | None:
+        """Why rows cannot exit; None where they can."""
+        return None if self.level >= abi.EXITS else self.limit
 
     def _check(self, status: int) -> int:
         """The status where it is no error."""

@@ -10,9 +10,10 @@ import os
 import platform
 from pathlib import Path
 
+from specee.native import control_groups
+from specee.native.control_groups import lines
+
 CPUINFO = Path("/proc/cpuinfo")
-OWN_GROUPS = Path("/proc/self/cgroup")
-GROUPS = Path("/sys/fs/cgroup")
 
 
 # the extensions that matter to matrix products
@@ -32,7 +33,7 @@ MATRIX_FLAGS = (
 
 def _processors(cpuinfo: Path) -> list[dict[str, str]]:
     """The fields of each logical processor; none where the system does not list them (macOS, Windows)."""
-    found = [dict(map(_field, block.splitlines())) for block in "\n".join(_lines(cpuinfo)).split("\n\n")]
+    found = [dict(map(_field, block.splitlines())) for block in "\n".join(lines(cpuinfo)).split("\n\n")]
     return [fields for fields in found if fields]
 
 
@@ -81,7 +82,7 @@ def missing(needed: str, available: frozenset[str] | None) -> list[str]:
     return [] if available is None else [name for name in needed.split() if name not in available]
 
 
-def usable_cores(own_groups: Path = OWN_GROUPS, groups: Path = GROUPS) -> int:
+def usable_cores(own_groups: Path = control_groups.OWN, groups: Path = control_groups.ROOT) -> int:
     """Logical cores whose time this process may use: its affinity, and the quota of its control groups, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, _quota(own_groups, groups))))
@@ -90,30 +91,11 @@ def usable_cores(own_groups: Path = OWN_GROUPS, groups: Path = GROUPS) -> int:
 def _quota(own_groups: Path, groups: Path) -> float:
     """Cores that the control groups allow, the outer ones too; infinity where there is no limit."""
     least = math.inf
-    for line in _lines(own_groups):
-        _, _, rest = line.partition(":")
-        controllers, _, name = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = groups / controllers if controllers else groups
-        # in a container the name may be the host's: then only the root is there
-        for folder in (root.joinpath(*part) for part in _ancestors(name)):
-            if controllers:
-                quota = [*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]
-            else:
-                quota = " ".join(_lines(folder / "cpu.max")).split()
-            if len(quota) == 2 and all(number.isdigit() for number in quota) and int(quota[1]) > 0:
-                least = min(least, int(quota[0]) / int(quota[1]))
+    for folder, version in control_groups.folders("cpu", own_groups, groups):
+        if version == 1:
+            quota = [*lines(folder / "cpu.cfs_quota_us"), *lines(folder / "cpu.cfs_period_us")]
+        else:
+            quota = " ".join(lines(folder / "cpu.max")).split()
+        if len(quota) == 2 and all(number.isdigit() for number in quota) and int(quota[1]) > 0:
+            least = min(least, int(quota[0]) / int(quota[1]))
     return least
-
-
-def _ancestors(name: str) -> list[tuple[str, ...]]:
-    parts = tuple(part for part in name.split("/") if part)
-    return [parts[:n] for n in range(len(parts) + 1)]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []

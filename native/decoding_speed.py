@@ -13,18 +13,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from specee.native import ggml, library
+from specee.native import cpu, ggml, library
+from specee.native.errors import NativeError
 from specee.native.ggml import Ggml
+from specee.native.thread_tuning import counts
 
 TYPES = {"Q4_K": 12, "Q6_K": 14, "Q8_0": 8, "Q5_K": 13, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q3_K": 11, "IQ4_XS": 23}
-TYPES |= {"MXFP4": 39, "F16": 1, "BF16": 30}
+TYPES |= {"MXFP4": 39, "F16": 1, "BF16": 30, "IQ4_NL": 20, "Q2_K": 10}
 """Types of weights in common files, by name; their numbers are those of enum ggml_type."""
 MAIN = "Q4_K"
 N_IN, N_OUT = 2048, 4096
-TYPE_BYTES = 32 << 20
+TYPE_BYTES = 16 << 20
 ROWS = (1, 2, 4, 8)
+SPREAD = 4  # types between steps of several rows with the weights of one
 ROUNDS = 5
-SECONDS = 0.25  # for rounds after the first two
+SECONDS = 0.15  # after which no round begins
 N_SMALL = 64
 TOKENS, HEAD_DIM, HEADS, HEADS_KV, LAYERS = 512, 128, 12, 2, 16
 """Of a window whose keys and values are attended to."""
@@ -63,8 +66,11 @@ def describe(device: Any) -> tuple[str, int, int]:
     return (name or b"GPU").decode("utf-8", "replace"), free.value, total.value
 
 
-def measure(device: Any = None, threads: int = 1, clock: Callable[[], float] = time.perf_counter) -> Speed:
-    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it."""
+def measure(device: Any = None, threads: int = 1) -> Speed:
+    """Takes less than half a second. `device` None: the CPU. Raises NativeError where there is no memory for it.
+
+    One thread's own time counts, which other programs hardly change.
+    """
     library.need_memory("measuring the speed", len(TYPES) * TYPE_BYTES)
     found = ggml.load()
     on_cpu = device is None
@@ -79,24 +85,27 @@ def measure(device: Any = None, threads: int = 1, clock: Callable[[], float] = t
             (_SUMS, 1): bench.sums(N_SMALL),
             (_ATTENTION, 1): bench.attention(),
         }
-        read = {}
-        for name, kind in TYPES.items():
-            n_bytes = found.row_size(kind, N_IN) * N_OUT
-            n = max(1, TYPE_BYTES // n_bytes)
-            for rows in ROWS if name == MAIN else ROWS[:1]:
-                steps[name, rows] = bench.products(kind, N_IN, N_OUT, n, rows)
-            read[name] = n * n_bytes
-        cpu, began = time.process_time(), time.perf_counter()
+        n_bytes = {name: found.row_size(kind, N_IN) * N_OUT for name, kind in TYPES.items()}
+        numbers = {name: max(1, TYPE_BYTES // n_bytes[name]) for name in TYPES}
+        more = [n for n in ROWS if n > 1]
+        for i, (name, kind) in enumerate(TYPES.items()):
+            if bench.layout(kind, N_IN) is not None:
+                steps[name, 1] = bench.products(kind, N_IN, N_OUT, numbers[name])
+            if more and i % SPREAD == SPREAD - 1:  # the caches hold other weights by now
+                n = more.pop(0)
+                steps[MAIN, n] = bench.products(TYPES[MAIN], N_IN, N_OUT, numbers[MAIN], n)
+        clock = time.thread_time if on_cpu and used == 1 else time.perf_counter
+        spent, began = time.process_time(), time.perf_counter()
         least = bench.least_seconds(steps, clock)
-        share = (time.process_time() - cpu) / (time.perf_counter() - began) / used
+        share = (time.process_time() - spent) / (time.perf_counter() - began) / used
     product, other = (least[name, 1] / N_SMALL for name in (_PRODUCTS, _SUMS))
     return Speed(
-        rates={name: n_bytes / (least[name, 1]) for name, n_bytes in read.items()},
+        rates={name: numbers[name] * n_bytes[name] / least[name, 1] for name in TYPES if (name, 1) in least},
         rows={n: least[MAIN, n] / least[MAIN, 1] for n in ROWS},
         attention=2 * LAYERS * TOKENS * HEADS * HEAD_DIM * 2 / least[_ATTENTION, 1],
         layer=PRODUCTS * product + OTHERS * other,
         threads=used,
-        busy=on_cpu and (used < threads or share < BUSY),
+        busy=on_cpu and (used < min(threads, cpu.usable_cores()) or share < BUSY),
     )
 
 
@@ -110,12 +119,12 @@ class _Bench:
     def settle(self, threads: int) -> int:
         """The most threads, up to `threads`, that get the time of their cores."""
         step = self.products(TYPES["Q8_0"], 256, 256, 8)
-        for n in range(threads, 0, -1):
+        for n in counts(min(threads, cpu.usable_cores())):
             self._ggml.set_threads(self._device, self._backend, n)
-            cpu, began = time.process_time(), time.perf_counter()
+            used, began = time.process_time(), time.perf_counter()
             for _ in range(PASSES):
                 step()
-            if time.process_time() - cpu >= BUSY * n * (time.perf_counter() - began):
+            if time.process_time() - used >= BUSY * n * (time.perf_counter() - began):
                 return n
         return 1
 
@@ -151,10 +160,10 @@ class _Bench:
         self, steps: dict[tuple[str, int], Callable[[], object]], clock: Callable[[], float]
     ) -> dict[tuple[str, int], float]:
         least = dict.fromkeys(steps, float("inf"))
-        began = time.perf_counter()
+        began = clock()
         for number in range(ROUNDS):
             for key, step in steps.items():
-                if number > 1 and time.perf_counter() - began > SECONDS:
+                if number and clock() - began > SECONDS:
                     return least
                 started = clock()
                 step()
@@ -162,12 +171,21 @@ class _Bench:
         return least
 
     def _matrices(self, kind: int, n_in: int, n_out: int, n: int) -> list[Any]:
-        """In the layout that llama.cpp would take for such weights."""
-        layout = next((one for one in self._ggml.weight_layouts(self._device) if self._suits(one, kind, n_in)), None)
+        """In the layout that llama.cpp takes for such weights."""
         context = self._stack.enter_context(self._ggml.context(n))
         made = [self._ggml.new_tensor_2d(context, kind, n_in, n_out) for _ in range(n)]
-        self._stack.enter_context(self._ggml.buffer(context, layout))
+        self._memory(context, self.layout(kind, n_in))
         return made
+
+    def layout(self, kind: int, n_in: int) -> Any:
+        """Of weights of this type; None where the device cannot multiply them."""
+        layouts = self._ggml.weight_layouts(self._device)
+        return next((one for one in layouts if self._suits(one, kind, n_in)), None)
+
+    def _memory(self, context: Any, layout: Any) -> None:
+        """For the tensors of a context. Raises NativeError where there is none."""
+        if layout is None or not self._stack.enter_context(self._ggml.buffer(context, layout)):
+            raise NativeError("There is no memory", "too little is left for measuring the speed; close other programs")
 
     def _suits(self, layout: Any, kind: int, n_in: int) -> bool:
         with self._ggml.context(8) as context:
@@ -181,5 +199,5 @@ class _Bench:
         graph = self._ggml.new_graph_custom(context, 2 * len(results) + 2, False)
         for result in results:
             self._ggml.build_forward_expand(graph, result)
-        self._stack.enter_context(self._ggml.buffer(context, self._ggml.backend_dev_buffer_type(self._device)))
+        self._memory(context, self._ggml.backend_dev_buffer_type(self._device))
         return lambda: self._ggml.backend_graph_compute(self._backend, graph)

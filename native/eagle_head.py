@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from specee.native import abi, library
+from specee.native import abi, library, log
 from specee.native.abi import float_p, int32_p
-from specee.native.context import FLASH_ATTENTION_OFF
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.context import FLASH_ATTENTION_OFF, cannot_start
+from specee.native.errors import NativeError
 from specee.native.layer_states import LayerStatesEngine
 from specee.native.model import Model
 
@@ -46,12 +46,10 @@ class EagleHead:
         params.no_perf = True
         params.ctx_other = target._context  # embeddings and LM head, where it has none
         library.need_memory("the EAGLE-3 head's window")
+        log.listen(llama)
         self._context: Any = llama.llama_init_from_model(model.handle, params)
-        if not self._context and library.last_error():
-            why = f"its file contradicts itself: {library.last_error()}; get it again"
-            raise UnusableModelError("The EAGLE-3 head cannot start", why)
         if not self._context:
-            raise NativeError("The EAGLE-3 head cannot start", f"no memory for a window of {target.n_ctx} tokens")
+            raise cannot_start("The EAGLE-3 head", f"a window of {target.n_ctx} tokens", "try a smaller --ctx")
         self._handle = self._lib.specee_eagle_head_init(self._context, target._handle, target.slot)
         if not self._handle:
             message = library.last_error()

@@ -45,11 +45,11 @@ class RowEngine(WeightedContext):
     A context has `n_slots` conversations, each with a window of n_ctx tokens: this engine is slot 0, and `slots` are
     all of them. They share weights, threads, `cancel` and `close`; a row's bits do not depend on the other slots.
 
-    Of a model that cannot run in ranges of layers (`model.unsupported`) rows run whole: append, advance to n_layer,
-    commit.
+    What the model can do is proven when the engine is made. Where rows run whole (`no_ranges`): append, advance to
+    n_layer, commit. Where tokens cannot be drafted (`no_drafts`): one row after the other.
 
     Every call raises NativeError when the library refuses it, which changes nothing; and Cancelled when `cancel` was
-    called meanwhile.
+    called meanwhile. Of a memory that cannot go back, a call that was under way then may lose all: `length` is 0.
     """
 
     slots: tuple[RowEngine, ...] = ()
@@ -167,6 +167,23 @@ class RowEngine(WeightedContext):
     def _drop(self) -> None:
         self._chain.clear()
         self._n_side = 0
+
+    def _check(self, status: int) -> int:
+        try:
+            return super()._check(status)
+        except (NativeError, Cancelled):
+            if self.level == abi.DENSE:
+                for slot in self.slots:
+                    slot._forget_what_is_torn()
+            raise
+
+    def _forget_what_is_torn(self) -> None:
+        """A memory that cannot go back may be beyond a computation that failed: then it begins anew."""
+        memory = self.model.llama.llama_get_memory(self._context)
+        if self.model.llama.llama_memory_seq_pos_max(memory, self.slot) != len(self.tokens) - 1:
+            self.lib.specee_rows_roll_back(self._handle, self.slot, 0)
+            self.tokens.clear()
+            self._drop()
 
     # ---- rows
 

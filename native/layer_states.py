@@ -13,6 +13,10 @@ from specee.native.model import Model
 from specee.native.weights import Floats
 
 
+class NoLayerStatesError(NativeError):
+    """The model does not show what its layers make of a token."""
+
+
 class LayerStatesEngine(RowEngine):
     """The states after `layers` (1 to n_layer - 1) are kept as rows pass them; their bits stay the same. Each slot
     keeps its own.
@@ -30,10 +34,11 @@ class LayerStatesEngine(RowEngine):
         n_threads: int | None = None,
         n_batch: int = 512,
     ) -> None:
-        if model.unsupported:
-            raise NativeError("no states of layers", model.unsupported)
         self.layers = tuple(layers)
         super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        if self.no_ranges:
+            self.close()
+            raise NoLayerStatesError("the drafter does not fit", f"it reads states of layers, and {self.no_ranges}")
         wanted = np.asarray(self.layers, np.int32)
         self._check(self.lib.specee_rows_keep_layers(self._handle, len(wanted), int32_p(wanted)))
 

@@ -43,7 +43,7 @@ class Loaded:
     kernels: Kernels
 
 
-def _library_name() -> str:
+def library_name() -> str:
     if sys.platform == "win32":
         return "llama.dll"
     return "libllama.dylib" if sys.platform == "darwin" else "libllama.so"
@@ -57,10 +57,10 @@ def directory() -> Path:
     override = os.environ.get("SPECEE_LIB_DIR")
     candidates = [Path(override)] if override else [Path(__file__).with_name("lib"), *_installed()]
     for candidate in candidates:
-        if (candidate / _library_name()).is_file():
+        if (candidate / library_name()).is_file():
             return candidate.resolve()
     what_to_do = "correct SPECEE_LIB_DIR" if override else REINSTALL
-    raise NativeError("The native library is missing", f"no {_library_name()} in {candidates[0]}; {what_to_do}")
+    raise NativeError("The native library is missing", f"no {library_name()} in {candidates[0]}; {what_to_do}")
 
 
 def _installed() -> list[Path]:
@@ -125,7 +125,7 @@ def _load() -> Loaded:
     check_variables()
     check_cpu(record, cpu.features())
     check_pin(record)
-    path = folder / _library_name()
+    path = folder / library_name()
     kernels = selftest.choose(path)
     if kernels is not Kernels.ALL:
         os.environ[selftest.NO_AMX] = "1"
@@ -169,13 +169,13 @@ def cpu_buffers() -> list[str]:
     return [name for name in names().decode().split(",") if name] if use_extra_buffers() else []
 
 
-def model_unsupported(arch: str, sliding_window: bool, n_embd: int) -> str | None:
-    """Why models of an architecture (as GGUF files name it) do not run in ranges of layers; None where they do.
+def architecture_limit(arch: str) -> str | None:
+    """Why tokens of an architecture (as GGUF files name it) can neither be drafted nor skip layers; None: they may.
 
-    `sliding_window`: whether a layer's attention has one; `n_embd`: the width of hidden states. Raises NativeError.
+    What an opened model can do is proven (see RowContext.level). Raises NativeError.
     """
-    supported = load().specee_structure_supported(arch.encode(), sliding_window, n_embd) == abi.OK
-    return None if supported else last_error()
+    level = load().specee_architecture_level(arch.encode())
+    return last_error() if level < abi.EXITS else None
 
 
 def has_kernel(type_id: int, n_in: int, n_out: int) -> bool:

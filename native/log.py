@@ -7,14 +7,18 @@ import sys
 from typing import Any
 
 ERROR = 4  # GGML_LOG_LEVEL_ERROR
+MAX_SHOWN = 300  # characters
 
-_PLACE = re.compile(r"(?:\w+: |error loading model(?: \w+)?: )+")  # who says it, again and again
+_PLACE = re.compile(r"(?:\w+: |error loading model(?: \w+)?: |failed to initialize the context: )+")  # who says it
+_NOTHING_NEW = re.compile(r"(?:failed|unable) to (?:load|read|open)\b")  # that it failed, not why
+_MEMORY = re.compile(r"allocat|memory|bad_alloc", re.IGNORECASE)
 _errors: list[str] = []  # of the call under way
 _callback: Any = None  # the library keeps its address only
 
 
 def listen(llama: Any) -> None:
-    """Writes the log from now on; the bindings' own writer fails at texts that are not UTF-8."""
+    """Writes the log from now on, and forgets earlier errors; the bindings' own writer fails at texts that are not
+    UTF-8."""
     global _callback
 
     def write(level: int, text: bytes, _: object) -> None:
@@ -30,8 +34,13 @@ def listen(llama: Any) -> None:
 
 
 def reason() -> str | None:
-    """What the first error since `listen` was, without control characters; None when there was none."""
-    for line in _errors:
-        if said := _PLACE.sub("", line, count=1).strip():
-            return "".join(sign if sign.isprintable() else "�" for sign in said)
-    return None
+    """Why llama.cpp refused what was asked of it since `listen`: its last error that says more than that it failed, on
+    one line and without control characters; None when there was none."""
+    told = [line for error in _errors if (line := _PLACE.sub("", error, count=1).strip())]
+    best = next((line for line in reversed(told) if not _NOTHING_NEW.match(line)), told[0] if told else None)
+    return None if best is None else "".join(sign if sign.isprintable() else "�" for sign in best[:MAX_SHOWN])
+
+
+def is_of_memory(reason: str | None) -> bool:
+    """Whether there was no memory, as far as one can tell."""
+    return reason is None or _MEMORY.search(reason) is not None

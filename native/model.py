@@ -1,21 +1,23 @@
-"""A GGUF model as llama.cpp opens it: weights, vocabulary, and whether it runs in ranges of layers."""
+"""A GGUF model as llama.cpp opens it: weights and vocabulary."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.errors import UnusableModelError
+from specee.native.errors import NativeError, UnusableModelError
+
+_SEPARATOR = "\x01"
+"""Joined with no neighbour by any tokenizer."""
 
 
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it. `unsupported`: why its rows cannot run in ranges of layers,
-    if so.
+    Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -45,11 +47,7 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            why = library.last_error() or log.reason() or "it does not say why"
-            raise UnusableModelError(
-                "model refused",
-                f"llama.cpp cannot load {self.path}: {why}; take another model, or another file of this one",
-            )
+            raise _refused(self.path, library.last_error() or log.reason())
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -64,15 +62,13 @@ class Model:
         # asked for here, as llama.cpp itself would end a text with EOS, or a separator, for some vocabularies
         self._bos = llama.llama_vocab_bos(self.vocab) if llama.llama_vocab_get_add_bos(self.vocab) else -1
         self._stops = frozenset(t for t in range(self.n_vocab) if llama.llama_vocab_is_eog(self.vocab, t))
-        hidden = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
-        self.control_tokens = tuple(filter(None, map(self._text, self._with_attributes(hidden))))
+        attributes = [llama.llama_vocab_get_attr(self.vocab, token) for token in range(self.n_vocab)]
+        self._texts: frozenset[int] = frozenset()
+        self.control_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN)
         """Their names in texts, and that of the unknown token."""
-        self.user_defined_tokens = tuple(
-            filter(None, map(self._text, self._with_attributes(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)))
-        )
+        self.user_defined_tokens = self._names(attributes, llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
         """Names of tokens that are read as such in every text."""
-        supported = self.lib.specee_model_supported(self.handle) == abi.OK
-        self.unsupported: str | None = None if supported else library.last_error()
+        self._first_space = self._space_before_texts()
 
     def _meta(self, key: str) -> str | None:
         size = 1 << 12
@@ -91,8 +87,25 @@ class Model:
         text = self.llama.llama_vocab_get_text(self.vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
-    def _with_attributes(self, wanted: int) -> Iterator[int]:
-        return (t for t in range(self.n_vocab) if self.llama.llama_vocab_get_attr(self.vocab, t) & wanted)
+    def _names(self, attributes: Sequence[int], wanted: int) -> tuple[str, ...]:
+        names = (self._text(token) for token, attribute in enumerate(attributes) if attribute & wanted)
+        return tuple(filter(None, names))
+
+    def _space_before_texts(self) -> list[int]:
+        """What stands before a text that begins with _SEPARATOR, if the tokenizer puts a space there, and that."""
+        try:
+            adds_space = b"".join(map(self.piece, self.tokenize("a"))) == b" a"
+            return self.tokenize(_SEPARATOR) if adds_space else []
+        except UnusableModelError:
+            return []
+
+    def tokenize_rest(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text that follows another one, so that no space is put before it."""
+        if self._first_space:
+            tokens, n = self.tokenize(_SEPARATOR + text, special=special), len(self._first_space)
+            if tokens[:n] == self._first_space:
+                return tokens[n:]
+        return self.tokenize(text, special=special)
 
     def tokenize(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
         """Token ids of a text; `special` reads control tokens in it, `bos` adds BOS if the vocabulary wants it.
@@ -116,6 +129,7 @@ class Model:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token stands for; nothing for control tokens, or with `special` their names."""
+        special = special or token in self._texts
         capacity, n = 256, ctypes.c_int32()
         while True:
             buffer = ctypes.create_string_buffer(capacity)
@@ -126,6 +140,22 @@ class Model:
                 return buffer.raw[: n.value]
             capacity = n.value
 
+    def stop_at(self, name: str) -> None:
+        """The control token of this name ends the generation, too: not all files say so."""
+        self._stops |= set(self.tokenize(name))
+
+    def read_as_text(self, name: str) -> None:
+        """The token of this name is text, though llama.cpp takes it for the end of an answer."""
+        (token,) = self.tokenize(name)
+        self._stops -= {token}
+        self._texts |= {token}
+        self.control_tokens = tuple(each for each in self.control_tokens if each != name)
+
+    @property
+    def stop_names(self) -> list[str]:
+        """The names of the tokens that end the generation."""
+        return [self._text(token) for token in self._stops]
+
     def is_stop(self, token: int) -> bool:
         """Whether the token ends the generation."""
         return token in self._stops
@@ -135,3 +165,12 @@ class Model:
         if self.handle:
             self.llama.llama_model_free(self.handle)
             self.handle = None
+
+
+def _refused(path: Path, why: str | None) -> NativeError:
+    if why is not None and log.is_of_memory(why):
+        to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
+        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+    newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
+    told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
+    return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,11 +64,23 @@ class WeightedContext(RowContext):
         return self._model_rows(self.lib.specee_embedding_rows, tokens)
 
     def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
-        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
-        return self._model_rows(self.lib.specee_head_rows, tokens)
+        """Rows of the LM head times the final norm's weight and what scales logits: float32 [n, n_embd]."""
+        return self._model_rows(self.lib.specee_head_rows, tokens, None)
 
-    def _model_rows(self, read: Any, tokens: Sequence[int] | Tokens) -> Floats:
+    def head_constants(self, tokens: Sequence[int] | Tokens) -> Floats:
+        """What is added to the products of `head_rows`: float32 [n]."""
+        constants = np.empty(len(tokens), dtype=np.float32)
+        self._model_rows(self.lib.specee_head_rows, tokens, float_p(constants))
+        return constants
+
+    def head_shape(self) -> tuple[bool, float]:
+        """Whether the final norm takes off the mean; and c where logits are c tanh(x), else 0."""
+        centred, cap = ctypes.c_int32(), ctypes.c_float()
+        self._check(self.lib.specee_head_shape(self._handle, ctypes.byref(centred), ctypes.byref(cap)))
+        return bool(centred.value), cap.value
+
+    def _model_rows(self, read: Any, tokens: Sequence[int] | Tokens, *others: Any) -> Floats:
         ids = np.ascontiguousarray(tokens, dtype=np.int32)
         out = np.empty((len(ids), self.n_embd), dtype=np.float32)
-        self._check(read(self._handle, len(ids), int32_p(ids), float_p(out)))
+        self._check(read(self._handle, len(ids), int32_p(ids), float_p(out), *others))
         return out

@@ -117,6 +117,7 @@ class FakeEngine:
     n_vocab: int = 24
     n_ctx: int = 256
     max_equal_rows: int = 8
+    no_drafts: str | None = None
     early_agreement: float = 0.7
     score_range: tuple[float, float] = (0.0, 1.0)
     stop_tokens: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ from specee.app.bench.answer import DenseScores, PolicyAnswer
 from specee.app.engine.backend import Backend, ChatEngine
 from specee.app.first_difference import first_difference
 from specee.app.options import Sampling
+from specee.native.errors import NativeError
 
 
 def score_all(
@@ -56,6 +57,10 @@ def _read(engine: ChatEngine, prompt: list[int], text: list[int]) -> None:
         engine.roll_back(0)
         engine.prefill(prompt)
         keep = len(prompt)
-    engine.roll_back(keep)
+    try:
+        engine.roll_back(keep)
+    except NativeError:  # a memory that cannot go back
+        _read(engine, prompt, [])
+        keep = len(prompt)
     for token in text[keep - len(prompt) :]:
         engine.forward(token)

@@ -27,7 +27,7 @@ from specee.app.engine.client import EngineClient, EngineLostError, Event, Silen
 from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Notice, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
-from specee.app.options import NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.app.options import DEFAULT_CTX, NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
 from specee.models import gguf_header
 from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
@@ -128,9 +128,19 @@ class Session:
         self._client.reload(load)
 
     @property
+    def window(self) -> int:
+        """Tokens of the context window that a model is loaded with, unless it was trained for fewer."""
+        return self._load.n_ctx or DEFAULT_CTX
+
+    @property
+    def folders(self) -> paths.Paths:
+        """Where our files are."""
+        return paths.find(self._load.data_dir)
+
+    @property
     def logs(self) -> Path:
         """The folder of the logs."""
-        return paths.find(self._load.data_dir).logs
+        return self.folders.logs
 
     @property
     def offline(self) -> bool:

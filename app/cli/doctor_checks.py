@@ -98,10 +98,14 @@ def _model(load: LoadOptions) -> str:
 
 def _calibration(load: LoadOptions) -> str:
     from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.native import library
 
     where = paths.find(load.data_dir)
     found = resolve.resolve(load.model)
-    digest = file_hash.of_model(gguf_header.read_model(found.path).files, where.cache)
+    header = gguf_header.read_model(found.path)
+    if limit := library.architecture_limit(header.architecture):
+        return f"none: no layers are skipped: {limit}"
+    digest = file_hash.of_model(header.files, where.cache)
     file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
     return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 

@@ -12,7 +12,7 @@ from specee.app.formatting import size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
-NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_unusable", "head_used", "head_is_for_others"))
+NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
@@ -45,15 +45,19 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
         "dense_only": dense_only(read),
+        **_speed(found.path, folders, window, drafts_only),
         "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
         "weight_types": weight_types.text(slow),
         "drafts_only": drafts_only,
+        "drafts_unusable": head_fit.impossible(header, drafts_only) if drafts_only is not None else None,
         "reads_layers": head_fit.target_layers(header),
         "own_draft_layers": draft_model.own_draft_layers(header),
         "drafter": pair.name if pair is not None else None,
         "drafter_path": str(pair.path) if pair is not None and pair.path is not None else None,
         "trained_for": heads.trained_for(header),
-        **_head(heads.find(folders.heads, digest), digest),
+        **_template(None if drafts_only is not None else header),
+        **_head(heads.find(folders.heads, digest, header), digest),
+        "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
 
@@ -64,27 +68,47 @@ def dense_only(read: Any) -> str | None:
     from specee.native.errors import NativeError
 
     try:
-        return library.model_unsupported(read.arch, bool(read.sliding_window), read.width)
+        return library.architecture_limit(read.arch)
     except NativeError as error:
         return str(error)
+
+
+def _template(header: Any) -> dict[str, Any]:
+    """How chats are written for the model, and what its chat template has a place for; None: it does not answer."""
+    from specee.app.engine.model_template import open_model_template
+
+    if header is None:
+        return dict.fromkeys(("template", "folds_system", "takes_tools"))
+    found = open_model_template(header)
+    return {
+        "template": found.note or found.origin,
+        "folds_system": found.template.form.folds_system,
+        "takes_tools": found.template.takes_tools,
+    }
+
+
+def _speed(path: Path, folders: Paths, window: int, drafts_only: str | None) -> dict[str, float | None]:
+    """Tokens a second to expect, where this machine was measured, and those that were reached; without drafts."""
+    from specee.app.recommend import here
+
+    found = here.estimate(path, folders, window) if drafts_only is None else None
+    return {
+        "expected_tokens_per_second": found.expected if found is not None else None,
+        "measured_tokens_per_second": found.measured if found is not None else None,
+    }
 
 
 def _head(path: Path | None, digest: str) -> dict[str, Any]:
     """The model's own draft head, and how often its drafts were right when it was made: the first of a step, the second
     after a right first one, and so on."""
     from specee.models import gguf_header, heads
-    from specee.models.errors import ModelError
 
-    try:
-        header = None if path is None else gguf_header.read_model(path)
-    except ModelError as error:
-        return {**NO_HEAD, "head_unusable": error.message}
-    if header is None:
+    if path is None:
         return NO_HEAD
+    header = gguf_header.read_model(path)
     return {
         "head": str(path),
         "head_acceptance": heads.acceptance(header),
-        "head_unusable": None,
         "head_used": heads.is_worth_using(header),
         "head_is_for_others": heads.is_for_others(header, digest),
     }
@@ -107,12 +131,17 @@ def _calibration(folders: Paths, digest: str, embedded: bool) -> dict[str, Any]:
 
 def text(facts: dict[str, Any]) -> str:
     """As text."""
+    return tables.pairs(rows(facts).items())
+
+
+def rows(facts: dict[str, Any]) -> dict[str, str]:
+    """As words, by what they are about."""
     tied = "tied to the embedding" if facts["head_tied"] else "of its own"
     free = "unknown" if facts["free_ram_bytes"] is None else size(facts["free_ram_bytes"])
     if facts["free_vram_bytes"] is not None:
         free += f", {size(facts['free_vram_bytes'])} on the GPU"
     fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
-    rows = {
+    words = {
         "name": facts["name"],
         "title": facts["title"],
         "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
@@ -120,33 +149,58 @@ def text(facts: dict[str, Any]) -> str:
         "licence": facts["licence"] or "not stated",
         "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",
         "architecture": facts["arch"],
-        "layers": f"{facts['layers']} of width {facts['width']}, feed-forward {facts['feed_forward']}",
-        "attention": f"{facts['heads']:g} heads of {facts['head_dim']}, keys and values of {facts['heads_kv']:g}",
+        "layers": f"{facts['layers']} of width {facts['width']}"
+        + (f", feed-forward {facts['feed_forward']}" if facts["feed_forward"] else ""),
+        "attention": f"{facts['heads']:g} heads of {facts['head_dim']}, keys and values of {facts['heads_kv']:g}"
+        if facts["heads"]
+        else "none: each layer keeps a running state",
         "vocabulary": facts["vocabulary"],
         "trained window": facts["context"],
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
-        "chat template": "yes" if facts["chat_template"] else "no: ChatML is used",
+        **_chat(facts),
+        **_speed_words(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
-    return tables.pairs((name, str(value)) for name, value in rows.items())
+    return {name: str(value) for name, value in words.items()}
+
+
+def _chat(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["template"] is None:
+        return {}
+    system = "no place: it is sent with the question that follows it" if facts["folds_system"] else "yes"
+    return {
+        "chat template": facts["template"],
+        "system message": system,
+        "tools": "yes" if facts["takes_tools"] else "no",
+    }
+
+
+def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
+    expected, measured = facts["expected_tokens_per_second"], facts["measured_tokens_per_second"]
+    parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
+    parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
+    return {"speed": f"{parts[0]}, without drafts"} if parts else {}
 
 
 def _own_head(facts: dict[str, Any]) -> str:
+    unusable = facts["head_unusable"]
+    if facts["head"] is None and unusable is not None:
+        return f"unusable: {unusable}"
     if facts["head"] is None:
-        none = "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
-        return none if facts["head_unusable"] is None else f"unusable: {facts['head_unusable']}"
+        return "none" if facts["dense_only"] or facts["drafts_only"] else "none: specee-chat train makes one"
     rates = ", ".join(f"{rate:.0%}" for rate in facts["head_acceptance"])
     others = "; trained for another model file" if facts["head_is_for_others"] else ""
     unused = "" if facts["head_used"] else "; too few to be used: train it with more --tokens"
     right = f"; of its drafts, one after the other, {rates} were right{unused}" if rates else ""
-    return f"{facts['head']}{right}{others}"
+    instead = f"; the one that was trained here is unusable: {unusable}" if unusable is not None else ""
+    return f"{facts['head']}{right}{others}{instead}"
 
 
 def _drafter(facts: dict[str, Any]) -> str:
@@ -154,14 +208,15 @@ def _drafter(facts: dict[str, Any]) -> str:
     if facts["drafts_only"]:
         layers = ", ".join(map(str, facts["reads_layers"]))
         trained = f", the file with SHA-256 {facts['trained_for']}" if facts["trained_for"] else ""
-        use = (
-            f"it reads layers {layers} of its model{trained}: --drafter FILE"
-            if layers
-            else "specee-chat does not run it"
+        if facts["drafts_unusable"]:
+            return f"the file itself: {facts['drafts_unusable']}"
+        return (
+            f"the file itself is {facts['drafts_only']}; it reads layers {layers} of its model{trained}: --drafter FILE"
         )
-        return f"the file itself is {facts['drafts_only']}; {use}"
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
+    if facts["dense_only"]:
+        return f"none: its tokens cannot be drafted{note}"
     if facts["drafter"] is None:
         return f"none is known; --drafter takes a small model with the same vocabulary{note}"
     if facts["drafter_path"] is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from specee.app import model_catalogue
 from specee.app.cli import tables
 from specee.app.formatting import size
+from specee.app.model_catalogue import CatalogueModel
 from specee.app.paths import Paths
-from specee.models import cache, calibrations, embedded, file_hash, gguf_header, model_kind, registry, source
+from specee.models import calibrations, file_hash, gguf_header, model_kind
 from specee.models.errors import ModelError, NotAChatModelError
 
 
@@ -35,51 +36,28 @@ class ModelRow:
 
 def rows(folders: Paths) -> list[ModelRow]:
     """First those that are here."""
-    named = [_named(entry, folders) for entry in registry.entries().values()]
-    known = {Path(row.path).resolve() for row in named if row.path}
-    others = [_other(found, folders) for found in cache.models() if found.paths[0].resolve() not in known]
-    copies = [_copy(path, folders) for path in sorted((folders.data / "models").glob("*.gguf"))]
-    return sorted(named + others + copies, key=lambda row: (row.path is None, row.where != "partly"))
+    found = [_row(model, folders) for model in model_catalogue.models(folders)]
+    return sorted(found, key=lambda row: (row.path is None, row.where != "partly"))
 
 
-def _named(entry: registry.RegistryEntry, folders: Paths) -> ModelRow:
-    paths: tuple[Path, ...] = ()
-    where = ""
-    if entry.embedded:
-        if (path := embedded.path()) is not None:
-            paths, where = (path,), "embedded"
-    elif (found := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-        paths, where = found, "cache"
-    elif cache.unfinished(entry.repo):
-        where = "partly"
-    row = _row(entry.name, where, paths, folders)
-    return replace(row, parameters=entry.parameters, licence=entry.licence, notes=entry.notes)
-
-
-def _other(found: cache.CachedModel, folders: Paths) -> ModelRow:
-    return _row(f"hf:{found.repo}:{found.paths[0].name}", "cache", found.paths, folders)
-
-
-def _copy(path: Path, folders: Paths) -> ModelRow:
-    """One that `models optimize` wrote; its name is its path."""
-    return _row(str(path), "copy", (path,), folders)
-
-
-def _row(name: str, where: str, paths: tuple[Path, ...], folders: Paths) -> ModelRow:
-    if not paths:
-        return ModelRow(name, where, None, 0, None)
-    notes = ""
+def _row(model: CatalogueModel, folders: Paths) -> ModelRow:
+    entry = model.entry
+    row = ModelRow(model.name, model.where, None, 0, None)
+    if entry is not None:
+        row = replace(row, parameters=entry.parameters, licence=entry.licence, notes=entry.notes)
+    if not model.here:
+        return row
+    where, path = model.where, model.paths[0]
     try:
-        model_kind.check_answers(gguf_header.read_model(paths[0]))
+        model_kind.check_answers(gguf_header.read_model(path))
     except NotAChatModelError as error:
-        notes = error.kind
+        row = replace(row, notes=error.kind)
     except ModelError:
         where = "damaged"
-    digest = file_hash.known_of_model(paths, folders.cache)
+    digest = file_hash.known_of_model(model.paths, folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
-    n_bytes = sum(path.stat().st_size for path in paths)
-    return ModelRow(name, where, str(paths[0]), n_bytes, calibrated, notes=notes)
+    return replace(row, where=where, path=str(path), bytes=model.n_bytes, calibrated=calibrated)
 
 
 def text(rows: list[ModelRow]) -> str:

@@ -23,7 +23,7 @@ from specee.app.cli.shared_options import (
     WHICH_MODEL,
     load_options,
 )
-from specee.app.errors import OK, USAGE, AppError
+from specee.app.errors import OK
 
 _HERE: list[click.Parameter] = [DATA_DIR, JSON]
 _NAMED = hidden([WHICH_MODEL])
@@ -37,6 +37,7 @@ def models(context: click.Context, /, **values: Any) -> int:
 
     \b
     specee-chat models                       names, and which of them are here
+    specee-chat models recommend             which one to take on this machine
     specee-chat models pull llama3.2-1b      fetch one
     specee-chat models show llama3.2-1b      what it is made of and needs
     specee-chat --model llama3.2-1b          chat with it
@@ -60,6 +61,47 @@ def list_models(as_json: bool, **values: Any) -> int:
     if as_json:
         return show([row.as_dict() for row in rows], as_json, str)
     return show(rows, as_json, model_list.text)
+
+
+@models.command("recommend", params=[CTX, THREADS, *_HERE])
+@option(
+    "--for",
+    "purpose",
+    type=Setting(settings.Purpose),
+    metavar="NAME",
+    otherwise="chat",
+    help="What it is for: chat, code, small or reasoning.",
+)
+@option("--all", "every", is_flag=True, help="Show all models that fit.")
+def recommend(
+    purpose: settings.Purpose | None, every: bool, ctx: int | None, threads: int | None, as_json: bool, **values: Any
+) -> int:
+    """Say which model to take on this machine.
+
+    For each model: the memory that it needs, and how many tokens a second to expect, also of models that are not here.
+    How fast this machine reads weights is measured once, in half a second, and kept. DENSE is without drafts, MEASURED
+    what the model reached here. No network is used.
+
+    \b
+    specee-chat models recommend
+    specee-chat models recommend --for code
+    """
+    from specee.app.cli import model_recommendations
+    from specee.app.cli.progress_line import ProgressLine
+    from specee.app.options import DEFAULT_CTX
+    from specee.app.recommend import here, this_machine
+
+    folders = paths.find(values["data_dir"])
+    with ProgressLine() as line:
+        if sys.stderr.isatty():
+            line.show("measuring this machine")
+        machine = this_machine.look(folders, threads)
+    wanted: settings.Purpose = purpose or "chat"
+    found = here.recommendations(folders, machine, purpose=wanted, window=ctx or DEFAULT_CTX)
+    if as_json:
+        return show(model_recommendations.as_dict(machine, found), as_json, str)
+    print(model_recommendations.text(machine, found, wanted, every))
+    return OK
 
 
 @models.command("pull", params=[OFFLINE, *_HERE])
@@ -104,10 +146,12 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
     \b
     specee-chat models path llama3.2-1b
     """
+    from specee.models import split_file
     from specee.models.resolve import resolve
 
     found = resolve(name or model)
-    return show({"name": found.name, "path": str(found.path)}, as_json, lambda result: result["path"])
+    files = [str(path) for path in split_file.files(found.path)]
+    return show({"name": found.name, "path": files[0], "files": files}, as_json, lambda _: files[0])
 
 
 @models.command("show", params=[*_NAMED, CTX, *_HERE])
@@ -139,21 +183,13 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     \b
     specee-chat models rm llama3.2-1b
     """
+    from specee.app import removal
     from specee.app.formatting import size
-    from specee.models import cache, resolve
 
-    wanted = resolve.interpret(name)
-    if wanted.source is None:
-        what = "it comes with specee-chat" if wanted.embedded else "it is a file of yours; delete it yourself"
-        raise AppError("not ours to delete", f"{name}: {what}", USAGE)
-    doomed = cache.find(wanted.source) or cache.unfinished(wanted.source.repo)
-    if not doomed:
-        raise resolve.NotHere(wanted)
-    n_bytes = sum(path.stat().st_size for path in doomed)
-    where = f"in {cache.folder(wanted.source.repo)}, which other programs use too"
-    confirm(f"Delete {wanted.name} ({size(n_bytes)}, {where})?", yes)
-    freed = cache.remove(wanted.source.repo, doomed)
-    return show({"name": wanted.name, "bytes": freed}, as_json, lambda _: f"deleted {wanted.name}, {size(freed)}")
+    doomed = removal.find(name)
+    confirm(doomed.question, yes)
+    freed = doomed.run()
+    return show({"name": doomed.name, "bytes": freed}, as_json, lambda _: f"deleted {doomed.name}, {size(freed)}")
 
 
 @models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])

@@ -85,9 +85,10 @@ def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
     try:
         yield
     except AppError as error:
+        if isinstance(printer, _Text):
+            printer.end_line()
         if not (isinstance(printer, _Text) and printer.has_begun):
             raise
-        printer.end_line()
         last = session.branch[-1] if session.branch else None
         whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
         kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"

@@ -17,6 +17,8 @@ from specee.app.cli.shared_options import (
     EVERYWHERE,
     EXITS,
     POLICY,
+    THINK,
+    THINK_TOKENS,
     chat_options,
     load_options,
     max_tokens,
@@ -30,7 +32,7 @@ DEFAULT_SLOTS = 4  # as many rows cost little more than one
 @click.command(
     cls=Command,
     params=[
-        *(max_tokens(opts.ChatOptions.max_tokens), *ENGINE, POLICY, *DRAFTING),
+        *(max_tokens(opts.ChatOptions.max_tokens), THINK, THINK_TOKENS, *ENGINE, POLICY, *DRAFTING),
         *(*EXITS, *sampling(opts.Sampling()), *EVERYWHERE),
     ],
 )

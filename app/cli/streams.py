@@ -50,6 +50,8 @@ def finish() -> None:
     Of one that cannot be written the interpreter would complain once more.
     """
     try:
+        if _Style.is_set:
+            style_output(PLAIN)
         sys.stdout.flush()
     except (OSError, AppError):
         with contextlib.suppress(OSError):
@@ -77,11 +79,18 @@ def control(sequence: str) -> None:
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
+class _Style:
+    """Of standard output: what ends in the middle of something leaves a plain terminal."""
+
+    is_set = False
+
+
 def style_output(sequence: str) -> None:
     """Sends a style of our own to the terminal of standard output, unless the user wants none."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         sys.stdout.flush()
         sys.stdout.buffer.write(sequence.encode("ascii"))
+        _Style.is_set = sequence != PLAIN
 
 
 class _Text(io.TextIOWrapper):

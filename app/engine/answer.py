@@ -137,7 +137,7 @@ class Answer:
         self.stream.finish()
         if self.n_runs == 0:
             return self._stats(DecodingStats(), 0, "cancelled")
-        self.slot.previous = self.prompt.with_answer(*self.stream.whole)
+        self.slot.previous = self.prompt.with_answer(*self.stream.whole, self.stream.said)
         return self._stats(self.counted, self.reused, "cancelled" if cancelled else self._stop_reason())
 
     def _stop_reason(self) -> str:
@@ -169,7 +169,7 @@ class Answer:
             thought_tokens=stream.thought_tokens,
             prompt_thought_tokens=self.n_thought_before,
             thought_seconds=stream.thought_ended_at - first_at if stream.thought_ended_at is not None else 0.0,
-            thought_cut=stream.before_answer and stop_reason in ("length", "window"),
+            thought_cut=stream.before_answer and stop_reason != "cancelled",
             thought_closed=self.thought_closed,
         )
 

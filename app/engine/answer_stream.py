@@ -48,6 +48,7 @@ class AnswerStream:
         self.turn: Turn | None = None
         self._piece, self._emit, self._began, self._stop = piece, emit, began, stop
         self._marks, self._think_tokens = marks or {}, think_tokens
+        self._said: dict[Channel, str] = {"thought": "", "answer": ""}
         self._before: list[TokenEvent] = []  # tokens of earlier runs
         self._batch: list[ChatEvent] = []
         self._open: list[ChatEvent] = []  # whose channel is not known yet
@@ -126,8 +127,9 @@ class AnswerStream:
         self._open.clear()
 
     def _send(self, event: ChatEvent, now: float) -> None:
-        if event.state == TokenState.VERIFIED.value and event.channel == "thought":
-            self.thought_ended_at = now
+        if event.state == TokenState.VERIFIED.value:
+            self._said[event.channel] += event.text
+            self.thought_ended_at = now if event.channel == "thought" else self.thought_ended_at
         if event.state == TokenState.VERIFIED.value and event.index >= self._counted and not event.stop:
             self._counted = event.index + 1
             self.thought_tokens += event.channel == "thought"
@@ -171,6 +173,11 @@ class AnswerStream:
         """Whether it thinks or has thought, and has not begun to answer."""
         splitter = self._verified.splitter
         return splitter.has_thought and splitter.place != "answer"
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """The final text that was sent, of the thought and of the answer."""
+        return self._said["thought"], self._said["answer"]
 
     @property
     def left(self) -> str:

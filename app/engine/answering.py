@@ -15,7 +15,7 @@ from specee.app.engine.grammar import BAD_GRAMMAR, gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
 from specee.app.engine.prompt import Prompt, make_prompt, shorter_or_larger
-from specee.app.engine.protocol import Done, Emit, Failed, Generate, OfRequest
+from specee.app.engine.protocol import Done, Emit, Failed, Generate, Notice, OfRequest
 from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.slot import Slot, choose_slot, open_slots
 from specee.app.engine.thread_limit import limit_threads
@@ -27,6 +27,9 @@ from specee.predictors.types import Sampler
 
 CHUNK_BESIDE = 128
 """Tokens of a prompt that are read at once while other answers wait for their next tokens."""
+
+
+FOLDED = "the model's chat template has no place for a system message: it is sent with the question that follows it"
 
 
 class Answerer:
@@ -121,6 +124,8 @@ class Answerer:
         slot.last_used = self._n_answers
         seed = options.sampling.seed
         seed = seed if seed is not None else random.SystemRandom().randrange(2**31)
+        if self.backend.info.folds_system and any(message.role == "system" for message in request.messages):
+            emit(Notice(FOLDED))
         return Answer(request, emit, slot, prompt, policy, decision, sampler, seed, began, waits)
 
     def _sampler(self, options: ChatOptions, grammar: str | None) -> Sampler:
@@ -222,6 +227,8 @@ class Answerer:
         stats = answer.finish(cancelled=cancelled)
         if answer.state is not None and not answer.request.is_comparison:
             self._chooser.learn(self.backend, answer.counted)
+            if stats.policy == "dense" and self.backend.info.n_slots == 1:
+                self._chooser.learn_rate(self.backend, stats.tokens, stats.tokens_per_second)
         answer.emit(Done(stats))
 
     def _fail(self, answer: Answer, error: Exception) -> None:

@@ -23,6 +23,11 @@ class ChatEngine(Engine, Protocol):
     """Tokens of a prompt that are computed at once, at most."""
 
     @property
+    def no_drafts(self) -> str | None:
+        """Why tokens cannot be drafted; None where they can."""
+        ...
+
+    @property
     def slots(self) -> Sequence[ChatEngine]:
         """The engines that share this one's model, itself first: each has the cache of a chat."""
         ...
@@ -83,12 +88,12 @@ class Backend(Protocol):
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        """Their names in texts."""
+        """Their names in texts, and those of all other tokens that only the template may write."""
         ...
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
         """Names of control tokens in the text are read as such, without `special` as text; `bos` puts BOS first where
-        the vocabulary wants one."""
+        the vocabulary wants one; `is_rest`: the text goes on from other text."""
         ...
 
     def piece(self, token: int, *, special: bool = False) -> bytes:

@@ -45,12 +45,16 @@ class Form:
     """User and assistant take turns: neighbours of one role become one message."""
     user_begins: bool = False
     """No answer comes before a question: an empty one stands before it."""
+    drops_empty: bool = False
+    """It refuses an answer without text: that is left out."""
     text_arguments: bool = False
     """The arguments of a call are a text, else an object."""
     no_content: bool = False
     """A message that has calls and no text has no content, else an empty one."""
     one_call: bool = False
     """A message has one call: others become messages of their own."""
+    calls_apart: bool = False
+    """A message has text or calls: the calls of one that has both become a message of their own."""
     short_ids: bool = False
     """The ids of calls have ID_LENGTH letters and digits."""
 
@@ -60,6 +64,10 @@ class Form:
 
     def _shaped(self, messages: Sequence[Message]) -> Sequence[Message]:
         shaped = _placed(messages, self)
+        if self.drops_empty:
+            shaped = [m for m in shaped if m.role != "assistant" or m.content.strip() or m.tool_calls is not None]
+        if self.calls_apart:
+            shaped = [part for message in shaped for part in _text_and_calls(message)]
         if self.one_call:
             shaped = _one_call_each(shaped)
         if self.alternates:
@@ -116,7 +124,8 @@ def _alternating(messages: Sequence[Message]) -> list[Message]:
     joined: list[Message] = []
     for message in messages:
         before = joined[-1] if joined else None
-        if before is not None and before.role == message.role != "tool" and before.tool_calls is None:
+        have_calls = message.tool_calls is not None or (before is not None and before.tool_calls is not None)
+        if before is not None and before.role == message.role != "tool" and not have_calls:
             joined[-1] = _joined(before, message)
         else:
             joined.append(message)
@@ -131,12 +140,17 @@ def _asked_first(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _joined(before: Message, message: Message) -> Message:
-    """Of one role; only the later one may have calls."""
     return replace(message, content=_text((before.content, message.content)))
 
 
 def _text(texts: Sequence[str]) -> str:
     return BETWEEN.join(text for text in texts if text.strip()) or "".join(texts)
+
+
+def _text_and_calls(message: Message) -> tuple[Message, ...]:
+    if message.tool_calls is None or not message.content.strip():
+        return (message,)
+    return replace(message, tool_calls=None), replace(message, content="")
 
 
 def _one_call_each(messages: Sequence[Message]) -> list[Message]:
@@ -177,11 +191,11 @@ def _short(call_id: str) -> str:
 
 # ---- finding it out ------------------------------------------------------------------------------------------------
 
-ASKED, MORE, ANSWERED, TOLD = "probedquestion", "probedaddition", "probedanswer", "probedsystem"
+ASKED, MORE, ANSWERED, TOLD, RULED = "probedquestion", "probedaddition", "probedanswer", "probedsystem", "probedrule"
 CALLED, ARGUMENT, FOUND = "probedcall", "probedargument", "probedresult"
 USER, AGAIN = Message("user", ASKED), Message("user", MORE)
 ASSISTANT, SYSTEM = Message("assistant", ANSWERED), Message("system", TOLD)
-MOST = {"folds_system": True, "asks": True, "alternates": True, "user_begins": True}
+MOST = {"folds_system": True, "asks": True, "alternates": True, "user_begins": True, "drops_empty": True}
 """For a chat that a template refuses in the form that was found."""
 
 
@@ -197,8 +211,11 @@ def find_form(render: Render) -> Form:
     form = replace(form, asks=not shows(form, SYSTEM))
     form = replace(form, alternates=not (shows(form, USER, AGAIN) and shows(form, USER, ASSISTANT, ASSISTANT, AGAIN)))
     form = replace(form, user_begins=not shows(form, ASSISTANT, AGAIN))
-    late = (USER, ASSISTANT, SYSTEM, AGAIN)
-    return replace(form, system_first=not (form.folds_system or shows(form, *late)))
+    form = replace(form, drops_empty=not shows(form, USER, Message("assistant", ""), AGAIN))
+    rule = Message("system", RULED)
+    places = ((USER, ASSISTANT, SYSTEM, AGAIN), (USER, ASSISTANT, SYSTEM), (SYSTEM, rule, USER))
+    anywhere = all(shows(form, *chat) for chat in places)
+    return replace(form, system_first=not (form.folds_system or anywhere))
 
 
 def find_form_of_calls(render: Render, form: Form) -> Form | None:
@@ -206,7 +223,10 @@ def find_form_of_calls(render: Render, form: Form) -> Form | None:
     for text_arguments, no_content, short_ids in product((False, True), repeat=3):
         tried = replace(form, text_arguments=text_arguments, no_content=no_content, short_ids=short_ids)
         if _shows_calls(render, tried, 1):
-            return replace(tried, one_call=not _shows_calls(render, tried, 2))
+            tried = replace(tried, one_call=not _shows_calls(render, tried, 2))
+            apart = replace(tried, calls_apart=True)
+            takes_both = _shows_calls(render, tried, 1, TOLD)
+            return tried if takes_both or not _shows_calls(render, apart, 1, TOLD, (ASSISTANT, AGAIN)) else apart
     return None
 
 
@@ -236,23 +256,24 @@ def _shows(render: Render, form: Form, messages: Sequence[Message]) -> bool:
     return all(text.count(message.content) >= messages.count(message) for message in messages)
 
 
-def _shows_calls(render: Render, form: Form, n: int) -> bool:
+def _shows_calls(render: Render, form: Form, n: int, said: str = "", then: Sequence[Message] = ()) -> bool:
     try:
-        text = render(form.objects(tuple(_calling(n))))
+        text = render(form.objects((*calling(n, said), *then)))
     except TooMuchError:
         raise
     except Exception:
         return False
-    wanted = [CALLED, ARGUMENT, *(f"{FOUND}{i}" for i in range(n))]
+    wanted = [CALLED, ARGUMENT, said, *(f"{FOUND}{i}" for i in range(n))]
     as_python = f"{{'{ARGUMENT}'" in text  # what is printed of an object is no JSON
     return all(each in text for each in wanted) and text.count(CALLED) >= n and not as_python
 
 
-def _calling(n: int) -> Iterator[Message]:
+def calling(n: int, said: str = "") -> Iterator[Message]:
+    """A question, so many calls of a tool beside what is `said`, and their results."""
     ids = [f"call_{i:032}" for i in range(n)]  # as long as those that we give
     function = {"name": CALLED, "arguments": json.dumps({ARGUMENT: 1})}
     calls = [{"id": each, "type": "function", "function": function} for each in ids]
     yield USER
-    yield Message("assistant", "", tool_calls=json.dumps(calls))
+    yield Message("assistant", said, tool_calls=json.dumps(calls))
     for i, each in enumerate(ids):
         yield Message("tool", f"{FOUND}{i}", tool_call_id=each, name=CALLED)

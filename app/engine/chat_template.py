@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,10 +18,12 @@ from specee.app.engine.jinja_template import JinjaTemplate
 from specee.app.engine.protocol import Message
 from specee.app.engine.template_limits import TooMuchError
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
+from specee.app.formatting import visible
 
 PROBE = "specee_probe"
 MAX_REASON = 300  # characters
-TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": {}}}])
+PARAMETERS = {"type": "object", "properties": {"probed": {"type": "string", "description": ""}}, "required": []}
+TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": PARAMETERS}}])
 
 
 class ChatTemplate:
@@ -49,8 +52,10 @@ class ChatTemplate:
         self.form = self._form_with_tools = form
         self._with_tools = self._plain
         if for_tools is not None:
-            self._with_tools = JinjaTemplate(for_tools, special)
-            self._form_with_tools = chat_form.find_form(self._probe(self._with_tools, TOOLS))
+            with suppress(Exception):  # it is code of the model's file; without it there are no tools
+                with_tools = JinjaTemplate(for_tools, special)
+                self._form_with_tools = chat_form.find_form(self._probe(with_tools, TOOLS))
+                self._with_tools = with_tools
         of_calls = chat_form.find_form_of_calls(
             self._probe(self._with_tools, None), self._form_with_tools
         ) or chat_form.find_form_of_calls(self._probe(self._with_tools, TOOLS), self._form_with_tools)
@@ -74,25 +79,33 @@ class ChatTemplate:
         has_calls = any(message.tool_calls is not None or message.role == "tool" for message in messages)
         with_tools = has_calls or tools is not None
         template, form = (self._with_tools, self._form_with_tools) if with_tools else (self._plain, self.form)
+        none = self._no_tools if template is self._plain else "[]"
         length = len(tools or "") + sum(
             len(m.content) + len(m.tool_calls or "") + len(m.thought or "") for m in messages
         )
 
-        def rendered(form: Form) -> str:
-            given = {"now": now, "tools": tools or self._no_tools, "length": length, **(variables or {})}
+        def rendered(form: Form, tools: str | None) -> str:
+            given = {"now": now, "tools": tools or none, "length": length, **(variables or {})}
             return template.render(form.objects(messages), **given)
 
         try:
-            return rendered(form)
+            return rendered(form, tools)
         except Exception as error:  # the template is code of the model's file, and may fail in any way
             refusal = error
         try:
             if isinstance(refusal, TooMuchError):
                 raise refusal
-            return rendered(replace(form, **chat_form.MOST))
+            return rendered(replace(form, **chat_form.MOST), tools and _completed(tools))
         except Exception:
             why = f"the model's template refuses this chat: {as_line(refusal)}"
             raise AppError("chat template", why, USAGE) from refusal
+
+    def tried(self, objects: chat_form.Objects, **variables: Any) -> str:
+        """The text of messages as they are; "" when the template refuses them."""
+        try:
+            return self._plain.render(objects, now=self._clock.now(), tools=self._no_tools, **variables)
+        except Exception:  # it is code of the model's file
+            return ""
 
     def _takes_tools(self) -> bool:
         try:
@@ -101,9 +114,24 @@ class ChatTemplate:
             return False
 
 
+def _completed(tools: str) -> str:
+    """The tools, with all that templates look for without asking whether it is there."""
+    listed = json.loads(tools)
+    for tool in listed:
+        function = tool["function"]
+        function.setdefault("description", "")
+        parameters = function["parameters"] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+        parameters.setdefault("required", [])
+        for value in parameters["properties"].values():
+            if isinstance(value, dict):
+                value.setdefault("type", "string")
+                value.setdefault("description", "")
+    return json.dumps(listed, ensure_ascii=False)
+
+
 def as_line(error: BaseException) -> str:
     """What a template's author has to say, in one line."""
-    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+    return visible(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
 
 
 def no_text() -> AppError:

@@ -103,5 +103,4 @@ def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
 def _no_ranges(target: Header) -> str | None:
     from specee.native import library
 
-    structure = model_structure.read(target)
-    return library.model_unsupported(structure.arch, bool(structure.sliding_window), structure.width)
+    return library.architecture_limit(model_structure.read(target).arch)

@@ -36,6 +36,8 @@ class NativeBackend:
     """A predictors Calibration, None without one."""
     sha256: str
     template: ChatTemplate
+    markers: tuple[str, ...]
+    """Names of tokens that only the template may write, beside the control tokens."""
     thinking: thinking.Thinking
     bos_text: str
     datastores: dict[str, Lookup]
@@ -51,10 +53,16 @@ class NativeBackend:
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        return self.model.control_tokens  # type: ignore[no-any-return]
+        return (*self.model.control_tokens, *self.markers)
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
-        return [int(t) for t in self.model.tokenize(text, special=special, bos=bos)]
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
+        if not special and text in self.markers:  # halves of it are no marker
+            return self.tokenize(text[:1], bos=bos, special=False, is_rest=is_rest) + self.tokenize(
+                text[1:], bos=False, special=False, is_rest=True
+            )
+        if is_rest:
+            return list(self.model.tokenize_rest(text, special=special))
+        return list(self.model.tokenize(text, special=special, bos=bos))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         return bytes(self.model.piece(token, special=special))
@@ -109,7 +117,7 @@ class NativeBackend:
         if choice.name == "tree":
             return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
         rules = exit_rules(choice, self.calibration)
-        if rules.max_pending > most:
+        if rules.max_pending > most and not choice.runs_whole_rows:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
@@ -160,14 +168,14 @@ def open_backend(
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
     sha256 = file_hash.of_model(header.files, where.cache)
-    head = heads.find(where.heads, sha256)
+    head = heads.find(where.heads, sha256, header)
     structure = model_structure.read(header)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
     window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
     drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
-    from specee.native.layer_states import LayerStatesEngine
+    from specee.native.layer_states import LayerStatesEngine, NoLayerStatesError
 
     def loaded(fraction: float) -> bool:
         on_progress("loading the model", fraction)
@@ -178,24 +186,32 @@ def open_backend(
     n_ctx = window.n_ctx
     threads = options.threads or machine.default_threads()
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
+    engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
-        engine: native.RowEngine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
-    else:
-        engine = _open_engine(model, n_ctx, threads, n_slots)
+        try:
+            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+        except NoLayerStatesError:
+            if drafter.is_wanted:
+                raise
+            drafter = None
+    engine = engine or _open_engine(model, n_ctx, threads, n_slots)
     calibration = None
-    if with_calibration and not model.unsupported:
+    if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
 
     from specee.app.engine.datastore import open_datastores
     from specee.app.engine.model_template import open_model_template
+    from specee.app.engine.turn_markers import learn_markers
 
     def tokenize(text: str) -> Sequence[int]:
         return model.tokenize(text, special=False, bos=False)
 
     opened = open_model_template(header, {"bos_token": model.bos_text, "eos_token": model.eos_text})
-    thinks = thinking.find(opened.template, lambda text: len(model.tokenize(text)) == 1)
-    tokens_of = {name: model.tokenize(name) for name in model.control_tokens}
-    thinks = thinks.with_tokens({name: tokens[0] for name, tokens in tokens_of.items() if len(tokens) == 1})
+    markers = learn_markers(model, opened)
+    names = {*model.control_tokens, *model.user_defined_tokens}
+    thinks = thinking.find(opened.template, names.__contains__)
+    tokens_of = {name: _token_of(model, name) for name in model.control_tokens}
+    thinks = thinks.with_tokens({name: token for name, token in tokens_of.items() if token is not None})
     return NativeBackend(
         info=ModelInfo(
             name=found.name,
@@ -205,7 +221,7 @@ def open_backend(
             n_ctx=engine.n_ctx,
             trained_ctx=structure.context,
             threads=threads,
-            dense_only=model.unsupported,
+            dense_only=engine.no_exits,
             calibrated=calibration is not None,
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
@@ -213,7 +229,6 @@ def open_backend(
             takes_tools=opened.template.takes_tools,
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
-            template_note=opened.note,
             gpu_layers=model.gpu_layers,
             thinks=thinks.kind,
         ),
@@ -222,12 +237,24 @@ def open_backend(
         calibration=calibration,
         sha256=sha256,
         template=opened.template,
+        markers=markers,
         thinking=thinks,
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
-        notices=(window.notice,) if window.notice is not None else (),
+        notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
+
+
+def _token_of(model: Any, text: str) -> int | None:
+    """The token that this text is; None where it is none, or several."""
+    from specee.native.errors import UnusableModelError
+
+    try:
+        tokens = model.tokenize(text)
+    except UnusableModelError:  # a vocabulary without the tokens for its letters
+        return None
+    return int(tokens[0]) if len(tokens) == 1 else None
 
 
 def _check_vocabulary(model: Any) -> None:

@@ -59,6 +59,11 @@ class Measurements:
         """The fewest threads that a single row is as fast with as with all, by `key`."""
         return self._stored[1]
 
+    @property
+    def dense_rates(self) -> dict[str, float]:
+        """Tokens per second that answers without drafts were written at, by `key`."""
+        return self._stored[2]
+
     def key(self, backend: Backend) -> str:
         """The model, the machine and the build."""
         where = f"{backend.info.threads} threads"
@@ -71,7 +76,7 @@ class Measurements:
         if self._path is None:
             return
         drafting = {key: asdict(known) for key, known in self.drafting.items()}
-        content = {"format": FORMAT, "drafting": drafting, "threads": self.threads}
+        content = {"format": FORMAT, "drafting": drafting, "threads": self.threads, "dense_rates": self.dense_rates}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             local_file.make_folder(self._path.parent)
@@ -82,14 +87,17 @@ class Measurements:
                 part.unlink()
 
     @cached_property
-    def _stored(self) -> tuple[dict[str, Drafting], dict[str, int]]:
+    def _stored(self) -> tuple[dict[str, Drafting], dict[str, int], dict[str, float]]:
         drafting: dict[str, Drafting] = {}
         threads: dict[str, int] = {}
+        rates: dict[str, float] = {}
         try:
             stored = json.loads(local_file.read(self._path, MAX_BYTES)) if self._path else {}
             if stored.get("format") == FORMAT:
                 drafting = {key: Drafting.read(known) for key, known in stored["drafting"].items()}
                 threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}
+                found = {k: float(rate) for k, rate in stored.get("dense_rates", {}).items()}
+                rates = {k: rate for k, rate in found.items() if 0.0 < rate < 1e6}
         except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             pass  # a damaged file is measured again
-        return drafting, threads
+        return drafting, threads, rates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specee.app.engine.chat_template import ChatTemplate, as_line
 from specee.app.engine.template_guess import Guess, guess
@@ -21,6 +21,8 @@ class ModelTemplate:
     guess: Guess | None = None
     broken: str | None = None
     is_base: bool = False
+    as_text: frozenset[str] = frozenset()
+    """Names of tags that are text in the model's vocabulary."""
 
     @property
     def origin(self) -> str:
@@ -47,7 +49,7 @@ def open_model_template(header: Header, special: Mapping[str, str] | None = None
     `special`: what llama.cpp knows of special tokens, as Vocabulary has it, where the file does not say so.
     """
     read = vocabulary.read(header)
-    known = Vocabulary(read.names, {**read.special, **(special or {})})
+    known = replace(read, special={**read.special, **(special or {})})
     name = str(header.values.get("general.name") or header.path.stem)
     return choose_template(vocabulary.templates(header), known, name, is_base=base_model.is_base(header))
 
@@ -60,11 +62,12 @@ def choose_template(
     broken = None
     if source is not None:
         try:
-            return ModelTemplate(ChatTemplate(source, known.special, for_tools=for_tools), is_base=is_base)
+            template = ChatTemplate(source, known.special, for_tools=for_tools)
+            return ModelTemplate(template, is_base=is_base, as_text=known.as_text)
         except Exception as error:  # it is code of the model's file, and may fail in any way
             broken = as_line(error)
     found = guess(known.names, model)
-    return ModelTemplate(ChatTemplate(found.source, known.special), found, broken, is_base)
+    return ModelTemplate(ChatTemplate(found.source, known.special), found, broken, is_base, known.as_text)
 
 
 def _chosen(sources: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -77,9 +77,18 @@ class PolicyChooser:
         drafting.speedup = before + RATE * (stats.speedup - before)
         self.measurements.save()
 
+    def learn_rate(self, backend: Backend, tokens: int, tokens_per_second: float) -> None:
+        """An answer without drafts is complete, which nothing was written beside."""
+        if tokens < MIN_TOKENS or tokens_per_second <= 0.0:
+            return
+        key, known = self.measurements.key(backend), self.measurements.dense_rates
+        before = known.get(key, tokens_per_second)
+        known[key] = before + RATE * (tokens_per_second - before)
+        self.measurements.save()
+
     def _drafting(self, backend: Backend) -> Drafting:
         key, known = self.measurements.key(backend), self.measurements.drafting
-        if key not in known:
+        if key not in known or (backend.engine.no_drafts and not known[key].refusal):  # measured by an older version
             steps = measure_steps(backend.engine)
             if steps.refusal == NO_ROOM:
                 return Drafting({}, NO_ROOM)

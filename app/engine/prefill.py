@@ -9,7 +9,6 @@ on from an answer, the cache is its own state, and all of it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from specee.app.engine.backend import ChatEngine
 from specee.app.engine.slot import common_prefix
@@ -29,7 +28,10 @@ class Prefill:
         keep = common_prefix(engine.tokens, tokens[:-1])
         if keep <= n_read:
             keep = max(0, min(keep, self.total - MIN_CHUNK)) // GROUP * GROUP
-        with suppress(NativeError):  # a memory that cannot go back: `prefill` knows
+        try:
+            engine.roll_back(keep)
+        except NativeError:  # a memory that cannot go back: all of it is read again
+            keep = 0
             engine.roll_back(keep)
         self.done = keep
         self.reused = 0

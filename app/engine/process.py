@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from specee.models import local_file
 
 LOG_LIMIT = 1 << 20  # bytes; a larger log becomes the old one
 CLOSE_SECONDS = 3.0
+LAST_BYTES, LAST_CHARACTERS = 1 << 14, 200  # of a log: what is looked at for the reason of a crash, and shown of it
+_LAST_WORDS = re.compile(r"(?:what\(\): +|(?=GGML_ASSERT|fatal error))(.+)")
 
 # the child gets our own module path, not the current folder, so that no file lying there is imported by mistake
 PROGRAM = "import sys; sys.path[:] = {path!r}; from specee.app.engine.worker import main; main()"
@@ -46,6 +49,7 @@ class EngineProcess:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: there is no more
         self._closing = False
         with _open_log(self.log_path) as log:
+            self._log_begin = os.fstat(log.fileno()).st_size
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", program.format(path=sys.path)],
@@ -150,7 +154,19 @@ class EngineProcess:
                 what += ", perhaps for lack of memory"
             if -code == getattr(signal, "SIGILL", 4):
                 what += ": the library was built for another CPU; install again on this machine"
+        if (said := self._last_words()) is not None:
+            what += f" ({said})"
         return self._advice(what)
+
+    def _last_words(self) -> str | None:
+        """What the process wrote of itself when it gave up, without control characters."""
+        with contextlib.suppress(OSError), os.fdopen(local_file.open_to_read(self.log_path), "rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_begin, end - LAST_BYTES))
+            found = _LAST_WORDS.findall(log.read().decode("utf-8", "replace"))
+            if found:
+                return "".join(sign if sign.isprintable() else "�" for sign in found[-1][:LAST_CHARACTERS])
+        return None
 
     def _advice(self, what: str) -> str:
         return f"{what}; try again to restart it; log: {self.log_path}"

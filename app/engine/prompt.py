@@ -31,10 +31,16 @@ class Prompt:
     """Whether it goes on with text that was generated before."""
     n_thought: int = 0
     """Tokens of a thought that goes on, or that is before an answer that does."""
+    asked: str = ""
+    """The text before the answer."""
+    said: tuple[str, str] = ("", "")
+    """What the answer has after that: its thought and itself, as they are shown and kept."""
 
-    def with_answer(self, text: str, tokens: list[int]) -> Prompt:
-        """The prompt and what was generated for it."""
-        return Prompt(self.text + text, self.tokens + tokens)
+    def with_answer(self, text: str, tokens: list[int], said: tuple[str, str] = ("", "")) -> Prompt:
+        """The prompt and what was generated for it, which was shown as `said`."""
+        thought, answer = self.said
+        more = (thought + said[0], answer + said[1])
+        return replace(self, text=self.text + text, tokens=self.tokens + tokens, said=more)
 
 
 def make_prompt(
@@ -61,24 +67,28 @@ def make_prompt(
     hidden, hidden_tools = [names.hide(message) for message in chat], names.hide_in_tools(tools)
     asked = _formatted(backend, hidden, hidden_tools, thinking.given(think))
     opened = thinking.opens(asked, think, hidden[-1].content if hidden else "")
-    begun = names.hide(begun)
+    said, begun = (begun.thought or "", begun.content), names.hide(begun)
     parts = names.parts(asked + (_begun(thinking, begun, opened=opened) if continue_answer else ""))
-    text = text_of(parts)
+    text, asked = text_of(parts), text_of(names.parts(asked))
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
         window = f"the context window of {backend.engine.n_ctx} tokens"
         why = f"it has {len(text)} characters, {window} cannot hold them; {shorter_or_larger(backend.info)}"
         raise AppError("prompt too long", why, PROMPT_TOO_LONG)
-    tokens: list[int] = []
+    # spaces around a thought are not kept, so that the text of its own tokens may be another one
+    own = next((p for p in previous if continue_answer and (p.asked, p.said) == (asked, said)), None)
+    tokens: list[int] = [] if own is None else own.tokens
+    text = text if own is None else own.text
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
         tokens = tokens or _following(backend, prompt, parts)
     tokens = tokens or _from_the_beginning(backend, parts)
     if not tokens:
         raise no_text()
     if not continue_answer:
-        return Prompt(text, tokens, "thought" if opened else "beginning")
+        return Prompt(text, tokens, "thought" if opened else "beginning", asked=asked)
     n_thought = len(_tokens(backend, names.parts(begun.thought), bos=False)) if begun.thought else 0
-    return Prompt(text, tokens, "answer" if begun.content else "thought", goes_on=True, n_thought=n_thought)
+    place: Place = "answer" if begun.content else "thought"
+    return Prompt(text, tokens, place, goes_on=True, n_thought=n_thought, asked=asked, said=said)
 
 
 def _formatted(backend: Backend, chat: Sequence[Message], tools: str | None, variables: Variables) -> str:
@@ -110,9 +120,15 @@ def shorter_or_larger(info: ModelInfo) -> str:
 
 def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:
     """BOS comes first where the vocabulary wants one, and once only: many templates write it themselves."""
+    bos, parts = backend.bos_text, list(parts)
     first, is_name = parts[0] if parts else ("", False)
-    has_bos = bool(backend.bos_text) and first.startswith(backend.bos_text) and not is_name
-    return _tokens(backend, parts, bos=not has_bos)
+    written = first.lstrip()
+    if not bos or is_name or not written.startswith(bos):
+        return _tokens(backend, parts, bos=True)
+    while written.startswith(bos + bos):
+        written = written.removeprefix(bos)
+    parts[0] = (written, False)
+    return _tokens(backend, parts, bos=False)
 
 
 def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> list[int]:
@@ -129,6 +145,8 @@ def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> lis
 
 def _tokens(backend: Backend, parts: Sequence[Part], *, bos: bool) -> list[int]:
     tokens: list[int] = []
+    follows_text, control = False, tuple(backend.control_tokens)
     for i, (text, is_name) in enumerate(parts):
-        tokens += backend.tokenize(text, bos=bos and i == 0, special=not is_name)
+        tokens += backend.tokenize(text, bos=bos and i == 0, special=not is_name, is_rest=follows_text)
+        follows_text = is_name or not text.endswith(control)
     return tokens

@@ -177,8 +177,6 @@ class ModelInfo:
     """Whether it has one for calls of tools and their results."""
     folds_system: bool = False
     """Whether it has none for a system message, which is then sent with the first question."""
-    template_note: str | None = None
-    """What a user should know of how chats are written for the model, if it is not as usual."""
     gpu_layers: int = 0
     trained_ctx: int = 0
     """The largest context window that it can have, in tokens; 0: unknown."""

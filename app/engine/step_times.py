@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from specee.app.engine.backend import ChatEngine
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.errors import UnusableModelError
 
 SIZES = (1, 2, 4, 3, 6, 8)  # the most telling ones first
 PROOF = tuple(range(1, max(SIZES) + 1))  # tokens: any will do
@@ -35,14 +35,11 @@ class StepTimes:
 
 def measure_steps(engine: ChatEngine) -> StepTimes:
     """Takes well under a second on small models, some steps on large ones; what the cache holds is left as it is."""
+    if engine.no_drafts:
+        return StepTimes(refusal=engine.no_drafts)
     if engine.length + len(PROOF) >= engine.n_ctx:
         return StepTimes(refusal=NO_ROOM)
-    try:
-        n_equal = _equal_rows(engine)
-    except UnusableModelError:
-        raise
-    except NativeError:
-        return StepTimes(refusal="its memory cannot drop rejected tokens")
+    n_equal = _equal_rows(engine)
     if n_equal < 2:
         return StepTimes(refusal=UNEQUAL)
     seconds: dict[int, list[float]] = {}

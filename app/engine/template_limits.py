@@ -6,13 +6,13 @@ together, and for how long, is looked at while they run.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jinja2 import nodes
@@ -218,27 +218,50 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def deadline(n_characters: int = 0) -> Iterator[None]:
-    """What is computed within may take MAX_SECONDS and MAX_BYTES, where the system can say so. Raises TooMuchError.
+    """What is computed within may take MAX_SECONDS and MAX_BYTES. Raises TooMuchError, in whatever thread.
 
     `n_characters`: of the chat.
     """
     _Size.most = MAX_SIZE + 4 * n_characters
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-    most = MAX_BYTES + BYTES_EACH * n_characters
-    ends, first = time.monotonic() + MAX_SECONDS, memory.used_by_this_process()
-
-    def look(*_: object) -> None:
-        if time.monotonic() > ends:
-            raise TooMuchError(f"it computes for more than {MAX_SECONDS:g} seconds")
-        if (now := memory.used_by_this_process()) is not None and first is not None and now - first > most:
-            raise TooMuchError(f"it takes more than {most >> 20} MiB of memory")
-
-    before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+    watch = _Watch(MAX_BYTES + BYTES_EACH * n_characters)
     try:
         yield
+    except TooMuchError as error:
+        raise TooMuchError(watch.reason or str(error)) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        watch.end()
+
+
+class _Watch:
+    """A thread that raises TooMuchError in the one that it was made in."""
+
+    def __init__(self, most: int) -> None:
+        self.reason: str | None = None
+        self._most = most
+        self._thread = threading.get_ident()
+        self._ends, self._first = time.monotonic() + MAX_SECONDS, memory.used_by_this_process()
+        self._ended, self._raising = threading.Event(), threading.Lock()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def end(self) -> None:
+        while not self._ended.is_set():
+            with suppress(TooMuchError):  # raised here, at the last moment
+                self._ended.set()
+        with self._raising:
+            self._raise(None)
+
+    def _look(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            now = memory.used_by_this_process()
+            if time.monotonic() > self._ends:
+                self.reason = f"it computes for more than {MAX_SECONDS:g} seconds"
+            elif now is not None and self._first is not None and now - self._first > self._most:
+                self.reason = f"it takes more than {self._most >> 20} MiB of memory"
+            with self._raising:
+                if self.reason is not None and not self._ended.is_set():
+                    self._raise(TooMuchError)
+
+    def _raise(self, error: type[TooMuchError] | None) -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._thread), ctypes.py_object() if error is None else ctypes.py_object(error)
+        )

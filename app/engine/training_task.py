@@ -308,7 +308,8 @@ def _write(
         training_tokens=n_tokens,
         made_by=f"specee-chat train, {sum(map(len, logs))} conversations, seed {task.seed}",
     )
-    is_written = task.output is not None or not heads.is_better(target, found[kind].rates)
+    header = gguf_header.read_model(Path(backend.info.path))
+    is_written = task.output is not None or not heads.is_better(target, found[kind].rates, header)
     if is_written:
         write(target, info, weights, training.known, kind, Path(backend.info.path))
     return {

@@ -30,20 +30,24 @@ class DraftHead:
 
 @dataclass(frozen=True)
 class Candidate:
-    """`parameters` as people write it; `local` None: it is not here. `good_for`: chat, code."""
+    """`parameters` as people write it; `local` None: it is not here. `good_for`: what it is made for and does well."""
 
     name: str
     facts: ModelFacts
     licence: str
     parameters: str
     good_for: tuple[str, ...]
-    thinks: bool = False
     released: str = ""
     drafter: str = ""
     notes: str = ""
     sha256: str | None = None
     local: LocalModel | None = None
     embedded: bool = False
+
+    @property
+    def thinks(self) -> bool:
+        """Whether it writes much that is not its answer."""
+        return "reasoning" in self.good_for
 
 
 def candidates(entries: Iterable[RegistryEntry], here: Mapping[str, LocalModel]) -> Iterator[Candidate]:
@@ -57,8 +61,7 @@ def candidates(entries: Iterable[RegistryEntry], here: Mapping[str, LocalModel])
             facts=local.facts if local is not None else from_entry(entry),
             licence=entry.licence,
             parameters=entry.parameters,
-            good_for=entry.good_for or _by_name(entry.name),
-            thinks=entry.thinks,
+            good_for=entry.good_for,
             released=entry.released,
             drafter=entry.drafter,
             notes=entry.notes,
@@ -73,14 +76,10 @@ def candidates(entries: Iterable[RegistryEntry], here: Mapping[str, LocalModel])
                 facts=local.facts,
                 licence=local.licence,
                 parameters=_short(local.facts.parameters),
-                good_for=_by_name(name),
+                good_for=(),
                 sha256=local.sha256,
                 local=local,
             )
-
-
-def _by_name(name: str) -> tuple[str, ...]:
-    return ("code",) if "code" in name.lower() else ("chat",)
 
 
 def _short(n: float) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specee.models import model_structure
-from specee.models.gguf_header import Header
+from specee.models.gguf_header import Header, Tensor
 from specee.models.registry import RegistryEntry
 
 EMBEDDING_BITS = {"Q4_K": 4.5, "Q5_K": 5.5, "Q3_K": 3.44, "Q2_K": 2.63, "Q4_0": 4.5, "Q4_1": 5.0, "Q6_K": 6.56}
@@ -17,10 +17,10 @@ EMBEDDING_BITS |= {"Q5_0": 5.5, "Q5_1": 6.0, "F16": 16.0, "BF16": 16.0, "F32": 3
 MIXED = {"Q4_K": ("Q6_K", 0.25), "Q5_K": ("Q6_K", 0.25), "Q3_K": ("Q5_K", 0.3), "Q2_K": ("Q3_K", 0.4)}
 """Which other type files of a type also have (_K_M), and its share of the bytes."""
 
-_QUANT = re.compile(
-    r"(?<![a-z0-9])(i?q\d(?:_k|_[01])?|iq\d_[a-z]+|mxfp4|bf16|f16|f32)(?:_[sml]|_xl)?(?![a-z0-9])", re.I
-)
+_QUANT = re.compile(r"(?<![a-z0-9])(iq\d_[a-z]+|q\d(?:_k|_[01])?|mxfp4|bf16|f16|f32)(?:_[sml]|_xl)?(?![a-z0-9])", re.I)
 _SCALE = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_ROWS = ("per_layer_token_embd.weight", "position_embd.weight")
 _EXPERTS = re.compile(r"\.ffn_\w*_exps\.")
 
 
@@ -96,15 +96,11 @@ def from_entry(entry: RegistryEntry) -> ModelFacts:
 def from_header(header: Header) -> ModelFacts:
     """By the header of the file, or of all parts of one."""
     read = model_structure.read(header)
-    share = _share_of_experts(header)
-    has_head = any(tensor.name == "output.weight" for tensor in header.tensors)
     reads: Counter[str] = Counter()
-    active = 0.0
-    for tensor in header.tensors:
-        if tensor.name == "token_embd.weight" and has_head:
-            continue  # one row of it
-        of_token = share if _EXPERTS.search(tensor.name) else 1.0
+    parameters = active = 0.0
+    for tensor, of_token in _shares(header):
         reads[tensor.type] += int(tensor.n_bytes * of_token)
+        parameters += tensor.n_elements
         active += tensor.n_elements * of_token
     return ModelFacts(
         file_bytes=read.file_bytes,
@@ -117,10 +113,24 @@ def from_header(header: Header) -> ModelFacts:
         queries_per_key=read.heads / read.heads_kv if read.heads_kv else 1.0,
         vocabulary=read.vocabulary,
         context=read.context,
-        parameters=float(read.parameters),
+        parameters=parameters,
         active_parameters=active,
         exact=True,
     )
+
+
+def _shares(header: Header) -> Iterator[tuple[Tensor, float]]:
+    """The tensors with the share of each that one token reads: some rows of them count as none."""
+    experts = _share_of_experts(header)
+    has_head = any(tensor.name == "output.weight" for tensor in header.tensors)
+    layers = int(header.of_architecture("block_count") or 0) - int(header.of_architecture("nextn_predict_layers") or 0)
+    for tensor in header.tensors:
+        layer = _LAYER.match(tensor.name)
+        if tensor.name in _ROWS or (tensor.name == "token_embd.weight" and has_head):
+            continue
+        if layer is not None and int(layer[1]) >= layers:  # they only draft
+            continue
+        yield tensor, experts if _EXPERTS.search(tensor.name) else 1.0
 
 
 def _share_of_experts(header: Header) -> float:

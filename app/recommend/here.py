@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from specee.app import machine as identity
+from specee.app import model_catalogue
 from specee.app.engine.measurements import Measurements
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
+from specee.app.recommend import this_machine
 from specee.app.recommend.candidate import DraftHead, LocalModel
 from specee.app.recommend.experience import Experience, Measured
 from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
-from specee.app.recommend.recommendation import Purpose, Recommendation, recommend
-from specee.models import cache, embedded, file_hash, gguf_header, heads, model_kind, registry, source
+from specee.app.recommend.recommendation import Recommendation, recommend
+from specee.app.settings import Purpose
+from specee.models import file_hash, gguf_header, heads, model_kind, registry
 from specee.models.errors import ModelError
 
 
@@ -33,51 +37,57 @@ def local_models(folders: Paths) -> dict[str, LocalModel]:
     found: dict[str, LocalModel] = {}
     seen: set[Path] = set()
 
-    def add(name: str, path: Path | None, where: str) -> None:
-        if path is None or path.resolve() in seen:
-            return
-        try:
-            header = gguf_header.read_model(path)
-            model_kind.check_answers(header)
-        except ModelError:
-            return
-        seen.add(path.resolve())
-        licence = header.values.get("general.license")
-        found[name] = LocalModel(
-            facts=from_header(header),
-            where=where,
-            sha256=file_hash.known_sha256(path, folders.cache),
-            licence=licence if isinstance(licence, str) else "",
-        )
+    files = (model_catalogue.of_file(path) for path in file_hash.known_files(folders.cache))
+    for model in (*model_catalogue.models(folders), *files):
+        if model is None or not model.here or (place := model.paths[0].resolve()) in seen:
+            continue
+        with suppress(ModelError):
+            found[model.name] = local_model(model.paths[0], model.where, folders)
+            seen.add(place)
+    return found
 
-    for entry in registry.entries().values():
-        if entry.embedded:
-            add(entry.name, embedded.path(), "embedded")
-        elif (files := cache.find(source.Source(entry.repo, entry.revision, entry.file))) is not None:
-            add(entry.name, files[0], "cache")
-    for model in cache.models():
-        add(f"hf:{model.repo}:{model.paths[0].name}", model.paths[0], "cache")
-    for path in sorted((folders.data / "models").glob("*.gguf")):
-        add(str(path), path, "copy")
-    for path in file_hash.known_files(folders.cache):
-        add(str(path), path, "file")
+
+def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
+    """What a file's header says. Raises ModelError for one that is damaged or cannot answer."""
+    header = gguf_header.read_model(path)
+    model_kind.check_answers(header)
+    licence = header.values.get("general.license")
+    return LocalModel(
+        facts=from_header(header),
+        where=where,
+        sha256=file_hash.known_of_model(header.files, folders.cache),
+        licence=licence if isinstance(licence, str) else "",
+    )
+
+
+def estimate(path: Path, folders: Paths, window: int) -> Recommendation:
+    """What to expect of one model here, as far as that is known without measuring. Raises ModelError."""
+    machine = this_machine.remembered(folders)
+    here = {path.stem: local_model(path, "file", folders)}
+    (found,) = recommend(machine, (), here, experience(folders, machine), draft_heads(folders, here), window=window)
     return found
 
 
 def experience(folders: Paths, machine: Machine) -> Experience:
     """What the engine has measured of models on this machine, with this library and as many threads."""
-    build = machine.build
-    if build is None:
+    if machine.build is None:
         return Experience()
-    where = f"| {identity.identity()} | {machine.threads} threads | {build}"
-    models = {}
-    for key, drafting in Measurements(folders.measurements).drafting.items():
-        sha256, _, rest = key.partition(" ")
-        if rest == where and drafting.dense_rate is not None:
+    where = f"| {identity.identity()} | {machine.threads} threads | {machine.build}"
+    stored = Measurements(folders.measurements)
+    models = {
+        _sha256(key): Measured(rate) for key, rate in stored.dense_rates.items() if key == f"{_sha256(key)} {where}"
+    }
+    for key, drafting in stored.drafting.items():
+        if key == f"{_sha256(key)} {where}" and drafting.dense_rate is not None:
             one = drafting.seconds[1]
             rows = {n: seconds / one for n, seconds in drafting.seconds.items()}
-            models[sha256] = Measured(drafting.dense_rate, drafting.speedup, rows)
+            models[_sha256(key)] = Measured(drafting.dense_rate, drafting.speedup, rows)
     return Experience(models)
+
+
+def _sha256(key: str) -> str:
+    """Whose measurement it is."""
+    return key.partition(" ")[0]
 
 
 def draft_heads(folders: Paths, here: dict[str, LocalModel]) -> dict[str, DraftHead]:

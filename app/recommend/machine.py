@@ -11,8 +11,8 @@ class DecodingSpeed:
     """What decoding runs at, as it was measured with the runtime's own kernels.
 
     `rates`: bytes of weights a second that one row reads, by their type in the file (Q4_K); `rows`: what a step of n
-    rows takes, of one with a single row, by n. `attention`: bytes a second of keys and values, counted for each head that
-    attends to them. `layer`: seconds of each layer whatever its weights.
+    rows takes, of one with a single row, by n. `attention`: bytes a second of keys and values, counted for each head
+    that attends to them. `layer`: seconds of each layer whatever its weights.
     """
 
     rates: Mapping[str, float]
@@ -33,7 +33,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`free_ram`: bytes that a new process can have without swapping, None when the system does not say.
+    """`free_ram`: bytes that a new process can have without swapping; `free_disk`: bytes where fetched models are kept.
+    None when the system does not say.
 
     `speed` None: nobody has measured it yet; then nothing is said about tokens a second. `busy`: other programs took
     part of the cores while it was measured, so that it is too low.
@@ -49,6 +50,7 @@ class Machine:
     """Which library the speed was measured with."""
     problem: str | None = None
     """Why it could not be measured."""
+    free_disk: int | None = None
 
     @property
     def free_vram(self) -> int:

@@ -14,9 +14,9 @@ from specee.app.recommend import estimate
 from specee.app.recommend.candidate import Candidate, DraftHead, LocalModel, candidates
 from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
 from specee.app.recommend.machine import DecodingSpeed, Machine
+from specee.app.settings import Purpose
 from specee.models.registry import RegistryEntry
 
-Purpose = Literal["code", "chat", "small"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 Place = Literal["GPU", "memory", "does not fit"]
 
@@ -28,16 +28,24 @@ DOUBLING_YEARS = 1.0
 ("Densing law of LLMs", Xiao et al., 2024, find a third of it)."""
 FIRST_YEAR = 2023
 OF_UNKNOWN_AGE = "2024-06"
-GPU_SHARE = 0.95  # of a GPU's free memory: the driver wants some
+ELSE = 0.2
+"""How well a model suits a purpose that it is not named for, to one that is."""
+IMPATIENCE = 0.7
+"""How well one that thinks first suits what needs no thinking."""
+MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
+COMFORT, TIGHT = 0.8, 0.4
+"""Beyond this share of the memory that is free a model suits less: other programs want some."""
+SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """A model on this machine. Sizes in bytes; rates in tokens a second, None where they are not known.
 
-    `best_for`: what it is the best for here (code, chat, small); `good_for`: what it is made for. `missing_bytes`: how
-    much memory is missing where it does not fit. `expected`: of dense decoding; `expected_with_drafts`: as it would
-    answer; `measured`: dense, when it has run here. `command` starts it, and fetches it first where it is not here.
+    `best_for`: what it is the best for here; `good_for`: what it is made for and does well. `missing_bytes`: how much
+    memory, or room on the disk, is missing where it does not fit. `expected`: of dense decoding;
+    `expected_with_drafts`: as it would answer; `measured`: dense, when it has run here. `drafter`: what drafts for it,
+    where both fit. `exact`: by the file's header. `commands` fetch what is not here, and start it.
     """
 
     name: str
@@ -90,9 +98,13 @@ def recommend(
         _fit(candidate, machine, window, correction, _Drafts(found, experience, heads or {}))
         for candidate in found.values()
     ]
-    best = {of: max(fits, key=lambda fit: fit.score(of)) for of in PURPOSES if any(fit.score(of) for fit in fits)}
+    best: dict[Purpose, _Fit] = {}
+    for of in PURPOSES:
+        suited = [fit for fit in fits if of in fit.candidate.good_for and fit.score(of)]
+        if suited:
+            best[of] = max(suited, key=lambda fit: fit.score(of))
     fits.sort(key=lambda fit: (fit.missing, -fit.score(purpose), -fit.score("chat"), fit.memory))
-    return tuple(_recommendation(fit, best, found) for fit in fits)
+    return tuple(_recommendation(fit, best) for fit in fits)
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,13 @@ class _Fit:
     candidate: Candidate
     place: Place
     missing: int
+    off_disk: bool
+    """It is the disk that has no room for it."""
     memory: int
+    is_tight: bool
+    """It leaves other programs little memory."""
+    drafter: Candidate | None
+    """That fits, too."""
     dense: float | None
     drafted: float | None
     measured: float | None
@@ -119,8 +137,11 @@ class _Fit:
         """How well it suits; 0: not at all."""
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
-        made_for = purpose if purpose == "code" else "chat"
-        suits = 1.0 if made_for in self.candidate.good_for else 0.5
+        suits = 1.0 if purpose in self.candidate.good_for else ELSE
+        if self.is_tight:
+            suits *= TIGHT
+        if self.candidate.thinks and purpose != "reasoning":
+            suits *= IMPATIENCE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
         return _strength(self.candidate) * suits * patience
 
@@ -128,7 +149,7 @@ class _Fit:
 def _strength(candidate: Candidate) -> float:
     """In parameters of a model of FIRST_YEAR; a mixture of experts is as good as one between all and active ones."""
     facts = candidate.facts
-    size = (facts.parameters * facts.active_parameters) ** 0.5
+    size = facts.parameters**0.6 * facts.active_parameters**0.4
     year, _, month = (candidate.released or OF_UNKNOWN_AGE).partition("-")
     age = int(year) - FIRST_YEAR + int(month or 1) / 12
     return float(size * 2 ** (age / DOUBLING_YEARS))
@@ -144,7 +165,7 @@ def _correction(speed: DecodingSpeed | None, known: Iterable[Candidate], experie
         expected = estimate.seconds_per_token(candidate.facts, speed)
         if candidate.local is not None and measured is not None and expected:
             ratios.append(1.0 / measured.dense_rate / expected)
-    return geometric_mean(ratios) if ratios else 1.0
+    return min(MOST, max(1 / MOST, geometric_mean(ratios))) if ratios else 1.0
 
 
 @dataclass(frozen=True)
@@ -155,7 +176,8 @@ class _Drafts:
     experience: Experience
     heads: Mapping[str, DraftHead]
 
-    def speedup(self, candidate: Candidate, speed: DecodingSpeed, seconds: float, known: Measured | None) -> float:
+    def speedup(self, candidate: Candidate, drafter: Candidate | None, speed: DecodingSpeed, seconds: float) -> float:
+        known = self.measured(candidate)
         if known is not None and known.speedup is not None:
             return known.speedup
         rows = known.rows if known is not None and known.rows else speed.rows
@@ -163,33 +185,43 @@ class _Drafts:
         if (head := self.heads.get(candidate.sha256 or "")) is not None:
             cost = head.file_bytes / max(1, candidate.facts.read_bytes)
             best = max(best, estimate.speedup(rows, 1.0, head.acceptance, cost))
-        drafter = self.found.get(candidate.drafter)
         if drafter is not None and (guess := estimate.seconds_per_token(drafter.facts, speed)):
             best = max(best, estimate.speedup(rows, *estimate.PAIRED, guess / seconds))
         return best
+
+    def measured(self, candidate: Candidate) -> Measured | None:
+        return self.experience.models.get(candidate.sha256 or "")
 
 
 def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
     memory = estimate.needed_memory(candidate.facts, window)
     place: Place = "memory"
-    missing, speed = 0, machine.speed
-    if machine.gpus and memory <= machine.free_vram * GPU_SHARE:
-        place, correction, speed = "GPU", 1.0, machine.gpus[0].speed
-    elif machine.free_ram is not None and memory > machine.free_ram:
-        place, missing = "does not fit", memory - machine.free_ram
-    known = drafts.experience.models.get(candidate.sha256 or "") if place == "memory" else None
+    missing, off_disk, speed, room, known = 0, False, machine.speed, machine.free_ram, drafts.measured(candidate)
+    if machine.gpus and memory <= machine.free_vram * SHARE:
+        place, correction, known = "GPU", 1.0, None
+        speed, room = machine.gpus[0].speed, machine.free_vram
+    elif room is not None and memory > room * SHARE:
+        place, missing = "does not fit", memory - int(room * SHARE)
+    disk = machine.free_disk if candidate.local is None else None
+    if disk is not None and candidate.facts.file_bytes > disk:
+        place, missing, off_disk = "does not fit", candidate.facts.file_bytes - disk, True
+    drafter = drafts.found.get(candidate.drafter)
+    if drafter is not None and room is not None:
+        both = memory + estimate.needed_memory(drafter.facts, window)
+        drafter = drafter if missing or both <= room * SHARE else None
     seconds = estimate.seconds_per_token(candidate.facts, speed) if speed is not None else None
-    dense = 1.0 / (seconds * correction) if seconds else None
-    drafted = None
-    if speed is not None and seconds and dense is not None:
-        truth = known.dense_rate if known is not None else dense
-        drafted = truth * drafts.speedup(candidate, speed, seconds, known)
-    return _Fit(candidate, place, missing, memory, dense, drafted, known.dense_rate if known is not None else None)
+    dense = drafted = None
+    if speed is not None and seconds:
+        dense = 1.0 / (seconds * correction)
+        drafted = known.dense_rate if known is not None else dense
+        drafted *= drafts.speedup(candidate, drafter, speed, seconds)
+    measured = known.dense_rate if known is not None else None
+    tight = place == "memory" and room is not None and memory > room * COMFORT
+    return _Fit(candidate, place, missing, off_disk, memory, tight, drafter, dense, drafted, measured)
 
 
-def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit], found: Mapping[str, Candidate]) -> Recommendation:
-    candidate = fit.candidate
-    drafter = found.get(candidate.drafter)
+def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit]) -> Recommendation:
+    candidate, drafter = fit.candidate, fit.drafter
     return Recommendation(
         name=candidate.name,
         why=_why(fit, best),
@@ -207,31 +239,37 @@ def _recommendation(fit: _Fit, best: Mapping[Purpose, _Fit], found: Mapping[str,
         notes=candidate.notes,
         here=candidate.local is not None,
         where=candidate.local.where if candidate.local is not None else "",
-        drafter=candidate.drafter,
+        drafter=drafter.name if drafter is not None else "",
         drafter_here=drafter is not None and drafter.local is not None,
         exact=candidate.facts.exact,
-        commands=_commands(fit, drafter),
+        commands=_commands(fit),
     )
 
 
 def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
     """One sentence, without a full stop."""
     slow = "slower than one reads" if not fit.candidate.thinks else "slow for a model that thinks before it answers"
+    if fit.off_disk:
+        return f"its file takes {size(fit.candidate.facts.file_bytes)}, {size(fit.missing)} more than the disk has free"
     if fit.place == "does not fit":
         return f"needs {size(fit.memory)} of memory, {size(fit.missing)} more than is free"
     if purposes := [purpose for purpose, one in best.items() if one is fit]:
         words = " and ".join([", ".join(purposes[:-1]), purposes[-1]] if purposes[1:] else purposes)
         return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
-    purpose: Purpose = "chat" if "chat" in fit.candidate.good_for else "code"
-    other = best[purpose].candidate.name
     if fit.is_slow:
-        return f"fits, but is {slow}; {other} is the better choice"
-    return f"fits; {other} is stronger, and fast enough"
+        return f"fits, but is {slow}"
+    if fit.is_tight:
+        return "fits, but leaves other programs little memory"
+    purpose = next((purpose for purpose in fit.candidate.good_for if purpose in best), None)
+    if purpose is None:
+        return "fits"
+    other = best[purpose]  # type: ignore[index]  # checked by the line before
+    return f"fits; {other.candidate.name} is better for {purpose}"
 
 
-def _commands(fit: _Fit, drafter: Candidate | None) -> tuple[str, ...]:
+def _commands(fit: _Fit) -> tuple[str, ...]:
     """What fetches it, with its drafter, and starts it."""
-    candidate = fit.candidate
+    candidate, drafter = fit.candidate, fit.drafter
     wanted = [one for one in (candidate, drafter) if one is not None and one.local is None and not one.embedded]
     start = "specee-chat" if candidate.embedded else f"specee-chat --model {shlex.quote(candidate.name)}"
     if fit.place == "GPU":

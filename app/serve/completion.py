@@ -44,6 +44,7 @@ class Completions:
             self._options,
             takes_tools=info.takes_tools,
             takes_calls=info.takes_calls,
+            cannot_think=info.cannot_think,
         )
         reply = Reply(info.name, wanted.tools, logprobs=wanted.options.top_logprobs is not None)
         completion = Completion(self._answers.ask(wanted), request.receive, reply)

@@ -37,6 +37,8 @@ class AnswerMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    reasoning_content: NotRequired[str]
+    """What the model thought before."""
     tool_calls: NotRequired[list[ToolCall]]
 
 
@@ -51,11 +53,16 @@ class CachedTokens(TypedDict):
     cached_tokens: int
 
 
+class ReasoningTokens(TypedDict):
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    completion_tokens_details: ReasoningTokens
 
 
 class Figures(TypedDict):
@@ -90,7 +97,7 @@ class Reply:
     def __init__(self, model: str, tools: Tools, *, logprobs: bool) -> None:
         self._id, self._created, self._model = f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model
         self._reader = CallReader(tools)
-        self._text = ""
+        self._text = self._thought = ""
         self._layers: dict[int, int] = {}
         self._logprobs: list[ChosenLogprob] | None = [] if logprobs else None
 
@@ -101,9 +108,12 @@ class Reply:
         logprobs: list[ChosenLogprob] = []
         if not event.stop and event.index not in self._layers:
             self._layers[event.index] = event.exit_layer
-            if self._logprobs is not None and event.logprob is not None:
+            if event.channel == "answer" and self._logprobs is not None and event.logprob is not None:
                 logprobs = [_chosen_logprob(event.logprob, event.top_logprobs)]
                 self._logprobs += logprobs
+        if event.channel == "thought":
+            self._thought += event.text
+            return self._chunk({"reasoning_content": event.text}) if event.text else None
         text = self._reader.add(event.text)
         self._text += text
         if not text and not logprobs:
@@ -126,6 +136,8 @@ class Reply:
         """The answer, after `end`."""
         calls = self._reader.calls
         message: AnswerMessage = {"role": "assistant", "content": self._text, "refusal": None}
+        if self._thought:
+            message["reasoning_content"] = self._thought
         if calls:
             message = {**message, "content": self._text or None, "tool_calls": calls}
         logprobs: Logprobs | None = None
@@ -203,4 +215,5 @@ def _usage(stats: Stats) -> Usage:
         "completion_tokens": stats.tokens,
         "total_tokens": stats.prompt_tokens + stats.tokens,
         "prompt_tokens_details": {"cached_tokens": stats.reused},
+        "completion_tokens_details": {"reasoning_tokens": stats.thought_tokens},
     }

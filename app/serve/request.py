@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,14 @@ from specee.app.settings import shown
 
 SAMPLING = tuple(settings.SAMPLING)
 SCHEMA = "response_format.json_schema.schema"
+EFFORTS: dict[str, settings.Think] = {
+    "none": "off",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+}
 NO_CALLS = "the model's chat template has no place for calls of tools and their results"
 
 
@@ -35,11 +43,18 @@ class CompletionRequest:
 
     @classmethod
     def read(
-        cls, body: bytes, defaults: ChatOptions, *, takes_tools: bool = False, takes_calls: bool = False
+        cls,
+        body: bytes,
+        defaults: ChatOptions,
+        *,
+        takes_tools: bool = False,
+        takes_calls: bool = False,
+        cannot_think: Callable[[settings.Think], str | None] = lambda think: None,
     ) -> CompletionRequest:
         """Raises ApiError for what is wrong, and for what is not supported here.
 
         `takes_tools`, `takes_calls`: whether the model's template has a place for tools, and for calls and results.
+        `cannot_think`: why the model cannot be told so.
         """
         given = _parse(body)
         try:
@@ -53,7 +68,32 @@ class CompletionRequest:
         if request.stream_options is not None and not request.stream:
             raise bad_request("'stream_options': only together with 'stream'", "stream_options")
         usage = bool(request.stream_options and request.stream_options.include_usage)
-        return cls(messages, _options(request, tools, defaults), tools, bool(request.stream), usage)
+        options = _options(request, tools, defaults)
+        think = _think(request, cannot_think)
+        options = options if think is None else replace(options, think=think)
+        return cls(messages, options, tools, bool(request.stream), usage)
+
+
+def _think(
+    request: schema.ChatCompletionRequest, cannot_think: Callable[[settings.Think], str | None]
+) -> settings.Think | None:
+    """What a request says about thinking, in any of the ways; None: nothing."""
+    told: dict[str, settings.Think] = {}
+    if request.think is not None:
+        told["think"] = request.think
+    if request.reasoning_effort is not None:
+        told["reasoning_effort"] = EFFORTS[request.reasoning_effort]
+    if request.chat_template_kwargs is not None:
+        for name, value in request.chat_template_kwargs.model_dump(exclude_none=True).items():
+            told[f"chat_template_kwargs.{name}"] = "on" if value else "off"
+    found: str | None = None
+    for param, think in told.items():
+        if (why := cannot_think(think)) is not None:
+            raise not_supported(f"'{param}': {why}", param)
+        if found is not None and (think == "off") != (told[found] == "off"):
+            raise bad_request(f"'{param}': it is not as '{found}' says", param)
+        found = found if found is not None and think == "on" else param
+    return None if found is None else told[found]
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -83,6 +123,7 @@ def _options(request: schema.ChatCompletionRequest, tools: Tools, defaults: Chat
         sampling=replace(defaults.sampling, **given),
         max_tokens=request.max_tokens or request.max_completion_tokens or defaults.max_tokens,
         stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+        think_tokens=request.think_tokens or defaults.think_tokens,
         json_schema=form if form is not None else tools.json_schema,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
@@ -127,7 +168,10 @@ def _messages(given: Sequence[schema.Message], *, takes_calls: bool) -> tuple[pr
             calls = _calls(message, where)
             open_calls = [call.id for call in message.tool_calls or ()]
         role = "system" if message.role == "developer" else message.role
-        messages.append(protocol.Message(role, _text_of(message), tool_calls=calls, name=message.name))
+        thought = message.reasoning_content if isinstance(message, schema.AssistantMessage) else None
+        messages.append(
+            protocol.Message(role, _text_of(message), tool_calls=calls, name=message.name, thought=thought or None)
+        )
     return (*messages, *(results[call] for call in open_calls if call in results))
 
 

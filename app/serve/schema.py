@@ -16,6 +16,8 @@ from specee.app.settings import (
     Seed,
     StopSequence,
     Temperature,
+    Think,
+    ThinkTokens,
     TopK,
     TopLogprobs,
     TopP,
@@ -104,8 +106,9 @@ class AssistantMessage(Strict):
     function_call: Unsupported
     annotations: Unread
     parsed: Unread
+    reasoning_content: str | None = None
+    """What it thought before. The model reads it only between calls of tools, if its template has a place for it."""
     reasoning: Unread
-    reasoning_content: Unread
     reasoning_details: Unread
     provider_specific_fields: Unread
 
@@ -170,6 +173,13 @@ class JsonOfSchema(Strict):
     json_schema: Schema
 
 
+class TemplateVariables(Strict):
+    """Whether the model thinks, as other servers are told."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
 class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: No | None = None
@@ -193,6 +203,11 @@ class ChatCompletionRequest(Strict):
     logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=1024)] | None = None
     seed: Seed | None = None
 
+    think: Think | None = None
+    think_tokens: ThinkTokens | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     stop: StopSequence | Annotated[list[StopSequence], Field(fail_fast=True, max_length=4)] | None = None
@@ -215,7 +230,6 @@ class ChatCompletionRequest(Strict):
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: No | None = None
-    reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
 
     audio: Unsupported

@@ -110,7 +110,7 @@ def serve(load: LoadOptions, options: ChatOptions, access: Access) -> int:
             _log_to(paths.find(load.data_dir).logs)
             if _open(client, signals):
                 server = Server(client, options, access, sockets)
-                _say(server, load, access)
+                _say(server, load, options, access)
                 signals.on_first = server.stop
                 if signals.first is None:
                     server.run()
@@ -138,9 +138,11 @@ def _open(client: EngineClient, signals: Signals) -> bool:
     return False
 
 
-def _say(server: Server, load: LoadOptions, access: Access) -> None:
+def _say(server: Server, load: LoadOptions, options: ChatOptions, access: Access) -> None:
     """What the user must know."""
     info = server.answers.info
+    if (why := info.cannot_think(options.think)) is not None:
+        print(why, file=sys.stderr)
     if info.n_slots < load.n_slots:
         why = f"there is no memory for the windows of {load.n_slots}; a smaller --ctx helps"
         print(f"{info.n_slots} requests are answered at once: {why}", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
 from textual.driver import Driver
-from textual.events import Key, Paste
+from textual.events import Event, Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
@@ -24,7 +24,7 @@ from specee.app.chat.session import Session
 from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import clipboard, garbage_collection, job_control, keys
+from specee.app.tui import clipboard, first_start, garbage_collection, job_control, keys
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
@@ -34,11 +34,15 @@ from specee.app.tui.drafters import colour_variables
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
 from specee.app.tui.event_display import EventDisplay, how_to_make_room
+from specee.app.tui.first_start import FirstStart
+from specee.app.tui.model_picker import ModelPicker
+from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
-from specee.models import local_file
+from specee.models import local_file, registry
+from specee.models.resolve import EMBEDDED
 
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
@@ -53,6 +57,7 @@ class ChatApp(BoundedApp):
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
+    .-first DepthPanel { display: none; }
     .-short Skyline, .-short TokenColours { height: 4; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
@@ -65,19 +70,26 @@ class ChatApp(BoundedApp):
         options: ChatOptions,
         personas: Mapping[str, str] | None = None,
         notice: str | None = None,
+        *,
+        first_start: bool = False,
     ) -> None:
-        """`notice`: what the user should know of the chat that goes on."""
+        """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
+        no other than the embedded one is here."""
         super().__init__()
         self._notice = notice
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
-        self.prompt = PromptInput(Commands.help_lines())
-        self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._commands = Commands(self)
+        self.prompt = PromptInput(self._commands.completions)
+        self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
+        self._first_start = FirstStart(session.folders, session.window)
+        self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
         self.controller = ChatController(self, self._thread)
+        self.known_models = {name: entry.notes for name, entry in registry.entries().items()}
+        """What `/model` takes, as far as it is known, each with a few words about it."""
         self._timer: Timer | None = None
         self._cursor_blinks = True
 
@@ -98,6 +110,7 @@ class ChatApp(BoundedApp):
         # no containers: Textual draws each again, under everything, whenever something changes
         yield self._sidebar
         yield self.conversation
+        yield self._first_start
         yield self.panel
         yield self.status
         yield self._suggestions
@@ -121,7 +134,7 @@ class ChatApp(BoundedApp):
 
     async def on_unmount(self) -> None:
         # its thread must end before the event loop can
-        self.controller.stop()
+        self.controller.close()
         await asyncio.to_thread(self.session.close)
 
     # ---- the session's thread and its messages -----------------------------------------------------------------------
@@ -172,8 +185,23 @@ class ChatApp(BoundedApp):
         self.collect_garbage_soon()
         self.event_display.end()
         self.controller.job_ended(message.error)
+        if self._suggests and message.error is None:
+            self._suggests = False
+            self._first_start.look()  # now: while the model is loaded, nothing could be measured
         self._refresh_chats()
         self.event_display.refresh()
+
+    def on_pull_changed(self, message: PullChanged) -> None:
+        if self._is_up:
+            self.event_display.refresh()
+            if isinstance(self.screen, ModelPicker):
+                self.screen.pull_changed()
+
+    def on_pull_ended(self, message: PullEnded) -> None:
+        if self._is_up:
+            self.controller.pull_ended(message.error)
+            if isinstance(self.screen, ModelPicker):
+                self.screen.pull_ended(message.error)
 
     def on_conversation_earlier_shown(self, message: Conversation.EarlierShown) -> None:
         self.collect_garbage_soon()
@@ -230,6 +258,10 @@ class ChatApp(BoundedApp):
         self.options = replace(self.options, policy=replace(self.options.policy, threshold=threshold))
         self.event_display.refresh()
 
+    def show_models(self) -> None:
+        """Opens the list of models."""
+        self.push_screen(ModelPicker())
+
     def search(self, text: str) -> None:
         """Searches in all chats."""
         self._sidebar.search(text)
@@ -242,13 +274,33 @@ class ChatApp(BoundedApp):
             clipboard.copy(text)
         self.notify(f"copied {len(text)} characters", timeout=2)
 
+    # ---- the first start ---------------------------------------------------------------------------------------------
+
+    def on_first_start_ready(self, message: FirstStart.Ready) -> None:
+        if self._is_up and not (self.prompt.text or self.session.branch or self.busy):
+            self._first_start.show(message.suggestions)
+
+    def action_fetch_suggested(self, index: int) -> None:
+        """Fetches a model that is suggested."""
+        suggested = self._first_start.suggestions
+        if index < len(suggested):
+            self._first_start.hide()
+            self.controller.start_pull(suggested[index].name, drafter=True, then_use=True)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, Key) and self._first_start.suggestions and event.key not in first_start.KEPT:
+            self._first_start.dismiss()
+        await super().on_event(event)
+
     # ---- what the user does ------------------------------------------------------------------------------------------
 
     def require_idle(self) -> None:
         """Raises AppError while a job runs."""
         if self.busy:
-            what = "an answer or a download is still running" if self.session.info else "the model is being loaded"
-            raise AppError("not now", f"{what}; Esc stops it")
+            loading = self.session.info is None
+            raise AppError(
+                "not now", "the model is being loaded" if loading else "an answer is under way; Esc stops it"
+            )
 
     async def action_command(self, line: str) -> None:
         """Runs a command, from the prompt or from a key."""
@@ -290,7 +342,7 @@ class ChatApp(BoundedApp):
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._suggestions.show(self.prompt.completions(), Commands.help_lines())
+        self._suggestions.show(self.prompt.completions())
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
@@ -302,6 +354,8 @@ class ChatApp(BoundedApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Our keys are for the chat: a screen above it (the palette) has its own."""
+        if action == "fetch_suggested" and not self._first_start.suggestions:
+            return False
         if len(self.screen_stack) > 1 and action in keys.CHAT_ACTIONS:
             return False
         return super().check_action(action, parameters)
@@ -324,6 +378,11 @@ class ChatApp(BoundedApp):
             self.conversation.scroll_page_up(animate=False)
         else:
             self.conversation.scroll_page_down(animate=False)
+
+    def action_thoughts(self) -> None:
+        """Shows what the model thought, or folds it."""
+        if not self.conversation.toggle_thoughts():
+            self.notify("no thoughts in this chat", timeout=2)
 
     def action_sidebar(self) -> None:
         """Shows the list of chats, or hides it."""
@@ -378,7 +437,7 @@ class ChatApp(BoundedApp):
 
 def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
     """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
-    app = ChatApp(session, options, personas, notice)
+    app = ChatApp(session, options, personas, notice, first_start=True)
     before, threading.excepthook = threading.excepthook, app.thread_failed
     failure: Exception | None = None
     try:

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 
 from specee.app.chat.attachments import attach
 from specee.app.engine.client import EngineLostError, Event
+from specee.app.engine.protocol import Progress
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.tui import memory_check
 from specee.app.tui.commands import as_typed, is_command
 from specee.app.tui.entries import QuestionEntry
 from specee.app.tui.event_display import how_to_make_room
+from specee.app.tui.memory_check import DoesNotFitError
 from specee.app.tui.model_pull import ModelPull
+from specee.app.tui.question import Question
 from specee.app.tui.race import RaceEntry, race_options
 from specee.app.tui.session_thread import Job, SessionThread
+from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -26,7 +31,14 @@ class ChatController:
 
     def __init__(self, app: ChatApp, thread: SessionThread) -> None:
         self._app, self._thread = app, thread
-        self._pull: ModelPull | None = None
+        self.pull: ModelPull | None = None
+        """The download that runs."""
+        self._loading = False  # the job that runs loads a model
+        self._switched: str | None = None  # what the job that has ended loaded in place of another model
+        self._next_model: tuple[str, bool] | None = (
+            None  # and whether the user agreed to it: to be loaded when the job that runs is over
+        )
+        self._closing = False
         self._path_changes = False  # the branch in use is another when the job is over
         self._typed = ""  # what was typed, while it is handled
         self._submitted = ""  # what the job that runs was typed as: it goes back into the prompt when it is refused
@@ -62,9 +74,9 @@ class ChatController:
     def _ask(self, text: str) -> None:
         """Sends a question, with the files that it names."""
         app = self._app
-        if self._thread.busy and (app.session.info is not None or self._queued is not None or self.editing):
+        if self._thread.busy and (not self._loading or self._queued is not None or self.editing):
             app.prompt.restore(self._typed)  # one at a time: it stays in the prompt
-            app.notify("still answering; Esc stops", timeout=2)
+            app.notify("the model is being loaded" if self._loading else "still answering; Esc stops", timeout=2)
             return
         attached, files = attach(text)
         turn, self._edited = self._edited, None
@@ -114,7 +126,7 @@ class ChatController:
         if not branch or branch[-1].role != "assistant":
             raise AppError("nothing to continue", "there is no answer yet")
         app.conversation.show_branch(branch[:-1])
-        app.event_display.begin(branch[-1].content)
+        app.event_display.begin(branch[-1].content, branch[-1].thought)
         self._run(lambda: app.session.continue_answer(app.options), shows_more=True)
 
     def race(self) -> None:
@@ -129,23 +141,52 @@ class ChatController:
 
     def load(self) -> None:
         """Loads the model, unless it is loaded."""
+        self._loading = True
         self._run(self._app.session.open)
 
     def load_changed(self) -> None:
         """Loads what the session was told to; where that cannot be, what was loaded before stays in use."""
-        session = self._app.session
+        self._loading = True
+        self._run(lambda: self._open_or_go_back("what was loaded before"))
+
+    def switch_model(self, name: str, *, agreed: bool = False) -> None:
+        """Another model answers: once it is loaded, and that begins when the job that runs is over. Where it cannot be
+        loaded, the one before goes on. `agreed`: the user knows that it does not fit into memory."""
+        app = self._app
+        if self._thread.busy:
+            self._next_model = name, agreed
+            app.show_notice(f"{name} is loaded when {'this model is' if self._loading else 'the answer is over'}")
+            return
+        session = app.session
+        former = session.info.name if session.info is not None else session.model
 
         def job() -> Iterator[Event]:
+            yield Progress(f"looking at {name}")
             try:
-                yield from session.open()
-            except EngineLostError:
-                raise
-            except AppError:
-                with suppress(AppError):
-                    yield from session.open()  # it has gone back
-                raise
+                if not agreed:
+                    memory_check.check(name, session)
+                session.use_model(name)
+            except NotHere as error:
+                raise AppError(error.title, f"/pull {name} downloads it") from None
+            yield from self._open_or_go_back(former)
+            self._switched = session.info.name if session.info is not None else name
 
+        self._loading = True
         self._run(job)
+
+    def _open_or_go_back(self, former: str) -> Iterator[Event]:
+        session = self._app.session
+        try:
+            yield from session.open()
+        except AppError as error:
+            if self._closing:
+                raise
+            with suppress(AppError):
+                yield from session.open()  # it has gone back
+            if session.info is None:
+                raise
+            why = f"{error.message.rstrip('.')}; {former} goes on answering"
+            raise AppError(error.title, why, error.exit_code) from error
 
     def restart(self) -> None:
         """Ends the engine; if no job waits for it, starts it again at once."""
@@ -166,46 +207,79 @@ class ChatController:
         self._path_changes = True
         self._run(job)
 
-    def pull(self, name: str) -> None:
-        """Downloads a model."""
-        app, pull = self._app, ModelPull(name)
-        self._pull = pull
-        app.event_display.activity = f"looking for {name}"
-
-        def job() -> Iterator[Event]:
-            pull.run(self._thread.show, offline=app.session.offline)
-            return iter(())
-
-        self._run(job)
+    def start_pull(self, name: str, *, drafter: bool = False, then_use: bool = False) -> None:
+        """Downloads a model, beside whatever else is done. Raises AppError while another one is downloaded."""
+        app = self._app
+        if self.pull is not None:
+            raise AppError("not now", f"{self.pull.name} is still being downloaded; Esc stops that")
+        self.pull = ModelPull(name, drafter=drafter, then_use=then_use, typed=self._typed)
+        self.pull.start(app.post_message, app.session.logs, offline=app.session.offline)
+        app.event_display.refresh()
 
     def stop(self) -> None:
-        """Ends the job that runs."""
-        if self._pull is not None:
-            self._pull.stop()
+        """Ends the job that runs, else the download."""
+        if self.pull is not None and (self._loading or not self._thread.busy):
+            self.pull.stop()
+        self._app.session.cancel()
+
+    def close(self) -> None:
+        """Ends everything: the screen closes."""
+        self._closing = True
+        if self.pull is not None:
+            self.pull.stop()
         self._app.session.cancel()
 
     # ---- afterwards ------------------------------------------------------------------------------------------------
 
+    def pull_ended(self, error: AppError | None) -> None:
+        """The download is over: shows its outcome, and loads the model if the user wants that."""
+        app, pull = self._app, self.pull
+        self.pull = None
+        if pull is None:
+            return
+        if error is not None:
+            app.show_notice(error.line, error=True)
+            if pull.typed and not app.prompt.text:
+                app.prompt.restore(pull.typed)
+        else:
+            app.show_notice(pull.message)
+            if pull.then_use:
+                self.switch_model(pull.name)
+        app.event_display.refresh()
+
     def job_ended(self, error: AppError | None) -> None:
         """A job is over: shows its outcome, and sends a question that was queued."""
         app = self._app
-        pull, self._pull = self._pull, None
+        self._loading = False
+        switched, self._switched = self._switched, None
         refused = error is not None and not isinstance(error, EngineLostError)
         queued, self._queued = self._queued, None
         if self._path_changes or (refused and self._shows_more) or (error is not None and queued is not None):
             self._path_changes = False
             app.show_chat()  # a question that was refused is not stored
-        if error is not None:
+        if isinstance(error, DoesNotFitError):
+            self._ask_about_memory(error)
+        elif error is not None:
             self._show_error(error)
             if self._submitted and (refused or queued is not None):
                 app.prompt.restore(self._submitted)
-            return
-        if pull is not None:
-            app.show_notice(pull.message)
         else:
+            if switched is not None:
+                app.show_notice(f"{switched} answers from here on")
             app.warn_when_nearly_full()
-        if queued is not None:
-            self._send_queued(*queued)
+            if queued is not None:
+                self._send_queued(*queued)
+                return
+        following, self._next_model = self._next_model, None
+        if following is not None:
+            self.switch_model(following[0], agreed=following[1])
+
+    def _ask_about_memory(self, error: DoesNotFitError) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.switch_model(error.model, agreed=True)
+
+        self._app.push_screen(Question(error.message, "load it"), answered)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app

@@ -13,7 +13,7 @@ from specee.app.chat import kept_model
 from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
-from specee.app.options import PolicyChoice, parse_threshold
+from specee.app.options import NO_DRAFTER, POLICIES, PolicyChoice, parse_threshold
 from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, Text, check
 from specee.app.tui import parameters
 from specee.app.tui.copy_target import text_to_copy
@@ -27,6 +27,7 @@ from specee.models.resolve import NotHere
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
+WITH_THOUGHTS = "--with-thoughts"
 _COMMAND = re.compile(r"/(\w*)(?!\S)")
 
 
@@ -54,6 +55,33 @@ class Commands:
         """The help of each command, by its name."""
         names = sorted(name for name in vars(cls) if name.startswith("do_"))
         return {f"/{name[3:]}": (getattr(cls, name).__doc__ or "").partition("\n")[0] for name in names}
+
+    def completions(self, text: str) -> dict[str, str]:
+        """The lines that what is written may become, each with its help: commands, and what may follow some of them."""
+        found = {name: words for name, words in self.help_lines().items() if name.startswith(text)}
+        for command in (
+            () if found else ("/model", "/pull", "/set drafter", "/set", "/policy", "/view", "/persona", "/theme")
+        ):
+            if text.startswith(f"{command} "):
+                lines = {f"{command} {name}": words for name, words in self._arguments(command).items()}
+                return {line: words for line, words in lines.items() if line.startswith(text) and line != text}
+        return found
+
+    def _arguments(self, command: str) -> dict[str, str]:
+        """What may follow a command, each with its help."""
+        app = self._app
+        if command in ("/model", "/pull"):
+            return app.known_models
+        if command == "/set drafter":
+            return {NO_DRAFTER: "no model drafts", parameters.OF_THE_MODEL: "the model's own", **app.known_models}
+        names = {
+            "/set": (*SAMPLING, parameters.DRAFTER),
+            "/policy": POLICIES,
+            "/view": (*VIEWS, OFF),
+            "/persona": sorted(app.personas),
+            "/theme": sorted(app.available_themes),
+        }
+        return dict.fromkeys(names[command], "")
 
     async def run(self, line: str) -> None:
         """Runs a command line. Raises AppError."""
@@ -107,15 +135,17 @@ class Commands:
             raise AppError("nothing earlier", "the whole chat is shown")
 
     async def do_export(self, argument: str) -> None:
-        """FILE.md or FILE.json: write this chat to a file"""
+        """FILE.md or FILE.json: write this chat to a file; --with-thoughts after it: with what the model thought"""
         session = self._app.session
         if session.chat is None:
             raise AppError("nothing to export", "this chat is empty")
-        name = argument or f"chat-{session.chat.id}.md"
+        name = argument.removesuffix(WITH_THOUGHTS).strip()
+        thoughts, name = name != argument, name or f"chat-{session.chat.id}.md"
         if name.endswith(".json"):
-            text = to_json(export.tree_object(session.chat, session.store.tree(session.chat.id), session.branch))
+            tree = session.store.tree(session.chat.id)
+            text = to_json(export.tree_object(session.chat, tree, session.branch, thoughts=thoughts))
         else:
-            text = export.markdown(session.chat, session.branch)
+            text = export.markdown(session.chat, session.branch, thoughts=thoughts)
         self._app.show_notice(f"written to {output_file.write(name, text)}")
 
     # ---- turns -----------------------------------------------------------------------------------------------------
@@ -191,8 +221,12 @@ class Commands:
             number = parameters.read(name, value)
             self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
             self._app.show_notice(f"{name} {parameters.value_words(name, number)} from the next answer on")
+        elif name in parameters.THINKING:
+            chosen = parameters.read_thinking(name, value)
+            self._app.options = replace(self._app.options, **{name: chosen})
+            self._app.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
         else:
-            known = parameters.listed(sampling, self._app.session.drafter)
+            known = parameters.listed(self._app.options, self._app.session.drafter)
             if name:
                 raise parameters.no_such(name, tuple(self.help_lines()), known)
             self._app.show_notice(f"parameters: {known}")
@@ -243,24 +277,17 @@ class Commands:
         self._app.controller.load_changed()
 
     async def do_model(self, argument: str) -> None:
-        """NAME: switch to another model"""
-        self._app.require_idle()
-        if not argument:
-            raise AppError("no model given", "/model takes a name, a .gguf file, or hf:owner/repo", USAGE)
-        try:
-            self._app.session.use_model(check(FileName, "model", argument))
-        except NotHere as error:
-            raise AppError(error.title, f"/pull {argument} downloads it") from None
-        except ModelError as error:
-            raise as_app_error(error) from error
-        self._app.controller.load_changed()
+        """choose another model; /model NAME: switch to that one, the chat stays"""
+        if argument:
+            self._app.controller.switch_model(check(FileName, "model", argument))
+        else:
+            self._app.show_models()
 
     async def do_pull(self, argument: str) -> None:
         """NAME: download a model; Esc stops, another /pull resumes"""
-        self._app.require_idle()
         if not argument:
             raise AppError("no model given", "/pull takes a name, or hf:owner/repo", USAGE)
-        self._app.controller.pull(argument)
+        self._app.controller.start_pull(argument)
 
     async def do_restart(self) -> None:
         """stop the model, even if it hangs, and load it again"""

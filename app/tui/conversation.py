@@ -15,6 +15,7 @@ from specee.app.chat.history.records import Turn
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.entries import Entry, Notice
 from specee.app.tui.line_view import LineView
+from specee.app.tui.thought_entry import ThoughtEntry
 from specee.app.tui.turn_entries import entries_of, note_of
 from specee.app.tui.wrapping import NOTHING, Line
 
@@ -32,12 +33,14 @@ class Conversation(LineView, can_focus=False):
     Conversation > .conversation--notice { color: $text-muted; }
     Conversation > .conversation--error { color: $text-error; }
     Conversation > .conversation--code { background: $boost; }
+    Conversation > .conversation--thought { color: $text-muted; text-style: dim; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "conversation--question",
         "conversation--notice",
         "conversation--error",
         "conversation--code",
+        "conversation--thought",
     }
 
     class EarlierShown(Message):
@@ -49,6 +52,8 @@ class Conversation(LineView, can_focus=False):
         self._tops = [0]  # the first line of each entry, and the end
         self._earlier: list[Turn] = []  # turns above that are not shown yet
         self._answer: AnswerEntry | None = None
+        self._thought: ThoughtEntry | None = None  # of that answer
+        self._shows_thoughts = False
         self._follows = True
 
     # ---- what is in it ---------------------------------------------------------------------------------------------
@@ -56,8 +61,8 @@ class Conversation(LineView, can_focus=False):
     def show_branch(self, branch: Sequence[Turn]) -> None:
         """Shows the end of a branch, in place of everything."""
         first = max(0, len(branch) - SHOWN)
-        self._earlier, self._answer = list(branch[:first]), None
-        self._replace([entry for turn in branch[first:] for entry in entries_of(turn)])
+        self._earlier, self._answer, self._thought = list(branch[:first]), None, None
+        self._replace([entry for turn in branch[first:] for entry in self._entries_of(turn)])
         self._follows = True
         self._follow()
 
@@ -68,13 +73,16 @@ class Conversation(LineView, can_focus=False):
         turns, self._earlier = self._earlier[-PAGE:], self._earlier[:-PAGE]
         before, y = self._tops[-1], self.scroll_offset.y
         kept = [entry for entry in self.entries if not isinstance(entry, _EarlierNotice)]
-        new = [entry for turn in turns for entry in entries_of(turn)]
+        new = [entry for turn in turns for entry in self._entries_of(turn)]
         for entry in new:
             entry.lay_out(self._width, plain=self.app.no_color)
         self._replace([*new, *kept], laid_out=True)
         self.scroll_to(y=y + self._tops[-1] - before, animate=False)
         self.post_message(self.EarlierShown())
         return True
+
+    def _entries_of(self, turn: Turn) -> list[Entry]:
+        return entries_of(turn, shows_thoughts=self._shows_thoughts)
 
     def add(self, entry: Entry) -> None:
         """Adds an entry at the end."""
@@ -87,10 +95,41 @@ class Conversation(LineView, can_focus=False):
             entry.lay_out(self._width, plain=self.app.no_color)
         self._lines_changed(entry, 0)
 
-    def open_answer(self, text: str = "") -> None:
-        """An answer begins; `text` is the part of it that is there already."""
-        self._answer = AnswerEntry(text)
+    def open_answer(self, text: str = "", thought: str = "") -> None:
+        """An answer begins; `text` and `thought` are the part of it that is there already."""
+        self._answer, self._thought = AnswerEntry(text), None
         self.add(self._answer)
+        if thought:
+            self.write_thought(thought, 0.0)
+            if text and self._thought is not None:
+                self.end_thought()
+
+    def write_thought(self, text: str, seconds: float) -> None:
+        """Adds text to the thought before the answer; it took so many seconds so far."""
+        if self._answer is None or not (text or self._thought):
+            return
+        if self._thought is None:
+            self._thought = ThoughtEntry(grows=True, is_open=self._shows_thoughts)
+            self.entries.insert(self.entries.index(self._answer), self._thought)
+            self.changed(self._thought)
+        self._lines_changed(self._thought, self._thought.append(text, seconds))
+
+    def end_thought(self) -> None:
+        """The answer itself begins."""
+        if self._thought is not None:
+            self._thought.finish()
+            self._lines_changed(self._thought, 0)
+
+    def toggle_thoughts(self) -> bool:
+        """Shows all thoughts, or folds them; returns whether there are any."""
+        thoughts = [entry for entry in self.entries if isinstance(entry, ThoughtEntry)]
+        self._shows_thoughts = any(not thought.is_open for thought in thoughts)
+        for thought in thoughts:
+            thought.toggle(is_open=self._shows_thoughts)
+        self._place(0)
+        self.forget_drawn()
+        self.refresh()
+        return bool(thoughts)
 
     def write(self, text: str) -> None:
         """Adds text to the answer."""
@@ -100,6 +139,12 @@ class Conversation(LineView, can_focus=False):
     def close_answer(self, turn: Turn | None) -> None:
         """The answer is over; `turn` is how it was stored."""
         answer, self._answer = self._answer, None
+        thought, self._thought = self._thought, None
+        if thought is not None:
+            if turn is not None and turn.thought:
+                thought.keep(turn.thought, turn.thought_seconds)
+            thought.finish()
+            self._lines_changed(thought, 0)
         if answer is not None and turn is not None and turn.role == "assistant":
             if answer.finish(turn.content):
                 self._lines_changed(answer, 0)
@@ -195,16 +240,23 @@ class Conversation(LineView, can_focus=False):
         self._follows = follows
         self._follow()
 
-    # ---- double clicks ---------------------------------------------------------------------------------------------
+    # ---- clicks ----------------------------------------------------------------------------------------------------
 
     def on_click(self, event: events.Click) -> None:
-        """A double click selects the code block or the entry under the pointer."""
+        """A click on a thought's line opens or folds it; a double click selects the code block or the entry under the
+        pointer."""
+        y = event.get_content_offset_capture(self).y + self.scroll_offset.y
+        index = self._entry_at(y)
+        entry = self.entries[index] if 0 <= index < len(self.entries) else None
+        if event.chain == 1 and isinstance(entry, ThoughtEntry) and y == self._tops[index]:
+            if self.text_selection is None:
+                entry.toggle(is_open=not entry.is_open)
+                self._lines_changed(entry, 0)
+            return
         if event.chain != 2:
             return
         event.prevent_default()  # Textual selects the whole widget
-        y = event.get_content_offset_capture(self).y + self.scroll_offset.y
-        index = self._entry_at(y)
-        if not 0 <= index < len(self.entries):
+        if entry is None:
             return
         first, last = self._tops[index], self._tops[index + 1] - 2
         if self.line_at(y).style == "code":

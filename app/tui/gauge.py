@@ -104,7 +104,7 @@ class Gauge:
         at = 0
         if turn is not None:
             for token in turn.tokens:
-                text = turn.content[at : at + token.characters]
+                text = (turn.thought + turn.content)[at : at + token.characters]
                 self._append(TokenColumn(token.layer, text=text, drafter=token.drafter))
                 at += token.characters
         if self.drafts:

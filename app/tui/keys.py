@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
+from specee.app.tui import first_start
+
 BINDINGS: list[BindingType] = [
     Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", priority=True),
     Binding("ctrl+q", "quit", "Quit", priority=True),
@@ -14,13 +16,27 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
     Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
     Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
+    Binding("ctrl+t", "thoughts", "Show or fold thoughts", priority=True),
     Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
+    Binding("f3", "command('/model')", "Choose a model", priority=True),
+    *(Binding(key, f"fetch_suggested({i})", show=False, priority=True) for i, key in enumerate(first_start.KEYS)),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the inspector", priority=True),
     Binding("ctrl+right", "inspect(1)", "Next token in the inspector", priority=True),
 ]
-CHAT_ACTIONS = {"stop", "page", "sidebar", "command", "editor", "next_view", "inspect", "copy_or_quit"}
+CHAT_ACTIONS = {
+    "stop",
+    "page",
+    "sidebar",
+    "command",
+    "editor",
+    "next_view",
+    "inspect",
+    "copy_or_quit",
+    "thoughts",
+    "fetch_suggested",
+}
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
 
 KEY_HELP = {
@@ -31,10 +47,12 @@ KEY_HELP = {
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
+    "Ctrl+T": "show or fold what the model thought; so does a click on its line",
     "Ctrl+Z": "suspend; the shell's fg comes back. Ctrl+_ undoes a change in the prompt",
     "Ctrl+D": "in an empty prompt: quit",
     "Ctrl+G": "write the prompt in $EDITOR",
     "F2": "the next view",
+    "F3": "choose a model, as /model does; what is in the prompt stays",
     "Ctrl+P": "palette: themes and more",
     "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
     "@FILE": "in a question: send this file with it",

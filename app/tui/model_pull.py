@@ -1,41 +1,93 @@
-"""A model is downloaded while the screen is there."""
+"""A model is downloaded beside the chat, with what drafts for it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-from specee.app import formatting
-from specee.app.engine.protocol import Progress
+from textual.message import Message
+
+from specee.app import error_log, formatting
 from specee.app.errors import AppError
-from specee.models import download, draft_model
+from specee.models import download, draft_model, split_file
 from specee.models.transfer import TransferProgress
 
 
-class ModelPull:
-    """One download, run by a thread. `stop` ends it soon; the part that has arrived is kept."""
+class PullChanged(Message):
+    """A download has come further. One such message in the queue is enough."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PullChanged)
+
+
+class PullEnded(Message):
+    """It is over, after an error or not."""
+
+    def __init__(self, error: AppError | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+
+class ModelPull:
+    """One download, in a thread of its own. `stop` ends it soon; the part that has arrived is kept.
+
+    `drafter`: what the registry pairs the model with is fetched, too. `then_use`: the user wants the model to answer
+    once it is here. `typed`: the command that asked for it.
+    """
+
+    def __init__(self, name: str, *, drafter: bool = False, then_use: bool = False, typed: str = "") -> None:
+        self.name, self.then_use, self.typed = name, then_use, typed
+        self.activity = f"looking for {name}"
+        """What it does, for the status line."""
+        self.share: float | None = None
+        """How much of the file under way is here; None before the hub has said how large it is."""
         self.message = ""
         """The notice at the end."""
+        self._drafter = drafter
         self._stopped = threading.Event()
+
+    def start(self, post: Callable[[Message], object], logs: Path, *, offline: bool) -> None:
+        """Downloads; `post` is called from its thread. Nobody waits for it when the program ends: what has arrived is
+        on the disk."""
+        threading.Thread(target=self._run, args=(post, logs, offline), daemon=True).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def run(self, show: Callable[[Progress], None], *, offline: bool) -> None:
-        """Downloads. Raises errors with a title and a message."""
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
 
-        def on_progress(progress: TransferProgress) -> None:
-            if self._stopped.is_set():
-                raise AppError("stopped", f"what has arrived is kept; /pull {self.name} resumes the download")
-            show(Progress(f"downloading {self.name}: {formatting.transfer(progress)}"))
+    def _run(self, post: Callable[[Message], object], logs: Path, offline: bool) -> None:
+        try:
+            self._download(post, offline)
+        except Exception as error:
+            post(PullEnded(error_log.told(error, logs)))
+        else:
+            post(PullEnded())
 
-        path = download.pull(self.name, on_progress, offline=offline)
-        self.message = (
-            f"{self.name} is downloaded ({formatting.size(path.stat().st_size)}); /model {self.name} switches to it"
-        )
+    def _download(self, post: Callable[[Message], object], offline: bool) -> None:
+        """Raises errors with a title and a message."""
+
+        def fetch(name: str) -> Path:
+            def on_progress(progress: TransferProgress) -> None:
+                if self._stopped.is_set():
+                    raise AppError("stopped", f"what has arrived is kept; /pull {self.name} resumes the download")
+                self.activity, self.share = f"downloading {name}: {formatting.transfer(progress)}", progress.fraction
+                post(PullChanged())
+
+            return download.pull(name, on_progress, offline=offline)
+
+        path = fetch(self.name)
         pair = draft_model.paired(self.name)
-        if pair is not None and pair.path is None:
-            self.message += f"; {pair.name} can draft for it: /pull {pair.name}"
+        missing = pair.name if pair is not None and pair.path is None else None
+        if self._drafter and missing is not None:
+            fetch(missing)
+        drafter = "" if missing is None else f" with its drafter {missing}" if self._drafter else ""
+        n_bytes = sum(part.stat().st_size for part in split_file.files(path))
+        self.message = f"{self.name} is downloaded ({formatting.size(n_bytes)}){drafter}"
+        if not self.then_use:
+            self.message += f"; /model {self.name} switches to it"
+        if missing is not None and not self._drafter:
+            self.message += f"; {missing} can draft for it: /pull {missing}"

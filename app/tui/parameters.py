@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
-from specee.app.options import Sampling
-from specee.app.settings import SAMPLING, FileName, check, shown
+from specee.app.options import ChatOptions, Sampling
+from specee.app.settings import SAMPLING, FileName, Think, ThinkTokens, check, shown
 
 DRAFTER = "drafter"
+THINKING: dict[str, Any] = {"think": Think, "think_tokens": ThinkTokens}
 DEFAULT = "default"
 SEEDS_AT_RANDOM = "random"
 OF_THE_MODEL = "of the model"
@@ -34,6 +35,13 @@ def read(name: str, text: str) -> Any:
     return _or_default(name, SAMPLING[name], text)
 
 
+def read_thinking(name: str, text: str) -> Any:
+    """The value of a parameter of THINKING. Raises AppError."""
+    if text.lower() == DEFAULT:
+        return getattr(ChatOptions(), name)
+    return _or_default(name, THINKING[name], text)
+
+
 def read_drafter(text: str) -> str | None:
     """None: the one that belongs to the model. Raises AppError."""
     if text.lower() in (OF_THE_MODEL, DEFAULT):
@@ -54,9 +62,10 @@ def value_words(name: str, value: object) -> str:
     return default_word(name) if value is None else str(value)
 
 
-def listed(sampling: Sampling, drafter: str | None) -> str:
+def listed(options: ChatOptions, drafter: str | None) -> str:
     """All parameters with their values."""
-    values = {name: getattr(sampling, name) for name in SAMPLING} | {DRAFTER: drafter}
+    values = {name: getattr(options.sampling, name) for name in SAMPLING}
+    values |= {name: getattr(options, name) for name in THINKING} | {DRAFTER: drafter}
     return ", ".join(f"{name} {value_words(name, value)}" for name, value in values.items())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import ClassVar
 
 from textual import events
@@ -10,7 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Static, TextArea
 
+from specee.app.formatting import visible
+
+Completions = Callable[[str], Mapping[str, str]]
 AT_ONCE = 0.01  # seconds; keys that come closer are pasted, in a terminal that does not say so
+SHOWN = 6  # completions at once
 PASTE_ENDS = 0.05  # an Enter with nothing behind it for so long sends what was pasted
 
 
@@ -48,9 +53,10 @@ class PromptInput(TextArea):
             super().__init__()
             self.direction = direction
 
-    def __init__(self, commands: Mapping[str, str] | None = None) -> None:
+    def __init__(self, completions: Completions = lambda text: {}) -> None:
+        """`completions`: the lines that what is written may become, each with its help."""
         super().__init__(placeholder="Ask something", show_line_numbers=False, soft_wrap=True, compact=False)
-        self._commands = commands or {}
+        self._completions = completions
         self.turns_dial = False
         """Whether brackets in an empty prompt change the threshold, as the view `dial` says."""
         self._last_key = 0.0
@@ -101,14 +107,18 @@ class PromptInput(TextArea):
         """Puts a text back that was not taken, before what was typed meanwhile."""
         self.write(f"{text}\n{self.text}" if self.text else text)
 
-    def completions(self) -> list[str]:
-        """The commands that begin with what is written."""
-        return [name for name in self._commands if self.text.startswith("/") and name.startswith(self.text)]
+    def completions(self) -> Mapping[str, str]:
+        """The commands that begin with what is written, or what may follow one, each with its help."""
+        return self._completions(self.text) if self.text.startswith("/") else {}
 
     def _complete(self) -> None:
-        found = self.completions()
-        if found:
-            self.write(found[0] + (" " if len(found) == 1 else ""))
+        """Writes as much as all completions have in common, or else the first of them."""
+        found = list(self.completions())
+        common = _common_beginning(found)
+        if len(found) == 1:
+            self.write(f"{found[0]} " if " " not in found[0] else found[0])
+        elif found:
+            self.write(common if len(common) > len(self.text) else found[0])
 
     def _submit(self) -> None:
         text = self.text.rstrip()
@@ -122,8 +132,13 @@ class PromptInput(TextArea):
             self._submit()
 
 
+def _common_beginning(lines: list[str]) -> str:
+    first, last = min(lines, default=""), max(lines, default="")
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
 class Suggestions(Static):
-    """The commands that complete what is written, above the prompt."""
+    """What completes what is written, above the prompt."""
 
     DEFAULT_CSS = """
     Suggestions { height: auto; max-height: 6; padding: 0 1; color: $text-muted; display: none; }
@@ -132,8 +147,10 @@ class Suggestions(Static):
     def __init__(self) -> None:
         super().__init__("", markup=False)
 
-    def show(self, names: list[str], commands: Mapping[str, str]) -> None:
-        if not names and not self.display:
+    def show(self, completions: Mapping[str, str]) -> None:
+        if not completions and not self.display:
             return  # most keys
-        self.display = bool(names)
-        self.update("\n".join(f"{name:12} {commands[name]}" for name in names[:6]))
+        self.display = bool(completions)
+        shown = {visible(line): words for line, words in islice(completions.items(), SHOWN)}
+        width = max(map(len, shown), default=0)
+        self.update("\n".join(f"{line:{max(12, width)}} {words}" for line, words in shown.items()))

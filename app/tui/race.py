@@ -30,10 +30,13 @@ class RaceRun:
     drafters: dict[int, str] = field(default_factory=dict)
     """What drafted a token, by its index."""
     stats: Stats | None = None
+    in_thought: bool = False
 
     def add(self, event: ChatEvent) -> None:
         if event.state == "verified" and not event.stop:
-            self.texts[event.index] = self.texts.get(event.index, "") + visible(event.text)
+            gap = "\n\n" if event.channel == "answer" and self.in_thought and event.text else ""
+            self.in_thought = event.channel == "thought" or (self.in_thought and not event.text)
+            self.texts[event.index] = self.texts.get(event.index, "") + gap + visible(event.text)
             if event.drafter is not None:
                 self.drafters[event.index] = event.drafter
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from specee.app.chat.history.records import Turn
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.entries import Entry, Notice, QuestionEntry
+from specee.app.tui.thought_entry import ThoughtEntry
 
 STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
 
 
-def entries_of(turn: Turn) -> list[Entry]:
+def entries_of(turn: Turn, *, shows_thoughts: bool = False) -> list[Entry]:
     """A turn, with notices about it."""
     entries: list[Entry] = []
     if turn.cut is not None:
         entries.append(Notice("── the model does not see what stands above any more ──"))
         if turn.cut:
             entries.append(Notice(f"it sees this summary instead: {turn.cut}"))
+    if turn.thought:
+        entries.append(ThoughtEntry(turn.thought, turn.thought_seconds, is_open=shows_thoughts))
     entries.append(QuestionEntry(turn.content) if turn.role == "user" else AnswerEntry(turn.content))
     if turn.attached:
         entries.append(Notice("sent with the text of the files that it names"))

@@ -83,7 +83,9 @@ void specee_rows::take_cells() {
             ubatch.pos          = pos.data();
             ubatch.n_seq_id     = n_seq_id.data();
             ubatch.seq_id       = seq_ids.data();
-            kv->apply_ubatch(cells, ubatch);
+            for (llama_kv_cache * cache : caches) {
+                cache->apply_ubatch(cells, ubatch);
+            }
         }
     }
 }
@@ -100,16 +102,18 @@ void specee_rows::mend_cells() {
         if (!s.torn) {
             continue;
         }
-        llama_kv_cells & used   = kv->v_cells[kv->get_stream(group.slot)];
-        const auto       is_new = [&](int32_t id) { return find(id)->depth == 0; };
-        const auto       n      = s.length + (std::find_if(s.chain.begin(), s.chain.end(), is_new) - s.chain.begin());
-        used.reset();
-        for (llama_pos p = 0; p < (llama_pos) n; ++p) {
-            used.pos_set(p, p);
-            used.seq_add(p, group.slot);
+        const auto is_new = [&](int32_t id) { return find(id)->depth == 0; };
+        const auto n      = s.length + (std::find_if(s.chain.begin(), s.chain.end(), is_new) - s.chain.begin());
+        for (llama_kv_cache * cache : caches) {
+            llama_kv_cells & used = cache->v_cells[cache->get_stream(group.slot)];
+            used.reset();
+            for (llama_pos p = 0; p < (llama_pos) n; ++p) {
+                used.pos_set(p, p);
+                used.seq_add(p, group.slot);
+            }
+            cache->v_heads[cache->get_stream(group.slot)] = n;
         }
-        kv->v_heads[kv->get_stream(group.slot)] = n;
-        s.torn                                  = false;
+        s.torn = false;
     }
 }
 
@@ -121,7 +125,9 @@ void specee_rows::leave_cells() {
             begin = batch[i]->is_side ? begin : std::min(begin, batch[i]->pos);
         }
         if (begin < std::numeric_limits<llama_pos>::max()) {
-            kv->seq_rm(group.slot, begin, -1); // rows after new ones are new as well
+            for (llama_kv_cache * cache : caches) {
+                cache->seq_rm(group.slot, begin, -1); // rows after new ones are new as well
+            }
         }
         s.side_done = std::any_of(s.side.begin(), s.side.end(), [&](int32_t id) { return find(id)->depth > 0; });
     }
@@ -148,8 +154,11 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     if (end > begin && !kv_only && !ancestors_reach(end)) {
         return specee_fail(SPECEE_INVALID, "an earlier row is not that deep yet");
     }
+    if (level < SPECEE_LEVEL_RANGES && !(is_new && end == n_layer)) {
+        return fail_level();
+    }
     if (kv == nullptr) {
-        return is_new && end == n_layer ? advance_whole(want_logits) : fail_whole_rows_only();
+        return advance_whole(want_logits);
     }
     if (groups.size() > 1 && n > specee_max_equal_rows()) {
         return specee_fail(SPECEE_INVALID, "more rows of several slots than have equal bits");
@@ -163,7 +172,8 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         }
     }
 
-    if (ctx.sched_need_reserve || kv->get_has_shift()) {
+    const auto has_shift = [](const llama_kv_cache * cache) { return cache->get_has_shift(); };
+    if (ctx.sched_need_reserve || std::any_of(caches.begin(), caches.end(), has_shift)) {
         drop_graphs();
         need_memory((int32_t) ctx.n_ubatch(), true);
         bool               reserved = false;
@@ -193,7 +203,7 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         }
     }
     specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
-    const int32_t        status = compute(graph, is_new);
+    const int32_t        status = compute(graph);
     thrown                      = false;
     if (status != SPECEE_OK) {
         return status;
@@ -253,21 +263,25 @@ int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool w
     }
 }
 
+int32_t specee_rows::compute_head(specee_row & r) {
+    batch.assign(1, &r);
+    groups.assign(1, { r.slot, 0, 1, 0 });
+    // an empty range at the end: only norm and head, no K/V
+    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
+    const int32_t        status = compute(graph);
+    if (status == SPECEE_OK) {
+        keep_logits(graph);
+    }
+    return status;
+}
+
 int32_t specee_rows::lens_head(specee_row & r) {
     const float * state = final_state(r);
     if (state == nullptr) {
         return specee_fail(SPECEE_INVALID, "this row has no final state and no lens at its layer");
     }
     hidden_in.assign(state, state + n_embd);
-    batch.assign(1, &r);
-    groups.assign(1, { r.slot, 0, 1, 0 });
-    // an empty range at the end: only norm and head, no K/V
-    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
-    const int32_t        status = compute(graph, false);
-    if (status == SPECEE_OK) {
-        keep_logits(graph);
-    }
-    return status;
+    return compute_head(r);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
@@ -288,8 +302,8 @@ int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t fla
 
 int32_t specee_rows_lens_head(specee_rows * rows, int32_t id) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         specee_row * r = rows->find(id);
         return r == nullptr ? specee_fail(SPECEE_INVALID, "no such row") : rows->lens_head(*r);

@@ -8,12 +8,49 @@
 #include "rows.h"
 
 #include "llama-graph.h"
+#include "llama-kv-cache-iswa.h"
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 #include <type_traits>
 
 static constexpr int32_t KV_PADDING = 256; // as in llama_kv_cache::get_n_kv
+
+// ---- caches --------------------------------------------------------------------------------------------------------
+
+std::vector<llama_kv_cache *> specee_caches(const llama_context & ctx) {
+    llama_memory_t memory = ctx.get_memory();
+    if (auto * kv = dynamic_cast<llama_kv_cache *>(memory)) {
+        return { kv };
+    }
+    if (auto * both = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        return { both->get_base(), both->get_swa() };
+    }
+    return {};
+}
+
+void specee_rows::set_caches(const std::vector<llama_kv_cache *> & found) {
+    caches = found;
+    kv     = caches.empty() ? nullptr : caches.front();
+    views.clear();
+    memory.reset();
+    if (kv == nullptr) {
+        return;
+    }
+    const llama_kv_cache::slot_info_vec_t at{ cells };
+    if (caches.size() == 1) {
+        auto view = std::make_unique<llama_kv_cache_context>(kv, at, std::vector<llama_ubatch>{ {} });
+        views     = { view.get() };
+        memory    = std::move(view);
+    } else {
+        auto both = std::make_unique<llama_kv_cache_iswa_context>(static_cast<llama_kv_cache_iswa *>(ctx.get_memory()),
+                                                                  at, at, std::vector<llama_ubatch>{ {} });
+        views     = { const_cast<llama_kv_cache_context *>(both->get_base()),
+                      const_cast<llama_kv_cache_context *>(both->get_swa()) };
+        memory    = std::move(both);
+    }
+}
 
 void specee_rows::set_extents() {
     int32_t most = 0;
@@ -23,13 +60,17 @@ void specee_rows::set_extents() {
         group.n_kv            = std::min<int32_t>(GGML_PAD(n, KV_PADDING), kv->get_size());
         most                  = std::max(most, group.n_kv);
     }
-    llama_kv_cache::slot_info & first = memory->sinfos[0];
-    first.s0 = first.s1 = kv->get_stream(groups[0].slot);
-    first.strm[0]       = first.s0;
-    memory->n_kv        = most;
+    for (llama_kv_cache_context * view : views) {
+        llama_kv_cache::slot_info & first = view->sinfos[0];
+        first.s0 = first.s1 = kv->get_stream(groups[0].slot);
+        first.strm[0]       = first.s0;
+        view->n_kv          = most;
+    }
 }
 
-template <typename T> void specee_rows::set_mask(T * mask) const {
+// ---- inputs --------------------------------------------------------------------------------------------------------
+
+template <typename T> void specee_rows::set_mask(const llama_kv_cache & cache, T * mask) const {
     const auto value = [](float x) {
         if constexpr (std::is_same_v<T, float>) {
             return x;
@@ -37,102 +78,166 @@ template <typename T> void specee_rows::set_mask(T * mask) const {
             return ggml_fp32_to_fp16(x);
         }
     };
-    const T seen = value(0.0f), hidden = value(-INFINITY);
+    const T    hidden = value(-INFINITY);
+    const bool alibi  = model.hparams.use_alibi;
+    // what a row at p1 sees of position p0
+    const auto is_seen = [&](llama_pos p0, llama_pos p1) {
+        return !llama_hparams::is_masked_swa(cache.n_swa, cache.swa_type, p0, p1);
+    };
+    const auto seen = [&](llama_pos p0, llama_pos p1) { return value(alibi ? (float) (p0 - p1) : 0.0f); };
     for (const specee_group & group : groups) {
         const specee_slot & s = slots[group.slot];
         for (int32_t i = group.first; i < group.first + group.n_rows; ++i, mask += group.n_kv) {
             // side rows up to the principal chain, then all before
-            const specee_row * r = batch[i];
+            const specee_row * r  = batch[i];
+            const llama_pos    p1 = r->pos;
             std::fill_n(mask, group.n_kv, hidden);
             for (; r != nullptr && r->is_side; r = parent_in_flight(*r)) {
-                mask[r->cell] = seen;
+                if (is_seen(r->pos, p1)) {
+                    mask[r->cell] = seen(r->pos, p1);
+                }
             }
-            std::fill_n(mask, r == nullptr ? s.length : r->pos + 1, seen);
+            const llama_pos end   = r == nullptr ? s.length : r->pos + 1;
+            llama_pos       begin = 0;
+            if (cache.swa_type != LLAMA_SWA_TYPE_NONE) { // the later, the more are hidden: look for the first one
+                for (llama_pos n = end; n > 0;) {
+                    const llama_pos half = n / 2;
+                    const bool      sees = is_seen(begin + half, p1);
+                    begin += sees ? 0 : half + 1;
+                    n = sees ? half : n - half - 1;
+                }
+            }
+            if (alibi) {
+                for (llama_pos p0 = begin; p0 < end; ++p0) {
+                    mask[p0] = seen(p0, p1);
+                }
+            } else if (begin < end) {
+                std::fill(mask + begin, mask + end, seen(0, 0));
+            }
         }
     }
 }
 
-void specee_rows::set_inputs(const llm_graph_input_attn_kv & inputs) {
-    const int64_t n_cells = kv->get_size();
-    const auto    n       = (int64_t) batch.size();
-    auto *        k_at    = static_cast<int64_t *>(inputs.self_k_idxs->data);
-    auto *        v_at    = static_cast<int64_t *>(inputs.self_v_idxs->data);
-    const int64_t n_v     = inputs.self_v_idxs->ne[0] / n; // numbers that have an index of their own: 1, or all of V
+void specee_rows::find_inputs(specee_range_graph & graph) const {
+    graph.attention.clear();
+    graph.inputs.clear();
+    const auto add = [&](size_t cache, ggml_tensor * k_at, ggml_tensor * v_at, ggml_tensor * mask, ggml_tensor * k_rot,
+                         ggml_tensor * v_rot) {
+        graph.attention.push_back({ caches[cache], k_at, v_at, mask, k_rot, v_rot });
+    };
+    for (const auto & input : graph.result->inputs) {
+        if (auto * a = dynamic_cast<llm_graph_input_attn_kv *>(input.get())) {
+            add(0, a->self_k_idxs, a->self_v_idxs, a->self_kq_mask, a->self_k_rot, a->self_v_rot);
+        } else if (auto * a = dynamic_cast<llm_graph_input_attn_k *>(input.get())) {
+            add(0, a->self_k_idxs, nullptr, a->self_kq_mask, nullptr, nullptr);
+        } else if (auto * a = dynamic_cast<llm_graph_input_attn_kv_iswa *>(input.get())) {
+            add(0, a->self_k_idxs, a->self_v_idxs, a->self_kq_mask, a->self_k_rot, a->self_v_rot);
+            add(1, a->self_k_idxs_swa, a->self_v_idxs_swa, a->self_kq_mask_swa, a->self_k_rot_swa, a->self_v_rot_swa);
+        } else if (auto * a = dynamic_cast<llm_graph_input_attn_k_iswa *>(input.get())) {
+            add(0, a->self_k_idxs, nullptr, a->self_kq_mask, a->self_k_rot, nullptr);
+            add(1, a->self_k_idxs_swa, nullptr, a->self_kq_mask_swa, a->self_k_rot_swa, nullptr);
+        } else {
+            graph.inputs.push_back(input.get());
+        }
+    }
+}
+
+void specee_rows::set_inputs(const specee_attention_input & input) {
+    const llama_kv_cache & cache   = *input.cache;
+    const int64_t          n_cells = cache.get_size();
+    const auto             n       = (int64_t) batch.size();
+    auto *                 k_at    = static_cast<int64_t *>(input.k_at->data);
+    auto *                 v_at    = input.v_at == nullptr ? nullptr : static_cast<int64_t *>(input.v_at->data);
+    // numbers that have an index of their own: 1, or all of V
+    const int64_t          n_v     = input.v_at == nullptr ? 0 : input.v_at->ne[0] / n;
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t stream = kv->get_stream(batch[i]->slot);
+        const int64_t stream = cache.get_stream(batch[i]->slot);
         k_at[i]              = stream * n_cells + batch[i]->cell;
         for (int64_t j = 0; j < n_v; ++j) {
             v_at[i * n_v + j] = (stream * n_v + j) * n_cells + batch[i]->cell;
         }
     }
-    if (inputs.self_kq_mask->type == GGML_TYPE_F16) {
-        set_mask(static_cast<ggml_fp16_t *>(inputs.self_kq_mask->data));
+    if (input.mask->type == GGML_TYPE_F16) {
+        set_mask(cache, static_cast<ggml_fp16_t *>(input.mask->data));
     } else {
-        set_mask(static_cast<float *>(inputs.self_kq_mask->data));
+        set_mask(cache, static_cast<float *>(input.mask->data));
     }
-    if (inputs.self_k_rot != nullptr) {
-        kv->set_input_k_rot(inputs.self_k_rot);
+    if (input.k_rot != nullptr) {
+        cache.set_input_k_rot(input.k_rot);
     }
-    if (inputs.self_v_rot != nullptr) {
-        kv->set_input_v_rot(inputs.self_v_rot);
+    if (input.v_rot != nullptr) {
+        cache.set_input_v_rot(input.v_rot);
     }
 }
 
-ggml_tensor * specee_rows::attend(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
-                                  int il) {
+// ---- in graphs -----------------------------------------------------------------------------------------------------
+
+// K or V of n_slots slots, from that of `stream` on, as far as n_kv cells. `t` is that of another one.
+static ggml_tensor * view_slots(ggml_context * ctx0, const ggml_tensor * t, uint32_t stream, int64_t n_slots,
+                                int64_t n_kv) {
+    const bool   transposed = t->nb[1] > t->nb[2]; // as in build_attn_mha
+    const size_t of_slot    = t->nb[3];
+    return ggml_view_4d(ctx0, t->view_src, transposed ? n_kv : t->ne[0], t->ne[1], transposed ? t->ne[2] : n_kv,
+                        n_slots, t->nb[1], t->nb[2], of_slot, t->view_offs % of_slot + stream * of_slot);
+}
+
+ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const specee_attention_of & a) {
     ggml_context * ctx0   = builder.ctx0;
     ggml_tensor *  result = nullptr;
     size_t         at     = 0; // of this run's mask
     for (auto first = groups.begin(), end = first; first != groups.end(); first = end) {
         // slots whose K and V lie one after the other, alike in shape: one product has all of them
-        end                = std::find_if(first, groups.end(), [&](const specee_group & g) {
+        end                 = std::find_if(first, groups.end(), [&](const specee_group & g) {
             return g.n_rows != first->n_rows || g.n_kv != first->n_kv ||
                    kv->get_stream(g.slot) != kv->get_stream(first->slot) + (uint32_t) (&g - &*first);
         });
-        const auto n_slots = end - first;
-        cells.s0           = kv->get_stream(first->slot);
-        cells.s1           = cells.s0 + n_slots - 1;
-
-        ggml_tensor * k       = kv->get_k(ctx0, il, first->n_kv, cells);
-        ggml_tensor * v       = kv->get_v(ctx0, il, first->n_kv, cells);
-        ggml_tensor * qs      = ggml_view_3d(ctx0, q, q->ne[0], q->ne[1], first->n_rows * n_slots, q->nb[1], q->nb[2],
-                                             first->first * q->nb[2]);
-        const size_t  nb      = first->n_kv * ggml_type_size(mask->type);
-        const size_t  of_slot = nb * first->n_rows;
-        ggml_tensor * ms = ggml_view_4d(ctx0, mask, first->n_kv, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
+        const auto n_slots  = end - first;
+        const auto stream   = kv->get_stream(first->slot);
+        ggml_tensor * k     = view_slots(ctx0, a.k, stream, n_slots, first->n_kv);
+        ggml_tensor * v     = view_slots(ctx0, a.v, stream, n_slots, first->n_kv);
+        ggml_tensor * qs    = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
+                                           a.q->nb[2], first->first * a.q->nb[2]);
+        const size_t nb      = first->n_kv * ggml_type_size(a.mask->type);
+        const size_t of_slot = nb * first->n_rows;
+        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, first->n_kv, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
         at += of_slot * n_slots;
 
-        ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, nullptr, nullptr, 0, scale, il);
+        ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
         result             = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
     }
     return result;
 }
 
-ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask,
-                                        float scale, int il) {
+ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const specee_attention_of & a) {
     ggml_context *        ctx0    = builder.ctx0;
     const llama_hparams & hparams = builder.hparams;
     const float           softcap = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    ggml_tensor *         q       = a.q;
     ggml_tensor *         result  = nullptr;
     size_t                at      = 0; // of this slot's mask
     for (const specee_group & group : groups) {
-        cells.s0 = cells.s1 = kv->get_stream(group.slot);
+        const auto stream = kv->get_stream(group.slot);
         // each row is a sample of one query; all of them read the same K and V, in steps of no bytes
         const auto repeated = [&](ggml_tensor * t) {
             t        = ggml_view_4d(ctx0, t, t->ne[0], t->ne[2], t->ne[1], 1, t->nb[2], t->nb[1], 0, 0);
             t->ne[3] = group.n_rows; // not as an argument: ggml_view_4d takes it for more memory
             return t;
         };
-        ggml_tensor * k  = repeated(kv->get_k(ctx0, il, group.n_kv, cells));
-        ggml_tensor * v  = repeated(kv->get_v(ctx0, il, group.n_kv, cells));
+        ggml_tensor * k  = repeated(view_slots(ctx0, a.k, stream, 1, group.n_kv));
+        ggml_tensor * v  = repeated(view_slots(ctx0, a.v, stream, 1, group.n_kv));
         ggml_tensor * qs = ggml_view_4d(ctx0, q, q->ne[0], 1, q->ne[1], group.n_rows, q->nb[2], q->nb[1], q->nb[2],
                                         group.first * q->nb[2]);
-        const size_t  nb = group.n_kv * ggml_type_size(mask->type);
-        ggml_tensor * ms = ggml_view_4d(ctx0, mask, group.n_kv, 1, 1, group.n_rows, nb, nb, nb, at);
+        const size_t  nb = group.n_kv * ggml_type_size(a.mask->type);
+        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, group.n_kv, 1, 1, group.n_rows, nb, nb, nb, at);
         at += nb * group.n_rows;
 
-        ggml_tensor * part = ggml_flash_attn_ext(ctx0, qs, k, v, ms, scale, hparams.f_max_alibi_bias, softcap);
+        ggml_tensor * part = ggml_flash_attn_ext(ctx0, qs, k, v, ms, a.scale, hparams.f_max_alibi_bias, softcap);
+        ggml_flash_attn_ext_add_sinks(part, a.sinks);
         ggml_prec_set_acc(part, GGML_PREC_F32);
+        if (a.v_mla != nullptr) { // [n, heads, 1, rows]
+            part = ggml_mul_mat(ctx0, a.v_mla, ggml_permute(ctx0, part, 0, 2, 1, 3));
+            part = ggml_cont(ctx0, ggml_permute(ctx0, part, 0, 2, 1, 3));
+        }
         part   = ggml_reshape_2d(ctx0, part, part->ne[0] * part->ne[1], part->ne[3]);
         result = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
     }
@@ -142,14 +247,19 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, ggml_
 
 // ---- call site inside llama.cpp ------------------------------------------------------------------------------------
 
-ggml_tensor * specee_attention(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
-                               int il) {
+ggml_tensor * specee_attention(const llm_graph_context & builder, const specee_attention_of & a) {
     specee_rows * rows = builder.cparams.specee;
-    if (rows == nullptr || rows->building == nullptr || rows->batch.size() < 2) {
+    if (rows == nullptr || rows->building == nullptr || rows->batch.size() < 2 || rows->is_attending) {
         return nullptr;
     }
-    if (builder.cparams.flash_attn) {
-        return rows->attend_flash(builder, q, mask, scale, il);
+    const bool flash = builder.cparams.flash_attn;
+    if (!flash && rows->groups.size() < 2) {
+        return nullptr;
     }
-    return rows->groups.size() < 2 ? nullptr : rows->attend(builder, q, mask, scale, il);
+    if (a.kq_b != nullptr) {
+        throw std::runtime_error("attention with a bias for each pair of tokens");
+    }
+    specee_scope_guard done([&] { rows->is_attending = false; });
+    rows->is_attending = true;
+    return flash ? rows->attend_flash(builder, a) : rows->attend(builder, a);
 }

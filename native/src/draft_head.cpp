@@ -49,10 +49,9 @@ void specee_draft_head::best_guesses(const specee_token_matrices & matrices, con
     const int32_t n = matrices.n_embd;
     x.resize(2 * n);
     matrices.embedding_row(token, x.data() + n);
-    const float s = specee_inverse_rms(final_state, n, matrices.eps);
+    matrices.normalise(final_state, x.data());
     const float e = specee_inverse_rms(x.data() + n, n, matrices.eps);
     for (int32_t i = 0; i < n; ++i) {
-        x[i] = final_state[i] * s;
         x[n + i] *= e;
     }
     z.resize(down.n_rows);
@@ -67,8 +66,8 @@ void specee_draft_head::best_guesses(const specee_token_matrices & matrices, con
 int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, int32_t n_short,
                          const llama_token * tokens, const void * up, const float * bias) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (rank <= 0 || rank % 32 != 0 || n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
             return specee_fail(SPECEE_INVALID,
@@ -89,8 +88,8 @@ int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void * down, in
 
 int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int32_t k, llama_token * out) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (k < 1 || k > SPECEE_K_MAX || rows->draft_head.tokens.empty() || !rows->are_tokens(1, &token)) {
             return specee_fail(SPECEE_INVALID,

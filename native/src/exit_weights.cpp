@@ -24,8 +24,8 @@ static ggml_context * new_context(size_t n_tensors) {
 int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const void * down, const void * up,
                         const float * bias) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (layer <= 0 || layer >= rows->n_layer || rank <= 0 || rank % 32 != 0 ||
             (up == nullptr && rank != rows->n_embd)) {
@@ -63,8 +63,8 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
 int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden, const float * w1,
                              const float * b1, const float * w2, float b2) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (k < 1 || k > SPECEE_K_MAX || n_hidden < 1 || layer <= 0 || layer >= rows->n_layer ||
             rows->exit_weights->lenses[layer].down == nullptr) {
@@ -92,8 +92,8 @@ int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32
 
 int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens, const void * up) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (n_short < SPECEE_K_MAX || !rows->are_tokens(n_short, tokens)) {
             return specee_fail(SPECEE_INVALID, "a shortlist needs at least 16 tokens of this vocabulary");
@@ -104,6 +104,10 @@ int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_to
         specee_need_memory((size_t) n_short * rows->n_embd * sizeof(float));
         specee_shortlist list;
         list.tokens.assign(tokens, tokens + n_short);
+        std::vector<float> row(rows->n_embd);
+        for (const llama_token token : list.tokens) {
+            list.constants.push_back(rows->token_matrices->head_row(token, row.data()));
+        }
         list.ctx.reset(new_context(1));
         list.up = ggml_new_tensor_2d(list.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, n_short);
         list.buffer.reset(allocate(list.ctx.get()));

@@ -31,7 +31,8 @@ struct specee_predictor {
 
 // Rows of the LM head of frequent tokens, for the graphs that score them.
 struct specee_shortlist {
-    std::vector<llama_token> tokens; // [n_short]
+    std::vector<llama_token> tokens;    // [n_short]
+    std::vector<float>       constants; // [n_short] of their logits, see specee_token_matrices
     ggml_context_ptr         ctx;
     ggml_backend_buffer_ptr  buffer;
     ggml_tensor *            up = nullptr; // [n_short][n_embd]
@@ -50,12 +51,15 @@ struct specee_exit_weights {
     float score(const specee_predictor & predictor, const float * estimate, const llama_token * candidates,
                 float * probs, float * features);
 
-    // From the logits of the shortlist [n_short]: the best token and its lead in probability over the second.
-    void margin(const float * logits, llama_token * best, float * lead) const;
+    // From the products of the shortlist's rows [n_short], which become logits: the best token, and its lead in
+    // probability over the second.
+    void margin(float * logits, llama_token * best, float * lead) const;
 
   private:
     // scratch, reused
     std::vector<float>       hidden_units;
     std::vector<llama_token> head_tokens; // the candidates whose rows of the LM head are in `head_rows`
     std::vector<float>       head_rows;   // [k][n_embd]
+    std::vector<float>       constants;   // [k] of their logits
+    std::vector<float>       normed;      // [n_embd] the estimate after the final norm
 };

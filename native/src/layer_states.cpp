@@ -9,8 +9,8 @@
 #include <algorithm>
 
 int32_t specee_rows::keep_layers(int32_t n, const int32_t * layers) {
-    if (kv == nullptr) {
-        return fail_whole_rows_only();
+    if (level < SPECEE_LEVEL_RANGES) {
+        return fail_level();
     }
     if (n < 0 || (n > 0 && layers == nullptr) ||
         std::any_of(layers, layers + n, [&](int32_t layer) { return layer < 1 || layer >= n_layer; })) {

@@ -14,17 +14,18 @@ float specee_exit_weights::score(const specee_predictor & predictor, const float
     if (head_tokens.size() != (size_t) k || !std::equal(candidates, candidates + k, head_tokens.begin())) {
         head_tokens.assign(candidates, candidates + k);
         head_rows.resize((size_t) k * n);
+        constants.resize(k);
         for (int32_t i = 0; i < k; ++i) {
-            matrices.head_row(candidates[i], head_rows.data() + (size_t) i * n);
+            constants[i] = matrices.head_row(candidates[i], head_rows.data() + (size_t) i * n);
         }
     }
 
-    const float scale = specee_inverse_rms(estimate, n, matrices.eps);
-    float       f[3 * SPECEE_K_MAX];
-    float       top = -INFINITY;
+    normed.resize(n);
+    matrices.normalise(estimate, normed.data());
+    float f[3 * SPECEE_K_MAX];
+    float top = -INFINITY;
     for (int32_t i = 0; i < k; ++i) {
-        f[i] = specee_dot(estimate, head_rows.data() + (size_t) i * n, n) * scale +
-               (matrices.bias.empty() ? 0.0f : matrices.bias[candidates[i]]);
+        f[i] = matrices.capped(specee_dot(normed.data(), head_rows.data() + (size_t) i * n, n) + constants[i]);
         top  = std::max(top, f[i]);
     }
     float sum = 0;
@@ -58,8 +59,11 @@ float specee_exit_weights::score(const specee_predictor & predictor, const float
     return 1.0f / (1.0f + std::exp(-logit));
 }
 
-void specee_exit_weights::margin(const float * logits, llama_token * best, float * lead) const {
-    const size_t n      = shortlist.tokens.size();
+void specee_exit_weights::margin(float * logits, llama_token * best, float * lead) const {
+    const size_t n = shortlist.tokens.size();
+    for (size_t i = 0; i < n; ++i) {
+        logits[i] = matrices.capped(logits[i] + shortlist.constants[i]);
+    }
     size_t       first  = 0;
     float        top    = -INFINITY;
     float        second = -INFINITY;
@@ -101,8 +105,8 @@ void specee_rows::probe_row(specee_row & r, const llama_token * candidates, floa
 int32_t specee_rows_probe(specee_rows * rows, int32_t n, const int32_t * ids, int32_t k, const llama_token * candidates,
                           float * scores, float * features) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if (!specee_given(ids, candidates, scores)) {
             return (int32_t) SPECEE_INVALID;
@@ -158,8 +162,8 @@ static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32
 int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers, const int32_t * layers, int32_t k,
                                 const llama_token * candidates, float threshold, float * scores, llama_token * best) {
     return specee_entry(rows, [&] {
-        if (rows->kv == nullptr) {
-            return rows->fail_whole_rows_only();
+        if (rows->level < SPECEE_LEVEL_EXITS) {
+            return rows->fail_level();
         }
         if ((n_layers > 0 && !specee_given(layers, scores)) ||
             !(k > 0 ? specee_given(candidates) : specee_given(best))) {

@@ -6,8 +6,10 @@
 #include "llama-impl.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <stdexcept>
 
-static constexpr size_t N_GROUP_NODES = 16; // of one more slot's attention, in each layer
+static constexpr size_t N_GROUP_NODES = 24; // of one more slot's attention, in each layer
 
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
@@ -23,6 +25,7 @@ void specee_graph_begin(llm_graph_context & builder) {
     graph.out    = nullptr;
     graph.lens   = nullptr;
     graph.scores = nullptr;
+    graph.n_ends = 0;
     graph.n_seen = 0;
     graph.kept.assign(rows->kept_layers.size(), nullptr);
     if (graph.range.begin > 0) {
@@ -57,17 +60,26 @@ static ggml_tensor * apply_lens(ggml_context * ctx0, const specee_lens & lens, g
     return ggml_add(ctx0, y, lens.bias);
 }
 
+// One hidden state for each row: what a range can begin with.
+static bool is_state(const llm_graph_context & builder, const ggml_tensor * t) {
+    return t->type == GGML_TYPE_F32 && t->ne[0] == builder.n_embd && t->ne[2] == 1 && t->ne[3] == 1 &&
+           ggml_is_contiguous(t);
+}
+
 ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il) {
     specee_rows * rows = builder.cparams.specee;
+    const int     done = il + 1;
+    if (done == builder.n_layer && is_state(builder, cur)) {
+        // in every graph: the memory that llama.cpp gives a plain decode is planned before we are there
+        ggml_set_output(cur);
+    }
     if (rows == nullptr) {
         return cur;
     }
-    const int done = il + 1;
     if (rows->building == nullptr) {
-        // a plain decode: keep the last layer's output readable, drafts start from it
+        // a plain decode: the last layer's output can be read, drafts start from it
         if (done == rows->n_layer) {
-            ggml_set_output(cur);
-            rows->last_outputs[builder.res] = cur;
+            rows->last_outputs[builder.res] = is_state(builder, cur) ? cur : nullptr;
         }
         if (!rows->kept_layers.empty()) {
             rows->mark_kept(rows->layer_outputs[builder.res], cur, done);
@@ -75,9 +87,19 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
         return cur;
     }
 
+    if (rows->level < SPECEE_LEVEL_RANGES) {
+        return cur; // whole rows
+    }
+
     specee_range_graph & graph = *rows->building;
     const specee_range & r     = graph.range;
     ggml_cgraph *        gf    = builder.res->get_gf();
+    if (il != graph.n_ends++) {
+        throw std::runtime_error("its layers do not run one after the other");
+    }
+    if (!is_state(builder, cur) || cur->ne[1] != r.n_rows) {
+        throw std::runtime_error("its layers hand on more than one hidden state");
+    }
     // graphs are built by a const method of an object that is not const
     ggml_cgraph *& builder_gf = const_cast<llm_graph_context &>(builder).gf;
 
@@ -100,13 +122,15 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
         graph.out = cur;
         ggml_set_output(cur);
         ggml_build_forward_expand(gf, cur);
-        const specee_lens & lens = rows->exit_weights->lenses[r.end];
-        if (lens.down != nullptr) {
-            graph.lens = apply_lens(builder.ctx0, lens, cur, rows->token_matrices->eps);
+        const specee_lens * lens = rows->exit_weights == nullptr ? nullptr : &rows->exit_weights->lenses[r.end];
+        if (lens != nullptr && lens->down != nullptr) {
+            const float eps = rows->token_matrices->eps;
+            graph.lens      = apply_lens(builder.ctx0, *lens, cur, eps);
             ggml_set_output(graph.lens);
             ggml_build_forward_expand(gf, graph.lens);
             if (r.scores) {
-                ggml_tensor * normed = ggml_rms_norm(builder.ctx0, graph.lens, rows->token_matrices->eps);
+                ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, graph.lens, eps) :
+                                                                       ggml_rms_norm(builder.ctx0, graph.lens, eps);
                 graph.scores         = ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.up, normed);
                 ggml_set_output(graph.scores);
                 ggml_build_forward_expand(gf, graph.scores);
@@ -182,6 +206,19 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
     return range_graphs.front();
 }
 
+// Whether a graph computes with the weights of a layer before `begin`.
+static bool uses_layers_before(ggml_cgraph * gf, int32_t begin) {
+    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+        for (const ggml_tensor * t : ggml_graph_node(gf, i)->src) {
+            int layer = 0;
+            if (t != nullptr && std::sscanf(ggml_get_name(t), "blk.%d.", &layer) == 1 && layer < begin) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & params) {
     graph.built = false;
     specee_need_memory(0);
@@ -198,6 +235,13 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     if (gf == nullptr) {
         return false;
     }
+    if (level >= SPECEE_LEVEL_RANGES && graph.n_ends != n_layer) {
+        throw std::runtime_error("it does not say where its layers end");
+    }
+    if (is_proving && uses_layers_before(gf, graph.range.begin)) {
+        throw std::runtime_error("its later layers need what the earlier ones computed");
+    }
+    find_inputs(graph);
     // inputs that this range does not use must be allocated all the same: they will be set
     ggml_context * ctx0 = graph.result->get_ctx();
     for (ggml_tensor * t = ggml_get_first_tensor(ctx0); t != nullptr; t = ggml_get_next_tensor(ctx0, t)) {
@@ -209,7 +253,7 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     return graph.built;
 }
 
-int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
+int32_t specee_rows::compute(specee_range_graph & graph) {
     const auto n = (int32_t) batch.size();
     for (int32_t i = 0; i < n; ++i) {
         pos[i]    = batch[i]->pos;
@@ -221,7 +265,7 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
     ubatch.n_seqs       = n;
     ubatch.n_seqs_unq   = 1; // one mask for all, see attention.cpp
     ubatch.n_pos        = 1;
-    ubatch.token        = is_new ? tokens.data() : nullptr;
+    ubatch.token        = tokens.data(); // later ranges too: some layers look them up
     ubatch.pos          = pos.data();
     ubatch.n_seq_id     = n_seq_id.data();
     ubatch.seq_id       = seq_ids.data();
@@ -251,12 +295,11 @@ int32_t specee_rows::compute(specee_range_graph & graph, bool is_new) {
     if ((graph.built && same_extents && graph.result->can_reuse(params)) || build(graph, params)) {
         bool again = false;
         do {
-            for (const auto & input : graph.result->inputs) { // each time: their memory is used again
-                if (const auto * attention = dynamic_cast<const llm_graph_input_attn_kv *>(input.get())) {
-                    set_inputs(*attention);
-                } else {
-                    input->set_input(&ubatch);
-                }
+            for (const specee_attention_input & input : graph.attention) { // each time: their memory is used again
+                set_inputs(input);
+            }
+            for (llm_graph_input_i * input : graph.inputs) {
+                input->set_input(&ubatch);
             }
             if (graph.in != nullptr) {
                 ggml_backend_tensor_set(graph.in, hidden_in.data(), 0, ggml_nbytes(graph.in));

@@ -10,8 +10,8 @@ static bool abort_requested(void * data) {
     return rows->cancelled.load(std::memory_order_relaxed) || rows->threads.stop();
 }
 
-specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max) :
-    ctx(ctx), model(ctx.get_model()), kv(kv), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
+specee_rows::specee_rows(llama_context & ctx, int32_t n_rows_max, int32_t graph_cache_max) :
+    ctx(ctx), model(ctx.get_model()), n_layer(model.hparams.n_layer()), n_embd(model.hparams.n_embd),
     n_vocab(model.vocab.n_tokens()), n_rows_max(n_rows_max),
     n_kept((N_HISTORY + n_rows_max) * (int32_t) ctx.cparams.n_seq_max), graph_cache_max(graph_cache_max),
     slots(ctx.cparams.n_seq_max), places(n_kept), states((size_t) n_kept * n_embd), estimates((size_t) n_kept * n_embd),
@@ -28,10 +28,6 @@ specee_rows::specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_row
     cells.strm[0] = 0;
     cells.idxs[0].reserve(n_rows_max);
     cells.idxs[0].assign(1, 0);
-    if (kv != nullptr) {
-        memory = std::make_unique<llama_kv_cache_context>(kv, llama_kv_cache::slot_info_vec_t{ cells },
-                                                          std::vector<llama_ubatch>{ {} });
-    }
     ctx.cparams.specee = this;
     ctx.set_abort_callback(abort_requested, this);
 }
@@ -75,8 +71,8 @@ bool specee_rows::are_tokens(int32_t n, const llama_token * toks) const {
            std::all_of(toks, toks + n, [&](llama_token t) { return t >= 0 && t < n_vocab; });
 }
 
-int32_t specee_rows::fail_whole_rows_only() const {
-    return specee_fail(SPECEE_UNSUPPORTED, "this model, or this context, runs whole rows only");
+int32_t specee_rows::fail_level() const {
+    return specee_fail(SPECEE_UNSUPPORTED, "this model does not do that: " + limit);
 }
 
 int32_t specee_rows::fail_window_full() const {
@@ -118,7 +114,7 @@ int32_t specee_rows::append(llama_seq_id slot, int32_t parent, llama_token token
     }
     const bool is_side = parent != (s->chain.empty() ? -1 : s->chain.back());
     if (is_side && kv == nullptr) {
-        return fail_whole_rows_only();
+        return specee_fail(SPECEE_UNSUPPORTED, "this model's rows are no tree: llama.cpp runs them whole");
     }
     if (s->side_done) {
         return specee_fail(SPECEE_UNSUPPORTED, "a tree that was computed takes no more rows: commit or roll back");
@@ -215,23 +211,15 @@ int32_t specee_rows::roll_back(llama_seq_id slot, llama_pos length) {
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max,
-                               int32_t graph_cache_max) {
+                               int32_t graph_cache_max, int32_t proven, const char * limit) {
     return specee_guard((specee_rows *) nullptr, [&]() -> specee_rows * {
         if (ctx == nullptr || model_path == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
             specee_fail(SPECEE_INVALID, "a context, a file, at least one row and one graph are needed");
             return nullptr;
         }
-        const llama_model & model      = ctx->get_model();
-        const bool          has_ranges = specee_model_supported(&model) == SPECEE_OK;
-        auto *              kv         = has_ranges ? dynamic_cast<llama_kv_cache *>(ctx->get_memory()) : nullptr;
-        if (kv != nullptr && kv->get_n_stream() != ctx->n_seq_max()) {
-            kv = nullptr; // a row's cell must be its position
-        }
         auto rows =
-            std::make_unique<specee_rows>(*ctx, kv, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
-        rows->token_matrices = std::make_unique<specee_token_matrices>(kv != nullptr ? model_path : "", rows->n_embd,
-                                                                       rows->n_vocab, model.hparams.f_norm_rms_eps);
-        rows->exit_weights   = std::make_unique<specee_exit_weights>(*rows->token_matrices, rows->n_layer);
+            std::make_unique<specee_rows>(*ctx, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
+        rows->prove(model_path, proven, limit == nullptr ? "" : limit);
         return rows.release();
     });
 }

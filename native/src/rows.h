@@ -4,6 +4,7 @@
 #include "draft_head.h"
 #include "error.h"
 #include "exit_weights.h"
+#include "hooks.h"
 #include "specee.h"
 #include "threads.h"
 #include "token_matrices.h"
@@ -14,6 +15,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <list>
 #include <memory>
 #include <unordered_map>
@@ -80,6 +82,16 @@ struct specee_range {
     }
 };
 
+// Where the attention of one cache finds what each computation gives it.
+struct specee_attention_input {
+    const llama_kv_cache * cache;
+    ggml_tensor *          k_at; // the places of K and V
+    ggml_tensor *          v_at; // null where V is part of K
+    ggml_tensor *          mask;
+    ggml_tensor *          k_rot;
+    ggml_tensor *          v_rot;
+};
+
 // A built graph with its own scheduler, so that it keeps its allocation between calls.
 struct specee_range_graph {
     specee_range               range;
@@ -92,14 +104,29 @@ struct specee_range_graph {
     ggml_tensor *              lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
     ggml_tensor *              scores = nullptr; // [n_short, n_rows] logits of the shortlist
     std::vector<ggml_tensor *> kept;       // [kept layers] of [n_embd, n_rows]: null for those outside of the range
+    int                        n_ends = 0; // ends of layers that were seen
     int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
     bool                       built  = false;
+
+    std::vector<specee_attention_input> attention;
+    std::vector<llm_graph_input_i *>    inputs; // the others
 };
+
+// The KV caches of a context, where each token has a cell; none where its memory is another one.
+std::vector<llama_kv_cache *> specee_caches(const llama_context & ctx);
 
 struct specee_rows {
     llama_context &     ctx;
     const llama_model & model;
-    llama_kv_cache *    kv; // null: whole rows only
+
+    // What this model and this context can do: see specee_level and proof.cpp.
+    int32_t     level = SPECEE_LEVEL_DENSE;
+    std::string limit; // why not more
+
+    // One, or one for the layers with a sliding window and one for the others: alike in their streams and cells. None:
+    // rows go through llama_decode.
+    std::vector<llama_kv_cache *> caches;
+    llama_kv_cache *              kv = nullptr; // the first one
 
     const int32_t n_layer;
     const int32_t n_embd;
@@ -116,7 +143,8 @@ struct specee_rows {
     int64_t                  next_id = 0;
 
     std::list<specee_range_graph> range_graphs; // most recently used first
-    specee_range_graph *          building = nullptr;
+    specee_range_graph *          building     = nullptr;
+    bool                          is_attending = false; // attention is being built by us
 
     // last layer's output of the plain llama_decode graphs, by graph
     std::unordered_map<const llm_graph_result *, ggml_tensor *> last_outputs;
@@ -135,7 +163,8 @@ struct specee_rows {
     std::vector<specee_row *>                  batch;  // the rows of the present computation
     std::vector<specee_group>                  groups; // the same, by slot
     int64_t                                    n_batches = 0;
-    std::unique_ptr<llama_kv_cache_context>    memory; // the cells that llama.cpp builds a graph for
+    std::unique_ptr<llama_memory_context_i>    memory; // the cells that llama.cpp builds a graph for
+    std::vector<llama_kv_cache_context *>      views;  // the same, by cache
     llama_kv_cache::slot_info                  cells;  // of new rows
     std::vector<int32_t>                       batch_ids;
     std::vector<llama_token>                   tokens;
@@ -149,15 +178,18 @@ struct specee_rows {
     std::vector<float>                         layer_out; // [n][n_embd] of one kept layer
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
+    std::vector<float>                         proof_logits; // [n][n_vocab] of the proof's tokens
+    bool                                       is_proving = false;
 
     std::atomic<bool> cancelled{ false };
     specee_threads    threads;
 
+    // null where there are no exits
     std::unique_ptr<specee_token_matrices> token_matrices;
     std::unique_ptr<specee_exit_weights>   exit_weights;
     specee_draft_head                      draft_head;
 
-    specee_rows(llama_context & ctx, llama_kv_cache * kv, int32_t n_rows_max, int32_t graph_cache_max);
+    specee_rows(llama_context & ctx, int32_t n_rows_max, int32_t graph_cache_max);
     ~specee_rows();
 
     // ---- bookkeeping: rows.cpp
@@ -186,12 +218,17 @@ struct specee_rows {
 
     bool are_tokens(int32_t n, const llama_token * toks) const; // of this vocabulary
 
-    // What a call returns that a model cannot do which runs whole rows only.
-    int32_t fail_whole_rows_only() const;
+    // What a call returns that needs a higher level.
+    int32_t fail_level() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
     int32_t commit(int32_t id);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
+
+    // ---- what can be done with this model: proof.cpp
+
+    // Tries it, on an empty slot 0 (and 1), or with a level takes that for proven. `path`: of the model's file.
+    void prove(const std::string & path, int32_t proven, const std::string & proven_limit);
 
     // ---- whole rows: whole_rows.cpp
 
@@ -225,12 +262,11 @@ struct specee_rows {
 
     // ---- attention of a batch: attention.cpp
 
-    void set_inputs(const llm_graph_input_attn_kv & inputs); // where K and V go, and what each row sees
+    void set_caches(const std::vector<llama_kv_cache *> & found);
     // Each slot's rows attend to its own K and V, as if they were alone.
-    ggml_tensor * attend(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale, int il);
+    ggml_tensor * attend(const llm_graph_context & builder, const specee_attention_of & attention);
     // The same by flash attention, of one slot too: each row is computed as one alone is.
-    ggml_tensor * attend_flash(const llm_graph_context & builder, ggml_tensor * q, ggml_tensor * mask, float scale,
-                               int il);
+    ggml_tensor * attend_flash(const llm_graph_context & builder, const specee_attention_of & attention);
 
   private:
     // rows.cpp
@@ -252,6 +288,7 @@ struct specee_rows {
     void keep_state(specee_slot & s, llama_pos p, size_t i, const float * state);
 
     // advance.cpp
+    int32_t compute_head(specee_row & r);                // of `hidden_in`: the graph is the first one
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
@@ -261,13 +298,25 @@ struct specee_rows {
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);
-    int32_t              compute(specee_range_graph & graph, bool is_new);
+    int32_t              compute(specee_range_graph & graph);
     bool                 build(specee_range_graph & graph, const llm_graph_params & params);
     void                 keep_logits(specee_range_graph & graph);
 
     // attention.cpp
-    void                       set_extents(); // n_kv of the groups
-    template <typename T> void set_mask(T * mask) const;
+    void set_extents(); // n_kv of the groups
+    void find_inputs(specee_range_graph & graph) const;
+    void set_inputs(const specee_attention_input & input); // where K and V go, and what each row sees
+    template <typename T> void set_mask(const llama_kv_cache & cache, T * mask) const;
+
+    // proof.cpp
+    // each returns why not, or nothing
+    std::string          prove_whole_rows();
+    std::string          prove_slots();
+    std::string          prove_ranges();
+    std::string          prove_head(const std::string & path);
+    std::vector<int32_t> append_proof(llama_seq_id slot, int32_t first, int32_t n);
+    bool                 has_logits(llama_seq_id slot, int32_t i, int32_t token) const; // of the proof's token
+    void                 read_head(const std::string & path, const specee_range_graph & graph);
 
     // threads.cpp
     void take_threads(int32_t n, bool may_stop); // for the computation of n rows that begins now

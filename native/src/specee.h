@@ -44,6 +44,15 @@ enum specee_advance_flags {
     SPECEE_KV_ONLY = 2, // propagate KV: only norm, K and V of each layer, all from the row's present hidden state
 };
 
+// What can be done with a model in a context, each with all before it. It is proven when a context is opened: some tokens
+// are computed whole, several at once, and in ranges of layers, and the bits must be equal (proof.cpp).
+enum specee_level {
+    SPECEE_LEVEL_DENSE  = 0, // one row after the other
+    SPECEE_LEVEL_DRAFTS = 1, // several whole rows in one pass get the bits that each has alone, and can be dropped
+    SPECEE_LEVEL_RANGES = 2, // rows run in ranges of layers, and their hidden states can be read
+    SPECEE_LEVEL_EXITS  = 3, // what the LM head makes of a hidden state is known: lenses, probes, draft heads
+};
+
 typedef struct specee_rows specee_rows; // the slots and rows of one llama_context
 
 LLAMA_API int32_t      specee_abi_version(void);
@@ -53,11 +62,9 @@ LLAMA_API const char * specee_last_error(void);
 // before llama.cpp opens a model or a context: without memory its C code ends the process.
 LLAMA_API int32_t specee_memory_left(int64_t bytes);
 
-// SPECEE_OK when models of this structure run in ranges of layers, else SPECEE_UNSUPPORTED with the reason as last
-// error. arch: general.architecture of a GGUF file; has_sliding_window: not 0 when a layer's attention has one.
-LLAMA_API int32_t specee_structure_supported(const char * arch, int32_t has_sliding_window, int32_t n_embd);
-// The same of an opened model.
-LLAMA_API int32_t specee_model_supported(const struct llama_model * model);
+// The most that can be expected of an architecture (general.architecture of a GGUF file), before a model of it is
+// opened: a specee_level, with the reason as last error where it is less than all.
+LLAMA_API int32_t specee_architecture_level(const char * arch);
 // llama_tokenize, whose exceptions (a text that the vocabulary has no tokens for) become SPECEE_FAILED. `n_tokens` gets
 // their number; beyond `capacity` nothing is written.
 LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_text, const char * text,
@@ -79,12 +86,15 @@ LLAMA_API int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out);
 //
 // The context's sequences 0 to n_seq_max - 1 are the slots; each has its own window of n_ctx / n_seq_max tokens.
 //
-// Of a model that cannot run in ranges of layers, and of a context whose sequences share one KV cache (kv_unified),
-// rows run whole: they are appended, advanced from depth 0 to n_layer and committed; what needs less than whole rows,
-// or side rows, is SPECEE_UNSUPPORTED.
+// proven, limit: specee_rows_level and specee_rows_limit of an earlier proof for this model, these parameters and this
+// library; -1, NULL: it is proven now, which takes some ten tokens' time. Below SPECEE_LEVEL_RANGES rows run whole: they are appended, advanced from depth 0
+// to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
-                                         int32_t graph_cache_max);
+                                         int32_t graph_cache_max, int32_t proven, const char * limit);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
+// A specee_level, and why it is not a higher one; empty where it is the highest.
+LLAMA_API int32_t       specee_rows_level(const specee_rows * rows);
+LLAMA_API const char *  specee_rows_limit(const specee_rows * rows);
 
 // ---- slots ---------------------------------------------------------------------------------------------------------
 
@@ -196,9 +206,8 @@ LLAMA_API int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t ran
 LLAMA_API int32_t specee_predictor_set(specee_rows * rows, int32_t layer, int32_t k, int32_t n_hidden, const float * w1,
                                        const float * b1, const float * w2, float b2);
 
-// Shortlist: up [n_short][n_embd] (head rows times the final norm's weight, as Q8_0) times h' / rms(h') are the logits
-// of these tokens at any layer with a lens. The margin rule exits on the lead, the difference of the two greatest
-// probabilities.
+// Shortlist: up [n_short][n_embd] (specee_head_rows, as Q8_0) times h' / rms(h') are the logits of these tokens at any
+// layer with a lens. The margin rule exits on the lead, the difference of the two greatest probabilities.
 LLAMA_API int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_token * tokens,
                                        const void * up);
 
@@ -210,8 +219,12 @@ LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void 
 
 // Embedding rows of n tokens: out [n][n_embd] (calibration).
 LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
-// Rows of the LM head times the final norm's weight: out [n][n_embd] (calibration).
-LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
+// Rows of the LM head times the final norm's weight and what scales logits: out [n][n_embd]; and what is added to their
+// products: constants [n], or NULL (calibration). With `cap` of specee_head_shape, a logit is cap tanh(product + constant).
+LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out,
+                                   float * constants);
+// centred: not 0 where the final norm takes off the mean before it divides; cap: 0 where logits are not capped.
+LLAMA_API int32_t specee_head_shape(const specee_rows * rows, int32_t * centred, float * cap);
 
 // ---- EAGLE-3 heads: small models that draft from the hidden states of another --------------------------------------
 

@@ -1,42 +1,31 @@
 // What this library can do: with which models, with which weights, and with how many rows at once.
 #include "ggml-backend.h"
+#include "proof.h"
 #include "rows.h"
 #include "small_batch/small_batch.h"
 
-#include <algorithm>
 #include <string>
 
-// Architectures whose layer ends are proven by tests/native. Adding one: see native/README.md.
-static constexpr llm_arch ARCHITECTURES[] = { LLM_ARCH_LLAMA, LLM_ARCH_QWEN2 };
-
-// The only place that says which models run in ranges of layers.
-static int32_t check_structure(llm_arch arch, const char * name, bool has_sliding_window, int64_t n_embd) {
-    if (std::find(std::begin(ARCHITECTURES), std::end(ARCHITECTURES), arch) == std::end(ARCHITECTURES)) {
-        return specee_fail(SPECEE_UNSUPPORTED,
-                           std::string("layers of the architecture '") + name + "' cannot be skipped yet");
-    }
-    if (has_sliding_window) {
-        return specee_fail(SPECEE_UNSUPPORTED, "layers with sliding-window attention cannot be skipped yet");
-    }
-    if (n_embd <= 0 || n_embd % 32 != 0) {
-        return specee_fail(SPECEE_UNSUPPORTED, "the model's width is not a multiple of 32");
-    }
-    return SPECEE_OK;
-}
-
-int32_t specee_structure_supported(const char * arch, int32_t has_sliding_window, int32_t n_embd) {
+int32_t specee_architecture_level(const char * arch) {
     return specee_guard((int32_t) SPECEE_FAILED, [&] {
         if (arch == nullptr) {
             return specee_fail(SPECEE_INVALID, "no architecture was given");
         }
-        return check_structure(llm_arch_from_string(arch), arch, has_sliding_window != 0, n_embd);
-    });
-}
-
-int32_t specee_model_supported(const llama_model * model) {
-    return specee_entry(model, [&] {
-        return check_structure(model->arch, llm_arch_name(model->arch), model->hparams.swa_type != LLAMA_SWA_TYPE_NONE,
-                               model->hparams.n_embd);
+        const llm_arch known = llm_arch_from_string(arch);
+        if (known == LLM_ARCH_UNKNOWN) {
+            specee_set_error("llama.cpp does not know this architecture");
+            return (int32_t) SPECEE_LEVEL_DENSE;
+        }
+        if (llm_arch_is_recurrent(known) || llm_arch_is_hybrid(known)) {
+            specee_set_error(SPECEE_RECURRENT);
+            return (int32_t) SPECEE_LEVEL_DENSE;
+        }
+        if (llm_arch_is_diffusion(known)) {
+            specee_set_error(SPECEE_NOT_CAUSAL);
+            return (int32_t) SPECEE_LEVEL_DENSE;
+        }
+        specee_set_error("");
+        return (int32_t) SPECEE_LEVEL_EXITS;
     });
 }
 

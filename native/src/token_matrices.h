@@ -5,6 +5,7 @@
 
 #include "gguf.h"
 #include "llama.h"
+#include "lm_head.h"
 
 #include "llama-mmap.h"
 
@@ -15,29 +16,43 @@
 struct specee_token_matrices {
     const int32_t n_embd;
     const int32_t n_vocab;
-    const float   eps; // of the final norm
+    const bool    centred; // of the final norm: it takes off the mean
+    const float   eps;     // of the final norm
+    const float   cap;     // of logits: cap tanh(x); 0: none
 
-    std::vector<float> norm; // [n_embd] weight of the final norm
-    std::vector<float> bias; // [n_vocab] of the LM head, or empty
+    // Of the model's file, or the first part of it. Throws std::runtime_error when it cannot be read or lacks a tensor.
+    specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, const specee_lm_head & head);
 
-    // Without a path there are no rows. Throws std::runtime_error when the file cannot be read or lacks a tensor.
-    specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, float eps);
-    ~specee_token_matrices();
+    // [n_embd], times the final norm's weight and what scales logits. A token's logit before `cap` is the product of
+    // this with the normalised state, plus the number that is returned.
+    float head_row(llama_token token, float * out) const;
+    void  embedding_row(llama_token token, float * out) const; // [n_embd]
 
-    void head_row(llama_token token, float * out) const;      // [n_embd], times the final norm's weight
-    void embedding_row(llama_token token, float * out) const; // [n_embd]
+    // [n_embd] as the final norm does it, without its weight.
+    void  normalise(const float * state, float * out) const;
+    // A logit of a head row's product with the normalised state.
+    float capped(float logit) const;
 
   private:
+    struct part {
+        std::unique_ptr<llama_file> file;
+        std::unique_ptr<llama_mmap> mapping;
+    };
+
     struct matrix {
         ggml_type       type     = GGML_TYPE_COUNT;
         const uint8_t * data     = nullptr;
         size_t          row_size = 0;
     };
 
-    struct part;
-    std::vector<std::unique_ptr<part>> parts;
-    matrix                             lm_head;
-    matrix                             embeddings;
+    std::vector<part>  parts;
+    matrix             lm_head;
+    matrix             embeddings;
+    float              scale;
+    std::vector<float> norm;      // [n_embd] weight of the final norm, or empty
+    std::vector<float> norm_bias; // [n_embd] or empty
+    std::vector<float> bias;      // [n_vocab] of logits, or empty
 
-    void read_row(const matrix & from, llama_token token, float * out) const;
+    matrix find_matrix(const std::vector<std::string> & paths, const char * name);
+    void   read_row(const matrix & from, llama_token token, float * out) const;
 };

@@ -131,7 +131,8 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
         s->last  = r->id;
         // the last layer's rows were reduced to the one with logits
         auto found = last_outputs.find(ctx.gf_res_prev_active);
-        if (kv != nullptr && found != last_outputs.end() && found->second->buffer != nullptr) {
+        if (level >= SPECEE_LEVEL_RANGES && found != last_outputs.end() && found->second != nullptr &&
+            found->second->buffer != nullptr) {
             const ggml_tensor * t = found->second;
             ggml_backend_tensor_get(t, hidden(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
             r->layer = n_layer;

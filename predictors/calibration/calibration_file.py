@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from specee.predictors.errors import CalibrationFileError
 from specee.predictors.exits.exit_predictor import ExitPredictor
+from specee.predictors.exits.lm_head import HeadEngine, LMHead
 from specee.predictors.exits.rules import DRAFTERS, ExitRules, RuleKind
 from specee.predictors.q8 import Blocks, columns_of, from_q8, to_q8
 from specee.predictors.types import Floats, Tokens
@@ -28,12 +29,8 @@ ARCH = "specee"
 CANNOT_WRITE = "Cannot write the calibration"
 
 
-class Installable(Protocol):
+class Installable(HeadEngine, Protocol):
     """The engine's setters, which copy the data, and its LM head."""
-
-    def head_rows(self, tokens: Tokens) -> Floats:
-        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
-        ...
 
     def set_lens(self, layer: int, down: Blocks, up: Blocks | None, bias: Floats) -> None: ...
 
@@ -134,9 +131,10 @@ class Calibration:
         for layer, predictor in self.predictors.items():
             engine.set_predictor(layer, predictor.w1, predictor.b1, predictor.w2, predictor.b2)
         tokens = self.draft.tokens
-        head = engine.head_rows(tokens)  # [n_short, n_embd]
-        engine.set_shortlist(tokens, to_q8(head))
-        engine.set_draft(self.draft.down, tokens, to_q8(head @ from_q8(self.draft.up)), head @ self.draft.bias)
+        head = LMHead.of(engine, tokens)
+        engine.set_shortlist(tokens, to_q8(head.rows))
+        bias = head.rows @ self.draft.bias + head.constants
+        engine.set_draft(self.draft.down, tokens, to_q8(head.rows @ from_q8(self.draft.up)), bias)
 
 
 def write(calibration: Calibration, path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from specee.predictors.calibration.adam import Adam
 from specee.predictors.exits.features import inverse_rms
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.types import Floats
 
@@ -29,12 +30,12 @@ class Teacher:
     prob: Floats
 
     @classmethod
-    def of(cls, final: Any, head: Floats, m: int = 32) -> Teacher:
-        """final [n, n_embd] divided by its rms, in any float type; head [n_tokens, n_embd]."""
+    def of(cls, final: Any, head: LMHead, m: int = 32) -> Teacher:
+        """final [n, n_embd] divided by its rms, in any float type."""
         n, m = len(final), min(m, len(head))
         place, prob = np.empty((n, m), np.int32), np.empty((n, m), np.float32)
         for at in range(0, n, _BATCH):
-            logits = np.asarray(final[at : at + _BATCH], np.float32) @ head.T
+            logits = head.logits(np.asarray(final[at : at + _BATCH], np.float32) @ head.rows.T)
             top = np.argpartition(logits, -m, axis=1)[:, -m:]
             values = np.take_along_axis(logits, top, 1)
             values = np.exp(values - values.max(1, keepdims=True))
@@ -49,14 +50,14 @@ def distill(
     model: LowRank,
     x: Any,
     teacher: Teacher,
-    head: Floats,
+    head: LMHead,
     *,
     scaled: bool,
     epochs: int = 4,
     rate: float = 1e-3,
     seed: int = 0,
 ) -> LowRank:
-    """x [n, n_in] in any float type; head [n_tokens, n_embd]. `scaled`: the logits are divided by the output's rms."""
+    """x [n, n_in] in any float type. `scaled`: the products are divided by the output's rms."""
     rng = np.random.default_rng(seed)
     weights = [model.down.copy(), model.up.copy(), model.bias.copy()]
     sizes = [rate * float(np.abs(w).mean()) * 10 for w in weights[:2]] + [rate]
@@ -74,20 +75,22 @@ def distill(
     return LowRank(weights[0], weights[1], weights[2])
 
 
-def _gradients(weights: list[Floats], x: Floats, teacher: Teacher, head: Floats, scaled: bool) -> list[Floats]:
+def _gradients(weights: list[Floats], x: Floats, teacher: Teacher, head: LMHead, scaled: bool) -> list[Floats]:
     """Of the mean cross-entropy, for down, up and bias."""
     down, up, bias = weights
     reduced = x @ down.T  # [n, rank]
     final: Floats = (reduced @ up.T + bias).astype(np.float32)  # [n, n_embd]
     scale = inverse_rms(final) if scaled else np.ones((len(x), 1), np.float32)
-    logits = final @ head.T
+    logits = final @ head.rows.T
     logits *= scale
+    logits = head.logits(logits)
+    slope = head.slope(logits)
     logits -= logits.max(1, keepdims=True)
     np.exp(logits, out=logits)
     logits *= (1.0 / len(x)) / logits.sum(1, keepdims=True)
     rows = np.arange(len(x))[:, None]
     logits[rows, teacher.place] -= teacher.prob / len(x)  # d loss / d logits
-    back = logits @ head  # [n, n_embd]
+    back = (logits * slope) @ head.rows  # [n, n_embd]
     if scaled:
         back = scale * (back - final * (np.sum(back * final, 1, keepdims=True) * scale**2 / final.shape[1]))
     return [(back @ up).T @ x, back.T @ reduced, back.sum(0)]

@@ -27,10 +27,11 @@ from specee.predictors.calibration.simulation import (
 )
 from specee.predictors.exits.exit_predictor import ExitPredictor
 from specee.predictors.exits.features import feature_vector
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.exits.rules import ExitRules
 from specee.predictors.exits.schedule import Schedule
-from specee.predictors.types import Floats, Tokens
+from specee.predictors.types import Tokens
 
 LENS_ALPHA = 0.01
 DRAFT_ALPHA = 0.03
@@ -57,12 +58,13 @@ def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: Pro
     """Everything from the recorded rows. Deterministic for given rows and settings."""
     rules = ExitRules(k=settings.k, n_hidden=settings.n_hidden, drafters=settings.drafters)
     shortlist = recorded_rows.shortlist(data, settings, engine.n_vocab)
-    head = engine.head_rows(shortlist)
+    head = LMHead.of(engine, shortlist)
     lenses = fit_lenses(data, head, settings, progress)
     draft = fit_draft(data, engine, head, settings, progress)
     rows = data.rows("bc", probed=True)
     inputs = recorded_rows.draft_inputs(data, rows, engine)
-    linear = recorded_rows.linear_candidates(inputs, draft, head @ draft.up, head @ draft.bias, shortlist, rules.k)
+    up, bias = head.rows @ draft.up, head.rows @ draft.bias + head.constants
+    linear = recorded_rows.linear_candidates(inputs, draft, up, bias, shortlist, rules.k)
     candidates = recorded_rows.candidates(data, rows, linear, rules)
     progress("probing the recorded rows", 0.0)
     results = probe_all(lenses, data, rows, candidates, shortlist, engine)
@@ -89,30 +91,32 @@ def fit(data: Data, engine: CalibrationEngine, settings: Settings, progress: Pro
     )
 
 
-def fit_lenses(data: Data, head: Floats, settings: Settings, progress: ProgressCallback) -> dict[int, LowRank]:
-    """A lens for every recorded exit layer, from part a: ridge, then distillation; head [n_short, n_embd]."""
+def fit_lenses(data: Data, head: LMHead, settings: Settings, progress: ProgressCallback) -> dict[int, LowRank]:
+    """A lens for every recorded exit layer, from part a: ridge, then distillation; head of the shortlist."""
     rows = data.rows("a")
     final = data.final[rows]
     teacher = Teacher.of(final, head)
-    metric = lens_fitting.head_metric(head)
+    metric = lens_fitting.head_metric(head.rows)
     out: dict[int, LowRank] = {}
     for i, (layer, states) in enumerate(data.states.items()):
         progress("fitting lenses", i / len(data.states))
         x = states[rows]
-        model = lens_fitting.fit(Moments.of(x, final), settings.lens_rank or head.shape[1], LENS_ALPHA, metric)
+        model = lens_fitting.fit(Moments.of(x, final), settings.lens_rank or head.rows.shape[1], LENS_ALPHA, metric)
         out[layer] = distill(model, x, teacher, head, scaled=True, epochs=settings.tune_epochs, rate=2e-3).rounded()
     return out
 
 
 def fit_draft(
-    data: Data, engine: CalibrationEngine, head: Floats, settings: Settings, progress: ProgressCallback
+    data: Data, engine: CalibrationEngine, head: LMHead, settings: Settings, progress: ProgressCallback
 ) -> LowRank:
     """The linear draft head, from part a."""
     progress("fitting the draft head", 0.0)
     rows = data.rows("a", probed=True)
     final = data.final[rows]
     x = recorded_rows.draft_inputs(data, rows, engine)
-    model = lens_fitting.fit(Moments.of(x, final), settings.draft_rank, DRAFT_ALPHA, lens_fitting.head_metric(head))
+    model = lens_fitting.fit(
+        Moments.of(x, final), settings.draft_rank, DRAFT_ALPHA, lens_fitting.head_metric(head.rows)
+    )
     epochs = 2 * settings.tune_epochs
     return distill(model, x, Teacher.of(final, head), head, scaled=False, epochs=epochs, rate=2e-3).rounded()
 

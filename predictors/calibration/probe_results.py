@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from specee.predictors.calibration.recorded_rows import Data, Mask, Rows
 from specee.predictors.calibration.settings import CalibrationEngine
 from specee.predictors.exits.features import inverse_rms, sliced_logits, softmax
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.exits.low_rank import LowRank
 from specee.predictors.types import Floats, Tokens
 
@@ -47,16 +48,17 @@ def best_tokens(
 ) -> dict[int, NDArray[np.int32]]:
     """Best token of the whole vocabulary for each row through each lens."""
     reduced_states = {layer: lens.reduce(data.states[layer][rows]) for layer, lens in lenses.items()}
+    scales = {layer: _scales(reduced_states[layer], lens) for layer, lens in lenses.items()}
     top = {layer: np.full(len(rows), -np.inf, np.float32) for layer in lenses}
     token = {layer: np.zeros(len(rows), np.int32) for layer in lenses}
     for start in range(0, engine.n_vocab, _HEAD_ROWS):
         ids = np.arange(start, min(start + _HEAD_ROWS, engine.n_vocab), dtype=np.int32)
-        head = engine.head_rows(ids)
+        head = LMHead.of(engine, ids)
         for layer, lens in lenses.items():
-            up, bias = head @ lens.up, head @ lens.bias
+            up, bias = head.rows @ lens.up, head.rows @ lens.bias
             for at in range(0, len(rows), _ROWS):
                 part = slice(at, at + _ROWS)
-                scores = reduced_states[layer][part] @ up.T + bias
+                scores = head.logits((reduced_states[layer][part] @ up.T + bias) * scales[layer][part])
                 place = scores.argmax(1)
                 value = np.take_along_axis(scores, place[:, None], 1)[:, 0]
                 better = value > top[layer][part]
@@ -65,18 +67,25 @@ def best_tokens(
     return token
 
 
+def _scales(reduced: Floats, lens: LowRank) -> Floats:
+    """1 / rms of a lens's outputs: [n, rank] -> [n, 1]."""
+    scales = np.empty((len(reduced), 1), np.float32)
+    for at in range(0, len(reduced), _ROWS):
+        scales[at : at + _ROWS] = inverse_rms(reduced[at : at + _ROWS] @ lens.up.T + lens.bias)
+    return scales
+
+
 def leads(
-    lens: LowRank, states: NDArray[np.float16], head: Floats, shortlist: Tokens
+    lens: LowRank, states: NDArray[np.float16], head: LMHead, shortlist: Tokens
 ) -> tuple[NDArray[np.int32], Floats]:
-    """The margin rule's view: best token of the shortlist and its lead; head [n_short, n_embd]."""
-    up, bias = head @ lens.up, head @ lens.bias
+    """The margin rule's view: best token of the shortlist and its lead."""
+    up, bias = head.rows @ lens.up, head.rows @ lens.bias
     token = np.empty(len(states), np.int32)
     lead = np.empty(len(states), np.float32)
     for at in range(0, len(states), _ROWS):
         part = slice(at, at + _ROWS)
         reduced = lens.reduce(states[part])
-        scale = inverse_rms(reduced @ lens.up.T + lens.bias)
-        scores = (reduced @ up.T + bias) * scale
+        scores = head.logits((reduced @ up.T + bias) * _scales(reduced, lens))
         two = np.partition(scores, -2, axis=1)[:, -2:]  # second, first
         total = np.exp(scores - two[:, 1:]).sum(1)
         token[part] = shortlist[scores.argmax(1)]
@@ -90,8 +99,10 @@ def regrets(data: Data, rows: Rows, tokens: NDArray[np.int32], engine: Calibrati
     wrong = np.flatnonzero(tokens != data.best[rows])
     for at in range(0, len(wrong), _ROWS):
         some = wrong[at : at + _ROWS]
-        apart = engine.head_rows(data.best[rows[some]]) - engine.head_rows(tokens[some])
-        out[some] = np.maximum((apart * data.final[rows[some]].astype(np.float32)).sum(1), 0.0)
+        final = data.final[rows[some]].astype(np.float32)
+        dense, other = (LMHead.of(engine, which) for which in (data.best[rows[some]], tokens[some]))
+        apart = dense.logits((dense.rows * final).sum(1)) - other.logits((other.rows * final).sum(1))
+        out[some] = np.maximum(apart, 0.0)
     return out
 
 
@@ -106,15 +117,15 @@ def probe_all(
     """Everything about `rows` at every exit layer; candidates [n, k]."""
     best = best_tokens(lenses, data, rows, engine)
     known, place = np.unique(candidates, return_inverse=True)
-    known_rows = engine.head_rows(known.astype(np.int32))
+    head = LMHead.of(engine, known.astype(np.int32))
     place = place.reshape(candidates.shape)
-    short = engine.head_rows(shortlist)
+    short = LMHead.of(engine, shortlist)
     out: dict[int, ProbeResults] = {}
     for layer, lens in lenses.items():
         logits = np.empty(candidates.shape, np.float32)
         for at in range(0, len(rows), _ROWS):
             part = slice(at, at + _ROWS)
-            logits[part] = sliced_logits(lens(data.states[layer][rows[part]]), known_rows[place[part]])
+            logits[part] = sliced_logits(lens(data.states[layer][rows[part]]), head, place[part])
         short_token, lead = leads(lens, data.states[layer][rows], short, shortlist)
         lead[short_token == data.token[rows]] = 0.0
         out[layer] = ProbeResults(

@@ -42,7 +42,8 @@ MIN_TIMED_TOKENS = 2000  # tokens below which the time limit does not count
 class Recording:
     """One answer. Row i holds token i of `row_tokens`: the prompt's last token, then the answer's but its last.
 
-    `states` [n_exit_layers + 1, n_rows, n_embd] are float16 and divided by their rms; the last layer's come last.
+    `states` [n_exit_layers + 1, n_rows, n_embd] are float16 and divided by their rms; the last layer's come last,
+    centred before where the model's final norm does that.
     `best` [n_rows]: the dense model's most probable next token.
     """
 
@@ -91,7 +92,7 @@ def read_states(
     engine: CalibrationEngine, start: int, tokens: Sequence[int], exit_layers: Sequence[int], plain: Sampler
 ) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
     """Teacher-forced pass over `tokens` from position `start` on: normalised states, and the best next tokens."""
-    ends = (*exit_layers, engine.n_layer)
+    ends, (centred, _) = (*exit_layers, engine.n_layer), engine.head_shape()
     states = np.empty((len(ends), len(tokens), engine.n_embd), np.float16)
     best = np.empty(len(tokens), np.int32)
     engine.roll_back(start)
@@ -102,7 +103,10 @@ def read_states(
         chunk = slice(at, at + len(rows))
         for i, end in enumerate(ends):
             engine.advance(rows, end, logits=end == engine.n_layer)
-            states[i, chunk] = normalise(np.stack([engine.hidden(row) for row in rows]))
+            found = np.stack([engine.hidden(row) for row in rows])
+            if centred and end == engine.n_layer:
+                found -= found.mean(axis=1, keepdims=True)
+            states[i, chunk] = normalise(found)
         best[chunk] = [engine.greedy(j, plain) for j in range(len(rows))]
         engine.commit(rows[-1])
     return states, best

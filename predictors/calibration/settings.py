@@ -8,23 +8,20 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
+from specee.predictors.exits.lm_head import HeadEngine
 from specee.predictors.exits.rules import DEFAULT_DRAFTERS
 from specee.predictors.types import Engine, Floats, Sampler, Tokens
 
 ProgressCallback = Callable[[str, float], None]  # what is being done, share done in [0, 1]
 
 
-class CalibrationEngine(Engine, Protocol):
+class CalibrationEngine(Engine, HeadEngine, Protocol):
     """An engine that also shows its insides."""
 
     def prefill(self, tokens: Sequence[int], on_chunk: Callable[[int, int], None] | None = None) -> int: ...
 
     def hidden(self, row: int) -> Floats:
         """Hidden state of a recent row at its depth: float32 [n_embd]."""
-        ...
-
-    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
-        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
         ...
 
     def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:

@@ -10,7 +10,9 @@ the candidates), k changes of these since the previous probe of the row (the fir
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.types import Floats
 
 
@@ -21,10 +23,10 @@ def inverse_rms(states: Floats) -> Floats:
     return result
 
 
-def sliced_logits(final: Floats, rows: Floats) -> Floats:
-    """Logits of candidates: final states [n, n_embd] (a lens's output), head rows [n, k, n_embd] -> [n, k]."""
-    logits: Floats = np.einsum("nd,nkd->nk", final * inverse_rms(final), rows).astype(np.float32)
-    return logits
+def sliced_logits(final: Floats, head: LMHead, place: NDArray[np.int64]) -> Floats:
+    """Logits of candidates: final states [n, n_embd] (a lens's output), their rows of the head [n, k] -> [n, k]."""
+    products = np.einsum("nd,nkd->nk", final * inverse_rms(final), head.rows[place])
+    return LMHead(head.rows, head.constants[place], head.cap).logits(products)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -38,6 +38,8 @@ class EngineSlot:
 
     def final(self, begin: int, end: int) -> HalfFloats:
         found = self._final[begin:end]
+        if self.engine.head_shape()[0]:
+            found = found - found.mean(axis=1, keepdims=True)
         scale = np.sqrt(np.mean(found * found, axis=1, keepdims=True) + 1e-12)
         normalised: HalfFloats = (found / scale).astype(np.float16)
         return normalised

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specee.predictors.calibration.settings import CalibrationEngine
+from specee.predictors.exits.lm_head import HeadEngine
 from specee.predictors.types import Floats, Tokens
 
 N_STEPS = 3
@@ -64,7 +65,7 @@ class Slot(Protocol):
         ...
 
 
-class Weights(Protocol):
+class Weights(HeadEngine, Protocol):
     """What training takes from the model besides states."""
 
     @property
@@ -74,10 +75,6 @@ class Weights(Protocol):
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers that a head reads: three."""
-        ...
-
-    def head_rows(self, tokens: Sequence[int] | Tokens) -> Floats:
-        """Rows of the LM head times the final norm's weight: float32 [n, n_embd]."""
         ...
 
     def embedding_rows(self, tokens: Sequence[int] | Tokens) -> Floats:

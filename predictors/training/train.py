@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.training.conversations import Conversation, ConversationLog, Conversations
 from specee.predictors.training.head import EagleHead, HeadShape
 from specee.predictors.training.settings import N_STEPS, ProgressCallback, Settings, Weights
@@ -70,12 +71,14 @@ class HeadTraining:
         self._row_of = row_of.to(self._device)
         self._half = self._device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
         self._embedded = _Embeddings(weights, self._device)
-        lm_head = torch.from_numpy(weights.head_rows(self.known))
+        head = LMHead.of(weights, self.known)
+        lm_head = torch.from_numpy(head.rows)
         self._lm_head = lm_head.to(self._device, torch.bfloat16 if self._half else torch.float32)
+        self._constants, self._cap = torch.from_numpy(head.constants).to(self._device), head.cap
         torch.manual_seed(settings.seed)
         self.head = EagleHead(HeadShape(weights.n_embd, n_known)).to(self._device)
         with torch.no_grad():
-            self.head.output.weight.copy_(lm_head)
+            self.head.output.weight.copy_(lm_head * (head.cap or 1.0))
             self.head.enc_output_norm.weight.copy_(self._feature_scale())
 
     def _feature_scale(self) -> Tensor:
@@ -197,7 +200,9 @@ class HeadTraining:
         with torch.no_grad():
             final = torch.cat([c.final.to(self._lm_head.dtype) for c in conversations])
             rows = self._row_of[torch.cat([c.best for c in conversations])]
-            target = (final @ self._lm_head.T).float().softmax(-1) * (1.0 - HARD)
+            logits = (final @ self._lm_head.T).float() + self._constants
+            logits = self._cap * torch.tanh(logits) if self._cap else logits
+            target = logits.softmax(-1) * (1.0 - HARD)
             target[torch.arange(len(rows), device=self._device), rows.clamp_min(0)] += HARD
         total = torch.zeros((), device=self._device)
         for step, seen in enumerate(self.head.unroll(batch.features, batch.embeddings)):

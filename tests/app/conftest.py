@@ -111,6 +111,7 @@ class FakeEngine:
 
     tip = -1
     max_equal_rows = 8
+    no_drafts: str | None = None
 
     @property
     def n_in_flight(self) -> int:
@@ -246,7 +247,7 @@ class FakeBackend:
         start = (self.bos_text if self.template_bos else "") + (tools or "")
         return start + "".join(f"{m.role[0]}:{m.content}\0" for m in messages) + "a:"
 
-    def tokenize(self, text: str, *, bos: bool, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, bos: bool, special: bool = True, is_rest: bool = False) -> list[int]:
         first = [BOS] if bos and self.bos_text else []
         return [*first, *(STOP if byte == 0 and special else byte for byte in text.encode())]
 

@@ -281,9 +281,9 @@ def write(tmp_path: Path, name: str, **shape: Any) -> Path:
 
 
 def test_an_eagle3_head_needs_a_model_that_runs_in_ranges(tmp_path: Path) -> None:
-    large = tiny_gguf.write(tmp_path / "large.gguf", tiny_gguf.DENSE_ONLY)
+    large = tiny_gguf.write(tmp_path / "large.gguf", "mamba")
     head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
-    with pytest.raises(AppError, match="head reads states of layers, and layers of the architecture"):
+    with pytest.raises(AppError, match="head reads states of layers, and its memory is a running state"):
         draft_file.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 

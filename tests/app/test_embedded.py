@@ -199,7 +199,7 @@ def test_specee_exits_early(backend: Any, kv: Any) -> None:
     for threshold in (None, 0.5):
         choice = PolicyChoice("specee", kv=kv, threshold=threshold)
         stats = [run(backend, choice, text)[1] for text in PROMPTS]
-        assert sum(s.exits for s in stats) > 5
+        assert sum(s.exits for s in stats) >= 10
         assert all(s.exit_layers < backend.engine.n_layer * s.tokens for s in stats)
 
 

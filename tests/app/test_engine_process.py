@@ -50,6 +50,24 @@ def test_ctrl_c_does_not_reach_it_and_a_crash_is_reported(tmp_path: Path) -> Non
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("/a/b.cpp:12: GGML_ASSERT(n > 0) failed", "(GGML_ASSERT(n > 0) failed)"),
+        ("terminate called after throwing\n  what():  no\x1b[2J room", "(no�[2J room)"),
+        ("load: all is well", None),
+    ],
+)
+def test_why_a_process_gave_up_is_told(tmp_path: Path, line: str, shown: str | None) -> None:
+    (tmp_path / "engine.log").write_text("what(): of another process\n")
+    program = f"import os, sys; sys.stderr.write({line!r} + chr(10)); sys.stderr.flush(); os.abort()"
+    engine = EngineProcess(tmp_path, program.replace("{", "{{").replace("}", "}}"))
+    failure = engine.receive(WAIT)
+    engine.close()
+    assert isinstance(failure, Failed) and failure.message.isprintable()
+    assert failure.message.startswith(f"signal 6 (SIGABRT){f' {shown}' if shown else ''}; try again")
+
+
 def test_a_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     log.write_bytes(b"x" * (2 << 20))

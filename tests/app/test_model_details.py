@@ -15,17 +15,17 @@ GEMMA = SimpleNamespace(arch="gemma3", sliding_window=512, width=640)
 
 
 def test_the_library_knows_what_can_skip_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "model_unsupported", lambda *structure: f"not {structure}")
-    assert model_details.dense_only(GEMMA) == "not ('gemma3', True, 640)"
-    monkeypatch.setattr(library, "model_unsupported", lambda *structure: None)
+    monkeypatch.setattr(library, "architecture_limit", lambda arch: f"not {arch}")
+    assert model_details.dense_only(GEMMA) == "not gemma3"
+    monkeypatch.setattr(library, "architecture_limit", lambda arch: None)
     assert model_details.dense_only(GEMMA) is None
 
 
 def test_without_the_library_the_reason_is_its_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(arch: str, sliding_window: bool, n_embd: int) -> str | None:
+    def missing(arch: str) -> str | None:
         raise NativeError("The native library is missing", "no libllama.so")
 
-    monkeypatch.setattr(library, "model_unsupported", missing)
+    monkeypatch.setattr(library, "architecture_limit", missing)
     reason = model_details.dense_only(GEMMA)
     assert reason is not None and "no libllama.so" in reason
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_chat
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
@@ -280,3 +281,27 @@ def test_a_file_that_was_damaged_here(hub: Hub, env: dict[str, str]) -> None:
     assert f"specee-chat models rm {name}, then specee-chat models pull {name}, gets it again" in done.stderr
     call(env, "models", "rm", name, "--yes")
     assert Path(call(env, "models", "pull", name).stdout.strip()).read_bytes() == whole
+
+
+GEMMA = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (GEMMA, ("from the file", "no place", "tools +no")),
+        (None, ("guessed as ChatML", r"<\|im_start\|>", "system message +yes")),
+        ("{% if %}", ("cannot be used: Expected", "guessed as ChatML")),
+    ],
+)
+def test_show_says_how_chats_are_written(
+    no_sockets: dict[str, str], tmp_path: Path, template: str | None, says: tuple[str, ...]
+) -> None:
+    path = tiny_chat.write(tmp_path / "m.gguf", "bpe", ("<|im_start|>", "<|im_end|>"), template)
+    text = " ".join(call(no_sockets, "models", "show", str(path)).stdout.split())
+    assert all(re.search(each, text) for each in says)
+    facts = json.loads(call(no_sockets, "models", "show", str(path), "--json").stdout)
+    assert facts["folds_system"] == (template == GEMMA)

@@ -21,6 +21,8 @@ VALUES = {
     "drafter": "small.gguf",
     "policy": "exact",
     "max_tokens": 7,
+    "think": "off",
+    "think_tokens": 100,
     "temperature": 0.25,
     "repeat_penalty": 1.5,
     "top_k": 3,

@@ -64,30 +64,44 @@ def test_of_the_users_head_and_a_shipped_one_the_better_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
+    header = gguf_header.read_model(target)
 
-    def write(path: Path, first: float) -> Path:
+    def write(path: Path, first: float, token: int = 0) -> Path:
         path.parent.mkdir(exist_ok=True)
         info = HeadInfo("a head", "a", (1, 3, 5), 64, 1, 1, 64, 256, 1e-5, 1e4, (first, 0.25), 7, "a test")
         weights = {"fc": np.zeros((64, 192), np.float32), "output": np.zeros((32, 64), np.float32)}
-        head_file.write(path, info, weights, np.arange(32, dtype=np.int32), "q8_0", target)
+        head_file.write(path, info, weights, token + np.arange(32, dtype=np.int32), "q8_0", target)
         return path
+
+    def find(sha256: str) -> Path | None:
+        return heads.find(folder, sha256, header)
 
     shipped = write(tmp_path / "data" / "shipped.gguf", 0.45)
     monkeypatch.setattr(heads, "SHIPPED", {"a": "shipped.gguf"})
     monkeypatch.setenv("SPECEE_EMBEDDED_DIR", str(tmp_path / "data"))
     folder = tmp_path / "heads"
     own = heads.own_path(folder, "a")
-    assert heads.find(folder, "a") == shipped and heads.find(folder, "b") is None
+    assert find("a") == shipped and find("b") is None
     write(own, 0.3)
-    assert heads.find(folder, "a") == shipped
+    assert find("a") == shipped
+    write(own, 0.5, token=10_000)
+    assert find("a") == shipped, "for tokens that there are not"
+    told = heads.unusable_own(folder, "a", header)
+    assert told is not None and "tokens that there are not; specee-chat train makes it again" in told
+    assert not heads.is_better(own, (0.4,), header), "training would leave it there"
     write(own, 0.5)
-    assert heads.find(folder, "a") == own
-    assert heads.is_better(own, (0.45,)) and not heads.is_better(own, (0.55,)) and not heads.is_better(shipped, (0.5,))
+    assert find("a") == own and heads.unusable_own(folder, "a", header) is None
+    assert [heads.is_better(own, (rate,), header) for rate in (0.45, 0.55)] == [True, False]
+    assert not heads.is_better(shipped, (0.5,), header)
     monkeypatch.setattr(heads, "SHIPPED", {"b": "shipped.gguf"})
     own.rename(heads.own_path(folder, "b"))
-    assert heads.find(folder, "b") == shipped, "the user's is another model's"
-    heads.own_path(folder, "b").write_bytes(b"GGUF nonsense")
-    assert heads.find(folder, "b") == shipped
+    assert find("b") == shipped, "the user's is another model's"
+    damaged = heads.own_path(folder, "b")
+    damaged.write_bytes(b"GGUF nonsense")
+    assert find("b") == shipped
+    digest = "b" * 64
+    damaged.rename(heads.own_path(folder, digest))
+    assert "specee-chat train makes it again" in (heads.unusable_own(folder, digest, header) or "")
 
 
 @needs_model
@@ -105,7 +119,7 @@ def test_the_embedded_models_head_drafts(tmp_path: Path) -> None:
     """In the runtime its first drafts are right as often as training said, on other prompts."""
     target = embedded.path()
     assert target is not None
-    path = heads.find(tmp_path, file_hash.sha256(target, tmp_path / "cache"))
+    path = heads.find(tmp_path, file_hash.sha256(target, tmp_path / "cache"), gguf_header.read_model(target))
     assert path is not None
     backend = open_backend(LoadOptions(n_ctx=512, data_dir=str(tmp_path)), lambda what, share: None)
     assert backend.info.drafter == OWN_HEAD

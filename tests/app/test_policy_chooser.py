@@ -16,7 +16,6 @@ from specee.app.engine.protocol import Done, Generate, Message, ModelInfo
 from specee.app.engine.thread_limit import limit_threads
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, PolicyChoice
-from specee.native.errors import NativeError
 from specee.predictors.decoding.stats import DecodingStats, DraftCounts
 
 AUTO = PolicyChoice("auto")
@@ -32,11 +31,8 @@ def test_auto_drafts_where_rows_can_be_dropped(make_backend: Callable[..., Any])
 
 
 def test_a_memory_that_cannot_drop_rows(make_backend: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(length: int) -> None:
-        raise NativeError("no", "this model's memory cannot go back to that position")
-
     backend = make_backend()
-    monkeypatch.setattr(backend.engine, "roll_back", fail)
+    monkeypatch.setattr(backend.engine, "no_drafts", "its memory cannot drop rejected tokens")
     chooser = PolicyChooser()
     decision = chooser.decide(backend, AUTO)
     assert decision.choice.name == "dense" and "memory cannot drop" in decision.reason

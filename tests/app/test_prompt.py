@@ -192,3 +192,33 @@ def test_names_are_hidden_in_json_too() -> None:
         assert text_of(parts) == "<|start|>" + calls + '[{"d": "<|start|>"}]' + "<|end|>"
         assert [text for text, is_name in parts if is_name] == ["<|end|>", "<|start|>"]
     assert after(parts, 3)[0] == (parts[0][0][3:], False) and after(parts, 10**6) == []
+
+
+@pytest.mark.skipif(missing_model() is not None, reason=str(missing_model()))
+def test_chats_of_all_kinds_with_a_real_model(real_backend: Any) -> None:
+    """Each is what the template makes of it, and goes on from the tokens of its answer."""
+    system, user, answer = (
+        Message("system", "Be kind."),
+        Message("user", "Hi \u2019"),
+        Message("assistant", "Ho\U0001f916"),
+    )
+    chats = (
+        (user,),
+        (system, user),
+        (system, user, answer, user),
+        (user, user),
+        (user, answer, system, user),
+        (system,),
+    )
+    (end,) = real_backend.tokenize("<|im_end|>", bos=False)
+    for chat in chats:
+        prompt = make_prompt(real_backend, chat)
+        assert b"".join(real_backend.piece(t, special=True) for t in prompt.tokens).decode() == prompt.text
+        assert prompt.text == real_backend.format(chat) and prompt.text.endswith("<|im_start|>assistant\n")
+        assert prompt.tokens.count(end) == len(chat) + (chat[0].role != "system"), "the default system message"
+        odd = [*real_backend.tokenize("H", bos=False), *real_backend.tokenize("o", bos=False)]
+        said = prompt.with_answer("Ho", odd)  # not as the tokenizer would split it
+        longer = make_prompt(real_backend, (*chat, Message("assistant", "Ho"), user), previous=[said])
+        assert longer.tokens[: len(said.tokens)] == said.tokens and longer.tokens[len(said.tokens)] == end
+        begun = make_prompt(real_backend, (*chat, Message("assistant", "Ho")), continue_answer=True)
+        assert begun.text == said.text and begun.tokens[-1] != end

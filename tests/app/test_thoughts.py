@@ -237,3 +237,27 @@ def test_control_tokens_are_marks_where_the_model_writes_them(make_backend: Make
         assert slot.backend.thinking.marks.keys() == {2, 3}
     events, _ = answer(backend, make_link)
     assert text(events, "thought") == "One" and text(events, "answer") == "Two"
+
+
+def test_the_tokens_of_a_cut_answer_are_kept_whatever_spaces_it_had(make_backend: Make, make_link: Make) -> None:
+    backend = make_backend(b"<think> \n\n One, two\n\n\n</think>Three. Four")
+    backend.thinking = ALWAYS
+    link = make_link(backend)
+
+    def ask(*messages: Message, goes_on: bool = False, limit: int = 100) -> list[ChatEvent]:
+        options = ChatOptions(PolicyChoice("dense"), Sampling(), limit)
+        sent = link.answer(Generate(1, messages, options, goes_on))
+        return [event for message in sent if isinstance(message, TokenEvents) for event in message.events]
+
+    question = Message("user", "Hi")
+    for cut, thought, said in ((15, "One,", ""), (36, "One, two", "Three.")):
+        begun = ask(question, limit=cut)
+        assert (text(begun, "thought"), text(begun, "answer")) == (thought, said)
+        rest = ask(question, Message("assistant", said, thought=thought), goes_on=True)
+        (engine,) = backend.engine.slots
+        assert bytes(t for t in engine.tokens if t < STOP) == b"u:Hia:<think> \n\n One, two\n\n\n</think>Three. Four"
+        assert thought + text(rest, "thought") == "One, two"
+        assert said + text(rest, "answer") == "Three. Four"
+    other = ask(Message("user", "Ho"), Message("assistant", "", thought="One,"), goes_on=True)
+    assert text(other, "answer")  # another question: nothing is taken from there
+    assert bytes(t for t in engine.tokens if t < STOP).startswith(b"u:Hoa:<think>\nOne,")

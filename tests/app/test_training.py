@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_archs
 import tiny_gguf
 from head_drafts import drafts
 from real_engine import missing_model
@@ -122,7 +123,7 @@ def test_without_pytorch_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     target = tiny_gguf.write(tmp_path / "target.gguf", "llama", seed=1)
     with pytest.raises(AppError, match="pip install torch; specee-chat calibrate needs none"):
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
-    target = tiny_gguf.write(tmp_path / "other.gguf", tiny_gguf.DENSE_ONLY)
+    target = tiny_archs.write(tmp_path / "other.gguf", "gemma3n")
     with pytest.raises(AppError, match="cannot train"):  # nobody should install it in vain
         training_task.run_training(replace(task, load=replace(task.load, model=str(target))), lambda message: None)
 
@@ -245,7 +246,7 @@ def test_a_head_is_trained_found_and_drafts_what_training_saw(tmp_path: Path) ->
     path = Path(result["path"])
     load = LoadOptions(data_dir=str(tmp_path), n_ctx=512)
     backend = open_backend(load, lambda what, share: None)
-    assert path == heads.find(tmp_path / "heads", backend.sha256)
+    assert path == heads.find(tmp_path / "heads", backend.sha256, gguf_header.read_model(Path(backend.info.path)))
     assert not result["is_worth_using"] and backend.info.drafter is None, "it has learned too little"
     backend.close()
     backend = open_backend(replace(load, drafter=str(path)), lambda what, share: None)

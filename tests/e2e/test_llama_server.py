@@ -23,7 +23,7 @@ from specee.app.engine.loading import NativeBackend, open_backend
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
 from specee.app.options import PLAIN_GREEDY, LoadOptions
-from specee.models import embedded, file_hash, heads
+from specee.models import embedded, file_hash, gguf_header, heads
 from specee.predictors.decoding.stats import DecodingStats
 
 PROGRAM = os.environ.get("SPECEE_TEST_LLAMA_SERVER")
@@ -40,7 +40,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(named)
     model = embedded.path()
     assert model is not None
-    path = heads.find(tmp_path_factory.mktemp("heads"), file_hash.sha256(model, tmp_path_factory.mktemp("cache")))
+    sha256 = file_hash.sha256(model, tmp_path_factory.mktemp("cache"))
+    path = heads.find(tmp_path_factory.mktemp("heads"), sha256, gguf_header.read_model(model))
     assert path is not None
     return path
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from real_engine import ENDLESS, LONG_STORY, missing_model
 
+from specee.models import embedded
+
 MISSING = missing_model() if shutil.which("tmux") else "tmux is not installed"
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no terminal to try: {MISSING}")
 
@@ -55,6 +57,7 @@ class Terminal:
         names = ("PYTHONPATH", "SPECEE_LIB_DIR", "SPECEE_EMBEDDED_DIR")
         settings = [f"{n}={shlex.quote(os.environ[n])}" for n in names if n in os.environ]
         settings += [f"SPECEE_DATA_DIR={shlex.quote(str(self.data))}", "LC_ALL=C.UTF-8"]
+        settings += [f"HF_HOME={shlex.quote(str(self.data.parent / 'hf'))}"]
         program = [sys.executable, "-c", "from specee.app.cli.main import main; main()", *arguments]
         # the shell may start slowly: what is typed before its prompt stands would be shown twice
         self.wait(lambda s: "shell>" in s)
@@ -293,6 +296,51 @@ def test_a_title_steers_no_terminal(terminal: Terminal) -> None:
     terminal.press("C-b")
     terminal.wait(lambda s: "Search all chats" in s and "first␛" in s)
     assert "RENAMED" not in terminal.tmux("display-message", "-p", "#{pane_title}")
+    _quit(terminal)
+
+
+def test_the_first_start_suggests_models_until_a_key_is_pressed(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "8", "--policy", "dense")
+    shown = terminal.wait(lambda s: "Models that suit this PC" in s and "F5" in s and "other keys" in s)
+    assert "Ask something" in shown and "tokens/s" in shown
+    terminal.type("Hello")
+    terminal.wait(lambda s: "Models that suit" not in s and "Hello" in s)
+    terminal.press("Enter")
+    terminal.wait(answered)
+    _quit(terminal)
+    terminal.press("C-l")
+    terminal.start()
+    terminal.wait(lambda s: "smollm2-135m" in s and "Ask something" in s)
+    time.sleep(3)
+    assert "Models that suit" not in terminal.screen()
+    _quit(terminal)
+
+
+def test_another_model_is_chosen_from_the_list_and_reads_the_chat(terminal: Terminal) -> None:
+    folder = terminal.data.parent / "models"
+    folder.mkdir()
+    for name in ("first.gguf", "second.gguf"):
+        shutil.copy(str(embedded.path()), folder / name)
+    terminal.start(
+        "--model", str(folder / "first.gguf"), "--max-tokens", "12", "--policy", "dense", "--temperature", "0"
+    )
+    terminal.wait(lambda s: "first" in s and "Ask something" in s)
+    terminal.type("What is the capital of France?")
+    terminal.press("Enter")
+    terminal.wait(lambda s: answered(s) and "Paris" in s)
+    terminal.type("And of")
+    terminal.press("F3")
+    terminal.wait(lambda s: "> first.gguf" in s and "second.gguf" in s and "Ask something" not in s)
+    terminal.type("second")
+    terminal.wait(lambda s: "second.gguf" in s and "first.gguf" not in s)
+    terminal.press("Tab")
+    terminal.wait(lambda s: "architecture" in s and "llama" in s)
+    terminal.press("Enter")
+    terminal.wait(lambda s: "second answers from here on" in s and "Paris" in s and "And of" in s)
+    terminal.type(" Italy?")
+    terminal.press("Enter")
+    shown = terminal.wait(lambda s: "And of Italy?" in s and answered(s) and "answers from here on" in s)
+    assert "second" in shown and "Traceback" not in shown
     _quit(terminal)
 
 

@@ -24,9 +24,14 @@ from hub_server import COMMIT, FILE, REPO, Hub
 from specee.models import cache, download, resolve
 from specee.models.errors import DownloadError, ModelError
 from specee.models.hub import CHUNK
+from specee.models.source import Source
 from specee.models.transfer import RateMeter, TransferProgress
 
 NAME = f"hf:{REPO}"
+
+
+class StoppedError(Exception):
+    pass
 
 
 def digest(path: Path) -> str:
@@ -385,9 +390,6 @@ def test_a_full_disk_is_told_before_the_first_byte(hub: Hub, monkeypatch: pytest
 
 
 def test_the_caller_can_stop_it(hub: Hub, payload: Path) -> None:
-    class StoppedError(Exception):
-        pass
-
     def stop(progress: TransferProgress) -> None:
         if progress.done > 2 * CHUNK:
             raise StoppedError
@@ -413,6 +415,38 @@ def test_a_split_model(hub: Hub, payload: Path) -> None:
     first.with_name(names[1]).unlink()
     with pytest.raises(resolve.NotHere):
         resolve.resolve("owner/big:q8_0")
+
+
+def test_a_split_model_that_came_in_part(hub: Hub, payload: Path) -> None:
+    """The second pull fetches what is missing; what has come can be deleted."""
+    names = [f"big-q8_0-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    for i, name in enumerate(names):
+        payload.with_name(name).write_bytes(payload.read_bytes()[i::3])
+    hub.repos["owner/big"] = {name: payload.with_name(name) for name in names}
+    third = payload.stat().st_size // 3
+
+    def stop(progress: TransferProgress) -> None:
+        if progress.done > third + CHUNK // 2:
+            raise StoppedError
+
+    for name in ("owner/big:Q8_0", f"hf:owner/big:{names[0]}", f"hf:owner/big:{names[2]}"):
+        hub.requests.clear()
+        with pytest.raises(StoppedError):
+            download.pull(name, stop)
+        with pytest.raises(resolve.NotHere):
+            resolve.resolve(name)
+        begun = sum(path.stat().st_size for path in cache.unfinished("owner/big"))
+        assert begun > third
+        first = download.pull(name)
+        assert [digest(first.with_name(n)) for n in names] == [digest(payload.with_name(n)) for n in names]
+        assert sum(sent for _, sent in hub.requests) < payload.stat().st_size + CHUNK
+        assert cache.unfinished("owner/big") == ()
+        first.with_name(names[1]).unlink()
+        assert cache.remove("owner/big", cache.unfinished("owner/big")) >= 2 * third - 3
+        found = cache.find(Source("owner/big", quant="q8_0"))
+        assert found is None and not any(cache.folder("owner/big").rglob("*.part"))
+        for blob in cache.folder("owner/big").glob("blobs/*"):
+            blob.unlink()
 
 
 def test_no_network_no_question(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ DELTA_NET: Values = {
 }
 KDA: Values = {**HALF_HEADS, "ssm.conv_kernel": 4, "kda.head_dim": HEAD, "kda.gate_lower_bound": -5.0}
 SHORT_CONVOLUTION: Values = {**HALF_HEADS, "shortconv.l_cache": 3}
-RWKV: Values = {**NO_HEADS, "wkv.head_size": 32}
+RWKV: Values = {**NO_HEADS, "wkv.head_size": 64}  # what a vector instruction takes
 RWKV6: Values = {**RWKV, "time_mix_extra_dim": 32, "time_decay_extra_dim": 32}
 RWKV7: Values = {
     **RWKV,

@@ -1,4 +1,4 @@
-"""The models that the runtime's tests run on: the embedded one, and a tiny random one for each architecture.
+"""The models that the runtime's tests run on: the embedded one, and tiny random ones of several architectures.
 
 With SPECEE_TEST_GPU_LAYERS that many of their layers are on the GPU of the library that is tested. There rows keep
 their bits where weights are quantized and heads are 64 wide or more: the tiny models are wider, in Q8_0.
@@ -24,6 +24,7 @@ import llama_cpp  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import tiny_archs  # noqa: E402
 import tiny_gguf  # noqa: E402
 from helpers import GPU_LAYERS  # noqa: E402
 
@@ -31,7 +32,9 @@ from helpers import GPU_LAYERS  # noqa: E402
 _quiet = llama_cpp.llama_log_callback(lambda *_: None)
 llama_cpp.llama_log_set(_quiet, None)
 
-MODELS = [*tiny_gguf.ARCHITECTURES, "embedded"]
+OTHERS = ("gemma2", "gpt-oss", "bloom")
+"""Sliding windows, caps and scales; experts and sinks; ALiBi, LayerNorm and biases: see tiny_archs.py."""
+MODELS = [*tiny_gguf.ARCHITECTURES, *OTHERS, "embedded"]
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,10 @@ def model_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             pytest.skip("built without the embedded model")
         return path
     path = tmp_path_factory.mktemp("tiny") / f"{request.param}.gguf"
+    if request.param in OTHERS:
+        if GPU_LAYERS:
+            pytest.skip("its weights are not quantized")
+        return tiny_archs.write(path, request.param)
     if GPU_LAYERS:
         return tiny_gguf.write(path, request.param, width=4, quantize=("Q8_0", quantize_q8))
     return tiny_gguf.write(path, request.param)

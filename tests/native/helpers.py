@@ -32,6 +32,36 @@ def run_rows(engine: RowEngine, tokens: list[int], logits: bool = True) -> None:
     engine.commit(rows[-1])
 
 
+def kv_numbers(engine: RowEngine) -> list[bytes]:
+    """K and V of each cache of the slot, without what llama.cpp writes about the context and the cells."""
+    found, data, at = [], kv_bytes(engine), 8
+
+    def read() -> int:
+        nonlocal at
+        at += 4
+        return int.from_bytes(data[at - 4 : at], "little")
+
+    while at < len(data):
+        read()  # streams: of one sequence there is one
+        n_cells = 0
+        while n_cells == 0:  # empty ones before it
+            n_cells = read()
+        at += 12 * n_cells
+        begin, transposed, n_layers = at, read(), read()
+        for _ in range(n_layers):
+            at += 4
+            row = read() + (read() << 32)
+            at += n_cells * row
+        for _ in range(n_layers):
+            at += 4
+            row = read() * read() if transposed else read() + (read() << 32)
+            at += n_cells * row
+        found.append(data[begin:at])
+        while at < len(data) and data[at : at + 4] == bytes(4):  # empty streams after it
+            at += 4
+    return found
+
+
 def kv_bytes(engine: RowEngine) -> bytes:
     """Every byte of K and V."""
     llama, context = engine.model.llama, engine._context

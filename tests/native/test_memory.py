@@ -58,7 +58,10 @@ print("went on")
 def test_no_memory_for_so_many_windows(tmp_path: Path) -> None:
     path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
     done = subprocess.run([sys.executable, "-c", NO_ROOM, str(path)], capture_output=True, text=True)
-    expected = "The model cannot start: no memory for 64 windows of 65536 tokens; try a smaller --ctx, or fewer of them"
+    expected = (
+        "The model cannot start: no memory for 64 windows of 65536 tokens (failed to allocate buffer for kv cache); "
+        "try a smaller --ctx, or fewer of them"
+    )
     assert done.stdout == f"{expected}\nwent on\n", done.stderr[-2000:]
 
 

@@ -8,6 +8,7 @@ random weights (fitted ones are small there) then give logits that agree to a fe
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,19 @@ def from_q8(blocks: NDArray[np.uint8]) -> Floats:
 
 def rms_normalised(v: Floats) -> Floats:
     return v / np.sqrt((v * v).mean() + EPS)
+
+
+def final_norm(engine: RowEngine, state: Floats) -> Floats:
+    """As the model's last norm does it, without its weights."""
+    centred, _ = engine.head_shape()
+    return rms_normalised(state - state.mean() if centred else state)
+
+
+def head_logits(engine: RowEngine, state: Floats, tokens: Any) -> Floats:
+    """What the model's own head makes of a final state."""
+    _, cap = engine.head_shape()
+    logits = engine.head_rows(tokens) @ final_norm(engine, state) + engine.head_constants(tokens)
+    return cap * np.tanh(logits) if cap else logits
 
 
 class Twin:
@@ -63,7 +77,7 @@ class Twin:
         return z, self.up @ z + self.bias
 
     def logits(self, hidden: Floats, tokens: Floats) -> Floats:
-        return self.engine.head_rows(tokens) @ rms_normalised(self.lens(hidden)[1])
+        return head_logits(self.engine, self.lens(hidden)[1], tokens)
 
     def features(self, hidden: Floats, candidates: Floats, before: Floats) -> Floats:
         logits = self.logits(hidden, candidates)
@@ -187,7 +201,7 @@ def test_head_rows_are_the_heads_rows(engine: RowEngine, greedy: Sampler) -> Non
     engine.prefill([5, 6, 7, 8])
     engine.forward(9)
     tokens = np.arange(0, engine.n_vocab, max(1, engine.n_vocab // 500), dtype=np.int32)
-    ours = engine.head_rows(tokens) @ rms_normalised(engine.hidden(engine.tip))
+    ours = head_logits(engine, engine.hidden(engine.tip), tokens)
     theirs = engine.logits(0)[tokens]
     assert np.corrcoef(ours, theirs)[0, 1] > 0.999
 
@@ -204,7 +218,7 @@ def test_margin(engine: RowEngine, twin: Twin) -> None:
 
 
 def test_draft(engine: RowEngine, twin: Twin) -> None:
-    x = rms_normalised(engine.hidden(engine.tip))  # the prompt's last row keeps its final state
+    x = final_norm(engine, engine.hidden(engine.tip))  # the prompt's last row keeps its final state
     e = rms_normalised(engine.embedding_rows([5])[0])
     logits = twin.short_up @ (twin.draft_down @ np.concatenate([x, e])) + twin.short_bias
     drafted = engine.draft(engine.tip, 5, K)
@@ -215,7 +229,7 @@ def test_draft(engine: RowEngine, twin: Twin) -> None:
     row = row_at(engine, twin.layer)
     _, h = twin.lens(engine.hidden(row))
     e = rms_normalised(engine.embedding_rows([6])[0])
-    logits = twin.short_up @ (twin.draft_down @ np.concatenate([rms_normalised(h), e])) + twin.short_bias
+    logits = twin.short_up @ (twin.draft_down @ np.concatenate([final_norm(engine, h), e])) + twin.short_bias
     in_flight = engine.draft(row, 6, K)
     engine.propagate_kv(row)
     assert np.array_equal(engine.draft(row, 6, K), in_flight)
@@ -251,7 +265,7 @@ def test_a_square_lens_has_one_matrix(engine: RowEngine, twin: Twin) -> None:
     engine.set_lens(twin.layer, square, None, twin.bias)
     row = row_at(engine, twin.layer)
     h = from_q8(square) @ rms_normalised(engine.hidden(row)) + twin.bias
-    expected = engine.head_rows(twin.tokens[:K]) @ rms_normalised(h)
+    expected = head_logits(engine, h, twin.tokens[:K])
     _, features = engine.features(row, twin.tokens[:K])
     assert np.allclose(features[:K], expected, atol=0.05 * max(1.0, float(np.ptp(expected))))
 

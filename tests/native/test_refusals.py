@@ -130,7 +130,7 @@ def test_wrong_flags_slots_and_prompts_have_a_status(rows: Rows) -> None:
     assert lib.specee_rows_complete(handle, 0, abi.KV_ONLY) == abi.INVALID
     assert lib.specee_rows_prefill(handle, 0, 1, token, 1) == abi.INVALID  # rows are in flight
     assert b"in flight" in lib.specee_last_error()
-    assert lib.specee_rows_append(None, 0, -1, 5) < 0 and lib.specee_structure_supported(None, 0, 64) < 0
+    assert lib.specee_rows_append(None, 0, -1, 5) < 0 and lib.specee_architecture_level(None) < 0
     for slot in (-1, 1, 1000):
         assert lib.specee_rows_append(handle, slot, -1, 5) == abi.INVALID
         assert lib.specee_rows_prefill(handle, slot, 1, token, 1) == abi.INVALID
@@ -368,13 +368,3 @@ def test_a_closed_engine_refuses(model: Model) -> None:
     for call in (lambda: engine.prefill([5]), lambda: engine.forward(5), lambda: engine.logits(0)):
         with pytest.raises(NativeError, match="no open model"):
             call()
-
-
-def test_which_models_run_in_ranges_of_layers() -> None:
-    for arch in tiny_gguf.ARCHITECTURES:
-        assert library.model_unsupported(arch, False, 64) is None
-        assert "sliding-window" in (library.model_unsupported(arch, True, 64) or "")
-        assert "multiple of 32" in (library.model_unsupported(arch, False, 80) or "")
-    for arch in (tiny_gguf.DENSE_ONLY, "no such architecture", ""):
-        reason = library.model_unsupported(arch, False, 64)
-        assert reason is not None and arch in reason

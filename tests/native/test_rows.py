@@ -49,6 +49,18 @@ def test_plain_decoding_is_what_llama_decode_gives(engine: RowEngine, answer: li
         assert np.array_equal(engine.logits(0), ours[i])
 
 
+def test_a_prompt_keeps_the_final_state_of_its_last_token(engine: RowEngine) -> None:
+    """Of one of several batches too; llama.cpp plans the memory of its graphs before we mark what is read."""
+    for n in (2, 40, 100):
+        tokens = random_tokens(engine, n)
+        engine.roll_back(0)
+        engine.prefill(tokens)
+        state = engine.hidden(engine.tip)
+        engine.roll_back(n - 1)
+        engine.forward(tokens[-1])
+        assert np.abs(state - engine.hidden(engine.tip)).max() < ROUNDING * np.abs(state).max()
+
+
 @property_test
 @given(data=st.data())
 def test_split_at_any_layers(engine: RowEngine, data: st.DataObject) -> None:

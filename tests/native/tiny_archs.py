@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,20 @@ def _random_vocabulary(writer: gguf.GGUFWriter, values: dict[str, Any]) -> int:
 
 
 def _vocabulary_of(source: Path, writer: gguf.GGUFWriter) -> int:
-    fields = gguf.GGUFReader(source).fields
-    for key, field in fields.items():
-        if key.startswith("tokenizer."):
-            item = field.types[-1] if field.types[0] == Type.ARRAY else None
-            writer.add_key_value(key, field.contents(), field.types[0], item)
-    return len(fields["tokenizer.ggml.tokens"].data)
+    values = _vocabulary_values(source)
+    for key, (contents, kind, item) in values.items():
+        writer.add_key_value(key, contents, kind, item)
+    return len(values["tokenizer.ggml.tokens"][0])
+
+
+@cache
+def _vocabulary_values(source: Path) -> dict[str, tuple[Any, Type, Type | None]]:
+    """Some seconds' work."""
+    return {
+        key: (field.contents(), field.types[0], field.types[-1] if field.types[0] == Type.ARRAY else None)
+        for key, field in gguf.GGUFReader(source).fields.items()
+        if key.startswith("tokenizer.")
+    }
 
 
 def _shapes(header: Path) -> dict[str, tuple[int, ...]]:
@@ -172,6 +181,7 @@ def main() -> None:
     for name in wanted.names or arch_headers.names():
         print(name, flush=True)  # the last one is the one that a crash belongs to
         write(wanted.folder / f"{name}.gguf", name, vocabulary=wanted.vocabulary)
+        print("true", flush=True)
 
 
 if __name__ == "__main__":

@@ -62,15 +62,19 @@ def make_stats(**changes: Any) -> Stats:
 
 
 class FakeSession(Session):
-    """A real session whose engine answers `answer`, a token for each word, and waits before each when `gate` is set."""
+    """A real session whose engine answers `answer`, a token for each word, and waits before each when `gate` is set.
+
+    The words from "think:" to "say:" are its thought.
+    """
 
     def __init__(
         self,
         answer: str = "**Bold** words here",
         load_error: AppError | None = None,
         store: Store | None = None,
+        load: LoadOptions | None = None,
     ) -> None:
-        super().__init__(LoadOptions(), None, self._start, store)
+        super().__init__(load or LoadOptions(), None, self._start, store)
         self.answer = answer
         self.load_error = load_error
         self.refused_load: AppError | None = None
@@ -154,9 +158,9 @@ class ScriptedLink:
         put(PromptProgress(12, 12))
         put(Started(session.stats.policy, session.stats.policy_reason, 12, 0, 1, 79.9))
         reason = "stop"
-        words = session.answer.split(" ")
-        begun = message.messages[-1].content.count(" ") + 1 if message.continue_answer else 0
-        for index, word in enumerate(words[begun:]):
+        last = message.messages[-1]
+        there = {"thought": last.thought or "", "answer": last.content} if message.continue_answer else {}
+        for index, (channel, text) in enumerate(_pieces(session.answer, there)):
             while session.gate is not None and not session.gate.acquire(timeout=0.01):
                 if session.cancelled.is_set() or self.killed.is_set():
                     break
@@ -165,9 +169,22 @@ class ScriptedLink:
             if session.cancelled.is_set():
                 reason = "cancelled"
                 break
-            text = word if index + begun == 0 else " " + word
-            put(TokenEvents(tuple(_drafted(index, text) if session.drafts else _events(index, text))))
+            events = _drafted(index, text) if session.drafts else _events(index, text)
+            put(TokenEvents(tuple(replace(event, channel=channel) for event in events)))
         put(Done(replace(session.stats, stop_reason=reason)))
+
+
+def _pieces(answer: str, there: dict[str, str]) -> Iterator[tuple[Any, str]]:
+    """Words with their channel; what stands between think: and say: is the thought. Without what is there already."""
+    channel, lengths = "answer", {"thought": 0, "answer": 0}
+    for word in answer.split(" "):
+        if word in ("think:", "say:"):
+            channel = "thought" if word == "think:" else "answer"
+            continue
+        text = " " + word if lengths[channel] else word
+        lengths[channel] += len(text)
+        if lengths[channel] > len(there.get(channel, "")):
+            yield channel, text
 
 
 def _events(index: int, text: str) -> Iterator[ChatEvent]:

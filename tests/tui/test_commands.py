@@ -59,6 +59,36 @@ async def test_commands_are_completed_and_listed() -> None:
         assert "/export" in "\n".join(notices(pilot.app))
 
 
+@pytest.mark.parametrize(
+    ("written", "completed"),
+    [
+        ("/model qw", "/model qwen"),
+        ("/model tinyl", "/model tinyllama-1.1b"),
+        ("/model llama3.2-1", "/model llama3.2-1b"),
+        ("/pull mistral-", "/pull mistral-7b"),
+        ("/set drafter tiny", "/set drafter tinyllama-1.1b"),
+        ("/set dr", "/set drafter"),
+        ("/set tem", "/set temperature"),
+        ("/view lens", "/view lens"),
+        ("/view sk", "/view skyline"),
+        ("/policy pip", "/policy pipelined"),
+        ("/theme dracu", "/theme dracula"),
+        ("/persona tu", "/persona tutor"),
+        ("/model nothing-like-it", "/model nothing-like-it"),
+        ("/mod", "/model "),
+        ("model qw", "model qw"),
+    ],
+)
+async def test_what_follows_a_command_is_completed(written: str, completed: str) -> None:
+    async with ChatApp(FakeSession(), ChatOptions(), {"tutor": "Explain."}).run_test() as pilot:
+        await ready(pilot)
+        prompt = pilot.app.query_one(PromptInput)
+        prompt.write(written)
+        await pilot.pause(0.05)
+        await pilot.press("tab")
+        assert prompt.text == completed
+
+
 async def test_export(tmp_path: Any) -> None:
     session = FakeSession("Look: `this`")
     async with chat(session).run_test() as pilot:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
-from fake_session import FakeSession, chat, idle, ready, screen, submit, until
+from fake_session import INFO, FakeSession, chat, idle, ready, screen, submit, until
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
 
 from specee.app.errors import AppError
 from specee.models.transfer import TransferProgress
@@ -47,16 +51,6 @@ async def test_a_download_shows_its_progress_and_esc_keeps_what_arrived(monkeypa
         assert asked == [("llama3.2-1b", False)] * 2
 
 
-def a_model(path: Path) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize(
     "model", ["/etc/passwd", "/etc", "{}/empty.gguf", "{}/cut.gguf", "nonsense", "/dev/null", "hf:x"]
 )
@@ -75,7 +69,7 @@ async def test_a_model_that_is_none_leaves_the_one_that_is_loaded(model: str, tm
 
 @pytest.mark.parametrize("line", ["/model {}/other.gguf", "/ctx 512"])
 async def test_what_cannot_be_loaded_gives_way_to_what_was(line: str, tmp_path: Path) -> None:
-    a_model(tmp_path / "other.gguf")
+    tiny_gguf.write(tmp_path / "other.gguf", "llama")
     line = line.format(tmp_path)
     session = FakeSession()
     async with chat(session).run_test(size=(160, 30)) as pilot:
@@ -92,9 +86,32 @@ async def test_another_model_answers(tmp_path: Path) -> None:
     session = FakeSession()
     async with chat(session).run_test() as pilot:
         await ready(pilot)
-        a_model(tmp_path / "other.gguf")
+        tiny_gguf.write(tmp_path / "other.gguf", "llama")
         await submit(pilot, f"/model {tmp_path}/other.gguf")
         await until(pilot, lambda: session.loads[-1].model == f"{tmp_path}/other.gguf" and idle(pilot.app))
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+
+
+@pytest.mark.parametrize("answer", ["enter", "escape"])
+async def test_a_model_that_does_not_fit_is_asked_about(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_gguf.write(tmp_path / "now.gguf", "llama")
+    tiny_gguf.write(tmp_path / "large.gguf", "llama", n_layer=40, width=4)
+    monkeypatch.setattr("fake_session.INFO", replace(INFO, path=str(tmp_path / "now.gguf")))
+    monkeypatch.setattr("specee.app.memory.free_ram", lambda: 1 << 20)
+    session = FakeSession()
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        await submit(pilot, f"/model {tmp_path}/now.gguf")  # the memory that it gives back is enough for it
+        await until(pilot, lambda: len(session.loads) == 2 and idle(pilot.app))
+        await submit(pilot, f"/model {tmp_path}/large.gguf")
+        await until(pilot, lambda: "Loading it may fail" in screen(pilot.app))
+        assert len(session.loads) == 2
+        await pilot.press(answer)
+        await until(pilot, lambda: len(pilot.app.screen_stack) == 1 and idle(pilot.app))
+        assert len(session.loads) == (3 if answer == "enter" else 2)
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
 

@@ -40,7 +40,6 @@ def keys(app: Any, text: str) -> None:
         ("/model ~nobody99/x", "no such user: ~nobody99/x: there is no home folder for ~nobody99"),
         ("/model " + "x" * 5000, "model not found"),
         ("/model a\0b", "is not a name"),
-        ("/model", "no model given"),
         ("/set drafter", "is not a name"),
         ("/set temperature", "is not a number from 0 to 10"),
         ("/set temperature 1_0", "is not a number from 0 to 10"),

@@ -46,6 +46,12 @@ class ToyEngine(FakeEngine):
 
     head_rows = embedding_rows
 
+    def head_constants(self, tokens: Sequence[int]) -> Floats:
+        return np.zeros(len(tokens), np.float32)
+
+    def head_shape(self) -> tuple[bool, float]:
+        return False, 0.0
+
     def prefill(self, tokens: Sequence[int], on_chunk: object = None) -> int:
         if self.n_calls_left == 0:
             raise KeyboardInterrupt

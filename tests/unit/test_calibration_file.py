@@ -25,6 +25,12 @@ class Recorder:
     def head_rows(self, tokens: np.ndarray) -> np.ndarray:
         return np.ones((len(tokens), 32), np.float32)
 
+    def head_constants(self, tokens: np.ndarray) -> np.ndarray:
+        return np.zeros(len(tokens), np.float32)
+
+    def head_shape(self) -> tuple[bool, float]:
+        return False, 0.0
+
     def set_lens(self, layer: int, down: np.ndarray, up: np.ndarray | None, bias: np.ndarray) -> None:
         assert down.dtype == np.uint8 and bias.dtype == np.float32
         assert down.shape == (32, 34) and (up is None) == (layer == 10)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from specee.predictors.calibration import distillation, exit_predictor_training, lens_fitting
 from specee.predictors.calibration.lens_fitting import Moments
 from specee.predictors.exits.features import feature_vector, inverse_rms, sliced_logits, softmax
+from specee.predictors.exits.lm_head import LMHead
 from specee.predictors.exits.low_rank import LowRank
 
 
@@ -36,19 +37,21 @@ def test_square_lens_keeps_no_second_matrix() -> None:
     np.testing.assert_allclose(turned.reduce(x), 2 * model.reduce(x), atol=0.05)
 
 
+@pytest.mark.parametrize("cap", [0.0, 3.0])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_gradients_of_distillation(scaled: bool) -> None:
+def test_gradients_of_distillation(scaled: bool, cap: float) -> None:
     rng = np.random.default_rng(2)
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((4, 6), (8, 4), (8,))]
     x = rng.normal(size=(5, 6)).astype(np.float32)
-    head = rng.normal(size=(10, 8)).astype(np.float32)
+    head = LMHead(rng.normal(size=(10, 8)).astype(np.float32), rng.normal(size=10).astype(np.float32), cap)
     teacher = distillation.Teacher.of(rng.normal(size=(5, 8)).astype(np.float32), head, m=10)
 
     def loss() -> float:
         down, up, bias = (w.astype(np.float64) for w in weights)
         final = x @ down.T @ up.T + bias
         scale = 1 / np.sqrt(np.mean(final**2, 1, keepdims=True) + 1e-6) if scaled else 1.0
-        logits = final @ head.T * scale
+        logits = final @ head.rows.T * scale + head.constants
+        logits = cap * np.tanh(logits) if cap else logits
         logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         return float(-(np.take_along_axis(logp, teacher.place, 1) * teacher.prob).sum(1).mean())
 
@@ -67,13 +70,14 @@ def test_gradients_of_distillation(scaled: bool) -> None:
 
 def test_distillation_improves_tokens() -> None:
     rng = np.random.default_rng(3)
-    head = rng.normal(size=(50, 32)).astype(np.float32)
+    rows = rng.normal(size=(50, 32)).astype(np.float32)
+    head = LMHead(rows, np.zeros(50, np.float32))
     final = rng.normal(size=(2000, 32)).astype(np.float32)
     x = (final @ rng.normal(size=(32, 32)) + rng.normal(size=(2000, 32))).astype(np.float32)
-    tokens = (final @ head.T).argmax(1)
-    start = lens_fitting.fit(Moments.of(x, final), 32, 3.0, lens_fitting.head_metric(head))
+    tokens = (final @ rows.T).argmax(1)
+    start = lens_fitting.fit(Moments.of(x, final), 32, 3.0, lens_fitting.head_metric(rows))
     tuned = distillation.distill(start, x, distillation.Teacher.of(final, head), head, scaled=True, epochs=6, rate=3e-3)
-    assert ((tuned(x) @ head.T).argmax(1) == tokens).mean() > ((start(x) @ head.T).argmax(1) == tokens).mean()
+    assert ((tuned(x) @ rows.T).argmax(1) == tokens).mean() > ((start(x) @ rows.T).argmax(1) == tokens).mean()
 
 
 def test_predictor_learns_and_folds_its_scaling() -> None:
@@ -99,9 +103,11 @@ def test_auc_is_the_share_of_ordered_pairs(seed: int, n: int) -> None:
 def test_features() -> None:
     rng = np.random.default_rng(5)
     final = rng.normal(size=(3, 8)).astype(np.float32)
-    rows = rng.normal(size=(3, 4, 8)).astype(np.float32)
-    logits = sliced_logits(final, rows)
-    np.testing.assert_allclose(logits[1, 2], final[1] @ rows[1, 2] * inverse_rms(final)[1, 0], rtol=1e-5)
+    head = LMHead(rng.normal(size=(20, 8)).astype(np.float32), rng.normal(size=20).astype(np.float32), 30.0)
+    place = rng.integers(0, 20, (3, 4))
+    logits = sliced_logits(final, head, place)
+    product = final[1] @ head.rows[place[1, 2]] * inverse_rms(final)[1, 0] + head.constants[place[1, 2]]
+    np.testing.assert_allclose(logits[1, 2], 30.0 * np.tanh(product), rtol=1e-5)
     probs = softmax(logits)
     first = feature_vector(logits, probs, None)
     assert first.shape == (3, 12)

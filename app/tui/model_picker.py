@@ -1,0 +1,420 @@
+"""The list of models: what is here, what suits this machine, what else is known. One can be chosen, looked into,
+fetched and removed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from specee.app import error_log, paths, removal
+from specee.app.errors import AppError
+from specee.app.formatting import size, visible
+from specee.app.model_survey import ModelSurvey
+from specee.app.tui import memory_check, model_rows
+from specee.app.tui.model_details import ModelDetails
+from specee.app.tui.model_rows import ModelRow
+from specee.app.tui.question import Question
+from specee.app.tui.wrapping import Block, wrap
+from specee.models import hub, source
+
+if TYPE_CHECKING:
+    from specee.app.tui.app import ChatApp
+
+T = TypeVar("T")
+OFFLINE = "--offline or HF_HUB_OFFLINE"
+WIDE = 120  # columns from which details stand beside the list
+SUMMARY_LINES = 3
+KEYS = (
+    ("choose", "Enter", "use"),
+    ("look", "Tab", "inside"),
+    ("fetch", "Ctrl+F", "fetch"),
+    ("remove", "Del", "remove"),
+    ("leave", "Esc", "leave"),
+)
+"""Actions, their keys, and what they do."""
+
+
+class ModelPicker(Screen[None]):
+    """Letters search, arrows move, and the keys at the bottom do what they say; a click chooses a line, another one on
+    the same line uses it."""
+
+    DEFAULT_CSS = """
+    ModelPicker { background: $background; }
+    ModelPicker Input { border: none; height: 1; padding: 0 1; background: $boost; }
+    ModelPicker Horizontal { height: 1fr; }
+    ModelPicker OptionList, ModelPicker OptionList:focus { width: 1fr; height: 1fr; border: none; padding: 0 1;
+        text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
+    ModelPicker ModelDetails { width: 1fr; height: 1fr; display: none; }
+    ModelPicker.-inside ModelDetails { display: block; }
+    ModelPicker.-inside OptionList { display: none; }
+    ModelPicker.-inside.-wide OptionList { display: block; }
+    ModelPicker #summary { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary-muted; }
+    ModelPicker #keys { height: auto; padding: 0 1; color: $text-muted; }
+    """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - an instance variable in Textual
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,ctrl+c", "leave", priority=True),
+        Binding("enter", "choose", priority=True),
+        Binding("tab,shift+tab", "look", priority=True),
+        Binding("ctrl+f", "fetch", priority=True),
+        Binding("delete", "remove", priority=True),
+        Binding("up,ctrl+p", "move('cursor_up')", priority=True),
+        Binding("down,ctrl+n", "move('cursor_down')", priority=True),
+        Binding("pageup", "page(-1)", priority=True),
+        Binding("pagedown", "page(1)", priority=True),
+    ]
+    app: ChatApp
+
+    class Changed(Message):
+        """There is more to tell of the models. One such message in the queue is enough."""
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, ModelPicker.Changed)
+
+    class Finished(Message):
+        """What was done in the background is done; `then` goes on with it."""
+
+        def __init__(self, then: Callable[[], None]) -> None:
+            super().__init__()
+            self.then = then
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._search = Input(placeholder="Search: a name, code, a licence", compact=True)
+        self._list = ModelOptions()
+        self._summary = Static("", id="summary", markup=False)
+        self._keys = Static(_keys(), id="keys")
+        self._rows: list[ModelRow | None] = []  # by line; None: the heading of a group
+        self._drawn: list[Content] = []
+        self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
+        self._in_use = ""  # the name of the model that answers
+        self._told = ""  # what stands in place of the summary until another line is highlighted
+        self._survey: ModelSurvey | None = None
+
+    def compose(self) -> ComposeResult:
+        session = self.app.session
+        self._details = ModelDetails(self._folders, session.window)
+        yield self._search
+        with Horizontal():
+            yield self._list
+            yield self._details
+        yield self._summary
+        yield self._keys
+
+    def on_mount(self) -> None:
+        self._search.focus()
+        self._look_around()
+
+    def on_unmount(self) -> None:
+        if self._survey is not None:
+            self._survey.stop()
+
+    @property
+    def _folders(self) -> paths.Paths:
+        return self.app.session.folders
+
+    def _look_around(self) -> None:
+        """Begins to look at all models, as they are now."""
+        if self._survey is not None:
+            self._survey.stop()
+        session = self.app.session
+        self._in_use = session.model  # asks the disk
+        loaded = Path(session.info.path) if session.info is not None else None
+
+        def changed() -> None:
+            self.post_message(self.Changed())
+
+        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window)
+        self._survey.start()
+        self._show_rows()
+
+    def on_model_picker_changed(self, message: Changed) -> None:
+        message.stop()
+        self._show_rows()
+
+    # ---- what it shows ---------------------------------------------------------------------------------------------
+
+    def _show_rows(self) -> None:
+        """Shows the lines again, and keeps the one that is highlighted."""
+        if self._survey is None:
+            return
+        session, models = self.app.session, self._survey.models
+        found = model_rows.rows(models, (self._in_use, session.info.path if session.info else ""), self._search.value)
+        self.app.known_models.update({one.argument: "is here" for one in models if one.model.entry is None})
+        width = max(20, self._list.scrollable_content_region.width - 2)
+        cells = model_rows.name_cells(found, width)
+        rows: list[ModelRow | None] = []
+        lines: list[Content] = []
+        for row in found:
+            if not any(other is not None and other.group == row.group for other in rows):
+                rows.append(None)
+                heading = row.group if row.here or not self._offline else f"{row.group}: needs the network ({OFFLINE})"
+                lines.append(Content.styled(heading, "bold $accent"))
+            rows.append(row)
+            lines.append(row.line(width, cells))
+        self._rows = rows
+        if lines != self._drawn:
+            self._drawn = lines
+            shown = [Option(line, disabled=row is None) for row, line in zip(rows, lines, strict=True)]
+            self._list.set_options(shown)
+        at = next((i for i, row in enumerate(rows) if row is not None and row.name == self._wanted), None)
+        if at is None:
+            at = next((i for i, row in enumerate(rows) if row is not None), None)
+        self._list.highlighted = at
+        self._show_summary()
+
+    @property
+    def _row(self) -> ModelRow | None:
+        """The one that is highlighted."""
+        at = self._list.highlighted
+        return self._rows[at] if at is not None and at < len(self._rows) else None
+
+    def _show_summary(self) -> None:
+        width = max(20, self.size.width - 2)
+        row, pull = self._row, self.app.controller.pull
+        if self._told:
+            lines = [visible(self._told)]
+        elif row is None:
+            searching = self._survey is not None and self._survey.searching
+            said = "looking for models" if searching else "no model is called that"
+            lines = [f"{said}; Enter takes what is written as a file, or as hf:owner/repo"]
+        else:
+            machine = self._survey.machine if self._survey is not None else None
+            lines = row.summary(machine.free_ram if machine is not None else None)
+        wrapped = [line.text.plain for text in lines for line in wrap(Block(Content(text)), width)][:SUMMARY_LINES]
+        if pull is not None:
+            wrapped = [*wrapped[: SUMMARY_LINES - 1], f"{visible(pull.activity)}; Ctrl+F stops it"]
+        self._summary.update("\n".join(wrapped))
+
+    def _tell(self, text: str) -> None:
+        self._told = text
+        self._show_summary()
+
+    def pull_changed(self) -> None:
+        """A download has come further."""
+        self._show_summary()
+
+    def pull_ended(self, error: AppError | None) -> None:
+        """What is here may be another list now."""
+        self._look_around()
+        if error is not None:
+            self._tell(error.line)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.call_after_refresh(self._show_rows)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._wanted, self._told = None, ""
+        self._show_rows()
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        row = self._row
+        if row is not None and row.name != self._wanted:
+            self._wanted, self._told = row.name, ""
+            if self.has_class("-inside"):
+                self._details.show(row.surveyed)
+        self._show_summary()
+
+    # ---- what the user does ----------------------------------------------------------------------------------------
+
+    def action_leave(self) -> None:
+        if self.has_class("-inside"):
+            self.remove_class("-inside")
+            self.call_after_refresh(self._show_rows)
+        else:
+            self.dismiss()
+
+    def action_move(self, action: str) -> None:
+        getattr(self._list, f"action_{action}")()
+
+    def action_page(self, direction: int) -> None:
+        if self.has_class("-inside"):
+            self._details.scroll_relative(y=direction * max(1, self._details.size.height - 1), animate=False)
+        else:
+            self.action_move("page_up" if direction < 0 else "page_down")
+
+    def action_look(self) -> None:
+        """Shows what the model is made of, or the list again."""
+        row = self._row
+        self.toggle_class("-inside")
+        if self.has_class("-inside"):
+            self._details.show(row.surveyed if row is not None else None)
+        self.call_after_refresh(self._show_rows)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """The model answers from now on; one that is not here is fetched first, after a question."""
+        row = self._row
+        if row is None:
+            self._take_as_written(self._search.value.strip())
+        elif row.in_use:
+            self.dismiss()
+        elif row.surveyed.problem:
+            self._tell(row.surveyed.problem)
+        elif row.here:
+            self._use(row)
+        else:
+            self._fetch(row, then_use=True)
+
+    def _take_as_written(self, text: str) -> None:
+        """A file or a repository that no line is about."""
+        if not text:
+            return
+        if (found := source.parse(text)) is not None and not self._is_offline(text):
+            self._ask_and_pull(text, f"Fetch {text} ({found.repo} on {hub.page(found.repo)})?", then_use=True)
+        elif found is None:
+            self.app.controller.switch_model(text)
+            self.dismiss()
+
+    def _use(self, row: ModelRow) -> None:
+        advice = row.surveyed.advice
+        if advice is None or not row.does_not_fit:
+            self._switch(row)
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._switch(row, agreed=True)
+
+        text = memory_check.question(row.shown_name, advice.memory_bytes, advice.missing_bytes)
+        self.app.push_screen(Question(text, "load it"), answered)
+
+    def _switch(self, row: ModelRow, *, agreed: bool = False) -> None:
+        self.app.controller.switch_model(row.surveyed.argument, agreed=agreed)
+        self.dismiss()
+
+    def action_fetch(self) -> None:
+        """Fetches the model with its drafter, or the drafter of one that is here; stops what is being fetched."""
+        row, pull = self._row, self.app.controller.pull
+        if pull is not None:
+            pull.stop()
+        elif row is None:
+            self._take_as_written(self._search.value.strip())
+        elif row.here:
+            self._fetch_drafter(row)
+        else:
+            self._fetch(row, then_use=False)
+
+    def _fetch_drafter(self, row: ModelRow) -> None:
+        advice = row.surveyed.advice
+        if advice is None or not advice.drafter or advice.drafter_here:
+            self._tell(f"{row.shown_name} is here already")
+        elif not self._is_offline(advice.drafter):
+            self.app.controller.start_pull(advice.drafter)
+            self._show_summary()
+
+    def _fetch(self, row: ModelRow, *, then_use: bool) -> None:
+        if self._is_offline(row.name):
+            return
+        advice, entry = row.surveyed.advice, row.surveyed.model.entry
+        with_drafter, n_bytes = "", f", {size(row.n_bytes)}" if row.n_bytes else ""
+        if advice is not None and advice.drafter and not advice.drafter_here:
+            more = self._survey.advice(advice.drafter) if self._survey is not None else None
+            drafter_bytes = f" ({size(more.file_bytes)})" if more is not None else ""
+            with_drafter = f", and {advice.drafter}{drafter_bytes}, which drafts for it"
+        repo = f", from {entry.repo}" if entry is not None else ""
+        licence = f", licence: {row.licence}" if row.licence else ""
+        warning = ""
+        if row.does_not_fit and advice is not None:
+            warning = f" It needs {size(advice.memory_bytes)} of memory, which are not free now."
+        if not (then_use or warning):
+            self._pull(True, row.name, then_use=False)
+            return
+        text = f"Fetch {row.shown_name}{n_bytes}{repo}{licence}{with_drafter}?{warning}"
+        self._ask_and_pull(row.name, text, then_use=then_use)
+
+    def _ask_and_pull(self, name: str, text: str, *, then_use: bool) -> None:
+        yes = "fetch it, then use it" if then_use else "fetch it"
+        self.app.push_screen(Question(text, yes), lambda yes: self._pull(bool(yes), name, then_use=then_use))
+
+    def _pull(self, yes: bool, name: str, *, then_use: bool) -> None:
+        if yes:
+            self.app.controller.start_pull(name, drafter=True, then_use=then_use)
+            if then_use:
+                self.dismiss()
+            else:
+                self._show_summary()
+
+    @property
+    def _offline(self) -> bool:
+        return self.app.session.offline or hub.is_offline()
+
+    def _is_offline(self, name: str) -> bool:
+        """Whether it cannot be fetched now; then it says so."""
+        if self._offline:
+            self._tell(f"{name} is not here, and {OFFLINE} forbids fetching it")
+        return self._offline
+
+    def action_remove(self) -> None:
+        """Deletes a model that was fetched, after a question."""
+        row = self._row
+        if row is None:
+            return
+        if row.in_use:
+            self._tell(f"{row.shown_name} answers now; choose another model before you remove it")
+            return
+        self._in_background(lambda: removal.find(row.name), self._ask_to_remove)
+
+    def _ask_to_remove(self, doomed: removal.Removal) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._in_background(doomed.run, removed)
+
+        def removed(freed: int) -> None:
+            self._look_around()
+            self._tell(f"deleted {doomed.name}, {size(freed)}")
+
+        self.app.push_screen(Question(doomed.question, "delete it"), answered)
+
+    def _in_background(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Does what may wait for a disk; `then` gets what it returns."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except Exception as error:
+                told = error_log.told(error, self._folders.logs).line
+                self.post_message(self.Finished(lambda: self._tell(told)))
+            else:
+                self.post_message(self.Finished(lambda: then(result)))
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def on_model_picker_finished(self, message: Finished) -> None:
+        message.stop()
+        message.then()
+
+
+class ModelOptions(OptionList, can_focus=False):
+    """A click on the line that is highlighted chooses it; on another one it only goes there."""
+
+    async def _on_click(self, event: events.Click) -> None:
+        clicked = event.style.meta.get("option")
+        if clicked == self.highlighted:
+            await super()._on_click(event)
+        elif clicked is not None and not self.get_option_at_index(clicked).disabled:
+            self.highlighted = clicked
+        event.prevent_default()
+
+
+def _keys() -> Content:
+    """The keys at the bottom; each can be clicked."""
+    parts = [Content.from_markup(f"[@click=screen.{action}][b]{key}[/b] {what}[/]") for action, key, what in KEYS]
+    return Content("  ").join(parts)
