@@ -41,6 +41,15 @@ class SurveyedModel:
     place: Path | None = None
 
     @property
+    def n_bytes(self) -> int:
+        """Of its files, here or not; 0 where nobody knows."""
+        if self.model.here:
+            return self.model.n_bytes
+        if self.advice is not None:
+            return self.advice.file_bytes
+        return self.model.entry.bytes if self.model.entry is not None else 0
+
+    @property
     def argument(self) -> str:
         """What --model takes for it."""
         model = self.model
@@ -59,9 +68,11 @@ class ModelSurvey:
         *,
         loaded: Path | None = None,
         window: int = DEFAULT_CTX,
+        former: ModelSurvey | None = None,
     ) -> None:
         """`loaded`: the file of the model that is loaded now, whose memory another one would have, and whose folder may
-        have others; `window`: tokens that memory is counted for."""
+        have others; `window`: tokens that memory is counted for; `former`: the survey before, whose estimates hold
+        until there are new ones."""
         self._folders, self._changed, self._loaded, self._window = folders, changed, loaded, window
         self._lock = threading.Lock()
         self._named = {name: CatalogueModel(name, entry=entry) for name, entry in registry.entries().items()}
@@ -69,7 +80,7 @@ class ModelSurvey:
         self._places: dict[str, Path] = {}  # of those that are here, links followed
         self._local: dict[str, LocalModel] = {}
         self._problems: dict[str, str] = {}
-        self._advice: dict[str, Recommendation] = {}
+        self._advice: dict[str, Recommendation] = dict(former._advice) if former is not None else {}
         self._machine: Machine | None = None
         self._unread: queue.Queue[CatalogueModel] = queue.Queue()
         self._searching = 0

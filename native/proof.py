@@ -14,6 +14,7 @@ from specee.native import abi, library, selftest
 
 LONG_S = 0.2
 """A proof that takes less is made again at each start."""
+MOST = 100  # verdicts that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,6 @@ def keep(path: Path, verdict: Verdict) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{verdict.level}\n{verdict.limit}", encoding="utf-8")
+        kept = sorted(path.parent.glob("proof-*"), key=lambda file: file.stat().st_mtime)
+        for old in kept[:-MOST]:
+            old.unlink()

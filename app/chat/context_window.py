@@ -30,7 +30,7 @@ class ContextWindow:
             return 0
         thoughts = stats.get("thought_tokens", 0) + stats.get("prompt_thought_tokens", 0)  # no later prompt has them
         filled: int = stats["prompt_tokens"] + stats["tokens"] - thoughts
-        return round(filled * self._kept_share)
+        return round(max(0, filled) * self._kept_share)
 
     def leave_out(self, turns: Sequence[Turn], first: int, summary: str) -> None:
         """Of `turns`, only those from `first` on and the summary are sent from now on."""

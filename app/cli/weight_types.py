@@ -19,10 +19,9 @@ class Slow:
     alternative: str | None  # a type of about the same size that has such a kernel
 
     def __str__(self) -> str:
-        if self.experts:
-            return f"experts in {self.type} ({self.share:.0%}) take each token by itself"
+        what = f"experts in {self.type}" if self.experts else self.type
         instead = f"; {self.alternative}, about as large, has one" if self.alternative else ""
-        return f"{self.type} ({self.share:.0%}) has no kernel here for several tokens at once{instead}"
+        return f"{what} ({self.share:.0%}{instead})"
 
 
 def slow(header: Any) -> list[Slow] | None:
@@ -54,7 +53,8 @@ def text(found: list[Slow] | None) -> str:
         return "unknown, without the native library"
     if not found:
         return "each has a kernel for several tokens at once"
-    return ". ".join(map(str, found)) + ": drafts and early exits gain little there"
+    types = ", ".join(map(str, found))
+    return f"no kernel here for several tokens at once, so drafts and early exits gain little: {types}"
 
 
 def _matrices(header: Any) -> list[Any]:

@@ -113,7 +113,7 @@ class Answer:
 
     def _prompt_of_answer(self) -> Prompt:
         """With what was generated, as far as it stands, and what the template has between a thought and an answer."""
-        stream, backend, form = self.stream, self.slot.backend, self.slot.backend.thinking.form
+        stream, form = self.stream, self.slot.backend.thinking.form
         assert form is not None
         text, tokens = stream.whole
         if stream.turn in ("answers", None) and not stream.in_thought:
@@ -121,7 +121,7 @@ class Answer:
             return self._with_text(self.prompt, form.plain_opening)
         if stream.turn == "ended" and stream.left.strip():  # its last token has more than the end of the thought
             text = text.removesuffix(stream.left)
-            tokens = backend.tokenize(text, bos=False)
+            tokens = self._tokens_behind(self.prompt, text)
         stream.keep_run()
         self.thought_closed = stream.turn == "thought"
         between = form.closing if stream.in_thought else form.after_end
@@ -130,7 +130,11 @@ class Answer:
         return self._with_text(self.prompt.with_answer(text, tokens), between)
 
     def _with_text(self, prompt: Prompt, text: str) -> Prompt:
-        return prompt.with_answer(text, self.slot.backend.tokenize(text, bos=False)) if text else prompt
+        return prompt.with_answer(text, self._tokens_behind(prompt, text)) if text else prompt
+
+    def _tokens_behind(self, prompt: Prompt, text: str) -> list[int]:
+        backend = self.slot.backend
+        return backend.tokenize(text, bos=False, is_rest=not prompt.text.endswith(tuple(backend.control_tokens)))
 
     def finish(self, *, cancelled: bool) -> Stats:
         """It is over: sends what is left of its text, and gives its figures."""

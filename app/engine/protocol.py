@@ -203,7 +203,7 @@ class ModelInfo:
         """Raises AppError for a policy that cannot run on this model."""
         why = None
         if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
-            why = f"{self.dense_only}; take the policy dense"
+            why = f"{self.dense_only}; take the policy auto"
         elif choice.needs_calibration and not self.calibrated:
             why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
         if why is not None:

@@ -288,7 +288,8 @@ class ChatApp(BoundedApp):
             self.controller.start_pull(suggested[index].name, drafter=True, then_use=True)
 
     async def on_event(self, event: Event) -> None:
-        if isinstance(event, Key) and self._first_start.suggestions and event.key not in first_start.KEPT:
+        written = isinstance(event, Paste) or (isinstance(event, Key) and event.key not in first_start.KEPT)
+        if written and self._first_start.suggestions:
             self._first_start.dismiss()
         await super().on_event(event)
 

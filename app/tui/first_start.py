@@ -118,11 +118,11 @@ class FirstStart(Static):
         self._draw()
 
     def _draw(self) -> None:
-        if not self.suggestions:
+        width = self.content_size.width
+        if not self.suggestions or not width:  # once it has its place, it is drawn
             return
         purposes = max(cell_len(one.best_for) for one in self.suggestions)
         names = max(cell_len(one.name) for one in self.suggestions)
-        width = max(20, self.content_size.width)
         lines = [Content.styled(TITLE, "bold")]
         for at, (key, one) in enumerate(zip(KEYS, self.suggestions, strict=False)):
             rate = "" if one.rate is None else f"  {one.rate:.{0 if one.rate >= 10 else 1}f} tokens/s"

@@ -24,16 +24,16 @@ from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
 from specee.app.tui import memory_check, model_rows
 from specee.app.tui.model_details import ModelDetails
+from specee.app.tui.model_fetch import OFFLINE, ModelFetch
 from specee.app.tui.model_rows import ModelRow
 from specee.app.tui.question import Question
 from specee.app.tui.wrapping import Block, wrap
-from specee.models import hub, source
+from specee.models import source
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
 T = TypeVar("T")
-OFFLINE = "--offline or HF_HUB_OFFLINE"
 WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
 KEYS = (
@@ -105,6 +105,7 @@ class ModelPicker(Screen[None]):
 
     def compose(self) -> ComposeResult:
         session = self.app.session
+        self._fetch = ModelFetch(self.app, self._tell, self._fetch_begun)
         self._details = ModelDetails(self._folders, session.window)
         yield self._search
         with Horizontal():
@@ -127,16 +128,16 @@ class ModelPicker(Screen[None]):
 
     def _look_around(self) -> None:
         """Begins to look at all models, as they are now."""
-        if self._survey is not None:
-            self._survey.stop()
-        session = self.app.session
+        former, session = self._survey, self.app.session
+        if former is not None:
+            former.stop()
         self._in_use = session.model  # asks the disk
         loaded = Path(session.info.path) if session.info is not None else None
 
         def changed() -> None:
             self.post_message(self.Changed())
 
-        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window)
+        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window, former=former)
         self._survey.start()
         self._show_rows()
 
@@ -160,7 +161,9 @@ class ModelPicker(Screen[None]):
         for row in found:
             if not any(other is not None and other.group == row.group for other in rows):
                 rows.append(None)
-                heading = row.group if row.here or not self._offline else f"{row.group}: needs the network ({OFFLINE})"
+                heading = (
+                    row.group if row.here or not self._fetch.offline else f"{row.group}: needs the network ({OFFLINE})"
+                )
                 lines.append(Content.styled(heading, "bold $accent"))
             rows.append(row)
             lines.append(row.line(width, cells))
@@ -271,15 +274,15 @@ class ModelPicker(Screen[None]):
         elif row.here:
             self._use(row)
         else:
-            self._fetch(row, then_use=True)
+            self._fetch_model(row, then_use=True)
 
     def _take_as_written(self, text: str) -> None:
         """A file or a repository that no line is about."""
         if not text:
             return
-        if (found := source.parse(text)) is not None and not self._is_offline(text):
-            self._ask_and_pull(text, f"Fetch {text} ({found.repo} on {hub.page(found.repo)})?", then_use=True)
-        elif found is None:
+        if (found := source.parse(text)) is not None:
+            self._fetch.repository(text, found)
+        else:
             self.app.controller.switch_model(text)
             self.dismiss()
 
@@ -308,59 +311,21 @@ class ModelPicker(Screen[None]):
         elif row is None:
             self._take_as_written(self._search.value.strip())
         elif row.here:
-            self._fetch_drafter(row)
+            self._fetch.drafter_of(row)
         else:
-            self._fetch(row, then_use=False)
+            self._fetch_model(row, then_use=False)
 
-    def _fetch_drafter(self, row: ModelRow) -> None:
-        advice = row.surveyed.advice
-        if advice is None or not advice.drafter or advice.drafter_here:
-            self._tell(f"{row.shown_name} is here already")
-        elif not self._is_offline(advice.drafter):
-            self.app.controller.start_pull(advice.drafter)
+    def _fetch_model(self, row: ModelRow, *, then_use: bool) -> None:
+        entry = row.surveyed.model.entry
+        models = self._survey.models if self._survey is not None else []
+        wanted = [one for one in models if entry is not None and one.model.name == entry.drafter and not one.model.here]
+        self._fetch.model(row, wanted[0] if wanted else None, then_use=then_use)
+
+    def _fetch_begun(self, then_use: bool) -> None:
+        if then_use:
+            self.dismiss()
+        else:
             self._show_summary()
-
-    def _fetch(self, row: ModelRow, *, then_use: bool) -> None:
-        if self._is_offline(row.name):
-            return
-        advice, entry = row.surveyed.advice, row.surveyed.model.entry
-        with_drafter, n_bytes = "", f", {size(row.n_bytes)}" if row.n_bytes else ""
-        if advice is not None and advice.drafter and not advice.drafter_here:
-            more = self._survey.advice(advice.drafter) if self._survey is not None else None
-            drafter_bytes = f" ({size(more.file_bytes)})" if more is not None else ""
-            with_drafter = f", and {advice.drafter}{drafter_bytes}, which drafts for it"
-        repo = f", from {entry.repo}" if entry is not None else ""
-        licence = f", licence: {row.licence}" if row.licence else ""
-        warning = ""
-        if row.does_not_fit and advice is not None:
-            warning = f" It needs {size(advice.memory_bytes)} of memory, which are not free now."
-        if not (then_use or warning):
-            self._pull(True, row.name, then_use=False)
-            return
-        text = f"Fetch {row.shown_name}{n_bytes}{repo}{licence}{with_drafter}?{warning}"
-        self._ask_and_pull(row.name, text, then_use=then_use)
-
-    def _ask_and_pull(self, name: str, text: str, *, then_use: bool) -> None:
-        yes = "fetch it, then use it" if then_use else "fetch it"
-        self.app.push_screen(Question(text, yes), lambda yes: self._pull(bool(yes), name, then_use=then_use))
-
-    def _pull(self, yes: bool, name: str, *, then_use: bool) -> None:
-        if yes:
-            self.app.controller.start_pull(name, drafter=True, then_use=then_use)
-            if then_use:
-                self.dismiss()
-            else:
-                self._show_summary()
-
-    @property
-    def _offline(self) -> bool:
-        return self.app.session.offline or hub.is_offline()
-
-    def _is_offline(self, name: str) -> bool:
-        """Whether it cannot be fetched now; then it says so."""
-        if self._offline:
-            self._tell(f"{name} is not here, and {OFFLINE} forbids fetching it")
-        return self._offline
 
     def action_remove(self) -> None:
         """Deletes a model that was fetched, after a question."""

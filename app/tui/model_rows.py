@@ -51,14 +51,6 @@ class ModelRow:
         return advice is not None and not advice.fits
 
     @property
-    def n_bytes(self) -> int:
-        """Of its files; 0 where nobody knows."""
-        model, advice = self.surveyed.model, self.surveyed.advice
-        if model.here:
-            return model.n_bytes
-        return advice.file_bytes if advice is not None else 0
-
-    @property
     def best_for(self) -> str:
         advice = self.surveyed.advice
         return f"best for {' and '.join(advice.best_for)}" if advice is not None and advice.best_for else ""
@@ -73,7 +65,7 @@ class ModelRow:
     def line(self, width: int, name_cells: int) -> Content:
         """The line, of at most `width` cells; what is at its end is cut first."""
         mark = ">" if self.in_use else "!" if self.does_not_fit or self.surveyed.problem else " "
-        n_bytes = size(self.n_bytes) if self.n_bytes else ""
+        n_bytes = size(self.surveyed.n_bytes) if self.surveyed.n_bytes else ""
         head = f"{mark} {_fitted(self.shown_name, name_cells)} {n_bytes:>{SIZE_CELLS}} {self.rate:>{RATE_CELLS}}"
         room = width - cell_len(head) - 2
         tail = f"  {set_cell_size(self._tail(), room).rstrip()}" if room >= LEAST_TAIL else ""

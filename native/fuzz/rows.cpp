@@ -105,8 +105,8 @@ struct Model {
         n_embd        = llama_model_n_embd(model);
         fuzzed        = new_context(model, N_SLOTS);
         reference_ctx = new_context(model, 1);
-        reference     = specee_rows_init(reference_ctx, path, N_ROWS, 16);
-        require(reference != nullptr, "rows of the reference");
+        reference     = specee_rows_init(reference_ctx, path, N_ROWS, 16, -1, nullptr);
+        require(reference != nullptr && specee_rows_level(reference) == SPECEE_LEVEL_EXITS, "rows of the reference");
     }
 };
 
@@ -123,7 +123,7 @@ class Session {
   public:
     Session(const Model & m, Bytes & bytes) : m(m), in(bytes), slots(N_SLOTS) {
         llama_memory_clear(llama_get_memory(m.fuzzed), true);
-        rows = specee_rows_init(m.fuzzed, m.path, N_ROWS, 1 + in.below(8));
+        rows = specee_rows_init(m.fuzzed, m.path, N_ROWS, 1 + in.below(8), SPECEE_LEVEL_EXITS, "");
         require(rows != nullptr, "rows");
         penalties = llama_sampler_init_penalties(m.n_vocab, 8, 1.3f, 0, 0);
         filters   = llama_sampler_chain_init(llama_sampler_chain_default_params());
@@ -443,7 +443,7 @@ class Session {
                 called([&] { return specee_rows_layer_states(rows, at, from, n, maybe(out.data())); });
                 called([&] { return specee_rows_n_layer_states(rows, in.number()); });
                 called([&] { return specee_embedding_rows(rows, 1, tokens(1), maybe(out.data())); });
-                called([&] { return specee_head_rows(rows, 1, tokens(1), maybe(out.data())); });
+                called([&] { return specee_head_rows(rows, 1, tokens(1), maybe(out.data()), maybe(out.data())); });
                 break;
             }
             case 31: {

@@ -52,13 +52,33 @@ void specee_rows::set_caches(const std::vector<llama_kv_cache *> & found) {
     }
 }
 
+llama_pos specee_rows::first_seen(const llama_kv_cache & cache, llama_pos p1, llama_pos end) {
+    llama_pos begin = 0;
+    for (llama_pos n = end; n > 0;) { // of earlier ones more are hidden
+        const llama_pos half = n / 2;
+        const bool      sees = !llama_hparams::is_masked_swa(cache.n_swa, cache.swa_type, begin + half, p1);
+        begin += sees ? 0 : half + 1;
+        n = sees ? half : n - half - 1;
+    }
+    return begin;
+}
+
 void specee_rows::set_extents() {
     int32_t most = 0;
     for (specee_group & group : groups) {
         const specee_slot & s = slots[group.slot];
         const int32_t       n = s.length + s.n_in_flight(); // no cell beyond is in use
         group.n_kv            = std::min<int32_t>(GGML_PAD(n, KV_PADDING), kv->get_size());
+        group.window          = 0;
         most                  = std::max(most, group.n_kv);
+        // cells that no row sees add nothing, in whole steps of what is added in one instruction
+        if (caches.size() > 1 && !ctx.cparams.flash_attn) {
+            llama_pos first = batch[group.first]->pos;
+            for (int32_t i = group.first; i < group.first + group.n_rows; ++i) {
+                first = std::min(first, batch[i]->pos);
+            }
+            group.window = first_seen(*caches[1], first, first) / KV_PADDING * KV_PADDING;
+        }
     }
     for (llama_kv_cache_context * view : views) {
         llama_kv_cache::slot_info & first = view->sinfos[0];
@@ -81,38 +101,29 @@ template <typename T> void specee_rows::set_mask(const llama_kv_cache & cache, T
     const T    hidden = value(-INFINITY);
     const bool alibi  = model.hparams.use_alibi;
     // what a row at p1 sees of position p0
-    const auto is_seen = [&](llama_pos p0, llama_pos p1) {
-        return !llama_hparams::is_masked_swa(cache.n_swa, cache.swa_type, p0, p1);
-    };
     const auto seen = [&](llama_pos p0, llama_pos p1) { return value(alibi ? (float) (p0 - p1) : 0.0f); };
     for (const specee_group & group : groups) {
-        const specee_slot & s = slots[group.slot];
-        for (int32_t i = group.first; i < group.first + group.n_rows; ++i, mask += group.n_kv) {
+        const specee_slot & s       = slots[group.slot];
+        const int32_t       from    = &cache == kv ? 0 : group.window;
+        const int32_t       n_cells = group.n_kv - from;
+        for (int32_t i = group.first; i < group.first + group.n_rows; ++i, mask += n_cells) {
             // side rows up to the principal chain, then all before
             const specee_row * r  = batch[i];
             const llama_pos    p1 = r->pos;
-            std::fill_n(mask, group.n_kv, hidden);
+            std::fill_n(mask, n_cells, hidden);
             for (; r != nullptr && r->is_side; r = parent_in_flight(*r)) {
-                if (is_seen(r->pos, p1)) {
-                    mask[r->cell] = seen(r->pos, p1);
+                if (!llama_hparams::is_masked_swa(cache.n_swa, cache.swa_type, r->pos, p1)) {
+                    mask[r->cell - from] = seen(r->pos, p1);
                 }
             }
             const llama_pos end   = r == nullptr ? s.length : r->pos + 1;
-            llama_pos       begin = 0;
-            if (cache.swa_type != LLAMA_SWA_TYPE_NONE) { // the later, the more are hidden: look for the first one
-                for (llama_pos n = end; n > 0;) {
-                    const llama_pos half = n / 2;
-                    const bool      sees = is_seen(begin + half, p1);
-                    begin += sees ? 0 : half + 1;
-                    n = sees ? half : n - half - 1;
-                }
-            }
+            const llama_pos begin = cache.swa_type == LLAMA_SWA_TYPE_NONE ? 0 : first_seen(cache, p1, end);
             if (alibi) {
                 for (llama_pos p0 = begin; p0 < end; ++p0) {
-                    mask[p0] = seen(p0, p1);
+                    mask[p0 - from] = seen(p0, p1);
                 }
             } else if (begin < end) {
-                std::fill(mask + begin, mask + end, seen(0, 0));
+                std::fill(mask + (begin - from), mask + (end - from), seen(0, 0));
             }
         }
     }
@@ -149,7 +160,7 @@ void specee_rows::set_inputs(const specee_attention_input & input) {
     auto *                 k_at    = static_cast<int64_t *>(input.k_at->data);
     auto *                 v_at    = input.v_at == nullptr ? nullptr : static_cast<int64_t *>(input.v_at->data);
     // numbers that have an index of their own: 1, or all of V
-    const int64_t          n_v     = input.v_at == nullptr ? 0 : input.v_at->ne[0] / n;
+    const int64_t n_v = input.v_at == nullptr ? 0 : input.v_at->ne[0] / n;
     for (int64_t i = 0; i < n; ++i) {
         const int64_t stream = cache.get_stream(batch[i]->slot);
         k_at[i]              = stream * n_cells + batch[i]->cell;
@@ -172,34 +183,43 @@ void specee_rows::set_inputs(const specee_attention_input & input) {
 
 // ---- in graphs -----------------------------------------------------------------------------------------------------
 
-// K or V of n_slots slots, from that of `stream` on, as far as n_kv cells. `t` is that of another one.
+// K or V of n_slots slots, from that of `stream` on, cells `from` to n_kv. `t` is that of another one.
 static ggml_tensor * view_slots(ggml_context * ctx0, const ggml_tensor * t, uint32_t stream, int64_t n_slots,
-                                int64_t n_kv) {
+                                int64_t from, int64_t n_kv) {
     const bool   transposed = t->nb[1] > t->nb[2]; // as in build_attn_mha
     const size_t of_slot    = t->nb[3];
-    return ggml_view_4d(ctx0, t->view_src, transposed ? n_kv : t->ne[0], t->ne[1], transposed ? t->ne[2] : n_kv,
-                        n_slots, t->nb[1], t->nb[2], of_slot, t->view_offs % of_slot + stream * of_slot);
+    const size_t at         = t->view_offs % of_slot + stream * of_slot + from * (transposed ? t->nb[0] : t->nb[2]);
+    return ggml_view_4d(ctx0, t->view_src, transposed ? n_kv - from : t->ne[0], t->ne[1],
+                        transposed ? t->ne[2] : n_kv - from, n_slots, t->nb[1], t->nb[2], of_slot, at);
+}
+
+bool specee_rows::has_window(const llm_graph_context & builder, int il) const {
+    return caches.size() > 1 && builder.hparams.is_swa(il) &&
+           std::any_of(groups.begin(), groups.end(), [](const specee_group & g) { return g.window > 0; });
 }
 
 ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const specee_attention_of & a) {
-    ggml_context * ctx0   = builder.ctx0;
-    ggml_tensor *  result = nullptr;
-    size_t         at     = 0; // of this run's mask
+    ggml_context * ctx0     = builder.ctx0;
+    const bool     windowed = has_window(builder, a.il);
+    ggml_tensor *  result   = nullptr;
+    size_t         at       = 0; // of this run's mask
     for (auto first = groups.begin(), end = first; first != groups.end(); first = end) {
         // slots whose K and V lie one after the other, alike in shape: one product has all of them
-        end                 = std::find_if(first, groups.end(), [&](const specee_group & g) {
-            return g.n_rows != first->n_rows || g.n_kv != first->n_kv ||
+        end                   = std::find_if(first, groups.end(), [&](const specee_group & g) {
+            return g.n_rows != first->n_rows || g.n_kv != first->n_kv || g.window != first->window ||
                    kv->get_stream(g.slot) != kv->get_stream(first->slot) + (uint32_t) (&g - &*first);
         });
-        const auto n_slots  = end - first;
-        const auto stream   = kv->get_stream(first->slot);
-        ggml_tensor * k     = view_slots(ctx0, a.k, stream, n_slots, first->n_kv);
-        ggml_tensor * v     = view_slots(ctx0, a.v, stream, n_slots, first->n_kv);
-        ggml_tensor * qs    = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
-                                           a.q->nb[2], first->first * a.q->nb[2]);
-        const size_t nb      = first->n_kv * ggml_type_size(a.mask->type);
-        const size_t of_slot = nb * first->n_rows;
-        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, first->n_kv, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
+        const auto    n_slots = end - first;
+        const auto    stream  = kv->get_stream(first->slot);
+        const int64_t from    = windowed ? first->window : 0;
+        const int64_t n_cells = first->n_kv - from;
+        ggml_tensor * k       = view_slots(ctx0, a.k, stream, n_slots, from, first->n_kv);
+        ggml_tensor * v       = view_slots(ctx0, a.v, stream, n_slots, from, first->n_kv);
+        ggml_tensor * qs      = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
+                                             a.q->nb[2], first->first * a.q->nb[2]);
+        const size_t  nb      = n_cells * ggml_type_size(a.mask->type);
+        const size_t  of_slot = nb * first->n_rows;
+        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, n_cells, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
         at += of_slot * n_slots;
 
         ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
@@ -223,8 +243,8 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
             t->ne[3] = group.n_rows; // not as an argument: ggml_view_4d takes it for more memory
             return t;
         };
-        ggml_tensor * k  = repeated(view_slots(ctx0, a.k, stream, 1, group.n_kv));
-        ggml_tensor * v  = repeated(view_slots(ctx0, a.v, stream, 1, group.n_kv));
+        ggml_tensor * k  = repeated(view_slots(ctx0, a.k, stream, 1, 0, group.n_kv));
+        ggml_tensor * v  = repeated(view_slots(ctx0, a.v, stream, 1, 0, group.n_kv));
         ggml_tensor * qs = ggml_view_4d(ctx0, q, q->ne[0], 1, q->ne[1], group.n_rows, q->nb[2], q->nb[1], q->nb[2],
                                         group.first * q->nb[2]);
         const size_t  nb = group.n_kv * ggml_type_size(a.mask->type);
@@ -249,11 +269,11 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
 
 ggml_tensor * specee_attention(const llm_graph_context & builder, const specee_attention_of & a) {
     specee_rows * rows = builder.cparams.specee;
-    if (rows == nullptr || rows->building == nullptr || rows->batch.size() < 2 || rows->is_attending) {
+    if (rows == nullptr || rows->building == nullptr || rows->is_attending) {
         return nullptr;
     }
     const bool flash = builder.cparams.flash_attn;
-    if (!flash && rows->groups.size() < 2) {
+    if ((flash ? rows->batch.size() : rows->groups.size()) < 2 && !rows->has_window(builder, a.il)) {
         return nullptr;
     }
     if (a.kq_b != nullptr) {

@@ -24,7 +24,8 @@ void specee_graph_begin(llm_graph_context & builder);
 // The end of layer `il`: where a range starts or stops. Returns the input of the next layer.
 ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * cur, int il);
 
-// Attention of a batch of rows of several slots, or by flash attention; null where llama.cpp's own does.
+// Attention of a batch of rows of several slots, by flash attention, or through a window; null where llama.cpp's own
+// does.
 ggml_tensor * specee_attention(const llm_graph_context & builder, const specee_attention_of & attention);
 
 // False, with a logged reason, while rows in flight have deferred layers: `caller` would read K/V that are not there.

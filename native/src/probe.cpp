@@ -64,9 +64,9 @@ void specee_exit_weights::margin(float * logits, llama_token * best, float * lea
     for (size_t i = 0; i < n; ++i) {
         logits[i] = matrices.capped(logits[i] + shortlist.constants[i]);
     }
-    size_t       first  = 0;
-    float        top    = -INFINITY;
-    float        second = -INFINITY;
+    size_t first  = 0;
+    float  top    = -INFINITY;
+    float  second = -INFINITY;
     for (size_t i = 0; i < n; ++i) {
         if (logits[i] > top) {
             second = top;

@@ -8,14 +8,15 @@
 #include "rows.h"
 
 #include "llama-graph.h"
+#include "llama-mmap.h"
 
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
-static constexpr int32_t N_TOKENS   = 4;    // the first one is the prompt
-static constexpr int32_t N_CUTS     = 8;    // at most, between layers
-static constexpr int32_t N_COMPARED = 64;   // tokens whose logits are computed from the file
+static constexpr int32_t N_TOKENS   = 4;     // the first one is the prompt
+static constexpr int32_t N_CUTS     = 8;     // at most, between layers
+static constexpr int32_t N_COMPARED = 64;    // tokens whose logits are computed from the file
 static constexpr float   ROUNDING   = 0.05f; // of their size: activations are rounded in the graph
 
 static llama_token token_of(int32_t i, int32_t n_vocab) {
@@ -51,8 +52,8 @@ std::vector<int32_t> specee_rows::append_proof(llama_seq_id slot, int32_t first,
 
 bool specee_rows::has_logits(llama_seq_id slot, int32_t i, int32_t token) const {
     const float * found = logits_of(slot, i);
-    return found != nullptr && std::memcmp(found, proof_logits.data() + (size_t) token * n_vocab,
-                                           n_vocab * sizeof(float)) == 0;
+    return found != nullptr &&
+           std::memcmp(found, proof_logits.data() + (size_t) token * n_vocab, n_vocab * sizeof(float)) == 0;
 }
 
 std::string specee_rows::prove_whole_rows() {
@@ -185,6 +186,7 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
         }
         return all;
     };
+    const llama_file file(path.c_str(), "rb"); // one that cannot be read is no property of the model
     if (proven >= 0) {
         set_caches(proven > SPECEE_LEVEL_DENSE ? found() : std::vector<llama_kv_cache *>{});
         level = proven;

@@ -129,8 +129,8 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
             ggml_set_output(graph.lens);
             ggml_build_forward_expand(gf, graph.lens);
             if (r.scores) {
-                ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, graph.lens, eps) :
-                                                                       ggml_rms_norm(builder.ctx0, graph.lens, eps);
+                ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, graph.lens, eps)
+                                                                     : ggml_rms_norm(builder.ctx0, graph.lens, eps);
                 graph.scores         = ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.up, normed);
                 ggml_set_output(graph.scores);
                 ggml_build_forward_expand(gf, graph.scores);
@@ -274,9 +274,10 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
     ubatch.output       = output.data();
 
     set_extents();
-    const bool same_extents = std::equal(groups.begin(), groups.end(), graph.groups.begin(),
-                                         [](const auto & a, const auto & b) { return a.n_kv == b.n_kv; });
-    graph.groups            = groups;
+    const bool same_extents =
+        std::equal(groups.begin(), groups.end(), graph.groups.begin(),
+                   [](const auto & a, const auto & b) { return a.n_kv == b.n_kv && a.window == b.window; });
+    graph.groups = groups;
     if (logits_owner == &graph || graph.range.logits) {
         logits_groups.clear(); // they are written anew
     }

@@ -217,8 +217,7 @@ specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int
             specee_fail(SPECEE_INVALID, "a context, a file, at least one row and one graph are needed");
             return nullptr;
         }
-        auto rows =
-            std::make_unique<specee_rows>(*ctx, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
+        auto rows = std::make_unique<specee_rows>(*ctx, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
         rows->prove(model_path, proven, limit == nullptr ? "" : limit);
         return rows.release();
     });

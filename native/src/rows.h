@@ -59,12 +59,14 @@ struct specee_slot {
     int32_t n_in_flight() const { return (int32_t) (chain.size() + side.size()); }
 };
 
-// The rows of one slot in a batch. They attend to the first n_kv cells of that slot.
+// The rows of one slot in a batch. They attend to the first n_kv cells of that slot, through a sliding window to those
+// of them from `window` on.
 struct specee_group {
     llama_seq_id slot   = 0;
     int32_t      first  = 0; // in the batch
     int32_t      n_rows = 0;
     int32_t      n_kv   = 0;
+    int32_t      window = 0;
 };
 
 // What a graph computes; graphs are cached by it.
@@ -263,6 +265,8 @@ struct specee_rows {
     // ---- attention of a batch: attention.cpp
 
     void set_caches(const std::vector<llama_kv_cache *> & found);
+    // Whether a layer has cells that are left out, because no row sees them through its window.
+    bool has_window(const llm_graph_context & builder, int il) const;
     // Each slot's rows attend to its own K and V, as if they were alone.
     ggml_tensor * attend(const llm_graph_context & builder, const specee_attention_of & attention);
     // The same by flash attention, of one slot too: each row is computed as one alone is.
@@ -303,9 +307,11 @@ struct specee_rows {
     void                 keep_logits(specee_range_graph & graph);
 
     // attention.cpp
-    void set_extents(); // n_kv of the groups
-    void find_inputs(specee_range_graph & graph) const;
-    void set_inputs(const specee_attention_input & input); // where K and V go, and what each row sees
+    void set_extents(); // n_kv and windows of the groups
+    // The first position before `end` that a token at p1 sees through the window of a cache, or `end`.
+    static llama_pos first_seen(const llama_kv_cache & cache, llama_pos p1, llama_pos end);
+    void             find_inputs(specee_range_graph & graph) const;
+    void             set_inputs(const specee_attention_input & input); // where K and V go, and what each row sees
     template <typename T> void set_mask(const llama_kv_cache & cache, T * mask) const;
 
     // proof.cpp

@@ -44,8 +44,8 @@ enum specee_advance_flags {
     SPECEE_KV_ONLY = 2, // propagate KV: only norm, K and V of each layer, all from the row's present hidden state
 };
 
-// What can be done with a model in a context, each with all before it. It is proven when a context is opened: some tokens
-// are computed whole, several at once, and in ranges of layers, and the bits must be equal (proof.cpp).
+// What can be done with a model in a context, each with all before it. It is proven when a context is opened: some
+// tokens are computed whole, several at once, and in ranges of layers, and the bits must be equal (proof.cpp).
 enum specee_level {
     SPECEE_LEVEL_DENSE  = 0, // one row after the other
     SPECEE_LEVEL_DRAFTS = 1, // several whole rows in one pass get the bits that each has alone, and can be dropped
@@ -87,14 +87,14 @@ LLAMA_API int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out);
 // The context's sequences 0 to n_seq_max - 1 are the slots; each has its own window of n_ctx / n_seq_max tokens.
 //
 // proven, limit: specee_rows_level and specee_rows_limit of an earlier proof for this model, these parameters and this
-// library; -1, NULL: it is proven now, which takes some ten tokens' time. Below SPECEE_LEVEL_RANGES rows run whole: they are appended, advanced from depth 0
-// to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
+// library; -1, NULL: it is proven now, which takes some ten tokens' time. Below SPECEE_LEVEL_RANGES rows run whole:
+// they are appended, advanced from depth 0 to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                          int32_t graph_cache_max, int32_t proven, const char * limit);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
 // A specee_level, and why it is not a higher one; empty where it is the highest.
-LLAMA_API int32_t       specee_rows_level(const specee_rows * rows);
-LLAMA_API const char *  specee_rows_limit(const specee_rows * rows);
+LLAMA_API int32_t      specee_rows_level(const specee_rows * rows);
+LLAMA_API const char * specee_rows_limit(const specee_rows * rows);
 
 // ---- slots ---------------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,8 @@ LLAMA_API int32_t specee_draft_set(specee_rows * rows, int32_t rank, const void 
 // Embedding rows of n tokens: out [n][n_embd] (calibration).
 LLAMA_API int32_t specee_embedding_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out);
 // Rows of the LM head times the final norm's weight and what scales logits: out [n][n_embd]; and what is added to their
-// products: constants [n], or NULL (calibration). With `cap` of specee_head_shape, a logit is cap tanh(product + constant).
+// products: constants [n], or NULL (calibration). With `cap` of specee_head_shape, a logit is cap tanh(product +
+// constant).
 LLAMA_API int32_t specee_head_rows(const specee_rows * rows, int32_t n, const llama_token * tokens, float * out,
                                    float * constants);
 // centred: not 0 where the final norm takes off the mean before it divides; cap: 0 where logits are not capped.

@@ -26,73 +26,82 @@ static std::vector<float> values_of(const ggml_tensor * t, float factor) {
     return values;
 }
 
-// All files of a model: llama.cpp finds the others by the name of the first one, too.
-static std::vector<std::string> parts_of(const std::string & path) {
-    std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_from_file(path.c_str(), { true, nullptr }),
-                                                             gguf_free);
-    if (gguf == nullptr) {
-        throw std::runtime_error("cannot read " + path);
+// A file of the model, and what its header says.
+struct specee_token_matrices::part {
+    const std::string                                   path;
+    llama_file                                          file;
+    llama_mmap                                          mapping;
+    ggml_context *                                      meta = nullptr;
+    std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf;
+    std::unique_ptr<ggml_context, decltype(&ggml_free)> tensors;
+
+    explicit part(const std::string & path) :
+        path(path), file(path.c_str(), "rb"), mapping(&file, 0),
+        gguf(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/true, /*.ctx =*/&meta }), gguf_free),
+        tensors(meta, ggml_free) {
+        if (gguf == nullptr) {
+            throw std::runtime_error("cannot read " + path);
+        }
     }
-    const int64_t key = gguf_find_key(gguf.get(), "split.count");
-    const int     n   = key < 0 || gguf_get_kv_type(gguf.get(), key) != GGUF_TYPE_UINT16 ?
-                            1 :
-                            gguf_get_val_u16(gguf.get(), key);
-    if (n < 2) {
-        return { path };
-    }
-    std::vector<char> name(path.size() + 32);
-    if (llama_split_prefix(name.data(), name.size(), path.c_str(), 0, n) <= 0) {
+};
+
+// The other files of a split model, which llama.cpp finds by the name of the first one, too.
+static std::vector<std::string> other_parts(const gguf_context * first, const std::string & path) {
+    std::vector<std::string> found;
+    const int64_t            key   = gguf_find_key(first, "split.count");
+    const int32_t            count = key < 0 ? 1 : gguf_get_val_u16(first, key);
+    std::vector<char>        name(path.size() + 32);
+    if (count > 1 && llama_split_prefix(name.data(), name.size(), path.c_str(), 0, count) == 0) {
         throw std::runtime_error(path + " does not have the name of a first part");
     }
-    const std::string        prefix = name.data();
-    std::vector<std::string> paths;
-    for (int i = 0; i < n; ++i) {
-        llama_split_path(name.data(), name.size(), prefix.c_str(), i, n);
-        paths.emplace_back(name.data());
+    const std::string prefix = name.data();
+    for (int32_t i = 1; i < count; ++i) {
+        llama_split_path(name.data(), name.size(), prefix.c_str(), i, count);
+        found.emplace_back(name.data());
     }
-    return paths;
+    return found;
 }
+
+specee_token_matrices::~specee_token_matrices() = default;
 
 specee_token_matrices::specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab,
                                              const specee_lm_head & head) :
     n_embd(n_embd), n_vocab(n_vocab), centred(head.centred), eps(head.eps), cap(head.cap), scale(head.scale),
     norm(values_of(head.norm, 1)), norm_bias(values_of(head.norm_bias, 1)),
     bias(values_of(head.bias, head.bias_scale)) {
-    const std::vector<std::string> paths = parts_of(path);
-    lm_head                              = find_matrix(paths, ggml_get_name(head.matrix));
-    embeddings                           = find_matrix(paths, "token_embd.weight");
+    parts.push_back(std::make_unique<part>(path));
+    for (const std::string & other : other_parts(parts[0]->gguf.get(), path)) {
+        parts.push_back(std::make_unique<part>(other));
+    }
+    lm_head    = find_matrix(ggml_get_name(head.matrix));
+    embeddings = find_matrix("token_embd.weight");
+    for (const auto & each : parts) { // vocabularies are large
+        each->gguf.reset();
+        each->tensors.reset();
+    }
 }
 
-specee_token_matrices::matrix specee_token_matrices::find_matrix(const std::vector<std::string> & paths,
-                                                                 const char *                     name) {
-    for (const std::string & path : paths) {
-        ggml_context *                                      meta = nullptr;
-        std::unique_ptr<gguf_context, decltype(&gguf_free)> gguf(gguf_init_from_file(path.c_str(), { true, &meta }),
-                                                                 gguf_free);
-        std::unique_ptr<ggml_context, decltype(&ggml_free)> tensors(meta, ggml_free);
-        const int64_t id = gguf == nullptr ? -1 : gguf_find_tensor(gguf.get(), name);
+specee_token_matrices::matrix specee_token_matrices::find_matrix(const char * name) const {
+    for (const auto & each : parts) {
+        const int64_t id = gguf_find_tensor(each->gguf.get(), name);
         if (id < 0) {
             continue;
         }
-        const ggml_tensor * t = ggml_get_tensor(meta, name);
-        if (t->ne[0] != n_embd || t->ne[1] != n_vocab || ggml_nelements(t) != (int64_t) n_embd * n_vocab) {
+        const ggml_tensor * t  = ggml_get_tensor(each->meta, name);
+        const size_t        at = gguf_get_data_offset(each->gguf.get()) + gguf_get_tensor_offset(each->gguf.get(), id);
+        if (t->ne[0] != n_embd || ggml_nelements(t) != (int64_t) n_embd * n_vocab) {
             throw std::runtime_error(std::string(name) + " has an unexpected shape");
         }
-        part p;
-        p.file          = std::make_unique<llama_file>(path.c_str(), "rb");
-        p.mapping       = std::make_unique<llama_mmap>(p.file.get(), 0);
-        const size_t at = gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id);
-        if (at + ggml_nbytes(t) > p.mapping->size()) {
-            throw std::runtime_error(path + " is truncated at " + name);
+        if (at + ggml_nbytes(t) > each->mapping.size()) {
+            throw std::runtime_error(each->path + " is truncated at " + name);
         }
         matrix m;
         m.type     = t->type;
-        m.data     = static_cast<const uint8_t *>(p.mapping->addr()) + at;
+        m.data     = static_cast<const uint8_t *>(each->mapping.addr()) + at;
         m.row_size = ggml_row_size(t->type, t->ne[0]);
-        parts.push_back(std::move(p));
         return m;
     }
-    throw std::runtime_error(paths.front() + " lacks " + name);
+    throw std::runtime_error("its file lacks " + std::string(name));
 }
 
 void specee_token_matrices::read_row(const matrix & from, llama_token token, float * out) const {

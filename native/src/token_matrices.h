@@ -22,6 +22,7 @@ struct specee_token_matrices {
 
     // Of the model's file, or the first part of it. Throws std::runtime_error when it cannot be read or lacks a tensor.
     specee_token_matrices(const std::string & path, int32_t n_embd, int32_t n_vocab, const specee_lm_head & head);
+    ~specee_token_matrices();
 
     // [n_embd], times the final norm's weight and what scales logits. A token's logit before `cap` is the product of
     // this with the normalised state, plus the number that is returned.
@@ -29,15 +30,12 @@ struct specee_token_matrices {
     void  embedding_row(llama_token token, float * out) const; // [n_embd]
 
     // [n_embd] as the final norm does it, without its weight.
-    void  normalise(const float * state, float * out) const;
+    void normalise(const float * state, float * out) const;
     // A logit of a head row's product with the normalised state.
     float capped(float logit) const;
 
   private:
-    struct part {
-        std::unique_ptr<llama_file> file;
-        std::unique_ptr<llama_mmap> mapping;
-    };
+    struct part;
 
     struct matrix {
         ggml_type       type     = GGML_TYPE_COUNT;
@@ -45,14 +43,14 @@ struct specee_token_matrices {
         size_t          row_size = 0;
     };
 
-    std::vector<part>  parts;
-    matrix             lm_head;
-    matrix             embeddings;
-    float              scale;
-    std::vector<float> norm;      // [n_embd] weight of the final norm, or empty
-    std::vector<float> norm_bias; // [n_embd] or empty
-    std::vector<float> bias;      // [n_vocab] of logits, or empty
+    std::vector<std::unique_ptr<part>> parts;
+    matrix                             lm_head;
+    matrix                             embeddings;
+    float                              scale;
+    std::vector<float>                 norm;      // [n_embd] weight of the final norm, or empty
+    std::vector<float>                 norm_bias; // [n_embd] or empty
+    std::vector<float>                 bias;      // [n_vocab] of logits, or empty
 
-    matrix find_matrix(const std::vector<std::string> & paths, const char * name);
+    matrix find_matrix(const char * name) const;
     void   read_row(const matrix & from, llama_token token, float * out) const;
 };

@@ -9,7 +9,7 @@ import pytest
 
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import ChatEvent, Done, Generate, Message, TokenEvents
-from specee.app.engine.thinking import Thinking
+from specee.app.engine.thinking import HARMONY, Thinking
 from specee.app.engine.thought_splitter import ThoughtForm
 from specee.app.options import ChatOptions, PolicyChoice, Sampling
 
@@ -261,3 +261,56 @@ def test_the_tokens_of_a_cut_answer_are_kept_whatever_spaces_it_had(make_backend
     other = ask(Message("user", "Ho"), Message("assistant", "", thought="One,"), goes_on=True)
     assert text(other, "answer")  # another question: nothing is taken from there
     assert bytes(t for t in engine.tokens if t < STOP).startswith(b"u:Hoa:<think>\nOne,")
+
+
+NAMES = {"<|channel|>": 2, "<|message|>": 3, "<|end|>": 4, "<|start|>": 5, "<|constrain|>": 6}
+
+
+def in_channels(make_backend: Make, script: str) -> Any:
+    """A model that writes as gpt-oss does; the names of its control tokens are no text."""
+    numbers = {name: chr(number) for name, number in NAMES.items()}
+
+    def as_tokens(text: str) -> str:
+        for name, number in numbers.items():
+            text = text.replace(name, number)
+        return text
+
+    backend = make_backend(as_tokens(script).encode())
+    backend.thinking = Thinking(HARMONY, "always").with_tokens(NAMES)
+    piece, tokenize = backend.piece, backend.tokenize
+    names = {number: name.encode() for name, number in NAMES.items()}
+    backend.piece = lambda token, special=False: (names[token] if special else b"") if token in names else piece(token)
+    backend.tokenize = lambda text, bos, special=True, **_: tokenize(as_tokens(text) if special else text, bos=bos)
+    return backend
+
+
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+NEXT = "<|end|><|start|>assistant"
+
+
+def test_channels_of_control_tokens(make_backend: Make, make_link: Make) -> None:
+    script = f"{ANALYSIS}One{NEXT}<|channel|>commentary<|message|>Wait. {NEXT}{ANALYSIS}Two{NEXT}{FINAL}Three"
+    events, stats = answer(in_channels(make_backend, script), make_link)
+    assert text(events, "thought") == "One\n\nTwo" and text(events, "answer") == "Wait. Three"
+    assert [event.index for event in events if not event.stop] == list(range(stats.tokens))
+
+
+def test_a_grammar_behind_channels(make_backend: Make, make_link: Make) -> None:
+    backend = in_channels(make_backend, f"{ANALYSIS}One{NEXT}{FINAL}{{a}}")
+    events, _ = answer(backend, make_link, grammar=GRAMMAR)
+    assert text(events, "thought") == "One" and text(events, "answer") == "{a}"
+    without = in_channels(make_backend, f"{FINAL}{{a}}")
+    events, stats = answer(without, make_link, grammar=GRAMMAR)
+    assert text(events, "answer") == "{a}" and stats.tokens == 3
+
+
+def test_a_thought_in_a_channel_that_is_too_long(make_backend: Make, make_link: Make) -> None:
+    backend = in_channels(make_backend, f"{ANALYSIS}One{NEXT}{FINAL}Two")
+    length = 1 + len("analysis") + 1 + len("One")
+    events, stats = answer(backend, make_link, think_tokens=length)
+    assert text(events, "thought") == "One" and text(events, "answer") == "Two" and stats.thought_closed
+
+
+def test_control_tokens_that_are_no_mark_stay_without_text(make_backend: Make, make_link: Make) -> None:
+    events, _ = answer(in_channels(make_backend, f"{FINAL}a<|constrain|>b<|message|>c"), make_link)
+    assert text(events, "answer") == "abc"

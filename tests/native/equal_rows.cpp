@@ -203,11 +203,10 @@ int main(int argc, char ** argv) {
         ggml_backend_ptr backend(ggml_backend_dev_init(ggml_backend_dev_get(i), nullptr));
         printf("%s: %s; 2 to %d rows\n", ggml_backend_name(backend.get()),
                ggml_backend_dev_description(ggml_backend_dev_get(i)), N_MAX);
-        for (ggml_type type :
-             { GGML_TYPE_Q4_0,  GGML_TYPE_Q4_1,  GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,  GGML_TYPE_Q8_0,   GGML_TYPE_Q2_K,
-               GGML_TYPE_Q3_K,  GGML_TYPE_Q4_K,  GGML_TYPE_Q5_K,   GGML_TYPE_Q6_K,  GGML_TYPE_IQ4_XS, GGML_TYPE_IQ4_NL,
-               GGML_TYPE_IQ3_S, GGML_TYPE_TQ2_0, GGML_TYPE_MXFP4, GGML_TYPE_NVFP4, GGML_TYPE_BF16,   GGML_TYPE_F16,
-               GGML_TYPE_F32 }) {
+        for (ggml_type type : { GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0,
+                                GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
+                                GGML_TYPE_IQ4_XS, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ3_S, GGML_TYPE_TQ2_0, GGML_TYPE_MXFP4,
+                                GGML_TYPE_NVFP4, GGML_TYPE_BF16, GGML_TYPE_F16, GGML_TYPE_F32 }) {
             for (auto [n_in, n_out] : { std::pair{ 512, 300 }, { 4096, 1024 }, { 14336, 512 } }) {
                 products(backend.get(), type, n_in, n_out);
             }

@@ -111,6 +111,11 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     return base, cpu
 
 
+def base_library() -> ctypes.CDLL:
+    """ggml-base of our build."""
+    return _libraries()[0]
+
+
 def quantize(name: str, weights: Floats) -> Bytes:
     """[n_out, n_in] -> rows of blocks."""
     base, _ = _libraries()

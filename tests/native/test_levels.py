@@ -188,6 +188,10 @@ def test_a_verdict_is_kept_where_proof_takes_long(tmp_path: Path, monkeypatch: p
         for damaged in ("", "7\n", "x", f"{abi.DRAFTS}\n", f"{abi.EXITS}\nbut"):
             kept.write_text(damaged)
             assert verdict() == (abi.EXITS, "")
+        monkeypatch.setattr(proof, "MOST", 2)
+        for i in range(4):
+            proof.keep(kept.with_name(f"proof-{i}"), proof.Verdict(abi.EXITS, ""))
+        assert len(list(kept.parent.glob("proof-*"))) == 2, "old ones go"
         path.touch()  # another file, maybe
         kept.write_text(f"{abi.DRAFTS}\nsaid before")
         assert verdict() == (abi.EXITS, "")

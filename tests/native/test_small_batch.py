@@ -54,13 +54,18 @@ def test_rows_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) -> 
     for n in range(1, kernels.N_MAX + 1):
         weights, rows = operands(name, n, n_in, n_out)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
-        np.testing.assert_array_equal(ours(name, w, x, n_in), kernels.one_by_one(name, w, x, n_in), f"{n} rows")
+        try:
+            mine = ours(name, w, x, n_in)
+        except NativeError:
+            assert n == 1, f"{n} rows"  # where ggml's own is faster
+            continue
+        np.testing.assert_array_equal(mine, kernels.one_by_one(name, w, x, n_in), f"{n} rows")
 
 
 @pytest.mark.parametrize("name", ["F16", "BF16"])
 @pytest.mark.parametrize("n_in", [64, 128, 256, 1536])  # keys of one head, or values of a cache
 def test_half_float_rows_have_the_bits_of_single_rows(name: str, n_in: int) -> None:
-    for n in range(1, kernels.N_MAX + 1):
+    for n in range(1 if name == "F16" else 2, kernels.N_MAX + 1):
         weights, rows = operands(name, n, n_in, 31)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
         try:
@@ -160,7 +165,7 @@ def test_the_error_is_not_above_that_of_single_rows(name: str) -> None:
         exact = rows.astype(np.float64) @ kernels.dequantize(name, w, 1536).astype(np.float64).T
         one_row = kernels.one_by_one(name, w, x, 1536)
         results = {}
-        if name in kernels.IN_ROWS:
+        if name in kernels.IN_ROWS and n > 1:
             results["rows"] = (ours(name, w, x, 1536), one_row)
         if name in kernels.REPACKED:
             groups = kernels.repack(name, w, 1536)

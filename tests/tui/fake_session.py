@@ -157,7 +157,7 @@ class ScriptedLink:
             return
         put(PromptProgress(12, 12))
         put(Started(session.stats.policy, session.stats.policy_reason, 12, 0, 1, 79.9))
-        reason = "stop"
+        reason = session.stats.stop_reason
         last = message.messages[-1]
         there = {"thought": last.thought or "", "answer": last.content} if message.continue_answer else {}
         for index, (channel, text) in enumerate(_pieces(session.answer, there)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -94,7 +95,7 @@ async def test_one_key_fetches_a_model_with_its_drafter(
     monkeypatch.setattr("specee.models.download.pull", pull)
     session = session_in(tmp_path)
     async with first_start(session).run_test(size=(120, 30)) as pilot:
-        await until(pilot, lambda: "F5" in screen(pilot.app) and "other keys" in screen(pilot.app))
+        await until(pilot, lambda: re.search("F5 .* GB", screen(pilot.app)) and "other keys" in screen(pilot.app))
         name = pilot.app._first_start.suggestions[0].name
         if how == "key":
             await pilot.press("f5")

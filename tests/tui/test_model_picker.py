@@ -244,8 +244,8 @@ async def test_a_fetch_with_its_drafter_is_stopped_resumed_and_used(tmp_path: Pa
         hub.slow = 0.0
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
-        shown = " ".join(screen(pilot.app).split())
-        assert "Fetch qwen2.5-7b" in shown and "Apache-2.0" in shown and "qwen2.5-0.5b" in shown
+        for part in ("Fetch qwen2.5-7b", "Apache-2.0", "and qwen2.5-0.5b"):
+            await until(pilot, lambda part=part: part in " ".join(re.sub("[│╭╮╰╯─]", " ", screen(pilot.app)).split()))
         await pilot.press("y")
         await until(pilot, lambda: session.loads[-1].model == "qwen2.5-7b" and idle(pilot.app))
         assert any("with its drafter qwen2.5-0.5b" in text for text in notices(pilot.app))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from fake_session import answers, idle, notices, ready, submit, until
 from real_engine import missing_model
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
 
 from specee.app.chat.session import Session
 from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
@@ -43,6 +48,11 @@ async def test_a_switch_and_one_that_fails(tmp_path: Path) -> None:
         await until(pilot, lambda: len(session.branch) == 4 and idle(app))
         first, last = session.branch[1].stats, session.branch[3].stats
         assert first is not None and last is not None and last["prompt_tokens"] > first["prompt_tokens"] + 8
+        tiny_gguf.write(tmp_path / "refused.gguf", "falcon")  # its header is right, its tensors are another model's
+        await submit(pilot, f"/model {tmp_path / 'refused.gguf'}")
+        await until(pilot, lambda: "second goes on answering" in notices(app)[-1] and idle(app))
+        assert session.info is not None and session.info.name == "second"
+        app.prompt.clear()
         (tmp_path / "first.gguf").unlink()
         await submit(pilot, f"/model {tmp_path / 'first.gguf'}")
         await until(pilot, lambda: "model not found" in notices(app)[-1] and idle(app))

@@ -205,7 +205,7 @@ bool specee_has_small_batch(int type, int64_t n_in, int64_t n_out) {
     if (specee_has_columns(type, n_out)) {
         return true;
     }
-    const auto has     = [&](specee_layout layout) { return find(type, layout, n_in, 1) != nullptr; };
+    const auto has     = [&](specee_layout layout) { return find(type, layout, n_in, 2) != nullptr; };
     const bool eight   = n_out % 8 == 0 && (has(SPECEE_REPACKED_8X8) || has(SPECEE_REPACKED_8X4));
     const bool four    = n_out % 4 == 0 && (has(SPECEE_REPACKED_4X8) || has(SPECEE_REPACKED_4X4));
     const bool is_rows = type != GGML_TYPE_Q2_K || n_out % 8 || !ggml_cpu_has_avx512(); // which is when ggml repacks it

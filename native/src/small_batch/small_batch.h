@@ -48,7 +48,7 @@ struct specee_product {
 // Computes the product; false when there is no kernel for it here, and nothing was done.
 bool specee_small_batch(const struct specee_product * p);
 
-// Whether there is a kernel for 1 to 8 rows of activations and a matrix of this size, in the layout in which ggml keeps
+// Whether there is a kernel for 2 to 8 rows of activations and a matrix of this size, in the layout in which ggml keeps
 // such weights here.
 bool specee_has_small_batch(int type, int64_t n_in, int64_t n_out);
 

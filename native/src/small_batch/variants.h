@@ -36,7 +36,7 @@ ColumnKernel find_columns_avx512_vnni(int type, int64_t n_rows, bool as_batch);
 // For F16 weights, any number of rows; it is compiled as ggml is.
 Kernel find_f16(int64_t n_in);
 
-// For BF16 weights; compiled as ggml is.
+// For BF16 weights, two rows or more; compiled as ggml is.
 Kernel find_bf16(int64_t n_in, int64_t n_rows);
 
 // For weights in the layout of ggml's AMX code; compiled as that is.

@@ -26,14 +26,16 @@ template <class V, int N> Kernel kernel_for(int type, specee_layout layout) {
     if (layout != SPECEE_ROWS) {
         return nullptr;
     }
+    // one row of these is as fast or faster in ggml's own kernel
+    constexpr bool with_q2_k = N > 1, with_q3_k = N > 1 || V::vnni;
     switch (type) {
         case GGML_TYPE_Q4_0: return multiply_32<V, Q4_0, N>;
         case GGML_TYPE_Q4_1: return multiply_32<V, Q4_1, N>;
         case GGML_TYPE_Q5_0: return multiply_32<V, Q5_0, N>;
         case GGML_TYPE_Q5_1: return multiply_32<V, Q5_1, N>;
         case GGML_TYPE_Q8_0: return multiply_32<V, Q8_0<V::vnni>, N>;
-        case GGML_TYPE_Q2_K: return multiply_q2_k<V, N>;
-        case GGML_TYPE_Q3_K: return multiply_started_256<V, Q3_K, N>;
+        case GGML_TYPE_Q2_K: return with_q2_k ? multiply_q2_k<V, N> : nullptr;
+        case GGML_TYPE_Q3_K: return with_q3_k ? multiply_started_256<V, Q3_K, N> : nullptr;
         case GGML_TYPE_Q4_K: return multiply_k<V, Q4_K, N>;
         case GGML_TYPE_Q5_K: return multiply_k<V, Q5_K, N>;
         case GGML_TYPE_Q6_K: return multiply_q6_k<V, N>;
