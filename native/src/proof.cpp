@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 static constexpr int32_t N_TOKENS   = 4;     // the first one is the prompt
 static constexpr int32_t N_CUTS     = 8;     // at most, between layers
@@ -205,8 +206,10 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
         return;
     }
 
+    const size_t       n_graphs = std::exchange(graph_cache_max, 1); // none is needed twice
     specee_scope_guard forget([&] {
         drop_graphs();
+        graph_cache_max = n_graphs;
         llama_memory_clear(ctx.get_memory(), false);
         for (specee_slot & s : slots) {
             s = {};

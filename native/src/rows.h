@@ -135,7 +135,7 @@ struct specee_rows {
     const int32_t n_vocab;
     const int32_t n_rows_max;
     const int32_t n_kept; // rows that are kept: the place of a row is its id modulo this
-    const size_t  graph_cache_max;
+    size_t        graph_cache_max;
 
     std::vector<specee_slot> slots;
     std::vector<specee_row>  places;    // [n_kept]

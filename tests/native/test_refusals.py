@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[str, Call]] = {
     "where it is": ("deep already", lambda e, r: e.advance([r.at_3], 3)),
     "beyond the last layer": ("range of layers", lambda e, r: e.advance([r.at_3], e.n_layer + 1)),
     "to no layer": ("range of layers", lambda e, r: e.advance([r.new], 0)),
-    "logits below the last layer": ("range of layers", lambda e, r: e.advance([r.at_3], 4, logits=True)),
+    "logits below the last layer": ("range of layers", lambda e, r: e.advance([r.at_3], e.n_layer - 1, logits=True)),
     "propagate a new row": ("range of layers", lambda e, r: e.propagate_kv(r.new)),
     "propagate a complete row": ("deep already", lambda e, r: e.propagate_kv(r.complete)),
     "append to an unknown row": ("no row in flight", lambda e, r: e.append(5, 10**6)),
