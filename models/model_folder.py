@@ -45,8 +45,9 @@ def only_model(folder: Path) -> Path:
 
 
 def _first(path: Path) -> Path:
-    first = path.with_name(source.parts(path.name)[0])
-    return first if first.is_file() else path
+    """The first of the model's files that is here: where the very first one is missing, opening it says so."""
+    files = map(path.with_name, source.parts(path.name))
+    return next((file for file in files if file.is_file()), path)
 
 
 def _may_answer(path: Path) -> bool:

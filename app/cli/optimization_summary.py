@@ -20,7 +20,7 @@ def text(result: dict[str, Any]) -> str:
                 name,
                 f"{found['prefill']:.0f}",
                 f"{found['t1'] * 1e3:.2f}",
-                f"{found['t4'] * 1e3:.2f}",
+                "-" if found["t4"] is None else f"{found['t4'] * 1e3:.2f}",
                 f"{found['perplexity']:.4f}",
                 size(result[n_bytes]),
             )

@@ -24,8 +24,13 @@ Part = tuple[str, bool]
 class Names:
     """Those that occur in a chat, each with a character that does not."""
 
-    def __init__(self, names: Sequence[str], messages: Sequence[Message], tools: str | None) -> None:
-        """`names`: of all control tokens of the model."""
+    def __init__(
+        self, names: Sequence[str], messages: Sequence[Message], tools: str | None, *, ends: bool = False
+    ) -> None:
+        """`names`: of all control tokens of the model; `ends`: also signs that these begin or end with are hidden."""
+        self._all = names
+        if ends:
+            names = [*names, *_ends(names)]
         json_texts = [_one_form(text) for text in (tools, *(m.tool_calls for m in messages)) if text is not None]
         given = (t for m in messages for t in (m.content, m.name, m.tool_call_id, m.thought))
         texts = [*filter(None, given), *json_texts]
@@ -40,6 +45,16 @@ class Names:
         self._name_of = {mark: name for name, mark in self._mark_of.items()}
         # templates may write texts as JSON, with or without escapes
         self._name_of |= {json.dumps(mark)[1:-1]: json.dumps(name)[1:-1] for name, mark in self._mark_of.items()}
+
+    def in_parts(self, messages: Sequence[Message]) -> bool:
+        """Whether the messages have a sign that a name begins or ends with, so that a template which leaves out a part
+        of a text, joins two, or writes it otherwise could make a name."""
+        ends = _ends(self._all)
+        return any(end in t for m in messages for t in (m.content, m.name, m.thought) if t for end in ends)
+
+    def count(self, text: str) -> int:
+        """Names in what the template made, besides those that are hidden."""
+        return sum(map(text.count, self._all))
 
     def hide(self, message: Message) -> Message:
         """The message as the template sees it."""
@@ -61,7 +76,8 @@ class Names:
             return text
         text = _one_form(text)
         for name, mark in self._mark_of.items():
-            text = text.replace(_in_json(name), mark)
+            if len(name) > 1:  # a single sign may be JSON's own
+                text = text.replace(_in_json(name), mark)
         return text
 
     def _hidden(self, text: str) -> str:
@@ -77,6 +93,11 @@ class Names:
         for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, self._name_of))})", text)):
             if part:
                 yield (self._name_of[part], True) if i % 2 else (part, False)
+
+
+def _ends(names: Sequence[str]) -> set[str]:
+    found = {end for name in names if len(name) > 1 for end in (name[0], name[-1])}
+    return {end for end in found if not end.isalnum() and not end.isspace()}
 
 
 def _one_form(text: str) -> str:

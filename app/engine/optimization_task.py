@@ -32,14 +32,20 @@ ROWS = 4
 ANSWERS = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=1.1, seed=0)
 NOTICEABLE = 1.05
 
+_Speed = tuple[float, float, "float | None"]
+"""Prefill in tokens a second, then seconds of a step of one row and of ROWS rows."""
+
 
 @dataclass(frozen=True)
 class Figures:
-    """`prefill` in tokens a second, `t1` and `t4` in seconds for a step of one row and of four."""
+    """`prefill` in tokens a second, `t1` and `t4` in seconds for a step of one row and of four.
+
+    `t4` is None for a model that takes one token after the other.
+    """
 
     prefill: float
     t1: float
-    t4: float
+    t4: float | None
     perplexity: float
 
 
@@ -121,7 +127,7 @@ def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures
     backends = [open_backend(each, show_progress, with_calibration=False) for each in options]
     texts = _answers(backends[0], emit)
     perplexities = [_perplexity(backend, texts, emit) for backend in backends]
-    speeds: tuple[list[tuple[float, float, float]], ...] = ([], [])
+    speeds: tuple[list[_Speed], ...] = ([], [])
     began = time.perf_counter()
     for number in range(ROUNDS + 1):
         emit(Progress("measuring the speed of both", number / (ROUNDS + 1)))
@@ -136,9 +142,14 @@ def compare(load: LoadOptions, copy: Path, emit: Emit) -> tuple[Figures, Figures
     return before, after
 
 
-def _figures(rounds: list[tuple[float, float, float]], perplexity: float) -> Figures:
-    prefill, t1, t4 = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return Figures(prefill, t1, t4, perplexity)
+def _figures(rounds: list[_Speed], perplexity: float) -> Figures:
+    together = [t4 for _, _, t4 in rounds if t4 is not None]
+    return Figures(
+        statistics.median(prefill for prefill, _, _ in rounds),
+        statistics.median(t1 for _, t1, _ in rounds),
+        statistics.median(together) if together else None,
+        perplexity,
+    )
 
 
 def _answers(backend: NativeBackend, emit: Emit) -> list[tuple[list[int], list[int]]]:
@@ -163,15 +174,25 @@ def _perplexity(backend: NativeBackend, texts: list[tuple[list[int], list[int]]]
     return math.exp(statistics.fmean(nll))
 
 
-def _speed(backend: NativeBackend) -> tuple[float, float, float]:
-    """Prefill in tokens a second, then seconds of a step of one row and of ROWS rows."""
+def _speed(backend: NativeBackend) -> _Speed:
     engine = backend.engine
     tokens = [7 * i % engine.n_vocab for i in range(PREFILL_TOKENS)]
     engine.roll_back(0)
     began = time.perf_counter()
     engine.prefill(tokens)
     prefill = PREFILL_TOKENS / (time.perf_counter() - began)
+    if engine.no_drafts is not None:  # several at once bring nothing, and its memory may not go back
+        return prefill, _token(engine), None
     return prefill, _step(engine, 1), _step(engine, ROWS)
+
+
+def _token(engine: Any) -> float:
+    times = []
+    for token in range(10, 10 + STEPS):
+        began = time.perf_counter()
+        engine.forward(token)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _step(engine: Any, n: int) -> float:
@@ -192,8 +213,9 @@ def verdict(before: Figures, after: Figures) -> dict[str, Any]:
     gains = {
         "reading prompts": after.prefill / before.prefill,
         "one token at a time": before.t1 / after.t1,
-        f"{ROWS} tokens at once": before.t4 / after.t4,
     }
+    if before.t4 is not None and after.t4 is not None:
+        gains[f"{ROWS} tokens at once"] = before.t4 / after.t4
     measured = ", ".join(f"{what} {gain:.2f}x" for what, gain in gains.items())
     slower = gains["one token at a time"] < 1 / NOTICEABLE
     worth = not slower and max(gains.values()) >= NOTICEABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from specee.app.engine.backend import Backend
@@ -63,10 +64,8 @@ def make_prompt(
     if begun.thought and think == "off":
         think = "on"
     chat = thinking.prepared(before)
-    names = Names(backend.control_tokens, [*chat, begun], tools)
-    hidden, hidden_tools = [names.hide(message) for message in chat], names.hide_in_tools(tools)
-    asked = _formatted(backend, hidden, hidden_tools, thinking.given(think))
-    opened = thinking.opens(asked, think, hidden[-1].content if hidden else "")
+    names, asked = _without_names(backend, chat, begun, tools, thinking.given(think))
+    opened = thinking.opens(asked, think, names.hide(chat[-1]).content if chat else "")
     said, begun = (begun.thought or "", begun.content), names.hide(begun)
     parts = names.parts(asked + (_begun(thinking, begun, opened=opened) if continue_answer else ""))
     text, asked = text_of(parts), text_of(names.parts(asked))
@@ -89,6 +88,29 @@ def make_prompt(
     n_thought = len(_tokens(backend, names.parts(begun.thought), bos=False)) if begun.thought else 0
     place: Place = "answer" if begun.content else "thought"
     return Prompt(text, tokens, place, goes_on=True, n_thought=n_thought, asked=asked, said=said)
+
+
+def _without_names(
+    backend: Backend, chat: Sequence[Message], begun: Message, tools: str | None, variables: Variables
+) -> tuple[Names, str]:
+    """What the template makes of the chat, and the names of control tokens that are hidden in it.
+
+    Templates that leave out a part of a text (as `/think` is left out), join texts or write them in small letters can
+    make a name of what was none: then such a text is written with its signs hidden, too.
+    """
+
+    def written(names: Names) -> str:
+        return _formatted(backend, [names.hide(m) for m in chat], names.hide_in_tools(tools), variables)
+
+    names = Names(backend.control_tokens, [*chat, begun], tools)
+    asked = written(names)
+    if names.in_parts(chat):
+        strict = Names(backend.control_tokens, [*chat, begun], tools, ends=True)
+        with suppress(AppError):
+            strictly = written(strict)
+            if names.count(asked) > names.count(strictly):
+                return strict, strictly
+    return names, asked
 
 
 def _formatted(backend: Backend, chat: Sequence[Message], tools: str | None, variables: Variables) -> str:

@@ -14,6 +14,7 @@ from real_engine import missing_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 
+import tiny_archs
 import tiny_gguf
 
 from specee.app.cli import optimization_summary
@@ -101,6 +102,20 @@ def test_both_models_are_measured(tmp_path: Path) -> None:
     )
     assert all(value > 0 for which in ("before", "after") for value in result[which].values())
     assert 0.9 < result["perplexity_ratio"] < 1.1 and "reading prompts" in result["verdict"]
+
+
+@pytest.mark.skipif(NO_MODEL is not None, reason=f"nothing to measure: {NO_MODEL}")
+@pytest.mark.parametrize("name", ["mamba", "falcon-h1"])
+def test_a_model_that_takes_one_token_after_the_other_is_measured(tmp_path: Path, name: str) -> None:
+    """Its memory cannot go back to before a step."""
+    model = tiny_archs.write(tmp_path / f"{name}.gguf", name, vocabulary=embedded.path())
+    load = LoadOptions(model=str(model), data_dir=str(tmp_path))
+    result = optimization_task.run_optimize(load, lambda message: None, force=True)
+    assert Path(result["path"]).is_file() and "tokens at once" not in result["verdict"]
+    for which in ("before", "after"):
+        assert result[which]["t4"] is None
+        assert all(value > 0 for key, value in result[which].items() if key != "t4")
+    assert " - " in optimization_summary.text(result)
 
 
 def test_the_result_as_text() -> None:

@@ -72,6 +72,13 @@ def test_the_folder_of_a_split_model(parts: list[Path], whole: Path) -> None:
     assert "several models: big-Q8_0-00001-of-00003.gguf, whole.gguf" in refusal(parts[0].parent)
 
 
+@pytest.mark.parametrize("at", range(N))
+def test_a_folder_without_one_of_the_parts(parts: list[Path], at: int) -> None:
+    """The others are not so many models."""
+    parts[at].unlink()
+    assert parts[at].name in refusal(parts[0].parent) and "not beside it" in refusal(parts[0].parent)
+
+
 def test_a_first_part_without_tensors(whole: Path, tmp_path: Path) -> None:
     first, *others = split_gguf.split(whole, tmp_path, 2, first_is_empty=True)
     assert opened(first).tensors and opened(others[0]).path == first
