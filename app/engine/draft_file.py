@@ -73,20 +73,12 @@ def check_drafter(options: LoadOptions) -> None:
     if options.drafter not in (None, NO_DRAFTER):
         found = resolve.resolve(options.drafter)
         target = gguf_header.read_model(resolve.resolve(options.model).path)
-        _check(found.name, target, gguf_header.read_model(found.path))
-
-
-def _check(name: str, target: Header, header: Header) -> None:
-    draft_model.check(target, header)
-    if head_fit.target_layers(header) and (why := _no_ranges(target)):
-        raise AppError(
-            "the drafter does not fit", f"{name} reads states of layers, and {why}; take a small whole model"
-        )
+        draft_model.check(target, gguf_header.read_model(found.path))
 
 
 def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
     header = gguf_header.read_model(path)
-    _check(name, target, header)
+    draft_model.check(target, header)
     layers = head_fit.target_layers(header)
     large, small = model_structure.read(target), model_structure.read(header)
     states = n_ctx * len(layers) * large.width * STATE_BYTES + (n_ctx * small.width * OWN_STATE_BYTES if layers else 0)
@@ -98,9 +90,3 @@ def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
             "take a smaller --ctx, a smaller drafter, or --drafter none",
         )
     return DraftFile(name, str(path), layers, heads.trained_for(header))
-
-
-def _no_ranges(target: Header) -> str | None:
-    from specee.native import library
-
-    return library.architecture_limit(model_structure.read(target).arch)

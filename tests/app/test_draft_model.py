@@ -280,10 +280,10 @@ def write(tmp_path: Path, name: str, **shape: Any) -> Path:
     return tiny_gguf.write(tmp_path / name, "llama", **shape)
 
 
-def test_an_eagle3_head_needs_a_model_that_runs_in_ranges(tmp_path: Path) -> None:
+def test_an_eagle3_head_needs_a_model_that_can_drop_rejected_tokens(tmp_path: Path) -> None:
     large = tiny_gguf.write(tmp_path / "large.gguf", "mamba")
     head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
-    with pytest.raises(AppError, match="head reads states of layers, and its memory is a running state"):
+    with pytest.raises(ModelError, match="the model's memory is a running state"):
         draft_file.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 
