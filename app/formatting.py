@@ -31,6 +31,7 @@ CONTROL = re.compile(
 """What could steer a terminal, change the direction of what follows, hide or not be written at all; not tabs, line
 ends. Joiners, variants and tags stay where they belong to what is seen, and marks of direction next to letters that are
 written leftward."""
+LONGEST_LABEL = 120  # characters
 _PICTURES = 0x2400  # where Unicode has pictures of the control characters
 _DELETE, _UNKNOWN = 0x7F, "\ufffd"
 
@@ -40,6 +41,12 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return CONTROL.sub(_picture, text.replace("\r\n", "\n"))
+
+
+def label(text: str) -> str:
+    """A text that is not ours, as one short line of a table."""
+    line = " ".join(text[: 4 * LONGEST_LABEL].split())
+    return line if len(line) <= LONGEST_LABEL else line[: LONGEST_LABEL - 1] + "\u2026"
 
 
 def _picture(match: re.Match[str]) -> str:

@@ -22,7 +22,7 @@ def about_thoughts(stats: Stats) -> str | None:
     of_prompt = stats.prompt_thought_tokens
     n = f"{stats.thought_tokens + of_prompt} tokens"
     if stats.stop_reason == "stop":
-        return "the model stopped within its thought, before an answer"
+        return "the model stopped with its thought: there is no answer"
     if stats.stop_reason == "window":
         return f"the thought was cut after {n}: the context window is full"
     return f"the thought was cut after {n}: a larger --max-tokens lets it end, --think-tokens N ends it for an answer"

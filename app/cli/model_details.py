@@ -8,7 +8,7 @@ from typing import Any
 
 from specee.app import memory
 from specee.app.cli import tables, weight_types
-from specee.app.formatting import size
+from specee.app.formatting import label, size
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 
@@ -143,10 +143,10 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
     fits = {None: "", True: "", False: ": TOO LITTLE"}[facts["fits"]]
     words = {
         "name": facts["name"],
-        "title": facts["title"],
+        "title": label(facts["title"]),
         "path": facts["path"] + (f" (the first of {len(facts['files'])} parts)" if len(facts["files"]) > 1 else ""),
         "sha256": facts["sha256"],
-        "licence": facts["licence"] or "not stated",
+        "licence": label(facts["licence"] or "not stated"),
         "size": f"{size(facts['file_bytes'])}, {facts['parameters'] / 1e6:.0f}M parameters",
         "architecture": facts["arch"],
         "layers": f"{facts['layers']} of width {facts['width']}"

@@ -145,7 +145,8 @@ def _rounded(ratio: float | None) -> float | None:
 
 
 def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:
-    """One entry a token; an event that only completes a character adds its text to its token's entry."""
+    """One entry a token; an event that only completes a character adds its text to its token's entry. A token that ends
+    a marker and begins a text belongs to the text."""
     tokens: dict[int, dict[str, Any]] = {}
     for event in events:
         if event.stop:
@@ -158,6 +159,8 @@ def _tokens(events: list[ChatEvent]) -> list[dict[str, Any]]:
             "channel": event.channel,
         }
         token = tokens.setdefault(event.index, new)
+        if event.text and not token["text"]:
+            token["channel"] = event.channel
         token["text"] += event.text
     return [tokens[index] for index in sorted(tokens)]
 

@@ -151,7 +151,7 @@ class Answerer:
             raise AppError(
                 "prompt too long",
                 f"it has {len(prompt.tokens)} tokens, the context window holds {self.backend.engine.n_ctx}; "
-                f"{shorter_or_larger(self.backend.info)}",
+                f"{shorter_or_larger(self.backend.info, request.messages, len(prompt.tokens))}",
                 PROMPT_TOO_LONG,
             )
         return prompt

@@ -72,7 +72,8 @@ def make_prompt(
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
         window = f"the context window of {backend.engine.n_ctx} tokens"
-        why = f"it has {len(text)} characters, {window} cannot hold them; {shorter_or_larger(backend.info)}"
+        advice = shorter_or_larger(backend.info, messages, len(text) // LONGEST_TOKEN)
+        why = f"it has {len(text)} characters, {window} cannot hold them; {advice}"
         raise AppError("prompt too long", why, PROMPT_TOO_LONG)
     # spaces around a thought are not kept, so that the text of its own tokens may be another one
     own = next((p for p in previous if continue_answer and (p.asked, p.said) == (asked, said)), None)
@@ -134,9 +135,11 @@ def _begun(thinking: Thinking, begun: Message, *, opened: bool) -> str:
     return thought + form.closing + begun.content if begun.content else thought
 
 
-def shorter_or_larger(info: ModelInfo) -> str:
-    """What to do about a chat that does not fit."""
-    advice = ("shorten it", "begin a new chat", info.larger_window)
+def shorter_or_larger(info: ModelInfo, messages: Sequence[Message], n_tokens: int) -> str:
+    """What to do about a chat of at least so many tokens, which does not fit: only what can help."""
+    new = "begin a new chat" if any(message.role == "assistant" for message in messages) else None
+    larger = info.larger_window if not info.trained_ctx or n_tokens < info.trained_ctx else None
+    advice = ("shorten it", new, larger)
     return ", or ".join(filter(None, advice))
 
 

@@ -41,11 +41,20 @@ def seconds_per_token(facts: ModelFacts, speed: DecodingSpeed, fill: int = FILL)
     """Of dense decoding with so many tokens in the window; None where the model or the machine is not known enough."""
     if not speed.rates or not facts.read_bytes:
         return None
-    slowest = min(speed.rates.values()) * UNKNOWN_TYPE
-    weights = sum(n_bytes / speed.rates.get(kind, slowest) for kind, n_bytes in facts.reads.items())
     attended = fill * facts.kv_bytes_per_token * facts.queries_per_key
     attention = attended / (speed.attention * ATTENTION_SHARE) if speed.attention else 0.0
-    return TOKEN_SECONDS + facts.layers * speed.layer + weights + attention
+    return TOKEN_SECONDS + facts.layers * speed.layer + _reading(facts, speed) + attention
+
+
+def reads_share(facts: ModelFacts, speed: DecodingSpeed) -> float:
+    """Of these seconds, the share in which weights are read."""
+    seconds = seconds_per_token(facts, speed)
+    return _reading(facts, speed) / seconds if seconds else 0.0
+
+
+def _reading(facts: ModelFacts, speed: DecodingSpeed) -> float:
+    slowest = min(speed.rates.values()) * UNKNOWN_TYPE
+    return sum(n_bytes / speed.rates.get(kind, slowest) for kind, n_bytes in facts.reads.items())
 
 
 def speedup(rows: Mapping[int, float], share: float, acceptance: Sequence[float], cost: float = 0.0) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from specee.app import machine as identity
 from specee.app import model_catalogue
 from specee.app.engine.measurements import Measurements
+from specee.app.formatting import label
 from specee.app.options import DEFAULT_CTX
 from specee.app.paths import Paths
 from specee.app.recommend import this_machine
@@ -56,7 +57,7 @@ def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
         facts=from_header(header),
         where=where,
         sha256=file_hash.known_of_model(header.files, folders.cache),
-        licence=licence if isinstance(licence, str) else "",
+        licence=label(licence) if isinstance(licence, str) else "",
     )
 
 

@@ -33,6 +33,8 @@ ELSE = 0.2
 IMPATIENCE = 0.7
 """How well one that thinks first suits what needs no thinking."""
 MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
+READS = 0.5
+"""Share of a token's time that reading weights must have, for a model to correct what is expected of others."""
 COMFORT, TIGHT = 0.8, 0.4
 """Beyond this share of the memory that is free a model suits less: other programs want some."""
 SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
@@ -156,14 +158,16 @@ def _strength(candidate: Candidate) -> float:
 
 
 def _correction(speed: DecodingSpeed | None, known: Iterable[Candidate], experience: Experience) -> float:
-    """The seconds that tokens took here over those that were expected."""
+    """The seconds that tokens took here over those that were expected. Of models that are so small that their weights
+    are not what takes the time, nothing follows for others."""
     if speed is None:
         return 1.0
     ratios = []
     for candidate in known:
         measured = experience.models.get(candidate.sha256 or "")
         expected = estimate.seconds_per_token(candidate.facts, speed)
-        if candidate.local is not None and measured is not None and expected:
+        read = estimate.reads_share(candidate.facts, speed)
+        if candidate.local is not None and measured is not None and expected and read >= READS:
             ratios.append(1.0 / measured.dense_rate / expected)
     return min(MOST, max(1 / MOST, geometric_mean(ratios))) if ratios else 1.0
 

@@ -161,7 +161,8 @@ def _messages(given: Sequence[schema.Message], *, takes_calls: bool) -> tuple[pr
         open_calls, results = [], {}
         calls = None
         if isinstance(message, schema.AssistantMessage):
-            if message.content is None and message.refusal is None and not message.tool_calls:
+            parts = (message.content, message.refusal, message.reasoning_content)  # a cut thought has no content
+            if all(part is None for part in parts) and not message.tool_calls:
                 raise bad_request(f"'{where}': it has neither content nor tool calls", where)
             if message.tool_calls and not takes_calls:
                 raise not_supported(f"'{where}.tool_calls': {NO_CALLS}", f"{where}.tool_calls")

@@ -106,6 +106,9 @@ class ChatApp(BoundedApp):
         """Whether the session loads or answers."""
         return self._thread.busy
 
+    def on_resize(self) -> None:
+        self.call_later(self._first_start.draw)  # it has its new size then
+
     def compose(self) -> ComposeResult:
         # no containers: Textual draws each again, under everything, whenever something changes
         yield self._sidebar

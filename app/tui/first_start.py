@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
@@ -30,6 +31,10 @@ KEPT = (*KEYS, "ctrl+c", "ctrl+q", "ctrl+z")
 """Keys that do not hide it: who leaves sees it at the next start."""
 TITLE = "Models that suit this PC; meanwhile you can chat with the small one that is here:"
 HINT = "These keys fetch one with its drafter, then it answers; the chat stays. /model shows all, other keys hide this."
+SHORT_TITLE = "A key fetches a model for this PC:"
+"""Instead of both where there are few lines."""
+OTHERS = 8
+"""Lines that the prompt, the status and a bit of the chat need."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,8 @@ class FirstStart(Static):
     def show(self, found: Sequence[Suggestion]) -> None:
         """Shows them."""
         self.suggestions = found[: len(KEYS)]
-        self.display = True
         self.app.set_class(True, "-first")
-        self._draw()
+        self.draw()
 
     def hide(self) -> None:
         """Goes, until the next start if no model is here by then."""
@@ -115,22 +119,31 @@ class FirstStart(Static):
         threading.Thread(target=_remember, args=(self._folders,), daemon=True).start()
 
     def on_resize(self) -> None:
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
-        width = self.content_size.width
-        if not self.suggestions or not width:  # once it has its place, it is drawn
+    def draw(self) -> None:
+        """As there is room for it: it must not push the prompt off the screen."""
+        if not self.suggestions:
             return
+        columns, room = max(1, self.app.size.width - 4), self.app.size.height - OTHERS
+        n_lines, is_short = len(self.suggestions), False
+        if n_lines + ceil(len(TITLE) / columns) + ceil(len(HINT) / columns) > room:
+            n_lines, is_short = n_lines + ceil(len(SHORT_TITLE) / columns), True
+        self.display = not is_short or n_lines <= room
         purposes = max(cell_len(one.best_for) for one in self.suggestions)
         names = max(cell_len(one.name) for one in self.suggestions)
-        lines = [Content.styled(TITLE, "bold")]
+        width = self.content_size.width
+        if not width:  # it is drawn once it has its place
+            return
+        lines = [Content.styled(SHORT_TITLE if is_short else TITLE, "bold")]
         for at, (key, one) in enumerate(zip(KEYS, self.suggestions, strict=False)):
             rate = "" if one.rate is None else f"  {one.rate:.{0 if one.rate >= 10 else 1}f} tokens/s"
             text = f" {set_cell_size(one.best_for, purposes)}  {set_cell_size(one.name, names)}  {size(one.n_bytes):>8}"
             text = visible(f"{text}{rate}  {one.licence}")
             line = Content.from_markup(f"[@click=app.fetch_suggested({at})][b]{key.upper()}[/b]$text[/]", text=text)
             lines.append(line.truncate(width, ellipsis=True))
-        lines.append(Content.styled(HINT, "$text-muted"))
+        if not is_short:
+            lines.append(Content.styled(HINT, "$text-muted"))
         self.update(Content("\n").join(lines))
 
 

@@ -19,7 +19,7 @@ from specee.app.paths import Paths
 from specee.app.tui.wrapping import Block, wrap
 from specee.models import hub
 
-NAMES = 18  # cells
+NAMES = 19  # cells, of the longest one and a space
 SPACE = " "
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from specee.app.chat.history import export
 from specee.app.chat.history.store import Store
 from specee.app.cli import tables
-from specee.app.formatting import to_json, visible
+from specee.app.formatting import label, to_json, visible
 
 HOSTILE = "first\x1b]0;X\x07\x1b[2J\x9b2J\x08\x7f\u202eline\r"
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -48,6 +48,12 @@ def test_json_escapes_them_and_keeps_the_text(text: str) -> None:
     line = to_json({text: [text]})
     assert not FORBIDDEN.search(line) and "\n" not in line and json.loads(line) == {text: [text]}
     line.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["L" * 100_000, "MIT\r\n\n" * 50_000, "a\nspecee-chat: done", " "])
+def test_what_a_file_says_of_itself_is_one_short_line_of_a_table(text: str) -> None:
+    line = label(text)
+    assert len(line) <= 120 and "\n" not in line and line.removesuffix("\u2026") in " ".join(text.split())
 
 
 def test_line_ends_and_tabs_stay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,3 +30,9 @@ def test_an_error_before_an_answer_stays_as_it_is() -> None:
     with pytest.raises(AppError) as caught, one_answer._told_below_the_answer(session, one_answer._Text(session)):
         raise AppError("x", "full")
     assert caught.value.message == "full"
+
+
+def test_a_token_that_ends_a_marker_and_begins_the_answer_belongs_to_it() -> None:
+    marker = ChatEvent(0, "", 9, 1, "verified", 0.0, channel="thought")
+    tokens = one_answer._tokens([marker, replace(marker, text="A", channel="answer")])
+    assert [(token["channel"], token["text"]) for token in tokens] == [("answer", "A")]

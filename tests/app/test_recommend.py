@@ -151,6 +151,16 @@ def test_what_ran_here_corrects_the_others() -> None:
     assert after[names[1]].measured is None
 
 
+def test_a_tiny_model_corrects_nothing() -> None:
+    of, facts = MACHINES["16 GB"], from_entry(ENTRIES["smollm2-135m"])
+    tiny = replace(facts, reads={"F32": 500_000}, layers=1, kv_bytes_per_token=1_000)
+    local = {"/models/tiny.gguf": LocalModel(tiny, where="file", sha256="a" * 64)}
+    known = Experience({"a" * 64: Measured(24_000)})
+    before = {model.name: model.expected for model in found(of)}
+    after = {model.name: model.expected for model in recommend(of, ENTRIES.values(), local, known)}
+    assert {name: rate for name, rate in after.items() if name in before} == before
+
+
 def test_drafts() -> None:
     assert estimate.speedup({}, 1.0, (0.6,)) == 1.0, "where nobody knows what rows cost"
     assert estimate.speedup(ROWS, 1.0, ()) == 1.0

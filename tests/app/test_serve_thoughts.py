@@ -80,6 +80,15 @@ def test_as_a_stream(server: Server) -> None:
     assert kinds == sorted(kinds, reverse=True)  # the thought comes first
 
 
+def test_a_thought_that_was_cut_may_come_back_alone(backend: Any, server: Server) -> None:
+    told = given(backend, server)
+    question = {"role": "user", "content": "And?"}
+    for thought, code in (("One", 200), (None, 400)):
+        cut = {"role": "assistant", "content": None, "reasoning_content": thought}
+        assert call(server, {"messages": [*ASK["messages"], cut, question]})[0] == code
+    assert told[-1][1] == [None] * 3, "as all thoughts of earlier answers it is not shown"
+
+
 def test_the_official_client(server: Server) -> None:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client:

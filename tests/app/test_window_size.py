@@ -12,6 +12,7 @@ from real_engine import missing_model
 from specee.app import memory
 from specee.app.engine import window_size
 from specee.app.engine.client import EngineClient
+from specee.app.engine.prompt import shorter_or_larger
 from specee.app.engine.protocol import Message, ModelInfo, Notice
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
@@ -61,13 +62,16 @@ def test_no_advice_that_cannot_help(make_backend: Any, make_session: Any) -> Non
     assert "8192" in str(dataclasses.replace(info, trained_ctx=8192).larger_window)
     assert dataclasses.replace(info, trained_ctx=512).larger_window is None
     backend = make_backend(n_ctx=64)
-    for trained, helps in ((128, True), (64, False)):
+    for trained, longest in ((128, 127), (64, 0), (0, 1_000_000)):
         backend.info = dataclasses.replace(backend.info, trained_ctx=trained)
-        for text in ("x" * 100, "x" * 100_000):
+        for text in ("x" * 100, "x" * 200, "x" * 100_000):
             session = make_session(backend)
             with pytest.raises(AppError) as refused:
                 list(session.send(text, ChatOptions()))
-            assert ("--ctx" in refused.value.line) is helps
+            assert ("--ctx" in refused.value.line) is (len(text) < longest)
+            assert "new chat" not in refused.value.line, "it is one"
+    chat = (Message("user", "Hi"), Message("assistant", "Hi"), Message("user", "x" * 100))
+    assert "new chat" in shorter_or_larger(backend.info, chat, 100)
 
 
 @needs_model

@@ -77,6 +77,18 @@ async def test_suggestions_stand_above_the_prompt_and_go_at_the_first_key(
         assert TITLE not in screen(pilot.app) and "F5" not in screen(pilot.app)
 
 
+async def test_they_leave_room_for_the_prompt(tmp_path: Path) -> None:
+    async with first_start(session_in(tmp_path)).run_test(size=(80, 24)) as pilot:
+        await shown(pilot)
+        for columns, rows in ((60, 18), (40, 14), (30, 12), (30, 10), (24, 8), (20, 6), (40, 13), (100, 30)):
+            await pilot.resize_terminal(columns, rows)
+            await until(pilot, lambda: "Ask something" in screen(pilot.app))
+            await pilot.pause(0.1)
+            assert "Ask something" in screen(pilot.app), (columns, rows)
+            assert ("F7" in screen(pilot.app)) == (rows > 12), (columns, rows)
+        await until(pilot, lambda: TITLE in screen(pilot.app))
+
+
 @pytest.mark.parametrize("how", ["key", "mouse"])
 async def test_one_key_fetches_a_model_with_its_drafter(
     how: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
