@@ -49,7 +49,13 @@ def _is_of_memory(error: BaseException) -> bool:
         return True
     what = str(error)
     no_thread = isinstance(error, RuntimeError) and what == "can't start new thread"
-    return isinstance(error, MemoryError) or no_thread or (isinstance(error, ImportError) and "map segment" in what)
+    no_exception = isinstance(error, SystemError) and "exception set" in what  # C code had no memory for one
+    return (
+        isinstance(error, MemoryError)
+        or no_thread
+        or no_exception
+        or (isinstance(error, ImportError) and "map segment" in what)
+    )
 
 
 def _refusal(error: ValidationError) -> str:

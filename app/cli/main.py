@@ -17,9 +17,7 @@ def main() -> None:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         from specee.app.cli.program import run
-    except MemoryError:
-        _no_memory()
-    except ImportError as error:
+    except (MemoryError, ImportError, SystemError) as error:
         if not _of_memory(error):
             raise
         _no_memory()
@@ -29,7 +27,9 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except MemoryError:
+    except (MemoryError, SystemError) as error:
+        if not _of_memory(error):
+            raise
         _no_memory()
     if interruptible:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # while the interpreter ends
@@ -40,6 +40,8 @@ def _of_memory(error: BaseException | None) -> bool:
     """Whether something could not be loaded because there was no room for it."""
     while error is not None:
         text = str(error).lower()
+        if isinstance(error, SystemError) and "exception set" in text:  # C code that had no memory for its exception
+            return True
         if isinstance(error, MemoryError) or "failed to map segment" in text or "allocate memory" in text:
             return True
         error = error.__cause__ or error.__context__

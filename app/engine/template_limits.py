@@ -79,13 +79,13 @@ def bounded(environment: Any, source: str) -> Any:
     def call_binop(context: Any, operator: str, left: Any, right: Any) -> Any:
         if _size(operator, left, right) > _Size.most:
             raise TooMuchError(f"it computes {_shown(left)} {operator} {_shown(right)}")
-        return binop(context, operator, left, right)
+        return _made(binop(context, operator, left, right))
 
     def call_any(context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         if isinstance(owner, (str, bytes)):  # a macro, and our own functions, are bounded by what they do
             _check(function.__name__, owner, args, kwargs)
-        return call(context, function, *args, **kwargs)
+        return _made(call(context, function, *args, **kwargs))
 
     environment.intercepted_binops = frozenset(("+", "*", "**", "%"))
     environment.call_binop, environment.call = call_binop, call_any
@@ -126,13 +126,20 @@ def _written(value: Any) -> Any:
     return value
 
 
+def _made(value: Any) -> Any:
+    """What an operation gave."""
+    if isinstance(value, (str, bytes)) and len(value) > _Size.most:
+        raise TooMuchError(f"it makes a text of more than {_Size.most} characters")
+    return value
+
+
 def _checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # its context comes first
 
     @functools.wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         _check(name, args[skipped] if len(args) > skipped else None, args[skipped + 1 :], kwargs)
-        return function(*args, **kwargs)
+        return _made(function(*args, **kwargs))
 
     return filtered
 
@@ -171,7 +178,7 @@ def _product(name: str, value: Any, given: tuple[Any, ...]) -> int:
         widths = [int(digits[:9]) for digits in _WIDTH.findall(value)]
         if _WIDTH_GIVEN.search(value) is not None:
             widths.append(width)
-        return max(widths, default=0) * (value.count("%") + value.count("{"))
+        return (max(widths, default=0) + max(map(len, texts), default=0)) * (value.count("%") + value.count("{"))
     return 0
 
 

@@ -200,7 +200,7 @@ def test_json_has_the_promised_fields_and_no_socket_is_opened(env: dict[str, str
     assert answer["policy"] == "dense" and answer["n_layers"] == 30 and answer["mean_exit_layer"] == 30
     assert len(answer["tokens"]) == 12 and answer["stop_reason"] == "length"
     assert "".join(t["text"] for t in answer["tokens"]) == answer["text"]
-    assert all(set(t) == {"id", "text", "exit_layer", "drafter"} for t in answer["tokens"])
+    assert all(set(t) == {"id", "text", "exit_layer", "drafter", "channel"} for t in answer["tokens"])
     assert answer["tokens_per_step"] == 1 and answer["acceptance"] is None  # nothing was drafted
 
 

@@ -27,7 +27,7 @@ RECORD = library.BuildRecord(pin="1.2.3", commit="abc", compiler="c", machine="x
 @pytest.fixture
 def built() -> Path:
     """The library that this environment uses."""
-    return library.directory() / library._library_name()
+    return library.directory() / library.library_name()
 
 
 def test_features_of_a_cpu(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_weaker_cpu_is_told_so() -> None:
 
 def test_a_weaker_cpu_is_told_so_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is never opened: here it is not even one."""
-    (tmp_path / library._library_name()).write_text("not a library")
+    (tmp_path / library.library_name()).write_text("not a library")
     (tmp_path / "build.json").write_text(json.dumps(dataclasses.asdict(RECORD)))
     monkeypatch.setenv("SPECEE_LIB_DIR", str(tmp_path))
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))

@@ -22,7 +22,7 @@ n = engine.n_embd
 engine.set_lens(3, np.zeros((n, n // 32 * 34), np.uint8), None, np.ones(n, np.float32))
 engine.prefill([5, 6, 7])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29),) * 2)
 floats = (ctypes.c_float * 64)()
 status = engine.lib.specee_predictor_set(engine._handle, 3, 16, 1 << 26, floats, floats, floats, 0.0)
 assert status == abi.FAILED, status
@@ -45,7 +45,7 @@ from specee.native.engine import Model, RowEngine
 from specee.native.errors import NativeError
 model = Model(Path(sys.argv[1]))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29),) * 2)
 try:
     RowEngine(model, n_ctx=1 << 16, n_slots=64)
 except NativeError as error:

@@ -437,6 +437,7 @@ async def test_the_mouse(tmp_path: Path) -> None:
     async with chat(session).run_test(size=(100, 30)) as pilot:
         await open_list(pilot)
         await until(pilot, lambda: "other.gguf" in screen(pilot.app))
+        await until(pilot, lambda: not pilot.app.screen._survey.searching)  # else lines move
         line = next(i for i, text in enumerate(screen(pilot.app).splitlines()) if "other.gguf" in text)
         await pilot.click(offset=(10, line))
         await pilot.pause(0.1)
