@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from specee.app.cli.progress_line import ProgressLine, TimeLeft
-from specee.app.engine.protocol import Failed, Progress, Task, TaskDone, TaskPart
-from specee.app.errors import AppError
+from specee.app.engine.protocol import Progress, Task, TaskPart
 
 
 def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda result: None) -> dict[str, Any]:
@@ -16,22 +15,15 @@ def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda re
     `on_part` takes the result as far as it is known, from jobs that have one.
     """
     from specee.app import paths
-    from specee.app.engine.process import EngineProcess
+    from specee.app.engine import task_process
 
-    engine = EngineProcess(paths.find(task.load.data_dir).logs)
-    try:
-        left = TimeLeft()
-        with ProgressLine() as line:
-            engine.send(task)
-            for message in engine.messages():
-                if isinstance(message, Progress):
-                    line.show(message.what, left.show(message.what, message.fraction))
-                elif isinstance(message, TaskPart):
-                    on_part(message.result)
-                elif isinstance(message, Failed):
-                    raise AppError(message.title, message.message, message.exit_code)
-                elif isinstance(message, TaskDone):
-                    return message.result
-        raise AssertionError("the messages of an engine do not end")
-    finally:
-        engine.close()
+    left = TimeLeft()
+    with ProgressLine() as line:
+
+        def show(event: Progress | TaskPart) -> None:
+            if isinstance(event, Progress):
+                line.show(event.what, left.show(event.what, event.fraction))
+            else:
+                on_part(event.result)
+
+        return task_process.run_task(task, paths.find(task.load.data_dir).logs, show)

@@ -104,22 +104,24 @@ class AnswerStream:
         if event.state is TokenState.PROVISIONAL and not event.stop:
             text = self._piece(event.token).decode("utf-8", "replace")
         logprobs = tuple(TokenLogprob(each, self._piece(each, special=True), p) for each, p in event.logprobs)
-        made = ChatEvent(
-            index=len(self._before) + event.index,
-            text=text,
-            token=event.token,
-            exit_layer=event.exit_layer,
-            state=event.state.value,
-            t=round(now - self._began, 6),
-            scores=tuple((p.layer, p.score) for p in event.probes),
-            candidates=tuple(int(c) for c in event.candidates),
-            stop=event.stop,
-            drafter=event.drafter,
-            logprob=logprobs[0] if logprobs else None,
-            top_logprobs=logprobs[1:],
-            channel=channel,
-        )
-        return [replace(made, text=text, channel=channel) for channel, text in pieces] or [made]
+        return [
+            ChatEvent(
+                index=len(self._before) + event.index,
+                text=text,
+                token=event.token,
+                exit_layer=event.exit_layer,
+                state=event.state.value,
+                t=round(now - self._began, 6),
+                scores=tuple((p.layer, p.score) for p in event.probes),
+                candidates=tuple(int(c) for c in event.candidates),
+                stop=event.stop,
+                drafter=event.drafter,
+                logprob=logprobs[0] if logprobs else None,
+                top_logprobs=logprobs[1:],
+                channel=channel,
+            )
+            for channel, text in pieces or [(channel, text)]
+        ]
 
     def _send_open(self, channel: Channel) -> None:
         for event in self._open:

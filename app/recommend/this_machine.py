@@ -8,8 +8,8 @@ from typing import Any
 
 from specee.app import machine as processor
 from specee.app import memory
-from specee.app.engine.process import EngineProcess
-from specee.app.engine.protocol import Failed, MeasureSpeed, TaskDone
+from specee.app.engine.protocol import MeasureSpeed
+from specee.app.engine.task_process import run_task
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions
 from specee.app.paths import Paths
@@ -64,17 +64,7 @@ def _free_disk() -> int | None:
 
 
 def _measure(folders: Paths, threads: int) -> dict[str, Any]:
-    engine = EngineProcess(folders.logs)
-    try:
-        engine.send(MeasureSpeed(LoadOptions(threads=threads, data_dir=str(folders.data))))
-        for message in engine.messages():
-            if isinstance(message, Failed):
-                raise AppError(message.title, message.message, message.exit_code)
-            if isinstance(message, TaskDone):
-                return message.result
-        raise AssertionError("the messages of an engine do not end")
-    finally:
-        engine.close()
+    return run_task(MeasureSpeed(LoadOptions(threads=threads, data_dir=str(folders.data))), folders.logs)
 
 
 def _with_report(seen: Machine, report: dict[str, Any]) -> Machine:
