@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from specee.app.cli import calibrate, progress_line, task, train
-from specee.app.engine import process
+from specee.app.engine import task_process
 from specee.app.engine.protocol import Calibrate, Failed, Progress, TaskDone, TaskPart
 from specee.app.errors import AppError
 from specee.app.options import LoadOptions
@@ -38,7 +38,7 @@ class Engine:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calibrate:
-    monkeypatch.setattr(process, "EngineProcess", Engine)
+    monkeypatch.setattr(task_process, "EngineProcess", Engine)
     monkeypatch.setattr(Engine, "closed", 0)
     return Calibrate(LoadOptions(data_dir=str(tmp_path)), None, 0, None)
 
