@@ -19,6 +19,7 @@ from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
 from specee.app import error_log
+from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
 from specee.app.errors import FAILURE, OK, AppError
@@ -33,7 +34,7 @@ from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.drafters import colour_variables
 from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
-from specee.app.tui.event_display import EventDisplay, how_to_make_room
+from specee.app.tui.event_display import EventDisplay
 from specee.app.tui.first_start import FirstStart
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
@@ -255,6 +256,10 @@ class ChatApp(BoundedApp):
     def _view_changed(self) -> None:
         self.prompt.turns_dial = self.panel.is_dial
         self.event_display.refresh()
+
+    def load_changed(self) -> None:
+        """Loads what the session was told to."""
+        self.controller.load_changed()
 
     def set_threshold(self, threshold: float | None) -> None:
         """Sets the threshold of the next answers."""
