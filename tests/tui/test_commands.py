@@ -70,7 +70,7 @@ async def test_commands_are_completed_and_listed() -> None:
         ("/set dr", "/set drafter"),
         ("/set tem", "/set temperature"),
         ("/view tokens", "/view tokens"),
-        ("/view sk", "/view columns"),
+        ("/view col", "/view columns"),
         ("/policy pip", "/policy pipelined"),
         ("/theme dracu", "/theme dracula"),
         ("/persona tu", "/persona tutor"),
