@@ -21,6 +21,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
+F16 = 1  # GGML_TYPE_F16
+
 
 class Stock:
     """A model and its context, set up as ours are."""
@@ -39,7 +41,9 @@ class Stock:
         params.n_ctx = job["n_ctx"]
         params.n_batch = params.n_ubatch = job["n_batch"]
         params.n_threads = params.n_threads_batch = job["threads"]
-        params.flash_attn_type = 0  # as llama-cpp-python has it
+        is_plain = job["kv_type"] == F16
+        params.flash_attn_type = 0 if is_plain else 1  # as llama-cpp-python has it; other types need it
+        params.type_k = params.type_v = job["kv_type"]
         params.no_perf = True
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:

@@ -20,11 +20,14 @@ class WindowSize:
     notice: str | None = None
 
 
-def choose(wanted: int | None, trained: int, token_bytes: int, free: int | None) -> WindowSize:
+def choose(
+    wanted: int | None, trained: int, token_bytes: int, free: int | None, *, can_halve: bool = False
+) -> WindowSize:
     """A window for a model that was trained for `trained` tokens (0: unknown) of `token_bytes` each.
 
     Without a wish it is DEFAULT_CTX, or as much of it as the memory holds that is `free` (None: unknown). Raises
-    AppError when a wish does not fit into it.
+    AppError when a wish does not fit into it; `can_halve`: keys
+    and values could be kept in q8_0.
     """
     asked = wanted or DEFAULT_CTX
     n_ctx = min(asked, trained) if trained else asked
@@ -36,8 +39,9 @@ def choose(wanted: int | None, trained: int, token_bytes: int, free: int | None)
         return WindowSize(n_ctx, notice)
     need = f"a context window of {n_ctx} tokens takes {size(n_ctx * token_bytes)} of memory, {size(free or 0)} are free"
     fitting = fitting // 256 * 256
+    smaller = ", --kv-type q8_0" if can_halve else ""
     if fitting < LEAST:
         raise AppError("out of memory", f"{need}; close other programs, or take a smaller model")
     if wanted is not None:
-        raise AppError("out of memory", f"{need}; take --ctx {fitting}, or close other programs", USAGE)
+        raise AppError("out of memory", f"{need}; take --ctx {fitting}{smaller}, or close other programs", USAGE)
     return WindowSize(fitting, f"{need}: it is {fitting} tokens now")

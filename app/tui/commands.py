@@ -14,7 +14,7 @@ from specee.app.chat.history import export
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import NO_DRAFTER, POLICIES, PolicyChoice, parse_threshold
-from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, Text, check
+from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, FileName, KVType, Text, check
 from specee.app.tui import parameters
 from specee.app.tui.copy_target import text_to_copy
 from specee.app.tui.depth_panel import OFF
@@ -75,7 +75,7 @@ class Commands:
         if command == "/set drafter":
             return {NO_DRAFTER: "no model drafts", parameters.OF_THE_MODEL: "the model's own", **app.known_models}
         names = {
-            "/set": (*SAMPLING, parameters.DRAFTER),
+            "/set": (*SAMPLING, parameters.DRAFTER, parameters.KV_TYPE),
             "/policy": POLICIES,
             "/view": (*VIEWS, OFF),
             "/persona": sorted(app.personas),
@@ -217,6 +217,8 @@ class Commands:
         name, value = name.replace("-", "_"), value.strip()
         if name == parameters.DRAFTER:
             self._set_drafter(parameters.read_drafter(value))
+        elif name == parameters.KV_TYPE:
+            self._set_kv_type(parameters.read_kv_type(value))
         elif name in SAMPLING:
             number = parameters.read(name, value)
             self._app.options = replace(self._app.options, sampling=replace(sampling, **{name: number}))
@@ -226,10 +228,16 @@ class Commands:
             self._app.options = replace(self._app.options, **{name: chosen})
             self._app.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
         else:
-            known = parameters.listed(self._app.options, self._app.session.drafter)
+            known = parameters.listed(self._app.options, self._app.session.drafter, self._app.session.kv_type)
             if name:
                 raise parameters.no_such(name, tuple(self.help_lines()), known)
             self._app.show_notice(f"parameters: {known}")
+
+    def _set_kv_type(self, kv_type: KVType) -> None:
+        self._app.require_idle()
+        if kv_type != self._app.session.kv_type:
+            self._app.session.set_kv_type(kv_type)
+            self._app.controller.load_changed()
 
     def _set_drafter(self, name: str | None) -> None:
         self._app.require_idle()
