@@ -21,7 +21,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
-F16 = 1  # GGML_TYPE_F16
+KV_TYPES = {"f16": 1, "q8_0": 8}  # of ggml.h
 
 
 class Stock:
@@ -41,9 +41,8 @@ class Stock:
         params.n_ctx = job["n_ctx"]
         params.n_batch = params.n_ubatch = job["n_batch"]
         params.n_threads = params.n_threads_batch = job["threads"]
-        is_plain = job["kv_type"] == F16
-        params.flash_attn_type = 0 if is_plain else 1  # as llama-cpp-python has it; other types need it
-        params.type_k = params.type_v = job["kv_type"]
+        params.type_k = params.type_v = KV_TYPES[job["kv_type"]]
+        params.flash_attn_type = int(job["kv_type"] != "f16")  # off as llama-cpp-python has it; other types need it
         params.no_perf = True
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:

@@ -172,7 +172,7 @@ def open_backend(
     head = heads.find(where.heads, sha256, header)
     structure = model_structure.read(header, options.kv_type)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
-    window = window_size.choose(options, structure.context, structure.kv_bytes_per_token, free)
+    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free, options.kv_type)
     drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
