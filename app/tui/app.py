@@ -18,22 +18,23 @@ from textual.events import Event, Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
-from specee.app import error_log
+from specee.app import clipboard, error_log
+from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
+from specee.app.editor import edit
 from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import clipboard, first_start, garbage_collection, job_control, keys
+from specee.app.tui import first_start, garbage_collection, job_control, keys
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
 from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.drafters import colour_variables
-from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
-from specee.app.tui.event_display import EventDisplay, how_to_make_room
+from specee.app.tui.event_display import EventDisplay
 from specee.app.tui.first_start import FirstStart
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
@@ -255,6 +256,10 @@ class ChatApp(BoundedApp):
     def _view_changed(self) -> None:
         self.prompt.turns_dial = self.panel.is_dial
         self.event_display.refresh()
+
+    def load_changed(self) -> None:
+        """Loads what the session was told to."""
+        self.controller.load_changed()
 
     def set_threshold(self, threshold: float | None) -> None:
         """Sets the threshold of the next answers."""
