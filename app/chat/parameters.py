@@ -11,6 +11,7 @@ from specee.app.settings import SAMPLING, FileName, KVType, Think, ThinkTokens, 
 DRAFTER = "drafter"
 KV_TYPE = "kv_type"
 THINKING: dict[str, Any] = {"think": Think, "think_tokens": ThinkTokens}
+NAMES = (*SAMPLING, *THINKING, DRAFTER, KV_TYPE)
 DEFAULT = "default"
 SEEDS_AT_RANDOM = "random"
 OF_THE_MODEL = "of the model"
