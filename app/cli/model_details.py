@@ -9,13 +9,14 @@ from typing import Any
 from specee.app import memory
 from specee.app.cli import tables, weight_types
 from specee.app.formatting import label, size
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.paths import Paths
+from specee.app.settings import KVType
 
 NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
-def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
+def facts(name: str | None, folders: Paths, n_ctx: int | None, kv_type: KVType = DEFAULT_KV_TYPE) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
     from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_kind, model_structure, resolve
 
@@ -24,7 +25,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
     drafts_only = model_kind.head_kind(header)
     if drafts_only is None:
         model_kind.check_answers(header)
-    read = model_structure.read(header)
+    read = model_structure.read(header, kv_type)
     pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
     digest = file_hash.of_model(header.files, folders.cache)
@@ -40,6 +41,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "licence": read.licence or (entry.licence if entry is not None else None),
         "notes": entry.notes if entry is not None else None,
         "window": window,
+        "kv_type": kv_type,
         "memory_bytes": needed,
         "free_ram_bytes": free,
         "free_vram_bytes": memory.free_vram(),
@@ -159,7 +161,8 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "weight types": facts["weight_types"],
-        "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
+        "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens{_kept_as(facts)}; "
+        f"free now: {free}{fits}",
         **_chat(facts),
         **_speed_words(facts),
         "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
@@ -169,6 +172,10 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         **_rules(facts["calibration_metrics"] or {}),
     }
     return {name: str(value) for name, value in words.items()}
+
+
+def _kept_as(facts: dict[str, Any]) -> str:
+    return "" if facts["kv_type"] == DEFAULT_KV_TYPE else f" in {facts['kv_type']}"
 
 
 def _chat(facts: dict[str, Any]) -> dict[str, str]:

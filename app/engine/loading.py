@@ -16,6 +16,7 @@ from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.app.settings import KVType
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Lookup
@@ -169,9 +170,9 @@ def open_backend(
     check_answers(header)
     sha256 = file_hash.of_model(header.files, where.cache)
     head = heads.find(where.heads, sha256, header)
-    structure = model_structure.read(header)
+    structure = model_structure.read(header, options.kv_type)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
-    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
+    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free, options.kv_type)
     drafter = draft_file.find(options, header, window.n_ctx, head)
 
     from specee.native import engine as native
@@ -189,12 +190,12 @@ def open_backend(
     engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
         try:
-            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads, kv_type=options.kv_type)
         except NoLayerStatesError:
             if drafter.is_wanted:
                 raise
             drafter = None
-    engine = engine or _open_engine(model, n_ctx, threads, n_slots)
+    engine = engine or _open_engine(model, n_ctx, threads, n_slots, options.kv_type)
     calibration = None
     if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
@@ -230,6 +231,7 @@ def open_backend(
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
             gpu_layers=model.gpu_layers,
+            kv_type=options.kv_type,
             thinks=thinks.kind,
         ),
         engine=engine,
@@ -272,17 +274,17 @@ def affordable_slots(wanted: int, window_bytes: int) -> int:
     return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
 
 
-def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int) -> Any:
+def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int, kv_type: KVType) -> Any:
     """An engine with n_slots slots, or with fewer where there is no memory for them after all, as on a GPU."""
     from specee.native.engine import RowEngine
     from specee.native.errors import NativeError
 
     try:
-        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
+        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots, kv_type=kv_type)
     except NativeError:
         if n_slots == 1:
             raise
-        return _open_engine(model, n_ctx, threads, n_slots // 2)
+        return _open_engine(model, n_ctx, threads, n_slots // 2, kv_type)
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

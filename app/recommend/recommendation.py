@@ -9,12 +9,12 @@ from statistics import geometric_mean
 from typing import Any, Literal, get_args
 
 from specee.app.formatting import size
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.recommend import estimate
 from specee.app.recommend.candidate import Candidate, DraftHead, LocalModel, candidates
 from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
 from specee.app.recommend.machine import DecodingSpeed, Machine
-from specee.app.settings import Purpose
+from specee.app.settings import KVType, Purpose
 from specee.models.registry import RegistryEntry
 
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -88,6 +88,7 @@ def recommend(
     *,
     purpose: Purpose = "chat",
     window: int = DEFAULT_CTX,
+    kv_type: KVType = DEFAULT_KV_TYPE,
 ) -> tuple[Recommendation, ...]:
     """All models, the one to take first, those that do not fit last.
 
@@ -97,7 +98,7 @@ def recommend(
     found = {candidate.name: candidate for candidate in candidates(entries, here)}
     correction = _correction(machine.speed, found.values(), experience)
     fits = [
-        _fit(candidate, machine, window, correction, _Drafts(found, experience, heads or {}))
+        _fit(candidate, machine, (window, kv_type), correction, _Drafts(found, experience, heads or {}))
         for candidate in found.values()
     ]
     best: dict[Purpose, _Fit] = {}
@@ -197,8 +198,10 @@ class _Drafts:
         return self.experience.models.get(candidate.sha256 or "")
 
 
-def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
-    memory = estimate.needed_memory(candidate.facts, window)
+def _fit(
+    candidate: Candidate, machine: Machine, window: tuple[int, KVType], correction: float, drafts: _Drafts
+) -> _Fit:
+    memory = estimate.needed_memory(candidate.facts, *window)
     place: Place = "memory"
     missing, off_disk, speed, room, known = 0, False, machine.speed, machine.free_ram, drafts.measured(candidate)
     if machine.gpus and memory <= machine.free_vram * SHARE:
@@ -211,7 +214,7 @@ def _fit(candidate: Candidate, machine: Machine, window: int, correction: float,
         place, missing, off_disk = "does not fit", candidate.facts.file_bytes - disk, True
     drafter = drafts.found.get(candidate.drafter)
     if drafter is not None and room is not None:
-        both = memory + estimate.needed_memory(drafter.facts, window)
+        both = memory + estimate.needed_memory(drafter.facts, *window)
         drafter = drafter if missing or both <= room * SHARE else None
     seconds = estimate.seconds_per_token(candidate.facts, speed) if speed is not None else None
     dense = drafted = None

@@ -56,6 +56,13 @@ def test_too_little_memory(wanted: int | None, free: int, says: str) -> None:
     assert says in refused.value.message
 
 
+def test_half_of_the_memory_is_advised_where_it_helps() -> None:
+    for free, kv_type, helps in ((3000 * KIB, "f16", True), (2000 * KIB, "f16", False), (3000 * KIB, "q8_0", False)):
+        with pytest.raises(AppError) as refused:
+            window_size.choose(4096, 8192, KIB, free, kv_type)  # type: ignore[arg-type]
+        assert ("--kv-type q8_0" in refused.value.message) is helps
+
+
 def test_no_advice_that_cannot_help(make_backend: Any, make_session: Any) -> None:
     info = ModelInfo("m", "m.gguf", "llama", 2, 512, 2)
     assert "--ctx" in str(info.larger_window)
