@@ -45,6 +45,8 @@ class NativeBackend:
     draft_model: DraftModel | None = None
     notices: tuple[str, ...] = ()
     """What the user should know of the model as it is loaded."""
+    turn_stops: tuple[str, ...] = ()
+    """Texts with which the user's next turn begins."""
 
     def format(
         self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
@@ -242,6 +244,7 @@ def open_backend(
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
+        turn_stops=opened.guess.stops if opened.guess is not None else (),
         notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
 
