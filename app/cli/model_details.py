@@ -17,7 +17,7 @@ NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_ot
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_kind, model_structure, resolve
+    from specee.models import draft_model, gguf_header, head_fit, heads, model_hash, model_kind, model_structure, resolve
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
@@ -27,7 +27,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
     read = model_structure.read(header)
     pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
-    digest = file_hash.of_model(header.files, folders.cache)
+    digest = model_hash.of_model(header, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
