@@ -46,9 +46,10 @@ def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | Non
 def _parts(model: Path) -> list[Path]:
     """The files of a model by the name of its first one, as llama.cpp finds them."""
     count = _PARTS.search(model.name)
-    names = () if count is None else (f"{model.name[: count.start()]}-{i:05}{count[1]}" for i in range(1, int(count[2]) + 1))
-    found = [part for part in map(model.with_name, names) if part.is_file()]
-    return found or [model]
+    if count is None:
+        return [model]
+    named = (model.with_name(f"{model.name[: count.start()]}-{i:05}{count[1]}") for i in range(1, int(count[2]) + 1))
+    return [part for part in named if part.is_file()] or [model]
 
 
 def read(path: Path) -> Verdict | None:

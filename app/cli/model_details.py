@@ -17,7 +17,16 @@ NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_ot
 
 def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, gguf_header, head_fit, heads, model_hash, model_kind, model_structure, resolve
+    from specee.models import (
+        draft_model,
+        gguf_header,
+        head_fit,
+        heads,
+        model_hash,
+        model_kind,
+        model_structure,
+        resolve,
+    )
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)

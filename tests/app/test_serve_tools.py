@@ -66,7 +66,7 @@ BOTH = tools_of(WEATHER, TIME)
         # gpt-oss: what is left of its channels without control tokens
         ('commentary to=functions.weather json{"city": "Rome"}', "", [("weather", {"city": "Rome"})]),
         ('to=functions.weathercommentary json{"city": "Rome"}', "", [("weather", {"city": "Rome"})]),
-        ('I look.commentary to=functions.time code{}', "I look.", [("time", {})]),
+        ("I look.commentary to=functions.time code{}", "I look.", [("time", {})]),
         ('commentary to=functions.weather json{"city": "Ro', None, []),
         ('commentary to=functions.unknown json{"city": "Rome"}', None, []),
         ("commentary to=functions.weather says it", None, []),

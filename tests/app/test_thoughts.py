@@ -325,7 +325,8 @@ def test_control_tokens_that_are_no_mark_stay_without_text(make_backend: Make, m
     [
         f"{ANALYSIS}One{NEXT}<|channel|>commentary to=functions.weather <|constrain|>json<|message|>",
         f"{ANALYSIS}One{NEXT} to=functions.weather<|channel|>commentary json<|message|>",
-        f"{ANALYSIS}One{NEXT}<|channel|>commentary<|message|>{NEXT} to=functions.weather<|channel|>commentary<|message|>",
+        f"{ANALYSIS}One{NEXT}<|channel|>commentary<|message|>{NEXT} to=functions.weather<|channel|>commentary json"
+        "<|message|>",
     ],
 )
 def test_a_call_in_a_channel(make_backend: Make, make_link: Make, call: str) -> None:

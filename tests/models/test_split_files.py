@@ -90,7 +90,8 @@ def test_parts_by_other_names(whole: Path, parts: list[Path], tmp_path: Path, na
     for given in named:
         assert opened(given).files == tuple(named)
     path = split_file.for_llama_cpp(tuple(named), tmp_path / "cache")
-    assert path.name.endswith(f"-00001-of-{len(parts):05}.gguf") and opened(path).file_bytes == opened(named[0]).file_bytes
+    assert path.name.endswith(f"-00001-of-{len(parts):05}.gguf")
+    assert opened(path).file_bytes == opened(named[0]).file_bytes
     assert split_file.for_llama_cpp(tuple(named), tmp_path / "cache") == path
     named[-1].unlink()
     for given in named[:-1]:
