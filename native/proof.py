@@ -43,6 +43,12 @@ def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | Non
     return (cache_dir or platformdirs.user_cache_path("specee-chat")) / f"proof-{digest}"
 
 
+def last_file(model: Path, cache_dir: Path | None = None) -> Path:
+    """Where what was found out about this model file at its last start on the CPU is kept, to be shown."""
+    kept = verdict_file(model, ("last",), cache_dir)
+    return kept.with_name(kept.name.replace("proof-", "level-"))
+
+
 def _parts(model: Path) -> list[Path]:
     """The files of a model by the name of its first one, as llama.cpp finds them."""
     count = _PARTS.search(model.name)
@@ -66,6 +72,7 @@ def keep(path: Path, verdict: Verdict) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{verdict.level}\n{verdict.limit}", encoding="utf-8")
-        kept = sorted(path.parent.glob("proof-*"), key=lambda file: file.stat().st_mtime)
+        of_kind = f"{path.name.partition('-')[0]}-*"
+        kept = sorted(path.parent.glob(of_kind), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST]:
             old.unlink()

@@ -53,7 +53,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "free_ram_bytes": free,
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
-        "dense_only": dense_only(read),
+        **_level(read, header.files, folders),
         **_speed(found.path, folders, window, drafts_only),
         "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
         "weight_types": weight_types.text(slow),
@@ -69,6 +69,22 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
+
+
+def _level(read: Any, files: tuple[Path, ...], folders: Paths) -> dict[str, Any]:
+    """Whether tokens skip layers, and may be drafted: as it was found out at the last start, else by the architecture."""
+    from specee.models import split_file
+    from specee.native import abi, proof
+    from specee.native.errors import NativeError
+
+    try:
+        found = proof.read(proof.last_file(split_file.for_llama_cpp(files, folders.cache)))
+    except (NativeError, OSError):
+        found = None
+    if found is None:
+        return {"dense_only": dense_only(read), "dense_only_is_proven": False, "drafts": None}
+    limit = found.limit if found.level < abi.EXITS else None
+    return {"dense_only": limit, "dense_only_is_proven": True, "drafts": found.level >= abi.DRAFTS}
 
 
 def dense_only(read: Any) -> str | None:
@@ -171,7 +187,7 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
         **_chat(facts),
         **_speed_words(facts),
-        "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "skips layers": _skips_layers(facts),
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
@@ -196,6 +212,13 @@ def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
     parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
     parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
     return {"speed": f"{parts[0]}, without drafts"} if parts else {}
+
+
+def _skips_layers(facts: dict[str, Any]) -> str:
+    if facts["dense_only"]:
+        drafts = "; its tokens can be drafted" if facts["drafts"] else ""
+        return f"no: {facts['dense_only']}{drafts}"
+    return "yes" if facts["dense_only_is_proven"] else "probably; found out at its first start"
 
 
 def _own_head(facts: dict[str, Any]) -> str:
@@ -224,7 +247,7 @@ def _drafter(facts: dict[str, Any]) -> str:
         )
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
-    if facts["dense_only"]:
+    if facts["dense_only"] and not facts["drafts"]:
         return f"none: its tokens cannot be drafted{note}"
     if facts["drafter"] is None:
         return f"none is known; --drafter takes a small model with the same vocabulary{note}"
