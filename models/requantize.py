@@ -6,7 +6,7 @@ of Q4_1, and of an LM head in Q6_K, to within 0.4% of a block's largest one, so 
 An embedding that also serves as the LM head is written a second time, as a head of its own.
 
 Types of less than four bits that only have kernels for one token at a time (IQ3_S and its like) become Q4_0, the nearest
-type with others that the gguf package can write, and F32 becomes F16. What that costs in text is measured afterwards
+type with others that the gguf package can write. What that costs in text is measured afterwards
 (app/engine/optimization_task.py), and too much of it is refused.
 """
 
@@ -23,13 +23,10 @@ from specee.models.gguf_header import Header, Tensor
 
 HEAD, EMBEDDING = "output.weight", "token_embd.weight"
 TARGET = "Q8_0"
-NEAREST = {
-    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0"), "Q4_0"),
-    "F32": "F16",
-}
+NEAREST = dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0"), "Q4_0")
 """What takes the place of types without a kernel for several tokens at once."""
 FILE_TYPE_Q8_0 = 7
-FILE_TYPES = {"Q8_0": FILE_TYPE_Q8_0, "Q4_0": 2, "F16": 1}
+FILE_TYPES = {"Q8_0": FILE_TYPE_Q8_0, "Q4_0": 2}
 """llama.cpp's numbers for such files."""
 
 OnShare = Callable[[float], None]
@@ -70,7 +67,7 @@ def _faster(tensor: Tensor) -> str | None:
         return None
     if tensor.type == "Q4_1" or (tensor.name == HEAD and tensor.type == "Q6_K"):
         return TARGET
-    return None if "norm" in tensor.name or "_inp" in tensor.name else NEAREST.get(tensor.type)
+    return NEAREST.get(tensor.type)
 
 
 def describe(changed: list[Change]) -> list[str]:
