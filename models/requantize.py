@@ -5,8 +5,8 @@ kernels do not read prompts (native/README.md). Eight bits keep the values
 of Q4_1, and of an LM head in Q6_K, to within 0.4% of a block's largest one, so the text hardly changes; the file grows.
 An embedding that also serves as the LM head is written a second time, as a head of its own.
 
-Types of less than four bits that only have kernels for one token at a time (IQ3_S and its like) become Q4_0, the nearest
-type with others that the gguf package can write. What that costs in text is measured afterwards
+Types of less than four bits that only have kernels for one token at a time (IQ3_S and its like) become Q4_0, the
+nearest type with others that the gguf package can write. What that costs in text is measured afterwards
 (app/engine/optimization_task.py), and too much of it is refused.
 """
 

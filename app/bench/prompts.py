@@ -93,7 +93,7 @@ def _content(path: Path) -> bytes:
     if not stat.S_ISFIFO(path.stat().st_mode):
         return local_file.read(path, MAX_BYTES)
     content = bytearray()
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:  # which nobody may write to
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:  # nobody may write to it
         while (piece := pipe.read(1 << 16)) != b"":
             if piece is None:
                 select.select([pipe], [], [])

@@ -72,7 +72,7 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
 
 
 def _level(read: Any, files: tuple[Path, ...], folders: Paths) -> dict[str, Any]:
-    """Whether tokens skip layers, and may be drafted: as it was found out at the last start, else by the architecture."""
+    """Whether tokens skip layers, and may be drafted: as the last start found out, else by the architecture."""
     from specee.models import split_file
     from specee.native import abi, proof
     from specee.native.errors import NativeError

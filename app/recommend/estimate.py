@@ -59,7 +59,7 @@ def _reading(facts: ModelFacts, speed: DecodingSpeed) -> float:
 
 def rows_of(facts: ModelFacts, speed: DecodingSpeed) -> dict[int, float]:
     """What a step of n rows takes, of one with a single row: for a mixture of experts more than for other models, as
-    each row has experts of its own. They count as drawn at random, and as all of the weights, which is on the slow side."""
+    each row has experts of its own. They count as drawn at random, and as all of the weights: on the slow side."""
     active = facts.active_parameters / facts.parameters if facts.parameters else 1.0
     if not 0.0 < active < 1.0:
         return dict(speed.rows)

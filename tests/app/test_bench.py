@@ -318,7 +318,7 @@ def test_prompts_are_read_from_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(AppError, match="has no prompts"):
         read_prompts(str(pipe))
     writer = threading.Thread(target=pipe.write_text, args=('{"prompt": "Hi"}\n' * 2,))
-    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb"):  # so that the writer can begin
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb"):  # so that the writer can begin
         writer.start()
         writer.join()
         assert [prompt.text for prompt in read_prompts(str(pipe))] == ["Hi", "Hi"]
