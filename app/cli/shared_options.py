@@ -320,7 +320,8 @@ CHAT: Options = [
 ]
 """All that concerns an answer."""
 
-SETTINGS = {str(option.name) for option in CHAT} - {"data_dir"} | {"persona", "when_full", "no_history", "stats"}
+_OF_THE_PROGRAM = {"persona", "when_full", "no_history", "plain", "stats"}
+SETTINGS = {str(option.name) for option in CHAT} - {"data_dir"} | _OF_THE_PROGRAM
 """Options that config.toml may set."""
 
 

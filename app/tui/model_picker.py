@@ -19,10 +19,11 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from specee.app import error_log, paths, removal
+from specee.app.chat import memory_check
 from specee.app.errors import AppError
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
-from specee.app.tui import memory_check, model_rows
+from specee.app.tui import model_rows
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_fetch import OFFLINE, ModelFetch
 from specee.app.tui.model_rows import ModelRow
