@@ -194,6 +194,8 @@ def _short(call_id: str) -> str:
 ASKED, MORE, ANSWERED, TOLD, RULED = "probedquestion", "probedaddition", "probedanswer", "probedsystem", "probedrule"
 PADDING = "probed padding, " * 4096
 """Of a text that is longer than any template has a reason to cut."""
+SIGNS = "probed <b> & \"c\"\n  'd'"
+"""Of what people paste: code, and text of web pages."""
 TURNS = 40
 CALLED, ARGUMENT, FOUND = "probedcall", "probedargument", "probedresult"
 USER, AGAIN = Message("user", ASKED), Message("user", MORE)
@@ -211,12 +213,14 @@ def find_form(render: Render) -> Form:
 
 
 def require_all_of_long_chats(render: Render, form: Form) -> None:
-    """Raises LookupError where a template leaves out a part of long texts, or some of many messages."""
+    """Raises LookupError where a template leaves out a part of long texts, or some of many messages, or escapes signs."""
     for role, text, what in (("user", ASKED, "what the user says"), ("system", TOLD, "the system message")):
         long = Message(role, f"{text} {PADDING}{text}end")
         before, after = ((), (USER,)) if role == "system" else ((USER, ASSISTANT), ())
         if _cuts(render, form, (*before, replace(long, content=text), *after), (*before, long, *after)):
             raise LookupError(f"it cuts {what} where that is long")
+    if _cuts(render, form, (USER,), (Message("user", SIGNS),)):
+        raise LookupError("it changes signs in what the user says")
     many = [Message("user" if i % 2 == 0 else "assistant", f"probed{i}turn") for i in range(2 * TURNS + 1)]
     if _cuts(render, form, many[-3:], many):
         raise LookupError("it leaves out what was said earlier in long chats")

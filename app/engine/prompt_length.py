@@ -43,7 +43,7 @@ def _unchangeable(
     question = Message("user", "")
     system = [message for message in messages if message.role == "system"]
     for what, chat, given, to_do in (
-        ("what the model's chat template writes by itself", [question], None, "take another model"),
+        ("the model's chat template", [question], None, "take another model"),
         ("the list of tools", [question], tools, "give fewer tools"),
         ("the system message", [*system, question], tools, "shorten the system message"),
     ):

@@ -78,7 +78,7 @@ def test_no_advice_that_cannot_help(make_backend: Any, make_session: Any) -> Non
 @pytest.mark.parametrize(
     ("written", "tools", "chat", "says"),
     [
-        (90, None, (Message("user", "Hi"),), "template writes by itself alone takes more; take another model"),
+        (90, None, (Message("user", "Hi"),), "template alone takes more; take another model"),
         (9, json.dumps("x" * 90), (Message("user", "Hi"),), "the list of tools alone takes more; give fewer tools"),
         (9, None, (Message("system", "x" * 90), Message("user", "Hi")), "shorten the system message"),
         (9, None, (Message("system", "x"), Message("user", "x" * 90)), "64; shorten it, or give a larger --ctx"),
