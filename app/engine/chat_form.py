@@ -213,7 +213,7 @@ def find_form(render: Render) -> Form:
 
 
 def require_all_of_long_chats(render: Render, form: Form) -> None:
-    """Raises LookupError where a template leaves out a part of long texts, or some of many messages, or escapes signs."""
+    """Raises LookupError where a template leaves out a part of long texts, some of many messages, or signs."""
     for role, text, what in (("user", ASKED, "what the user says"), ("system", TOLD, "the system message")):
         long = Message(role, f"{text} {PADDING}{text}end")
         before, after = ((), (USER,)) if role == "system" else ((USER, ASSISTANT), ())
