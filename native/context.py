@@ -101,6 +101,9 @@ class RowContext:
         self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
         if known is None and time.monotonic() - began > proof.LONG_S:
             proof.keep(file, proof.Verdict(self.level, self.limit))
+        last, found = proof.last_file(self.model.path), proof.Verdict(self.level, self.limit)
+        if self.model.gpu_layers == 0 and proof.read(last) != found:
+            proof.keep(last, found)
 
     @property
     def no_drafts(self) -> str | None:

@@ -97,7 +97,7 @@ def _model(load: LoadOptions) -> str:
 
 
 def _calibration(load: LoadOptions) -> str:
-    from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models import calibrations, gguf_header, model_hash, resolve
     from specee.native import library
 
     where = paths.find(load.data_dir)
@@ -105,7 +105,7 @@ def _calibration(load: LoadOptions) -> str:
     header = gguf_header.read_model(found.path)
     if limit := library.architecture_limit(header.architecture):
         return f"none: no layers are skipped: {limit}"
-    digest = file_hash.of_model(header.files, where.cache)
+    digest = model_hash.of_model(header, where.cache)
     file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
     return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 

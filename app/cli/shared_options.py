@@ -108,6 +108,8 @@ GPU_LAYERS = Option(
 )
 ENGINE: Options = [WHICH_MODEL, CTX, KV_TYPE, THREADS, GPU_LAYERS]
 """Which model runs, and on what."""
+MACHINE: Options = [WHICH_MODEL, THREADS, GPU_LAYERS]
+"""The same for what has a context window of its own."""
 
 SYSTEM = Option(
     ["--system"],

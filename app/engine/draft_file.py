@@ -33,6 +33,7 @@ class DraftFile:
     """The hash of the model file that an EAGLE-3 head learned from, where it says so."""
     is_wanted: bool = True
     """Whether the user named it: else it is not missed."""
+    files: tuple[Path, ...] = ()
 
 
 def find(options: LoadOptions, target: Header, n_ctx: int, head: Path | None = None) -> DraftFile | None:
@@ -93,4 +94,4 @@ def _checked(name: str, path: Path, target: Header, n_ctx: int, kv_type: KVType)
             f"the model and {name} need {size(both)}, {size(free)} are free; "
             "take a smaller --ctx, a smaller drafter, or --drafter none",
         )
-    return DraftFile(name, str(path), layers, heads.trained_for(header))
+    return DraftFile(name, str(path), layers, heads.trained_for(header), files=header.files)

@@ -60,6 +60,16 @@ def _reading(facts: ModelFacts, speed: DecodingSpeed) -> float:
     return sum(n_bytes / speed.rates.get(kind, slowest) for kind, n_bytes in facts.reads.items())
 
 
+def rows_of(facts: ModelFacts, speed: DecodingSpeed) -> dict[int, float]:
+    """What a step of n rows takes, of one with a single row: for a mixture of experts more than for other models, as
+    each row has experts of its own. They count as drawn at random, and as all of the weights: on the slow side."""
+    active = facts.active_parameters / facts.parameters if facts.parameters else 1.0
+    if not 0.0 < active < 1.0:
+        return dict(speed.rows)
+    share = reads_share(facts, speed)
+    return {n: time + share * ((1 - (1 - active) ** n) / active - 1) for n, time in speed.rows.items()}
+
+
 def speedup(rows: Mapping[int, float], share: float, acceptance: Sequence[float], cost: float = 0.0) -> float:
     """What drafts bring over dense decoding: with the best number of them in the `share` of steps that have some.
 

@@ -18,7 +18,7 @@ from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation, recommend
 from specee.app.settings import KVType, Purpose
-from specee.models import file_hash, gguf_header, heads, model_kind, registry
+from specee.models import file_hash, gguf_header, heads, model_hash, model_kind, registry
 from specee.models.errors import ModelError
 
 
@@ -62,7 +62,7 @@ def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
     return LocalModel(
         facts=from_header(header),
         where=where,
-        sha256=file_hash.known_of_model(header.files, folders.cache),
+        sha256=model_hash.known(header.files, folders.cache),
         licence=label(licence) if isinstance(licence, str) else "",
     )
 

@@ -35,8 +35,9 @@ IMPATIENCE = 0.7
 MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
 READS = 0.5
 """Share of a token's time that reading weights must have, for a model to correct what is expected of others."""
-COMFORT, TIGHT = 0.8, 0.4
-"""Beyond this share of the memory that is free a model suits less: other programs want some."""
+COMFORT = 0.7
+"""Beyond this share of the memory that is free a model is only taken where no other one suits: what else runs will want
+some, and a long chat."""
 SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
@@ -105,8 +106,8 @@ def recommend(
     for of in PURPOSES:
         suited = [fit for fit in fits if of in fit.candidate.good_for and fit.score(of)]
         if suited:
-            best[of] = max(suited, key=lambda fit: fit.score(of))
-    fits.sort(key=lambda fit: (fit.missing, -fit.score(purpose), -fit.score("chat"), fit.memory))
+            best[of] = max(suited, key=lambda fit: (not fit.is_tight, fit.score(of)))
+    fits.sort(key=lambda fit: (fit.missing, fit.is_tight, -fit.score(purpose), -fit.score("chat"), fit.memory))
     return tuple(_recommendation(fit, best) for fit in fits)
 
 
@@ -141,8 +142,6 @@ class _Fit:
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
         suits = 1.0 if purpose in self.candidate.good_for else ELSE
-        if self.is_tight:
-            suits *= TIGHT
         if self.candidate.thinks and purpose != "reasoning":
             suits *= IMPATIENCE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
@@ -185,7 +184,7 @@ class _Drafts:
         known = self.measured(candidate)
         if known is not None and known.speedup is not None:
             return known.speedup
-        rows = known.rows if known is not None and known.rows else speed.rows
+        rows = known.rows if known is not None and known.rows else estimate.rows_of(candidate.facts, speed)
         best = estimate.speedup(rows, *estimate.RETRIEVED)
         if (head := self.heads.get(candidate.sha256 or "")) is not None:
             cost = head.file_bytes / max(1, candidate.facts.read_bytes)
@@ -262,7 +261,10 @@ def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
         return f"needs {size(fit.memory)} of memory, {size(fit.missing)} more than is free"
     if purposes := [purpose for purpose, one in best.items() if one is fit]:
         words = " and ".join([", ".join(purposes[:-1]), purposes[-1]] if purposes[1:] else purposes)
-        return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
+        room = " and leaves memory for other programs" if fit.place == "memory" and not fit.is_tight else ""
+        but = [slow if fit.is_slow else "", "it leaves other programs little memory" if fit.is_tight else ""]
+        though = " and ".join(filter(None, but))
+        return f"the best for {words} that fits here{room}" + (f", though {though}" if though else "")
     if fit.is_slow:
         return f"fits, but is {slow}"
     if fit.is_tight:

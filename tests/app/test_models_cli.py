@@ -197,7 +197,9 @@ def test_show(no_sockets: dict[str, str]) -> None:
     assert small["memory_bytes"] == small["weight_bytes"] + 1000 * small["kv_bytes_per_token"]
     assert len(facts["sha256"]) == 64 and facts["calibration_metrics"]
     text = call(no_sockets, "models", "show").stdout
-    assert "30 of width 576" in text and re.search(r"^skips layers +yes$", text, re.MULTILINE)
+    assert "30 of width 576" in text and re.search(
+        r"^skips layers +(yes|probably; found out at its first start)$", text, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(
