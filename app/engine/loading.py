@@ -190,7 +190,7 @@ def open_backend(
     model = native.Model(path, gpu_layers=options.gpu_layers, on_progress=loaded)
     _check_vocabulary(model)
     n_ctx = window.n_ctx
-    threads = options.threads or machine.default_threads()
+    threads = options.threads or machine.default_threads(structure.file_bytes)
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
