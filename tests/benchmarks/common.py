@@ -1,4 +1,4 @@
-"""What the measuring scripts share: options, an unpatched llama.cpp, and rows of tokens.
+"""What the measuring scripts share: options, and rows of tokens.
 
 Import it before `ggml_kernels` and `helpers`, which lie in tests/native.
 """
@@ -6,9 +6,7 @@ Import it before `ggml_kernels` and `helpers`, which lie in tests/native.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,21 +43,3 @@ def spread(ratios: Iterable[float]) -> tuple[float, float, float]:
     """Median, least and most: machines are noisy."""
     ordered = sorted(ratios)
     return statistics.median(ordered), ordered[0], ordered[-1]
-
-
-def start_stock(python: str, code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Code in an interpreter with an unpatched llama-cpp-python of the pinned version, its input and output piped.
-
-    STOCK_LIB_PATH names another build of its library, and SPECEE_NO_AMX holds for it where it has that switch.
-    """
-    ours = ("PYTHONPATH", "LLAMA_CPP_LIB_PATH")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    if "STOCK_LIB_PATH" in os.environ:
-        environment["LLAMA_CPP_LIB_PATH"] = os.environ["STOCK_LIB_PATH"]
-    return subprocess.Popen(
-        [python, "-c", code, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
-
-
-STOCK_ENDED = "the unpatched llama.cpp ended; does its interpreter have llama-cpp-python of the pinned version?"
