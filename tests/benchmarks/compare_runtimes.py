@@ -245,12 +245,12 @@ def run(
         for name, of_set in take_turns(contenders, long, options.long_rounds, options.times).items():
             for kind, seconds in of_set.items():
                 results[name][kind].update(seconds)
-    print(f"\n{job.model.name}, {job.n_threads} threads; medians of {options.rounds} rounds (least-most)\n")
-    print(markdown(table(results)))
     if options.json:
         kept = {name: {kind: [[*case, took] for case, took in seconds.items()] for kind, seconds in of_set.items()}
                 for name, of_set in results.items()}  # fmt: skip
         options.json.write_text(json.dumps({**asdict(job), "model": job.model.name, "seconds": kept}))
+    print(f"\n{job.model.name}, {job.n_threads} thread(s); medians of {options.rounds} rounds (least-most)\n")
+    print(markdown(table(results)))
 
 
 if __name__ == "__main__":

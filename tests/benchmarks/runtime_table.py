@@ -31,7 +31,7 @@ def figures(case: Case, seconds: Seconds) -> list[float]:
     took = seconds.get(case, [])
     if not case.at or case.n == 1:
         return [case.n / value for value in took]
-    return [value / one for value, one in zip(took, seconds[Case(case.at, 1)], strict=False)]
+    return [value / one for value, one in zip(took, seconds.get(Case(case.at, 1), []), strict=False)]
 
 
 def cell(values: Sequence[float]) -> str:

@@ -25,13 +25,15 @@ def test_the_table_compares_within_a_round() -> None:
     ours = {ONE: [0.01, 0.1, 0.01], FOUR: [0.02, 0.2, 0.03], PROMPT: [0.256] * 3}
     stock = {ONE: [0.02, 0.2, 0.02], FOUR: [0.08, 0.8, 0.08], PROMPT: [0.512] * 3}
     ik = {ONE: [0.01, 0.1, 0.01]}
-    heads, *rows = table({"avx2": {"ours": ours, "stock": stock, "ik": ik}, "avx512_vnni": {"ours": {ONE: [0.5]}}})
+    alone = {"ours": {ONE: [0.5], FOUR: [0.6]}}
+    heads, *rows = table({"avx2": {"ours": ours, "stock": stock, "ik": ik}, "avx512_vnni": alone})
     assert heads == ["instructions", "work", "ours", "x stock", "stock", "ik", "x stock"]
     assert rows == [
         ["avx2", "decode, tokens/s", "100 (10-100)", TWICE, "50.00 (5.00-50.00)", "100 (10-100)", TWICE],
         ["avx2", "t(4)/t(1)", "2.00 (2.00-3.00)", "4.00 (2.67-4.00)", "4.00 (4.00-4.00)", "", ""],
         ["avx2", "prompt of 256, tokens/s", "1000 (1000-1000)", TWICE, "500 (500-500)", "", ""],
         ["avx512_vnni", "decode, tokens/s", TWICE, "", "", "", ""],
+        ["avx512_vnni", "t(4)/t(1)", "1.20 (1.20-1.20)", "", "", "", ""],
     ]  # fmt: skip
     lines = markdown([heads, *rows]).splitlines()
     assert len({len(line) for line in lines}) == 1 and all(line.count("|") == 8 for line in lines)
