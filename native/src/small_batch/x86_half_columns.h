@@ -3,18 +3,38 @@
 #pragma once
 
 #include "ggml.h"
+#include "x86_half_columns_256_sums.h"
 #include "x86_half_columns_32.h"
 
 namespace specee::small_batch {
 namespace {
 
 template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batch) {
-    (void) as_batch;
     const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
         return { sizeof(Row32<T, N>), pack_columns_32<T, N>, multiply_half_columns_32<V, T, N> };
     };
+    const auto of_256 = [](Kernel multiply) -> ColumnKernel {
+        return { N * sizeof(Block256), pack_columns_256<Block256, N>, multiply };
+    };
+    const auto as_rows = [=](auto t) {
+        using T = decltype(t);
+        return of_256(as_batch ? multiply_half_sums<V, T, N, Order::batch_of_rows> : multiply_half_lanes<V, T, N>);
+    };
     switch (type) {
+        case GGML_TYPE_Q4_K:
+            return of_256(as_batch ? multiply_half_sums<V, HalfQ4_K, N, Order::once_for_64>
+                                   : multiply_half_sums<V, HalfQ4_K, N, Order::once_for_256>);
+        case GGML_TYPE_Q2_K:
+            if (!is_repacked(type)) {
+                return as_rows(HalfQ2_K());
+            }
+            return of_256(as_batch ? multiply_half_sums<V, HalfQ2_K, N, Order::once_for_128>
+                                   : multiply_half_sums<V, HalfQ2_K, N, Order::once_for_256>);
+        case GGML_TYPE_Q3_K: return as_rows(HalfQ3_K());
+        case GGML_TYPE_Q5_K: return as_rows(HalfQ5_K());
+        case GGML_TYPE_Q6_K: return as_rows(HalfQ6_K());
+        case GGML_TYPE_IQ4_XS: return as_rows(HalfIQ4_XS());
         case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
         default: return {};
     }
