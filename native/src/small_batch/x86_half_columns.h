@@ -4,6 +4,7 @@
 
 #include "ggml.h"
 #include "x86_half_columns_32.h"
+#include "x86_half_columns_repacked.h"
 
 namespace specee::small_batch {
 namespace {
@@ -12,10 +13,20 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
     (void) as_batch;
     const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
-        return { sizeof(Row32<T, N>), pack_columns_32<T, N>, multiply_half_columns_32<V, T, N> };
+        return { sizeof(HalfRow32<T, N>), pack_half_columns_32<V, T, N>, multiply_half_columns_32<V, T, N> };
+    };
+    const auto repacked_32 = [](auto t) -> ColumnKernel {
+        using T = decltype(t);
+        return { sizeof(TileRows32<N>), pack_tile_rows_32<T, N>, multiply_half_columns_repacked<V, T, N> };
     };
     switch (type) {
+        case GGML_TYPE_Q4_0: return repacked_32(HalfQ4_0<V>());
+        case GGML_TYPE_Q4_1: return of_32(HalfQ4_1<V>());
+        case GGML_TYPE_Q5_0: return of_32(HalfQ5_0<V>());
+        case GGML_TYPE_Q5_1: return of_32(HalfQ5_1<V>());
         case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
+        case GGML_TYPE_IQ4_NL: return repacked_32(HalfIQ4_NL<V>());
+        case GGML_TYPE_MXFP4: return repacked_32(HalfMXFP4<V>());
         default: return {};
     }
 }
