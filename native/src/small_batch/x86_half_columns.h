@@ -5,6 +5,7 @@
 #include "ggml.h"
 #include "x86_half_columns_256_sums.h"
 #include "x86_half_columns_32.h"
+#include "x86_half_columns_repacked.h"
 
 namespace specee::small_batch {
 namespace {
@@ -12,7 +13,11 @@ namespace {
 template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batch) {
     const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
-        return { sizeof(Row32<T, N>), pack_columns_32<T, N>, multiply_half_columns_32<V, T, N> };
+        return { sizeof(HalfRow32<T, N>), pack_half_columns_32<V, T, N>, multiply_half_columns_32<V, T, N> };
+    };
+    const auto repacked_32 = [](auto t) -> ColumnKernel {
+        using T = decltype(t);
+        return { sizeof(TileRows32<N>), pack_tile_rows_32<T, N>, multiply_half_columns_repacked<V, T, N> };
     };
     const auto of_256 = [](Kernel multiply) -> ColumnKernel {
         return { N * sizeof(Block256), pack_columns_256<Block256, N>, multiply };
@@ -22,6 +27,13 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
         return of_256(as_batch ? multiply_half_sums<V, T, N, Order::batch_of_rows> : multiply_half_lanes<V, T, N>);
     };
     switch (type) {
+        case GGML_TYPE_Q4_0: return repacked_32(HalfQ4_0<V>());
+        case GGML_TYPE_Q4_1: return of_32(HalfQ4_1<V>());
+        case GGML_TYPE_Q5_0: return of_32(HalfQ5_0<V>());
+        case GGML_TYPE_Q5_1: return of_32(HalfQ5_1<V>());
+        case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
+        case GGML_TYPE_IQ4_NL: return repacked_32(HalfIQ4_NL<V>());
+        case GGML_TYPE_MXFP4: return repacked_32(HalfMXFP4<V>());
         case GGML_TYPE_Q4_K:
             return of_256(as_batch ? multiply_half_sums<V, HalfQ4_K, N, Order::once_for_64>
                                    : multiply_half_sums<V, HalfQ4_K, N, Order::once_for_256>);
@@ -35,7 +47,6 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
         case GGML_TYPE_Q5_K: return as_rows(HalfQ5_K());
         case GGML_TYPE_Q6_K: return as_rows(HalfQ6_K());
         case GGML_TYPE_IQ4_XS: return as_rows(HalfIQ4_XS());
-        case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
         default: return {};
     }
 }
