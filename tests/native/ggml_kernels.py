@@ -32,7 +32,7 @@ REPACKED = {
     "IQ4_NL": "ggml_gemv_iq4_nl_8x8_q8_0",
     "MXFP4": "ggml_gemv_mxfp4_8x8_q8_0",
 }
-"""Types that ggml repacks on x86, and its kernel for one row of these groups."""
+"""Types that ggml repacks on x86 (but see `is_repacked`), and its kernel for one row of these groups."""
 IN_GROUPS = tuple(name for name in REPACKED if name != "Q2_K")
 """Those with a kernel of ours for such groups."""
 ROWS, REPACKED_8, COLUMNS = 0, 0x88, 0x105
@@ -186,6 +186,11 @@ def one_by_one(name: str, weights: Bytes, rows: Bytes, n_in: int) -> Floats:
             at = out.ctypes.data + i * out.strides[0] + j * out.strides[1]
             vec_dot(n_in, at, 0, weight.ctypes.data, 0, row.ctypes.data, 0, 1)
     return out
+
+
+def is_repacked(name: str) -> bool:
+    """Whether ggml repacks this type where it is compiled as it is: Q2_K for AVX512 alone."""
+    return name in REPACKED and (name != "Q2_K" or bool(_libraries()[1].ggml_cpu_has_avx512()))
 
 
 def gemv(name: str, groups: Bytes, rows: Bytes, n_in: int) -> Floats:

@@ -97,7 +97,7 @@ def test_columns_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) 
     for n in range(1, kernels.N_MAX + 1):
         weights, rows = operands(name, n, n_in, n_out)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
-        if name in kernels.REPACKED:
+        if kernels.is_repacked(name):
             expected = kernels.gemv(name, kernels.repack(name, w, n_in), x, n_in)
         else:
             expected = kernels.one_by_one(name, w, x, n_in)
@@ -167,7 +167,7 @@ def test_the_error_is_not_above_that_of_single_rows(name: str) -> None:
         results = {}
         if name in kernels.IN_ROWS and n > 1:
             results["rows"] = (ours(name, w, x, 1536), one_row)
-        if name in kernels.REPACKED:
+        if kernels.is_repacked(name):
             groups = kernels.repack(name, w, 1536)
             one_row = kernels.gemv(name, groups, x, 1536)
             if name in kernels.IN_GROUPS:

@@ -84,6 +84,7 @@ class Activations {
         specee_product p          = {};
         p.n_in                    = n * per_block;
         p.rows_stride             = ggml_row_size(quantized, p.n_in);
+        p.n_rows                  = group.n_rows;
         for (int64_t i = 0; i < group.n_rows; ++i) {
             from_float(row(group.first + i) + begin * per_block, blocks + size_t(i) * p.rows_stride, p.n_in);
         }

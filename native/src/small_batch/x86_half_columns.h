@@ -19,12 +19,18 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
         using T = decltype(t);
         return { sizeof(TileRows32<N>), pack_tile_rows_32<T, N>, multiply_half_columns_repacked<V, T, N> };
     };
-    const auto of_256 = [](Kernel multiply) -> ColumnKernel {
-        return { N * sizeof(Block256), pack_columns_256<Block256, N>, multiply };
+    // a batch's last rows are taken as four or eight, of which the last one is there again and again
+    constexpr int M      = N <= 4 ? 4 : 8;
+    const auto    of_256 = [](Kernel multiply) -> ColumnKernel {
+        return { N * sizeof(Block256), pack_half_columns_256<N>, multiply };
+    };
+    const auto of_batch = [](Kernel multiply) -> ColumnKernel {
+        return { M * sizeof(Block256), pack_half_columns_256<M>, multiply };
     };
     const auto as_rows = [=](auto t) {
         using T = decltype(t);
-        return of_256(as_batch ? multiply_half_sums<V, T, N, Order::batch_of_rows> : multiply_half_lanes<V, T, N>);
+        return as_batch ? of_batch(multiply_half_sums<V, T, M, Order::batch_of_rows>)
+                        : of_256(multiply_half_lanes<V, T, N>);
     };
     switch (type) {
         case GGML_TYPE_Q4_0: return repacked_32(HalfQ4_0<V>());
@@ -35,14 +41,14 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
         case GGML_TYPE_IQ4_NL: return repacked_32(HalfIQ4_NL<V>());
         case GGML_TYPE_MXFP4: return repacked_32(HalfMXFP4<V>());
         case GGML_TYPE_Q4_K:
-            return of_256(as_batch ? multiply_half_sums<V, HalfQ4_K, N, Order::once_for_64>
-                                   : multiply_half_sums<V, HalfQ4_K, N, Order::once_for_256>);
+            return as_batch ? of_batch(multiply_half_sums<V, HalfQ4_K, M, Order::once_for_64>)
+                            : of_256(multiply_half_sums<V, HalfQ4_K, N, Order::once_for_256>);
         case GGML_TYPE_Q2_K:
             if (!is_repacked(type)) {
                 return as_rows(HalfQ2_K());
             }
-            return of_256(as_batch ? multiply_half_sums<V, HalfQ2_K, N, Order::once_for_128>
-                                   : multiply_half_sums<V, HalfQ2_K, N, Order::once_for_256>);
+            return as_batch ? of_batch(multiply_half_sums<V, HalfQ2_K, M, Order::once_for_128>)
+                            : of_256(multiply_half_sums<V, HalfQ2_K, N, Order::once_for_256>);
         case GGML_TYPE_Q3_K: return as_rows(HalfQ3_K());
         case GGML_TYPE_Q5_K: return as_rows(HalfQ5_K());
         case GGML_TYPE_Q6_K: return as_rows(HalfQ6_K());

@@ -10,9 +10,17 @@ namespace {
 struct Block256 : block_q8_K {
     int16_t sums32[8];
 };
-inline void start(Block256 & block) {
-    for (int k = 0; k < 8; ++k) {
-        block.sums32[k] = int16_t(block.bsums[2 * k] + block.bsums[2 * k + 1]);
+// Blocks of N rows next to each other; what is missing is the last row once more.
+template <int N> void pack_half_columns_256(const specee_product & p, void * to) {
+    auto * packed = static_cast<Block256 *>(to);
+    for (int64_t b = 0; b < p.n_in / QK_K; ++b) {
+        for (int i = 0; i < N; ++i, ++packed) {
+            const int row                      = int(std::min<int64_t>(i, p.n_rows - 1));
+            static_cast<block_q8_K &>(*packed) = reinterpret_cast<const block_q8_K *>(row_of(p, row))[b];
+            for (int k = 0; k < 8; ++k) {
+                packed->sums32[k] = int16_t(packed->bsums[2 * k] + packed->bsums[2 * k + 1]);
+            }
+        }
     }
 }
 

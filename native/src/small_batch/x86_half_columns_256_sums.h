@@ -136,10 +136,10 @@ template <class V, class T, int N, Order order> [[gnu::flatten]] void multiply_h
             }
         }
         each<2>([&](auto h) {
-            each<N>([&](auto i) {
+            for (int i = 0; i < p.n_rows; ++i) {
                 const __m256 sum = repacked ? _mm256_sub_ps(acc[h][i], mins[h][i]) : acc[h][i];
                 _mm256_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r) + half_rows * h, sum);
-            });
+            }
         });
     }
 }
