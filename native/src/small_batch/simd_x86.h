@@ -72,6 +72,7 @@ struct Avx2 {
     static Dot dot(Dot d, Int w, Int x) { return _mm256_add_epi16(d, _mm256_maddubs_epi16(w, x)); }
     static Int sum(Dot d) { return _mm256_madd_epi16(d, _mm256_set1_epi16(1)); }
     static Int dot_of_four(Dot start, Int w, Int x) { return sum(dot(start, w, x)); }
+    static Dot negative(Dot d) { return _mm256_sub_epi16(zero(), d); }
     static Int scaled(Int acc, Dot d, Int scale) { return add(acc, _mm256_madd_epi16(d, scale)); }
     static Int scale(Int twice) { return twice; } // 16-bit scales, each twice -> what `scaled` takes
     // Of a row's 16-bit scales: number 2g for the first 16 bytes of a vector and 2g + 1 for the others; or g for all.
@@ -163,6 +164,7 @@ struct AvxVnni : Avx2 {
     static constexpr bool vnni = true;
     static Dot     dot(Dot d, Int w, Int x) { return dpbusd(d, w, x); }
     static Int     dot_of_four(Dot start, Int w, Int x) { return dpbusd(start, w, x); }
+    static Dot     negative(Dot d) { return _mm256_sub_epi32(zero(), d); }
     static Int     scaled(Int acc, Dot d, Int scale) { return dpwssd(acc, d, scale); }
     static Int     sum(Dot d) { return d; }
     static Int     scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }

@@ -3,24 +3,54 @@
 
 #include "x86_half_tiles.h"
 
+#include <type_traits>
+
 namespace specee::small_batch {
 namespace {
 
-// T: Number, of activations as they are read; offset, by which weights are stored too large for dot(); weights(half),
-// of a lane, and their products with four activations of a row, summed.
+// T: activations, what a kernel reads of them; weights(half) of a lane; dot(), their products with four activations.
 
-template <class V> struct HalfNibbles {
-    using Number  = int8_t;
-    using Weights = __m256i;
-    static __m256i dot(__m256i w, __m256i start, const int8_t * x) {
-        return V::dot_of_four(start, w, four_for_half(x));
+// Unsigned weights of 4 and 5 bits.
+template <class V> struct HalfUnsigned {
+    using Weights                  = __m256i;
+    using Activations              = int8_t;
+    static constexpr bool x_raised = false;
+    static __m256i        dot(__m256i w, const void * x) { return V::dot_of_four(V::zero(), w, four_for_half(x)); }
+};
+// Signed weights meet unsigned activations, 128 too large: `start` makes up for that.
+template <class V> struct HalfSigned {
+    struct Weights {
+        __m256i w, start;
+    };
+    using Activations              = int8_t;
+    static constexpr bool x_raised = true;
+    static Weights        started(__m256i w) {
+        return { w, V::negative(V::dot(V::zero(), _mm256_set1_epi8(-128), w)) };
+    }
+    static __m256i dot(Weights w, const void * x) { return V::dot_of_four(w.start, four_for_half(x), w.w); }
+};
+// Where such products do not fit into the 16 bits in which AVX2 adds two of them: numbers of 16 bits, 0 and 2 of a lane,
+// then 1 and 3.
+struct HalfWide {
+    struct Weights {
+        __m256i even, odd;
+    };
+    using Activations              = int16_t;
+    static constexpr bool x_raised = false;
+    static Weights        started(__m256i w) {
+        return { _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8) };
+    }
+    static __m256i dot(Weights w, const int16_t * x) {
+        return _mm256_add_epi32(_mm256_madd_epi16(w.even, four_for_half(x)),
+                                _mm256_madd_epi16(w.odd, four_for_half(x + 2)));
     }
 };
-template <class V> struct HalfQ4_1 : HalfNibbles<V> {
-    using Block                                = block_q4_1;
-    using RowBlock                             = block_q8_1;
-    static constexpr bool              has_min = true;
-    static constexpr int               bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
+
+template <class V> struct HalfQ4_1 : HalfUnsigned<V> {
+    using Block                   = block_q4_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288;
     template <int lane> static __m256i weights(const char * half) {
         return half_nibbles<lane / 4>(half + 64 * (lane % 4));
     }
@@ -31,54 +61,36 @@ template <int lane> inline __m256i half_five_bits(const char * half) {
     return or_masked(half_nibbles<lane / 4>(half + 64 * v),
                      lane < 4 ? _mm256_slli_epi16(bits, 4 - v) : _mm256_srli_epi16(bits, v), sixteen);
 }
-template <class V> struct HalfQ5_0 : HalfNibbles<V> {
-    using Block                                = block_q5_0;
-    using RowBlock                             = block_q8_0;
-    static constexpr bool              has_min = false;
-    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 0, offset = 16;
-    template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
-};
-template <class V> struct HalfQ5_1 : HalfNibbles<V> {
-    using Block                                = block_q5_1;
-    using RowBlock                             = block_q8_1;
-    static constexpr bool              has_min = true;
-    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 352, offset = 0;
-    template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
-};
-// Stored + 128. Products of unsigned and signed bytes would not fit into the 16 bits in which AVX2 adds two of them, so
-// there it multiplies numbers of 16 bits: 0 and 2 of a lane, then 1 and 3.
-template <class V> struct HalfQ8_0 {
-    struct Weights {
-        __m256i even, odd; // with VNNI the same
-    };
-    using Block                                = block_q8_0;
-    using RowBlock                             = block_q8_0;
-    using Number                               = std::conditional_t<V::vnni, int8_t, int16_t>;
-    static constexpr bool              has_min = false;
-    static constexpr int               bytes = 16 * sizeof(Block), d_at = 512, m_at = 0, offset = V::vnni ? 128 : 0;
-    template <int lane> static Weights weights(const char * half) {
-        const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
-        if constexpr (V::vnni) {
-            return { w, w };
-        } else {
-            const __m256i x = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-            return { _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8) };
-        }
+template <class V> struct HalfQ5_0 : HalfSigned<V> {
+    using Block                   = block_q5_0;
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 0;
+    template <int lane> static auto weights(const char * half) {
+        return HalfSigned<V>::started(_mm256_sub_epi8(half_five_bits<lane>(half), _mm256_set1_epi8(16)));
     }
-    static __m256i dot(Weights w, __m256i start, const Number * x) {
-        if constexpr (V::vnni) {
-            return V::dot_of_four(start, w.even, four_for_half(x));
-        } else {
-            return _mm256_add_epi32(_mm256_madd_epi16(w.even, four_for_half(x)),
-                                    _mm256_madd_epi16(w.odd, four_for_half(x + 2)));
-        }
+};
+template <class V> struct HalfQ5_1 : HalfUnsigned<V> {
+    using Block                   = block_q5_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352;
+    template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
+};
+template <class V> struct HalfQ8_0 : std::conditional_t<V::vnni, HalfSigned<V>, HalfWide> { // stored + 128
+    using Block                   = block_q8_0;
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, m_at = 0;
+    template <int lane> static auto weights(const char * half) {
+        const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
+        return HalfQ8_0::started(_mm256_xor_si256(w, _mm256_set1_epi8(-128)));
     }
 };
 
 template <class T, int N> struct HalfRow32 {
-    typename T::Number x[N][32];
-    int32_t            start[T::offset ? N : 1][n_lanes];
-    float              d[N], s[T::has_min ? N : 1];
+    typename T::Activations x[N][32];
+    float                   d[N], s[T::has_min ? N : 1];
 };
 
 template <class V, class T, int N> void pack_half_columns_32(const specee_product & p, void * to) {
@@ -88,8 +100,9 @@ template <class V, class T, int N> void pack_half_columns_32(const specee_produc
         for (int64_t b = 0; b < p.n_in / 32; ++b) {
             HalfRow32<T, N> & out = packed[b];
             const __m256i     x   = load_bytes(row[b].qs);
-            if constexpr (sizeof(typename T::Number) == 1) {
-                std::memcpy(out.x[i], row[b].qs, 32);
+            if constexpr (std::is_same_v<typename T::Activations, int8_t>) {
+                const __m256i raised = _mm256_xor_si256(x, _mm256_set1_epi8(T::x_raised ? -128 : 0));
+                _mm256_storeu_si256(reinterpret_cast<__m256i *>(out.x[i]), raised);
             } else {
                 const __m256i order =
                     _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
@@ -104,17 +117,14 @@ template <class V, class T, int N> void pack_half_columns_32(const specee_produc
             if constexpr (T::has_min) {
                 out.s[i] = half_to_float(row[b].s);
             }
-            if constexpr (T::offset != 0) {
-                _mm256_storeu_si256(reinterpret_cast<__m256i *>(out.start[i]), V::start(x, T::offset));
-            }
         }
     }
 }
 
 template <int... i> using Ints = std::integer_sequence<int, i...>;
 
-// Scales of some blocks of a tile, for each row: they are met by several passes.
-constexpr int64_t chunk_blocks = 24;
+// Scales of some blocks of a tile, for each row: they are met by several passes, and stay in the first cache.
+constexpr int64_t chunk_blocks = 12;
 template <int N> struct Scales {
     __m256 at[chunk_blocks][N][2];
 };
@@ -135,17 +145,12 @@ inline void half_pass(const char * tile, const HalfRow32<T, N> * rows, int64_t n
         const HalfRow32<T, N> & row = rows[b];
         _mm_prefetch(ahead, _MM_HINT_T0);
         typename T::Weights w[n_h][n_l];
-        __m256              scale[n_h][R];
         each<n_h>([&](auto h) {
             each<n_l>([&](auto l) { w[h][l] = T::template weights<lanes[l]>(tile + 32 * halves[h]); });
-            each<R>([&](auto i) { scale[h][i] = scale_of(b, tile, from + i, halves[h]); });
         });
         all([&](auto h, auto l, auto i) {
-            constexpr int lane = lanes[l];
-            const __m256i start =
-                T::offset ? _mm256_set1_epi32(row.start[T::offset ? from + i : 0][lane]) : _mm256_setzero_si256();
-            const __m256i dot = T::dot(w[h][l], start, row.x[from + i] + 4 * lane);
-            acc[h][l][i]      = _mm256_fmadd_ps(scale[h][i], _mm256_cvtepi32_ps(dot), acc[h][l][i]);
+            const __m256 dot = _mm256_cvtepi32_ps(T::dot(w[h][l], row.x[from + i] + 4 * lanes[l]));
+            acc[h][l][i]     = _mm256_fmadd_ps(scale_of(b, tile, from + i, halves[h]), dot, acc[h][l][i]);
         });
     }
     all([&](auto h, auto l, auto i) { sums[halves[h]][lanes[l]][from + i] = acc[h][l][i]; });
@@ -219,8 +224,9 @@ inline void chunk_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n,
             }
         });
     }
-    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead,
-                             [&scales](int64_t b, const char *, int i, int half) { return scales.at[b][i][half]; });
+    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead, [&scales](int64_t b, const char *, int i, int half) {
+        return scales.at[b][i][half];
+    });
 }
 
 template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_32(const specee_product & p) {
@@ -233,8 +239,9 @@ template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_3
             few_rows_32<V, T, N>(tile, rows, n_blocks, sums, mins, tile + columns_ahead);
             tile += n_blocks * T::bytes;
         } else {
-            for (int64_t first = 0; first < n_blocks; first += chunk_blocks) {
-                const int64_t n = std::min(chunk_blocks, n_blocks - first);
+            const int64_t n_chunks = (n_blocks + chunk_blocks - 1) / chunk_blocks;
+            for (int64_t c = 0; c < n_chunks; ++c) {
+                const int64_t first = n_blocks * c / n_chunks, n = n_blocks * (c + 1) / n_chunks - first;
                 chunk_32<V, T, N>(tile, rows + first, n, sums, mins, tile + columns_ahead);
                 tile += n * T::bytes;
             }
