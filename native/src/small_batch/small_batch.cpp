@@ -162,7 +162,7 @@ void * scratch(size_t bytes) {
 // more where rows go in pairs. Kernels run in threads of ggml's, which no exception may leave.
 static bool have_scratch(const specee_product & p) {
     try {
-        scratch(size_t((p.n_rows + 1) * p.n_in) * sizeof(float));
+        scratch(size_t((p.n_rows + 3) * p.n_in) * sizeof(float));
         return true;
     } catch (const std::bad_alloc &) {
         return false;
