@@ -35,7 +35,7 @@ class Activations {
         n_in(x->ne[0]), n_blocks(n_in / ggml_blck_size(quantized)) {
         // ggml takes what is left of fours as single rows where it repacks weights in groups of eight
         const int64_t n      = x->ne[1];
-        const bool    groups = weights == GGML_TYPE_Q2_K || weights == GGML_TYPE_Q4_K;
+        const bool    groups = ggml_blck_size(weights) == 256 && is_repacked(weights);
         n_batch              = n <= SPECEE_SMALL_BATCH ? 0 : n - (groups ? n % 4 : 0);
         n_groups             = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
         group_size           = std::min<int64_t>(SPECEE_SMALL_BATCH, n);
@@ -226,7 +226,7 @@ bool specee_has_columns(int type, int64_t n_out) {
 
 ggml_backend_buffer_type * specee_columns_buffer_type() {
     using namespace specee::small_batch;
-    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) {
+    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) { // which every set of kernels for columns has
         return nullptr;
     }
     static ggml_backend_buffer_type type = {

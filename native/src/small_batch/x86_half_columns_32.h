@@ -1,0 +1,254 @@
+// Half tiles of the types with a scale for each 32 weights whose lanes ggml adds as floats: Q4_1, Q5_0, Q5_1, Q8_0.
+#pragma once
+
+#include "x86_half_tiles.h"
+
+namespace specee::small_batch {
+namespace {
+
+// T: Number, of activations as they are read; offset, by which weights are stored too large for dot(); weights(half),
+// of a lane, and their products with four activations of a row, summed.
+
+template <class V> struct HalfNibbles {
+    using Number = int8_t;
+    using Weights = __m256i;
+    static __m256i dot(__m256i w, __m256i start, const int8_t * x) { return V::dot_of_four(start, w, four_for_half(x)); }
+};
+template <class V> struct HalfQ4_1 : HalfNibbles<V> {
+    using Block                   = block_q4_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
+    template <int lane> static __m256i weights(const char * half) {
+        return half_nibbles<lane / 4>(half + 64 * (lane % 4));
+    }
+};
+template <int lane> inline __m256i half_five_bits(const char * half) {
+    constexpr int v    = lane % 4;
+    const __m256i bits = half_at(half + 256), sixteen = _mm256_set1_epi8(16); // bit v of a byte: lane v
+    return or_masked(half_nibbles<lane / 4>(half + 64 * v),
+                     lane < 4 ? _mm256_slli_epi16(bits, 4 - v) : _mm256_srli_epi16(bits, v), sixteen);
+}
+template <class V> struct HalfQ5_0 : HalfNibbles<V> {
+    using Block                   = block_q5_0;
+    using RowBlock                = block_q8_0;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 0, offset = 16;
+    template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
+};
+template <class V> struct HalfQ5_1 : HalfNibbles<V> {
+    using Block                   = block_q5_1;
+    using RowBlock                = block_q8_1;
+    static constexpr bool has_min = true;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352, offset = 0;
+    template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
+};
+// Stored + 128. Products of unsigned and signed bytes would not fit into the 16 bits in which AVX2 adds two of them, so
+// there it multiplies numbers of 16 bits: 0 and 2 of a lane, then 1 and 3.
+template <class V> struct HalfQ8_0 {
+    struct Weights {
+        __m256i even, odd; // with VNNI the same
+    };
+    using Block                   = block_q8_0;
+    using RowBlock                = block_q8_0;
+    using Number                  = std::conditional_t<V::vnni, int8_t, int16_t>;
+    static constexpr bool has_min = false;
+    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, m_at = 0, offset = V::vnni ? 128 : 0;
+    template <int lane> static Weights weights(const char * half) {
+        const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
+        if constexpr (V::vnni) {
+            return { w, w };
+        } else {
+            const __m256i x = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+            return { _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8) };
+        }
+    }
+    static __m256i dot(Weights w, __m256i start, const Number * x) {
+        if constexpr (V::vnni) {
+            return V::dot_of_four(start, w.even, four_for_half(x));
+        } else {
+            return _mm256_add_epi32(_mm256_madd_epi16(w.even, four_for_half(x)),
+                                    _mm256_madd_epi16(w.odd, four_for_half(x + 2)));
+        }
+    }
+};
+
+template <class T, int N> struct HalfRow32 {
+    typename T::Number x[N][32];
+    int32_t            start[T::offset ? N : 1][n_lanes];
+    float              d[N], s[T::has_min ? N : 1];
+};
+
+template <class V, class T, int N> void pack_half_columns_32(const specee_product & p, void * to) {
+    auto * const packed = static_cast<HalfRow32<T, N> *>(to);
+    for (int i = 0; i < N; ++i) {
+        const auto * row = reinterpret_cast<const typename T::RowBlock *>(row_of(p, i));
+        for (int64_t b = 0; b < p.n_in / 32; ++b) {
+            HalfRow32<T, N> & out = packed[b];
+            const __m256i     x   = load_bytes(row[b].qs);
+            if constexpr (sizeof(typename T::Number) == 1) {
+                std::memcpy(out.x[i], row[b].qs, 32);
+            } else {
+                const __m256i order =
+                    _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+                const __m256i y     = _mm256_shuffle_epi8(x, order);
+                const auto    store = [&](int at, __m128i sixteen) {
+                    _mm256_storeu_si256(reinterpret_cast<__m256i *>(out.x[i] + at), _mm256_cvtepi8_epi16(sixteen));
+                };
+                store(0, _mm256_castsi256_si128(y));
+                store(16, _mm256_extracti128_si256(y, 1));
+            }
+            out.d[i] = half_to_float(row[b].d);
+            if constexpr (T::has_min) {
+                out.s[i] = half_to_float(row[b].s);
+            }
+            if constexpr (T::offset != 0) {
+                _mm256_storeu_si256(reinterpret_cast<__m256i *>(out.start[i]), V::start(x, T::offset));
+            }
+        }
+    }
+}
+
+template <int... i> using Ints = std::integer_sequence<int, i...>;
+
+// Scales of some blocks of a tile, for each row: they are met by several passes.
+constexpr int64_t chunk_blocks = 24;
+template <int N> struct Scales {
+    __m256 at[chunk_blocks][N][2];
+};
+
+// One pass over n blocks of a row of tiles: rows from..from + R, lanes L, halves H. scale_of(b, tile, i, half). Adds to
+// sums[half][lane][row], and fetches a line of each tile ahead.
+template <class V, class T, int N, int from, int R, class Scale, int... L, int... H>
+inline void half_pass(const char * tile, const HalfRow32<T, N> * rows, int64_t n, __m256 (*sums)[n_lanes][N],
+                      const char * ahead, Scale scale_of, Ints<L...>, Ints<H...>) {
+    constexpr int n_l = sizeof...(L), n_h = sizeof...(H);
+    constexpr int lanes[] = { L... }, halves[] = { H... };
+    __m256        acc[n_h][n_l][R];
+    const auto    all = [](auto f) {
+        each<n_l>([&](auto l) { each<R>([&](auto i) { each<n_h>([&](auto h) { f(h, l, i); }); }); });
+    };
+    all([&](auto h, auto l, auto i) { acc[h][l][i] = sums[halves[h]][lanes[l]][from + i]; });
+    for (int64_t b = 0; b < n; ++b, tile += T::bytes, ahead += T::bytes) {
+        const HalfRow32<T, N> & row = rows[b];
+        _mm_prefetch(ahead, _MM_HINT_T0);
+        typename T::Weights w[n_h][n_l];
+        __m256              scale[n_h][R];
+        each<n_h>([&](auto h) {
+            each<n_l>([&](auto l) { w[h][l] = T::template weights<lanes[l]>(tile + 32 * halves[h]); });
+            each<R>([&](auto i) { scale[h][i] = scale_of(b, tile, from + i, halves[h]); });
+        });
+        all([&](auto h, auto l, auto i) {
+            constexpr int lane  = lanes[l];
+            const __m256i start = T::offset ? _mm256_set1_epi32(row.start[T::offset ? from + i : 0][lane])
+                                            : _mm256_setzero_si256();
+            const __m256i dot   = T::dot(w[h][l], start, row.x[from + i] + 4 * lane);
+            acc[h][l][i]        = _mm256_fmadd_ps(scale[h][i], _mm256_cvtepi32_ps(dot), acc[h][l][i]);
+        });
+    }
+    all([&](auto h, auto l, auto i) { sums[halves[h]][lanes[l]][from + i] = acc[h][l][i]; });
+}
+
+// A row of tiles, up to two rows: all lanes of one, or four of two.
+template <class V, class T, int N>
+inline void few_rows_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n, __m256 (*sums)[n_lanes][N],
+                        __m256 (*mins)[N], const char * ahead) {
+    const auto scale_of = [rows](int64_t b, const char * at, int i, int half) {
+        return _mm256_mul_ps(eight_halves_at(at + T::d_at + 16 * half), _mm256_set1_ps(rows[b].d[i]));
+    };
+    each<2>([&](auto h) {
+        if constexpr (N == 1) {
+            half_pass<V, T, N, 0, 1>(tile, rows, n, sums, ahead + 64 * h, scale_of, Ints<0, 1, 2, 3, 4, 5, 6, 7>(),
+                                     Ints<h>());
+        } else {
+            each<2>([&](auto v) {
+                half_pass<V, T, N, 0, 2>(tile, rows, n, sums, ahead + 128 * h + 64 * v, scale_of,
+                                         Ints<2 * v, 2 * v + 1, 2 * v + 4, 2 * v + 5>(), Ints<h>());
+            });
+        }
+    });
+    for (int64_t b = 0; b < n; ++b, tile += T::bytes, ahead += T::bytes) {
+        for (int at = N == 1 ? 128 : 256; at < T::bytes; at += 64) {
+            _mm_prefetch(ahead + at, _MM_HINT_T0);
+        }
+        if constexpr (T::has_min) {
+            each<2>([&](auto h) {
+                const __m256 m = eight_halves_at(tile + T::m_at + 16 * h);
+                each<N>([&](auto i) { mins[h][i] = _mm256_fmadd_ps(m, _mm256_set1_ps(rows[b].s[i]), mins[h][i]); });
+            });
+        }
+    }
+}
+
+// More rows, a chunk of blocks: both halves of one lane for four to six of them, which fits into 16 registers.
+template <class V, class T, int N, int from = 0, class Scale>
+inline void passes_of_lanes(const char * tile, const HalfRow32<T, N> * rows, int64_t n, __m256 (*sums)[n_lanes][N],
+                            const char * ahead, Scale scale_of) {
+    constexpr int left = N - from, R = left > 6 ? 4 : left;
+    if constexpr (R > 3) {
+        each<8>([&](auto k) {
+            half_pass<V, T, N, from, R>(tile, rows, n, sums, ahead + 64 * k, scale_of, Ints<k>(), Ints<0, 1>());
+        });
+    } else {
+        each<4>([&](auto k) {
+            half_pass<V, T, N, from, R>(tile, rows, n, sums, ahead + 64 * k, scale_of, Ints<k, k + 4>(), Ints<0, 1>());
+        });
+    }
+    if constexpr (left > R) {
+        passes_of_lanes<V, T, N, from + R>(tile, rows, n, sums, ahead, scale_of);
+    }
+}
+
+template <class V, class T, int N>
+inline void chunk_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n, __m256 (*sums)[n_lanes][N],
+                     __m256 (*mins)[N], const char * ahead) {
+    Scales<N>    scales;
+    const char * at = tile;
+    for (int64_t b = 0; b < n; ++b, at += T::bytes) {
+        for (int k = N > 3 ? 512 : 256; k < T::bytes; k += 64) { // what the passes do not fetch
+            _mm_prefetch(ahead + b * T::bytes + k, _MM_HINT_T0);
+        }
+        each<2>([&](auto h) {
+            const __m256 d = eight_halves_at(at + T::d_at + 16 * h);
+            each<N>([&](auto i) { scales.at[b][i][h] = _mm256_mul_ps(d, _mm256_set1_ps(rows[b].d[i])); });
+            if constexpr (T::has_min) {
+                const __m256 m = eight_halves_at(at + T::m_at + 16 * h);
+                each<N>([&](auto i) { mins[h][i] = _mm256_fmadd_ps(m, _mm256_set1_ps(rows[b].s[i]), mins[h][i]); });
+            }
+        });
+    }
+    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead, [&scales](int64_t b, const char *, int i, int half) {
+        return scales.at[b][i][half];
+    });
+}
+
+template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_32(const specee_product & p) {
+    const int64_t n_blocks = p.n_in / 32;
+    const auto *  rows     = static_cast<const HalfRow32<T, N> *>(p.rows);
+    const char *  tile     = static_cast<const char *>(p.weights);
+    for (int64_t r = 0; r < p.n_out; r += tile_rows) {
+        __m256 sums[2][n_lanes][N] = {}, mins[2][N] = {};
+        if constexpr (N < 3) {
+            few_rows_32<V, T, N>(tile, rows, n_blocks, sums, mins, tile + columns_ahead);
+            tile += n_blocks * T::bytes;
+        } else {
+            for (int64_t first = 0; first < n_blocks; first += chunk_blocks) {
+                const int64_t n = std::min(chunk_blocks, n_blocks - first);
+                chunk_32<V, T, N>(tile, rows + first, n, sums, mins, tile + columns_ahead);
+                tile += n * T::bytes;
+            }
+        }
+        each<2>([&](auto h) {
+            each<N>([&](auto i) { // as hsum_float_8: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))
+                __m256 pair[4];
+                each<4>([&](auto k) { pair[k] = _mm256_add_ps(sums[h][k][i], sums[h][k + 4][i]); });
+                __m256 sum = _mm256_add_ps(_mm256_add_ps(pair[0], pair[2]), _mm256_add_ps(pair[1], pair[3]));
+                sum        = T::has_min ? _mm256_add_ps(sum, mins[h][i]) : sum;
+                _mm256_storeu_ps(p.out + size_t(i) * p.out_stride + size_t(r + half_rows * h), sum);
+            });
+        });
+    }
+}
+
+} // namespace
+} // namespace specee::small_batch
