@@ -226,7 +226,7 @@ bool specee_has_columns(int type, int64_t n_out) {
 
 ggml_backend_buffer_type * specee_columns_buffer_type() {
     using namespace specee::small_batch;
-    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) { // which every set of kernels for columns has
+    if (!has_columns()) {
         return nullptr;
     }
     static ggml_backend_buffer_type type = {

@@ -1,5 +1,5 @@
-// Products with BF16 weights on ARM. ggml adds the products of single precision one after the other in double precision;
-// here several rows of activations stand side by side, each with its sum.
+// Products with BF16 weights on ARM. ggml adds the products of single precision one after the other in double
+// precision; here several rows of activations stand side by side, each with its sum.
 #if defined(__aarch64__)
 
 #include "small_batch.h"
@@ -27,8 +27,8 @@ template <int N> void multiply(const specee_product & p) {
     auto * const  xs = static_cast<float *>(scratch(size_t(p.n_in) * Q * lanes * sizeof(float)));
     for (int i = 0; i < Q * lanes; ++i) {
         const int    from = i < N ? i : 0; // what is not asked for is computed as well
-        const auto * x    = reinterpret_cast<const uint16_t *>(static_cast<const char *>(p.rows) +
-                                                            size_t(from) * p.rows_stride);
+        const auto * x =
+            reinterpret_cast<const uint16_t *>(static_cast<const char *>(p.rows) + size_t(from) * p.rows_stride);
         for (int64_t k = 0; k < p.n_in; ++k) {
             xs[k * Q * lanes + i] = to_float(x[k]);
         }

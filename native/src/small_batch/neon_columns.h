@@ -60,9 +60,10 @@ struct Q3_KColumns {
     static void           load(const char * tile, int quarter, int k, int8x16_t * w) {
         const int half = k / 8, part = k % 8 / 2;
         for (int j = 0; j < 4; ++j) {
-            const int        at   = (k % 2 * 4 + j) * 3;
-            const uint8x16_t low  = vandq_u8(shift_right(four_rows(tile, at + half, quarter), 2 * part), vdupq_n_u8(3));
-            const uint8x16_t high = vandq_u8(shift_right(four_rows(tile, at + 2, quarter), 4 * half + part), vdupq_n_u8(1));
+            const int        at  = (k % 2 * 4 + j) * 3;
+            const uint8x16_t low = vandq_u8(shift_right(four_rows(tile, at + half, quarter), 2 * part), vdupq_n_u8(3));
+            const uint8x16_t high =
+                vandq_u8(shift_right(four_rows(tile, at + 2, quarter), 4 * half + part), vdupq_n_u8(1));
             w[j] = vsubq_s8(vreinterpretq_s8_u8(vorrq_u8(low, vshlq_n_u8(high, 2))), vdupq_n_s8(4));
         }
     }
@@ -110,18 +111,18 @@ inline void block_sums(const char * tile, int quarter, const PackedRows<i8mm, N,
             const auto two_rows = [&](auto zip, int j) {
                 return vreinterpretq_s8_s32(zip(vreinterpretq_s32_s8(w[j]), vreinterpretq_s32_s8(w[j + 1])));
             };
-            const auto zip1 = [](int32x4_t a, int32x4_t b) { return vzip1q_s32(a, b); };
-            const auto zip2 = [](int32x4_t a, int32x4_t b) { return vzip2q_s32(a, b); };
-            const int8x16_t low[2] = { two_rows(zip1, 0), two_rows(zip1, 2) }; // 8 weights of rows 0 and 1
-            const int8x16_t high[2] = { two_rows(zip2, 0), two_rows(zip2, 2) };
+            const auto      zip1      = [](int32x4_t a, int32x4_t b) { return vzip1q_s32(a, b); };
+            const auto      zip2      = [](int32x4_t a, int32x4_t b) { return vzip2q_s32(a, b); };
+            const int8x16_t low[2]    = { two_rows(zip1, 0), two_rows(zip1, 2) }; // 8 weights of rows 0 and 1
+            const int8x16_t high[2]   = { two_rows(zip2, 0), two_rows(zip2, 2) };
             const int32x4_t scales[2] = { vzip1q_s32(scale, scale), vzip2q_s32(scale, scale) };
             for (int i = 0; i < R; i += 2) {
                 const int8_t * const from = rows.x + i * QK_K + 32 * k;
                 const int8x16_t      x[2] = { vld1q_s8(from), vld1q_s8(from + 16) };
-                const int32x4_t      a = vmmlaq_s32(vmmlaq_s32(vdupq_n_s32(0), low[0], x[0]), low[1], x[1]);
-                const int32x4_t      b = vmmlaq_s32(vmmlaq_s32(vdupq_n_s32(0), high[0], x[0]), high[1], x[1]);
-                acc[i]     = vmlaq_s32(acc[i], a, scales[0]);
-                acc[i + 1] = vmlaq_s32(acc[i + 1], b, scales[1]);
+                const int32x4_t      a    = vmmlaq_s32(vmmlaq_s32(vdupq_n_s32(0), low[0], x[0]), low[1], x[1]);
+                const int32x4_t      b    = vmmlaq_s32(vmmlaq_s32(vdupq_n_s32(0), high[0], x[0]), high[1], x[1]);
+                acc[i]                    = vmlaq_s32(acc[i], a, scales[0]);
+                acc[i + 1]                = vmlaq_s32(acc[i + 1], b, scales[1]);
             }
         }
 #endif
@@ -138,7 +139,7 @@ inline void block_sums(const char * tile, int quarter, const PackedRows<i8mm, N,
     }
     for (int i = 0; i < N; ++i) {
         const int two = i / 2 * 2;
-        sums[i]       = !i8mm ? acc[i] : i % 2 ? vuzp2q_s32(acc[two], acc[two + 1]) : vuzp1q_s32(acc[two], acc[two + 1]);
+        sums[i] = !i8mm ? acc[i] : i % 2 ? vuzp2q_s32(acc[two], acc[two + 1]) : vuzp1q_s32(acc[two], acc[two + 1]);
     }
 }
 
@@ -176,8 +177,7 @@ template <class T, bool i8mm, int N> void multiply_columns_k(const specee_produc
                     }
                 }
                 for (int i = 0; i < N; ++i) {
-                    acc[quarter][i] =
-                        vfmaq_f32(acc[quarter][i], vcvtq_f32_s32(sums[i]), vmulq_n_f32(d, rows[b].d[i]));
+                    acc[quarter][i] = vfmaq_f32(acc[quarter][i], vcvtq_f32_s32(sums[i]), vmulq_n_f32(d, rows[b].d[i]));
                 }
             }
         }

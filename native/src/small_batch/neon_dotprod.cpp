@@ -7,7 +7,7 @@ Kernel find_neon_dotprod(int type, specee_layout layout, int64_t n_rows) {
     return find<false>(type, layout, n_rows);
 }
 
-ColumnKernel find_columns_neon_dotprod(int type, int64_t n_rows) {
+ColumnKernel find_columns_neon_dotprod(int type, int64_t n_rows, bool) {
     return find_columns<false>(type, n_rows);
 }
 

@@ -1,5 +1,5 @@
-// Products with F16 weights on ARM: the attention over the K/V cache. Compiled as ggml is: where it may, ggml adds in half
-// precision.
+// Products with F16 weights on ARM: the attention over the K/V cache. Compiled as ggml is: where it may, ggml adds in
+// half precision.
 #if defined(__aarch64__)
 
 #include "each.h"
@@ -43,8 +43,7 @@ inline float sum_of(const Vector * acc) {
 constexpr int step = n_acc * lanes;
 
 // R weight rows by X rows of activations: out[x * stride + k]
-template <int R, int X>
-inline void dots(const specee_product & p, int64_t first_weight, int64_t first_row) {
+template <int R, int X> inline void dots(const specee_product & p, int64_t first_weight, int64_t first_row) {
     const __fp16 *w[R], *x[X];
     Vector        acc[X][R][n_acc];
     each<R>([&](auto k) {
@@ -52,8 +51,8 @@ inline void dots(const specee_product & p, int64_t first_weight, int64_t first_r
                                                 size_t(first_weight + k) * p.weights_stride);
     });
     each<X>([&](auto i) {
-        x[i] = reinterpret_cast<const __fp16 *>(static_cast<const char *>(p.rows) +
-                                                size_t(first_row + i) * p.rows_stride);
+        x[i] =
+            reinterpret_cast<const __fp16 *>(static_cast<const char *>(p.rows) + size_t(first_row + i) * p.rows_stride);
         each<R>([&](auto k) { each<n_acc>([&](auto j) { acc[i][k][j] = Vector{}; }); });
     });
     for (int64_t at = 0; at < p.n_in; at += step) {

@@ -120,10 +120,10 @@ inline float32x4_t four_halves(const ggml_half * h) {
 
 // ---- four columns, a scale for each 32 weights ---------------------------------------------------------------------
 
-struct GroupQ4_0 { // block_q4_0x4; its nibbles are signed
+struct GroupQ4_0 {                      // block_q4_0x4; its nibbles are signed
     static constexpr bool fused = true; // products and sums, in ggml's gemv; else the compiler decides
-    ggml_half d[4];
-    uint8_t   qs[64];
+    ggml_half             d[4];
+    uint8_t               qs[64];
 
     int8x16_t load(int v) const { // 16 times the weights
         const uint8x16_t x = vld1q_u8(qs + 16 * (v % 4));
@@ -135,8 +135,8 @@ struct GroupQ4_0 { // block_q4_0x4; its nibbles are signed
 
 struct GroupQ8_0 { // block_q8_0x4
     static constexpr bool fused = true;
-    ggml_half d[4];
-    int8_t    qs[128];
+    ggml_half             d[4];
+    int8_t                qs[128];
 
     int8x16_t          load(int v) const { return vld1q_s8(qs + 16 * v); }
     float32x4_t        scales() const { return four_halves(d); }
@@ -150,8 +150,8 @@ inline int8x16_t look_up(const Values & values, const uint8_t * nibbles, bool hi
 
 struct GroupIQ4_NL { // block_iq4_nlx4
     static constexpr bool fused = false;
-    ggml_half d[4];
-    uint8_t   qs[64];
+    ggml_half             d[4];
+    uint8_t               qs[64];
 
     int8x16_t          load(int v) const { return look_up(iq4_values, qs + 16 * (v % 4), v >= 4); }
     float32x4_t        scales() const { return four_halves(d); }
@@ -160,8 +160,8 @@ struct GroupIQ4_NL { // block_iq4_nlx4
 
 struct GroupMXFP4 { // block_mxfp4x4
     static constexpr bool fused = false;
-    uint8_t e[4];
-    uint8_t qs[64];
+    uint8_t               e[4];
+    uint8_t               qs[64];
 
     int8x16_t   load(int v) const { return look_up(fp4_values, qs + 16 * (v % 4), v >= 4); }
     float32x4_t scales() const {

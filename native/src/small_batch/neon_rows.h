@@ -26,7 +26,7 @@ struct Q4_0 {
     using Block                   = block_q4_0;
     using Row                     = block_q8_0;
     static constexpr int min_sums = 0;
-    static int8x16x2_t    load(const Block & b) {
+    static int8x16x2_t   load(const Block & b) {
         const uint8x16_t x = vld1q_u8(b.qs);
         return { vsubq_s8(low_nibbles(x), vdupq_n_s8(8)), vsubq_s8(high_nibbles(x), vdupq_n_s8(8)) };
     }
@@ -36,7 +36,7 @@ struct Q4_1 {
     using Block                   = block_q4_1;
     using Row                     = block_q8_1;
     static constexpr int min_sums = 1;
-    static int8x16x2_t    load(const Block & b) {
+    static int8x16x2_t   load(const Block & b) {
         const uint8x16_t x = vld1q_u8(b.qs);
         return { low_nibbles(x), high_nibbles(x) };
     }
@@ -75,7 +75,7 @@ struct Q8_0 {
     using Block                   = block_q8_0;
     using Row                     = block_q8_0;
     static constexpr int min_sums = 0;
-    static int8x16x2_t    load(const Block & b) { return { vld1q_s8(b.qs), vld1q_s8(b.qs + 16) }; }
+    static int8x16x2_t   load(const Block & b) { return { vld1q_s8(b.qs), vld1q_s8(b.qs + 16) }; }
 };
 
 template <class T, int N> void multiply_32(const specee_product & p) {
@@ -99,7 +99,7 @@ template <class T, int N> void multiply_32(const specee_product & p) {
                 const float  d     = half_to_float(block.d);
                 for (int i = 0; i < N; ++i) {
                     const auto & x = rows[i][b + odd];
-                    acc[odd][i]    = vmlaq_n_f32(acc[odd][i], vcvtq_f32_s32(dot_of_32(q, x.qs)), d * half_to_float(x.d));
+                    acc[odd][i] = vmlaq_n_f32(acc[odd][i], vcvtq_f32_s32(dot_of_32(q, x.qs)), d * half_to_float(x.d));
                 }
             }
             if constexpr (T::min_sums != 0) {

@@ -1,5 +1,5 @@
-// NEON kernels for rows as in the file, of the types whose weights are looked up or take few bits: IQ4_NL, MXFP4, IQ4_XS,
-// Q2_K, Q3_K. Order of additions as in neon_rows.h.
+// NEON kernels for rows as in the file, of the types whose weights are looked up or take few bits: IQ4_NL, MXFP4,
+// IQ4_XS, Q2_K, Q3_K. Order of additions as in neon_rows.h.
 #pragma once
 
 #include "neon_rows.h"
@@ -10,13 +10,13 @@ namespace {
 // ---- a scale for each 32 weights, whose products are added before they become a float -------------------------------
 
 struct IQ4_NL {
-    using Block = block_iq4_nl;
+    using Block                            = block_iq4_nl;
     static constexpr const Values & values = iq4_values;
     static float                    scale(const Block & b) { return half_to_float(b.d); }
 };
 
 struct MXFP4 {
-    using Block = block_mxfp4;
+    using Block                            = block_mxfp4;
     static constexpr const Values & values = fp4_values;
     static float                    scale(const Block & b) { return half_of_power(b.e); }
 };
@@ -29,8 +29,8 @@ template <class T, int N> void multiply_looked_up(const specee_product & p) {
         rows[i] = row_of<block_q8_0>(p, i);
     }
     for (int64_t r = 0; r < p.n_out; ++r) {
-        const auto * const w = reinterpret_cast<const typename T::Block *>(static_cast<const char *>(p.weights) +
-                                                                           size_t(r) * p.weights_stride);
+        const auto * const w       = reinterpret_cast<const typename T::Block *>(static_cast<const char *>(p.weights) +
+                                                                                 size_t(r) * p.weights_stride);
         float              sums[N] = {}, first[N], first_scale[N];
         for (int64_t b = 0; b < n_blocks; ++b) {
             const bool        odd = b % 2;
@@ -57,7 +57,8 @@ template <class T, int N> void multiply_looked_up(const specee_product & p) {
     }
 }
 
-// ---- a scale for each 256 weights, and one of few bits for each 16 of them -------------------------------------------
+// ---- a scale for each 256 weights, and one of few bits for each 16 of them
+// -------------------------------------------
 
 struct Q2_K {
     using Block                   = block_q2_K;
@@ -75,7 +76,8 @@ struct Q3_K {
     static int8x16_t      scales(const Block & b) {
         int8_t scale[16];
         for (int k = 0; k < 16; ++k) {
-            scale[k] = int8_t(((b.scales[k % 8] >> (k / 8 * 4) & 15) | (b.scales[8 + k % 4] >> (k / 4 * 2) & 3) << 4) - 32);
+            scale[k] =
+                int8_t(((b.scales[k % 8] >> (k / 8 * 4) & 15) | (b.scales[8 + k % 4] >> (k / 4 * 2) & 3) << 4) - 32);
         }
         return vld1q_s8(scale);
     }
@@ -135,8 +137,8 @@ template <class T, int N> void multiply_k16(const specee_product & p) {
                 if constexpr (T::has_min) {
                     const int8x16_t mins = high_nibbles(vld1q_u8(w[b].scales));
                     const int32_t   min  = dot(vld1q_s16(x.bsums), vmovl_s8(vget_low_s8(mins))) +
-                                        dot(vld1q_s16(x.bsums + 8), vmovl_high_s8(mins));
-                    sums[i] = std::fma(-x.d * half_to_float(w[b].dmin), float(min), sums[i]);
+                                           dot(vld1q_s16(x.bsums + 8), vmovl_high_s8(mins));
+                    sums[i]              = std::fma(-x.d * half_to_float(w[b].dmin), float(min), sums[i]);
                 }
                 sums[i] = std::fma(x.d * d, float(vaddvq_s32(acc[i])), sums[i]);
             }

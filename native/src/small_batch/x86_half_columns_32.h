@@ -10,15 +10,17 @@ namespace {
 // of a lane, and their products with four activations of a row, summed.
 
 template <class V> struct HalfNibbles {
-    using Number = int8_t;
+    using Number  = int8_t;
     using Weights = __m256i;
-    static __m256i dot(__m256i w, __m256i start, const int8_t * x) { return V::dot_of_four(start, w, four_for_half(x)); }
+    static __m256i dot(__m256i w, __m256i start, const int8_t * x) {
+        return V::dot_of_four(start, w, four_for_half(x));
+    }
 };
 template <class V> struct HalfQ4_1 : HalfNibbles<V> {
-    using Block                   = block_q4_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
+    using Block                                = block_q4_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 256, m_at = 288, offset = 0;
     template <int lane> static __m256i weights(const char * half) {
         return half_nibbles<lane / 4>(half + 64 * (lane % 4));
     }
@@ -30,17 +32,17 @@ template <int lane> inline __m256i half_five_bits(const char * half) {
                      lane < 4 ? _mm256_slli_epi16(bits, 4 - v) : _mm256_srli_epi16(bits, v), sixteen);
 }
 template <class V> struct HalfQ5_0 : HalfNibbles<V> {
-    using Block                   = block_q5_0;
-    using RowBlock                = block_q8_0;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 0, offset = 16;
+    using Block                                = block_q5_0;
+    using RowBlock                             = block_q8_0;
+    static constexpr bool              has_min = false;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 0, offset = 16;
     template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
 };
 template <class V> struct HalfQ5_1 : HalfNibbles<V> {
-    using Block                   = block_q5_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352, offset = 0;
+    using Block                                = block_q5_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 352, offset = 0;
     template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
 };
 // Stored + 128. Products of unsigned and signed bytes would not fit into the 16 bits in which AVX2 adds two of them, so
@@ -49,11 +51,11 @@ template <class V> struct HalfQ8_0 {
     struct Weights {
         __m256i even, odd; // with VNNI the same
     };
-    using Block                   = block_q8_0;
-    using RowBlock                = block_q8_0;
-    using Number                  = std::conditional_t<V::vnni, int8_t, int16_t>;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, m_at = 0, offset = V::vnni ? 128 : 0;
+    using Block                                = block_q8_0;
+    using RowBlock                             = block_q8_0;
+    using Number                               = std::conditional_t<V::vnni, int8_t, int16_t>;
+    static constexpr bool              has_min = false;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 512, m_at = 0, offset = V::vnni ? 128 : 0;
     template <int lane> static Weights weights(const char * half) {
         const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
         if constexpr (V::vnni) {
@@ -139,11 +141,11 @@ inline void half_pass(const char * tile, const HalfRow32<T, N> * rows, int64_t n
             each<R>([&](auto i) { scale[h][i] = scale_of(b, tile, from + i, halves[h]); });
         });
         all([&](auto h, auto l, auto i) {
-            constexpr int lane  = lanes[l];
-            const __m256i start = T::offset ? _mm256_set1_epi32(row.start[T::offset ? from + i : 0][lane])
-                                            : _mm256_setzero_si256();
-            const __m256i dot   = T::dot(w[h][l], start, row.x[from + i] + 4 * lane);
-            acc[h][l][i]        = _mm256_fmadd_ps(scale[h][i], _mm256_cvtepi32_ps(dot), acc[h][l][i]);
+            constexpr int lane = lanes[l];
+            const __m256i start =
+                T::offset ? _mm256_set1_epi32(row.start[T::offset ? from + i : 0][lane]) : _mm256_setzero_si256();
+            const __m256i dot = T::dot(w[h][l], start, row.x[from + i] + 4 * lane);
+            acc[h][l][i]      = _mm256_fmadd_ps(scale[h][i], _mm256_cvtepi32_ps(dot), acc[h][l][i]);
         });
     }
     all([&](auto h, auto l, auto i) { sums[halves[h]][lanes[l]][from + i] = acc[h][l][i]; });
@@ -217,9 +219,8 @@ inline void chunk_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n,
             }
         });
     }
-    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead, [&scales](int64_t b, const char *, int i, int half) {
-        return scales.at[b][i][half];
-    });
+    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead,
+                             [&scales](int64_t b, const char *, int i, int half) { return scales.at[b][i][half]; });
 }
 
 template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_32(const specee_product & p) {

@@ -13,9 +13,7 @@ template <class V> struct HalfQ4_0 {
     static constexpr bool has_min = false, in_parts = false;
     static constexpr int  bytes = 16 * sizeof(block_q4_0), offset = 8, n_fit = 8;
     static __m256         scales(const char * tile, int half) { return eight_halves_at(tile + 256 + 16 * half); }
-    static void           weights(const char * half, int v, __m256i * w) {
-        load_half_nibbles(half + 64 * v, &w[0], &w[1]);
-    }
+    static void weights(const char * half, int v, __m256i * w) { load_half_nibbles(half + 64 * v, &w[0], &w[1]); }
 };
 template <class V> struct HalfMXFP4 : HalfQ4_0<V> {
     static constexpr int    bytes = 16 * sizeof(block_mxfp4), offset = 12, n_fit = 4;
@@ -94,8 +92,8 @@ inline void add_half_tile(const char * tile, const TileRows32<N> & row, __m256 (
                     const __m256i before = g == 0 ? _mm256_set1_epi32(row.start[from + i]) : sums[h][i];
                     sums[h][i]           = _mm256_add_epi32(before, V::sum(pairs[0][h][i]));
                     if constexpr (T::in_parts) {
-                        sums[h][i] = _mm256_add_epi32(
-                            sums[h][i], _mm256_madd_epi16(pairs[parts - 1][h][i], _mm256_set1_epi16(16)));
+                        sums[h][i] = _mm256_add_epi32(sums[h][i],
+                                                      _mm256_madd_epi16(pairs[parts - 1][h][i], _mm256_set1_epi16(16)));
                     }
                 });
             });
@@ -104,7 +102,7 @@ inline void add_half_tile(const char * tile, const TileRows32<N> & row, __m256 (
     each<n_h>([&](auto h) {
         const __m256 d = T::scales(tile, halves[h]);
         each<R>([&](auto i) {
-            const __m256 scale        = _mm256_mul_ps(d, _mm256_set1_ps(row.d[from + i]));
+            const __m256 scale       = _mm256_mul_ps(d, _mm256_set1_ps(row.d[from + i]));
             acc[halves[h]][from + i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[h][i]), scale, acc[halves[h]][from + i]);
         });
     });
