@@ -283,6 +283,8 @@ class ChatEvent:
     logprob: TokenLogprob | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
     channel: Channel = "answer"
+    candidate_texts: tuple[str, ...] = ()
+    """The texts of the candidates."""
 
     @property
     def said(self) -> str:
