@@ -85,7 +85,7 @@ class ChatApp(BoundedApp):
         self._commands = Commands(self)
         self.prompt = PromptInput(self._commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
-        self._first_start = FirstStart(session.folders, session.window)
+        self._first_start = FirstStart(session.folders, session.window, session.kv_type)
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)

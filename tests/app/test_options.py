@@ -31,6 +31,7 @@ VALUES = {
     "seed": 11,
     "system": "Be brief.",
     "ctx": 512,
+    "kv_type": "q8_0",
     "threads": 3,
     "gpu_layers": 2,
     "threshold": 0.5,
