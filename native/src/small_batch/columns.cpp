@@ -16,6 +16,14 @@ namespace {
 
 constexpr int64_t n_rows = SPECEE_COLUMNS_ROWS;
 
+inline void fetch(const char * from) {
+#if defined(__GNUC__)
+    __builtin_prefetch(from);
+#else
+    (void) from; // compilers without kernels for columns
+#endif
+}
+
 // ---- a product of ggml's -------------------------------------------------------------------------------------------
 
 constexpr int64_t l2_bytes    = 256 << 10; // of weights that several groups of rows meet one after the other
@@ -131,7 +139,7 @@ void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
     }
     if (runs.begin(params->ith) < runs.n_tiles) { // comes while the activations are made ready
         for (int64_t at = 0; at < std::min(tile_bytes, first_bytes); at += 64) {
-            __builtin_prefetch(tile_at(runs.begin(params->ith)) + at);
+            fetch(tile_at(runs.begin(params->ith)) + at);
         }
     }
     rows.prepare(params->wdata, params->ith, params->nth);
@@ -227,7 +235,7 @@ bool specee_has_columns(int type, int64_t n_out) {
 
 ggml_backend_buffer_type * specee_columns_buffer_type() {
     using namespace specee::small_batch;
-    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) { // which every set of kernels for columns has
+    if (!has_columns()) {
         return nullptr;
     }
     static ggml_backend_buffer_type type = {

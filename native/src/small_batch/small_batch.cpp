@@ -107,11 +107,11 @@ Variant choose() {
 #if defined(SPECEE_NEON)
 #if defined(SPECEE_NEON_I8MM)
     if (is_wanted("neon_i8mm") && has_i8mm()) {
-        return { find_neon_i8mm, nullptr };
+        return { find_neon_i8mm, find_columns_neon_i8mm };
     }
 #endif
     if (is_wanted("neon_dotprod") && has_dotprod()) {
-        return { find_neon_dotprod, nullptr };
+        return { find_neon_dotprod, find_columns_neon_dotprod };
     }
 #endif
     return none;
@@ -126,8 +126,8 @@ constexpr int64_t least_rows = 8; // of weights; kernels take up to four at a ti
 // Whether ggml's kernel for one row adds in an order of its own: where it uses SVE.
 bool is_special(int type, specee_layout layout) {
 #if defined(__ARM_FEATURE_SVE)
-    return layout == SPECEE_ROWS &&
-           (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K);
+    return layout == SPECEE_ROWS && (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q2_K ||
+                                     type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K);
 #else
     (void) type, (void) layout;
     return false;
@@ -146,7 +146,12 @@ Kernel find(int type, specee_layout layout, int64_t n_in, int64_t n_rows) {
 } // namespace
 
 ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch) {
-    return variant().columns ? variant().columns(type, n_rows, as_batch) : ColumnKernel{};
+    return variant().columns && !is_special(type, SPECEE_ROWS) ? variant().columns(type, n_rows, as_batch)
+                                                               : ColumnKernel{};
+}
+
+bool has_columns() {
+    return variant().columns != nullptr;
 }
 
 bool is_repacked(int type) {
@@ -173,7 +178,7 @@ void * scratch(size_t bytes) {
 // more where rows go in pairs. Kernels run in threads of ggml's, which no exception may leave.
 static bool have_scratch(const specee_product & p) {
     try {
-        scratch(size_t((p.n_rows + 1) * p.n_in) * sizeof(float));
+        scratch(size_t((p.n_rows + 3) * p.n_in) * sizeof(float));
         return true;
     } catch (const std::bad_alloc &) {
         return false;

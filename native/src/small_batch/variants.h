@@ -34,6 +34,10 @@ ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx2(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx_vnni(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx512_vnni(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_neon_dotprod(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_neon_i8mm(int type, int64_t n_rows, bool as_batch);
+
+bool has_columns(); // for any type
 
 // Whether ggml has rows of this type in groups of eight, where it is compiled as here and their number allows it: its
 // order of additions is then another one, and of a batch it takes what is left of fours as single rows.
