@@ -24,13 +24,11 @@ template <class V> struct HalfSigned {
     };
     using Activations              = int8_t;
     static constexpr bool x_raised = true;
-    static Weights        started(__m256i w) {
-        return { w, V::negative(V::dot(V::zero(), _mm256_set1_epi8(-128), w)) };
-    }
+    static Weights started(__m256i w) { return { w, V::negative(V::dot(V::zero(), _mm256_set1_epi8(-128), w)) }; }
     static __m256i dot(Weights w, const void * x) { return V::dot_of_four(w.start, four_for_half(x), w.w); }
 };
-// Where such products do not fit into the 16 bits in which AVX2 adds two of them: numbers of 16 bits, 0 and 2 of a lane,
-// then 1 and 3.
+// Where such products do not fit into the 16 bits in which AVX2 adds two of them: numbers of 16 bits, 0 and 2 of a
+// lane, then 1 and 3.
 struct HalfWide {
     struct Weights {
         __m256i even, odd;
@@ -47,10 +45,10 @@ struct HalfWide {
 };
 
 template <class V> struct HalfQ4_1 : HalfUnsigned<V> {
-    using Block                   = block_q4_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288;
+    using Block                                = block_q4_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 256, m_at = 288;
     template <int lane> static __m256i weights(const char * half) {
         return half_nibbles<lane / 4>(half + 64 * (lane % 4));
     }
@@ -62,26 +60,26 @@ template <int lane> inline __m256i half_five_bits(const char * half) {
                      lane < 4 ? _mm256_slli_epi16(bits, 4 - v) : _mm256_srli_epi16(bits, v), sixteen);
 }
 template <class V> struct HalfQ5_0 : HalfSigned<V> {
-    using Block                   = block_q5_0;
-    using RowBlock                = block_q8_0;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 0;
+    using Block                             = block_q5_0;
+    using RowBlock                          = block_q8_0;
+    static constexpr bool           has_min = false;
+    static constexpr int            bytes = 16 * sizeof(Block), d_at = 320, m_at = 0;
     template <int lane> static auto weights(const char * half) {
         return HalfSigned<V>::started(_mm256_sub_epi8(half_five_bits<lane>(half), _mm256_set1_epi8(16)));
     }
 };
 template <class V> struct HalfQ5_1 : HalfUnsigned<V> {
-    using Block                   = block_q5_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352;
+    using Block                                = block_q5_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 352;
     template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
 };
 template <class V> struct HalfQ8_0 : std::conditional_t<V::vnni, HalfSigned<V>, HalfWide> { // stored + 128
-    using Block                   = block_q8_0;
-    using RowBlock                = block_q8_0;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, m_at = 0;
+    using Block                             = block_q8_0;
+    using RowBlock                          = block_q8_0;
+    static constexpr bool           has_min = false;
+    static constexpr int            bytes = 16 * sizeof(Block), d_at = 512, m_at = 0;
     template <int lane> static auto weights(const char * half) {
         const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
         return HalfQ8_0::started(_mm256_xor_si256(w, _mm256_set1_epi8(-128)));
@@ -224,9 +222,8 @@ inline void chunk_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n,
             }
         });
     }
-    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead, [&scales](int64_t b, const char *, int i, int half) {
-        return scales.at[b][i][half];
-    });
+    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead,
+                             [&scales](int64_t b, const char *, int i, int half) { return scales.at[b][i][half]; });
 }
 
 template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_32(const specee_product & p) {
