@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -13,6 +11,7 @@ from typing import Any
 from specee.app.chat.session import Session
 from specee.app.chat.stats_line import about_thoughts, stats_line
 from specee.app.cli import streams
+from specee.app.cli.interrupts import interrupt_cancels
 from specee.app.cli.output import print_json
 from specee.app.engine.client import Event, Silence
 from specee.app.engine.protocol import ChatEvent, Done, Notice, Progress, PromptProgress, Started
@@ -38,7 +37,7 @@ def ask(
     printer = _PRINTERS[form](session)
     code = OK
     tells_of_thinking = True
-    with _interrupt_cancels(session), _told_below_the_answer(session, printer):
+    with interrupt_cancels(session), _told_below_the_answer(session, printer):
         for event in _events(session, text, options, when_full, attached):
             if tells_of_thinking and session.info is not None:
                 tells_of_thinking = False
@@ -93,26 +92,6 @@ def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
         whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
         kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"
         raise AppError(error.title, f"{error.message}; the answer above {kept}", error.exit_code) from error
-
-
-@contextmanager
-def _interrupt_cancels(session: Session) -> Iterator[None]:
-    """The first Ctrl+C ends the answer in good order; the second, or one before it has begun, ends the program."""
-    pressed = False
-
-    def handle(*_: object) -> None:
-        nonlocal pressed
-        if pressed or not session.answering:
-            raise KeyboardInterrupt
-        pressed = True
-        # in a thread: the signal may have come in the middle of a write to the same pipe
-        threading.Thread(target=session.cancel, daemon=True).start()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, Any]:

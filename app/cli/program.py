@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from specee.app import settings
 from specee.app.cli import config, streams, usage_errors
@@ -44,6 +45,13 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
 @option("--json", "as_json", heading=SCRIPTS, is_flag=True, help="Print the answer and its figures as one JSON object.")
 @option("--jsonl", "as_jsonl", heading=SCRIPTS, is_flag=True, help="Print what happens as it happens, in JSON lines.")
 @option("--stats", heading=SCRIPTS, is_flag=True, help="Print speed and other figures on standard error.")
+@option(
+    "--plain",
+    heading=CHATS,
+    is_flag=True,
+    help="Chat in lines instead of on the screen: for screen readers and slow connections.",
+    otherwise="only where the terminal cannot draw",
+)
 @option(
     "--when-full",
     heading=SCRIPTS,
@@ -88,6 +96,7 @@ def program(
     as_json: bool,
     as_jsonl: bool,
     stats: bool,
+    plain: bool,
     persona: str | None,
     when_full: str,
     no_history: bool,
@@ -122,10 +131,13 @@ def program(
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
     if not (last or more or resume is not None):  # those have options of their own
         chat_options(values)  # an error in them comes before anything is read
-    from specee.app.cli.prompt_text import on_a_terminal, read_prompt
+    from specee.app.cli.prompt_text import cannot_draw, on_a_terminal, read_prompt
 
-    screen = prompt is None and not more and on_a_terminal() and not (as_json or as_jsonl)
-    asked = None if screen or more else read_prompt(prompt)
+    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
+    chats = prompt is None and not more and not (as_json or as_jsonl) and ((plain and typed) or on_a_terminal())
+    lines = chats and (plain or cannot_draw())
+    screen = chats and not lines
+    asked = None if chats or more else read_prompt(prompt)
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
@@ -137,6 +149,10 @@ def program(
             from specee.app.tui.app import run_tui
 
             return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
+        if lines:
+            from specee.app.plain.chat import PlainChat
+
+            return PlainChat(session, options, context.meta.get(PERSONAS, {}), stats=stats).run(notice)
         from specee.app.cli.one_answer import ask
 
         for known in [notice, *(asked.doubts if asked is not None else [])]:

@@ -37,6 +37,11 @@ def on_a_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def cannot_draw() -> bool:
+    """Whether the terminal is one of lines only."""
+    return os.name == "posix" and os.environ.get("TERM", "") in ("", "dumb", "unknown")
+
+
 def read_prompt(given: str | None) -> PromptText:
     """The text to answer: that of -p (- is none), its files, then what comes through a pipe, where an @ means nothing.
 

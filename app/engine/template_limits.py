@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ MAX_ITEMS = 1 << 19  # of lists in lists, where they become text
 MAX_BYTES = 1 << 29  # that one rendering may take, besides what the chat takes
 BYTES_EACH = 16  # of a character of the chat: some copies of four bytes each
 LOOK_SECONDS = 0.02
+LOOK_BYTES = 1 << 26
 
 # what lists and objects go through without becoming text
 _HARMLESS = frozenset(
@@ -67,9 +69,11 @@ class TooMuchError(Exception):
 
 
 class _Size:
-    """Of the values of the rendering under way, at most."""
+    """Of the values of the rendering under way, at most; and what was made since its memory was looked at."""
 
     most = MAX_SIZE
+    made = 0  # bytes
+    look: Callable[[], object] = staticmethod(lambda: None)  # raises TooMuchError
 
 
 def bounded(environment: Any, source: str) -> Any:
@@ -128,8 +132,13 @@ def _written(value: Any) -> Any:
 
 def _made(value: Any) -> Any:
     """What an operation gave."""
-    if isinstance(value, (str, bytes)) and len(value) > _Size.most:
-        raise TooMuchError(f"it makes a text of more than {_Size.most} characters")
+    if _is_long(value):
+        if isinstance(value, (str, bytes)) and len(value) > _Size.most:
+            raise TooMuchError(f"it makes a text of more than {_Size.most} characters")
+        _Size.made += sys.getsizeof(value)
+        if _Size.made > LOOK_BYTES:  # a thread that looks now and then may come too late where cores are busy
+            _Size.made = 0
+            _Size.look()
     return value
 
 
@@ -231,6 +240,7 @@ def deadline(n_characters: int = 0) -> Iterator[None]:
     """
     _Size.most = MAX_SIZE + 4 * n_characters
     watch = _Watch(MAX_BYTES + BYTES_EACH * n_characters)
+    _Size.made, _Size.look = 0, watch.check_memory
     try:
         yield
     except TooMuchError as error:
@@ -257,12 +267,19 @@ class _Watch:
         with self._raising:
             self._raise(None)
 
+    def check_memory(self) -> None:
+        if self._takes_too_much():
+            raise TooMuchError(f"it takes more than {self._most >> 20} MiB of memory")
+
+    def _takes_too_much(self) -> bool:
+        now = memory.used_by_this_process()
+        return now is not None and self._first is not None and now - self._first > self._most
+
     def _look(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            now = memory.used_by_this_process()
             if time.monotonic() > self._ends:
                 self.reason = f"it computes for more than {MAX_SECONDS:g} seconds"
-            elif now is not None and self._first is not None and now - self._first > self._most:
+            elif self._takes_too_much():
                 self.reason = f"it takes more than {self._most >> 20} MiB of memory"
             with self._raising:
                 if self.reason is not None and not self._ended.is_set():

@@ -18,22 +18,23 @@ from textual.events import Event, Key, Paste
 from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
-from specee.app import error_log
+from specee.app import clipboard, error_log
+from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
+from specee.app.editor import edit
 from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import clipboard, first_start, garbage_collection, job_control, keys
+from specee.app.tui import first_start, garbage_collection, job_control, keys
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
 from specee.app.tui.depth_panel import DepthPanel
 from specee.app.tui.drafters import colour_variables
-from specee.app.tui.editor import edit
 from specee.app.tui.entries import Notice
-from specee.app.tui.event_display import EventDisplay, how_to_make_room
+from specee.app.tui.event_display import EventDisplay
 from specee.app.tui.first_start import FirstStart
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
@@ -47,7 +48,7 @@ from specee.models.resolve import EMBEDDED
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
 THRESHOLD_STEP = 0.05
-FIRST_THRESHOLD = 0.7  # from which the dial turns while the calibrated one is in use
+FIRST_THRESHOLD = 0.7  # from which brackets change it while the calibrated one is in use
 
 
 class ChatApp(BoundedApp):
@@ -58,7 +59,8 @@ class ChatApp(BoundedApp):
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
     .-first DepthPanel { display: none; }
-    .-short Skyline, .-short TokenColours { height: 4; }
+    .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
+    .-short ThresholdView { height: 7; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
@@ -83,7 +85,7 @@ class ChatApp(BoundedApp):
         self._commands = Commands(self)
         self.prompt = PromptInput(self._commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
-        self._first_start = FirstStart(session.folders, session.window)
+        self._first_start = FirstStart(session.folders, session.window, session.kv_type)
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
@@ -253,8 +255,12 @@ class ChatApp(BoundedApp):
         self._view_changed()
 
     def _view_changed(self) -> None:
-        self.prompt.turns_dial = self.panel.is_dial
+        self.prompt.turns_threshold = self.panel.is_threshold
         self.event_display.refresh()
+
+    def load_changed(self) -> None:
+        """Loads what the session was told to."""
+        self.controller.load_changed()
 
     def set_threshold(self, threshold: float | None) -> None:
         """Sets the threshold of the next answers."""
@@ -337,7 +343,7 @@ class ChatApp(BoundedApp):
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
 
-    def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+    def on_prompt_input_threshold_turned(self, message: PromptInput.ThresholdTurned) -> None:
         if not self.options.policy.takes("threshold"):
             self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
             return

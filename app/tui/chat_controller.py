@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from specee.app.chat import advice, model_switch
 from specee.app.chat.attachments import attach
+from specee.app.chat.commands import as_typed, is_command
+from specee.app.chat.memory_check import DoesNotFitError
+from specee.app.chat.race import race_options
 from specee.app.engine.client import EngineLostError, Event
-from specee.app.engine.protocol import Progress
-from specee.app.errors import PROMPT_TOO_LONG, AppError
-from specee.app.tui import memory_check
-from specee.app.tui.commands import as_typed, is_command
+from specee.app.errors import AppError
 from specee.app.tui.entries import QuestionEntry
-from specee.app.tui.event_display import how_to_make_room
-from specee.app.tui.memory_check import DoesNotFitError
 from specee.app.tui.model_pull import ModelPull
 from specee.app.tui.question import Question
-from specee.app.tui.race import RaceEntry, race_options
+from specee.app.tui.race import RaceEntry
 from specee.app.tui.session_thread import Job, SessionThread
-from specee.models.resolve import NotHere
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -147,7 +144,9 @@ class ChatController:
     def load_changed(self) -> None:
         """Loads what the session was told to; where that cannot be, what was loaded before stays in use."""
         self._loading = True
-        self._run(lambda: self._open_or_go_back("what was loaded before"))
+        session = self._app.session
+        before = "what was loaded before"
+        self._run(lambda: model_switch.open_or_go_back(session, before, is_closing=lambda: self._closing))
 
     def switch_model(self, name: str, *, agreed: bool = False) -> None:
         """Another model answers: once it is loaded, and that begins when the job that runs is over. Where it cannot be
@@ -158,35 +157,13 @@ class ChatController:
             app.show_notice(f"{name} is loaded when {'this model is' if self._loading else 'the answer is over'}")
             return
         session = app.session
-        former = session.info.name if session.info is not None else session.model
 
         def job() -> Iterator[Event]:
-            yield Progress(f"looking at {name}")
-            try:
-                if not agreed:
-                    memory_check.check(name, session)
-                session.use_model(name)
-            except NotHere as error:
-                raise AppError(error.title, f"/pull {name} downloads it") from None
-            yield from self._open_or_go_back(former)
+            yield from model_switch.switch(session, name, agreed=agreed, is_closing=lambda: self._closing)
             self._switched = session.info.name if session.info is not None else name
 
         self._loading = True
         self._run(job)
-
-    def _open_or_go_back(self, former: str) -> Iterator[Event]:
-        session = self._app.session
-        try:
-            yield from session.open()
-        except AppError as error:
-            if self._closing:
-                raise
-            with suppress(AppError):
-                yield from session.open()  # it has gone back
-            if session.info is None:
-                raise
-            why = f"{error.message.rstrip('.')}; {former} goes on answering"
-            raise AppError(error.title, why, error.exit_code) from error
 
     def restart(self) -> None:
         """Ends the engine; if no job waits for it, starts it again at once."""
@@ -284,9 +261,5 @@ class ChatController:
     def _show_error(self, error: AppError) -> None:
         app = self._app
         app.event_display.activity = "" if app.session.info else "not running"
-        hint = ""
-        if isinstance(error, EngineLostError):
-            hint = "\n/continue or /retry starts it again; the chat is kept"
-        elif error.exit_code == PROMPT_TOO_LONG:
-            hint = f"\n{how_to_make_room(app.session.info)}"
-        app.show_notice(error.line + hint, error=True)
+        hint = advice.after(error, app.session.info)
+        app.show_notice(error.line if hint is None else f"{error.line}\n{hint}", error=True)

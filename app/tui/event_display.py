@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.stats_line import about_thoughts
 from specee.app.engine.client import Event, Silence
-from specee.app.engine.protocol import ChatEvent, Done, ModelInfo, Notice, Progress, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Done, Notice, Progress, PromptProgress, Started
 from specee.app.tui.race import RaceEntry
 from specee.app.tui.status import status_lines
 
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
 
 PANEL_TICKS = 2  # views and figures are drawn at every second tick
-
-
-def how_to_make_room(info: ModelInfo | None) -> str:
-    """What can be done about a context window that is full, with this model."""
-    ways = "/drop leaves out the oldest turns, /summarize replaces them by a summary"
-    return f"{ways}, /ctx N gives a larger one" if info is None or info.larger_window is not None else ways
 
 
 class EventDisplay:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from textual.content import Content, Span
 
+from specee.app.chat.markdown_source import parser
 from specee.app.tui.wrapping import NOTHING, Block
 
 BULLETS = "•◦▪"
@@ -34,12 +33,6 @@ class Unit:
     blocks: tuple[Block, ...]
     gap: bool
     """Whether an empty line stands before it."""
-
-
-@cache
-def parser() -> MarkdownIt:
-    """CommonMark with tables and strikethrough."""
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
 def read(source: str, width: int, *, plain: bool = False) -> list[Unit]:
@@ -72,13 +65,8 @@ def is_open_fence(source: str) -> bool:
     return end.search(source, source.find("\n") + 1 or len(source)) is None
 
 
-def code_blocks(source: str) -> list[str]:
-    """The code blocks of a text, in order."""
-    return [token.content.rstrip("\n") for token in parser().parse(source) if token.type in ("fence", "code_block")]
-
-
 class _Reader:
-    """ChatController tokens into blocks; `width` is for what is not text: rules and tables."""
+    """Markdown tokens into blocks; `width` is for what is not text: rules and tables."""
 
     def __init__(self, width: int, plain: bool) -> None:
         self.width, self.plain = width, plain

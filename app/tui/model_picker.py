@@ -19,10 +19,11 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from specee.app import error_log, paths, removal
+from specee.app.chat import memory_check
 from specee.app.errors import AppError
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
-from specee.app.tui import memory_check, model_rows
+from specee.app.tui import model_rows
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_fetch import OFFLINE, ModelFetch
 from specee.app.tui.model_rows import ModelRow
@@ -106,7 +107,7 @@ class ModelPicker(Screen[None]):
     def compose(self) -> ComposeResult:
         session = self.app.session
         self._fetch = ModelFetch(self.app, self._tell, self._fetch_begun)
-        self._details = ModelDetails(self._folders, session.window)
+        self._details = ModelDetails(self._folders, session.window, session.kv_type)
         yield self._search
         with Horizontal():
             yield self._list
@@ -137,7 +138,9 @@ class ModelPicker(Screen[None]):
         def changed() -> None:
             self.post_message(self.Changed())
 
-        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window, former=former)
+        self._survey = ModelSurvey(
+            self._folders, changed, loaded=loaded, window=session.window, kv_type=session.kv_type, former=former
+        )
         self._survey.start()
         self._show_rows()
 

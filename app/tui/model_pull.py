@@ -8,9 +8,8 @@ from pathlib import Path
 
 from textual.message import Message
 
-from specee.app import error_log, formatting
+from specee.app import error_log, formatting, model_download
 from specee.app.errors import AppError
-from specee.models import download, draft_model, split_file
 from specee.models.transfer import TransferProgress
 
 
@@ -70,24 +69,12 @@ class ModelPull:
     def _download(self, post: Callable[[Message], object], offline: bool) -> None:
         """Raises errors with a title and a message."""
 
-        def fetch(name: str) -> Path:
-            def on_progress(progress: TransferProgress) -> None:
-                if self._stopped.is_set():
-                    raise AppError("stopped", f"what has arrived is kept; /pull {self.name} resumes the download")
-                self.activity, self.share = f"downloading {name}: {formatting.transfer(progress)}", progress.fraction
-                post(PullChanged())
+        def show(name: str, progress: TransferProgress) -> None:
+            if self._stopped.is_set():
+                raise model_download.stopped(self.name)
+            self.activity, self.share = f"downloading {name}: {formatting.transfer(progress)}", progress.fraction
+            post(PullChanged())
 
-            return download.pull(name, on_progress, offline=offline)
-
-        path = fetch(self.name)
-        pair = draft_model.paired(self.name)
-        missing = pair.name if pair is not None and pair.path is None else None
-        if self._drafter and missing is not None:
-            fetch(missing)
-        drafter = "" if missing is None else f" with its drafter {missing}" if self._drafter else ""
-        n_bytes = sum(part.stat().st_size for part in split_file.files(path))
-        self.message = f"{self.name} is downloaded ({formatting.size(n_bytes)}){drafter}"
-        if not self.then_use:
-            self.message += f"; /model {self.name} switches to it"
-        if missing is not None and not self._drafter:
-            self.message += f"; {missing} can draft for it: /pull {missing}"
+        self.message = model_download.fetch(
+            self.name, show, offline=offline, with_drafter=self._drafter, then_use=self.then_use
+        )

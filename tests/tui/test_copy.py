@@ -6,10 +6,10 @@ import pytest
 from fake_session import FakeSession, chat, idle, in_mid_answer, notices, ready, screen, submit, until
 from textual.pilot import Pilot
 
+from specee.app import clipboard
+from specee.app.chat.copy_target import text_to_copy
 from specee.app.errors import AppError
-from specee.app.tui import clipboard
 from specee.app.tui.conversation import Conversation
-from specee.app.tui.copy_target import text_to_copy
 
 CODE = "Look:\n```python\nprint(1)\nprint(2)\n```\nand\n```\nsecond\n```"
 

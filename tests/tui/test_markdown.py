@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from specee.app.chat.markdown_source import code_blocks
 from specee.app.tui import markdown
 from specee.app.tui.answer_entry import AnswerEntry
-from specee.app.tui.markdown import code_blocks, is_open_fence
+from specee.app.tui.markdown import is_open_fence
 from specee.app.tui.table import fit
 from specee.app.tui.wrapping import Block, breaks, wrap
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from specee.app.chat.markdown_source import code_blocks
 from specee.app.errors import USAGE, AppError
 from specee.app.settings import Count, read
-from specee.app.tui.markdown import code_blocks
 
 USES = (
     "/copy copies the last answer, /copy 2 the message before it, /copy code the last code block of the answer, "

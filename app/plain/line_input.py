@@ -1,0 +1,182 @@
+"""Lines from a terminal or a pipe: editing, recall and completion by readline, where there is one; texts of several
+lines between three quotes, or pasted."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import readline
+except ImportError:  # Windows
+    readline = None  # type: ignore[assignment]
+
+QUOTES = '"""'
+PROMPT, MORE = ">>> ", "... "
+PASTE_SECONDS = 0.02  # in which the rest of a paste comes
+MOST_FILES = 100  # that a name may become
+
+
+class LineInput:
+    """What the user types. `completions`: the lines that a beginning may become, each with its help."""
+
+    def __init__(self, completions: Callable[[str], Mapping[str, str]]) -> None:
+        self._completions = completions
+        self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        self._edits = readline if self.is_terminal else None
+        self._found: list[str] = []
+        self._prefill = ""
+        if self._edits is not None:
+            self._edits.set_auto_history(False)
+            self._edits.set_completer_delims("")
+            self._edits.set_completer(self._complete)
+            # of readline, and of libedit
+            self._edits.parse_and_bind("tab: complete")
+            if "libedit" in (self._edits.__doc__ or ""):
+                self._edits.parse_and_bind("bind ^I rl_complete")
+            else:
+                self._edits.parse_and_bind("set enable-bracketed-paste off")
+
+    def close(self) -> None:
+        """readline forgets this object."""
+        if self._edits is not None:
+            self._edits.set_completer(None)
+            self._edits.set_startup_hook(None)
+
+    def read(self) -> str:
+        """One text. Raises EOFError at the end, KeyboardInterrupt for Ctrl+C."""
+        text = self._line(PROMPT)
+        if text.lstrip().startswith(QUOTES):
+            return self._quoted(text.lstrip()[len(QUOTES) :])
+        if pasted := self._rest_of_paste():
+            text = self._pasted(f"{text}\n{pasted}")
+        self.remember(text)
+        return text
+
+    def prefill(self, text: str) -> bool:
+        """Begins the next line with a text that the user wrote; False where that cannot be."""
+        if self._edits is None or "\n" in text:
+            return False
+        self._prefill = text
+        return True
+
+    def remember(self, text: str) -> None:
+        """The Up key finds it."""
+        if self._edits is not None and text.strip():
+            self._edits.add_history(text)
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes; nobody does where there is no terminal."""
+        if not self.is_terminal:
+            return False
+        try:
+            return self._line(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return False
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _line(self, prompt: str) -> str:
+        if not self.is_terminal:
+            line = sys.stdin.readline()
+            if not line:
+                raise EOFError
+            return line.rstrip("\r\n")
+        sys.stdout.flush()
+        if (edits := self._edits) is None:
+            return input(prompt)
+        prefill, self._prefill = self._prefill, ""
+        edits.set_startup_hook(lambda: edits.insert_text(prefill))
+        try:
+            return input(prompt)
+        finally:
+            edits.set_startup_hook(None)
+
+    def _quoted(self, first: str) -> str:
+        lines = [first]
+        while not lines[-1].rstrip().endswith(QUOTES):
+            try:
+                lines.append(self._line(MORE))
+            except EOFError:
+                break
+        lines[-1] = lines[-1].rstrip().removesuffix(QUOTES)
+        text = "\n".join(lines).strip("\n")
+        self.remember(text)
+        return text
+
+    def _pasted(self, text: str) -> str:
+        """More lines than one came at once: they are one text, which the user may go on writing."""
+        while True:
+            print(f"{text.count(chr(10)) + 1} lines pasted; Enter sends them, Ctrl+C drops them", file=sys.stderr)
+            more = self._line(MORE)
+            rest = self._rest_of_paste()
+            if not more and not rest:
+                return text
+            text += "\n" + more + ("\n" + rest if rest else "")
+            if not rest:
+                return text
+
+    def _rest_of_paste(self) -> str:
+        """What stands in the terminal already; empty if nothing."""
+        if self._edits is None:
+            return ""
+        with _unbuffered() as fd:
+            data = b""
+            while fd is not None and select.select([fd], [], [], PASTE_SECONDS)[0]:
+                piece = os.read(fd, 1 << 16)
+                if not piece or b"\x04" in piece:
+                    break
+                data += piece
+        return (
+            data.decode(sys.stdin.encoding or "utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+        )
+
+    def _complete(self, text: str, state: int) -> str | None:
+        if state == 0:
+            self._found = list(self._completions(text)) or list(_files(text))
+        return self._found[state] if state < len(self._found) else None
+
+
+@contextmanager
+def _unbuffered() -> Iterator[int | None]:
+    """The terminal gives what is typed at once, without showing it; None where that cannot be."""
+    try:
+        import termios
+    except ImportError:
+        yield None
+        return
+    fd = sys.stdin.fileno()
+    try:
+        before = termios.tcgetattr(fd)
+        changed = list(before)
+        changed[3] &= ~(termios.ICANON | termios.ECHO)
+        termios.tcsetattr(fd, termios.TCSANOW, changed)
+    except termios.error:
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def _files(line: str) -> Iterator[str]:
+    """The lines with the file names that the last word may become, if it begins with an @."""
+    at = line.rfind("@")
+    if at < 0 or (at > 0 and not line[at - 1].isspace()) or " " in line[at:]:
+        return
+    name = line[at + 1 :]
+    folder = Path(name).expanduser() if name.endswith("/") or not name else Path(name).expanduser().parent
+    shown = name[: name.rfind("/") + 1]
+    with suppress(OSError):
+        entries = sorted(folder.iterdir())[: 50 * MOST_FILES]
+        found = [entry for entry in entries if entry.name.startswith(name[len(shown) :])]
+        for entry in found[:MOST_FILES]:
+            if (" " not in entry.name and entry.name.isprintable()) and (not entry.name.startswith(".") or name):
+                yield f"{line[: at + 1]}{shown}{entry.name}{'/' if entry.is_dir() else ''}"

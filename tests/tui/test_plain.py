@@ -1,0 +1,238 @@
+"""The chat in lines: what it prints, what it takes, and that nothing typed is lost."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_session import FakeSession
+
+from specee.app.chat.history.store import Store
+from specee.app.errors import AppError
+from specee.app.options import ChatOptions
+from specee.app.plain.chat import PlainChat
+from specee.app.plain.colours import BOLD, CODE, PLAIN, MarkdownColours
+from specee.app.plain.line_input import LineInput
+
+ANSWER = "# Title\nsome **bold** words and `code` * x\n```python\nx = 1\n# no heading\n```\n- **a**: b\n**open"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_colours_change_no_character(size: int) -> None:
+    colours = MarkdownColours()
+    pieces = [piece for at in range(0, len(ANSWER), size) for piece in colours.feed(ANSWER[at : at + size])]
+    pieces += colours.end()
+    assert "".join(text for _, text in pieces) == ANSWER
+    styled: dict[str, str] = {}
+    for style, text in pieces:
+        styled[style] = styled.get(style, "") + text
+    assert styled[BOLD] == "# Title**bold****a****open"
+    assert styled[CODE] == "`code````pythonx = 1# no heading```"
+    assert "* x" in styled[PLAIN]
+
+
+class Lines:
+    """What is typed, in place of a terminal."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = iter(lines)
+
+    def readline(self) -> str:
+        return next(self.lines, "")
+
+    def isatty(self) -> bool:
+        return False
+
+
+def chat(monkeypatch: pytest.MonkeyPatch, session: FakeSession, *lines: str) -> int:
+    monkeypatch.setattr(sys, "stdin", Lines(*(f"{line}\n" for line in lines)))
+    try:
+        return PlainChat(session, ChatOptions(), {"tutor": "Explain."}).run()
+    finally:
+        session.close()
+
+
+def test_questions_and_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    session = FakeSession()
+    assert chat(monkeypatch, session, "Hello", "", '"""', "two", "lines", '"""', "/quit", "never") == 0
+    out = capsys.readouterr().out
+    assert out == "**Bold** words here\n" * 2
+    assert [text for text, _ in session.sent] == ["Hello", "two\nlines"]
+
+
+def test_commands_are_those_of_the_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    session = FakeSession()
+    typed = ("One", "/set temperature 0.3", "/persona tutor", "Two", "/retry", "/branch 1", "/resume", "/race", "/help")
+    assert chat(monkeypatch, session, *typed) == 0
+    out, err = capsys.readouterr()
+    assert session.sent[1][1].sampling.temperature == 0.3 and session.system == "Explain."
+    assert "persona" in out and "1  One" in out and "temperature 0.3 from the next answer on" in err
+    assert len(session.store.tree(1)) == 5
+
+
+def test_an_error_is_a_line_and_the_chat_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = FakeSession()
+    session.error = AppError("engine error", "no luck")
+    assert chat(monkeypatch, session, "Hello", "/nothing", "/view tokens", "/ctx x", "@/no/such.txt what?") == 0
+    err = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("specee-chat: ") for line in err) and len(err) == 5
+    assert "no luck" in err[0] and "/nothing" in err[1] and "/no/such.txt" in err[4]
+
+
+def test_a_thought_stands_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    session = FakeSession("think: hm well say: Yes indeed")
+    chat(monkeypatch, session, "Really?")
+    thought, _, answer = capsys.readouterr().out.partition("\n\n")
+    assert "hm" in thought and answer.strip() == "Yes indeed"
+
+
+def test_a_chat_that_goes_on_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "h.sqlite")
+    chat(monkeypatch, FakeSession(store=store), "One", "Two", "Three")
+    capsys.readouterr()
+    session = FakeSession(store=store)
+    session.resume(1)
+    chat(monkeypatch, session, "/earlier")
+    out, err = capsys.readouterr()
+    assert out.startswith(">>> Three\n**Bold**") and out.count(">>> ") == 4 and "4 turns before this" in err
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [("see @no", ["see @notes.txt"]), ("@d", ["@docs/"]), ("@docs/", ["@docs/a.md"]), ("mail@no", []), ("@x", [])],
+)
+def test_file_names_are_completed(
+    typed: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    for name in ("notes.txt", "docs/a.md", ".hidden"):
+        (tmp_path / name).touch()
+    lines = LineInput(lambda text: {})
+    got = []
+    while (completed := lines._complete(typed, len(got))) is not None:
+        got.append(completed)
+    assert got == found
+
+
+# ---- in a terminal ---------------------------------------------------------------------------------------------------
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from fake_session import FakeSession
+from specee.app.cli import streams
+streams.prepare()
+from specee.app.options import ChatOptions
+from specee.app.plain.chat import PlainChat
+import threading, time
+session = FakeSession(sys.argv[1])
+class Slow:
+    def acquire(self, *a, **k): time.sleep(0.05); return True
+    def release(self): pass
+session.gate = Slow()
+code = PlainChat(session, ChatOptions(), {}).run()
+session.close()
+streams.finish()
+print([text for text, _ in session.sent], code)
+"""
+
+
+class Pty:
+    def __init__(self, answer: str, **variables: str) -> None:
+        self.fd, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "PYTHON_HISTORY": os.devnull, **variables}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), answer],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait(self, what: str, times: int = 1) -> None:
+        end = time.monotonic() + 60
+        while self.shown.count(what) < times:
+            assert time.monotonic() < end, self.shown
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.shown += os.read(self.fd, 1 << 16).decode()
+                except OSError:  # it has ended
+                    assert what in self.shown, self.shown
+                    return
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        os.close(self.fd)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest) -> Iterator[Pty]:
+    made = Pty(*getattr(request, "param", ("**Bold** words here",)))
+    yield made
+    made.close()
+
+
+def test_no_control_sequence_but_colours(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", 2)
+    terminal.type("\x04")
+    terminal.wait("['Hello'] 0")
+    assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", terminal.shown)
+
+
+def test_pasted_lines_are_one_question(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("one\rtwo\rthree")
+    terminal.wait("3 lines pasted")
+    terminal.type("\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", 2)
+    terminal.type("/quit\r")
+    terminal.wait("['one\\ntwo\\nthree'] 0")
+
+
+@pytest.mark.parametrize("terminal", [("word " * 400,)], indirect=True)
+def test_ctrl_c_stops_the_answer_and_then_only_the_line(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+    terminal.type("\x03")
+    terminal.wait("stopped; /continue goes on")
+    terminal.wait(">>> ", 2)
+    terminal.type("half a quest\x03")
+    terminal.wait("[Ctrl+D quits]")
+    terminal.type("\x04")
+    terminal.wait("['Hello'] 0")
