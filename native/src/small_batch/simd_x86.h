@@ -162,16 +162,16 @@ inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
 #if defined(SPECEE_VNNI_STAND_IN) || defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
 struct AvxVnni : Avx2 {
     static constexpr bool vnni = true;
-    static Dot     dot(Dot d, Int w, Int x) { return dpbusd(d, w, x); }
-    static Int     dot_of_four(Dot start, Int w, Int x) { return dpbusd(start, w, x); }
-    static Dot     negative(Dot d) { return _mm256_sub_epi32(zero(), d); }
-    static Int     scaled(Int acc, Dot d, Int scale) { return dpwssd(acc, d, scale); }
-    static Int     sum(Dot d) { return d; }
-    static Int     scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }
-    static Int     scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
-    static Int     scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
-    static Int     scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
-    static __m256i start(__m256i x, int offset) {
+    static Dot            dot(Dot d, Int w, Int x) { return dpbusd(d, w, x); }
+    static Int            dot_of_four(Dot start, Int w, Int x) { return dpbusd(start, w, x); }
+    static Dot            negative(Dot d) { return _mm256_sub_epi32(zero(), d); }
+    static Int            scaled(Int acc, Dot d, Int scale) { return dpwssd(acc, d, scale); }
+    static Int            sum(Dot d) { return d; }
+    static Int            scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }
+    static Int            scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
+    static Int            scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
+    static Int            scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
+    static __m256i        start(__m256i x, int offset) {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x), _mm256_set1_epi16(int16_t(-offset)));
     }
 };

@@ -24,13 +24,11 @@ template <class V> struct HalfSigned {
     };
     using Activations              = int8_t;
     static constexpr bool x_raised = true;
-    static Weights        started(__m256i w) {
-        return { w, V::negative(V::dot(V::zero(), _mm256_set1_epi8(-128), w)) };
-    }
+    static Weights started(__m256i w) { return { w, V::negative(V::dot(V::zero(), _mm256_set1_epi8(-128), w)) }; }
     static __m256i dot(Weights w, const void * x) { return V::dot_of_four(w.start, four_for_half(x), w.w); }
 };
-// Where such products do not fit into the 16 bits in which AVX2 adds two of them: numbers of 16 bits, 0 and 2 of a lane,
-// then 1 and 3.
+// Where such products do not fit into the 16 bits in which AVX2 adds two of them: numbers of 16 bits, 0 and 2 of a
+// lane, then 1 and 3.
 struct HalfWide {
     struct Weights {
         __m256i even, odd;
@@ -47,10 +45,10 @@ struct HalfWide {
 };
 
 template <class V> struct HalfQ4_1 : HalfUnsigned<V> {
-    using Block                   = block_q4_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 256, m_at = 288;
+    using Block                                = block_q4_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 256, m_at = 288;
     template <int lane> static __m256i weights(const char * half) {
         return half_nibbles<lane / 4>(half + 64 * (lane % 4));
     }
@@ -62,26 +60,26 @@ template <int lane> inline __m256i half_five_bits(const char * half) {
                      lane < 4 ? _mm256_slli_epi16(bits, 4 - v) : _mm256_srli_epi16(bits, v), sixteen);
 }
 template <class V> struct HalfQ5_0 : HalfSigned<V> {
-    using Block                   = block_q5_0;
-    using RowBlock                = block_q8_0;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 0;
+    using Block                             = block_q5_0;
+    using RowBlock                          = block_q8_0;
+    static constexpr bool           has_min = false;
+    static constexpr int            bytes = 16 * sizeof(Block), d_at = 320, m_at = 0;
     template <int lane> static auto weights(const char * half) {
         return HalfSigned<V>::started(_mm256_sub_epi8(half_five_bits<lane>(half), _mm256_set1_epi8(16)));
     }
 };
 template <class V> struct HalfQ5_1 : HalfUnsigned<V> {
-    using Block                   = block_q5_1;
-    using RowBlock                = block_q8_1;
-    static constexpr bool has_min = true;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 320, m_at = 352;
+    using Block                                = block_q5_1;
+    using RowBlock                             = block_q8_1;
+    static constexpr bool              has_min = true;
+    static constexpr int               bytes = 16 * sizeof(Block), d_at = 320, m_at = 352;
     template <int lane> static __m256i weights(const char * half) { return half_five_bits<lane>(half); }
 };
 template <class V> struct HalfQ8_0 : std::conditional_t<V::vnni, HalfSigned<V>, HalfWide> { // stored + 128
-    using Block                   = block_q8_0;
-    using RowBlock                = block_q8_0;
-    static constexpr bool has_min = false;
-    static constexpr int  bytes = 16 * sizeof(Block), d_at = 512, m_at = 0;
+    using Block                             = block_q8_0;
+    using RowBlock                          = block_q8_0;
+    static constexpr bool           has_min = false;
+    static constexpr int            bytes = 16 * sizeof(Block), d_at = 512, m_at = 0;
     template <int lane> static auto weights(const char * half) {
         const __m256i w = half_at(half + 128 * (lane % 4) + 64 * (lane / 4));
         return HalfQ8_0::started(_mm256_xor_si256(w, _mm256_set1_epi8(-128)));
@@ -130,8 +128,9 @@ template <int N> struct Scales {
 };
 
 // One pass over n blocks of a row of tiles: rows from..from + R, lanes L, halves H. scale_of(b, tile, i, half). Adds to
-// sums[half][lane][row], and fetches a line of each tile ahead.
-template <class V, class T, int N, int from, int R, class Scale, int... L, int... H>
+// sums[half][lane][row], and fetches n_fetched bytes of each tile ahead.
+template <class V, class T, int N, int from, int R, int n_fetched = 64, int stride = T::bytes, class Scale, int... L,
+          int... H>
 inline void half_pass(const char * tile, const HalfRow32<T, N> * rows, int64_t n, __m256 (*sums)[n_lanes][N],
                       const char * ahead, Scale scale_of, Ints<L...>, Ints<H...>) {
     constexpr int n_l = sizeof...(L), n_h = sizeof...(H);
@@ -141,9 +140,11 @@ inline void half_pass(const char * tile, const HalfRow32<T, N> * rows, int64_t n
         each<n_l>([&](auto l) { each<R>([&](auto i) { each<n_h>([&](auto h) { f(h, l, i); }); }); });
     };
     all([&](auto h, auto l, auto i) { acc[h][l][i] = sums[halves[h]][lanes[l]][from + i]; });
-    for (int64_t b = 0; b < n; ++b, tile += T::bytes, ahead += T::bytes) {
+    for (int64_t b = 0; b < n; ++b, tile += T::bytes, ahead += stride) {
         const HalfRow32<T, N> & row = rows[b];
-        _mm_prefetch(ahead, _MM_HINT_T0);
+        for (int at = 0; at < n_fetched; at += 64) {
+            _mm_prefetch(ahead + at, _MM_HINT_T0);
+        }
         typename T::Weights w[n_h][n_l];
         each<n_h>([&](auto h) {
             each<n_l>([&](auto l) { w[h][l] = T::template weights<lanes[l]>(tile + 32 * halves[h]); });
@@ -163,22 +164,21 @@ inline void few_rows_32(const char * tile, const HalfRow32<T, N> * rows, int64_t
     const auto scale_of = [rows](int64_t b, const char * at, int i, int half) {
         return _mm256_mul_ps(eight_halves_at(at + T::d_at + 16 * half), _mm256_set1_ps(rows[b].d[i]));
     };
+    // what is ahead is fetched in the order of its addresses
+    constexpr int n_passes = 2 * N, part = T::bytes / n_passes;
     each<2>([&](auto h) {
         if constexpr (N == 1) {
-            half_pass<V, T, N, 0, 1>(tile, rows, n, sums, ahead + 64 * h, scale_of, Ints<0, 1, 2, 3, 4, 5, 6, 7>(),
-                                     Ints<h>());
+            half_pass<V, T, N, 0, 1, part, part>(tile, rows, n, sums, ahead + part * n * h, scale_of,
+                                                 Ints<0, 1, 2, 3, 4, 5, 6, 7>(), Ints<h>());
         } else {
             each<2>([&](auto v) {
-                half_pass<V, T, N, 0, 2>(tile, rows, n, sums, ahead + 128 * h + 64 * v, scale_of,
-                                         Ints<2 * v, 2 * v + 1, 2 * v + 4, 2 * v + 5>(), Ints<h>());
+                half_pass<V, T, N, 0, 2, part, part>(tile, rows, n, sums, ahead + part * n * (2 * h + v), scale_of,
+                                                     Ints<2 * v, 2 * v + 1, 2 * v + 4, 2 * v + 5>(), Ints<h>());
             });
         }
     });
-    for (int64_t b = 0; b < n; ++b, tile += T::bytes, ahead += T::bytes) {
-        for (int at = N == 1 ? 128 : 256; at < T::bytes; at += 64) {
-            _mm_prefetch(ahead + at, _MM_HINT_T0);
-        }
-        if constexpr (T::has_min) {
+    if constexpr (T::has_min) {
+        for (int64_t b = 0; b < n; ++b, tile += T::bytes) {
             each<2>([&](auto h) {
                 const __m256 m = eight_halves_at(tile + T::m_at + 16 * h);
                 each<N>([&](auto i) { mins[h][i] = _mm256_fmadd_ps(m, _mm256_set1_ps(rows[b].s[i]), mins[h][i]); });
@@ -224,9 +224,8 @@ inline void chunk_32(const char * tile, const HalfRow32<T, N> * rows, int64_t n,
             }
         });
     }
-    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead, [&scales](int64_t b, const char *, int i, int half) {
-        return scales.at[b][i][half];
-    });
+    passes_of_lanes<V, T, N>(tile, rows, n, sums, ahead,
+                             [&scales](int64_t b, const char *, int i, int half) { return scales.at[b][i][half]; });
 }
 
 template <class V, class T, int N> [[gnu::flatten]] void multiply_half_columns_32(const specee_product & p) {

@@ -13,9 +13,7 @@ template <class V> struct HalfQ4_0 {
     static constexpr bool has_min = false, is_signed = false;
     static constexpr int  bytes = 16 * sizeof(block_q4_0), offset = 8, n_fit = 8;
     static __m256         scales(const char * tile, int half) { return eight_halves_at(tile + 256 + 16 * half); }
-    static void           weights(const char * half, int v, __m256i * w) {
-        load_half_nibbles(half + 64 * v, &w[0], &w[1]);
-    }
+    static void weights(const char * half, int v, __m256i * w) { load_half_nibbles(half + 64 * v, &w[0], &w[1]); }
 };
 template <class V> struct HalfMXFP4 : HalfQ4_0<V> {
     static constexpr int    bytes = 16 * sizeof(block_mxfp4), offset = 12, n_fit = 4;
@@ -89,7 +87,7 @@ inline void add_half_tile(const char * tile, const TileRows32<N> & row, __m256 (
     each<n_h>([&](auto h) {
         const __m256 d = T::scales(tile, halves[h]);
         each<R>([&](auto i) {
-            const __m256 scale        = _mm256_mul_ps(d, _mm256_set1_ps(row.d[from + i]));
+            const __m256 scale       = _mm256_mul_ps(d, _mm256_set1_ps(row.d[from + i]));
             acc[halves[h]][from + i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[h][i]), scale, acc[halves[h]][from + i]);
         });
     });
