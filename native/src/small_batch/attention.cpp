@@ -30,6 +30,14 @@ using V = Floats::V;
 
 // ---- scores --------------------------------------------------------------------------------------------------------
 
+template <int A> V sum_of(const V * x) { // in ggml's order
+    if constexpr (A == 1) {
+        return x[0];
+    } else {
+        return Floats::add(Floats::add(x[0], x[2]), Floats::add(x[1], x[3]));
+    }
+}
+
 struct Keys {
     const char *  k; // first cell
     size_t        stride;
@@ -53,32 +61,40 @@ template <int D, int A, int R> [[gnu::flatten]] void scores(const Keys & p) {
                     p.k + size_t(c + part + part / 4 * (R == 2 ? 4 : 0) + 4 * r) * p.stride);
                 each<D>([&](auto d) { k[r][d] = Floats::load(from + d * lanes); });
             });
-            for (int64_t x = 0; x < p.n_rows; ++x) {
-                const float * q = p.q + x * D * lanes;
-                V             acc[R][A];
-                each<R>([&](auto r) { each<A>([&](auto j) { acc[r][j] = Floats::zero(); }); });
+            const auto rows = [&](int64_t x, auto n) {
+                constexpr int n_now = n;
+                V             acc[n_now][R][A];
+                each<n_now * R * A>([&](auto at) { acc[at / (R * A)][at / A % R][at % A] = Floats::zero(); });
                 each<D>([&](auto d) {
-                    const V y = Floats::load(q + d * lanes);
-                    each<R>([&](auto r) { acc[r][d % A] = Floats::fma(k[r][d], y, acc[r][d % A]); });
+                    each<n_now>([&](auto i) {
+                        const V y = Floats::load(p.q + ((x + i) * D + d) * lanes);
+                        each<R>([&](auto r) { acc[i][r][d % A] = Floats::fma(k[r][d], y, acc[i][r][d % A]); });
+                    });
                 });
-                V sum[R];
-                each<R>([&](auto r) {
-                    if constexpr (A == 1) {
-                        sum[r] = acc[r][0];
+                each<n_now>([&](auto i) {
+                    V sum[R];
+                    each<R>([&](auto r) { sum[r] = sum_of<A>(acc[i][r]); });
+                    float * const to = p.sums + ((x + i) * parts + part) * lanes;
+                    if constexpr (R == 1) {
+                        Floats::store(to, sum[0]);
+                    } else if constexpr (R == 2) {
+                        Floats::store(to, Floats::fold(sum[0], sum[1]));
+#if defined(__AVX512F__)
                     } else {
-                        sum[r] = Floats::add(Floats::add(acc[r][0], acc[r][2]), Floats::add(acc[r][1], acc[r][3]));
+                        Floats::store(to,
+                                      Floats::fold_eight(Floats::fold(sum[0], sum[1]), Floats::fold(sum[2], sum[3])));
+#endif
                     }
                 });
-                float * to = p.sums + (x * parts + part) * lanes;
-                if constexpr (R == 1) {
-                    Floats::store(to, sum[0]);
-                } else if constexpr (R == 2) {
-                    Floats::store(to, Floats::fold(sum[0], sum[1]));
-#if defined(__AVX512F__)
-                } else {
-                    Floats::store(to, Floats::fold_eight(Floats::fold(sum[0], sum[1]), Floats::fold(sum[2], sum[3])));
-#endif
-                }
+            };
+            // one accumulator waits for itself: four rows in turn
+            constexpr int at_once = A == 1 ? (R == 4 ? 2 : 4) : 1;
+            int64_t       x       = 0;
+            for (; x + at_once <= p.n_rows; x += at_once) {
+                rows(x, std::integral_constant<int, at_once>());
+            }
+            for (; x < p.n_rows; ++x) {
+                rows(x, std::integral_constant<int, 1>());
             }
         }
         for (int64_t x = 0; x < p.n_rows; ++x) {
@@ -127,46 +143,57 @@ Scores find_scores(int64_t n, bool one) {
 
 // ---- values --------------------------------------------------------------------------------------------------------
 
+// Cells whose probabilities, of a group of rows, stay in the first cache for all rows of V.
+constexpr int64_t n_near = 512;
+
 struct Values {
     const char *  v; // row 0, first cell
     size_t        stride;
     int64_t       n_out; // rows of V: a multiple of 4
     int64_t       n_cells;
-    const float * p; // probabilities: for each accumulator, each step, each row: a vector
+    const float * p;   // probabilities as `pack` leaves them
+    float *       acc; // memory for the accumulators
     float *       out[n_group];
 };
 
-// Four rows of V by X rows of probabilities.
+// Four rows of V at a time by X rows of probabilities.
 template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
-    const int64_t n_steps = a.n_cells / (A * lanes);
-    for (int64_t r = 0; r < a.n_out; r += 4) {
-        float parts[A][X][4][lanes];
-        for (int j = 0; j < A; ++j) {
-            const uint16_t * v[4];
-            each<4>(
-                [&](auto k) { v[k] = reinterpret_cast<const uint16_t *>(a.v + size_t(r + k) * a.stride) + j * lanes; });
-            const float * p = a.p + j * n_steps * X * lanes;
-            V             acc[X][4];
-            each<X>([&](auto x) { each<4>([&](auto k) { acc[x][k] = Floats::zero(); }); });
-            for (int64_t s = 0; s < n_steps; ++s, p += X * lanes) {
-                V y[X];
-                each<X>([&](auto x) { y[x] = Floats::load(p + x * lanes); });
+    constexpr int n_acc = A * X * 4; // of four rows of V
+    const float * p     = a.p;
+    for (int64_t c = 0; c < a.n_cells; c += n_near) {
+        const int64_t n_steps = std::min(n_near, a.n_cells - c) / (A * lanes);
+        float *       to      = a.acc;
+        for (int64_t r = 0; r < a.n_out; r += 4) {
+            const float * y = p;
+            for (int j = 0; j < A; ++j, to += X * 4 * lanes) {
+                const uint16_t * v[4];
                 each<4>([&](auto k) {
-                    const V w = Floats::load(v[k] + s * A * lanes);
-                    each<X>([&](auto x) { acc[x][k] = Floats::fma(w, y[x], acc[x][k]); });
+                    v[k] = reinterpret_cast<const uint16_t *>(a.v + size_t(r + k) * a.stride) + c + j * lanes;
                 });
+                V acc[X][4];
+                each<X * 4>(
+                    [&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(to + i * lanes); });
+                for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
+                    V now[X];
+                    each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
+                    each<4>([&](auto k) {
+                        const V w = Floats::load(v[k] + s * A * lanes);
+                        each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
+                    });
+                }
+                each<X * 4>([&](auto i) { Floats::store(to + i * lanes, acc[i / 4][i % 4]); });
             }
-            each<X>([&](auto x) { each<4>([&](auto k) { Floats::store(parts[j][x][k], acc[x][k]); }); });
         }
+        p += n_steps * A * X * lanes;
+    }
+    const float * from = a.acc;
+    for (int64_t r = 0; r < a.n_out; r += 4, from += n_acc * lanes) {
         for (int x = 0; x < X; ++x) {
             V sums[4];
             each<4>([&](auto k) {
-                const auto part = [&](int j) { return Floats::load(parts[j][x][k]); };
-                if constexpr (A == 1) {
-                    sums[k] = part(0);
-                } else {
-                    sums[k] = Floats::add(Floats::add(part(0), part(2)), Floats::add(part(1), part(3)));
-                }
+                V parts[A];
+                each<A>([&](auto j) { parts[j] = Floats::load(from + ((j * X + x) * 4 + k) * lanes); });
+                sums[k] = sum_of<A>(parts);
             });
             _mm_storeu_ps(a.out[x] + r, Floats::sums_of_four<A == 1>(sums));
         }
@@ -228,14 +255,17 @@ float softmax(const Attention & a, int64_t head, float * s, const float * mask, 
     return float(1.0 / sum);
 }
 
-template <int A>
-void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, float * to) { // row x of n_rows
-    const int64_t n_steps = n / (A * lanes);
-    for (int64_t step = 0; step < n_steps; ++step) {
-        each<A>([&](auto j) {
-            const V p = Floats::mul(Floats::load(s + (step * A + j) * lanes), Floats::set(factor));
-            Floats::store(to + ((j * n_steps + step) * n_rows + x) * lanes, Floats::rounded(p));
-        });
+// Probabilities of row x of n_rows: for each part of the cells, each accumulator, each step and each row a vector.
+template <int A> void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, float * to) {
+    for (int64_t c = 0; c < n; c += n_near) {
+        const int64_t n_steps = std::min(n_near, n - c) / (A * lanes);
+        for (int64_t step = 0; step < n_steps; ++step) {
+            each<A>([&](auto j) {
+                const V p = Floats::mul(Floats::load(s + c + (step * A + j) * lanes), Floats::set(factor));
+                Floats::store(to + ((j * n_steps + step) * n_rows + x) * lanes, Floats::rounded(p));
+            });
+        }
+        to += n_steps * A * n_rows * lanes;
     }
 }
 
@@ -261,13 +291,17 @@ template <int A> void attend(const Attention & a, const Block & b) {
              (std::find_if(std::make_reverse_iterator(mask + n_cells), std::make_reverse_iterator(mask + to), sees) -
               std::make_reverse_iterator(mask + n_cells));
     }
-    from                  = from / cell_step * cell_step;
-    to                    = std::max(from + cell_step, (to + cell_step - 1) / cell_step * cell_step);
-    const int64_t n_seen  = to - from;
-    float * const q       = static_cast<float *>(scratch(size_t(n * (d + lanes * lanes + 2 * n_seen)) * sizeof(float)));
+    from                 = from / cell_step * cell_step;
+    to                   = std::max(from + cell_step, (to + cell_step - 1) / cell_step * cell_step);
+    const int64_t n_seen = to - from;
+    const int64_t n_acc  = d_v * n_group * A * lanes;
+    const int64_t n_sums = n * lanes * lanes;
+    float * const q =
+        static_cast<float *>(scratch(size_t(n * d + n_sums + n_acc + n_group * n_seen + n * n_seen) * sizeof(float)));
     float * const sums    = q + n * d;
-    float * const scores  = sums + n * lanes * lanes;
-    float * const weights = scores + n * n_seen;
+    float * const acc     = sums + n_sums;
+    float * const weights = acc + n_acc;
+    float * const scores  = weights + n_group * n_seen;
 
     const auto head_of = [&](int64_t i) { return b.kv_head * n_sharing + (b.first + i) % n_sharing; };
     const auto row_of  = [&](int64_t i) { return (b.first + i) / n_sharing; };
@@ -287,7 +321,7 @@ template <int A> void attend(const Attention & a, const Block & b) {
                            size_t(b.kv_head) * a.v->nb[1] + size_t(from) * a.v->nb[0];
     for (int64_t i = 0; i < n; i += n_group) {
         const int64_t n_now = std::min<int64_t>(n_group, n - i);
-        Values        part  = { v, a.v->nb[2], d_v, n_seen, weights, {} };
+        Values        part  = { v, a.v->nb[2], d_v, n_seen, weights, acc, {} };
         for (int64_t x = 0; x < n_now; ++x) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
