@@ -8,13 +8,21 @@ import platform
 import subprocess
 from pathlib import Path
 
-from specee.native import cpu
+from specee.native import cpu, topology
 
 
-def default_threads() -> int:
-    """Threads for decoding: the physical cores that we may use; more of them only wait for memory."""
+def default_threads(model_bytes: int = 0) -> int:
+    """Threads for decoding: one a core of those that are chosen; more of them only wait for memory."""
+    return thread_choice(model_bytes).threads
+
+
+def thread_choice(model_bytes: int = 0) -> topology.Choice:
+    """The threads, and why (`native/topology.py`)."""
     usable = cpu.usable_cores()
-    return min(usable, cpu.physical_cores() or usable)
+    if choice := topology.choose(usable, model_bytes):
+        return choice
+    cores = topology.fast_cores_of_macos() or cpu.physical_cores() or usable
+    return topology.Choice(min(usable, cores), "")
 
 
 def identity() -> str:

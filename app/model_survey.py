@@ -16,12 +16,13 @@ from pathlib import Path
 
 from specee.app import error_log, model_catalogue
 from specee.app.model_catalogue import CatalogueModel
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.paths import Paths
 from specee.app.recommend import estimate, here, this_machine
 from specee.app.recommend.candidate import LocalModel
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation, recommend
+from specee.app.settings import KVType
 from specee.models import file_hash, registry, source
 from specee.models.errors import ModelError
 
@@ -68,12 +69,14 @@ class ModelSurvey:
         *,
         loaded: Path | None = None,
         window: int = DEFAULT_CTX,
+        kv_type: KVType = DEFAULT_KV_TYPE,
         former: ModelSurvey | None = None,
     ) -> None:
         """`loaded`: the file of the model that is loaded now, whose memory another one would have, and whose folder may
-        have others; `window`: tokens that memory is counted for; `former`: the survey before, whose estimates hold
-        until there are new ones."""
-        self._folders, self._changed, self._loaded, self._window = folders, changed, loaded, window
+        have others; `window`: tokens that memory is counted for, with keys and values as `kv_type`; `former`: the
+        survey before, whose estimates hold until there are new ones."""
+        self._folders, self._changed, self._loaded = folders, changed, loaded
+        self._window, self._kv_type = window, kv_type
         self._lock = threading.Lock()
         self._named = {name: CatalogueModel(name, entry=entry) for name, entry in registry.entries().items()}
         self._files: dict[str, CatalogueModel] = {}
@@ -219,7 +222,7 @@ class ModelSurvey:
             local = dict(self._local)
             held = next((name for name, place in self._places.items() if place == self._loaded and name in local), None)
         if held is not None and machine.free_ram is not None:
-            in_use = estimate.needed_memory(local[held].facts, self._window)
+            in_use = estimate.needed_memory(local[held].facts, self._window, self._kv_type)
             machine = self._machine = replace(machine, free_ram=machine.free_ram + in_use)
             self._loaded = None
         found = recommend(
@@ -229,6 +232,7 @@ class ModelSurvey:
             here.experience(self._folders, machine),
             here.draft_heads(self._folders, local),
             window=self._window,
+            kv_type=self._kv_type,
         )
         with self._lock:
             self._advice = {one.name: one for one in found}

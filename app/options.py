@@ -20,6 +20,7 @@ from specee.app.settings import (
     FileName,
     GivenThreshold,
     GpuLayers,
+    KVType,
     LogitBias,
     MaxPending,
     MaxTokens,
@@ -71,6 +72,7 @@ SHORT: dict[str, tuple[str, ...]] = {
 }
 """What may follow the name of a policy, as in `exact:margin`."""
 DEFAULT_CTX = 4096  # tokens
+DEFAULT_KV_TYPE: KVType = "f16"
 NO_DRAFTER = "none"
 
 _STRICT = ConfigDict(strict=True)  # a text is no number, and true is not 1
@@ -82,6 +84,7 @@ class LoadOptions:
 
     `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
     `chats`: whether drafts come from the user's earlier chats, and draft heads learn from them.
+    `kv_type`: what keys and values of the tokens in the window are kept in.
     `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
@@ -94,6 +97,7 @@ class LoadOptions:
     offline: bool = False
     n_slots: Slots = 1
     chats: bool = True
+    kv_type: KVType = DEFAULT_KV_TYPE
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -32,6 +32,13 @@ def check_new(name: str) -> Path:
     path = check(name)
     if path.exists():
         raise AppError("cannot write", f"{path} is no regular file; give the name of a new one", USAGE)
+    try:  # some places take no files though they say so, as /proc does
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        path.unlink()
+    except FileExistsError:  # made by somebody else just now, or a link to nowhere
+        raise _there(path) from None
+    except OSError as error:
+        raise _refused(path, error) from error
     return path
 
 

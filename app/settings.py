@@ -85,6 +85,7 @@ MaxPending = Annotated[int, Field(ge=1, le=7)]  # rows
 FileName = Annotated[InstanceOf[str], AfterValidator(_is_name), Field(description="a name")]
 ContextTokens = Annotated[int, Field(ge=16, le=10_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+KVType = Literal["f16", "q8_0"]  # of keys and values in the context window
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=1, le=64)]
 ApiKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", description="a text in ASCII without spaces")]

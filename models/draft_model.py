@@ -53,11 +53,9 @@ def check(target: Header, draft: Header) -> None:
     """Raises ModelError where `draft` cannot draft for `target`: what does not fit, and what to do."""
     if draft.path.samefile(target.path):
         raise _unfit(draft, "it is the model itself; take a smaller one of the same family")
-    for header, whose in ((target, "the model's"), (draft, "its")):
+    for header, who in ((target, "the model"), (draft, "it")):
         if header.architecture in architectures.RECURRENT | architectures.HYBRID:
-            forward_only = (
-                f"{whose} memory is a running state ({header.architecture}), which cannot drop rejected tokens"
-            )
+            forward_only = f"{who} keeps a running state ({header.architecture}), which cannot drop rejected tokens"
             raise _unfit(draft, f"{forward_only}; take {'none' if header is target else 'another small model'}")
     if (kind := head_kind(draft)) and (why := misfit(target, draft, kind)):
         raise _unfit(draft, why)

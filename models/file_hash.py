@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from specee.models import local_file
+from specee.models import local_file, source
 
 MAX_BYTES = 16 << 20  # of what is remembered
 _HASH_CHUNK = 4 << 20
@@ -29,19 +29,15 @@ def sha256(path: Path, cache_dir: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def of_model(files: Sequence[Path], cache_dir: Path | None = None) -> str:
-    """The hash of a model: of its file, or, where it is split, of the hashes of its parts."""
-    return _joined([sha256(path, cache_dir) for path in files])
+def known_of_parts(files: Sequence[Path], cache_dir: Path) -> str | None:
+    """What was remembered of a model in these files."""
+    return _read_cache(_store(cache_dir)).get(_key_of_parts(files))
 
 
-def known_of_model(files: Sequence[Path], cache_dir: Path) -> str | None:
-    """The same as far as it is known without reading the files."""
-    known = [known_sha256(path, cache_dir) for path in files]
-    return None if None in known else _joined([digest for digest in known if digest is not None])
-
-
-def _joined(digests: list[str]) -> str:
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
+def remember_parts(files: Sequence[Path], digest: str, cache_dir: Path | None) -> None:
+    """Keeps the hash of a model in several files."""
+    if (store := _store(cache_dir)) is not None:
+        _write_cache(store, {**_read_cache(store), _key_of_parts(files): digest})
 
 
 def known_sha256(path: Path, cache_dir: Path) -> str | None:
@@ -59,12 +55,12 @@ def remember(path: Path, digest: str, cache_dir: Path | None) -> None:
 
 
 def known_files(cache_dir: Path) -> list[Path]:
-    """Files whose hash is remembered, and which have not changed since."""
+    """Files whose hash is remembered, and which have not changed since; of a model in parts the first one."""
     found = []
     for key in _read_cache(_store(cache_dir)):
         path = Path(key.rsplit("|", 2)[0])
         with suppress(OSError, ValueError):
-            if _key(path) == key:
+            if key in (_key(path), _key_of_parts([path.with_name(name) for name in source.parts(path.name)])):
                 found.append(path)
     return found
 
@@ -72,6 +68,11 @@ def known_files(cache_dir: Path) -> list[Path]:
 def _key(path: Path) -> str:
     stat = path.stat()
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _key_of_parts(files: Sequence[Path]) -> str:
+    keys = hashlib.sha256("\n".join(map(_key, files)).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{files[0].parent.resolve() / files[0].name}|{len(files)} parts|{keys}"
 
 
 def _store(cache_dir: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class Header:
     tensors: tuple[Tensor, ...]
     file_bytes: int
     files: tuple[Path, ...]
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """Where in the first file a key with its value begins and ends."""
 
     @property
     def architecture(self) -> str:
@@ -142,11 +144,14 @@ class _Reader:
         n_tensors = self._count(_MIN_TENSOR, "tensors")
         n_values = self._count(_MIN_ENTRY, "values")
         values: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(n_values):
+            start = self._at
             key = self._text(MAX_KEY, "a key")
             if not key or key in values:
                 raise _Damage(f"the key {key[:80]!r} is there twice" if key else "a key is empty")
             values[key] = self._value(self._u32(), key)
+            spans[key] = (start, self._at)
         model_kind.check_usable(path, values)
         if not split_file.number(values):  # the later parts of a split model do not have them
             if wrong := hyperparameters.wrong(values) or tokenizer_values.wrong(values, self._data):
@@ -154,7 +159,7 @@ class _Reader:
             if why := hyperparameters.unfinished(values):
                 raise _Unusable(f"{why}; take another model")
         tensors = self._tensors(n_tensors, _alignment(values, self._end))
-        return Header(path, values, tensors, self._end, (path,))
+        return Header(path, values, tensors, self._end, (path,), spans)
 
     # ---- values ----------------------------------------------------------------------------------------------------
 

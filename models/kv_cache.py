@@ -8,14 +8,15 @@ from specee.models import architectures
 from specee.models.gguf_header import Header
 from specee.models.gguf_types import Array
 
-KV_BYTES = 2  # keys and values are kept as float16
+VALUE_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # of a key's or a value's number: q8_0 has a scale for 32 of them
+KV_TYPE = "f16"
 
 # one layer in so many attends, the others are recurrent, where the header does not say it
 _INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
 _GEMMA3N_OWN = 20  # layers with K and V of their own; those after them take theirs
 
 
-def bytes_per_token(header: Header) -> int:
+def bytes_per_token(header: Header, kv_type: str = KV_TYPE) -> int:
     """Of all layers. Sliding windows take as much: a row's place in the cache is its position."""
     of, layers = header.of_architecture, _layers(header)
     width = of("embedding_length") or 0
@@ -33,7 +34,12 @@ def bytes_per_token(header: Header) -> int:
             for what in ("key", "value")
         )
         total += (heads or 0) * (keys + (0 if compressed else values)) + indexed
-    return total * KV_BYTES
+    return int(total * VALUE_BYTES[kv_type])
+
+
+def converted(n_bytes: int, kv_type: str) -> int:
+    """What keys and values that take so much as float16 take in this type."""
+    return int(n_bytes / VALUE_BYTES[KV_TYPE] * VALUE_BYTES[kv_type])
 
 
 def _layers(header: Header) -> list[int]:

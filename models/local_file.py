@@ -81,6 +81,14 @@ def open_private(path: Path, *, append: bool = False) -> int:
     return _open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC))
 
 
+def make_private(path: Path) -> None:
+    """A file that everybody may read, as the system's default has it, is for its owner alone; another mode was chosen,
+    and stays. Raises OSError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "posix" and mode & stat.S_IROTH:
+        path.chmod(mode & _ONLY_OURS)
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder, and those it is in as far as they are not there, for this user alone. Raises OSError."""
     missing = []

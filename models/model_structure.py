@@ -45,8 +45,8 @@ class ModelStructure:
         return self.weight_bytes + n_ctx * self.kv_bytes_per_token
 
 
-def read(header: Header) -> ModelStructure:
-    """The structure that the header describes."""
+def read(header: Header, kv_type: str = kv_cache.KV_TYPE) -> ModelStructure:
+    """The structure that the header describes; `kv_type`: what keys and values are kept in."""
     values, of = header.values, header.of_architecture
     layers, width = of("block_count") or 0, of("embedding_length") or 0
     heads, heads_kv = _mean(of("attention.head_count")), _mean(of("attention.head_count_kv"))
@@ -75,7 +75,7 @@ def read(header: Header) -> ModelStructure:
         head_tied=head is not None and head.name != "output.weight",
         head_type=head.type if head is not None else "",
         head_layers=_layer_equivalents(head, header.tensors),
-        kv_bytes_per_token=kv_cache.bytes_per_token(header),
+        kv_bytes_per_token=kv_cache.bytes_per_token(header, kv_type),
     )
 
 

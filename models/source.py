@@ -22,7 +22,11 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _QUANT = re.compile(r"(?:ud-)?(?:i?q\d|tq\d|bf16|f16|f32|mxfp4)\w*", re.IGNORECASE)
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+_PART = re.compile(
+    r"(?P<before>[-_. ](?:part[-_. ]?)?)(?P<no>\d{1,5})(?P<of>[-_. ]?of[-_. ]?)(?P<count>\d{1,5})(?P<ending>\.gguf)$",
+    re.IGNORECASE,
+)
+"""`x-00001-of-00003.gguf` is llama.cpp's way; people and programs rename files."""
 _NOT_A_MODEL = re.compile(r"(^|/)(mmproj|imatrix)|imatrix\.gguf$", re.IGNORECASE)
 _DRAFTS = re.compile(r"(^|[/._-])(eagle3|dflash\d*|dspark|mtp)[/._-]", re.IGNORECASE)
 """Draft heads lie beside some models. A repository of such files alone is one of heads, or of models with layers that
@@ -71,7 +75,7 @@ def choose(source: Source, names: Iterable[str]) -> tuple[str, ...]:
     Names that could lead out of the repository are passed over.
     """
     models = sorted(n for n in names if n.lower().endswith(".gguf") and not _NOT_A_MODEL.search(n) and is_file(n))
-    firsts = [n for n in models if (part := _PART.search(n)) is None or int(part[1]) == 1]
+    firsts = [n for n in models if (part := _PART.search(n)) is None or int(part["no"]) == 1]
     firsts = [n for n in firsts if not _DRAFTS.search(n)] or firsts
     if not firsts:
         raise ModelError("no model there", f"{source.repo} has no GGUF file; such repositories often end in -GGUF")
@@ -100,6 +104,8 @@ def name_of(file: str) -> str:
 def parts(file: str) -> tuple[str, ...]:
     """All files of a model that `file` is one of: of `x-00001-of-00003.gguf` three, else the file itself."""
     split = _PART.search(file)
-    if split is None or not 1 <= int(split[1]) <= int(split[2]):
+    if split is None or not 1 <= int(split["no"]) <= int(split["count"]):
         return (file,)
-    return tuple(f"{file[: split.start()]}-{i:05}-of-{split[2]}{file[-5:]}" for i in range(1, int(split[2]) + 1))
+    digits = 1 if len(split["no"]) < len(split["count"]) else len(split["no"])
+    before, behind = file[: split.start("no")], file[split.end("no") :]
+    return tuple(f"{before}{i:0{digits}}{behind}" for i in range(1, int(split["count"]) + 1))

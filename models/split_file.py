@@ -1,4 +1,4 @@
-"""Models in several files: `x-00001-of-00003.gguf` and those that belong to it.
+"""Models in several files: `x-00001-of-00003.gguf` and those that belong to it, however people write that.
 
 llama.cpp finds the parts by the name of the first one, so a path that leads to it by links (as in the hub's cache) is
 kept as it is.
@@ -6,13 +6,14 @@ kept as it is.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specee.models import cache, source
+from specee.models import cache, local_file, source
 from specee.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -90,12 +91,13 @@ def join(first: Header, read: Callable[[Path], Header]) -> Header:
 
 def _check_name(path: Path, at: int, count: int) -> None:
     names = source.parts(path.name)
-    ending = f"-00001-of-{count:05}.gguf"
+    ending = _ending(1, count)
+    in_row = len(names) == count
     if at > 0:
-        first = path.with_name(names[0]) if len(names) == count else f"the file whose name ends in {ending}"
+        first = path.with_name(names[0]) if in_row else f"the file whose name ends in {ending}"
         why = f"{path} is part {at + 1} of {count}, and {first}, the part that the model begins with, is not beside it"
         raise ModelError("model incomplete", f"{why}; {_how(path)}")
-    if not path.name.endswith(ending):
+    if not in_row or path.name != names[0]:
         why = f"{path} is part 1 of {count}; the others are found by its name, which must end in {ending}"
         raise ModelError("model incomplete", f"{why}: give all parts the names that they had")
 
@@ -112,6 +114,30 @@ def _how(path: Path) -> str:
     if found is None:
         return "a model in parts needs all of them in one folder: get what is missing from where this one is from"
     return f"specee-chat models pull hf:{found.repo}:{source.parts(path.name)[0]} gets what is missing"
+
+
+def for_llama_cpp(files: tuple[Path, ...], cache_dir: Path) -> Path:
+    """The first file by a name that leads llama.cpp to all parts: its own, or a link in the cache's folder."""
+    if len(files) == 1 or all(path.name.endswith(_ending(at, len(files))) for at, path in enumerate(files, 1)):
+        return files[0]
+    real = [path.absolute() for path in files]
+    folder = cache_dir / "parts" / hashlib.sha256("\n".join(map(str, real)).encode("utf-8", "replace")).hexdigest()[:24]
+    links = [folder / f"model{_ending(at, len(files))}" for at in range(1, len(files) + 1)]
+    try:
+        local_file.make_folder(folder)
+        for link, path in zip(links, real, strict=True):
+            if not (link.is_symlink() and link.readlink() == path):
+                link.unlink(missing_ok=True)
+                link.symlink_to(path)
+    except OSError as error:
+        why = f"llama.cpp finds the parts of {files[0]} by their names, and no links to them can be made in {folder}"
+        to_do = f"rename them, so that they end in {_ending(1, len(files))} and so on"
+        raise ModelError("model not readable", f"{why} ({error.strerror or error}); {to_do}") from error
+    return links[0]
+
+
+def _ending(at: int, count: int) -> str:
+    return f"-{at:05}-of-{count:05}.gguf"
 
 
 def _check_tensors(first: Header, parts: list[Header]) -> None:

@@ -15,6 +15,8 @@ GRAPH_CACHE_MAX = 64
 NO_MEMORY = "out of memory"  # of src/error.h
 NO_NUMBERS = "the model gives no numbers: its file is damaged"  # of src/sampling.cpp
 FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
+KV_TYPES: dict[str, int] = {"f16": 1, "q8_0": 8}  # of ggml.h
+NO_SUCH_CACHE = ("cache type", "quantized V cache")  # how llama.cpp's reasons name them
 
 
 class Cancelled(Exception):  # noqa: N818 - a request that was met, not an error
@@ -36,13 +38,21 @@ class RowContext:
     """A context over a model, its KV cache for n_slots conversations of n_ctx tokens each.
 
     Flash attention where all layers are on a GPU: there it is faster, and rows at once keep their bits. On a CPU it is
-    slower. Raises NativeError when there is no memory for it.
+    slower, and taken only for keys and values in q8_0: llama.cpp has no other one for such values, and of this type it
+    computes each row alone. Raises NativeError when there is no memory for it, or the model cannot have `kv_type`.
     """
 
     def __init__(
-        self, model: Model, *, n_ctx: int = 4096, n_slots: int = 1, n_threads: int | None = None, n_batch: int = 512
+        self,
+        model: Model,
+        *,
+        n_ctx: int = 4096,
+        n_slots: int = 1,
+        n_threads: int | None = None,
+        n_batch: int = 512,
+        kv_type: str = "f16",
     ) -> None:
-        self.model, self.slot = model, 0
+        self.model, self.slot, self.kv_type = model, 0, kv_type
         self.lib, llama = model.lib, model.llama
         self.n_layer, self.n_embd, self.n_vocab = model.n_layer, model.n_embd, model.n_vocab
         self.n_threads = n_threads or cpu.usable_cores()
@@ -51,7 +61,9 @@ class RowContext:
         params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx * n_slots, n_slots, False
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
-        params.flash_attn_type = FLASH_ATTENTION_ON if model.all_on_gpu else FLASH_ATTENTION_OFF
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        flash = model.all_on_gpu or kv_type != "f16"
+        params.flash_attn_type = FLASH_ATTENTION_ON if flash else FLASH_ATTENTION_OFF
         params.swa_full = True  # a row's cell is its position, in layers with a sliding window too
         params.no_perf = True
         library.need_memory("the model's window")
@@ -59,11 +71,16 @@ class RowContext:
         self._context: Any = llama.llama_init_from_model(model.handle, params)
         if not self._context:
             windows = f"a window of {n_ctx} tokens" if n_slots == 1 else f"{n_slots} windows of {n_ctx} tokens"
+            reason = log.reason() or ""
+            if kv_type != "f16" and any(words in reason for words in NO_SUCH_CACHE):
+                raise NativeError(
+                    f"no keys and values in {kv_type}", f"this model cannot have them: {reason}; take f16"
+                )
             fewer = "" if n_slots == 1 else ", or fewer of them"
             raise cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
-        self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1))
+        self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1, *(() if kv_type == "f16" else (kv_type,))))
 
     def _prove(self, parameters: tuple[object, ...]) -> None:
         """What can be done with the model, or what an earlier start proved."""
@@ -84,6 +101,9 @@ class RowContext:
         self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
         if known is None and time.monotonic() - began > proof.LONG_S:
             proof.keep(file, proof.Verdict(self.level, self.limit))
+        last, found = proof.last_file(self.model.path), proof.Verdict(self.level, self.limit)
+        if self.model.gpu_layers == 0 and proof.read(last) != found:
+            proof.keep(last, found)
 
     @property
     def no_drafts(self) -> str | None:

@@ -55,9 +55,16 @@ class RowEngine(WeightedContext):
     slots: tuple[RowEngine, ...] = ()
 
     def __init__(
-        self, model: Model, *, n_ctx: int = 4096, n_slots: int = 1, n_threads: int | None = None, n_batch: int = 512
+        self,
+        model: Model,
+        *,
+        n_ctx: int = 4096,
+        n_slots: int = 1,
+        n_threads: int | None = None,
+        n_batch: int = 512,
+        kv_type: str = "f16",
     ) -> None:
-        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch, kv_type=kv_type)
         slots = (self, *(copy(self) for _ in range(1, n_slots)))
         for i, engine in enumerate(slots):
             engine.slots = slots

@@ -33,9 +33,10 @@ class LayerStatesEngine(RowEngine):
         n_slots: int = 1,
         n_threads: int | None = None,
         n_batch: int = 512,
+        kv_type: str = "f16",
     ) -> None:
         self.layers = tuple(layers)
-        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch)
+        super().__init__(model, n_ctx=n_ctx, n_slots=n_slots, n_threads=n_threads, n_batch=n_batch, kv_type=kv_type)
         if self.no_ranges:
             self.close()
             raise NoLayerStatesError("the drafter does not fit", f"it reads states of layers, and {self.no_ranges}")

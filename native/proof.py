@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from specee.native import abi, library, selftest
 
 LONG_S = 0.2
 """A proof that takes less is made again at each start."""
+_PARTS = re.compile(r"-00001(-of-(\d{5})\.gguf)$")
 MOST = 100  # verdicts that are kept
 
 
@@ -27,11 +29,10 @@ class Verdict:
 
 def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | None = None) -> Path:
     """Where the verdict on this model file in such a context, by this library, is kept."""
-    file, handle = model.stat(), library.loaded()
+    handle = library.loaded()
     of_library = Path(handle.directory, library.library_name()).stat()
     parts = (
-        model.resolve(),
-        (file.st_size, file.st_mtime_ns),
+        *((part.resolve(), part.stat().st_size, part.stat().st_mtime_ns) for part in _parts(model)),
         (of_library.st_size, of_library.st_mtime_ns),
         handle.kernels.value,
         os.environ.get(selftest.NO_AMX),
@@ -40,6 +41,21 @@ def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | Non
     )
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
     return (cache_dir or platformdirs.user_cache_path("specee-chat")) / f"proof-{digest}"
+
+
+def last_file(model: Path, cache_dir: Path | None = None) -> Path:
+    """Where what was found out about this model file at its last start on the CPU is kept, to be shown."""
+    kept = verdict_file(model, ("last",), cache_dir)
+    return kept.with_name(kept.name.replace("proof-", "level-"))
+
+
+def _parts(model: Path) -> list[Path]:
+    """The files of a model by the name of its first one, as llama.cpp finds them."""
+    count = _PARTS.search(model.name)
+    if count is None:
+        return [model]
+    named = (model.with_name(f"{model.name[: count.start()]}-{i:05}{count[1]}") for i in range(1, int(count[2]) + 1))
+    return [part for part in named if part.is_file()] or [model]
 
 
 def read(path: Path) -> Verdict | None:
@@ -56,6 +72,7 @@ def keep(path: Path, verdict: Verdict) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{verdict.level}\n{verdict.limit}", encoding="utf-8")
-        kept = sorted(path.parent.glob("proof-*"), key=lambda file: file.stat().st_mtime)
+        of_kind = f"{path.name.partition('-')[0]}-*"
+        kept = sorted(path.parent.glob(of_kind), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST]:
             old.unlink()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
@@ -60,7 +64,7 @@ def read_prompts(path: str | None) -> list[BenchPrompt]:
     if path is None:
         return list(DEFAULT)
     try:
-        decoded = decode(local_file.read(expand(path), MAX_BYTES), path)
+        decoded = decode(_content(expand(path)), path)
         if decoded.doubt is not None:  # what is measured must not be a guess
             raise ValueError("it is not UTF-8; convert it first")
         lines = decoded.text.split("\n")
@@ -82,6 +86,22 @@ def read_prompts(path: str | None) -> list[BenchPrompt]:
     if not prompts:
         raise AppError("prompts not readable", f"{path} has no prompts", USAGE)
     return prompts
+
+
+def _content(path: Path) -> bytes:
+    """Of a file, or of what comes through a pipe, as <(...) of a shell is one. Raises OSError."""
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        return local_file.read(path, MAX_BYTES)
+    content = bytearray()
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:  # nobody may write to it
+        while (piece := pipe.read(1 << 16)) != b"":
+            if piece is None:
+                select.select([pipe], [], [])
+                continue
+            content += piece
+            if len(content) > MAX_BYTES:
+                raise local_file.TooLargeError(path, MAX_BYTES)
+    return bytes(content)
 
 
 def _read(line: str, number: int) -> BenchPrompt:

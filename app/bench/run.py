@@ -57,7 +57,8 @@ def run_bench(
         engine, threads = backend.engine, backend.info.threads
         if stock is not None:
             emit(Progress("loading the model in the stock library"))
-            stock.load(backend.info.path, engine.n_ctx, engine.n_batch, threads, load.gpu_layers, asked.sampling)
+            window = engine.n_ctx, engine.n_batch
+            stock.load(backend.info.path, *window, threads, load.gpu_layers, load.kv_type, asked.sampling)
         chooser = PolicyChooser(Measurements(paths.find(load.data_dir).measurements, machine.library_build()))
         if choices is None:
             choices = [PolicyChoice(name) for name in (ALWAYS if backend.calibration is None else CALIBRATED)]
@@ -70,6 +71,7 @@ def run_bench(
             "n_layers": backend.info.n_layers,
             "calibrated": backend.info.calibrated,
             "drafter": backend.info.drafter,
+            "kv_type": backend.info.kv_type,
             "max_tokens": asked.max_tokens,
             "temperature": asked.sampling.temperature,
             "repeat_penalty": asked.sampling.repeat_penalty,

@@ -16,6 +16,7 @@ from specee.app.bench.answer import Answer
 from specee.app.errors import FAILURE, USAGE, AppError
 from specee.app.options import Sampling
 from specee.app.paths import expand
+from specee.app.settings import KVType
 
 PROGRAM = Path(__file__).with_name("stock_program.py")
 OURS = ("PYTHONPATH", "PYTHONHOME", "LLAMA_CPP_LIB_PATH")  # variables that would lead it to our library
@@ -44,9 +45,19 @@ class Stock:
             self.close()
             raise
 
-    def load(self, model: str, n_ctx: int, n_batch: int, threads: int, gpu_layers: int, sampling: Sampling) -> None:
+    def load(
+        self,
+        model: str,
+        n_ctx: int,
+        n_batch: int,
+        threads: int,
+        gpu_layers: int,
+        kv_type: KVType,
+        sampling: Sampling,
+    ) -> None:
         """Opens the model as ours is opened."""
-        engine = {"model": model, "n_ctx": n_ctx, "n_batch": n_batch, "threads": threads, "gpu_layers": gpu_layers}
+        engine = {"model": model, "n_ctx": n_ctx, "n_batch": n_batch, "threads": threads}
+        engine |= {"gpu_layers": gpu_layers, "kv_type": kv_type}
         self._ask({**engine, **asdict(sampling), "seed": sampling.seed or 0})
 
     def answer(self, prompt: Sequence[int], max_tokens: int) -> Answer:

@@ -21,6 +21,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
+KV_TYPES = {"f16": 1, "q8_0": 8}  # of ggml.h
+
 
 class Stock:
     """A model and its context, set up as ours are."""
@@ -39,7 +41,8 @@ class Stock:
         params.n_ctx = job["n_ctx"]
         params.n_batch = params.n_ubatch = job["n_batch"]
         params.n_threads = params.n_threads_batch = job["threads"]
-        params.flash_attn_type = 0  # as llama-cpp-python has it
+        params.type_k = params.type_v = KV_TYPES[job["kv_type"]]
+        params.flash_attn_type = int(job["kv_type"] != "f16")  # off as llama-cpp-python has it; other types need it
         params.no_perf = True
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:

@@ -15,7 +15,7 @@ from specee.app.chat.session import Session
 from specee.app.errors import USAGE, AppError, as_app_error
 from specee.app.formatting import to_json
 from specee.app.options import NO_DRAFTER, POLICIES, ChatOptions, PolicyChoice, parse_threshold
-from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, Text, check
+from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, KVType, Text, check
 from specee.models.errors import ModelError
 from specee.models.resolve import NotHere
 
@@ -90,7 +90,9 @@ class ChatCommands:
             "/model": lambda: front.known_models,
             "/pull": lambda: front.known_models,
             "/set drafter": lambda: {**no_drafter, **front.known_models},
-            "/set": lambda: dict.fromkeys((*SAMPLING, *parameters.THINKING, parameters.DRAFTER), ""),
+            "/set": lambda: dict.fromkeys(
+                (*SAMPLING, *parameters.THINKING, parameters.DRAFTER, parameters.KV_TYPE), ""
+            ),
             "/policy": lambda: dict.fromkeys(POLICIES, ""),
             "/persona": lambda: dict.fromkeys(sorted(front.personas), ""),
         }
@@ -193,6 +195,8 @@ class ChatCommands:
         name, value = name.replace("-", "_"), value.strip()
         if name == parameters.DRAFTER:
             self._set_drafter(parameters.read_drafter(value))
+        elif name == parameters.KV_TYPE:
+            self._set_kv_type(parameters.read_kv_type(value))
         elif name in SAMPLING:
             number = parameters.read(name, value)
             self._front.options = replace(self._front.options, sampling=replace(sampling, **{name: number}))
@@ -202,10 +206,16 @@ class ChatCommands:
             self._front.options = replace(self._front.options, **{name: chosen})
             self._front.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
         else:
-            known = parameters.listed(self._front.options, self._front.session.drafter)
+            known = parameters.listed(self._front.options, self._front.session.drafter, self._front.session.kv_type)
             if name:
                 raise parameters.no_such(name, tuple(self.help_lines()), known)
             self._front.show_notice(f"parameters: {known}")
+
+    def _set_kv_type(self, kv_type: KVType) -> None:
+        self._front.require_idle()
+        if kv_type != self._front.session.kv_type:
+            self._front.session.set_kv_type(kv_type)
+            self._front.load_changed()
 
     def _set_drafter(self, name: str | None) -> None:
         self._front.require_idle()

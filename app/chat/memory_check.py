@@ -33,15 +33,15 @@ def check(model: str, session: Session) -> None:
     free, info = memory.free_ram(), session.info
     if free is None or (info is not None and info.gpu_layers):
         return
-    needed = _needed(resolve.resolve(model).path, session.window)
+    needed = _needed(resolve.resolve(model).path, session)
     if info is not None:
         try:
-            free += _needed(Path(info.path), session.window)
+            free += _needed(Path(info.path), session)
         except ModelError:  # its file has gone meanwhile
             return
     if needed > free:
         raise DoesNotFitError(model, needed, needed - free)
 
 
-def _needed(path: Path, window: int) -> int:
-    return estimate.needed_memory(from_header(gguf_header.read_model(path)), window)
+def _needed(path: Path, session: Session) -> int:
+    return estimate.needed_memory(from_header(gguf_header.read_model(path)), session.window, session.kv_type)

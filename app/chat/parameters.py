@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, Sampling
-from specee.app.settings import SAMPLING, FileName, Think, ThinkTokens, check, shown
+from specee.app.options import DEFAULT_KV_TYPE, ChatOptions, Sampling
+from specee.app.settings import SAMPLING, FileName, KVType, Think, ThinkTokens, check, shown
 
 DRAFTER = "drafter"
+KV_TYPE = "kv_type"
 THINKING: dict[str, Any] = {"think": Think, "think_tokens": ThinkTokens}
+NAMES = (*SAMPLING, *THINKING, DRAFTER, KV_TYPE)
 DEFAULT = "default"
 SEEDS_AT_RANDOM = "random"
 OF_THE_MODEL = "of the model"
@@ -49,6 +51,12 @@ def read_drafter(text: str) -> str | None:
     return str(_or_default(DRAFTER, FileName, text))
 
 
+def read_kv_type(text: str) -> KVType:
+    """Raises AppError."""
+    kv_type: KVType = DEFAULT_KV_TYPE if text.lower() == DEFAULT else _or_default(KV_TYPE, KVType, text)
+    return kv_type
+
+
 def _or_default(name: str, kind: Any, text: str) -> Any:
     try:
         return check(kind, name, text)
@@ -62,10 +70,10 @@ def value_words(name: str, value: object) -> str:
     return default_word(name) if value is None else str(value)
 
 
-def listed(options: ChatOptions, drafter: str | None) -> str:
+def listed(options: ChatOptions, drafter: str | None, kv_type: KVType) -> str:
     """All parameters with their values."""
     values = {name: getattr(options.sampling, name) for name in SAMPLING}
-    values |= {name: getattr(options, name) for name in THINKING} | {DRAFTER: drafter}
+    values |= {name: getattr(options, name) for name in THINKING} | {DRAFTER: drafter, KV_TYPE: kv_type}
     return ", ".join(f"{name} {value_words(name, value)}" for name, value in values.items())
 
 

@@ -28,6 +28,7 @@ from specee.app.engine.draft_file import check_drafter
 from specee.app.engine.protocol import ChatEvent, Done, Message, ModelInfo, Notice, Progress
 from specee.app.errors import PROMPT_TOO_LONG, USAGE, AppError
 from specee.app.options import DEFAULT_CTX, NO_DRAFTER, ChatOptions, LoadOptions, Recalled, Sampling, recall, remember
+from specee.app.settings import KVType
 from specee.models import gguf_header
 from specee.models.model_kind import check_answers
 from specee.models.resolve import resolve, stable_name
@@ -131,6 +132,15 @@ class Session:
     def window(self) -> int:
         """Tokens of the context window that a model is loaded with, unless it was trained for fewer."""
         return self._load.n_ctx or DEFAULT_CTX
+
+    @property
+    def kv_type(self) -> KVType:
+        """What keys and values of the tokens in the window are kept in."""
+        return self._load.kv_type
+
+    def set_kv_type(self, kv_type: KVType) -> None:
+        """The model is loaded again, with keys and values of this type, at the next question."""
+        self._client.reload(replace(self._load, kv_type=kv_type))
 
     @property
     def folders(self) -> paths.Paths:

@@ -12,7 +12,7 @@ from specee.app.engine.protocol import Done, Message
 from specee.app.errors import AppError
 from specee.app.formatting import size
 from specee.app.options import ChatOptions, LoadOptions, PolicyChoice, Sampling
-from specee.native import cpu
+from specee.native import cpu, topology
 
 WANTED_BYTES = 1 << 30  # free on the disk with our data: a small model and its calibration
 SELF_TEST = ChatOptions(PolicyChoice("dense"), Sampling(temperature=0.0), 16)
@@ -30,7 +30,7 @@ def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
     wanted: list[tuple[str, Callable[[LoadOptions], str]]] = [
         ("system", _system),
         ("cpu", _cpu),
-        ("threads", lambda load: str(load.threads or machine.default_threads())),
+        ("threads", _threads),
         ("disk", _disk),
         ("config", _config),
         ("history", _history),
@@ -52,6 +52,14 @@ def _system(load: LoadOptions) -> str:
 
 def _cpu(load: LoadOptions) -> str:
     return f"{cpu.processor_name()}; {' '.join(cpu.matrix_flags()) or 'extensions unknown'}"
+
+
+def _threads(load: LoadOptions) -> str:
+    found, choice = topology.cores(), machine.thread_choice()
+    threads = f"{load.threads}, as asked for" if load.threads else str(choice.threads)
+    if choice.reason and not load.threads:
+        threads += f": {choice.reason}"
+    return f"{threads}; {topology.describe(found)}" if found else threads
 
 
 def _config(load: LoadOptions) -> str:
@@ -97,7 +105,7 @@ def _model(load: LoadOptions) -> str:
 
 
 def _calibration(load: LoadOptions) -> str:
-    from specee.models import calibrations, file_hash, gguf_header, resolve
+    from specee.models import calibrations, gguf_header, model_hash, resolve
     from specee.native import library
 
     where = paths.find(load.data_dir)
@@ -105,7 +113,7 @@ def _calibration(load: LoadOptions) -> str:
     header = gguf_header.read_model(found.path)
     if limit := library.architecture_limit(header.architecture):
         return f"none: no layers are skipped: {limit}"
-    digest = file_hash.of_model(header.files, where.cache)
+    digest = model_hash.of_model(header, where.cache)
     file = calibrations.find(where.calibrations, digest, embedded=found.embedded)
     return str(file) if file is not None else "none: no layers are skipped until specee-chat calibrate"
 

@@ -9,25 +9,35 @@ from typing import Any
 from specee.app import memory
 from specee.app.cli import tables, weight_types
 from specee.app.formatting import label, size
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.paths import Paths
+from specee.app.settings import KVType
 
 NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
-def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]:
+def facts(name: str | None, folders: Paths, n_ctx: int | None, kv_type: KVType = DEFAULT_KV_TYPE) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
-    from specee.models import draft_model, file_hash, gguf_header, head_fit, heads, model_kind, model_structure, resolve
+    from specee.models import (
+        draft_model,
+        gguf_header,
+        head_fit,
+        heads,
+        model_hash,
+        model_kind,
+        model_structure,
+        resolve,
+    )
 
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
     drafts_only = model_kind.head_kind(header)
     if drafts_only is None:
         model_kind.check_answers(header)
-    read = model_structure.read(header)
+    read = model_structure.read(header, kv_type)
     pair = draft_model.paired(name)
     entry = resolve.interpret(name).entry
-    digest = file_hash.of_model(header.files, folders.cache)
+    digest = model_hash.of_model(header, folders.cache)
     window = min(n_ctx or DEFAULT_CTX, read.context or n_ctx or DEFAULT_CTX)
     needed, free = read.memory(window), memory.free_ram()
     return {
@@ -40,11 +50,12 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "licence": read.licence or (entry.licence if entry is not None else None),
         "notes": entry.notes if entry is not None else None,
         "window": window,
+        "kv_type": kv_type,
         "memory_bytes": needed,
         "free_ram_bytes": free,
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
-        "dense_only": dense_only(read),
+        **_level(read, header.files, folders),
         **_speed(found.path, folders, window, drafts_only),
         "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
         "weight_types": weight_types.text(slow),
@@ -60,6 +71,22 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None) -> dict[str, Any]
         "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
+
+
+def _level(read: Any, files: tuple[Path, ...], folders: Paths) -> dict[str, Any]:
+    """Whether tokens skip layers, and may be drafted: as the last start found out, else by the architecture."""
+    from specee.models import split_file
+    from specee.native import abi, proof
+    from specee.native.errors import NativeError
+
+    try:
+        found = proof.read(proof.last_file(split_file.for_llama_cpp(files, folders.cache)))
+    except (NativeError, OSError):
+        found = None
+    if found is None:
+        return {"dense_only": dense_only(read), "dense_only_is_proven": False, "drafts": None}
+    limit = found.limit if found.level < abi.EXITS else None
+    return {"dense_only": limit, "dense_only_is_proven": True, "drafts": found.level >= abi.DRAFTS}
 
 
 def dense_only(read: Any) -> str | None:
@@ -159,16 +186,21 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         **{f"  {group}": _mix(types) for group, types in facts["groups"].items()},
         "LM head": f"{facts['head_type']}, {tied}, {facts['head_layers']:.1f} layers' worth",
         "weight types": facts["weight_types"],
-        "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens; free now: {free}{fits}",
+        "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens{_kept_as(facts)}; "
+        f"free now: {free}{fits}",
         **_chat(facts),
         **_speed_words(facts),
-        "skips layers": f"no: {facts['dense_only']}" if facts["dense_only"] else "yes",
+        "skips layers": _skips_layers(facts),
         "draft head": _own_head(facts),
         "drafter": _drafter(facts),
         "calibration": facts["calibration"] or _uncalibrated(facts),
         **_rules(facts["calibration_metrics"] or {}),
     }
     return {name: str(value) for name, value in words.items()}
+
+
+def _kept_as(facts: dict[str, Any]) -> str:
+    return "" if facts["kv_type"] == DEFAULT_KV_TYPE else f" in {facts['kv_type']}"
 
 
 def _chat(facts: dict[str, Any]) -> dict[str, str]:
@@ -187,6 +219,13 @@ def _speed_words(facts: dict[str, Any]) -> dict[str, str]:
     parts = [f"{measured:.1f} tokens/s measured"] if measured is not None else []
     parts += [f"about {expected:.1f} tokens/s expected"] if expected is not None and measured is None else []
     return {"speed": f"{parts[0]}, without drafts"} if parts else {}
+
+
+def _skips_layers(facts: dict[str, Any]) -> str:
+    if facts["dense_only"]:
+        drafts = "; its tokens can be drafted" if facts["drafts"] else ""
+        return f"no: {facts['dense_only']}{drafts}"
+    return "yes" if facts["dense_only_is_proven"] else "probably; found out at its first start"
 
 
 def _own_head(facts: dict[str, Any]) -> str:
@@ -215,7 +254,7 @@ def _drafter(facts: dict[str, Any]) -> str:
         )
     own = facts["own_draft_layers"]
     note = f"; the model's own {own} layers for that (multi-token prediction) are not used" if own else ""
-    if facts["dense_only"]:
+    if facts["dense_only"] and not facts["drafts"]:
         return f"none: its tokens cannot be drafted{note}"
     if facts["drafter"] is None:
         return f"none is known; --drafter takes a small model with the same vocabulary{note}"

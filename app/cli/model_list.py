@@ -10,7 +10,7 @@ from specee.app.cli import tables
 from specee.app.formatting import size
 from specee.app.model_catalogue import CatalogueModel
 from specee.app.paths import Paths
-from specee.models import calibrations, file_hash, gguf_header, model_kind
+from specee.models import calibrations, gguf_header, model_hash, model_kind
 from specee.models.errors import ModelError, NotAChatModelError
 
 
@@ -54,7 +54,7 @@ def _row(model: CatalogueModel, folders: Paths) -> ModelRow:
         row = replace(row, notes=error.kind)
     except ModelError:
         where = "damaged"
-    digest = file_hash.known_of_model(model.paths, folders.cache)
+    digest = model_hash.known(model.paths, folders.cache)
     shipped = where == "embedded" and calibrations.find(folders.calibrations, "", embedded=True) is not None
     calibrated = shipped or (None if digest is None else calibrations.find(folders.calibrations, digest) is not None)
     return replace(row, where=where, path=str(path), bytes=model.n_bytes, calibrated=calibrated)

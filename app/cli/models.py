@@ -18,6 +18,7 @@ from specee.app.cli.shared_options import (
     EVERYWHERE,
     GPU_LAYERS,
     JSON,
+    KV_TYPE,
     OFFLINE,
     THREADS,
     WHICH_MODEL,
@@ -30,7 +31,9 @@ _NAMED = hidden([WHICH_MODEL])
 """In place of NAME, so that it may stand before the command as with all others."""
 
 
-@click.group(cls=Group, params=[*_HERE, *_NAMED, *hidden([CTX, THREADS, GPU_LAYERS])], invoke_without_command=True)
+@click.group(
+    cls=Group, params=[*_HERE, *_NAMED, *hidden([CTX, KV_TYPE, THREADS, GPU_LAYERS])], invoke_without_command=True
+)
 @click.pass_context
 def models(context: click.Context, /, **values: Any) -> int:
     """List, fetch, inspect and delete models.
@@ -63,7 +66,7 @@ def list_models(as_json: bool, **values: Any) -> int:
     return show(rows, as_json, model_list.text)
 
 
-@models.command("recommend", params=[CTX, THREADS, *_HERE])
+@models.command("recommend", params=[CTX, KV_TYPE, THREADS, *_HERE])
 @option(
     "--for",
     "purpose",
@@ -74,7 +77,13 @@ def list_models(as_json: bool, **values: Any) -> int:
 )
 @option("--all", "every", is_flag=True, help="Show all models that fit.")
 def recommend(
-    purpose: settings.Purpose | None, every: bool, ctx: int | None, threads: int | None, as_json: bool, **values: Any
+    purpose: settings.Purpose | None,
+    every: bool,
+    ctx: int | None,
+    kv_type: settings.KVType | None,
+    threads: int | None,
+    as_json: bool,
+    **values: Any,
 ) -> int:
     """Say which model to take on this machine.
 
@@ -88,7 +97,7 @@ def recommend(
     """
     from specee.app.cli import model_recommendations
     from specee.app.cli.progress_line import ProgressLine
-    from specee.app.options import DEFAULT_CTX
+    from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
     from specee.app.recommend import here, this_machine
 
     folders = paths.find(values["data_dir"])
@@ -97,7 +106,8 @@ def recommend(
             line.show("measuring this machine")
         machine = this_machine.look(folders, threads)
     wanted: settings.Purpose = purpose or "chat"
-    found = here.recommendations(folders, machine, purpose=wanted, window=ctx or DEFAULT_CTX)
+    kept = kv_type or DEFAULT_KV_TYPE
+    found = here.recommendations(folders, machine, purpose=wanted, window=ctx or DEFAULT_CTX, kv_type=kept)
     if as_json:
         return show(model_recommendations.as_dict(machine, found), as_json, str)
     print(model_recommendations.text(machine, found, wanted, every))
@@ -154,9 +164,16 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
     return show({"name": found.name, "path": files[0], "files": files}, as_json, lambda _: files[0])
 
 
-@models.command("show", params=[*_NAMED, CTX, *_HERE])
+@models.command("show", params=[*_NAMED, CTX, KV_TYPE, *_HERE])
 @click.argument("name", required=False, type=Setting(settings.FileName))
-def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bool, **values: Any) -> int:
+def show_model(
+    name: str | None,
+    model: str | None,
+    ctx: int | None,
+    kv_type: settings.KVType | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Show what a model is made of and what it needs.
 
     Layers, types of the weights, memory it needs and memory that is free, whether its tokens can skip layers, and what
@@ -167,8 +184,9 @@ def show_model(name: str | None, model: str | None, ctx: int | None, as_json: bo
     specee-chat models show llama3.2-1b --ctx 32768      memory for a longer window
     """
     from specee.app.cli import model_details
+    from specee.app.options import DEFAULT_KV_TYPE
 
-    facts = model_details.facts(name or model, paths.find(values["data_dir"]), ctx)
+    facts = model_details.facts(name or model, paths.find(values["data_dir"]), ctx, kv_type or DEFAULT_KV_TYPE)
     return show(facts, as_json, model_details.text)
 
 

@@ -81,6 +81,15 @@ CTX = Option(
     metavar="N",
     help="Context window: how many tokens of a chat the model sees.",
 )
+KV_TYPE = Option(
+    ["--kv-type"],
+    MODEL,
+    opts.DEFAULT_KV_TYPE,
+    type=Setting(settings.KVType),
+    metavar="NAME",
+    help="What the model remembers of the tokens in its context window is kept as f16, or as q8_0, which takes about "
+    "half of the memory; its text then changes a little, and long chats are slower on a CPU.",
+)
 THREADS = Option(
     ["--threads"],
     MODEL,
@@ -97,8 +106,10 @@ GPU_LAYERS = Option(
     metavar="N",
     help="How many of the model's layers the GPU computes; needs a build with GPU support.",
 )
-ENGINE: Options = [WHICH_MODEL, CTX, THREADS, GPU_LAYERS]
+ENGINE: Options = [WHICH_MODEL, CTX, KV_TYPE, THREADS, GPU_LAYERS]
 """Which model runs, and on what."""
+MACHINE: Options = [WHICH_MODEL, THREADS, GPU_LAYERS]
+"""The same for what has a context window of its own."""
 
 SYSTEM = Option(
     ["--system"],
@@ -342,6 +353,7 @@ def load_options(values: Values) -> opts.LoadOptions:
         model=values["model"],
         drafter=drafter,
         n_ctx=values.get("ctx"),
+        kv_type=values.get("kv_type") or opts.DEFAULT_KV_TYPE,
         threads=values.get("threads"),
         gpu_layers=values.get("gpu_layers") or 0,
         data_dir=values["data_dir"],

@@ -11,11 +11,11 @@ from specee.app import output_file, paths, settings, training_data
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.output import show
-from specee.app.cli.shared_options import ENGINE, EVERYWHERE, JSON, NO_CHATS, load_options, seed
+from specee.app.cli.shared_options import EVERYWHERE, JSON, MACHINE, NO_CHATS, load_options, seed
 from specee.app.formatting import size
 
 
-@click.command(cls=Command, params=[*ENGINE, NO_CHATS, seed(0), *EVERYWHERE, JSON])
+@click.command(cls=Command, params=[*MACHINE, NO_CHATS, seed(0), *EVERYWHERE, JSON])
 @option(
     "--tokens",
     type=Setting(settings.TrainingTokens),

@@ -43,7 +43,8 @@ class Answer:
         self.slot.n_read = self.n_prompt = self.prefill.total
         self.n_thought_before = self.prompt.n_thought
         marks = backend.thinking.marks
-        self.stream = AnswerStream(backend.piece, self.emit, self.began, options.stop, marks, options.think_tokens)
+        stop = (*options.stop, *backend.turn_stops)
+        self.stream = AnswerStream(backend.piece, self.emit, self.began, stop, marks, options.think_tokens)
         self._begin_run(self.prompt.place, goes_on=self.prompt.goes_on)
         self.state: Decoding | None = None  # once it decodes
         self.n_runs = 0

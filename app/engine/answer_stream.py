@@ -114,6 +114,7 @@ class AnswerStream:
                 t=round(now - self._began, 6),
                 scores=tuple((p.layer, p.score) for p in event.probes),
                 candidates=tuple(int(c) for c in event.candidates),
+                candidate_texts=tuple(self._piece(c).decode("utf-8", "replace") for c in event.candidates),
                 stop=event.stop,
                 drafter=event.drafter,
                 logprob=logprobs[0] if logprobs else None,

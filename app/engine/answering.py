@@ -14,12 +14,13 @@ from specee.app.engine.decode import begin
 from specee.app.engine.grammar import BAD_GRAMMAR, gbnf
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
-from specee.app.engine.prompt import Prompt, make_prompt, shorter_or_larger
+from specee.app.engine.prompt import Prompt, make_prompt
+from specee.app.engine.prompt_length import prompt_too_long
 from specee.app.engine.protocol import Done, Emit, Failed, Generate, Notice, OfRequest
 from specee.app.engine.schema_error import SchemaError
 from specee.app.engine.slot import Slot, choose_slot, open_slots
 from specee.app.engine.thread_limit import limit_threads
-from specee.app.errors import PROMPT_TOO_LONG, AppError, as_app_error
+from specee.app.errors import AppError, as_app_error
 from specee.app.options import ChatOptions, PolicyChoice
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.decoding.scheduler import Running, Scheduler
@@ -148,12 +149,10 @@ class Answerer:
             think=request.options.think,
         )
         if len(prompt.tokens) >= self.backend.engine.n_ctx:
-            raise AppError(
-                "prompt too long",
-                f"it has {len(prompt.tokens)} tokens, the context window holds {self.backend.engine.n_ctx}; "
-                f"{shorter_or_larger(self.backend.info, request.messages, len(prompt.tokens))}",
-                PROMPT_TOO_LONG,
-            )
+            n = len(prompt.tokens)
+            why = f"it has {n} tokens, the context window holds {self.backend.engine.n_ctx}"
+            given = self.backend.thinking.given(request.options.think)
+            raise prompt_too_long(self.backend, request.messages, request.tools, given, why, n)
         return prompt
 
     def _policy(self, slot: Slot, choice: PolicyChoice, *, is_comparison: bool) -> Policy:

@@ -74,6 +74,8 @@ class Backend(Protocol):
     bos_text: str
     """The beginning-of-sequence token as templates write it; "" when the vocabulary has none."""
 
+    turn_stops: tuple[str, ...]
+    """Texts that end an answer, as the user's next turn begins with them: where only text marks turns."""
     thinking: Thinking
 
     def format(

@@ -192,6 +192,11 @@ def _short(call_id: str) -> str:
 # ---- finding it out ------------------------------------------------------------------------------------------------
 
 ASKED, MORE, ANSWERED, TOLD, RULED = "probedquestion", "probedaddition", "probedanswer", "probedsystem", "probedrule"
+PADDING = "probed padding, " * 4096
+"""Of a text that is longer than any template has a reason to cut."""
+SIGNS = "probed <b> & \"c\"\n  'd'"
+"""Of what people paste: code, and text of web pages."""
+TURNS = 40
 CALLED, ARGUMENT, FOUND = "probedcall", "probedargument", "probedresult"
 USER, AGAIN = Message("user", ASKED), Message("user", MORE)
 ASSISTANT, SYSTEM = Message("assistant", ANSWERED), Message("system", TOLD)
@@ -201,7 +206,34 @@ MOST = {"folds_system": True, "asks": True, "alternates": True, "user_begins": T
 
 def find_form(render: Render) -> Form:
     """The form that a template wants. Raises what rendering a single question raises, and LookupError where that leaves
-    the question out."""
+    the question out, or cuts what is long."""
+    form = _find_form(render)
+    require_all_of_long_chats(render, form)
+    return form
+
+
+def require_all_of_long_chats(render: Render, form: Form) -> None:
+    """Raises LookupError where a template leaves out a part of long texts, some of many messages, or signs."""
+    for role, text, what in (("user", ASKED, "what the user says"), ("system", TOLD, "the system message")):
+        long = Message(role, f"{text} {PADDING}{text}end")
+        before, after = ((), (USER,)) if role == "system" else ((USER, ASSISTANT), ())
+        if _cuts(render, form, (*before, replace(long, content=text), *after), (*before, long, *after)):
+            raise LookupError(f"it cuts {what} where that is long")
+    if _cuts(render, form, (USER,), (Message("user", SIGNS),)):
+        raise LookupError("it changes signs in what the user says")
+    many = [Message("user" if i % 2 == 0 else "assistant", f"probed{i}turn") for i in range(2 * TURNS + 1)]
+    if _cuts(render, form, many[-3:], many):
+        raise LookupError("it leaves out what was said earlier in long chats")
+
+
+def _cuts(render: Render, form: Form, short: Sequence[Message], long: Sequence[Message]) -> bool:
+    """Whether it writes all of a short chat, and not of a long one, which it does not refuse either."""
+    with suppress(Exception):
+        return _shows(render, form, short) and not _has_all(render(form.objects(long)), long)
+    return False
+
+
+def _find_form(render: Render) -> Form:
     form = Form(has_parts=_has_parts(render))
 
     def shows(form: Form, *messages: Message) -> bool:
@@ -248,11 +280,16 @@ def _has_parts(render: Render) -> bool:
 def _shows(render: Render, form: Form, messages: Sequence[Message]) -> bool:
     """Whether all that is said is in what the template makes."""
     try:
-        text = render(form.objects(messages)).lower()
+        text = render(form.objects(messages))
     except TooMuchError:
         raise
     except Exception:  # the template is code of the model's file
         return False
+    return _has_all(text, messages)
+
+
+def _has_all(text: str, messages: Sequence[Message]) -> bool:
+    text = text.lower()
     return all(text.count(message.content) >= messages.count(message) for message in messages)
 
 

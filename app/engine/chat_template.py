@@ -15,6 +15,7 @@ from specee.app.engine import chat_form
 from specee.app.engine.chat_clock import ChatClock
 from specee.app.engine.chat_form import Form
 from specee.app.engine.jinja_template import JinjaTemplate
+from specee.app.engine.prompt_ending import PromptEnding, find_ending
 from specee.app.engine.protocol import Message
 from specee.app.engine.template_limits import TooMuchError
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
@@ -41,6 +42,7 @@ class ChatTemplate:
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.source = source
+        self._ending = PromptEnding()
         self._clock = ChatClock(now)
         self._plain = JinjaTemplate(source, special)
         self._no_tools: str | None = None
@@ -64,6 +66,7 @@ class ChatTemplate:
         self._form_with_tools = of_calls or self._form_with_tools
         self.takes_tools = self._takes_tools()
         """Whether it has one for tools."""
+        self._ending = self._find_ending(special)
 
     def _probe(self, template: JinjaTemplate, tools: str | None) -> chat_form.Render:
         return lambda objects: template.render(objects, now=self._clock.now(), tools=tools or self._no_tools)
@@ -86,7 +89,7 @@ class ChatTemplate:
 
         def rendered(form: Form, tools: str | None) -> str:
             given = {"now": now, "tools": tools or none, "length": length, **(variables or {})}
-            return template.render(form.objects(messages), **given)
+            return self._ending(template.render(form.objects(messages), **given))
 
         try:
             return rendered(form, tools)
@@ -106,6 +109,13 @@ class ChatTemplate:
             return self._plain.render(objects, now=self._clock.now(), tools=self._no_tools, **variables)
         except Exception:  # it is code of the model's file
             return ""
+
+    def _find_ending(self, special: Mapping[str, str]) -> PromptEnding:
+        def render(has_answer: bool, opens: bool) -> str:
+            chat = (chat_form.USER, chat_form.ASSISTANT) if has_answer else (chat_form.USER,)
+            return self.tried(self.form.objects(chat), add_generation_prompt=opens)
+
+        return find_ending(render, chat_form.ASKED, chat_form.ANSWERED, special.get("eos_token", ""))
 
     def _takes_tools(self) -> bool:
         try:

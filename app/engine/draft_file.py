@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from specee.app import memory
 from specee.app.errors import AppError
 from specee.app.formatting import size
-from specee.app.options import NO_DRAFTER, LoadOptions
+from specee.app.options import DEFAULT_KV_TYPE, NO_DRAFTER, LoadOptions
+from specee.app.settings import KVType
 from specee.models import draft_model, gguf_header, head_fit, heads, model_structure, resolve
 from specee.models.errors import ModelError
 
@@ -32,6 +33,7 @@ class DraftFile:
     """The hash of the model file that an EAGLE-3 head learned from, where it says so."""
     is_wanted: bool = True
     """Whether the user named it: else it is not missed."""
+    files: tuple[Path, ...] = ()
 
 
 def find(options: LoadOptions, target: Header, n_ctx: int, head: Path | None = None) -> DraftFile | None:
@@ -44,13 +46,15 @@ def find(options: LoadOptions, target: Header, n_ctx: int, head: Path | None = N
         return None
     if options.drafter is not None:
         found = resolve.resolve(options.drafter)
-        return _checked(found.name, found.path, target, n_ctx)
+        return _checked(found.name, found.path, target, n_ctx, options.kv_type)
     if head is not None and options.n_slots == 1 and _is_worth_using(head):
-        own = _unasked(OWN_HEAD, head, target, n_ctx)
+        own = _unasked(OWN_HEAD, head, target, n_ctx, options.kv_type)
         if own is not None:
             return own
     pair = draft_model.paired(options.model)
-    return None if pair is None or pair.path is None else _unasked(pair.name, pair.path, target, n_ctx)
+    if pair is None or pair.path is None:
+        return None
+    return _unasked(pair.name, pair.path, target, n_ctx, options.kv_type)
 
 
 def _is_worth_using(head: Path) -> bool:
@@ -60,10 +64,10 @@ def _is_worth_using(head: Path) -> bool:
         return False
 
 
-def _unasked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile | None:
+def _unasked(name: str, path: Path, target: Header, n_ctx: int, kv_type: KVType) -> DraftFile | None:
     """What nobody asked for, where it fits."""
     try:
-        return replace(_checked(name, path, target, n_ctx), is_wanted=False)
+        return replace(_checked(name, path, target, n_ctx, kv_type), is_wanted=False)
     except (ModelError, AppError):
         return None
 
@@ -76,11 +80,12 @@ def check_drafter(options: LoadOptions) -> None:
         draft_model.check(target, gguf_header.read_model(found.path))
 
 
-def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
+def _checked(name: str, path: Path, target: Header, n_ctx: int, kv_type: KVType) -> DraftFile:
     header = gguf_header.read_model(path)
     draft_model.check(target, header)
     layers = head_fit.target_layers(header)
-    large, small = model_structure.read(target), model_structure.read(header)
+    large = model_structure.read(target, kv_type)
+    small = model_structure.read(header, DEFAULT_KV_TYPE if layers else kv_type)  # a head keeps float16
     states = n_ctx * len(layers) * large.width * STATE_BYTES + (n_ctx * small.width * OWN_STATE_BYTES if layers else 0)
     both, free = small.memory(n_ctx) + states + large.memory(n_ctx), memory.free_ram()
     if free is not None and both > free:
@@ -89,4 +94,4 @@ def _checked(name: str, path: Path, target: Header, n_ctx: int) -> DraftFile:
             f"the model and {name} need {size(both)}, {size(free)} are free; "
             "take a smaller --ctx, a smaller drafter, or --drafter none",
         )
-    return DraftFile(name, str(path), layers, heads.trained_for(header))
+    return DraftFile(name, str(path), layers, heads.trained_for(header), files=header.files)

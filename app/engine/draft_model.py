@@ -72,7 +72,7 @@ class DraftModel:
             self._engine, self._times = head, head.step_times()
             return
         n_ctx = min(target.n_ctx, model.n_ctx_train or target.n_ctx)
-        engine: Any = native.RowEngine(model, n_ctx=n_ctx, n_threads=target.n_threads)
+        engine: Any = native.RowEngine(model, n_ctx=n_ctx, n_threads=target.n_threads, kv_type=target.kv_type)
         sampler: Any = native.Sampler(model, temperature=1.0, top_k=BEST)
         self._parts += [engine, sampler]
         steps = measure_steps(engine)

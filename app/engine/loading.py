@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from specee.app.engine.grammar import BAD_GRAMMAR
 from specee.app.engine.protocol import Message, ModelInfo
 from specee.app.errors import MODEL_MISSING, USAGE, AppError
 from specee.app.options import LoadOptions, PolicyChoice, Sampling
+from specee.app.settings import KVType
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.policy import Policy
 from specee.predictors.drafters.datastore import Lookup
@@ -45,6 +46,8 @@ class NativeBackend:
     draft_model: DraftModel | None = None
     notices: tuple[str, ...] = ()
     """What the user should know of the model as it is loaded."""
+    turn_stops: tuple[str, ...] = ()
+    """Texts with which the user's next turn begins."""
 
     def format(
         self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /
@@ -160,19 +163,21 @@ def open_backend(
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
     from specee.app.engine import draft_file, window_size
-    from specee.models import calibrations, file_hash, gguf_header, heads, model_structure, resolve
+    from specee.models import calibrations, gguf_header, heads, model_hash, model_structure, resolve, split_file
     from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
     found = resolve.resolve(options.model)
     header = gguf_header.read_model(found.path)  # before llama.cpp sees it
     check_answers(header)
-    sha256 = file_hash.of_model(header.files, where.cache)
+    sha256 = model_hash.of_model(header, where.cache)
     head = heads.find(where.heads, sha256, header)
-    structure = model_structure.read(header)
+    structure = model_structure.read(header, options.kv_type)
     free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
-    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free)
+    window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free, options.kv_type)
     drafter = draft_file.find(options, header, window.n_ctx, head)
+    if drafter is not None:
+        drafter = replace(drafter, path=str(split_file.for_llama_cpp(drafter.files, where.cache)))
 
     from specee.native import engine as native
     from specee.native.layer_states import LayerStatesEngine, NoLayerStatesError
@@ -181,20 +186,21 @@ def open_backend(
         on_progress("loading the model", fraction)
         return True  # continue loading
 
-    model = native.Model(found.path, gpu_layers=options.gpu_layers, on_progress=loaded)
+    path = split_file.for_llama_cpp(header.files, where.cache)
+    model = native.Model(path, gpu_layers=options.gpu_layers, on_progress=loaded)
     _check_vocabulary(model)
     n_ctx = window.n_ctx
-    threads = options.threads or machine.default_threads()
+    threads = options.threads or machine.default_threads(structure.file_bytes)
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
         try:
-            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads)
+            engine = LayerStatesEngine(model, drafter.layers, n_ctx=n_ctx, n_threads=threads, kv_type=options.kv_type)
         except NoLayerStatesError:
             if drafter.is_wanted:
                 raise
             drafter = None
-    engine = engine or _open_engine(model, n_ctx, threads, n_slots)
+    engine = engine or _open_engine(model, n_ctx, threads, n_slots, options.kv_type)
     calibration = None
     if with_calibration and not engine.no_exits:
         calibration = _install(calibrations.find(where.calibrations, sha256, embedded=found.embedded), engine, sha256)
@@ -230,6 +236,7 @@ def open_backend(
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
             gpu_layers=model.gpu_layers,
+            kv_type=options.kv_type,
             thinks=thinks.kind,
         ),
         engine=engine,
@@ -242,6 +249,7 @@ def open_backend(
         bos_text=model.bos_text,
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
+        turn_stops=opened.guess.stops if opened.guess is not None else (),
         notices=tuple(each for each in (opened.note, window.notice) if each is not None),
     )
 
@@ -272,17 +280,17 @@ def affordable_slots(wanted: int, window_bytes: int) -> int:
     return max(1, min(wanted, int(MEMORY_SHARE * free) // window_bytes))
 
 
-def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int) -> Any:
+def _open_engine(model: Any, n_ctx: int, threads: int, n_slots: int, kv_type: KVType) -> Any:
     """An engine with n_slots slots, or with fewer where there is no memory for them after all, as on a GPU."""
     from specee.native.engine import RowEngine
     from specee.native.errors import NativeError
 
     try:
-        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots)
+        return RowEngine(model, n_ctx=n_ctx, n_threads=threads, n_slots=n_slots, kv_type=kv_type)
     except NativeError:
         if n_slots == 1:
             raise
-        return _open_engine(model, n_ctx, threads, n_slots // 2)
+        return _open_engine(model, n_ctx, threads, n_slots // 2, kv_type)
 
 
 def _install(path: Path | None, engine: Any, sha256: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from specee.app import machine
 from specee.app.engine.backend import Backend
+from specee.app.options import DEFAULT_KV_TYPE
 from specee.models import local_file
 
 FORMAT = 6
@@ -69,6 +70,8 @@ class Measurements:
         where = f"{backend.info.threads} threads"
         if backend.info.gpu_layers:
             where += f", {backend.info.gpu_layers} layers on a GPU"
+        if backend.info.kv_type != DEFAULT_KV_TYPE:
+            where += f", keys and values in {backend.info.kv_type}"
         return f"{backend.sha256} | {machine.identity()} | {where} | {self._build}"
 
     def save(self) -> None:

@@ -67,7 +67,9 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
             "nothing to do", f"{found.name} has no weights that a faster type would hold without loss", USAGE
         )
     where = paths.find(load.data_dir)
-    target = paths.expand(output).absolute() if output else where.data / "models" / f"{found.name}-q8_0.gguf"
+    target = (
+        paths.expand(output).absolute() if output else where.data / "models" / f"{found.name}-{_kind(changed)}.gguf"
+    )
     if target.exists():
         raise AppError("already there", f"{target} exists; delete it, or give another --output", USAGE)
     part = target.with_name(f".{target.name}.part")
@@ -103,6 +105,11 @@ def run_optimize(load: LoadOptions, emit: Emit, output: str | None = None, force
         "perplexity_ratio": loss,
         **verdict(before, after),
     }
+
+
+def _kind(changed: list[Any]) -> str:
+    """What most of the copy's changed bytes are in."""
+    return str(max(changed, key=lambda change: change.n_bytes).target).lower()
 
 
 @contextmanager

@@ -9,15 +9,12 @@ from dataclasses import dataclass, replace
 from specee.app.engine.backend import Backend
 from specee.app.engine.chat_template import no_text
 from specee.app.engine.control_tokens import Names, Part, after, text_of
-from specee.app.engine.protocol import Message, ModelInfo
+from specee.app.engine.prompt_length import LONGEST_TOKEN, prompt_too_long
+from specee.app.engine.protocol import Message
 from specee.app.engine.thinking import Thinking, Variables
 from specee.app.engine.thought_splitter import Place
-from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.errors import AppError
 from specee.app.settings import Think
-
-LONGEST_TOKEN = 256
-"""Characters that a token may have on average: millions of them need not be made tokens to see that they are too many,
-which takes seconds in which nothing else is answered."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ def make_prompt(
     most = LONGEST_TOKEN * backend.engine.n_ctx
     if len(text) > most:
         window = f"the context window of {backend.engine.n_ctx} tokens"
-        advice = shorter_or_larger(backend.info, messages, len(text) // LONGEST_TOKEN)
-        why = f"it has {len(text)} characters, {window} cannot hold them; {advice}"
-        raise AppError("prompt too long", why, PROMPT_TOO_LONG)
+        why = f"it has {len(text)} characters, {window} cannot hold them"
+        given = thinking.given(think)
+        raise prompt_too_long(backend, messages, tools, given, why, len(text) // LONGEST_TOKEN)
     # spaces around a thought are not kept, so that the text of its own tokens may be another one
     own = next((p for p in previous if continue_answer and (p.asked, p.said) == (asked, said)), None)
     tokens: list[int] = [] if own is None else own.tokens
@@ -133,14 +130,6 @@ def _begun(thinking: Thinking, begun: Message, *, opened: bool) -> str:
         return (form.closing if opened else form.plain_opening) + begun.content
     thought = ("" if opened else form.opening) + begun.thought
     return thought + form.closing + begun.content if begun.content else thought
-
-
-def shorter_or_larger(info: ModelInfo, messages: Sequence[Message], n_tokens: int) -> str:
-    """What to do about a chat of at least so many tokens, which does not fit: only what can help."""
-    new = "begin a new chat" if any(message.role == "assistant" for message in messages) else None
-    larger = info.larger_window if not info.trained_ctx or n_tokens < info.trained_ctx else None
-    advice = ("shorten it", new, larger)
-    return ", or ".join(filter(None, advice))
 
 
 def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:

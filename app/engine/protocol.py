@@ -12,8 +12,8 @@ from typing import Any, Literal
 from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import USAGE, AppError
-from specee.app.options import ChatOptions, LoadOptions, PolicyChoice
-from specee.app.settings import Think
+from specee.app.options import DEFAULT_KV_TYPE, ChatOptions, LoadOptions, PolicyChoice
+from specee.app.settings import KVType, Think
 
 Channel = Literal["thought", "answer"]
 Emit = Callable[[object], None]
@@ -178,6 +178,7 @@ class ModelInfo:
     folds_system: bool = False
     """Whether it has none for a system message, which is then sent with the first question."""
     gpu_layers: int = 0
+    kv_type: KVType = DEFAULT_KV_TYPE
     trained_ctx: int = 0
     """The largest context window that it can have, in tokens; 0: unknown."""
 
@@ -283,6 +284,8 @@ class ChatEvent:
     logprob: TokenLogprob | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
     channel: Channel = "answer"
+    candidate_texts: tuple[str, ...] = ()
+    """The texts of the candidates."""
 
     @property
     def said(self) -> str:

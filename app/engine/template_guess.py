@@ -10,12 +10,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Guess:
     """A template. `needs`: names of tokens that its vocabulary must have; `models`: what the model's name must match,
-    where names of tokens do not tell."""
+    where names of tokens do not tell; `stops`: how the user's next turn begins, where that is text that a model may
+    write without ending its answer."""
 
     name: str
     source: str
     needs: tuple[str, ...] = ()
     models: re.Pattern[str] | None = None
+    stops: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:
@@ -54,6 +56,7 @@ PLAIN = Guess(
     .replace("END", "'\\n\\n'")
     .replace("USER", "User")
     .replace("ASSISTANT", "Assistant"),
+    stops=("\n\nUser:", "\nUser:"),
 )
 
 GUESSES = (
@@ -188,12 +191,14 @@ GUESSES = (
         "Vicuna",
         _SPEAKERS.replace("SEP", "' '").replace("END", "eos_token"),
         models=re.compile(r"vicuna|wizardlm", re.IGNORECASE),
+        stops=(" USER:", "\nUSER:"),
     ),
     Guess(
         "Alpaca",
         "{% for m in messages %}{{ {'user': '### Instruction:\\n', 'assistant': '### Response:\\n'}.get(m.role, '') "
         "~ m.content ~ '\\n\\n' }}{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}",
         models=re.compile(r"alpaca", re.IGNORECASE),
+        stops=("\n\n### Instruction:", "\n### Instruction:"),
     ),
 )
 """The first one that fits is taken."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from specee.app.options import DEFAULT_KV_TYPE
 from specee.app.recommend.facts import ModelFacts
 from specee.app.recommend.machine import DecodingSpeed
+from specee.app.settings import KVType
+from specee.models import kv_cache
 from specee.predictors.cost_model import CostModel
 
 BATCH = 512  # tokens of a prompt that are computed at once
@@ -30,9 +33,9 @@ PAIRED = (1.0, (0.6, 0.6, 0.55, 0.55))
 """Drafts of a small model of the same family."""
 
 
-def needed_memory(facts: ModelFacts, window: int) -> int:
+def needed_memory(facts: ModelFacts, window: int, kv_type: KVType = DEFAULT_KV_TYPE) -> int:
     """Bytes of weights, of keys and values for so many tokens, and of what is computed besides."""
-    kept = min(window, facts.context or window) * facts.kv_bytes_per_token
+    kept = min(window, facts.context or window) * kv_cache.converted(facts.kv_bytes_per_token, kv_type)
     scores = facts.heads * min(window, facts.context or window) * BATCH * 4
     return facts.weight_bytes + kept + scores + 8 * BATCH * facts.width * 4 + PROGRAM_BYTES
 
@@ -55,6 +58,16 @@ def reads_share(facts: ModelFacts, speed: DecodingSpeed) -> float:
 def _reading(facts: ModelFacts, speed: DecodingSpeed) -> float:
     slowest = min(speed.rates.values()) * UNKNOWN_TYPE
     return sum(n_bytes / speed.rates.get(kind, slowest) for kind, n_bytes in facts.reads.items())
+
+
+def rows_of(facts: ModelFacts, speed: DecodingSpeed) -> dict[int, float]:
+    """What a step of n rows takes, of one with a single row: for a mixture of experts more than for other models, as
+    each row has experts of its own. They count as drawn at random, and as all of the weights: on the slow side."""
+    active = facts.active_parameters / facts.parameters if facts.parameters else 1.0
+    if not 0.0 < active < 1.0:
+        return dict(speed.rows)
+    share = reads_share(facts, speed)
+    return {n: time + share * ((1 - (1 - active) ** n) / active - 1) for n, time in speed.rows.items()}
 
 
 def speedup(rows: Mapping[int, float], share: float, acceptance: Sequence[float], cost: float = 0.0) -> float:

@@ -9,7 +9,7 @@ from specee.app import machine as identity
 from specee.app import model_catalogue
 from specee.app.engine.measurements import Measurements
 from specee.app.formatting import label
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.paths import Paths
 from specee.app.recommend import this_machine
 from specee.app.recommend.candidate import DraftHead, LocalModel
@@ -17,19 +17,25 @@ from specee.app.recommend.experience import Experience, Measured
 from specee.app.recommend.facts import from_header
 from specee.app.recommend.machine import Machine
 from specee.app.recommend.recommendation import Recommendation, recommend
-from specee.app.settings import Purpose
-from specee.models import file_hash, gguf_header, heads, model_kind, registry
+from specee.app.settings import KVType, Purpose
+from specee.models import file_hash, gguf_header, heads, model_hash, model_kind, registry
 from specee.models.errors import ModelError
 
 
 def recommendations(
-    folders: Paths, machine: Machine, *, purpose: Purpose = "chat", window: int = DEFAULT_CTX
+    folders: Paths,
+    machine: Machine,
+    *,
+    purpose: Purpose = "chat",
+    window: int = DEFAULT_CTX,
+    kv_type: KVType = DEFAULT_KV_TYPE,
 ) -> tuple[Recommendation, ...]:
     """All models that have a name or are here, the one to take on this machine first. Asks nothing of a network."""
     here = local_models(folders)
     known = experience(folders, machine)
     found = draft_heads(folders, here)
-    return recommend(machine, registry.entries().values(), here, known, found, purpose=purpose, window=window)
+    entries = registry.entries().values()
+    return recommend(machine, entries, here, known, found, purpose=purpose, window=window, kv_type=kv_type)
 
 
 def local_models(folders: Paths) -> dict[str, LocalModel]:
@@ -56,7 +62,7 @@ def local_model(path: Path, where: str, folders: Paths) -> LocalModel:
     return LocalModel(
         facts=from_header(header),
         where=where,
-        sha256=file_hash.known_of_model(header.files, folders.cache),
+        sha256=model_hash.known(header.files, folders.cache),
         licence=label(licence) if isinstance(licence, str) else "",
     )
 

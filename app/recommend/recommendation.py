@@ -9,12 +9,12 @@ from statistics import geometric_mean
 from typing import Any, Literal, get_args
 
 from specee.app.formatting import size
-from specee.app.options import DEFAULT_CTX
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
 from specee.app.recommend import estimate
 from specee.app.recommend.candidate import Candidate, DraftHead, LocalModel, candidates
 from specee.app.recommend.experience import NO_EXPERIENCE, Experience, Measured
 from specee.app.recommend.machine import DecodingSpeed, Machine
-from specee.app.settings import Purpose
+from specee.app.settings import KVType, Purpose
 from specee.models.registry import RegistryEntry
 
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -35,8 +35,9 @@ IMPATIENCE = 0.7
 MOST = 3.0  # that estimates are corrected by; beyond it a measurement is no longer of this machine as it is
 READS = 0.5
 """Share of a token's time that reading weights must have, for a model to correct what is expected of others."""
-COMFORT, TIGHT = 0.8, 0.4
-"""Beyond this share of the memory that is free a model suits less: other programs want some."""
+COMFORT = 0.7
+"""Beyond this share of the memory that is free a model is only taken where no other one suits: what else runs will want
+some, and a long chat."""
 SHARE = 0.95  # of the memory that is free: the driver of a GPU wants some, and other programs grow
 
 
@@ -88,6 +89,7 @@ def recommend(
     *,
     purpose: Purpose = "chat",
     window: int = DEFAULT_CTX,
+    kv_type: KVType = DEFAULT_KV_TYPE,
 ) -> tuple[Recommendation, ...]:
     """All models, the one to take first, those that do not fit last.
 
@@ -97,15 +99,15 @@ def recommend(
     found = {candidate.name: candidate for candidate in candidates(entries, here)}
     correction = _correction(machine.speed, found.values(), experience)
     fits = [
-        _fit(candidate, machine, window, correction, _Drafts(found, experience, heads or {}))
+        _fit(candidate, machine, (window, kv_type), correction, _Drafts(found, experience, heads or {}))
         for candidate in found.values()
     ]
     best: dict[Purpose, _Fit] = {}
     for of in PURPOSES:
         suited = [fit for fit in fits if of in fit.candidate.good_for and fit.score(of)]
         if suited:
-            best[of] = max(suited, key=lambda fit: fit.score(of))
-    fits.sort(key=lambda fit: (fit.missing, -fit.score(purpose), -fit.score("chat"), fit.memory))
+            best[of] = max(suited, key=lambda fit: (not fit.is_tight, fit.score(of)))
+    fits.sort(key=lambda fit: (fit.missing, fit.is_tight, -fit.score(purpose), -fit.score("chat"), fit.memory))
     return tuple(_recommendation(fit, best) for fit in fits)
 
 
@@ -140,8 +142,6 @@ class _Fit:
         if self.place == "does not fit" or (purpose == "small" and self.memory > SMALL_BYTES):
             return 0.0
         suits = 1.0 if purpose in self.candidate.good_for else ELSE
-        if self.is_tight:
-            suits *= TIGHT
         if self.candidate.thinks and purpose != "reasoning":
             suits *= IMPATIENCE
         patience = min(1.0, self.drafted / self.wanted_rate) ** 2 if self.drafted is not None else 1.0
@@ -184,7 +184,7 @@ class _Drafts:
         known = self.measured(candidate)
         if known is not None and known.speedup is not None:
             return known.speedup
-        rows = known.rows if known is not None and known.rows else speed.rows
+        rows = known.rows if known is not None and known.rows else estimate.rows_of(candidate.facts, speed)
         best = estimate.speedup(rows, *estimate.RETRIEVED)
         if (head := self.heads.get(candidate.sha256 or "")) is not None:
             cost = head.file_bytes / max(1, candidate.facts.read_bytes)
@@ -197,8 +197,10 @@ class _Drafts:
         return self.experience.models.get(candidate.sha256 or "")
 
 
-def _fit(candidate: Candidate, machine: Machine, window: int, correction: float, drafts: _Drafts) -> _Fit:
-    memory = estimate.needed_memory(candidate.facts, window)
+def _fit(
+    candidate: Candidate, machine: Machine, window: tuple[int, KVType], correction: float, drafts: _Drafts
+) -> _Fit:
+    memory = estimate.needed_memory(candidate.facts, *window)
     place: Place = "memory"
     missing, off_disk, speed, room, known = 0, False, machine.speed, machine.free_ram, drafts.measured(candidate)
     if machine.gpus and memory <= machine.free_vram * SHARE:
@@ -211,7 +213,7 @@ def _fit(candidate: Candidate, machine: Machine, window: int, correction: float,
         place, missing, off_disk = "does not fit", candidate.facts.file_bytes - disk, True
     drafter = drafts.found.get(candidate.drafter)
     if drafter is not None and room is not None:
-        both = memory + estimate.needed_memory(drafter.facts, window)
+        both = memory + estimate.needed_memory(drafter.facts, *window)
         drafter = drafter if missing or both <= room * SHARE else None
     seconds = estimate.seconds_per_token(candidate.facts, speed) if speed is not None else None
     dense = drafted = None
@@ -259,7 +261,10 @@ def _why(fit: _Fit, best: Mapping[Purpose, _Fit]) -> str:
         return f"needs {size(fit.memory)} of memory, {size(fit.missing)} more than is free"
     if purposes := [purpose for purpose, one in best.items() if one is fit]:
         words = " and ".join([", ".join(purposes[:-1]), purposes[-1]] if purposes[1:] else purposes)
-        return f"the best for {words} that fits here" + (f", though {slow}" if fit.is_slow else "")
+        room = " and leaves memory for other programs" if fit.place == "memory" and not fit.is_tight else ""
+        but = [slow if fit.is_slow else "", "it leaves other programs little memory" if fit.is_tight else ""]
+        though = " and ".join(filter(None, but))
+        return f"the best for {words} that fits here{room}" + (f", though {though}" if though else "")
     if fit.is_slow:
         return f"fits, but is {slow}"
     if fit.is_tight:

@@ -1,7 +1,7 @@
 """Calls of tools in the text of an answer.
 
 Models write a call as an object with a name and arguments, as their chat templates show them: between the tags of
-Hermes and Qwen (`<tool_call>`), or alone, as Llama does.
+Hermes and Qwen (`<tool_call>`), or alone, as Llama does; gpt-oss addresses the arguments to the tool, in a channel.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ TAGS = ("<|python_tag|>", "[TOOL_CALLS]", f"{FENCE}json", FENCE)
 """What some models write before calls alone."""
 ALONE = ("{", "[", *TAGS)
 """How an answer begins that is nothing but calls."""
+ADDRESSED = ("to=functions.", "commentary to=functions.")
+"""gpt-oss before the name of a tool, without the control tokens."""
+HEADER = re.compile(r"(?:commentary)?[ \t]*(?:json|code)?[ \t\r\n]*")
+"""And after it."""
 BETWEEN = " \t\r\n,;[]"
 """What stands between calls alone."""
 KEYS = ("name", "arguments", "parameters", "type", "id")
@@ -99,9 +103,12 @@ class CallReader:
         return ""
 
     def _in_text(self, ended: bool) -> str:
-        before_call = StopSequences((BEGIN,))
+        before_call = StopSequences((BEGIN, *ADDRESSED))
         released = before_call.add(self._held)
-        if before_call.found:
+        if before_call.found and not self._held[len(released) :].startswith(BEGIN):
+            self._held = self._held[len(released) :]
+            self._read = self._in_addressed
+        elif before_call.found:
             self._held = self._held[len(released) + len(BEGIN) :]
             self._read = self._in_tags
         elif ended:
@@ -126,6 +133,34 @@ class CallReader:
             self._held = self._held[len(inner) :]
             return self._without_spaces(BEGIN + inner)
         return self._without_spaces(BEGIN)
+
+    def _in_addressed(self, ended: bool) -> str:
+        tag = next(tag for tag in ADDRESSED if self._held.startswith(tag))
+        address, brace, rest = self._held[len(tag) :].partition("{")
+        named = sorted(self._tools.names, key=len, reverse=True)
+        name = next((name for name in named if address.startswith(name)), None)
+        header = "" if name is None else address[len(name) :]
+        if not brace and not ended:
+            may_be = name is not None and _may_be_header(header)
+            if may_be or any(one.startswith(address) for one in named):
+                return ""
+        if brace and name is not None and HEADER.fullmatch(header):
+            try:
+                arguments, end = DECODER.raw_decode(brace + rest)
+            except json.JSONDecodeError as error:
+                if not ended and _is_cut(error):
+                    return ""
+            except (ValueError, RecursionError):
+                pass
+            else:
+                if (call := self._call({"name": name, "arguments": arguments})) is not None:
+                    self.calls.append(call)
+                    self._held, self._spaces = (brace + rest)[end:], self._spaces or ""
+                    self._read = self._in_text
+                    return ""
+        self._held = self._held[len(tag) :]
+        self._read = self._in_text
+        return self._without_spaces(tag)
 
     def _without_spaces(self, text: str) -> str:
         """Nothing as long as there are only spaces beside calls."""
@@ -197,6 +232,16 @@ class CallReader:
             return None
         function: CalledFunction = {"name": name, "arguments": text}
         return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+
+
+def _may_be_header(text: str) -> bool:
+    """Whether a text may become one."""
+    bare = text.strip()
+    return bool(HEADER.fullmatch(text)) or any(
+        f"{channel}{form}".startswith("".join(bare.split()))
+        for channel in ("", "commentary")
+        for form in ("json", "code")
+    )
 
 
 def _is_cut(error: json.JSONDecodeError) -> bool:

@@ -48,7 +48,7 @@ from specee.models.resolve import EMBEDDED
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
 THRESHOLD_STEP = 0.05
-FIRST_THRESHOLD = 0.7  # from which the dial turns while the calibrated one is in use
+FIRST_THRESHOLD = 0.7  # from which brackets change it while the calibrated one is in use
 
 
 class ChatApp(BoundedApp):
@@ -59,7 +59,8 @@ class ChatApp(BoundedApp):
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
     .-first DepthPanel { display: none; }
-    .-short Skyline, .-short TokenColours { height: 4; }
+    .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
+    .-short ThresholdView { height: 7; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
     VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
@@ -84,7 +85,7 @@ class ChatApp(BoundedApp):
         self._commands = Commands(self)
         self.prompt = PromptInput(self._commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
-        self._first_start = FirstStart(session.folders, session.window)
+        self._first_start = FirstStart(session.folders, session.window, session.kv_type)
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
@@ -254,7 +255,7 @@ class ChatApp(BoundedApp):
         self._view_changed()
 
     def _view_changed(self) -> None:
-        self.prompt.turns_dial = self.panel.is_dial
+        self.prompt.turns_threshold = self.panel.is_threshold
         self.event_display.refresh()
 
     def load_changed(self) -> None:
@@ -342,7 +343,7 @@ class ChatApp(BoundedApp):
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
 
-    def on_prompt_input_dial_turned(self, message: PromptInput.DialTurned) -> None:
+    def on_prompt_input_threshold_turned(self, message: PromptInput.ThresholdTurned) -> None:
         if not self.options.policy.takes("threshold"):
             self.notify(f"policy {self.options.policy.label} has no threshold; /policy exact has one", timeout=2)
             return

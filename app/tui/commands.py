@@ -106,7 +106,7 @@ class Commands(ChatCommands):
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:
-        """NAME: show the tokens as skyline, lens, elevator, inspector, dial, odometer, ledger, or off"""
+        """NAME: another view of the tokens: columns, tokens, histogram, token, threshold, totals, costs, or off"""
         if argument not in (*VIEWS, OFF):
             raise AppError("unknown view", f"choose from {', '.join([*VIEWS, OFF])}", USAGE)
         await self._app.set_view(argument)

@@ -6,7 +6,7 @@ from textual.containers import Vertical
 
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.views import VIEWS, DepthView
-from specee.app.tui.views.dial import Dial
+from specee.app.tui.views.threshold import ThresholdView
 
 OFF = "off"
 
@@ -27,9 +27,9 @@ class DepthPanel(Vertical):
         self._threshold: float | None = None
 
     @property
-    def is_dial(self) -> bool:
+    def is_threshold(self) -> bool:
         """Whether the view is the one where brackets change the threshold."""
-        return self.name_shown == "dial"
+        return self.name_shown == "threshold"
 
     async def set_view(self, name: str) -> None:
         """Shows another view of the same gauge; "off" for none."""
@@ -47,7 +47,7 @@ class DepthPanel(Vertical):
         await self.set_view(names[index + 1] if index + 1 < len(names) else names[1])
 
     def inspect(self, step: int) -> None:
-        """Moves the inspector's cursor over the tokens of the last answer."""
+        """Chooses another one of the tokens of the last answer."""
         count = len(self.gauge.answer)
         self.gauge.cursor = max(-count, min(-1, self.gauge.cursor + step))
         self.draw(self._n_layers, self._threshold)
@@ -55,7 +55,7 @@ class DepthPanel(Vertical):
     def draw(self, n_layers: int, threshold: float | None) -> None:
         """Draws the gauge as it is now."""
         self._n_layers, self._threshold = n_layers, threshold
-        if isinstance(self._view, Dial):
+        if isinstance(self._view, ThresholdView):
             self._view.threshold = threshold
         if self._view is not None:
             self._view.show(self.gauge, n_layers)

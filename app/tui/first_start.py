@@ -23,6 +23,7 @@ from specee.app.formatting import size, visible
 from specee.app.model_catalogue import EMBEDDED
 from specee.app.model_survey import ModelSurvey
 from specee.app.paths import Paths
+from specee.app.settings import KVType
 from specee.models import embedded, file_hash, hub, local_file
 
 KEYS = ("f5", "f6", "f7")
@@ -62,9 +63,9 @@ class FirstStart(Static):
             super().__init__()
             self.suggestions = suggestions
 
-    def __init__(self, folders: Paths, window: int) -> None:
+    def __init__(self, folders: Paths, window: int, kv_type: KVType) -> None:
         super().__init__("", markup=False)
-        self._folders, self._window = folders, window
+        self._folders, self._window, self._kv_type = folders, window, kv_type
         self._survey: ModelSurvey | None = None
         self._told = threading.Event()
         self.suggestions: Sequence[Suggestion] = ()
@@ -82,7 +83,7 @@ class FirstStart(Static):
             if _others_are_here(self._folders):
                 _remember(self._folders)
                 return
-            self._survey = ModelSurvey(self._folders, self._surveyed, window=self._window)
+            self._survey = ModelSurvey(self._folders, self._surveyed, window=self._window, kv_type=self._kv_type)
             self._survey.start()
         except Exception as error:  # it is not worth a line on the screen
             error_log.record(self._folders.logs, error)

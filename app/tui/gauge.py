@@ -33,14 +33,14 @@ class TokenColumn:
     text: str = ""
     token: int = -1
     scores: tuple[tuple[int, float], ...] = ()
-    candidates: tuple[int, ...] = ()
+    candidate_texts: tuple[str, ...] = ()
     drafter: str | None = None
     step: Step = field(default_factory=Step)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One answer in the view `dial`: its mean exit layer and its tokens per second."""
+    """One answer in the view `threshold`: its mean exit layer and its tokens per second."""
 
     threshold: float | None
     mean_layer: float
@@ -70,7 +70,7 @@ class Gauge:
     drafted_so_far: int = 0
     """In all answers since the program started."""
     cursor: int = -1
-    """The token under the inspector, counted from the end (-1 is the last one)."""
+    """The token that the user chose, counted from the end (-1 is the last one)."""
     _times: deque[float] = field(default_factory=deque)
     """When the last verified tokens came."""
     _layer_sum: int = 0
@@ -124,10 +124,12 @@ class Gauge:
             column = self.answer[event.index]
             self._layer_sum += event.exit_layer - column.layer
             column.layer, column.verified = event.exit_layer, event.state == "verified"
-            column.scores, column.candidates = event.scores or column.scores, event.candidates or column.candidates
+            column.scores = event.scores or column.scores
+            column.candidate_texts = event.candidate_texts or column.candidate_texts
         else:
             column = TokenColumn(event.exit_layer, event.state == "verified", event.text, event.token)
-            column.scores, column.candidates, column.drafter = event.scores, event.candidates, event.drafter
+            column.scores, column.drafter = event.scores, event.drafter
+            column.candidate_texts = event.candidate_texts
             self._append(column)
         self._update_rates(event)
 

@@ -15,7 +15,9 @@ from textual.widgets import Static
 from specee.app import error_log
 from specee.app.formatting import size, visible
 from specee.app.model_survey import SurveyedModel
+from specee.app.options import DEFAULT_KV_TYPE
 from specee.app.paths import Paths
+from specee.app.settings import KVType
 from specee.app.tui.wrapping import Block, wrap
 from specee.models import hub
 
@@ -38,9 +40,9 @@ class ModelDetails(VerticalScroll, can_focus=False):
             super().__init__()
             self.request, self.rows = request, rows
 
-    def __init__(self, folders: Paths, n_ctx: int | None) -> None:
+    def __init__(self, folders: Paths, n_ctx: int | None, kv_type: KVType = DEFAULT_KV_TYPE) -> None:
         super().__init__()
-        self._folders, self._n_ctx = folders, n_ctx
+        self._folders, self._n_ctx, self._kv_type = folders, n_ctx, kv_type
         self._text = Static("", markup=False)
         self._requests = count(1)
         self._request = 0
@@ -65,7 +67,7 @@ class ModelDetails(VerticalScroll, can_focus=False):
         from specee.app.cli import model_details  # loads much
 
         try:
-            rows = model_details.rows(model_details.facts(argument, self._folders, self._n_ctx))
+            rows = model_details.rows(model_details.facts(argument, self._folders, self._n_ctx, self._kv_type))
         except Exception as error:
             rows = {"name": argument, SPACE: error_log.told(error, self._folders.logs).line}
         self.post_message(self.Read(request, rows))

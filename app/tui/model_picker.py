@@ -107,7 +107,7 @@ class ModelPicker(Screen[None]):
     def compose(self) -> ComposeResult:
         session = self.app.session
         self._fetch = ModelFetch(self.app, self._tell, self._fetch_begun)
-        self._details = ModelDetails(self._folders, session.window)
+        self._details = ModelDetails(self._folders, session.window, session.kv_type)
         yield self._search
         with Horizontal():
             yield self._list
@@ -138,7 +138,9 @@ class ModelPicker(Screen[None]):
         def changed() -> None:
             self.post_message(self.Changed())
 
-        self._survey = ModelSurvey(self._folders, changed, loaded=loaded, window=session.window, former=former)
+        self._survey = ModelSurvey(
+            self._folders, changed, loaded=loaded, window=session.window, kv_type=session.kv_type, former=former
+        )
         self._survey.start()
         self._show_rows()
 

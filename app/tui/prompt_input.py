@@ -46,7 +46,7 @@ class PromptInput(TextArea):
     class Left(Message):
         """Ctrl+D in an empty prompt."""
 
-    class DialTurned(Message):
+    class ThresholdTurned(Message):
         """`[` or `]` in an empty prompt."""
 
         def __init__(self, direction: int) -> None:
@@ -57,8 +57,8 @@ class PromptInput(TextArea):
         """`completions`: the lines that what is written may become, each with its help."""
         super().__init__(placeholder="Ask something", show_line_numbers=False, soft_wrap=True, compact=False)
         self._completions = completions
-        self.turns_dial = False
-        """Whether brackets in an empty prompt change the threshold, as the view `dial` says."""
+        self.turns_threshold = False
+        """Whether brackets in an empty prompt change the threshold, as the view `threshold` says."""
         self._last_key = 0.0
         self._pasted_enter = False  # the last key was an Enter that may be a pasted line end
 
@@ -92,8 +92,8 @@ class PromptInput(TextArea):
             self.insert("\t")
         elif key == "ctrl+d" and not self.text:
             self.post_message(self.Left())
-        elif self.turns_dial and not self.text and character in ("[", "]"):
-            self.post_message(self.DialTurned(1 if character == "]" else -1))
+        elif self.turns_threshold and not self.text and character in ("[", "]"):
+            self.post_message(self.ThresholdTurned(1 if character == "]" else -1))
         else:
             return False
         return True

@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from specee.app.engine.protocol import ModelInfo
 from specee.app.formatting import visible
-from specee.app.options import DRAFTING
+from specee.app.options import DEFAULT_KV_TYPE, DRAFTING
 from specee.app.tui.drafters import counts
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.wrapping import Block, wrap
@@ -56,7 +56,8 @@ def status_lines(
     if gauge.rate:
         figures.append(f"{_short(gauge.rate)} tokens/s{_comparison(gauge)}")
     if used:
-        figures.append(f"context {used}/{info.n_ctx}")
+        kept_as = "" if info.kv_type == DEFAULT_KV_TYPE else f" in {info.kv_type}"
+        figures.append(f"context {used}/{info.n_ctx}{kept_as}")
     figures.append(info.name)
     if 0 < gauge.mean_layer < info.n_layers:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")

@@ -219,6 +219,7 @@ class FakeBackend:
     sha256 = "0" * 64
     control_tokens = ("\0",)
     notices: tuple[str, ...] = ()
+    turn_stops: tuple[str, ...] = ()
 
     def __init__(
         self,

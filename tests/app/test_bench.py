@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,6 +309,19 @@ def test_prompts_are_read(tmp_path: Path) -> None:
     assert [prompt.text for prompt in read_prompts(str(file))] == ["as PowerShell writes it"]
     with pytest.raises(AppError, match="missing"):
         read_prompts(str(tmp_path / "missing"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX's")
+def test_prompts_are_read_from_a_pipe(tmp_path: Path) -> None:
+    """As <(...) of a shell is one; one that nobody writes to is no reason to wait."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(AppError, match="has no prompts"):
+        read_prompts(str(pipe))
+    writer = threading.Thread(target=pipe.write_text, args=('{"prompt": "Hi"}\n' * 2,))
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb"):  # so that the writer can begin
+        writer.start()
+        writer.join()
+        assert [prompt.text for prompt in read_prompts(str(pipe))] == ["Hi", "Hi"]
 
 
 @pytest.mark.parametrize(

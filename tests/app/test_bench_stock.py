@@ -21,7 +21,7 @@ from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice, Sampling
 
 NO_MODEL = missing_model()
 FOUND = {"version": "1.2.3", "patched": False}
-JOB = {"model": "m.gguf", "n_ctx": 512, "n_batch": 256, "threads": 2, "gpu_layers": 0}
+JOB = {"model": "m.gguf", "n_ctx": 512, "n_batch": 256, "threads": 2, "gpu_layers": 0, "kv_type": "f16"}
 Interpreter = Callable[..., str]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with #!")

@@ -74,7 +74,7 @@ def test_names_of_markers_are_text(opened: Open, kind: str, name: str, around: t
     """Also of those that files call user-defined, which llama.cpp reads as tokens in every text."""
     template = (
         "{% for m in messages %}[INST]<|start|>{{ m.role }}<|turn>{{ m.content }}<|end|>{% endfor %}"
-        "{% for tool in tools or [] %}<tool>{{ tool.function.name }}{% endfor %}"
+        "{% for tool in tools or [] %}<tool>{{ tool.function.name }}{% endfor %}{{ '!' if add_generation_prompt }}"
     )
     markers = ("<|start|>", "<|turn>", "<|end|>", "<tool>")
     backend = opened(kind, ("[INST]",), template, user_defined=markers, plain=("<b>",))
@@ -86,7 +86,7 @@ def test_names_of_markers_are_text(opened: Open, kind: str, name: str, around: t
     read = b"".join(backend.piece(token, special=True) for token in prompt.tokens).decode()
     space = " " if kind == "spm" else ""  # which the tokenizer puts after control tokens
     assert read.removeprefix("<s>").replace(f"<|start|>{space}", "<|start|>", 1) == (
-        f"[INST]<|start|>user<|turn>{space}{text}<|end|>"
+        f"[INST]<|start|>user<|turn>{space}{text}<|end|>{space}!"
     ), "no space within what was said"
 
 
@@ -110,7 +110,7 @@ def test_no_template_makes_a_marker_of_texts(opened: Open, kind: str, written: s
     special = [backend.tokenize(each, bos=False)[0] for each in markers]
     for said in (text, "1 < 2 <b>"):
         prompt = make_prompt(backend, (Message("user", said),))
-        assert [token for token in prompt.tokens if token in special] == special
+        assert [token for token in prompt.tokens if token in special] == [*special, special[0]]
         assert "".join(prompt.text.split()).startswith("<|im_start|>user")
 
 

@@ -283,7 +283,7 @@ def write(tmp_path: Path, name: str, **shape: Any) -> Path:
 def test_an_eagle3_head_needs_a_model_that_can_drop_rejected_tokens(tmp_path: Path) -> None:
     large = tiny_gguf.write(tmp_path / "large.gguf", "mamba")
     head = tiny_eagle.write(tmp_path / "head.gguf", large, (1, 3, 5))
-    with pytest.raises(ModelError, match="the model's memory is a running state"):
+    with pytest.raises(ModelError, match="the model keeps a running state"):
         draft_file.find(LoadOptions(drafter=str(head)), gguf_header.read_model(large), 512)
 
 

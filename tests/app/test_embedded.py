@@ -82,6 +82,26 @@ def test_exact_generates_the_tokens_of_dense(backend: Any, rule: Any) -> None:
     assert exits > 10
 
 
+def test_policies_generate_the_tokens_of_dense_with_keys_and_values_in_q8_0(tmp_path: Path) -> None:
+    if embedded.path() is None or embedded.calibration() is None:
+        pytest.skip("built without the embedded model or its calibration")
+    load = LoadOptions(n_ctx=512, data_dir=str(tmp_path), kv_type="q8_0")
+    with closing(open_backend(load, lambda what, share: None)) as backend:
+        assert backend.info.kv_type == "q8_0" and "q8_0" in Measurements().key(backend)
+        exits = accepted = 0
+        for sampling in (PLAIN_GREEDY, Sampling(temperature=0.7)):
+            expected, _ = run(backend, PolicyChoice("dense"), PROMPTS[0], sampling)
+            chain = build_chain(make_chain_drafter(CostModel(FREE), backend.datastores))
+            tokens, stats = run(backend, chain, PROMPTS[0], sampling)
+            assert tokens == expected
+            accepted += stats.accepted
+        expected, _ = run(backend, PolicyChoice("dense"), PROMPTS[0])
+        tokens, stats = run(backend, PolicyChoice("exact"), PROMPTS[0])
+        assert tokens == expected
+        exits += stats.exits
+        assert exits and accepted
+
+
 def test_chains_generate_the_tokens_of_dense(backend: Any) -> None:
     """Greedy, with penalties, and sampled with the same seed."""
     accepted = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -233,6 +234,49 @@ def test_an_older_history_is_searched_as_well(file: Path, monkeypatch: pytest.Mo
     assert store.search("京のカ") == [] and store.search("cafe") == []
     assert store._database.read(lambda db: db.execute("SELECT count(*) FROM words").fetchone()) == (0,)
     store.close()
+
+
+def test_thoughts_in_older_answers_stand_apart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shown folded, and neither sent, exported nor found."""
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:-1])
+    store = Store(file)
+    chat = store.new_chat("x", None, {})
+    question = store.add_question(chat.id, None, "<think>typed</think> 2 + 2?")
+    contents = {
+        "<think>\nfirst, add\n</think>\n\nIt is four.": ("first, add", "It is four."),
+        "still adding\n</think>\n\nFour it is.": ("still adding", "Four it is."),
+        "<think>cut of": ("cut of", ""),
+        "<seed:think>a</seed:think>Four": ("a", "Four"),
+        "The tag `</think>` ends a thought.\n": ("", "The tag `</think>` ends a thought.\n"),
+        "Write <think>\na\n</think>\n\nand b.": ("", "Write <think>\na\n</think>\n\nand b."),
+        "": ("", ""),
+    }
+    sql = "INSERT INTO turns (chat_id, parent_id, role, content, state, created, depths)"
+    for content in contents:
+        values = (chat.id, question, "assistant", content, "complete", 1.0, bytes((3, len(content))))
+        store._database.do(lambda db, values=values: db.execute(f"{sql} VALUES (?, ?, ?, ?, ?, ?, ?)", values))
+    store.close()
+    monkeypatch.undo()
+    store = Store(file)
+    turns = [turn for turn in store.tree(chat.id) if turn.role == "assistant"]
+    assert [(turn.thought, turn.content) for turn in turns] == list(contents.values())
+    for turn in turns:
+        assert sum(token.characters for token in turn.tokens) == len(turn.thought) + len(turn.content)
+    assert store.tree(chat.id)[0].content == "<think>typed</think> 2 + 2?"
+    assert store.search("adding") == [] and [hit.turn for hit in store.search("four it")] == [turns[1].id, turns[0].id]
+    store.close()
+    assert file.with_name("history-before-inline-thoughts.sqlite").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_history_of_before_becomes_private(file: Path) -> None:
+    Store(file).close()
+    copy = file.with_name("history-before-search.sqlite")
+    copy.touch()
+    for each in (file, copy):
+        each.chmod(0o644)
+    Store(file).close()
+    assert [each.stat().st_mode & 0o777 for each in (file, copy)] == [0o600, 0o600]
 
 
 def test_reads_wait_for_nobody_who_writes(file: Path) -> None:
@@ -629,7 +673,7 @@ def test_thoughts_are_kept_apart(file: Path) -> None:
 
 
 def test_a_history_without_thoughts_gets_a_place_for_them(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:-1])
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:-2])
     file.parent.mkdir()
     with sqlite3.connect(file) as old:
         old.create_function("fold", 1, fold_stored, deterministic=True)

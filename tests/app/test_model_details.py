@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from specee.app import memory
+sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
+
+import tiny_gguf
+from real_engine import missing_library
+
+from specee.app import memory, paths
 from specee.app.cli import model_details
-from specee.native import library
+from specee.native import abi, library, proof
 from specee.native.errors import NativeError
 
 GEMMA = SimpleNamespace(arch="gemma3", sliding_window=512, width=640)
@@ -35,3 +42,23 @@ def test_free_memory() -> None:
     assert free is None or free > 1 << 20
     vram = memory.free_vram()
     assert vram is None or vram >= 0
+
+
+@pytest.mark.skipif(missing_library() is not None, reason="no native library")
+def test_what_the_last_start_found_out_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nothing is promised: the architecture does not tell all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    folders = paths.find(str(tmp_path / "data"))
+
+    def shown() -> str:
+        return model_details.rows(model_details.facts(str(path), folders, None))["skips layers"]
+
+    assert shown() == "probably; found out at its first start"
+    for verdict, words in (
+        (proof.Verdict(abi.EXITS, ""), "yes"),
+        (proof.Verdict(abi.DRAFTS, "layers share"), "no: layers share; its tokens can be drafted"),
+        (proof.Verdict(abi.DENSE, "no cells"), "no: no cells"),
+    ):
+        proof.keep(proof.last_file(path), verdict)
+        assert shown() == words

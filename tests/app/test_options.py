@@ -31,6 +31,7 @@ VALUES = {
     "seed": 11,
     "system": "Be brief.",
     "ctx": 512,
+    "kv_type": "q8_0",
     "threads": 3,
     "gpu_layers": 2,
     "threshold": 0.5,
@@ -144,7 +145,7 @@ def test_an_unknown_option_is_still_unknown(received: Any) -> None:
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_defaults_in_config_toml_are_never_refused(received: Any, tmp_path: Path, path: tuple[str, ...]) -> None:
-    more: dict[str, Any] = {"persona": "tutor", "no_history": True, "stats": True}
+    more: dict[str, Any] = {"persona": "tutor", "no_history": True, "plain": True, "stats": True}
     given = {name: (VALUES | more)[name] for name in SETTINGS}
     lines = [
         f"{name.replace('_', '-')} = {str(value).lower() if value is True else repr(value)}"

@@ -49,6 +49,14 @@ def test_nothing_is_overwritten(folder: Path, name: str, says: str) -> None:
     assert (folder / "old.md").read_text() == "old" and not (folder / "gone.md").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is Linux's")
+def test_a_place_that_takes_no_files_is_refused_at_once(folder: Path) -> None:
+    """Also to root, whom the system calls allowed to write there."""
+    with pytest.raises(AppError, match=r"/proc/new\.gguf"):
+        output_file.check_new("/proc/new.gguf")
+    assert output_file.check_new("new.gguf") == folder / "new.gguf" and not (folder / "new.gguf").exists()
+
+
 def test_a_device_is_written_to_and_a_full_one_is_an_error(folder: Path) -> None:
     assert output_file.write("/dev/null", "new") == Path("/dev/null")
     assert Path("/dev/null").is_char_device()

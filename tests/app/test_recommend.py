@@ -134,6 +134,22 @@ def test_one_that_takes_all_memory_gives_way() -> None:
     assert roomy.fits and whole.fits and "little memory" in whole.why and "little memory" not in roomy.why
 
 
+@pytest.mark.parametrize("gigabytes", [8.5, 12, 17, 21, 24, 27, 40])
+def test_the_one_to_take_leaves_memory_for_others(gigabytes: float) -> None:
+    """A mixture of experts is fast at any size, and a larger one just fits into many machines."""
+    models = found(machine(gigabytes, 50))
+    assert models[0].memory_bytes <= 0.7 * gigabytes * GB and "leaves memory for other programs" in models[0].why
+    only = recommend(machine(6.5, 50), [ENTRIES["llama3.1-8b"]], {})
+    assert only[0].best_for and "little memory" in only[0].why, "where there is no other one"
+
+
+def test_drafts_of_a_mixture_bring_less() -> None:
+    facts, of = from_entry(ENTRIES["qwen3-30b-a3b-instruct"]), speed(50)
+    dense, mixed = estimate.rows_of(from_entry(ENTRIES["qwen3-14b"]), of), estimate.rows_of(facts, of)
+    assert dense == ROWS and mixed[1] == pytest.approx(1.0) and all(mixed[n] > ROWS[n] for n in (2, 4, 8))
+    assert estimate.speedup(mixed, *estimate.RETRIEVED) < estimate.speedup(dense, *estimate.RETRIEVED)
+
+
 def test_what_ran_here_corrects_the_others() -> None:
     names = ("qwen2.5-1.5b", "llama3.2-3b")
     of, facts = MACHINES["16 GB"], from_entry(ENTRIES["qwen2.5-1.5b"])

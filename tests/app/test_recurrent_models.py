@@ -1,4 +1,4 @@
-"""Models whose memory is a running state, which cannot go back: they answer densely, and their chats stay right."""
+"""Models that keep a running state, which cannot go back: they answer densely, and their chats stay right."""
 
 from __future__ import annotations
 

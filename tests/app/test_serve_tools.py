@@ -63,6 +63,15 @@ BOTH = tools_of(WEATHER, TIME)
         (f"```json\n{ROME}\n```", "", [("weather", {"city": "Rome"})]),
         (f"{ROME}; {ROME}", "", [("weather", {"city": "Rome"})] * 2),
         (f"{ROME}\n{ROME}", "", [("weather", {"city": "Rome"})] * 2),
+        # gpt-oss: what is left of its channels without control tokens
+        ('commentary to=functions.weather json{"city": "Rome"}', "", [("weather", {"city": "Rome"})]),
+        ('to=functions.weathercommentary json{"city": "Rome"}', "", [("weather", {"city": "Rome"})]),
+        ("I look.commentary to=functions.time code{}", "I look.", [("time", {})]),
+        ('commentary to=functions.weather json{"city": "Ro', None, []),
+        ('commentary to=functions.unknown json{"city": "Rome"}', None, []),
+        ("commentary to=functions.weather says it", None, []),
+        ("commentary to=functions.weather json[1]", None, []),
+        ("go to=fun", None, []),
         # cut: what is complete, and the rest as text
         (
             f"<tool_call>{ROME}</tool_call><tool_call>{ROME[:9]}",

@@ -69,6 +69,7 @@ REFUSED = [
     ("max-pending", "0", "a whole number from 1 to 7"),
     ("rule", "best", "one of 'predictor', 'margin'"),
     ("kv", "", "one of 'propagate', 'complete'"),
+    ("kv-type", "q4_0", "one of 'f16', 'q8_0'"),
     ("acceptance", "Exact", "one of 'exact', 'rejection', 'typical'"),
     ("when-full", "explode", "one of 'stop', 'drop', 'summarize'"),
     ("policy", "specee@nan", "a number from 0 to 1 or 'calibrated'"),

@@ -87,7 +87,7 @@ def test_templates_get_tools_and_tool_calls() -> None:
 
     answer = Message("tool", "sunny", tool_call_id="1", name="weather")
     text = render((*ASK, Message("assistant", "", tool_calls=call('{"city": "Rome"}')), answer), tools)
-    assert text == 'weather;user(,):Hi|assistant(,):weather {"city": "Rome"}|tool(weather,1):sunny|'
+    assert text == 'weather;user(,):Hi|assistant(,):weather {"city": "Rome"}|tool(weather,1):sunny|assistant(,):'
     assert 'weather "{city"' in render((Message("assistant", "", tool_calls=call("{city")),)), "as the model wrote it"
     with pytest.raises(AppError, match="refuses"):
         render((Message("assistant", "", tool_calls="5"),))
@@ -234,10 +234,10 @@ def test_the_environment_is_that_of_transformers() -> None:
 {%- set ns = namespace(n=0) %}
 {%- macro shown(x) %}<{{ x }}>{{ caller() if caller else '' }}{% endmacro %}
 {%- for message in messages %}
-    {%- if loop.index > 3 %}{% break %}{% endif %}
+    {%- if loop.index > 300 %}{% break %}{% endif %}
     {%- set ns.n = ns.n + 1 %}
     {% generation %}
-    {%- set ns.inner = message.content[:99].upper() %}
+    {%- set ns.inner = message.content[:99999].upper() %}
     {{- shown(ns.inner) }}
     {%- endgeneration %}
 {%- endfor %}
@@ -351,3 +351,55 @@ def test_tools_that_say_little_of_themselves(name: str, given: Any) -> None:
     function = {"name": "weather"} | ({"parameters": given} if given != () else {})
     tools = json.dumps([{"type": "function", "function": function}])
     assert ("weather" in render((SYSTEM, USER), tools)) == render.takes_tools
+
+
+TURN = "<|{{ m.role }}|>{{ m.content }}</s>\n"
+TURNS = "{% for m in messages %}" + TURN + "{% endfor %}"
+OPENING = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        pytest.param(TURNS + OPENING, "<|user|>Hi</s>\n<|assistant|>", id="as usual"),
+        pytest.param(TURNS, "<|user|>Hi</s>\n<|assistant|>", id="no prompt for an answer"),
+        pytest.param(TURNS + OPENING + "{{ eos_token }}", "<|user|>Hi</s>\n<|assistant|>", id="EOS behind all"),
+        pytest.param(TURNS + OPENING + "</s>\n", "<|user|>Hi</s>\n<|assistant|>", id="an end of turn behind all"),
+        pytest.param("{% for m in messages %}{{ m.content }}</s>{% endfor %}", "Hi</s>", id="only ends of turns"),
+        pytest.param(
+            TURNS.replace("{{ m.content }}", "{{ '<think>\n\n</think>' if m.role == 'assistant' }}{{ m.content }}"),
+            "<|user|>Hi</s>\n<|assistant|>",
+            id="no thought is added",
+        ),
+    ],
+)
+def test_a_prompt_ends_where_the_answer_begins(template: str, prompt: str) -> None:
+    render = ChatTemplate(template, SPECIAL)
+    assert render(ASK) == prompt
+    assert render((*ASK, ANSWER, AGAIN)).startswith(prompt.removesuffix("<|assistant|>"))
+    assert render((Message("user", "Hi</s>"),)).count("</s>") == prompt.count("</s>") + 1, "what a user says stays"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("m.content[:20]", "cuts what the user says"),
+        ("m.content | truncate", "cuts what the user says"),
+        ("m.content[-3000:]", "cuts what the user says"),
+        ("m.content.split()[:500] | join(' ')", "cuts what the user says"),
+        ("m.content | e", "changes signs"),
+        ("m.content | tojson", "changes signs"),
+        ("m.content.split() | join(' ')", "changes signs"),
+        ("m.content[:300] if m.role == 'system' else m.content", "cuts the system message"),
+    ],
+)
+def test_a_template_that_cuts_is_not_used(said: str, why: str) -> None:
+    template = TURNS.replace("m.content", said) + OPENING
+    found = choose_template({"": template}, CHATML)
+    assert found.guess is not None and why in (found.note or "")
+    assert found.template(ASK) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_template_that_forgets_is_not_used() -> None:
+    found = choose_template({"": TURNS.replace("in messages", "in messages[-6:]") + OPENING}, CHATML)
+    assert "leaves out what was said earlier" in (found.note or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import ChatEvent, Done, Generate, Message, TokenEvents
+from specee.app.engine.template_guess import PLAIN
 from specee.app.engine.thinking import HARMONY, Thinking
 from specee.app.engine.thought_splitter import ThoughtForm
 from specee.app.options import ChatOptions, PolicyChoice, Sampling
+from specee.app.serve.call_reader import CallReader
+from specee.app.serve.request import CompletionRequest
 
 Make = Callable[..., Any]
 STOP = 256
@@ -314,3 +318,30 @@ def test_a_thought_in_a_channel_that_is_too_long(make_backend: Make, make_link: 
 def test_control_tokens_that_are_no_mark_stay_without_text(make_backend: Make, make_link: Make) -> None:
     events, _ = answer(in_channels(make_backend, f"{FINAL}a<|constrain|>b<|message|>c"), make_link)
     assert text(events, "answer") == "abc"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"{ANALYSIS}One{NEXT}<|channel|>commentary to=functions.weather <|constrain|>json<|message|>",
+        f"{ANALYSIS}One{NEXT} to=functions.weather<|channel|>commentary json<|message|>",
+        f"{ANALYSIS}One{NEXT}<|channel|>commentary<|message|>{NEXT} to=functions.weather<|channel|>commentary json"
+        "<|message|>",
+    ],
+)
+def test_a_call_in_a_channel(make_backend: Make, make_link: Make, call: str) -> None:
+    events, _ = answer(in_channels(make_backend, call + '{"city": "Rome"}'), make_link)
+    given = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "tools": [given]}).encode()
+    reader = CallReader(CompletionRequest.read(body, ChatOptions(), takes_tools=True).tools)
+    shown = "".join(reader.add(event.text) for event in events if event.channel == "answer") + reader.end()
+    assert text(events, "thought") == "One" and shown == ""
+    assert [one["function"] for one in reader.calls] == [{"name": "weather", "arguments": '{"city": "Rome"}'}]
+
+
+def test_an_answer_ends_where_the_next_question_begins(make_backend: Make, make_link: Make) -> None:
+    """Where only text marks turns."""
+    backend = make_backend(b"Four.\n\nUser: And 3 + 3?\n\nAssistant: Six.")
+    backend.turn_stops = PLAIN.stops
+    events, stats = answer(backend, make_link)
+    assert text(events, "answer") == "Four." and stats.stop_reason == "stop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from real_engine import missing_model
 from specee.app import memory
 from specee.app.engine import window_size
 from specee.app.engine.client import EngineClient
-from specee.app.engine.prompt import shorter_or_larger
-from specee.app.engine.protocol import Message, ModelInfo, Notice
+from specee.app.engine.prompt_length import shorter_or_larger
+from specee.app.engine.protocol import Generate, Message, ModelInfo, Notice
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 
@@ -56,6 +57,13 @@ def test_too_little_memory(wanted: int | None, free: int, says: str) -> None:
     assert says in refused.value.message
 
 
+def test_half_of_the_memory_is_advised_where_it_helps() -> None:
+    for free, kv_type, helps in ((3000 * KIB, "f16", True), (2000 * KIB, "f16", False), (3000 * KIB, "q8_0", False)):
+        with pytest.raises(AppError) as refused:
+            window_size.choose(4096, 8192, KIB, free, kv_type)  # type: ignore[arg-type]
+        assert ("--kv-type q8_0" in refused.value.message) is helps
+
+
 def test_no_advice_that_cannot_help(make_backend: Any, make_session: Any) -> None:
     info = ModelInfo("m", "m.gguf", "llama", 2, 512, 2)
     assert "--ctx" in str(info.larger_window)
@@ -71,7 +79,26 @@ def test_no_advice_that_cannot_help(make_backend: Any, make_session: Any) -> Non
             assert ("--ctx" in refused.value.line) is (len(text) < longest)
             assert "new chat" not in refused.value.line, "it is one"
     chat = (Message("user", "Hi"), Message("assistant", "Hi"), Message("user", "x" * 100))
-    assert "new chat" in shorter_or_larger(backend.info, chat, 100)
+    assert "new chat" in shorter_or_larger(backend, chat, 100)
+
+
+@pytest.mark.parametrize(
+    ("written", "tools", "chat", "says"),
+    [
+        (90, None, (Message("user", "Hi"),), "template alone takes more; take another model"),
+        (9, json.dumps("x" * 90), (Message("user", "Hi"),), "the list of tools alone takes more; give fewer tools"),
+        (9, None, (Message("system", "x" * 90), Message("user", "Hi")), "shorten the system message"),
+        (9, None, (Message("system", "x"), Message("user", "x" * 90)), "64; shorten it, or give a larger --ctx"),
+    ],
+)
+def test_what_is_too_long_is_named(
+    make_backend: Any, make_link: Any, written: int, tools: str | None, chat: tuple[Message, ...], says: str
+) -> None:
+    backend = make_backend(n_ctx=64)
+    format_chat = backend.format
+    backend.format = lambda messages, *given: "." * written + format_chat(messages, *given)
+    failed = make_link(backend).answer(Generate(1, chat, ChatOptions(), tools=tools))[-1]
+    assert says in failed.message and ("shorten it" in failed.message) is ("shorten it" in says)
 
 
 @needs_model

@@ -124,7 +124,7 @@ def main(policy: str, max_tokens: int, rounds: int, views: str, pairs: int, insi
     screens, plains = [], []
     for _ in range(pairs):
         plains.append(_without_screen(policy, max_tokens))
-        screens.append(_inside(policy, max_tokens, ["skyline"], 1)[0]["skyline"][0])
+        screens.append(_inside(policy, max_tokens, ["columns"], 1)[0]["columns"][0])
     if pairs:
         click.echo(f"the whole screen, {pairs} pairs; ratios to -p")
         click.echo(_line("-p", plains, [1.0] * pairs, []))

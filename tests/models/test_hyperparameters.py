@@ -113,5 +113,5 @@ def test_what_no_model_has(tmp_path: Path, arch: str, values: dict[str, Any], sa
 )
 def test_memory_of_a_token(tmp_path: Path, arch: str, values: dict[str, Any], heads_that_keep: int) -> None:
     header = gguf_header.read_model(write(tmp_path / "model.gguf", arch, values))
-    assert kv_cache.bytes_per_token(header) == heads_that_keep * kv_cache.KV_BYTES
-    assert model_structure.read(header).kv_bytes_per_token == heads_that_keep * kv_cache.KV_BYTES
+    assert kv_cache.bytes_per_token(header) == heads_that_keep * 2
+    assert model_structure.read(header).kv_bytes_per_token == heads_that_keep * 2

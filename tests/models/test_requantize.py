@@ -57,3 +57,30 @@ def test_a_copy_keeps_all_but_what_it_changes(tmp_path: Path, tied: bool) -> Non
     assert np.abs(before - after).max() <= 0.005 * np.abs(before).max()
     assert new["output.weight"].tensor_type == Q8_0
     assert list(new["output.weight"].shape) == list((old["token_embd.weight"] if tied else old["output.weight"]).shape)
+
+
+@pytest.mark.parametrize("kind", ["IQ3_S", "IQ2_XS", "TQ2_0"])
+def test_types_without_a_batch_kernel_become_the_nearest_with_one(tmp_path: Path, kind: str) -> None:
+    number = gguf.GGMLQuantizationType[kind]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[number]
+    chance = np.random.default_rng(5)
+    data = chance.integers(0, 256, (8, 256 // block * block_bytes), np.uint8)
+    data[:, -2:] = data[:, :2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)  # the scale of a block
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_token_list(["a", "b", "c"])
+    writer.add_tensor("blk.0.ffn_up.weight", data, raw_dtype=number)
+    writer.add_tensor("blk.0.ffn_norm.weight", np.ones(256, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    header = gguf_header.read(tmp_path / "model.gguf")
+    changed = requantize.changes(header)
+    assert [(c.name, c.target) for c in changed] == [("blk.0.ffn_up.weight", "Q4_0")]
+    assert requantize.describe(changed) == [f"1 x layer weights: {kind} -> Q4_0"]
+    requantize.write(header, changed, tmp_path / "copy.gguf")
+    copy = {t.name: t for t in gguf.GGUFReader(tmp_path / "copy.gguf").tensors}["blk.0.ffn_up.weight"]
+    before, after = dequantize(data, number), dequantize(copy.data, copy.tensor_type)
+    assert copy.tensor_type.name == "Q4_0" and np.abs(before - after).max() <= 0.15 * np.abs(before).max()
+    assert requantize.changes(gguf_header.read(tmp_path / "copy.gguf")) == []

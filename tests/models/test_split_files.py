@@ -15,7 +15,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
 import split_gguf
 import tiny_gguf
 
-from specee.models import cache, file_hash, gguf_header, model_structure, requantize, resolve, source
+from specee.models import (
+    cache,
+    file_hash,
+    gguf_header,
+    model_hash,
+    model_structure,
+    requantize,
+    resolve,
+    source,
+    split_file,
+)
 from specee.models.errors import MISSING, ModelError
 
 N = 3
@@ -53,11 +63,39 @@ def test_all_parts_count(whole: Path, parts: list[Path], tmp_path: Path) -> None
     assert several.files == tuple(parts) and several.file_bytes == sum(path.stat().st_size for path in parts)
     a, b = model_structure.read(one), model_structure.read(several)
     assert (a.parameters, a.weight_bytes, a.memory(512)) == (b.parameters, b.weight_bytes, b.memory(512))
-    digests = {file_hash.of_model(several.files), file_hash.sha256(parts[0]), file_hash.of_model(one.files)}
-    assert len(digests) == 3 and file_hash.of_model(one.files) == file_hash.sha256(whole)
-    parts[2].write_bytes(parts[2].read_bytes()[:-1] + b"x")
-    assert file_hash.of_model(several.files, tmp_path / "cache") not in digests
-    assert file_hash.known_of_model(several.files, tmp_path / "cache") == file_hash.of_model(several.files)
+
+
+def test_it_has_the_hash_of_the_whole_file(whole: Path, parts: list[Path], tmp_path: Path) -> None:
+    """What was learned of a model belongs to its hash."""
+    digest, cache_dir = file_hash.sha256(whole), tmp_path / "cache"
+    several = opened(parts[0])
+    assert model_hash.known(several.files, cache_dir) is None
+    assert model_hash.of_model(several, cache_dir) == digest == model_hash.of_model(opened(whole))
+    assert model_hash.known(several.files, cache_dir) == digest
+    assert file_hash.known_files(cache_dir) == [parts[0]], "as a model that has run here"
+    stored = bytearray(parts[2].read_bytes())
+    stored[several.tensors[-1].offset] ^= 1
+    parts[2].write_bytes(stored)
+    assert model_hash.known(several.files, cache_dir) is None
+    assert model_hash.of_model(several, cache_dir) == model_hash.of_model(several) != digest
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-{:05}-OF-{:05}.gguf", "x-{:05}-Of-{:05}.GGUF", "x_{:05}_of_{:05}.gguf", "x.part{}of{}.gguf", "x-{}-of-{}.gguf"],
+)
+def test_parts_by_other_names(whole: Path, parts: list[Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "named").mkdir()
+    named = [path.rename(tmp_path / "named" / name.format(i, len(parts))) for i, path in enumerate(parts, 1)]
+    for given in named:
+        assert opened(given).files == tuple(named)
+    path = split_file.for_llama_cpp(tuple(named), tmp_path / "cache")
+    assert path.name.endswith(f"-00001-of-{len(parts):05}.gguf")
+    assert opened(path).file_bytes == opened(named[0]).file_bytes
+    assert split_file.for_llama_cpp(tuple(named), tmp_path / "cache") == path
+    named[-1].unlink()
+    for given in named[:-1]:
+        assert named[-1].name in refusal(given)
 
 
 @pytest.mark.parametrize("at", range(N))
@@ -119,7 +157,6 @@ def test_parts_behind_the_links_of_the_hubs_cache(cached: list[Path], name: str 
     given = str(cached[name]) if isinstance(name, int) else name
     found = opened(given)
     assert found.files == tuple(cached)
-    assert file_hash.known_of_model(found.files, Path("nowhere")) == file_hash.of_model(found.files)
 
 
 def test_links_from_elsewhere(cached: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +350,10 @@ def test_a_copy_is_one_file(parts: list[Path], tmp_path: Path) -> None:
         ("x-00000-of-00000.gguf", 1, "x"),
         ("x-00004-of-00003.gguf", 1, "x"),
         ("x.Q4_0.gguf", 1, "x.Q4_0"),
-        ("x-1-of-3.gguf", 1, "x-1-of-3"),
+        ("x-1-of-3.gguf", 3, "x"),
+        ("x_00002_OF_00003.GGUF", 3, "x"),
+        ("x.1of3.gguf", 3, "x"),
+        ("1-of-3.gguf", 1, "1-of-3"),
     ],
 )
 def test_names_of_parts(file: str, n: int, name: str) -> None:

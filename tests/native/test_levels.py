@@ -178,13 +178,16 @@ def test_a_verdict_is_kept_where_proof_takes_long(tmp_path: Path, monkeypatch: p
                 return engine.level, engine.limit
 
         monkeypatch.setattr(proof, "LONG_S", 60)
-        assert verdict() == (abi.EXITS, "") and not (tmp_path / "cache").exists()
+        cache = tmp_path / "cache" / "specee-chat"
+        assert verdict() == (abi.EXITS, "") and not list(cache.glob("proof-*"))
+        assert proof.read(proof.last_file(path)) == proof.Verdict(abi.EXITS, ""), "to be shown"
         monkeypatch.setattr(proof, "LONG_S", 0)
         assert verdict() == (abi.EXITS, "")
         (kept,) = (tmp_path / "cache" / "specee-chat").glob("proof-*")
         assert verdict() == (abi.EXITS, "")
         kept.write_text(f"{abi.DRAFTS}\nsaid before")
         assert verdict() == (abi.DRAFTS, "said before")
+        assert proof.read(proof.last_file(path)) == proof.Verdict(abi.DRAFTS, "said before")
         for damaged in ("", "7\n", "x", f"{abi.DRAFTS}\n", f"{abi.EXITS}\nbut"):
             kept.write_text(damaged)
             assert verdict() == (abi.EXITS, "")

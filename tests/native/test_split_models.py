@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import split_gguf
 import tiny_gguf
 from helpers import append_all, random_tokens
 
+from specee.native import proof
 from specee.native.engine import Model, RowEngine
 from specee.native.errors import UnusableModelError
 
@@ -43,3 +45,13 @@ def test_a_part_that_is_not_whole_is_an_error(tmp_path: Path, lose: Callable[[Pa
     lose(parts[2])
     with pytest.raises(UnusableModelError, match=r"whole-00003-of-00003|corrupted or incomplete"):
         Model(parts[0])
+
+
+def test_a_kept_verdict_is_of_all_parts(tmp_path: Path) -> None:
+    parts = split_gguf.split(tiny_gguf.write(tmp_path / "whole.gguf", "llama"), tmp_path, 3)
+    verdict = proof.verdict_file(parts[0], (), tmp_path)
+    assert proof.verdict_file(parts[0], (), tmp_path) == verdict
+    for part in parts:
+        before = proof.verdict_file(parts[0], (), tmp_path)
+        os.utime(part, (1, 1))
+        assert proof.verdict_file(parts[0], (), tmp_path) != before

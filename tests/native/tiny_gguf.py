@@ -21,10 +21,12 @@ def write(
     tied: bool = False,
     width: int = 1,
     quantize: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    experts: int = 0,
 ) -> Path:
     """A model with normally distributed float32 weights, large enough that its layers matter.
 
     `width`: times as wide. `quantize`: a ggml type, and what turns a matrix into rows of its blocks.
+    `experts`: so many in each layer (of llama), and a token uses all of them.
     """
     n_embd, n_ff = N_EMBD * width, N_FF * width
     rng = np.random.default_rng(seed)
@@ -36,6 +38,9 @@ def write(
     w.add_feed_forward_length(n_ff)
     w.add_head_count(N_HEAD)
     w.add_head_count_kv(N_HEAD_KV)
+    if experts:
+        w.add_expert_count(experts)
+        w.add_expert_used_count(experts)
     w.add_layer_norm_rms_eps(1e-5)
     w.add_rope_dimension_count(n_embd // N_HEAD)
     w.add_rope_freq_base(10000.0)
@@ -57,6 +62,9 @@ def write(
         weights = (rng.standard_normal(shape) * scale / np.sqrt(fan_in)).astype(np.float32)
         if quantize is None:
             w.add_tensor(name, weights)
+        elif len(shape) == 3:
+            rows = quantize[1](weights.reshape(-1, fan_in)).reshape(*shape[:2], -1)
+            w.add_tensor(name, rows, raw_dtype=gguf.GGMLQuantizationType[quantize[0]])
         else:
             w.add_tensor(name, quantize[1](weights), raw_dtype=gguf.GGMLQuantizationType[quantize[0]])
 
@@ -79,9 +87,12 @@ def write(
             for name in ("q_norm", "k_norm"):
                 w.add_tensor(f"blk.{i}.attn_{name}.weight", np.ones(n_embd // N_HEAD, np.float32))
         normal(f"blk.{i}.attn_output.weight", n_embd, n_embd)
-        normal(f"blk.{i}.ffn_gate.weight", n_ff, n_embd)
-        normal(f"blk.{i}.ffn_up.weight", n_ff, n_embd)
-        normal(f"blk.{i}.ffn_down.weight", n_embd, n_ff)
+        if experts:
+            w.add_tensor(f"blk.{i}.ffn_gate_inp.weight", rng.standard_normal((experts, n_embd)).astype(np.float32))
+        end, many = ("_exps", (experts,)) if experts else ("", ())
+        normal(f"blk.{i}.ffn_gate{end}.weight", *many, n_ff, n_embd)
+        normal(f"blk.{i}.ffn_up{end}.weight", *many, n_ff, n_embd)
+        normal(f"blk.{i}.ffn_down{end}.weight", *many, n_embd, n_ff)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

@@ -194,7 +194,9 @@ def _events(index: int, text: str) -> Iterator[ChatEvent]:
     if layer < 30:
         yield ChatEvent(index, "?", 1, layer, "provisional", t)
         yield ChatEvent(index, "", 1, layer, "rolled_back", t)
-        yield ChatEvent(index, text, 2, layer, "provisional", t, scores, (2, 5, 7, 9))
+        yield ChatEvent(
+            index, text, 2, layer, "provisional", t, scores, (2, 5, 7, 9), candidate_texts=(" a", "b", "\n", "d")
+        )
     yield ChatEvent(index, text, 2, layer, "verified", t, scores)
 
 

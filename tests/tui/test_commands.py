@@ -69,8 +69,8 @@ async def test_commands_are_completed_and_listed() -> None:
         ("/set drafter tiny", "/set drafter tinyllama-1.1b"),
         ("/set dr", "/set drafter"),
         ("/set tem", "/set temperature"),
-        ("/view lens", "/view lens"),
-        ("/view sk", "/view skyline"),
+        ("/view tokens", "/view tokens"),
+        ("/view col", "/view columns"),
         ("/policy pip", "/policy pipelined"),
         ("/theme dracu", "/theme dracula"),
         ("/persona tu", "/persona tutor"),
@@ -256,6 +256,10 @@ async def test_what_the_list_shows_can_be_set() -> None:
         await until(pilot, lambda: session.loads[-1].drafter == "none" and idle(pilot.app))
         await submit(pilot, "/set drafter of the model")
         await until(pilot, lambda: session.loads[-1].drafter is None and idle(pilot.app))
+        await submit(pilot, "/set kv_type q8_0")
+        await until(pilot, lambda: session.loads[-1].kv_type == "q8_0" and idle(pilot.app))
+        await submit(pilot, "/set kv_type default")
+        await until(pilot, lambda: session.loads[-1].kv_type == "f16" and idle(pilot.app))
         await submit(pilot, "/ctx 512")
         await until(pilot, lambda: session.loads[-1].n_ctx == 512 and idle(pilot.app))
         await submit(pilot, "/ctx default")

@@ -8,7 +8,7 @@ from textual.color import Color
 from textual.pilot import Pilot
 
 from specee.app.tui.drafters import SOURCES, variable
-from specee.app.tui.views.skyline import Skyline
+from specee.app.tui.views.columns import Columns
 
 ANSWER = "one two three four five six seven eight nine ten eleven twelve"
 WHERE = "4 from common phrases, 2 from this chat"
@@ -31,8 +31,8 @@ async def ask(pilot: Pilot[int]) -> None:
 async def test_columns_are_as_high_as_their_step(session: FakeSession) -> None:
     async with chat(session).run_test(size=(98, 30)) as pilot:
         await ask(pilot)
-        skyline = pilot.app.query_one(Skyline)
-        *bars, caption = skyline.rows()
+        columns = pilot.app.query_one(Columns)
+        *bars, caption = columns.rows()
         bottom = "".join(text for text, _ in bars[-1])
         second = "".join(text for text, _ in bars[-2])
         assert bottom == "▄█████▄█████" and second == " ▄▄▄   ▄▄▄  "
@@ -50,9 +50,9 @@ async def test_columns_are_as_high_as_their_step(session: FakeSession) -> None:
 async def test_the_caption_fits_small_screens(session: FakeSession, size: tuple[int, int]) -> None:
     async with chat(session).run_test(size=size) as pilot:
         await ask(pilot)
-        skyline = pilot.app.query_one(Skyline)
-        assert skyline.size.height == 4 and "twelve" in screen(pilot.app)
-        caption = "".join(text for text, _ in skyline.rows()[-1])
+        columns = pilot.app.query_one(Columns)
+        assert columns.size.height == 4 and "twelve" in screen(pilot.app)
+        caption = "".join(text for text, _ in columns.rows()[-1])
         assert caption.startswith("height: tokens a step █ model") and len(caption) <= size[0]
 
 
@@ -62,10 +62,10 @@ async def test_without_colours_letters_stand_for_drafters(
     monkeypatch.setenv("NO_COLOR", "1")
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ask(pilot)
-        *_, bottom, caption = pilot.app.query_one(Skyline).rows()
+        *_, bottom, caption = pilot.app.query_one(Columns).rows()
         assert "".join(text for text, _ in bottom) == "▄pp█c█▄pp█c█"
         assert "".join(text for text, _ in caption).endswith("c this chat p common phrases")
-        await submit(pilot, "/view lens")
+        await submit(pilot, "/view tokens")
         await pilot.pause(0.2)
         assert "   pppppppppp     ccccc" in screen(pilot.app)
 
@@ -83,18 +83,18 @@ async def test_drafters_have_different_colours_in_all_themes() -> None:
 async def test_another_theme_has_other_colours(session: FakeSession) -> None:
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ask(pilot)
-        skyline = pilot.app.query_one(Skyline)
-        before = skyline.drafter_style("suffix")
-        drawn = skyline.render_line(4)
+        columns = pilot.app.query_one(Columns)
+        before = columns.drafter_style("suffix")
+        drawn = columns.render_line(4)
         pilot.app.theme = "textual-light"
         await pilot.pause(0.1)
-        assert skyline.drafter_style("suffix") != before and skyline.render_line(4) != drawn
+        assert columns.drafter_style("suffix") != before and columns.render_line(4) != drawn
 
 
-async def test_the_inspector_says_what_drafted_a_token(session: FakeSession) -> None:
+async def test_the_token_view_says_what_drafted_a_token(session: FakeSession) -> None:
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ask(pilot)
-        await submit(pilot, "/view inspector")
+        await submit(pilot, "/view token")
         await pilot.pause(0.2)
         assert "token 12 of 12 was chosen by the model itself" in screen(pilot.app)
         await pilot.press("ctrl+left", "ctrl+left", "ctrl+left")
@@ -107,9 +107,9 @@ async def test_the_other_views_count_drafts(session: FakeSession) -> None:
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ask(pilot)
         for view, says in (
-            ("ledger", "5 of 12 drafted tokens were accepted"),
-            ("odometer", "tokens drafted  6"),
-            ("elevator", "2    2    2    ·    ·"),
+            ("costs", "5 of 12 drafted tokens were accepted"),
+            ("totals", "tokens drafted  6"),
+            ("histogram", "2    2    2    ·    ·"),
         ):
             await submit(pilot, f"/view {view}")
             await pilot.pause(0.2)
@@ -131,7 +131,7 @@ async def test_a_race_colours_drafts_and_compares(session: FakeSession) -> None:
 async def test_a_chat_that_is_opened_again_shows_its_drafts(session: FakeSession) -> None:
     async with chat(session).run_test(size=(98, 30)) as pilot:
         await ask(pilot)
-        rows = pilot.app.query_one(Skyline).rows()
+        rows = pilot.app.query_one(Columns).rows()
         shown = screen(pilot.app)
         await submit(pilot, "/new")
         await pilot.pause(0.2)
@@ -139,7 +139,7 @@ async def test_a_chat_that_is_opened_again_shows_its_drafts(session: FakeSession
         await submit(pilot, "/resume 1")
         await until(pilot, lambda: answers(pilot.app) == [ANSWER])
         await pilot.pause(0.2)
-        assert pilot.app.query_one(Skyline).rows() == rows
+        assert pilot.app.query_one(Columns).rows() == rows
         figures = "tokens/s, 1."
         again = screen(pilot.app)
         assert WHERE in " ".join(again.split()) and [line for line in again.splitlines() if figures in line] == [

@@ -84,7 +84,7 @@ def test_an_error_is_a_line_and_the_chat_goes_on(
 ) -> None:
     session = FakeSession()
     session.error = AppError("engine error", "no luck")
-    assert chat(monkeypatch, session, "Hello", "/nothing", "/view lens", "/ctx x", "@/no/such.txt what?") == 0
+    assert chat(monkeypatch, session, "Hello", "/nothing", "/view tokens", "/ctx x", "@/no/such.txt what?") == 0
     err = capsys.readouterr().err.splitlines()
     assert all(line.startswith("specee-chat: ") for line in err) and len(err) == 5
     assert "no luck" in err[0] and "/nothing" in err[1] and "/no/such.txt" in err[4]

@@ -70,7 +70,7 @@ async def test_an_answer(theme: str, width: int) -> None:
         check(f"answer-{width}-{theme}", pilot.app)
 
 
-@pytest.mark.parametrize("view", [name for name in VIEWS if name != "skyline"])
+@pytest.mark.parametrize("view", [name for name in VIEWS if name != "columns"])
 async def test_views_where_there_is_little_room(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     async with chat(session_with_answer()).run_test(size=(60, 20)) as pilot:
@@ -80,7 +80,7 @@ async def test_views_where_there_is_little_room(view: str, monkeypatch: pytest.M
         check(f"{view}-60-dark", pilot.app)
 
 
-@pytest.mark.parametrize("view", ["skyline", "lens", "odometer"])
+@pytest.mark.parametrize("view", ["columns", "tokens", "totals"])
 async def test_views_whose_colours_are_glyphs_too(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     async with chat(session_with_answer()).run_test(size=(80, 24)) as pilot:
@@ -90,7 +90,7 @@ async def test_views_whose_colours_are_glyphs_too(view: str, monkeypatch: pytest
         check(f"{view}-80-mono", pilot.app)
 
 
-@pytest.mark.parametrize("view", ["skyline", "lens", "inspector"])
+@pytest.mark.parametrize("view", ["columns", "tokens", "token"])
 async def test_views_of_drafts(view: str, theme: str) -> None:
     session = session_with_answer()
     use_drafts(session, len(ANSWER.split(" ")))

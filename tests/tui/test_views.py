@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, screen, submit, until
+from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, screen, submit, until, use_drafts
 
 from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.prompt_input import PromptInput
 from specee.app.tui.status import Status, status_lines
 from specee.app.tui.views import VIEWS
-from specee.app.tui.views.skyline import Skyline
+from specee.app.tui.views.columns import Columns
 
 
 def test_the_gauge_forgets_tokens_that_were_rolled_back() -> None:
@@ -98,9 +98,9 @@ async def test_unverified_columns_are_dim() -> None:
         gauge = Gauge()
         gauge.add(ChatEvent(0, "x", 1, 30, "verified", 0.0))
         gauge.add(ChatEvent(1, "x", 1, 15, "provisional", 0.1))
-        skyline = pilot.app.query_one(Skyline)
-        skyline.show(gauge, 30)
-        rows = skyline.rows()
+        columns = pilot.app.query_one(Columns)
+        columns.show(gauge, 30)
+        rows = columns.rows()
         *bars, caption = rows
         assert [row[0][0] for row in bars] == ["█"] * 4
         assert [row[1][0] for row in bars] == [" ", " ", "█", "█"]
@@ -112,13 +112,13 @@ async def test_unverified_columns_are_dim() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("skyline", "█"),
-        ("lens", "Bold"),
-        ("elevator", "1 skipped layers"),
-        ("inspector", "exit scores"),
-        ("dial", "threshold calibrated"),
-        ("odometer", "layers skipped"),
-        ("ledger", "1 of 3 tokens skipped layers"),
+        ("columns", "█"),
+        ("tokens", "Bold"),
+        ("histogram", "1 skipped layers"),
+        ("token", "exit scores"),
+        ("threshold", "threshold calibrated"),
+        ("totals", "layers skipped"),
+        ("costs", "1 of 3 tokens skipped layers"),
     ],
 )
 async def test_views(name: str, says: str) -> None:
@@ -138,25 +138,45 @@ async def test_views(name: str, says: str) -> None:
         assert not pilot.app.query(VIEWS[name])
 
 
-async def test_the_inspector_moves_over_tokens() -> None:
+async def test_the_token_view_moves_over_tokens() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await submit(pilot, "/view inspector")
+        await submit(pilot, "/view token")
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.press("ctrl+left")
         await pilot.pause(0.05)
         shown = screen(pilot.app)
         assert "token 2 of 3 used 24 of 30 layers" in shown
-        assert "layer 24: 0.92" in shown and "candidate ids 2 5 7 9" in shown
+        assert "layer 24: 0.92" in shown and "candidates “ a”  “b”  “⏎”  “d”" in shown
 
 
-async def test_the_dial_turns_with_brackets() -> None:
+@pytest.mark.parametrize("view", ["columns", "tokens"])
+async def test_a_click_tells_of_a_token(view: str) -> None:
+    session = FakeSession("one two three four five six")
+    use_drafts(session, 6)
+    async with chat(session).run_test(size=(80, 30)) as pilot:
+        await ready(pilot)
+        await pilot.app.set_view(view)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        await pilot.pause(0.3)
+        shown = pilot.app.query_one(VIEWS[view])
+        assert shown.TITLE in screen(pilot.app) and "legend" not in screen(pilot.app)
+        await pilot.click(VIEWS[view], offset=(2, 4) if view == "columns" else (5, 1))
+        await until(
+            pilot, lambda: "token 2 “ two”: drafted from common phrases; its step gave 3 tokens" in screen(pilot.app)
+        )
+        await pilot.press("ctrl+right")
+        await until(pilot, lambda: "token 3 “ three”" in screen(pilot.app))
+
+
+async def test_brackets_change_the_threshold() -> None:
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await submit(pilot, "/view dial")
+        await submit(pilot, "/view threshold")
         await pilot.pause(0.05)
         await pilot.press("[")
         await pilot.pause(0.05)
@@ -169,7 +189,7 @@ async def test_the_dial_turns_with_brackets() -> None:
         assert pilot.app.query_one(PromptInput).text == "a["
 
 
-async def test_the_odometer_says_when_exits_are_slower() -> None:
+async def test_the_totals_say_when_exits_are_slower() -> None:
     gauge = Gauge()
     gauge.finish(make_stats(tokens=100, tokens_per_second=40.0, dense_rate=80.0))
     assert gauge.seconds_saved == pytest.approx(-1.25) and gauge.layers_saved == 270
@@ -182,17 +202,17 @@ async def test_without_colours_glyphs_say_it(monkeypatch: pytest.MonkeyPatch) ->
     session = FakeSession()
     async with chat(session).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        await submit(pilot, "/view lens")
+        await submit(pilot, "/view tokens")
         await submit(pilot, "Hi")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         await pilot.pause(0.1)
         assert "█" in screen(pilot.app) and "▆" in screen(pilot.app)  # under the tokens
         gauge = Gauge()
         gauge.add(ChatEvent(0, "x", 1, 30, "provisional", 0.0))
-        await pilot.app.set_view("skyline")
-        skyline = pilot.app.query_one(Skyline)
-        skyline.show(gauge, 30)
-        assert skyline.rows()[0][0][0] == "▒"
+        await pilot.app.set_view("columns")
+        columns = pilot.app.query_one(Columns)
+        columns.show(gauge, 30)
+        assert columns.rows()[0][0][0] == "▒"
 
 
 async def test_a_race_marks_the_first_difference() -> None:
@@ -212,7 +232,7 @@ async def test_a_race_marks_the_first_difference() -> None:
 async def test_f2_goes_through_the_views() -> None:
     async with chat(FakeSession()).run_test(size=(80, 30)) as pilot:
         await ready(pilot)
-        for name in [*list(VIEWS)[1:], "skyline"]:
+        for name in [*list(VIEWS)[1:], "columns"]:
             await pilot.press("f2")
             await until(pilot, lambda name=name: bool(pilot.app.query(VIEWS[name])))
 

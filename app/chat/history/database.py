@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from specee.app.chat.history import inline_thoughts
 from specee.app.chat.history.folding import fold_stored
 from specee.app.chat.history.reading import heal
 from specee.app.chat.history.schema import MIGRATIONS
@@ -275,6 +276,7 @@ def _connect(target: str) -> sqlite3.Connection:
     connection.execute("PRAGMA trusted_schema = ON")  # triggers call our function
     heal(connection)
     connection.create_function("fold", 1, fold_stored, deterministic=True)
+    inline_thoughts.register(connection)
     return connection
 
 
@@ -322,9 +324,16 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Makes the file, where it is not there, for this user alone; SQLite gives those beside it the same mode."""
+    """Makes the file, where it is not there, for this user alone; SQLite gives those beside it the same mode.
+
+    Earlier versions did not: what they left becomes private, copies before migrations too.
+    """
     if not path.exists():
         os.close(local_file.open_private(path, append=True))
+    for each in (path, *path.parent.glob(f"{path.stem}-before-*{path.suffix}")):
+        for beside in ("", "-wal", "-shm"):
+            with suppress(OSError):  # another user's
+                local_file.make_private(each.with_name(f"{each.name}{beside}"))
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:

@@ -101,4 +101,16 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ALTER TABLE turns ADD COLUMN thought_seconds REAL NOT NULL DEFAULT 0.0;
         """,
     ),
+    (
+        # those of earlier answers too; `words` first, as it needs the old text
+        "inline-thoughts",
+        """
+        UPDATE words SET content = (SELECT fold(CAST(answer_alone(content) AS BLOB)) FROM turns WHERE id = words.rowid)
+        WHERE rowid IN (SELECT id FROM turns
+            WHERE role = 'assistant' AND thought = '' AND state <> 'streaming' AND inline_thought(content) <> '');
+        UPDATE turns SET thought = inline_thought(content), depths = depths_alone(content, depths),
+            content = answer_alone(content)
+        WHERE role = 'assistant' AND thought = '' AND state <> 'streaming' AND inline_thought(content) <> '';
+        """,
+    ),
 )

@@ -8,16 +8,19 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
+from textual.events import Click
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from specee.app.formatting import visible
 from specee.app.tui.drafters import in_order, source, variable
 from specee.app.tui.gauge import Gauge, TokenColumn
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EXIT, FULL, UNVERIFIED = Style(color="green"), Style(color="blue"), Style(dim=True)
-PLAIN, DIM = Style(), Style(dim=True)
+PLAIN, DIM, CHOSEN = Style(), Style(dim=True), Style(reverse=True)
+TITLE_STYLE = Style(bold=True)
 
 Row = list[tuple[str, Style]]
 """One line of a view: runs of text with their styles."""
@@ -32,14 +35,19 @@ class DepthView(Widget):
 
     CAPTION: ClassVar[str]
     """What the view shows, for /help."""
+    TITLE: ClassVar[str]
+    LEAST_TITLED = 5
+    """Lines from which on one of them is a title."""
 
     DEFAULT_CSS = """
-    DepthView { height: 4; width: 1fr; padding: 0 1; }
+    DepthView { height: 5; width: 1fr; padding: 0 1; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.gauge, self.n_layers = Gauge(), 1
+        self.n_lines = 1
+        """Lines below the title."""
         self._rows: list[Row] = []
         self._theme = ""  # that the colours of drafters are of
         self._colours: dict[str, Style] = {}
@@ -49,15 +57,51 @@ class DepthView(Widget):
         self.gauge, self.n_layers = gauge, max(1, n_layers)
         if not self.content_size.width:
             return
-        before, self._rows = self._rows, self.rows()
+        titled = self.content_size.height >= self.LEAST_TITLED
+        self.n_lines = max(1, self.content_size.height - titled)
+        title: list[Row] = [[(self.TITLE, TITLE_STYLE), (f": {self.sentence()}", DIM)]] if titled else []
+        before, self._rows = self._rows, [*title, *self.rows()]
         width = self.size.width
         for y in range(max(len(before), len(self._rows))):
             if before[y : y + 1] != self._rows[y : y + 1]:
                 self.refresh(Region(0, y, width, 1))
 
     def rows(self) -> list[Row]:
-        """The lines of the view, at the present size."""
+        """The lines of the view below its title, at the present size."""
         raise NotImplementedError
+
+    def sentence(self) -> str:
+        """What it shows now, behind its title."""
+        raise NotImplementedError
+
+    def token_at(self, x: int, y: int) -> TokenColumn | None:
+        """The token in a cell below the title; None where there is none that can be chosen."""
+        return None
+
+    def on_click(self, event: Click) -> None:
+        """Chooses a token."""
+        at = event.get_content_offset(self)
+        if at is None:
+            return
+        column = self.token_at(at.x, at.y - (self.content_size.height - self.n_lines))
+        for index, token in enumerate(reversed(self.gauge.answer), 1):
+            if token is column:
+                self.gauge.cursor = -index
+                self.show(self.gauge, self.n_layers)
+                return
+
+    @property
+    def chosen(self) -> TokenColumn | None:
+        """The token that the user chose; None: none, or the last one."""
+        tokens, cursor = self.gauge.answer, self.gauge.cursor
+        return tokens[cursor] if -len(tokens) <= cursor < -1 else None
+
+    def about_chosen(self) -> Row | None:
+        """A line about the token that the user chose."""
+        if (column := self.chosen) is None:
+            return None
+        place = len(self.gauge.answer) + self.gauge.cursor + 1
+        return [(f"token {place} {quoted(column.text)}", PLAIN), (f": {origin(column, self.n_layers)}", DIM)]
 
     def on_resize(self) -> None:
         self._rows = []
@@ -118,6 +162,20 @@ class DepthView(Widget):
     def block(self, layer: int) -> str:
         """A layer as one of eight heights."""
         return BLOCKS[max(1, min(8, round(8 * layer / self.n_layers)))]
+
+
+def quoted(text: str) -> str:
+    """The text of a token, with its spaces and line ends."""
+    return f"“{visible(text).replace(chr(10), '⏎')}”"
+
+
+def origin(column: TokenColumn, n_layers: int) -> str:
+    """Where a token comes from, and what its step gave or the layers that it used."""
+    if column.drafter is None and column.layer < n_layers:
+        return f"used {column.layer} of {n_layers} layers"
+    chosen = f"drafted from {source(column.drafter).name}" if column.drafter else "chosen by the model itself"
+    count = column.step.tokens
+    return f"{chosen}; its step gave {count} token{'s' * (count != 1)}"
 
 
 def lines(text: str, style: Style = PLAIN) -> list[Row]:

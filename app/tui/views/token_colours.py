@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from specee.app.tui.drafters import source
 from specee.app.tui.gauge import TokenColumn
-from specee.app.tui.views.base import PLAIN, DepthView, Row, merged
+from specee.app.tui.views.base import CHOSEN, PLAIN, DepthView, Row, merged
 
 
 class TokenColours(DepthView):
@@ -16,28 +16,50 @@ class TokenColours(DepthView):
     """
 
     CAPTION = "the end of the answer; drafted tokens, or those that skipped layers, are coloured"
+    TITLE = "Tokens"
+    LEAST_TITLED = 6
     DEFAULT_CSS = """
-    TokenColours { height: 5; }
+    TokenColours { height: 6; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._answer: list[TokenColumn] = []
         self._starts: list[int] = []
+        self._drawn: list[list[tuple[str, TokenColumn]]] = []
 
     def rows(self) -> list[Row]:
-        fit = max(1, (self.content_size.height - 1) // (2 if self.plain else 1))
+        fit = max(1, (self.n_lines - 1) // (2 if self.plain else 1))
         rows: list[Row] = []
-        lines = self._lines(max(8, self.content_size.width), fit)
+        lines = self._drawn = self._lines(max(8, self.content_size.width), fit)
+        chosen = self.chosen
         for line in lines:
-            rows.append(merged((text, self.style(column)) for text, column in line))
+            rows.append(
+                merged(
+                    (text, self.style(token) + CHOSEN if token is chosen else self.style(token)) for text, token in line
+                )
+            )
             if self.plain:
                 rows.append([("".join(self._mark(column) * cell_len(text) for text, column in line), PLAIN)])
-        if self.plain and not self.gauge.drafts:
+        if (about := self.about_chosen()) is not None:
+            rows.append(about)
+        elif self.plain and not self.gauge.drafts:
             rows.append([("height of the blocks: layers used", PLAIN)])
         elif self.gauge.answer:
             rows.append(self.legend((column for line in lines for _, column in line), "tokens:"))
         return rows
+
+    def sentence(self) -> str:
+        what = "where each token comes from" if self.gauge.drafts else "the layers that each token used"
+        return f"the end of the answer, {'marked' if self.plain else 'coloured'} by {what}"
+
+    def token_at(self, x: int, y: int) -> TokenColumn | None:
+        y //= 2 if self.plain else 1
+        for text, column in self._drawn[y] if 0 <= y < len(self._drawn) else ():
+            if x < cell_len(text):
+                return column
+            x -= cell_len(text)
+        return None
 
     def _mark(self, column: TokenColumn) -> str:
         """What stands under each cell of a token."""

@@ -61,6 +61,10 @@ struct ggml_tensor;
 bool specee_small_batch_chunk(const struct ggml_tensor * dst, const void * rows, size_t rows_stride, int64_t r0_start,
                               int64_t r0_end, int64_t r1_start, int64_t r1_end);
 
+// A thread's share of ggml's FLASH_ATTN_EXT `dst`, where keys and values are q8_0; false, for all threads: do it as
+// ggml does.
+bool specee_attention_q8_0(const struct ggml_tensor * dst, int thread, int n_threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,29 +6,30 @@ from itertools import islice
 
 from specee.app.tui.drafters import source
 from specee.app.tui.gauge import TokenColumn
-from specee.app.tui.views.base import BLOCKS, DepthView, Row, merged
+from specee.app.tui.views.base import BLOCKS, CHOSEN, DepthView, Row, merged
 
 UNVERIFIED_GLYPH = "▒"  # in place of dim colours
 MOST_TOKENS = 8  # of a step: the full height
 
 
-class Skyline(DepthView):
+class Columns(DepthView):
     """The last tokens that fit, over a line that says what height and colours mean."""
 
     CAPTION = (
         "a column for each token: with drafts as high as the tokens of its step, coloured by where they come from; "
         "else as high as the layers it used"
     )
+    TITLE = "Columns"
+    LEAST_TITLED = 6
     DEFAULT_CSS = """
-    Skyline { height: 5; }
+    Columns { height: 6; }
     """
 
     def rows(self) -> list[Row]:
-        width, height = max(1, self.content_size.width), max(1, self.content_size.height - 1)
-        columns, drafts = self.gauge.columns, self.gauge.drafts
-        shown = list(islice(columns, max(0, len(columns) - width), None))
+        height, chosen = max(1, self.n_lines - 1), self.chosen
+        drafts, shown = self.gauge.drafts, self._shown()
         eighths = [round(8 * height * self._share(column, drafts)) for column in shown]
-        styles = [self.style(column) for column in shown]
+        styles = [self.style(column) + CHOSEN if column is chosen else self.style(column) for column in shown]
         bars = [
             merged(
                 (self._glyph(column, high - 8 * row, row), style)
@@ -37,7 +38,20 @@ class Skyline(DepthView):
             for row in reversed(range(height))
         ]
         head = "height: tokens a step" if drafts else "height: layers used"
-        return [*bars, self.legend(shown, head) if shown else []]
+        return [*bars, (self.about_chosen() or self.legend(shown, head)) if shown else []]
+
+    def sentence(self) -> str:
+        if self.gauge.drafts:
+            return f"one for each token, as high as the tokens that its step gave (full: {MOST_TOKENS})"
+        return f"one for each token, as high as the layers that it used (full: {self.n_layers})"
+
+    def token_at(self, x: int, y: int) -> TokenColumn | None:
+        shown = self._shown()
+        return shown[x] if 0 <= x < len(shown) and 0 <= y < self.n_lines - 1 else None
+
+    def _shown(self) -> list[TokenColumn]:
+        columns = self.gauge.columns
+        return list(islice(columns, max(0, len(columns) - max(1, self.content_size.width)), None))
 
     def _share(self, column: TokenColumn, drafts: bool) -> float:
         """Of the full height."""

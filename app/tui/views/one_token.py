@@ -6,16 +6,21 @@ from rich.style import Style
 
 from specee.app.tui.drafters import source
 from specee.app.tui.gauge import TokenColumn
-from specee.app.tui.views.base import DepthView, Row, lines
+from specee.app.tui.views.base import DepthView, Row, lines, quoted
 
 AROUND = 6  # tokens shown on each side
 CURSOR = Style(reverse=True)
 
 
-class Inspector(DepthView):
+class OneToken(DepthView):
     """The token under the cursor among its neighbours, and what is known of it."""
 
     CAPTION = "one token at a time (Ctrl+Left, Ctrl+Right): what drafted it, or its layers and the scores of its exits"
+
+    TITLE = "Token"
+
+    def sentence(self) -> str:
+        return "one at a time; Ctrl+Left and Ctrl+Right take its neighbours"
 
     def rows(self) -> list[Row]:
         tokens = self.gauge.answer
@@ -53,5 +58,5 @@ def _origin(column: TokenColumn) -> str:
 def _identity(column: TokenColumn) -> str:
     if column.token < 0:
         return ""  # of a stored answer
-    candidates = " ".join(map(str, column.candidates))
-    return f"token id {column.token}{f', candidate ids {candidates}' if candidates else ''}"
+    tried = "  ".join(quoted(text) for text in column.candidate_texts)
+    return f"token id {column.token}{f'; candidates {tried}' if tried else ''}"

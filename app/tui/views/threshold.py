@@ -7,15 +7,20 @@ from specee.app.tui.views.base import DIM, PLAIN, DepthView, Row, lines
 TRAIL = "123456789"
 
 
-class Dial(DepthView):
+class ThresholdView(DepthView):
     """Layers used to the right, tokens per second upwards; digits number the last answers, * is the newest one."""
 
     CAPTION = "speed (up) against layers used (right), a point for each answer; [ and ] change the threshold"
+    TITLE = "Threshold"
+    LEAST_TITLED = 8
     DEFAULT_CSS = """
-    Dial { height: 7; }
+    ThresholdView { height: 8; }
     """
     threshold: float | None = None
     """The one in use; None is the calibrated one."""
+
+    def sentence(self) -> str:
+        return "tokens/s (up) and layers used (right) of the last answers, * is the newest"
 
     def rows(self) -> list[Row]:
         points = self.gauge.points[-len(TRAIL) - 1 :]
@@ -23,7 +28,7 @@ class Dial(DepthView):
         head = lines(f"threshold {name}   [ skip more layers   ] skip fewer")
         if not points:
             return head + lines("each answer is a point here: faster is higher,\nmore layers used is further right")
-        width, height = max(8, self.content_size.width - 8), max(2, self.content_size.height - 1)
+        width, height = max(8, self.content_size.width - 8), max(2, self.n_lines - 2)
         rates, layers = [p.rate for p in points], [p.mean_layer for p in points]
         low, high, first = min(rates), max(rates), min(layers)
         grid = [[" "] * width for _ in range(height)]
@@ -32,7 +37,10 @@ class Dial(DepthView):
             y = _cell(point.rate, low, high, height)
             grid[height - 1 - y][x] = "*" if number == len(points) - 1 else TRAIL[number]
         labels = [f"{high:6.1f} ", *[" " * 7] * (height - 2), f"{low:6.1f} "]
-        return head + [[(label, DIM), ("".join(cells), PLAIN)] for label, cells in zip(labels, grid, strict=True)]
+        ends = f"{first:.0f}", f"{self.n_layers} layers used"
+        axis: Row = [("tokens/s ", DIM), (f"{ends[0]}{ends[1]:>{max(1, width - 2 - len(ends[0]))}}", DIM)]
+        chart: list[Row] = [[(label, DIM), ("".join(cells), PLAIN)] for label, cells in zip(labels, grid, strict=True)]
+        return [*head, *chart, axis]
 
 
 def _cell(value: float, low: float, high: float, cells: int) -> int:

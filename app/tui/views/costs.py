@@ -7,10 +7,15 @@ from typing import Any
 from specee.app.tui.views.base import DepthView, Row, lines
 
 
-class Ledger(DepthView):
+class Costs(DepthView):
     """Counts of the last answer, and the milliseconds wasted."""
 
     CAPTION = "what drafting or skipping layers cost in the last answer: rejected drafts, refused exits, time"
+
+    TITLE = "Costs"
+
+    def sentence(self) -> str:
+        return "what the last answer spent on drafts or exits"
 
     def rows(self) -> list[Row]:
         last = self.gauge.last

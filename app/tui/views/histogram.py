@@ -14,10 +14,17 @@ MOST_TOKENS = 8  # of a step
 WIDE = 5  # cells of a number of tokens
 
 
-class Elevator(DepthView):
+class Histogram(DepthView):
     """Bars are steps with so many tokens; or exits, ^ layers where the last token was probed, o tokens not verified."""
 
     CAPTION = "how many steps gave 1, 2, 3 ... tokens; where layers are skipped, how many tokens exited at each layer"
+
+    TITLE = "Histogram"
+
+    def sentence(self) -> str:
+        if self.gauge.drafts:
+            return "how many steps of the last answer gave 1, 2, 3 ... tokens"
+        return "how many tokens of the last answer ended at each layer"
 
     def rows(self) -> list[Row]:
         return self._steps() if self.gauge.drafts else self._exits()

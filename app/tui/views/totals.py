@@ -9,10 +9,15 @@ from specee.app.tui.views.base import DepthView, Row, lines
 SLOWER, FASTER = Style(color="red", bold=True), Style(color="green")
 
 
-class Odometer(DepthView):
+class Totals(DepthView):
     """Tokens drafted, layers and seconds saved, with the cost of it all; red when it made answers slower."""
 
     CAPTION = "tokens drafted, layers skipped and time saved since the start of the program"
+
+    TITLE = "Totals"
+
+    def sentence(self) -> str:
+        return "what drafts and skipped layers saved since the program started"
 
     def rows(self) -> list[Row]:
         gauge = self.gauge
