@@ -1,4 +1,4 @@
-"""Attention in one operation has the bits of ggml's operations."""
+"""Attention of prompts in one operation has the bits of ggml's operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ggml_programs import KERNELS, ggml_source, run
 
-from specee.native import library
+from specee.native import cpu
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 
@@ -29,12 +29,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_attention_has_the_bits_of_ggml(program: Path) -> None:
-    """1 to 8 rows and prompts; several slots, windows and trees; heads of many sizes, alone and in groups of up to 16.
-
-    ggml's own operations for one row and for batches are the reference: that 2 to 8 rows have the bits of one there is
-    tested in test_small_batch.py.
-    """
+    """Prompts of several lengths; several slots, windows and trees; heads of many sizes, alone and in groups of up to
+    16."""
     done = subprocess.run([str(program)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    if "avx2" in library.cpu_buffers():
+    if "avx2" in (cpu.features() or ()):
         assert int(done.stdout.split()[-1]) > 100

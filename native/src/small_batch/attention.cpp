@@ -21,22 +21,13 @@ namespace specee::small_batch {
 namespace {
 
 constexpr int     lanes     = Floats::lanes;
-constexpr int     n_dot     = 4;          // accumulators of ggml_vec_dot_f16
-constexpr int64_t cell_step = n_dot * 16; // numbers of cells that all kernels can take
-constexpr int64_t n_block   = 24;         // rows of a block: their q fits into the first cache
+constexpr int64_t cell_step = 64; // as tinyBLAS takes V
+constexpr int64_t n_block   = 24; // rows of a block: their q fits into the first cache
 constexpr int     n_group   = Floats::n_group;
 
 using V = Floats::V;
 
 // ---- scores --------------------------------------------------------------------------------------------------------
-
-template <int A> V sum_of(const V * x) { // in ggml's order
-    if constexpr (A == 1) {
-        return x[0];
-    } else {
-        return Floats::add(Floats::add(x[0], x[2]), Floats::add(x[1], x[3]));
-    }
-}
 
 struct Keys {
     const char *  k; // first cell
@@ -49,8 +40,8 @@ struct Keys {
     int64_t       scores_stride;
 };
 
-// K of D vectors a cell, dot products with A accumulators, R cells at a time in registers.
-template <int D, int A, int R> [[gnu::flatten]] void scores(const Keys & p) {
+// K of D vectors a cell, R cells at a time in registers.
+template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
     constexpr int parts = lanes / R;
     for (int64_t c = 0; c < p.n_cells; c += lanes) {
         for (int part = 0; part < parts; ++part) {
@@ -63,18 +54,17 @@ template <int D, int A, int R> [[gnu::flatten]] void scores(const Keys & p) {
             });
             const auto rows = [&](int64_t x, auto n) {
                 constexpr int n_now = n;
-                V             acc[n_now][R][A];
-                each<n_now * R * A>([&](auto at) { acc[at / (R * A)][at / A % R][at % A] = Floats::zero(); });
+                V             acc[n_now][R];
+                each<n_now * R>([&](auto at) { acc[at / R][at % R] = Floats::zero(); });
                 each<D>([&](auto d) {
                     each<n_now>([&](auto i) {
                         const V y = Floats::load(p.q + ((x + i) * D + d) * lanes);
-                        each<R>([&](auto r) { acc[i][r][d % A] = Floats::fma(k[r][d], y, acc[i][r][d % A]); });
+                        each<R>([&](auto r) { acc[i][r] = Floats::fma(k[r][d], y, acc[i][r]); });
                     });
                 });
                 each<n_now>([&](auto i) {
-                    V sum[R];
-                    each<R>([&](auto r) { sum[r] = sum_of<A>(acc[i][r]); });
-                    float * const to = p.sums + ((x + i) * parts + part) * lanes;
+                    const V * const sum = acc[i];
+                    float * const   to  = p.sums + ((x + i) * parts + part) * lanes;
                     if constexpr (R == 1) {
                         Floats::store(to, sum[0]);
                     } else if constexpr (R == 2) {
@@ -88,7 +78,7 @@ template <int D, int A, int R> [[gnu::flatten]] void scores(const Keys & p) {
                 });
             };
             // one accumulator waits for itself: four rows in turn
-            constexpr int at_once = A == 1 ? (R == 4 ? 2 : 4) : 1;
+            constexpr int at_once = R == 4 ? 2 : 4;
             int64_t       x       = 0;
             for (; x + at_once <= p.n_rows; x += at_once) {
                 rows(x, std::integral_constant<int, at_once>());
@@ -114,31 +104,30 @@ template <int D, int A, int R> [[gnu::flatten]] void scores(const Keys & p) {
 #endif
                 }
             });
-            Floats::store(p.scores + x * p.scores_stride + c, Floats::fold_last<A == 1>(s[0], s[1], s[2], s[3]));
+            Floats::store(p.scores + x * p.scores_stride + c, Floats::fold_last(s[0], s[1], s[2], s[3]));
         }
     }
 }
 
-template <int D, int A> constexpr auto scores_of() {
+template <int D> constexpr auto scores_of() {
     constexpr int in_registers = lanes == 16 ? 16 / D : 2;
-    return scores < D, A, in_registers >= 4 && Floats::in_cells >= 4 ? 4 : in_registers >= 2 ? 2 : 1 > ;
+    return scores < D, in_registers >= 4 && Floats::in_cells >= 4 ? 4 : in_registers >= 2 ? 2 : 1 > ;
 }
 
 // The kernel for heads of n numbers, or nullptr.
 using Scores = void (*)(const Keys &);
-template <int A, int... N> Scores find_scores(int64_t n) {
+template <int... N> Scores find_scores(int64_t n) {
     Scores     found = nullptr;
     const auto add   = [&](auto of) {
-        if constexpr (of % (A * lanes) == 0) {
-            found = n == of ? scores_of<of / lanes, A>() : found;
+        if constexpr (of % lanes == 0) {
+            found = n == of ? scores_of<of / lanes>() : found;
         }
     };
     (add(std::integral_constant<int, N>()), ...);
     return found;
 }
-Scores find_scores(int64_t n, bool one) {
-    return one ? find_scores<1, 32, 64, 80, 96, 112, 128, 160, 192, 256>(n)
-               : find_scores<n_dot, 32, 64, 96, 128, 160, 192, 256>(n);
+Scores find_scores(int64_t n) {
+    return find_scores<32, 64, 80, 96, 112, 128, 160, 192, 256>(n);
 }
 
 // ---- values --------------------------------------------------------------------------------------------------------
@@ -157,53 +146,43 @@ struct Values {
 };
 
 // Four rows of V at a time by X rows of probabilities.
-template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
-    constexpr int n_acc = A * X * 4; // of four rows of V
-    const float * p     = a.p;
+template <int X> [[gnu::flatten]] void values(const Values & a) {
+    const float * p = a.p;
     for (int64_t c = 0; c < a.n_cells; c += n_near) {
-        const int64_t n_steps = std::min(n_near, a.n_cells - c) / (A * lanes);
+        const int64_t n_steps = std::min(n_near, a.n_cells - c) / lanes;
         float *       to      = a.acc;
-        for (int64_t r = 0; r < a.n_out; r += 4) {
-            const float * y = p;
-            for (int j = 0; j < A; ++j, to += X * 4 * lanes) {
-                const uint16_t * v[4];
+        for (int64_t r = 0; r < a.n_out; r += 4, to += X * 4 * lanes) {
+            const float *    y = p;
+            const uint16_t * v[4];
+            each<4>([&](auto k) { v[k] = reinterpret_cast<const uint16_t *>(a.v + size_t(r + k) * a.stride) + c; });
+            V acc[X][4];
+            each<X * 4>([&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(to + i * lanes); });
+            for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
+                V now[X];
+                each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
                 each<4>([&](auto k) {
-                    v[k] = reinterpret_cast<const uint16_t *>(a.v + size_t(r + k) * a.stride) + c + j * lanes;
+                    const V w = Floats::load(v[k] + s * lanes);
+                    each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
                 });
-                V acc[X][4];
-                each<X * 4>(
-                    [&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(to + i * lanes); });
-                for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
-                    V now[X];
-                    each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
-                    each<4>([&](auto k) {
-                        const V w = Floats::load(v[k] + s * A * lanes);
-                        each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
-                    });
-                }
-                each<X * 4>([&](auto i) { Floats::store(to + i * lanes, acc[i / 4][i % 4]); });
             }
+            each<X * 4>([&](auto i) { Floats::store(to + i * lanes, acc[i / 4][i % 4]); });
         }
-        p += n_steps * A * X * lanes;
+        p += n_steps * X * lanes;
     }
     const float * from = a.acc;
-    for (int64_t r = 0; r < a.n_out; r += 4, from += n_acc * lanes) {
-        for (int x = 0; x < X; ++x) {
+    for (int64_t r = 0; r < a.n_out; r += 4) {
+        for (int x = 0; x < X; ++x, from += 4 * lanes) {
             V sums[4];
-            each<4>([&](auto k) {
-                V parts[A];
-                each<A>([&](auto j) { parts[j] = Floats::load(from + ((j * X + x) * 4 + k) * lanes); });
-                sums[k] = sum_of<A>(parts);
-            });
-            _mm_storeu_ps(a.out[x] + r, Floats::sums_of_four<A == 1>(sums));
+            each<4>([&](auto k) { sums[k] = Floats::load(from + k * lanes); });
+            _mm_storeu_ps(a.out[x] + r, Floats::sums_of_four(sums));
         }
     }
 }
 
-template <int A> auto find_values(int64_t n_rows) {
+auto find_values(int64_t n_rows) {
     return for_rows(n_rows, [](auto n) -> void (*)(const Values &) {
         if constexpr (n <= n_group) {
-            return values<n, A>;
+            return values<n>;
         } else {
             return nullptr;
         }
@@ -224,7 +203,6 @@ struct Attention {
     int64_t n_streams() const { return k->ne[3]; }
     int64_t n_rows() const { return q->ne[2] / n_streams(); } // of a stream
     int64_t n_sharing() const { return q->ne[1] / k->ne[1]; } // heads
-    bool    has_one_accumulator() const { return n_rows() > SPECEE_SMALL_BATCH; }
 };
 
 const float * mask_of(const Attention & a, int64_t stream, int64_t row) {
@@ -255,17 +233,11 @@ float softmax(const Attention & a, int64_t head, float * s, const float * mask, 
     return float(1.0 / sum);
 }
 
-// Probabilities of row x of n_rows: for each part of the cells, each accumulator, each step and each row a vector.
-template <int A> void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, float * to) {
-    for (int64_t c = 0; c < n; c += n_near) {
-        const int64_t n_steps = std::min(n_near, n - c) / (A * lanes);
-        for (int64_t step = 0; step < n_steps; ++step) {
-            each<A>([&](auto j) {
-                const V p = Floats::mul(Floats::load(s + c + (step * A + j) * lanes), Floats::set(factor));
-                Floats::store(to + ((j * n_steps + step) * n_rows + x) * lanes, Floats::rounded(p));
-            });
-        }
-        to += n_steps * A * n_rows * lanes;
+// Probabilities of row x of n_rows: for each step and each row a vector.
+void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, float * to) {
+    for (int64_t step = 0; step < n / lanes; ++step) {
+        const V p = Floats::mul(Floats::load(s + step * lanes), Floats::set(factor));
+        Floats::store(to + (step * n_rows + x) * lanes, Floats::rounded(p));
     }
 }
 
@@ -274,7 +246,7 @@ struct Block {
     int64_t stream, kv_head, first, end;
 };
 
-template <int A> void attend(const Attention & a, const Block & b) {
+void attend(const Attention & a, const Block & b) {
     const int64_t d         = a.k->ne[0];
     const int64_t d_v       = a.v->ne[2];
     const int64_t n_cells   = a.k->ne[2];
@@ -294,7 +266,7 @@ template <int A> void attend(const Attention & a, const Block & b) {
     from                 = from / cell_step * cell_step;
     to                   = std::max(from + cell_step, (to + cell_step - 1) / cell_step * cell_step);
     const int64_t n_seen = to - from;
-    const int64_t n_acc  = d_v * n_group * A * lanes;
+    const int64_t n_acc  = d_v * n_group * lanes;
     const int64_t n_sums = n * lanes * lanes;
     float * const q =
         static_cast<float *>(scratch(size_t(n * d + n_sums + n_acc + n_group * n_seen + n * n_seen) * sizeof(float)));
@@ -315,7 +287,7 @@ template <int A> void attend(const Attention & a, const Block & b) {
     }
     const char * const k = static_cast<const char *>(a.k->data) + size_t(b.stream) * a.k->nb[3] +
                            size_t(b.kv_head) * a.k->nb[1] + size_t(from) * a.k->nb[2];
-    find_scores(d, A == 1)({ k, a.k->nb[2], n_seen, q, n, sums, scores, n_seen });
+    find_scores(d)({ k, a.k->nb[2], n_seen, q, n, sums, scores, n_seen });
 
     const char * const v = static_cast<const char *>(a.v->data) + size_t(b.stream) * a.v->nb[3] +
                            size_t(b.kv_head) * a.v->nb[1] + size_t(from) * a.v->nb[0];
@@ -325,12 +297,12 @@ template <int A> void attend(const Attention & a, const Block & b) {
         for (int64_t x = 0; x < n_now; ++x) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
-            pack<A>(s, factor, n_seen, x, n_now, weights);
+            pack(s, factor, n_seen, x, n_now, weights);
             part.out[x] = reinterpret_cast<float *>(static_cast<char *>(a.dst->data) +
                                                     size_t(b.stream * a.n_rows() + row_of(i + x)) * a.dst->nb[1]) +
                           head_of(i + x) * d_v;
         }
-        find_values<A>(n_now)(part);
+        find_values(n_now)(part);
     }
 }
 
@@ -360,7 +332,7 @@ void compute(ggml_tensor * dst, int thread, int n_threads, void * user) noexcept
         const int64_t head  = i / n_blocks;
         const int64_t at    = i % n_blocks;
         const Block   block = { head / a.k->ne[1], head % a.k->ne[1], at * n / n_blocks, (at + 1) * n / n_blocks };
-        a.has_one_accumulator() ? attend<1>(a, block) : attend<n_dot>(a, block);
+        attend(a, block);
     }
 }
 
@@ -378,7 +350,7 @@ bool is_known(const specee_attention_tensors & a) {
                         q->ne[0] == k->ne[0] && v->ne[0] == k->ne[2] && v->ne[1] == k->ne[1] && v->ne[3] == n_streams &&
                         v->ne[2] % 4 == 0 && k->ne[2] % cell_step == 0 && mask->ne[0] == k->ne[2] &&
                         mask->ne[1] == q->ne[2] / n_streams && mask->ne[2] == 1 && mask->ne[3] == n_streams;
-    return types && strides && shapes && find_scores(q->ne[0], q->ne[2] / n_streams > SPECEE_SMALL_BATCH) != nullptr;
+    return types && strides && shapes && q->ne[2] / n_streams > SPECEE_SMALL_BATCH && find_scores(q->ne[0]) != nullptr;
 }
 
 } // namespace

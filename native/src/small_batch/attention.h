@@ -1,8 +1,9 @@
-// Attention of rows over K and V in F16, in one operation of a graph, with the bits of ggml's operations.
+// Attention of a prompt's rows over K and V in F16, in one operation of a graph, with the bits of ggml's operations.
 //
 // K q, scale and mask, softmax and V p are computed for blocks of rows and heads that share K and V: these are read and
-// converted once for each block, and scores stay in the caches of a core. The order of additions is that of ggml's
-// kernel for one row (ggml_vec_dot_f16) up to 8 rows, and that of its kernel for batches (tinyBLAS) beyond.
+// converted once for a block, or a group of its rows, and scores stay in the caches of a core. The order of additions
+// is that of ggml's kernel for batches (tinyBLAS). Up to 8 rows are left to ggml's operations and the kernel of
+// f16.cpp, which were as fast or faster.
 #pragma once
 
 struct ggml_tensor;
@@ -24,7 +25,8 @@ struct specee_attention_tensors {
 
 struct ggml_context;
 
-// The operation [n * heads, rows]; null where shapes or types are others, or where this CPU has no kernel for it.
+// The operation [n * heads, rows]; null up to 8 rows, where shapes or types are others, or where this CPU has no kernel
+// for it.
 struct ggml_tensor * specee_attention_op(struct ggml_context * ctx, const struct specee_attention_tensors * a);
 typedef struct ggml_tensor * (*specee_attention_op_t)(struct ggml_context *, const struct specee_attention_tensors *);
 

@@ -1,4 +1,4 @@
-// Vectors of floats for attention.cpp, in the order of additions of ggml's kernels for F16.
+// Vectors of floats for attention.cpp, in the order of additions of tinyBLAS, ggml's kernel for batches.
 #pragma once
 
 // GCC 12's own headers start from an undefined vector
@@ -44,8 +44,8 @@ struct Floats {
     static V fold_eight(V a, V b) {
         return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0xdd), _mm512_shuffle_f32x4(a, b, 0x88));
     }
-    // ... and the last two, of neighbours. One: a dot product has one accumulator, and not four.
-    template <bool One> static V fold_last(V a, V b, V c, V d) {
+    // ... and the last two, of neighbours
+    static V fold_last(V a, V b, V c, V d) {
         const V x = halves(a, b), y = halves(c, d);
         return _mm512_add_ps(_mm512_shuffle_ps(x, y, 0xdd), _mm512_shuffle_ps(x, y, 0x88));
     }
@@ -53,9 +53,9 @@ struct Floats {
         const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
         return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpackhi_pd(x, y)), _mm512_castpd_ps(_mm512_unpacklo_pd(x, y)));
     }
-    template <bool One> static __m128 sums_of_four(const V * x) {
+    static __m128 sums_of_four(const V * x) {
         const V s = fold_eight(fold(x[0], x[1]), fold(x[2], x[3]));
-        return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, fold_last<One>(s, s, s, s)));
+        return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, fold_last(s, s, s, s)));
     }
 };
 
@@ -81,19 +81,16 @@ struct Floats {
     static V fold(V a, V b) { // two cells, four apart
         return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
     }
-    // neighbours: ggml_vec_dot_f16 adds horizontally, tinyBLAS the halves first
-    template <bool One> static V fold_last(V a, V b, V c, V d) {
-        const V x = One ? halves(a, b) : pairs(a, b), y = One ? halves(c, d) : pairs(c, d);
-        return pairs(x, y);
-    }
+    // neighbours, the halves first
+    static V fold_last(V a, V b, V c, V d) { return pairs(halves(a, b), halves(c, d)); }
     static V pairs(V a, V b) { return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)); }
     static V halves(V a, V b) {
         const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
         return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
     }
-    template <bool One> static __m128 sums_of_four(const V * x) {
+    static __m128 sums_of_four(const V * x) {
         const V a = fold(x[0], x[1]), b = fold(x[2], x[3]);
-        const V s = fold_last<One>(a, b, a, b); // 0, 2, 0, 2 and 1, 3, 1, 3
+        const V s = fold_last(a, b, a, b); // 0, 2, 0, 2 and 1, 3, 1, 3
         return _mm_unpacklo_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
     }
 };
