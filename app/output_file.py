@@ -67,7 +67,9 @@ def _open(path: Path, *, new: bool) -> int:
     """A pipe that nobody reads is an error, not a wait."""
     if new:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    if not hasattr(os, "O_NONBLOCK"):  # Windows, where set_blocking is as new as Python 3.12
+        return os.open(path, os.O_WRONLY)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
 

@@ -4,6 +4,7 @@
 // the slot were alone, so that a row's bits do not depend on what runs beside it; slots that are alike share one
 // product of each kind, which saves the threads' waiting for each other. The masks of the slots lie one after the other
 // in the mask that llama.cpp makes for the whole batch, which is never smaller.
+#include "small_batch/attention.h"
 #include "hooks.h"
 #include "rows.h"
 
@@ -267,14 +268,43 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
 
 // ---- call site inside llama.cpp ------------------------------------------------------------------------------------
 
+// One operation for all of attention, where K and V lie in memory of the CPU and it has a kernel for them.
+static ggml_tensor * attend_at_once(const llm_graph_context & builder, const specee_attention_of & a) {
+    static const auto op = [] {
+        ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        ggml_backend_reg_t reg = cpu != nullptr ? ggml_backend_dev_backend_reg(cpu) : nullptr;
+        void *             at  = reg ? ggml_backend_reg_get_proc_address(reg, "specee_attention_op") : nullptr;
+        return reinterpret_cast<specee_attention_op_t>(at);
+    }();
+    const llama_hparams & hparams = builder.hparams;
+    const auto            is_here = [](const ggml_tensor * t) {
+        const ggml_tensor * const of = t->view_src == nullptr ? t : t->view_src;
+        return of->buffer != nullptr && ggml_backend_buffer_is_host(of->buffer);
+    };
+    if (op == nullptr || builder.cparams.flash_attn || a.kq_b != nullptr || a.v_mla != nullptr || a.mask == nullptr ||
+        builder.arch == LLM_ARCH_GROK || hparams.attn_soft_cap || hparams.f_max_alibi_bias > 0.0f ||
+        a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
+        return nullptr;
+    }
+    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale };
+    ggml_tensor * const            result  = op(builder.ctx0, &tensors);
+    if (result != nullptr) {
+        ggml_build_forward_expand(builder.gf, result);
+    }
+    return result;
+}
+
 ggml_tensor * specee_attention(const llm_graph_context & builder, const specee_attention_of & a) {
     specee_rows * rows = builder.cparams.specee;
-    if (rows == nullptr || rows->building == nullptr || rows->is_attending) {
-        return nullptr;
+    if (rows != nullptr && rows->is_attending) { // of some of the slots
+        return attend_at_once(builder, a);
+    }
+    if (rows == nullptr || rows->building == nullptr) {
+        return attend_at_once(builder, a);
     }
     const bool flash = builder.cparams.flash_attn;
     if ((flash ? rows->batch.size() : rows->groups.size()) < 2 && !rows->has_window(builder, a.il)) {
-        return nullptr;
+        return attend_at_once(builder, a);
     }
     if (a.kq_b != nullptr) {
         throw std::runtime_error("attention with a bias for each pair of tokens");

@@ -32,7 +32,7 @@ REPACKED = {
     "IQ4_NL": "ggml_gemv_iq4_nl_8x8_q8_0",
     "MXFP4": "ggml_gemv_mxfp4_8x8_q8_0",
 }
-"""Types that ggml repacks on x86, and its kernel for one row of these groups."""
+"""Types that ggml repacks on x86 (but see `is_repacked`), and its kernel for one row of these groups."""
 IN_GROUPS = tuple(name for name in REPACKED if name != "Q2_K")
 """Those with a kernel of ours for such groups."""
 ROWS, REPACKED_8, COLUMNS = 0, 0x88, 0x105
@@ -101,14 +101,23 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     base.ggml_get_type_traits.argtypes = [ctypes.c_int]
     cpu.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_Traits)
     cpu.ggml_get_type_traits_cpu.argtypes = [ctypes.c_int]
-    cpu.specee_small_batch.restype = ctypes.c_bool
-    cpu.specee_small_batch.argtypes = [ctypes.POINTER(Product)]
-    cpu.specee_pack_columns.restype = ctypes.c_bool
-    cpu.specee_pack_columns.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     base.quantize_row_q8_K_ref.restype = None
     base.quantize_row_q8_K_ref.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    cpu.specee_pack_columns.restype = ctypes.c_bool
+    cpu.specee_pack_columns.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     cpu.ggml_cpu_init()
     return base, cpu
+
+
+@cache
+def _ours() -> ctypes.CDLL:
+    """Where our kernels are: in ggml-cpu, or in what was loaded before it (vnni_stand_in.py)."""
+    _, cpu = _libraries()
+    first = ctypes.CDLL(None)
+    ours = first if hasattr(first, "specee_small_batch") else cpu
+    ours.specee_small_batch.restype = ctypes.c_bool
+    ours.specee_small_batch.argtypes = [ctypes.POINTER(Product)]
+    return ours
 
 
 def base_library() -> ctypes.CDLL:
@@ -164,7 +173,7 @@ def product(name: str, weights: Bytes, rows: Bytes, n_in: int, out: Floats, layo
 
 def run(p: Product) -> None:
     """Our kernel. Raises NativeError when there is none for the product here."""
-    if not _libraries()[1].specee_small_batch(ctypes.byref(p)):
+    if not _ours().specee_small_batch(ctypes.byref(p)):
         raise NativeError("No kernel", f"type {p.type}, layout {p.layout}, {p.n_rows} rows")
 
 
@@ -177,6 +186,11 @@ def one_by_one(name: str, weights: Bytes, rows: Bytes, n_in: int) -> Floats:
             at = out.ctypes.data + i * out.strides[0] + j * out.strides[1]
             vec_dot(n_in, at, 0, weight.ctypes.data, 0, row.ctypes.data, 0, 1)
     return out
+
+
+def is_repacked(name: str) -> bool:
+    """Whether ggml repacks this type where it is compiled as it is: Q2_K for AVX512 alone."""
+    return name in REPACKED and (name != "Q2_K" or bool(_libraries()[1].ggml_cpu_has_avx512()))
 
 
 def gemv(name: str, groups: Bytes, rows: Bytes, n_in: int) -> Floats:

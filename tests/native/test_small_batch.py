@@ -13,9 +13,10 @@ import ggml_kernels as kernels
 import numpy as np
 import pytest
 import tiny_gguf
+import vnni_stand_in
 from helpers import kv_bytes, run_rows
 
-from specee.native import library
+from specee.native import cpu, library
 from specee.native.engine import Model, RowEngine
 from specee.native.errors import NativeError
 
@@ -97,7 +98,7 @@ def test_columns_have_the_bits_of_single_rows(name: str, n_in: int, n_out: int) 
     for n in range(1, kernels.N_MAX + 1):
         weights, rows = operands(name, n, n_in, n_out)
         w, x = kernels.quantize(name, weights), kernels.quantize_rows(name, rows)
-        if name in kernels.REPACKED:
+        if kernels.is_repacked(name):
             expected = kernels.gemv(name, kernels.repack(name, w, n_in), x, n_in)
         else:
             expected = kernels.one_by_one(name, w, x, n_in)
@@ -167,7 +168,7 @@ def test_the_error_is_not_above_that_of_single_rows(name: str) -> None:
         results = {}
         if name in kernels.IN_ROWS and n > 1:
             results["rows"] = (ours(name, w, x, 1536), one_row)
-        if name in kernels.REPACKED:
+        if kernels.is_repacked(name):
             groups = kernels.repack(name, w, 1536)
             one_row = kernels.gemv(name, groups, x, 1536)
             if name in kernels.IN_GROUPS:
@@ -220,11 +221,15 @@ def test_what_has_no_kernel_is_refused() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_that_runs_here(variant: str) -> None:
+def test_every_variant_that_runs_here(variant: str, tmp_path: Path) -> None:
     """The tests above, in a process that uses other instructions."""
     if os.environ.get("SPECEE_KERNELS"):
         pytest.skip("inside of such a process")
     environment = os.environ | {"SPECEE_KERNELS": variant}
+    lacks = variant == "avx_vnni" and "avx_vnni" not in (cpu.features() or ()) and "LD_PRELOAD" not in environment
+    if lacks and not vnni_stand_in.reason_against():
+        vnni_stand_in.build(tmp_path / "stand-in.so")
+        environment["LD_PRELOAD"] = str(tmp_path / "stand-in.so")
     probe = "import numpy as np, ggml_kernels as k; "
     probe += "w = k.quantize('Q8_0', np.ones((8, 32), 'f')); "
     probe += "k.run(k.product('Q8_0', w, w[:1], 32, np.zeros((1, 8), 'f')))"

@@ -79,7 +79,7 @@ Kernel find_bf16(int64_t n_in, int64_t n_rows) {
 
 } // namespace specee::small_batch
 
-#else
+#elif !defined(__aarch64__) // neon_bf16.cpp
 
 namespace specee::small_batch {
 

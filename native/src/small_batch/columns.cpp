@@ -16,6 +16,14 @@ namespace {
 
 constexpr int64_t n_rows = SPECEE_COLUMNS_ROWS;
 
+inline void fetch(const char * from) {
+#if defined(__GNUC__)
+    __builtin_prefetch(from);
+#else
+    (void) from; // compilers without kernels for columns
+#endif
+}
+
 // ---- a product of ggml's -------------------------------------------------------------------------------------------
 
 constexpr int64_t l2_bytes    = 256 << 10; // of weights that several groups of rows meet one after the other
@@ -35,7 +43,7 @@ class Activations {
         n_in(x->ne[0]), n_blocks(n_in / ggml_blck_size(quantized)) {
         // ggml takes what is left of fours as single rows where it repacks weights in groups of eight
         const int64_t n      = x->ne[1];
-        const bool    groups = weights == GGML_TYPE_Q2_K || weights == GGML_TYPE_Q4_K;
+        const bool    groups = ggml_blck_size(weights) == 256 && is_repacked(weights);
         n_batch              = n <= SPECEE_SMALL_BATCH ? 0 : n - (groups ? n % 4 : 0);
         n_groups             = (n_batch + SPECEE_SMALL_BATCH - 1) / SPECEE_SMALL_BATCH + (n_batch < n);
         group_size           = std::min<int64_t>(SPECEE_SMALL_BATCH, n);
@@ -84,6 +92,7 @@ class Activations {
         specee_product p          = {};
         p.n_in                    = n * per_block;
         p.rows_stride             = ggml_row_size(quantized, p.n_in);
+        p.n_rows                  = group.n_rows;
         for (int64_t i = 0; i < group.n_rows; ++i) {
             from_float(row(group.first + i) + begin * per_block, blocks + size_t(i) * p.rows_stride, p.n_in);
         }
@@ -130,7 +139,7 @@ void multiply(const ggml_compute_params * params, ggml_tensor * dst) {
     }
     if (runs.begin(params->ith) < runs.n_tiles) { // comes while the activations are made ready
         for (int64_t at = 0; at < std::min(tile_bytes, first_bytes); at += 64) {
-            __builtin_prefetch(tile_at(runs.begin(params->ith)) + at);
+            fetch(tile_at(runs.begin(params->ith)) + at);
         }
     }
     rows.prepare(params->wdata, params->ith, params->nth);
@@ -226,7 +235,7 @@ bool specee_has_columns(int type, int64_t n_out) {
 
 ggml_backend_buffer_type * specee_columns_buffer_type() {
     using namespace specee::small_batch;
-    if (!specee_has_columns(GGML_TYPE_Q8_0, n_rows)) {
+    if (!has_columns()) {
         return nullptr;
     }
     static ggml_backend_buffer_type type = {

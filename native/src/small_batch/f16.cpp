@@ -133,7 +133,7 @@ Kernel find_f16(int64_t n_in) {
 
 } // namespace specee::small_batch
 
-#else
+#elif !defined(__aarch64__) // neon_f16.cpp
 
 namespace specee::small_batch {
 

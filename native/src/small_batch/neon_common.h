@@ -4,6 +4,7 @@
 #define GGML_COMMON_DECL_C
 #include "ggml-common.h"
 #include "small_batch.h"
+#include "value_tables.h"
 #include "variants.h"
 
 #include <arm_neon.h>
@@ -16,6 +17,13 @@ namespace { // nothing compiled for one set of instructions may be linked into c
 inline float half_to_float(uint16_t h) {
     __fp16 x;
     std::memcpy(&x, &h, sizeof x);
+    return x;
+}
+
+inline float half_of_power(uint8_t e) { // half of 2^(e - 127), as ggml_e8m0_to_fp32_half
+    const uint32_t bits = e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23;
+    float          x;
+    std::memcpy(&x, &bits, sizeof x);
     return x;
 }
 

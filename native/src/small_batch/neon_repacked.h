@@ -31,10 +31,10 @@ template <bool i8mm, int N, int K> struct PackedRows {
     }
 };
 
-template <class Row, bool i8mm, int N, int K> const PackedRows<i8mm, N, K> * pack(const specee_product & p) {
+// The rows of a product, in any number of blocks.
+template <class Row, bool i8mm, int N, int K> void pack_to(const specee_product & p, void * to) {
     const int64_t n_blocks = p.n_in / K;
-    auto * const  packed =
-        static_cast<PackedRows<i8mm, N, K> *>(scratch(size_t(n_blocks) * sizeof(PackedRows<i8mm, N, K>)));
+    auto * const  packed   = static_cast<PackedRows<i8mm, N, K> *>(to);
     for (int i = 0; i < N; ++i) {
         const auto * row = reinterpret_cast<const Row *>(static_cast<const char *>(p.rows) + size_t(i) * p.rows_stride);
         for (int64_t b = 0; b < n_blocks; ++b) {
@@ -47,7 +47,12 @@ template <class Row, bool i8mm, int N, int K> const PackedRows<i8mm, N, K> * pac
             }
         }
     }
-    return packed;
+}
+
+template <class Row, bool i8mm, int N, int K> const PackedRows<i8mm, N, K> * pack(const specee_product & p) {
+    void * const to = scratch(size_t(p.n_in / K) * sizeof(PackedRows<i8mm, N, K>));
+    pack_to<Row, i8mm, N, K>(p, to);
+    return static_cast<const PackedRows<i8mm, N, K> *>(to);
 }
 
 // Sums of four columns (number `four` of C / 4) over n numbers, from number `first` of the rows on. load(v): vector v
@@ -115,22 +120,53 @@ inline float32x4_t four_halves(const ggml_half * h) {
 
 // ---- four columns, a scale for each 32 weights ---------------------------------------------------------------------
 
-struct GroupQ4_0 { // block_q4_0x4; its nibbles are signed
-    ggml_half d[4];
-    uint8_t   qs[64];
+struct GroupQ4_0 {                      // block_q4_0x4; its nibbles are signed
+    static constexpr bool fused = true; // products and sums, in ggml's gemv; else the compiler decides
+    ggml_half             d[4];
+    uint8_t               qs[64];
 
     int8x16_t load(int v) const { // 16 times the weights
         const uint8x16_t x = vld1q_u8(qs + 16 * (v % 4));
         return vreinterpretq_s8_u8(v < 4 ? vshlq_n_u8(x, 4) : vandq_u8(x, vdupq_n_u8(0xf0)));
     }
+    float32x4_t        scales() const { return four_halves(d); }
     static float32x4_t to_float(int32x4_t x) { return vcvtq_n_f32_s32(x, 4); }
 };
 
 struct GroupQ8_0 { // block_q8_0x4
-    ggml_half d[4];
-    int8_t    qs[128];
+    static constexpr bool fused = true;
+    ggml_half             d[4];
+    int8_t                qs[128];
 
     int8x16_t          load(int v) const { return vld1q_s8(qs + 16 * v); }
+    float32x4_t        scales() const { return four_halves(d); }
+    static float32x4_t to_float(int32x4_t x) { return vcvtq_f32_s32(x); }
+};
+
+inline int8x16_t look_up(const Values & values, const uint8_t * nibbles, bool high) {
+    const uint8x16_t x = vld1q_u8(nibbles);
+    return vqtbl1q_s8(vld1q_s8(values.at), high ? vshrq_n_u8(x, 4) : vandq_u8(x, vdupq_n_u8(15)));
+}
+
+struct GroupIQ4_NL { // block_iq4_nlx4
+    static constexpr bool fused = false;
+    ggml_half             d[4];
+    uint8_t               qs[64];
+
+    int8x16_t          load(int v) const { return look_up(iq4_values, qs + 16 * (v % 4), v >= 4); }
+    float32x4_t        scales() const { return four_halves(d); }
+    static float32x4_t to_float(int32x4_t x) { return vcvtq_f32_s32(x); }
+};
+
+struct GroupMXFP4 { // block_mxfp4x4
+    static constexpr bool fused = false;
+    uint8_t               e[4];
+    uint8_t               qs[64];
+
+    int8x16_t   load(int v) const { return look_up(fp4_values, qs + 16 * (v % 4), v >= 4); }
+    float32x4_t scales() const {
+        return float32x4_t{ half_of_power(e[0]), half_of_power(e[1]), half_of_power(e[2]), half_of_power(e[3]) };
+    }
     static float32x4_t to_float(int32x4_t x) { return vcvtq_f32_s32(x); }
 };
 
@@ -146,9 +182,10 @@ template <class Group, bool i8mm, int I, int N> void multiply_group_32(const spe
         for (int64_t b = 0; b < n_blocks; ++b, ++group) {
             int32x4_t sums[N];
             four_columns<i8mm, I, 4, 32>(rows[b], 0, 0, [group](int v) { return group->load(v); }, sums);
-            const float32x4_t d = four_halves(group->d);
+            const float32x4_t d = group->scales();
             for (int i = 0; i < N; ++i) {
-                acc[i] = vfmaq_f32(acc[i], Group::to_float(sums[i]), vmulq_n_f32(d, rows[b].d[i]));
+                const float32x4_t dot = Group::to_float(sums[i]), scale = vmulq_n_f32(d, rows[b].d[i]);
+                acc[i] = Group::fused ? vfmaq_f32(acc[i], dot, scale) : vmlaq_f32(acc[i], scale, dot);
             }
         }
         for (int i = 0; i < N; ++i) {

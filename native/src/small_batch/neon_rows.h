@@ -10,17 +10,23 @@
 namespace specee::small_batch {
 namespace {
 
+inline int32x4_t dot_of_32(const int8x16x2_t & q, const int8_t * x) {
+    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), q.val[0], vld1q_s8(x)), q.val[1], vld1q_s8(x + 16));
+}
+
 template <class Row> const Row * row_of(const specee_product & p, int i) {
     return reinterpret_cast<const Row *>(static_cast<const char *>(p.rows) + size_t(i) * p.rows_stride);
 }
 
 // ---- a scale for each 32 weights -----------------------------------------------------------------------------------
 
+// min_sums: sums that ggml's kernel keeps of products with mins: one for each block of a pair, or one for both.
+
 struct Q4_0 {
     using Block                   = block_q4_0;
     using Row                     = block_q8_0;
-    static constexpr bool has_min = false;
-    static int8x16x2_t    load(const Block & b) {
+    static constexpr int min_sums = 0;
+    static int8x16x2_t   load(const Block & b) {
         const uint8x16_t x = vld1q_u8(b.qs);
         return { vsubq_s8(low_nibbles(x), vdupq_n_s8(8)), vsubq_s8(high_nibbles(x), vdupq_n_s8(8)) };
     }
@@ -29,33 +35,47 @@ struct Q4_0 {
 struct Q4_1 {
     using Block                   = block_q4_1;
     using Row                     = block_q8_1;
-    static constexpr bool has_min = true;
-    static int8x16x2_t    load(const Block & b) {
+    static constexpr int min_sums = 1;
+    static int8x16x2_t   load(const Block & b) {
         const uint8x16_t x = vld1q_u8(b.qs);
         return { low_nibbles(x), high_nibbles(x) };
     }
 };
 
+inline uint8x16_t has_fifth_bit(const uint8_t * h) { // of 16 weights: two bytes -> all bits where the bit is set
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+    return vtstq_u8(vcombine_u8(vdup_n_u8(h[0]), vdup_n_u8(h[1])), bit);
+}
+
 struct Q5_0 {
     using Block                   = block_q5_0;
     using Row                     = block_q8_0;
-    static constexpr bool has_min = false;
-    static int8x16_t      fifth_bits(const uint8_t * h) { // two bytes -> 0 where the bit is set, 16 where not
-        const uint8x16_t bit  = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
-        const uint8x16_t mine = vcombine_u8(vdup_n_u8(h[0]), vdup_n_u8(h[1]));
-        return vreinterpretq_s8_u8(vbicq_u8(vdupq_n_u8(16), vtstq_u8(mine, bit)));
+    static constexpr int min_sums = 0;
+    static int8x16_t     missing(const uint8_t * h) { // 16 where the bit is not set
+        return vreinterpretq_s8_u8(vbicq_u8(vdupq_n_u8(16), has_fifth_bit(h)));
     }
     static int8x16x2_t load(const Block & b) {
         const uint8x16_t x = vld1q_u8(b.qs);
-        return { vsubq_s8(low_nibbles(x), fifth_bits(b.qh)), vsubq_s8(high_nibbles(x), fifth_bits(b.qh + 2)) };
+        return { vsubq_s8(low_nibbles(x), missing(b.qh)), vsubq_s8(high_nibbles(x), missing(b.qh + 2)) };
+    }
+};
+
+struct Q5_1 {
+    using Block                   = block_q5_1;
+    using Row                     = block_q8_1;
+    static constexpr int min_sums = 2;
+    static uint8x16_t    fifth(const uint8_t * h) { return vandq_u8(vdupq_n_u8(16), has_fifth_bit(h)); }
+    static int8x16x2_t   load(const Block & b) {
+        const uint8x16_t x = vld1q_u8(b.qs);
+        return { with_bits(low_nibbles(x), fifth(b.qh)), with_bits(high_nibbles(x), fifth(b.qh + 2)) };
     }
 };
 
 struct Q8_0 {
     using Block                   = block_q8_0;
     using Row                     = block_q8_0;
-    static constexpr bool has_min = false;
-    static int8x16x2_t    load(const Block & b) { return { vld1q_s8(b.qs), vld1q_s8(b.qs + 16) }; }
+    static constexpr int min_sums = 0;
+    static int8x16x2_t   load(const Block & b) { return { vld1q_s8(b.qs), vld1q_s8(b.qs + 16) }; }
 };
 
 template <class T, int N> void multiply_32(const specee_product & p) {
@@ -68,14 +88,10 @@ template <class T, int N> void multiply_32(const specee_product & p) {
         const auto * const w = reinterpret_cast<const typename T::Block *>(static_cast<const char *>(p.weights) +
                                                                            size_t(r) * p.weights_stride);
         float32x4_t        acc[2][N]; // of even blocks, of odd ones
-        float              mins[N];
+        float              mins[2][N] = {};
         for (int i = 0; i < N; ++i) {
             acc[0][i] = acc[1][i] = vdupq_n_f32(0);
-            mins[i]               = 0;
         }
-        const auto dot_of = [](const int8x16x2_t & q, const typename T::Row & x) {
-            return vdotq_s32(vdotq_s32(vdupq_n_s32(0), q.val[0], vld1q_s8(x.qs)), q.val[1], vld1q_s8(x.qs + 16));
-        };
         for (int64_t b = 0; b + 1 < n_blocks; b += 2) {
             for (int odd = 0; odd < 2; ++odd) {
                 const auto & block = w[b + odd];
@@ -83,28 +99,33 @@ template <class T, int N> void multiply_32(const specee_product & p) {
                 const float  d     = half_to_float(block.d);
                 for (int i = 0; i < N; ++i) {
                     const auto & x = rows[i][b + odd];
-                    acc[odd][i]    = vmlaq_n_f32(acc[odd][i], vcvtq_f32_s32(dot_of(q, x)), d * half_to_float(x.d));
+                    acc[odd][i] = vmlaq_n_f32(acc[odd][i], vcvtq_f32_s32(dot_of_32(q, x.qs)), d * half_to_float(x.d));
                 }
             }
-            if constexpr (T::has_min) {
+            if constexpr (T::min_sums != 0) {
                 const float m[2] = { half_to_float(w[b].m), half_to_float(w[b + 1].m) };
                 for (int i = 0; i < N; ++i) {
-                    const auto * x = rows[i] + b;
-                    mins[i] += std::fma(m[0], half_to_float(x[0].s), m[1] * half_to_float(x[1].s));
+                    const float s[2] = { half_to_float(rows[i][b].s), half_to_float(rows[i][b + 1].s) };
+                    if constexpr (T::min_sums == 1) {
+                        mins[0][i] += std::fma(m[0], s[0], m[1] * s[1]);
+                    } else {
+                        mins[0][i] = std::fma(m[0], s[0], mins[0][i]);
+                        mins[1][i] = std::fma(m[1], s[1], mins[1][i]);
+                    }
                 }
             }
         }
         for (int i = 0; i < N; ++i) {
             float sum = vaddvq_f32(acc[0][i]) + vaddvq_f32(acc[1][i]);
-            if constexpr (T::has_min) {
-                sum += mins[i];
+            for (int k = 0; k < T::min_sums; ++k) {
+                sum += mins[k][i];
             }
             if (n_blocks % 2) {
                 const auto & block = w[n_blocks - 1];
                 const auto & x     = rows[i][n_blocks - 1];
-                const float  dot   = float(vaddvq_s32(dot_of(T::load(block), x)));
+                const float  dot   = float(vaddvq_s32(dot_of_32(T::load(block), x.qs)));
                 const float  d = half_to_float(block.d), dx = half_to_float(x.d);
-                if constexpr (T::has_min) {
+                if constexpr (T::min_sums != 0) {
                     sum += std::fma(d * dx, dot, half_to_float(block.m) * half_to_float(x.s));
                 } else if constexpr (sizeof(typename T::Block) == sizeof(block_q4_0)) {
                     sum = std::fma(dot * d, dx, sum);

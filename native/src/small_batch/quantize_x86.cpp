@@ -37,7 +37,11 @@ void quantize(const float * x, block_q8_K & to) {
         const __m256 v    = _mm256_loadu_ps(x + k);
         const int    mask = _mm256_movemask_ps(_mm256_cmp_ps(magnitude(v), _mm256_set1_ps(amax), _CMP_EQ_OQ));
         if (mask) {
-            max = x[k + __builtin_ctz(unsigned(mask))];
+            int first = 0;
+            while (!(mask >> first & 1)) {
+                ++first;
+            }
+            max = x[k + first];
             break;
         }
     }

@@ -71,6 +71,8 @@ struct Avx2 {
 
     static Dot dot(Dot d, Int w, Int x) { return _mm256_add_epi16(d, _mm256_maddubs_epi16(w, x)); }
     static Int sum(Dot d) { return _mm256_madd_epi16(d, _mm256_set1_epi16(1)); }
+    static Int dot_of_four(Dot start, Int w, Int x) { return sum(dot(start, w, x)); }
+    static Dot negative(Dot d) { return _mm256_sub_epi16(zero(), d); }
     static Int scaled(Int acc, Dot d, Int scale) { return add(acc, _mm256_madd_epi16(d, scale)); }
     static Int scale(Int twice) { return twice; } // 16-bit scales, each twice -> what `scaled` takes
     // Of a row's 16-bit scales: number 2g for the first 16 bytes of a vector and 2g + 1 for the others; or g for all.
@@ -130,22 +132,46 @@ struct Avx2 {
     }
 };
 
-#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+#if defined(SPECEE_VNNI_STAND_IN)
+// For tests and measurements: the instructions of AVX-VNNI as a CPU with AVX512-VNNI knows them, where a compiler that
+// knows neither has 16 registers and no other instruction of AVX512.
+inline __m256i dpbusd(__m256i sum, __m256i w, __m256i x) {
+    asm("vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(w), "xm"(x));
+    return sum;
+}
+inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
+    asm("vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(a), "xm"(b));
+    return sum;
+}
+#elif defined(__AVXVNNI__)
+inline __m256i dpbusd(__m256i sum, __m256i w, __m256i x) {
+    return _mm256_dpbusd_avx_epi32(sum, w, x);
+}
+inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
+}
+#elif defined(__AVX512VNNI__) && defined(__AVX512VL__)
+inline __m256i dpbusd(__m256i sum, __m256i w, __m256i x) {
+    return _mm256_dpbusd_epi32(sum, w, x);
+}
+inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_epi32(sum, a, b);
+}
+#endif
+
+#if defined(SPECEE_VNNI_STAND_IN) || defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
 struct AvxVnni : Avx2 {
     static constexpr bool vnni = true;
-#if defined(__AVXVNNI__)
-    static Dot dot(Dot d, Int w, Int x) { return _mm256_dpbusd_avx_epi32(d, w, x); }
-    static Int scaled(Int acc, Dot d, Int scale) { return _mm256_dpwssd_avx_epi32(acc, d, scale); }
-#else
-    static Dot dot(Dot d, Int w, Int x) { return _mm256_dpbusd_epi32(d, w, x); }
-    static Int scaled(Int acc, Dot d, Int scale) { return _mm256_dpwssd_epi32(acc, d, scale); }
-#endif
-    static Int     sum(Dot d) { return d; }
-    static Int     scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }
-    static Int     scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
-    static Int     scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
-    static Int     scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
-    static __m256i start(__m256i x, int offset) {
+    static Dot            dot(Dot d, Int w, Int x) { return dpbusd(d, w, x); }
+    static Int            dot_of_four(Dot start, Int w, Int x) { return dpbusd(start, w, x); }
+    static Dot            negative(Dot d) { return _mm256_sub_epi32(zero(), d); }
+    static Int            scaled(Int acc, Dot d, Int scale) { return dpwssd(acc, d, scale); }
+    static Int            sum(Dot d) { return d; }
+    static Int            scaled_wide(Int acc, Dot d, Int scale) { return add(acc, _mm256_mullo_epi32(d, scale)); }
+    static Int            scale(Int twice) { return _mm256_and_si256(twice, _mm256_set1_epi32(0xffff)); }
+    static Int            scale_pair(Int scales, int g) { return scale(Avx2::scale_pair(scales, g)); }
+    static Int            scale_one(Int scales, int g) { return scale(Avx2::scale_one(scales, g)); }
+    static __m256i        start(__m256i x, int offset) {
         return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), x), _mm256_set1_epi16(int16_t(-offset)));
     }
 };

@@ -27,11 +27,12 @@
 namespace specee::small_batch {
 namespace {
 
-using Find = Kernel (*)(int type, specee_layout layout, int64_t n_rows);
-
-Kernel none(int, specee_layout, int64_t) {
-    return nullptr;
-}
+// The kernels for one set of instructions.
+struct Variant {
+    Kernel (*rows)(int type, specee_layout layout, int64_t n_rows);
+    ColumnKernel (*columns)(int type, int64_t n_rows, bool as_batch);
+};
+constexpr Variant none = { nullptr, nullptr };
 
 #if defined(SPECEE_NEON)
 #if defined(__APPLE__)
@@ -70,13 +71,16 @@ bool has_f16c() {
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 bool has_avx_vnni() {
+#if defined(SPECEE_VNNI_STAND_IN) // (simd_x86.h)
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl");
+#endif
     unsigned a = 0, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 #endif
 
 // The best one that this CPU runs; SPECEE_KERNELS names another one, or "none" (tests and comparisons).
-Find choose() {
+Variant choose() {
     const char * const wanted    = std::getenv("SPECEE_KERNELS");
     const auto         is_wanted = [wanted](const char * name) { return !wanted || !std::strcmp(wanted, name); };
     (void) is_wanted;
@@ -88,29 +92,33 @@ Find choose() {
 #if defined(SPECEE_AVX512_VNNI)
     if (is_wanted("avx512_vnni") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        return find_avx512_vnni;
+        return { find_avx512_vnni, find_columns_avx512_vnni };
     }
 #endif
 #if defined(SPECEE_AVX_VNNI)
     if (is_wanted("avx_vnni") && has_avx_vnni()) {
-        return find_avx_vnni;
+        return { find_avx_vnni, find_columns_avx_vnni };
     }
 #endif
     if (is_wanted("avx2")) {
-        return find_avx2;
+        return { find_avx2, find_columns_avx2 };
     }
 #endif
 #if defined(SPECEE_NEON)
 #if defined(SPECEE_NEON_I8MM)
     if (is_wanted("neon_i8mm") && has_i8mm()) {
-        return find_neon_i8mm;
+        return { find_neon_i8mm, find_columns_neon_i8mm };
     }
 #endif
     if (is_wanted("neon_dotprod") && has_dotprod()) {
-        return find_neon_dotprod;
+        return { find_neon_dotprod, find_columns_neon_dotprod };
     }
 #endif
     return none;
+}
+const Variant & variant() {
+    static const Variant chosen = choose();
+    return chosen;
 }
 
 constexpr int64_t least_rows = 8; // of weights; kernels take up to four at a time
@@ -118,8 +126,8 @@ constexpr int64_t least_rows = 8; // of weights; kernels take up to four at a ti
 // Whether ggml's kernel for one row adds in an order of its own: where it uses SVE.
 bool is_special(int type, specee_layout layout) {
 #if defined(__ARM_FEATURE_SVE)
-    return layout == SPECEE_ROWS &&
-           (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K);
+    return layout == SPECEE_ROWS && (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q2_K ||
+                                     type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K);
 #else
     (void) type, (void) layout;
     return false;
@@ -128,25 +136,33 @@ bool is_special(int type, specee_layout layout) {
 
 // The kernel for weights that do not lie in columns, or nullptr.
 Kernel find(int type, specee_layout layout, int64_t n_in, int64_t n_rows) {
-    static const Find of_variant = choose();
-    return of_variant == none || is_special(type, layout) ? nullptr
-           : layout == SPECEE_AMX_16X4                    ? find_amx_layout(type, n_rows)
-           : type == GGML_TYPE_F16                        ? find_f16(n_in)
-           : type == GGML_TYPE_BF16                       ? find_bf16(n_in, n_rows)
-                                                          : of_variant(type, layout, n_rows);
+    return !variant().rows || is_special(type, layout) ? nullptr
+           : layout == SPECEE_AMX_16X4                 ? find_amx_layout(type, n_rows)
+           : type == GGML_TYPE_F16                     ? find_f16(n_in)
+           : type == GGML_TYPE_BF16                    ? find_bf16(n_in, n_rows)
+                                                       : variant().rows(type, layout, n_rows);
 }
 
 } // namespace
 
 ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch) {
-#if defined(SPECEE_AVX512_VNNI)
-    static const bool here = choose() == find_avx512_vnni;
-    if (here) {
-        return find_columns_avx512_vnni(type, n_rows, as_batch);
+    return variant().columns && !is_special(type, SPECEE_ROWS) ? variant().columns(type, n_rows, as_batch)
+                                                               : ColumnKernel{};
+}
+
+bool has_columns() {
+    return variant().columns != nullptr;
+}
+
+bool is_repacked(int type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_IQ4_NL:
+        case GGML_TYPE_MXFP4: return true;
+        case GGML_TYPE_Q2_K: return ggml_cpu_has_avx512();
+        default: return false;
     }
-#endif
-    (void) type, (void) n_rows, (void) as_batch;
-    return {};
 }
 
 void * scratch(size_t bytes) {
@@ -162,7 +178,7 @@ void * scratch(size_t bytes) {
 // more where rows go in pairs. Kernels run in threads of ggml's, which no exception may leave.
 static bool have_scratch(const specee_product & p) {
     try {
-        scratch(size_t((p.n_rows + 1) * p.n_in) * sizeof(float));
+        scratch(size_t((p.n_rows + 3) * p.n_in) * sizeof(float));
         return true;
     } catch (const std::bad_alloc &) {
         return false;
@@ -208,7 +224,7 @@ bool specee_has_small_batch(int type, int64_t n_in, int64_t n_out) {
     const auto has     = [&](specee_layout layout) { return find(type, layout, n_in, 2) != nullptr; };
     const bool eight   = n_out % 8 == 0 && (has(SPECEE_REPACKED_8X8) || has(SPECEE_REPACKED_8X4));
     const bool four    = n_out % 4 == 0 && (has(SPECEE_REPACKED_4X8) || has(SPECEE_REPACKED_4X4));
-    const bool is_rows = type != GGML_TYPE_Q2_K || n_out % 8 || !ggml_cpu_has_avx512(); // which is when ggml repacks it
+    const bool is_rows = type != GGML_TYPE_Q2_K || n_out % 8 || !is_repacked(type);
     return eight || four || (is_rows && has(SPECEE_ROWS));
 }
 

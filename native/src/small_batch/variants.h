@@ -31,7 +31,17 @@ struct ColumnKernel {
 
 // Without a `multiply` where there is none. as_batch: for a part of a batch of more rows than a small one has.
 ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_avx2(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_avx_vnni(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx512_vnni(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_neon_dotprod(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_neon_i8mm(int type, int64_t n_rows, bool as_batch);
+
+bool has_columns(); // for any type
+
+// Whether ggml has rows of this type in groups of eight, where it is compiled as here and their number allows it: its
+// order of additions is then another one, and of a batch it takes what is left of fours as single rows.
+bool is_repacked(int type);
 
 // For F16 weights, any number of rows; it is compiled as ggml is.
 Kernel find_f16(int64_t n_in);

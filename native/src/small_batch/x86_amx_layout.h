@@ -12,33 +12,6 @@ namespace {
 
 // ---- types with a scale for each 32 weights ----
 
-template <int N> struct TileRows32 {
-    int8_t  x[N][32];
-    int32_t start[N]; // of the sum: weights are stored, or made, too large by a constant
-    float   d[N], s[N];
-};
-
-template <class T, int N> void pack_tile_rows_32(const specee_product & p, void * to) {
-    const int64_t n_blocks = p.n_in / 32;
-    auto * const  packed   = static_cast<TileRows32<N> *>(to);
-    for (int i = 0; i < N; ++i) {
-        const auto * row = reinterpret_cast<const typename T::RowBlock *>(row_of(p, i));
-        for (int64_t b = 0; b < n_blocks; ++b) {
-            std::memcpy(packed[b].x[i], row[b].qs, 32);
-            const __m256i ones = _mm256_set1_epi8(1);
-            const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, load_bytes(row[b].qs)), // of four each
-                                                   _mm256_set1_epi16(-T::offset));
-            __m128i       sum  = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-            sum                = _mm_add_epi32(sum, _mm_srli_si128(sum, 8));
-            packed[b].start[i] = _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_srli_si128(sum, 4)));
-            packed[b].d[i]     = half_to_float(row[b].d);
-            if constexpr (T::has_min) {
-                packed[b].s[i] = half_to_float(row[b].s);
-            }
-        }
-    }
-}
-
 // T: scales(tile), load(tile, w[8]); weights + offset, unsigned.
 template <class T> struct Tiles32 : T {
     static constexpr int                          weights = 32;

@@ -8,32 +8,6 @@
 namespace specee::small_batch {
 namespace {
 
-// A block, and what a lane's product with each 32 weights starts from where they are stored too large by `offset`: less
-// `offset` times the four activations that it meets.
-template <int offset> struct StartedBlock : block_q8_K {
-    int32_t start[8][n_lanes];
-};
-
-template <int offset> void start(StartedBlock<offset> & block) {
-    for (int b = 0; b < 8; ++b) {
-        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_bytes(block.qs + 32 * b));
-        const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(-offset));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(block.start[b]), fours);
-    }
-}
-inline void start(block_q8_K &) {}
-
-// Blocks of all rows next to each other.
-template <class Block, int N> void pack_columns_256(const specee_product & p, void * to) {
-    auto * packed = static_cast<Block *>(to);
-    for (int64_t b = 0; b < p.n_in / QK_K; ++b) {
-        for (int i = 0; i < N; ++i) {
-            static_cast<block_q8_K &>(*packed) = reinterpret_cast<const block_q8_K *>(row_of(p, i))[b];
-            start(*packed++);
-        }
-    }
-}
-
 // sum + 16-bit numbers of each weight row times the k-th two sums of 16 activations.
 inline __m512i add_sums(__m512i sum, __m512i two, const block_q8_K & row, int k) {
     return _mm512_dpwssd_epi32(sum, two, four_of(reinterpret_cast<const int8_t *>(row.bsums + 2 * k)));

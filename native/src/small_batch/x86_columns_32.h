@@ -6,9 +6,6 @@
 namespace specee::small_batch {
 namespace {
 
-constexpr int n_lanes       = 8;
-constexpr int columns_ahead = 16384; // bytes
-
 struct Q4_1Columns {
     using Block                   = block_q4_1;
     using RowBlock                = block_q8_1;
@@ -46,32 +43,6 @@ struct Q8_0Columns { // weights are stored + 128
         w[1] = vector_at(tile + 128 * v + 64);
     }
 };
-
-template <class T, int N> struct Row32 {
-    int8_t  x[N][32];
-    int32_t start[T::offset ? N : 1][n_lanes]; // of a lane's sum: weights are stored too large by a constant
-    float   d[N], s[T::has_min ? N : 1];
-};
-
-template <class T, int N> void pack_columns_32(const specee_product & p, void * to) {
-    auto * const packed = static_cast<Row32<T, N> *>(to);
-    for (int i = 0; i < N; ++i) {
-        const auto * row = reinterpret_cast<const typename T::RowBlock *>(row_of(p, i));
-        for (int64_t b = 0; b < p.n_in / 32; ++b) {
-            const __m256i x = load_bytes(row[b].qs);
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(packed[b].x[i]), x);
-            packed[b].d[i] = half_to_float(row[b].d);
-            if constexpr (T::has_min) {
-                packed[b].s[i] = half_to_float(row[b].s);
-            }
-            if constexpr (T::offset != 0) {
-                const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), x);
-                const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(-T::offset));
-                _mm256_storeu_si256(reinterpret_cast<__m256i *>(packed[b].start[i]), fours);
-            }
-        }
-    }
-}
 
 // One pass over a row of tiles: rows from..from + R, lanes v and v + 4 for each of V. Adds to sums[row] what these
 // lanes come to, and fetches an n_passes-th of what is `ahead`.

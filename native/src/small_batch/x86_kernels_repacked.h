@@ -1,6 +1,7 @@
 // ggml's repacked groups of eight rows (Q4_0, IQ4_NL, MXFP4, Q4_K): bytes 8j to 8j + 7 of row r stand at 64j + 8r.
 #pragma once
 
+#include "x86_half_tiles.h"
 #include "x86_kernels_256.h"
 
 namespace specee::small_batch {
@@ -48,12 +49,7 @@ struct GroupMXFP4 { // block_mxfp4x8
 
     static constexpr int  offset  = 12;
     static constexpr bool is_wide = false;
-    __m256                scales() const { // half of 2^(e - 127), as ggml_e8m0_to_fp32_half
-        const __m256i x      = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(e)));
-        const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(x, _mm256_set1_epi32(1)), 23);
-        const __m256i tiny   = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), x);
-        return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), x)));
-    }
+    __m256                scales() const { return eight_exponents_at(reinterpret_cast<const char *>(e)); }
     template <class V> static typename V::Int weights(typename V::Int nibbles) {
         constexpr static Values values = raised(fp4_values, offset);
         return V::look_up(table_of(values), nibbles);

@@ -2,13 +2,10 @@
 // share.
 #pragma once
 
-#include "each.h"
-#include "x86_common.h"
+#include "x86_column_rows.h"
 
 namespace specee::small_batch {
 namespace {
-
-constexpr int tile_rows = 16;
 
 inline __m512i vector_at(const char * p) {
     return _mm512_loadu_si512(p);
