@@ -43,6 +43,7 @@ class Ours:
 
         self.append_all = append_all
         self.engine = RowEngine(Model(path), n_ctx=n_ctx, n_threads=n_threads, n_batch=N_BATCH)
+        self.engine.fix_threads(n_threads)  # as many as the others, who do not look whether cores are free
         self.layouts = ", ".join(library.cpu_buffers())
 
     def roll_back(self, length: int) -> None:
