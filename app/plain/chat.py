@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -175,7 +175,7 @@ class PlainChat:
         """Prints an answer as it comes."""
         colours, in_thought, line_open = MarkdownColours(), False, False
         watch = _Watch(self.show_notice)
-        with interrupt_cancels(self.session):
+        with self._input.keeps_what_is_typed(), interrupt_cancels(self.session):
             try:
                 for event in events:
                     if isinstance(event, ChatEvent):
@@ -198,13 +198,15 @@ class PlainChat:
                     else:
                         watch(event)
             finally:
+                if isinstance(events, Generator):
+                    events.close()  # now, and not when the history is closed: what came is kept
                 self._print(colours.end())
                 self._end_line(line_open)
 
     def race(self) -> None:
         """Answers the last question twice, and compares."""
         runs = RaceRun("dense"), RaceRun(self.options.policy.label)
-        with interrupt_cancels(self.session):
+        with self._input.keeps_what_is_typed(), interrupt_cancels(self.session):
             for run, options in zip(runs, race_options(self.options), strict=True):
                 for event in self.session.answer_for_comparison(options):
                     if isinstance(event, ChatEvent):
@@ -246,7 +248,7 @@ class PlainChat:
 
     def _follow(self, events: Iterator[Event]) -> None:
         watch = _Watch(self.show_notice)
-        with interrupt_cancels(self.session):
+        with self._input.keeps_what_is_typed(), interrupt_cancels(self.session):
             for event in events:
                 watch(event)
 

@@ -69,6 +69,18 @@ class LineInput:
         if self._edits is not None and text.strip():
             self._edits.add_history(text)
 
+    @contextmanager
+    def keeps_what_is_typed(self) -> Iterator[None]:
+        """While something runs: what is typed waits for the next prompt.
+
+        A terminal that edits lines itself cuts them at 4,095 bytes, and drops them when Ctrl+C comes.
+        """
+        if self._edits is None:
+            yield
+            return
+        with _unbuffered(echo=True, flush=False):
+            yield
+
     def confirm(self, question: str) -> bool:
         """Whether the user says yes; nobody does where there is no terminal."""
         if not self.is_terminal:
@@ -143,18 +155,22 @@ class LineInput:
 
 
 @contextmanager
-def _unbuffered() -> Iterator[int | None]:
-    """The terminal gives what is typed at once, without showing it; None where that cannot be."""
+def _unbuffered(*, echo: bool = False, flush: bool = True) -> Iterator[int | None]:
+    """The terminal gives what is typed at once; None where that cannot be.
+
+    `echo`: it shows that. `flush`: Ctrl+C drops what was typed before it.
+    """
     try:
         import termios
     except ImportError:
         yield None
         return
-    fd = sys.stdin.fileno()
     try:
+        fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
         changed = list(before)
-        changed[3] &= ~(termios.ICANON | termios.ECHO)
+        changed[3] &= ~(termios.ICANON | (0 if echo else termios.ECHO))
+        changed[3] |= 0 if flush else termios.NOFLSH
         termios.tcsetattr(fd, termios.TCSANOW, changed)
     except termios.error:
         yield None

@@ -236,3 +236,27 @@ def test_ctrl_c_stops_the_answer_and_then_only_the_line(terminal: Pty) -> None:
     terminal.wait("[Ctrl+D quits]")
     terminal.type("\x04")
     terminal.wait("['Hello'] 0")
+
+
+@pytest.mark.parametrize("terminal", [("word " * 60,)], indirect=True)
+def test_a_long_line_typed_during_an_answer_is_whole(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+    terminal.type("z" * 6000 + "\r")
+    terminal.wait(">>> ", 3)
+    terminal.type("/quit\r")
+    terminal.wait(f"['Hello', '{'z' * 6000}'] 0")
+
+
+@pytest.mark.parametrize("terminal", [("word " * 400,)], indirect=True)
+def test_ctrl_c_during_an_answer_drops_nothing_typed(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+    terminal.type("typed ahead")
+    terminal.wait("typed ahead")
+    terminal.type("\x03")
+    terminal.wait(">>> typed ahead")
+    terminal.type("\x15/quit\r")
+    terminal.wait("['Hello'] 0")
