@@ -14,9 +14,10 @@ from fake_session import FakeSession, chat, idle, notices, ready, submit, until
 from textual.events import Key, Paste
 from textual.widgets import OptionList
 
+from specee.app import editor
 from specee.app.chat.commands import is_command
 from specee.app.errors import AppError
-from specee.app.tui import editor, job_control
+from specee.app.tui import job_control
 from specee.app.tui.app import ChatApp
 
 
