@@ -49,10 +49,11 @@ class LineInput:
 
     def read(self) -> str:
         """One text. Raises EOFError at the end, KeyboardInterrupt for Ctrl+C."""
+        is_ahead = self._edits is not None and bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
         text = self._line(PROMPT)
         if text.lstrip().startswith(QUOTES):
             return self._quoted(text.lstrip()[len(QUOTES) :])
-        if pasted := self._rest_of_paste():
+        if not is_ahead and (pasted := self._rest_of_paste()):  # lines typed ahead are texts of their own
             text = self._pasted(f"{text}\n{pasted}")
         self.remember(text)
         return text

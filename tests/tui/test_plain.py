@@ -234,6 +234,7 @@ def test_ctrl_c_stops_the_answer_and_then_only_the_line(terminal: Pty) -> None:
     terminal.wait(">>> ", 2)
     terminal.type("half a quest\x03")
     terminal.wait("[Ctrl+D quits]")
+    terminal.wait(">>> ", 3)
     terminal.type("\x04")
     terminal.wait("['Hello'] 0")
 
@@ -260,3 +261,13 @@ def test_ctrl_c_during_an_answer_drops_nothing_typed(terminal: Pty) -> None:
     terminal.wait(">>> typed ahead")
     terminal.type("\x15/quit\r")
     terminal.wait("['Hello'] 0")
+
+
+@pytest.mark.parametrize("terminal", [("word " * 60,)], indirect=True)
+def test_lines_typed_during_an_answer_are_texts_of_their_own(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+    terminal.type("/set seed 3\r/set top_k 5\r/quit\r")
+    terminal.wait("['Hello'] 0")
+    assert "seed 3 from the next" in terminal.shown and "top_k 5 from the next" in terminal.shown
