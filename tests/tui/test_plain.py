@@ -232,9 +232,11 @@ def test_ctrl_c_stops_the_answer_and_then_only_the_line(terminal: Pty) -> None:
     terminal.type("\x03")
     terminal.wait("stopped; /continue goes on")
     terminal.wait(">>> ", 2)
+    time.sleep(0.5)  # a signal between the prompt and the wait for a key would be noticed with the next key
     terminal.type("half a quest\x03")
     terminal.wait("[Ctrl+D quits]")
     terminal.wait(">>> ", 3)
+    time.sleep(0.5)
     terminal.type("\x04")
     terminal.wait("['Hello'] 0")
 
