@@ -219,7 +219,8 @@ def require_all_of_long_chats(render: Render, form: Form) -> None:
         before, after = ((), (USER,)) if role == "system" else ((USER, ASSISTANT), ())
         if _cuts(render, form, (*before, replace(long, content=text), *after), (*before, long, *after)):
             raise LookupError(f"it cuts {what} where that is long")
-    if _cuts(render, form, (USER,), (Message("user", SIGNS),)):
+    signs = Message("user", SIGNS)
+    if _cuts(render, form, (USER,), (signs,)) and not _as_json(render, form, signs):
         raise LookupError("it changes signs in what the user says")
     many = [Message("user" if i % 2 == 0 else "assistant", f"probed{i}turn") for i in range(2 * TURNS + 1)]
     if _cuts(render, form, many[-3:], many):
@@ -230,6 +231,13 @@ def _cuts(render: Render, form: Form, short: Sequence[Message], long: Sequence[M
     """Whether it writes all of a short chat, and not of a long one, which it does not refuse either."""
     with suppress(Exception):
         return _shows(render, form, short) and not _has_all(render(form.objects(long)), long)
+    return False
+
+
+def _as_json(render: Render, form: Form, message: Message) -> bool:
+    """Whether a text stands there as JSON, which has all of it."""
+    with suppress(Exception):
+        return json.dumps(message.content, ensure_ascii=False) in render(form.objects((message,)))
     return False
 
 

@@ -42,8 +42,8 @@ def special(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], P
 def test_what_a_user_names_is_refused(special: Callable[[str], Path]) -> None:
     with pytest.raises(AppError, match=r"bad config: .*: it is no file of at most"):
         config.read(special("config.toml"), [])
-    with pytest.raises(AppError, match=r"prompts not readable: .*: it is no regular file$"):
-        read_prompts(str(special("prompts.jsonl")))
+    with pytest.raises(AppError, match=r"prompts not readable: .*(: it is no regular file|has no prompts)$"):
+        read_prompts(str(special("prompts.jsonl")))  # a pipe is read: nobody writes into this one
     with pytest.raises(AppError, match=r"cannot write: .* is no regular file") as caught:
         output_file.check_new(str(special("new.gguf")))
     assert caught.value.exit_code == USAGE
