@@ -57,7 +57,7 @@ class DepthView(Widget):
         self.gauge, self.n_layers = gauge, max(1, n_layers)
         if not self.content_size.width:
             return
-        titled = self.content_size.height >= self.LEAST_TITLED
+        titled = self.content_size.height >= self.LEAST_TITLED and self.has_title()
         self.n_lines = max(1, self.content_size.height - titled)
         title: list[Row] = [[(self.TITLE, TITLE_STYLE), (f": {self.sentence()}", DIM)]] if titled else []
         before, self._rows = self._rows, [*title, *self.rows()]
@@ -73,6 +73,10 @@ class DepthView(Widget):
     def sentence(self) -> str:
         """What it shows now, behind its title."""
         raise NotImplementedError
+
+    def has_title(self) -> bool:
+        """Whether there is something to name."""
+        return True
 
     def token_at(self, x: int, y: int) -> TokenColumn | None:
         """The token in a cell below the title; None where there is none that can be chosen."""

@@ -45,6 +45,9 @@ class Columns(DepthView):
             return f"one for each token, as high as the tokens that its step gave (full: {MOST_TOKENS})"
         return f"one for each token, as high as the layers that it used (full: {self.n_layers})"
 
+    def has_title(self) -> bool:
+        return bool(self.gauge.columns)
+
     def token_at(self, x: int, y: int) -> TokenColumn | None:
         shown = self._shown()
         return shown[x] if 0 <= x < len(shown) and 0 <= y < self.n_lines - 1 else None

@@ -53,6 +53,9 @@ class TokenColours(DepthView):
         what = "where each token comes from" if self.gauge.drafts else "the layers that each token used"
         return f"the end of the answer, {'marked' if self.plain else 'coloured'} by {what}"
 
+    def has_title(self) -> bool:
+        return bool(self.gauge.columns)
+
     def token_at(self, x: int, y: int) -> TokenColumn | None:
         y //= 2 if self.plain else 1
         for text, column in self._drawn[y] if 0 <= y < len(self._drawn) else ():
