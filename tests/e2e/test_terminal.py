@@ -168,8 +168,10 @@ def test_regenerate_copy_search_quit_and_resume(terminal: Terminal) -> None:
     terminal.wait(lambda s: "a new chat" in s and "Paris" not in s)
     terminal.type("/search capital fran")
     terminal.press("Enter")
-    terminal.wait(lambda s: "Ask something" in s and "What is the capital" in s)
+    terminal.wait(lambda s: "Ask something" in s and "capital fran" in s and "What is the capital" in s)
+    time.sleep(0.5)  # the list of chats stood there first
     terminal.press("Enter")
+    time.sleep(0.5)
     terminal.press("Enter")
     terminal.wait(lambda s: "branch 2 of 2" in s and "Paris" in s)
     _quit(terminal)
