@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from pydantic_core import ValidationError
 
 OK, FAILURE, USAGE, MODEL_MISSING, DOWNLOAD_FAILED, PROMPT_TOO_LONG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -52,6 +54,7 @@ def _is_of_memory(error: BaseException) -> bool:
     no_exception = isinstance(error, SystemError) and "exception set" in what  # C code had no memory for one
     return (
         isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or no_thread
         or no_exception
         or (isinstance(error, ImportError) and "map segment" in what)

@@ -75,8 +75,8 @@ def test_all_models_with_their_estimates(run: Run) -> None:
 def test_for_what_it_is_wanted(run: Run) -> None:
     code = models(run, "--for", "code")
     assert "code" in next(iter(code.values()))["best_for"]
-    taken = re.search(r"Take (\S+): it is the best for", run("models", "recommend", "--for", "code").stdout)
-    assert taken is not None and taken[1] in code  # the first one, unless memory was taken in between
+    taken = re.search(r"Take (\S+): it is ", run("models", "recommend", "--for", "code").stdout)
+    assert taken is not None and taken[1] in code  # which one depends on speed and free memory
     refused = run("models", "recommend", "--for", "poems")
     assert refused.returncode == 2 and "'chat', 'code', 'small', 'reasoning'" in refused.stderr
 

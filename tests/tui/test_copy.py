@@ -93,7 +93,7 @@ async def test_the_mouse_selects_and_ctrl_c_copies_without_quitting() -> None:
 
 async def test_a_double_click_selects_the_code_or_the_message() -> None:
     session = FakeSession(CODE)
-    async with chat(session).run_test() as pilot:
+    async with chat(session).run_test(size=(80, 30)) as pilot:
         conversation = await answered(pilot, session)
         y = conversation._tops[len(conversation.entries) - 1]
         await pilot.click(conversation, offset=(5, y + 2), times=2)
