@@ -6,7 +6,7 @@
 #include "small_batch.h"
 #include "variants.h"
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512FP16__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(__AVX512FP16__)
 
 #include "attention_x86.h"
 #include "vec.h"
@@ -69,11 +69,9 @@ template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
                         Floats::store(to, sum[0]);
                     } else if constexpr (R == 2) {
                         Floats::store(to, Floats::fold(sum[0], sum[1]));
-#if defined(__AVX512F__)
                     } else {
                         Floats::store(to,
                                       Floats::fold_eight(Floats::fold(sum[0], sum[1]), Floats::fold(sum[2], sum[3])));
-#endif
                     }
                 });
             };
@@ -94,14 +92,10 @@ template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
                 const auto at = [&](int n) { return Floats::load(from + (i + 4 * n) * lanes); };
                 if constexpr (parts == 4) {
                     s[i] = at(0);
-                } else if constexpr (lanes == 8) {
-                    s[i] = Floats::fold(at(0), at(1));
-#if defined(__AVX512F__)
                 } else if constexpr (R == 2) {
                     s[i] = Floats::fold_eight(at(0), at(1));
                 } else {
                     s[i] = Floats::fold_eight(Floats::fold(at(0), at(1)), Floats::fold(at(2), at(3)));
-#endif
                 }
             });
             Floats::store(p.scores + x * p.scores_stride + c, Floats::fold_last(s[0], s[1], s[2], s[3]));
@@ -110,7 +104,7 @@ template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
 }
 
 template <int D> constexpr auto scores_of() {
-    constexpr int in_registers = lanes == 16 ? 16 / D : 2;
+    constexpr int in_registers = 16 / D;
     return scores < D, in_registers >= 4 && Floats::in_cells >= 4 ? 4 : in_registers >= 2 ? 2 : 1 > ;
 }
 

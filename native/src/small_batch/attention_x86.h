@@ -13,8 +13,6 @@
 namespace specee::small_batch {
 namespace {
 
-#if defined(__AVX512F__)
-
 struct Floats {
     using V                       = __m512;
     static constexpr int lanes    = 16;
@@ -58,44 +56,6 @@ struct Floats {
         return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, fold_last(s, s, s, s)));
     }
 };
-
-#else
-
-struct Floats {
-    using V                       = __m256;
-    static constexpr int lanes    = 8;
-    static constexpr int n_group  = 3;
-    static constexpr int in_cells = 2;
-
-    static V zero() { return _mm256_setzero_ps(); }
-    static V load(const float * p) { return _mm256_loadu_ps(p); }
-    static V load(const uint16_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
-    static void store(float * p, V x) { _mm256_storeu_ps(p, x); }
-    static V    set(float x) { return _mm256_set1_ps(x); }
-    static V    add(V a, V b) { return _mm256_add_ps(a, b); }
-    static V    mul(V a, V b) { return _mm256_mul_ps(a, b); }
-    static V    max(V a, V b) { return _mm256_max_ps(a, b); }
-    static V    fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-    static V    rounded(V x) { return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
-
-    static V fold(V a, V b) { // two cells, four apart
-        return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
-    }
-    // neighbours, the halves first
-    static V fold_last(V a, V b, V c, V d) { return pairs(halves(a, b), halves(c, d)); }
-    static V pairs(V a, V b) { return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)); }
-    static V halves(V a, V b) {
-        const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
-        return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
-    }
-    static __m128 sums_of_four(const V * x) {
-        const V a = fold(x[0], x[1]), b = fold(x[2], x[3]);
-        const V s = fold_last(a, b, a, b); // 0, 2, 0, 2 and 1, 3, 1, 3
-        return _mm_unpacklo_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-    }
-};
-
-#endif
 
 } // namespace
 } // namespace specee::small_batch
