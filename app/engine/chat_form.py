@@ -221,7 +221,7 @@ def require_all_of_long_chats(render: Render, form: Form) -> None:
             raise LookupError(f"it cuts {what} where that is long")
     signs = Message("user", SIGNS)
     if _cuts(render, form, (USER,), (signs,)) and not _as_json(render, form, signs):
-        raise LookupError("it changes signs in what the user says")
+        raise LookupError("it changes characters in what the user says")
     many = [Message("user" if i % 2 == 0 else "assistant", f"probed{i}turn") for i in range(2 * TURNS + 1)]
     if _cuts(render, form, many[-3:], many):
         raise LookupError("it leaves out what was said earlier in long chats")

@@ -387,9 +387,8 @@ def test_a_prompt_ends_where_the_answer_begins(template: str, prompt: str) -> No
         ("m.content | truncate", "cuts what the user says"),
         ("m.content[-3000:]", "cuts what the user says"),
         ("m.content.split()[:500] | join(' ')", "cuts what the user says"),
-        ("m.content | e", "changes signs"),
-        ("m.content | tojson", "changes signs"),
-        ("m.content.split() | join(' ')", "changes signs"),
+        ("m.content | e", "changes characters"),
+        ("m.content.split() | join(' ')", "changes characters"),
         ("m.content[:300] if m.role == 'system' else m.content", "cuts the system message"),
     ],
 )
