@@ -4,6 +4,7 @@
 #include "ggml.h"
 
 #include <cstring>
+#include <string>
 
 static float parameter(const ggml_tensor * t, int i) {
     float value;
@@ -84,6 +85,11 @@ static const ggml_tensor * read_norm(const ggml_tensor * t, specee_lm_head & hea
     return nullptr;
 }
 
+// A scheduler gives a device a copy of what lies in the CPU's memory, and names it after that (ggml-backend.cpp).
+static bool is_copy_of(const ggml_tensor * t, const ggml_tensor * of) {
+    return t->op == GGML_OP_NONE && std::strstr(t->name, (std::string("#") + of->name + "#").c_str()) != nullptr;
+}
+
 bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, specee_lm_head & head) {
     const ggml_tensor * product = read_logits(logits, head);
     if (product == nullptr || product->src[0]->op != GGML_OP_NONE) {
@@ -95,5 +101,5 @@ bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, 
     while (t != nullptr && t != state && keeps_rows(t)) {
         t = t->src[0];
     }
-    return t == state;
+    return t == state || (t != nullptr && is_copy_of(t, state));
 }

@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-static constexpr size_t N_GROUP_NODES = 24; // of one more slot's attention, in each layer
+static constexpr size_t N_GROUP_NODES = 24; // of one more slot's or row's attention, in each layer
 
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
@@ -195,7 +195,9 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
         range_graphs.erase(last);
     }
     need_memory(range.n_rows, true);
-    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
+    // where layers are on a GPU, attention may run row by row
+    const size_t       n_parts   = model.n_gpu_layers() > 0 ? range.n_rows : groups.size();
+    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (n_parts - 1) * n_layer * N_GROUP_NODES;
     specee_range_graph graph;
     graph.range  = range;
     graph.groups = groups;
