@@ -133,7 +133,7 @@ void specee_rows::leave_cells() {
     }
 }
 
-int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores) {
+int32_t specee_rows::check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags) {
     const bool want_logits = (flags & SPECEE_LOGITS) != 0;
     const bool kv_only     = (flags & SPECEE_KV_ONLY) != 0;
 
@@ -157,8 +157,9 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     if (level < SPECEE_LEVEL_RANGES && !(is_new && end == n_layer)) {
         return fail_level();
     }
+    pass.range = { begin, end, n, want_logits, kv_only, false };
     if (kv == nullptr) {
-        return advance_whole(want_logits);
+        return SPECEE_OK;
     }
     if (groups.size() > 1 && n > specee_max_equal_rows()) {
         return specee_fail(SPECEE_INVALID, "more rows of several slots than have equal bits");
@@ -171,7 +172,10 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
             return specee_fail(SPECEE_INVALID, "a row has no hidden state at its depth: its K/V were propagated");
         }
     }
+    return SPECEE_OK;
+}
 
+void specee_rows::reserve_again(int32_t n) {
     const auto has_shift = [](const llama_kv_cache * cache) { return cache->get_has_shift(); };
     if (ctx.sched_need_reserve || std::any_of(caches.begin(), caches.end(), has_shift)) {
         drop_graphs();
@@ -182,55 +186,84 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         ctx.memory_update(false);
         reserved = true;
     }
-
     layer_out.reserve((size_t) n * n_embd); // what follows the computation does not throw
+}
+
+int32_t specee_rows::begin_pass(specee_pass & pass) {
     mend_cells();
-    bool               done = false, thrown = true;
-    specee_scope_guard leave([&] {
-        if (is_new && thrown) {
-            tear_cells();
-        }
-        if (is_new && !done) {
-            leave_cells();
-        }
-    });
-    if (is_new) {
+    pass.is_torn = true;
+    if (pass.is_new()) {
         take_cells();
     } else {
-        hidden_in.resize((size_t) n * n_embd);
-        for (int32_t i = 0; i < n; ++i) {
-            std::copy_n(hidden(*batch[i]), n_embd, hidden_in.data() + (size_t) i * n_embd);
+        hidden_in.resize(batch.size() * n_embd);
+        for (size_t i = 0; i < batch.size(); ++i) {
+            std::copy_n(hidden(*batch[i]), n_embd, hidden_in.data() + i * n_embd);
         }
     }
-    specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
-    const int32_t        status = compute(graph);
-    thrown                      = false;
-    if (status != SPECEE_OK) {
-        return status;
+    pass.graph           = &graph_of(pass.range);
+    const int32_t status = launch(*pass.graph);
+    pass.is_torn         = false;
+    return status;
+}
+
+int32_t specee_rows::finish_pass(specee_pass & pass) {
+    const int32_t status = wait_for(*pass.graph);
+    if (status == SPECEE_OK) {
+        read_pass(pass);
+        pass.done = true;
     }
+    return status;
+}
+
+void specee_rows::read_pass(const specee_pass & pass) {
+    specee_range_graph & graph = *pass.graph;
+    const auto           n     = (int32_t) batch.size();
     if (graph.scores != nullptr) {
         shortlist_logits.resize(graph.scores->ne[0]);
         ggml_backend_tensor_get(graph.scores, shortlist_logits.data(), (n - 1) * graph.scores->nb[1],
                                 graph.scores->ne[0] * sizeof(float));
     }
-    if (want_logits) {
+    if (pass.range.logits) {
         keep_logits(graph);
     }
     for (int32_t i = 0; i < n; ++i) {
         specee_row & r = *batch[i];
-        r.depth        = end;
+        r.depth        = pass.range.end;
         if (graph.out != nullptr) {
             ggml_backend_tensor_get(graph.out, hidden(r), i * graph.out->nb[1], n_embd * sizeof(float));
-            r.layer = end;
+            r.layer = pass.range.end;
         }
         if (graph.lens != nullptr) {
             ggml_backend_tensor_get(graph.lens, estimate(r), i * graph.lens->nb[1], n_embd * sizeof(float));
-            r.lens_layer = end;
+            r.lens_layer = pass.range.end;
         }
     }
-    keep_states(graph, kv_only);
-    done = true;
-    return SPECEE_OK;
+    keep_states(graph, pass.range.kv_only);
+}
+
+void specee_rows::leave_pass(const specee_pass & pass) {
+    if (pass.is_new() && pass.is_torn) {
+        tear_cells();
+    }
+    if (pass.is_new() && !pass.done) {
+        leave_cells();
+    }
+}
+
+int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores) {
+    specee_pass pass;
+    int32_t     status = check_pass(pass, n, ids, end, flags);
+    if (status != SPECEE_OK) {
+        return status;
+    }
+    if (kv == nullptr) {
+        return advance_whole(pass.range.logits);
+    }
+    pass.range.scores = want_scores;
+    reserve_again(n);
+    specee_scope_guard leave([&] { leave_pass(pass); });
+    status = begin_pass(pass);
+    return status == SPECEE_OK ? finish_pass(pass) : status;
 }
 
 int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores) {
@@ -268,7 +301,10 @@ int32_t specee_rows::compute_head(specee_row & r) {
     groups.assign(1, { r.slot, 0, 1, 0 });
     // an empty range at the end: only norm and head, no K/V
     specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
-    const int32_t        status = compute(graph);
+    int32_t              status = launch(graph);
+    if (status == SPECEE_OK) {
+        status = wait_for(graph);
+    }
     if (status == SPECEE_OK) {
         keep_logits(graph);
     }
