@@ -120,9 +120,10 @@ struct specee_pass {
     std::vector<specee_row *> batch;
     std::vector<specee_group> groups; // the same, by slot
     specee_range              range;
-    specee_range_graph *      graph = nullptr; // null: not launched
-    bool                      is_torn = false; // an exception left it in the middle
-    bool                      done    = false;
+    specee_range_graph *      graph     = nullptr; // null: not launched
+    bool                      has_begun = false;
+    bool                      is_torn   = false; // an exception left it in the middle
+    bool                      done      = false;
 
     bool is_new() const { return range.begin == 0; }
 };
@@ -177,6 +178,7 @@ struct specee_rows {
     // reused between calls
     std::vector<specee_row *>                  batch;  // the rows of the present computation
     std::vector<specee_group>                  groups; // the same, by slot
+    std::vector<specee_pass>                   passes; // that run at the same time
     int64_t                                    n_batches = 0;
     std::unique_ptr<llama_memory_context_i>    memory; // the cells that llama.cpp builds a graph for
     std::vector<llama_kv_cache_context *>      views;  // the same, by cache
@@ -264,6 +266,9 @@ struct specee_rows {
     // deep: among rows that are not complete depths never grow with the position, so these are a suffix, and join as
     // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
+    // n batches at once, in ranges of layers that have none in common.
+    int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                           uint32_t flags);
     int32_t lens_head(specee_row & r);
 
     // ---- probes: probe.cpp
@@ -308,11 +313,12 @@ struct specee_rows {
     int32_t compute_head(specee_row & r); // of `hidden_in`: the graph is the first one
     // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
     int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
-    void    reserve_again(int32_t n);                    // what llama.cpp has put off until the next computation
-    int32_t begin_pass(specee_pass & pass);              // cells, inputs, launch: `batch` and `groups` are its own
-    int32_t finish_pass(specee_pass & pass);             // waits, and reads what was computed
-    void    leave_pass(const specee_pass & pass);        // as if it had not begun, where it is not done
-    void    read_pass(const specee_pass & pass);
+    void    reserve_again(int32_t n);             // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);       // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);        // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass); // as if it had not begun, where it is not done
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags);                // sets `passes`
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
@@ -324,10 +330,10 @@ struct specee_rows {
     specee_range_graph & graph_of(const specee_range & range);
     // The one that was used longest ago, and is not needed now; the end of the list where there is none.
     std::list<specee_range_graph>::iterator oldest_graph();
-    int32_t              launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
-    int32_t              wait_for(specee_range_graph & graph);
-    bool                 build(specee_range_graph & graph, const llm_graph_params & params);
-    void                 keep_logits(specee_range_graph & graph);
+    int32_t launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
+    int32_t wait_for(specee_range_graph & graph);
+    bool    build(specee_range_graph & graph, const llm_graph_params & params);
+    void    keep_logits(specee_range_graph & graph);
 
     // attention.cpp
     void set_extents(); // n_kv and windows of the groups
