@@ -152,16 +152,21 @@ class RowEngine(WeightedContext):
         self.tokens.append(token)
         return row
 
-    def commit(self, row: int) -> None:
-        """The principal chain up to this row, all complete, becomes part of the committed rows; the rest is dropped."""
-        status = self.lib.specee_rows_commit(self._handle, row)
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
+        """The principal chain up to this row, all complete, becomes part of the committed rows; the rest is dropped.
+
+        `keep_rest`: the rows of the chain after it stay in flight; there are no others.
+        """
+        commit = self.lib.specee_rows_commit_first if keep_rest else self.lib.specee_rows_commit
+        status = commit(self._handle, row)
         if status != abi.OK:
             self._check(status)
-        for passed, token in self._chain.items():
-            self.tokens.append(token)
+        for passed in list(self._chain):
+            self.tokens.append(self._chain.pop(passed))
             if passed == row:
                 break
-        self._drop()
+        if not keep_rest:
+            self._drop()
 
     def roll_back(self, length: int) -> None:
         """Cut the committed tokens to `length` and drop all rows in flight."""

@@ -239,7 +239,7 @@ struct specee_rows {
     int32_t fail_level() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
-    int32_t commit(int32_t id);
+    int32_t commit(int32_t id, bool keep_rest);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
 
     // ---- what can be done with this model: proof.cpp

@@ -122,6 +122,8 @@ LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int3
 // The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).
 // The slot's other rows in flight are dropped. A side row is SPECEE_UNSUPPORTED.
 LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
+// The same, but the rows after it on the principal chain stay in flight. SPECEE_UNSUPPORTED where there are side rows.
+LLAMA_API int32_t specee_rows_commit_first(specee_rows * rows, int32_t id);
 
 // One token of dense decoding in one call: appended at the tip, through all layers with logits (row 0), committed.
 // SPECEE_UNSUPPORTED while rows are in flight. Returns the row's id, or a negative status: then nothing has changed.

@@ -2,7 +2,7 @@
 
 Two workers of llama.cpp's RPC back end on the loopback, with one thread each, each on a core of its own. The same split
 of the layers decodes without drafts, with chains of drafts, and pipelined, in turns: tokens a second as ratios to the
-first, and how busy the workers were (their CPU time by the time that passed). Drafts come from a drafter that knows
+first, and how busy the workers and this process were (their CPU time by the time that passed). Drafts come from a drafter that knows
 the answer and is right with a given probability, and from the text so far (`suffix`). The library must be built with
 GGML_RPC.
 """
@@ -72,6 +72,7 @@ class Device:
     endpoint: str
 
     def cpu_seconds(self) -> float:
+        """What it has computed so far."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -82,6 +83,7 @@ class Times:
 
     seconds: list[float] = field(default_factory=list)
     busy: list[list[float]] = field(default_factory=list)
+    """Of each worker, and of this process."""
     acceptance: float | None = None
     per_step: float | None = None
 
@@ -147,12 +149,12 @@ def open_split(path: Path, devices: list[Device], layers: list[int]) -> Model:
     ]
     shares = (ctypes.c_float * 128)(*layers)
     shares[len(layers) - 1] += 1  # the LM head
+    listed = (ctypes.c_void_p * (len(found) + 1))(*found, None)
     default = llama.llama_model_default_params
 
     def split_params() -> Any:
         params = default()
-        params.devices = ctypes.cast((ctypes.c_void_p * (len(found) + 1))(*found, None), type(params.devices))
-        params.tensor_split = ctypes.cast(shares, type(params.tensor_split))
+        params.devices, params.tensor_split = ctypes.addressof(listed), shares
         return params
 
     llama.llama_model_default_params = split_params
@@ -188,6 +190,7 @@ class Bench:
         self.engine, self.devices, self.n_tokens = RowEngine(model, n_ctx=1024), devices, n_tokens
         self.sampler = Sampler(model)
         self.prompt = model.tokenize(PROMPT, bos=True)
+        self.engine.prefill(self.prompt)  # from now on only its last token is computed again, alone
         self.times: dict[str, Times] = {}
         self.answer: list[int] = []
 
@@ -215,14 +218,15 @@ class Bench:
         state = begin_decoding(
             self.engine, self.prompt, self.sampler, np.random.default_rng(0), self.n_tokens
         )
-        cpu, began = [device.cpu_seconds() for device in self.devices], time.perf_counter()
+        cpu, own, began = [device.cpu_seconds() for device in self.devices], time.process_time(), time.perf_counter()
         for _ in driver.run(policy, self.engine, state):
             pass
         seconds = time.perf_counter() - began
         if counts:
             times = self.times.setdefault(name, Times())
             times.seconds.append(seconds)
-            times.busy.append([(d.cpu_seconds() - c) / seconds for d, c in zip(self.devices, cpu, strict=True)])
+            spent = [device.cpu_seconds() - before for device, before in zip(self.devices, cpu, strict=True)]
+            times.busy.append([each / seconds for each in (*spent, time.process_time() - own)])
             times.acceptance, times.per_step = state.stats.acceptance, state.stats.tokens_per_step
         return state.tokens
 
@@ -250,7 +254,7 @@ def main() -> None:
                 if tokens != bench.answer:
                     raise SystemExit(f"{name}: another text")
         dense = bench.times["dense"]
-        print(f"{'':26} tokens/s  of dense (least, most)  busy        right  tokens a pass")
+        print(f"{'':26} tokens/s  of dense (least, most)  workers, this    right  tokens a pass")
         for name, times in bench.times.items():
             ratio = spread(a / b for a, b in zip(dense.seconds, times.seconds, strict=True))
             busy = " ".join(f"{np.median(each):4.0%}" for each in zip(*times.busy, strict=True))
