@@ -416,21 +416,6 @@ int32_t specee_rows_advance_stages(specee_rows * rows, int32_t n, const int32_t 
     return specee_entry(rows, [&] { return rows->advance_stages(n, counts, ids, ends, flags); });
 }
 
-int32_t specee_rows_stages(const specee_rows * rows, int32_t * ends) {
-    return specee_entry(rows, [&] {
-        if (!specee_given(ends)) {
-            return (int32_t) SPECEE_INVALID;
-        }
-        int32_t n = 0;
-        for (int32_t i = 1; i <= rows->n_layer; ++i) {
-            if (i == rows->n_layer || rows->model.dev_layer(i) != rows->model.dev_layer(i - 1)) {
-                ends[n++] = i;
-            }
-        }
-        return n;
-    });
-}
-
 int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags) {
     return specee_entry(rows, [&] {
         const specee_slot * s = rows->find_slot(slot);

@@ -70,7 +70,7 @@ def build_tree(drafter: TreeDrafter, acceptance: str | None = None) -> Tree:
 
 
 def build_pipelined(
-    stages: Sequence[int], calibration: Calibration | None, drafter: ChainDrafter | None = None, width: int = 1
+    stages: Sequence[int], calibration: Calibration | None, drafter: ChainDrafter | None = None, width: int | None = 1
 ) -> Pipelined:
     """Stages of the model's devices, by where their layers end; on one device, two that meet at an exit layer.
 
