@@ -111,6 +111,7 @@ class Pipelined:
         batches, done = under_way.batches, under_way.batches.popleft().rows
         under_way.guesses = None
         for i, row in enumerate(done):
+            state.row = row.id  # that of the token before the last one
             token = choose(state.logits, i, state.sampler, state.rng)
             guess = done[i + 1] if i + 1 < len(done) else batches[0].rows[0] if batches else None
             is_right = guess is not None and guess.token == token
@@ -122,7 +123,6 @@ class Pipelined:
             if not is_right or state.is_last:
                 batches.clear()
                 break
-        state.row = row.id  # that of the token before the last one
         yield Commit(state.row, keep_rest=bool(batches))
 
     def _advance(self, state: Decoding, under_way: _UnderWay) -> Generator[Work, Any, None]:

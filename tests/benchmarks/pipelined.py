@@ -1,9 +1,10 @@
 """What pipelining gives where the layers are on two devices: `python tests/benchmarks/pipelined.py MODEL.gguf`
 
-Two workers of llama.cpp's RPC back end on the loopback, with one thread each, each on a core of its own. The same split
-of the layers decodes without drafts, with chains of drafts, and pipelined, in turns: tokens a second as ratios to the
-first, and how busy the workers and this process were (their CPU time by the time that passed). Drafts come from a drafter that knows
-the answer and is right with a given probability, and from the text so far (`suffix`).
+Two workers (llama.cpp's RPC back end) on the loopback, with one thread each, each on a core of its own. The same split
+of the layers decodes without drafts, with chains of drafts, and pipelined, in turns: tokens a second, as ratios to the
+first, and how busy the workers and this process were (their CPU time by the time that passed). Drafts come from a
+drafter that knows the answer and is right with a given probability, and from the text so far (`suffix`). Each text must
+be that of dense decoding.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 import common
 import numpy as np
-from common import spread
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from workers import worker_process
@@ -148,6 +148,19 @@ class Bench:
             )
         return ways
 
+    def stage_times(self) -> list[float]:
+        """Milliseconds of one row in each stage, the least of some."""
+        times: list[list[float]] = [[] for _ in self.engine.stages]
+        length = self.engine.length
+        for _ in range(12):
+            row = self.engine.append(self.prompt[-1])
+            for end, stage in zip(self.engine.stages, times, strict=True):
+                began = time.perf_counter()
+                self.engine.advance([row], end, logits=end == self.engine.n_layer)
+                stage.append(1000 * (time.perf_counter() - began))
+            self.engine.roll_back(length)
+        return [min(stage) for stage in times]
+
     def run(self, name: str, policy: Any, *, counts: bool = True) -> list[int]:
         self.engine.prefill(self.prompt)
         state = begin_decoding(self.engine, self.prompt, self.sampler, np.random.default_rng(0), self.n_tokens)
@@ -179,7 +192,10 @@ def main() -> None:
         found = devices.choose([worker.endpoint for worker in workers])
         model = Model(given.model, gpu_layers=sum(layers), devices=found, tensor_split=layers)
         bench = Bench(model, workers, given.tokens)
-        print(f"{given.model.name}: stages end at {bench.engine.stages} of {bench.engine.n_layer} layers")
+        stages = bench.stage_times()
+        told = ", ".join(f"{each:.1f}" for each in stages)
+        print(f"{given.model.name}: stages end at {bench.engine.stages} of {bench.engine.n_layer} layers, {told} ms;")
+        print(f"at most {sum(stages) / max(stages):.2f} times as fast as one row through all of them")
         bench.answer = bench.run("dense", Dense(), counts=False)
         ways = bench.ways(given.acceptance, given.width)
         for i in range(given.rounds + 1):  # the first one builds graphs
@@ -188,14 +204,16 @@ def main() -> None:
                 if tokens != bench.answer:
                     raise SystemExit(f"{name}: another text")
         dense = bench.times["dense"]
-        print(f"{'':26} tokens/s  of dense (least, most)  workers, this    right  tokens a pass")
+        print("tokens/s: of the fastest round; of dense: of these, and (the median of each round's)")
+        print(f"{'':26} tokens/s  of dense      workers, this    right  tokens a pass")
         for name, times in bench.times.items():
-            ratio = spread(a / b for a, b in zip(dense.seconds, times.seconds, strict=True))
+            least, best = min(times.seconds), min(dense.seconds) / min(times.seconds)
+            median = np.median([a / b for a, b in zip(dense.seconds, times.seconds, strict=True)])
             busy = " ".join(f"{np.median(each):4.0%}" for each in zip(*times.busy, strict=True))
             right = "" if times.acceptance is None else f"{times.acceptance:.2f}"
             print(
-                f"{name:26} {len(bench.answer) / np.median(times.seconds):8.1f}  {ratio[0]:.2f} ({ratio[1]:.2f}, "
-                f"{ratio[2]:.2f})        {busy}   {right:5} {times.per_step:.2f}"
+                f"{name:26} {len(bench.answer) / least:8.1f}  {best:.2f} ({median:.2f})  {busy}    {right:5}"
+                f" {times.per_step:.2f}"
             )
         bench.sampler.close()
         bench.engine.close()
