@@ -42,7 +42,7 @@ LOOPBACK = "127.0.0.1"
     otherwise="the GPUs, without one the CPU",
 )
 def worker(host: str, port: int, device: str | None, threads: int | None, **values: Any) -> int:
-    """Let this machine compute layers of a model for one on another machine.
+    """Compute layers of models for another machine.
 
     The model's file is on the other machine only, which sends the layers when it loads the model. One program at a
     time can use a worker. Nothing is encrypted and nobody needs a password, and whoever reaches the port may read and

@@ -171,6 +171,8 @@ class ModelInfo:
     drafter_is_for_others: bool = False
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    n_stages: int = 1
+    """Devices that its layers are on, one after the other."""
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
@@ -178,8 +180,8 @@ class ModelInfo:
     folds_system: bool = False
     """Whether it has none for a system message, which is then sent with the first question."""
     gpu_layers: int = 0
-    n_stages: int = 1
-    """Devices that its layers are on."""
+    places: str = ""
+    """What runs where, in words; "" where the CPU computes all."""
     kv_type: KVType = DEFAULT_KV_TYPE
     trained_ctx: int = 0
     """The largest context window that it can have, in tokens; 0: unknown."""
@@ -363,9 +365,13 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with."""
+    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with.
+
+    `of_device`: see AppError.
+    """
 
     title: str
     message: str
     exit_code: int = 1
     fatal: bool = False
+    of_device: bool = False
