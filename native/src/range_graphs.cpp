@@ -176,6 +176,13 @@ static bool alike(const specee_group & a, const specee_group & b) {
     return a.slot == b.slot && a.n_rows == b.n_rows;
 }
 
+std::list<specee_range_graph>::iterator specee_rows::oldest_graph() {
+    const auto oldest = std::find_if(range_graphs.rbegin(), range_graphs.rend(), [&](const specee_range_graph & graph) {
+        return !graph.busy && &graph != logits_owner; // whose logits may still be read
+    });
+    return oldest == range_graphs.rend() ? range_graphs.end() : std::prev(oldest.base());
+}
+
 specee_range_graph & specee_rows::graph_of(const specee_range & range) {
     for (auto it = range_graphs.begin(); it != range_graphs.end(); ++it) {
         if (it->range == range &&
@@ -184,15 +191,9 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
             return range_graphs.front();
         }
     }
-    while (range_graphs.size() >= graph_cache_max) {
-        auto last = std::prev(range_graphs.end());
-        if (&*last == logits_owner) { // its logits may still be read
-            if (range_graphs.size() == 1) {
-                break;
-            }
-            --last;
-        }
-        range_graphs.erase(last);
+    for (auto oldest = oldest_graph(); range_graphs.size() >= graph_cache_max && oldest != range_graphs.end();
+         oldest      = oldest_graph()) {
+        range_graphs.erase(oldest);
     }
     need_memory(range.n_rows, true);
     const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
@@ -253,7 +254,16 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     return graph.built;
 }
 
-int32_t specee_rows::compute(specee_range_graph & graph) {
+static int32_t status_of(ggml_status status) {
+    switch (status) {
+        case GGML_STATUS_SUCCESS: return SPECEE_OK;
+        case GGML_STATUS_ABORTED: return specee_fail(SPECEE_CANCELLED, "cancelled");
+        case GGML_STATUS_ALLOC_FAILED: return specee_fail(SPECEE_FAILED, "no memory for the compute graph");
+        default: return specee_fail(SPECEE_FAILED, "the backend could not compute the graph");
+    }
+}
+
+int32_t specee_rows::launch(specee_range_graph & graph) {
     const auto n = (int32_t) batch.size();
     for (int32_t i = 0; i < n; ++i) {
         pos[i]    = batch[i]->pos;
@@ -278,6 +288,7 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
         std::equal(groups.begin(), groups.end(), graph.groups.begin(),
                    [](const auto & a, const auto & b) { return a.n_kv == b.n_kv && a.window == b.window; });
     graph.groups = groups;
+    graph.busy   = false;
     if (logits_owner == &graph || graph.range.logits) {
         logits_groups.clear(); // they are written anew
     }
@@ -307,20 +318,21 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
             }
             take_threads(n, !again);
             status = ctx.graph_compute(graph.result->get_gf(), n > 1);
-            ggml_backend_sched_synchronize(ctx.sched.get());
-            again = status == GGML_STATUS_ABORTED && threads.has_stopped();
+            again  = status == GGML_STATUS_ABORTED && threads.has_stopped();
+            if (status != GGML_STATUS_SUCCESS) { // what runs of it uses the same memory
+                ggml_backend_sched_synchronize(ctx.sched.get());
+            }
         } while (again);
-        if (status == GGML_STATUS_SUCCESS && cancelled.load(std::memory_order_relaxed)) {
-            status = GGML_STATUS_ABORTED; // a GPU does not ask meanwhile
-        }
     }
+    graph.busy = status == GGML_STATUS_SUCCESS;
+    return status_of(status);
+}
 
-    switch (status) {
-        case GGML_STATUS_SUCCESS: return SPECEE_OK;
-        case GGML_STATUS_ABORTED: return specee_fail(SPECEE_CANCELLED, "cancelled");
-        case GGML_STATUS_ALLOC_FAILED: return specee_fail(SPECEE_FAILED, "no memory for the compute graph");
-        default: return specee_fail(SPECEE_FAILED, "the backend could not compute the graph");
-    }
+int32_t specee_rows::wait_for(specee_range_graph & graph) {
+    ggml_backend_sched_synchronize(graph.sched.get());
+    graph.busy = false;
+    // a GPU does not ask meanwhile
+    return status_of(cancelled.load(std::memory_order_relaxed) ? GGML_STATUS_ABORTED : GGML_STATUS_SUCCESS);
 }
 
 void specee_rows::keep_logits(specee_range_graph & graph) {

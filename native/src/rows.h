@@ -109,9 +109,23 @@ struct specee_range_graph {
     int                        n_ends = 0; // ends of layers that were seen
     int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
     bool                       built  = false;
+    bool                       busy   = false; // launched, not read yet: it must stay
 
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
+};
+
+// Rows on their way through a range of layers: begun, and not finished yet. Several may be under way at once.
+struct specee_pass {
+    std::vector<specee_row *> batch;
+    std::vector<specee_group> groups; // the same, by slot
+    specee_range              range;
+    specee_range_graph *      graph     = nullptr; // null: not launched
+    bool                      has_begun = false;
+    bool                      is_torn   = false; // an exception left it in the middle
+    bool                      done      = false;
+
+    bool is_new() const { return range.begin == 0; }
 };
 
 // The KV caches of a context, where each token has a cell; none where its memory is another one.
@@ -164,6 +178,7 @@ struct specee_rows {
     // reused between calls
     std::vector<specee_row *>                  batch;  // the rows of the present computation
     std::vector<specee_group>                  groups; // the same, by slot
+    std::vector<specee_pass>                   passes; // that run at the same time
     int64_t                                    n_batches = 0;
     std::unique_ptr<llama_memory_context_i>    memory; // the cells that llama.cpp builds a graph for
     std::vector<llama_kv_cache_context *>      views;  // the same, by cache
@@ -224,7 +239,7 @@ struct specee_rows {
     int32_t fail_level() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
-    int32_t commit(int32_t id);
+    int32_t commit(int32_t id, bool keep_rest);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
 
     // ---- what can be done with this model: proof.cpp
@@ -251,6 +266,9 @@ struct specee_rows {
     // deep: among rows that are not complete depths never grow with the position, so these are a suffix, and join as
     // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
+    // n batches at once, in ranges of layers that have none in common.
+    int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                           uint32_t flags);
     int32_t lens_head(specee_row & r);
 
     // ---- probes: probe.cpp
@@ -292,7 +310,15 @@ struct specee_rows {
     void keep_state(specee_slot & s, llama_pos p, size_t i, const float * state);
 
     // advance.cpp
-    int32_t compute_head(specee_row & r);                // of `hidden_in`: the graph is the first one
+    int32_t compute_head(specee_row & r); // of `hidden_in`: the graph is the first one
+    // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
+    int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
+    void    reserve_again(int32_t n);             // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);       // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);        // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass); // as if it had not begun, where it is not done
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags);                // sets `passes`
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
@@ -302,9 +328,12 @@ struct specee_rows {
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);
-    int32_t              compute(specee_range_graph & graph);
-    bool                 build(specee_range_graph & graph, const llm_graph_params & params);
-    void                 keep_logits(specee_range_graph & graph);
+    // The one that was used longest ago, and is not needed now; the end of the list where there is none.
+    std::list<specee_range_graph>::iterator oldest_graph();
+    int32_t launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
+    int32_t wait_for(specee_range_graph & graph);
+    bool    build(specee_range_graph & graph, const llm_graph_params & params);
+    void    keep_logits(specee_range_graph & graph);
 
     // attention.cpp
     void set_extents(); // n_kv and windows of the groups

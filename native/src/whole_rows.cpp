@@ -90,10 +90,11 @@ void specee_rows::need_memory(int32_t n, bool new_scheduler) {
         try {
             return specee_need_memory(n_tensors * (sizeof(ggml_tensor) + 4 * sizeof(int32_t)));
         } catch (const std::bad_alloc &) {
-            if (range_graphs.empty() || &range_graphs.back() == logits_owner) {
+            const auto oldest = oldest_graph();
+            if (oldest == range_graphs.end()) {
                 throw;
             }
-            range_graphs.pop_back();
+            range_graphs.erase(oldest);
         }
     }
 }
