@@ -70,6 +70,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_in_flight": (_int32, [_rows, _slot]),
     "specee_rows_tip": (_int32, [_rows, _slot]),
     "specee_rows_advance": (_int32, [_rows, _n, _int32_p, _int32, _uint32]),
+    "specee_rows_advance_stages": (_int32, [_rows, _n, _int32_p, _int32_p, _int32_p, _uint32]),
+    "specee_rows_stages": (_int32, [_rows, _int32_p]),
     "specee_rows_complete": (_int32, [_rows, _slot, _uint32]),
     "specee_rows_run_to_exit": (
         _int32,

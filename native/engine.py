@@ -220,6 +220,27 @@ class RowEngine(WeightedContext):
         """
         self._advance(rows, end, abi.LOGITS if logits else 0)
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Where the layers of one device end and those of the next one begin; the last one is n_layer."""
+        n = self._check(self.lib.specee_rows_stages(self._handle, self._layers))
+        return tuple(self._layers[:n])
+
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        """Several batches at once, each of rows and where they go, see `advance`; the last layers first.
+
+        Their ranges of layers have none in common. Those on different devices run at the same time. `logits`: of the
+        batch that goes to n_layer.
+        """
+        rows = [row for batch, _ in batches for row in batch]
+        counts, ends = [len(batch) for batch, _ in batches], [end for _, end in batches]
+        arrays = [(ctypes.c_int32 * len(values))(*values) for values in (counts, rows, ends)]
+        status = self.lib.specee_rows_advance_stages(
+            self._handle, len(batches), *arrays, abi.LOGITS if logits else 0
+        )
+        if status != abi.OK:
+            self._check(status)
+
     def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
         n = len(rows)
         if n > N_ROWS_MAX:

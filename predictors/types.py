@@ -177,6 +177,14 @@ class Engine(Logits, Protocol):
         """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
         ...
 
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        """Several batches at once, each of rows and the depth where they go, the last layers first.
+
+        Their ranges of layers have none in common; rows that others follow are deep enough for these before. `logits`:
+        of the batch that goes to n_layer.
+        """
+        ...
+
     def depth(self, row: int) -> int:
         """Layers done of a row in flight."""
         ...

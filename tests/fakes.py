@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -179,6 +180,16 @@ class FakeEngine:
     def advance(self, rows: Sequence[int], end: int, logits: bool = False) -> None:
         self.compute()
         self.advance_rows(rows, end, logits)
+
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        self.compute()
+        ranges = [(self.in_flight[rows[0]].depth, end) for rows, end in batches]
+        assert all(end <= begin for (begin, _), (_, end) in pairwise(ranges)), "ranges overlap"
+        for rows, end in batches:
+            before = {a for row in rows for a in self._path(row)} - set(rows)
+            assert all(self.in_flight[row].depth >= end for row in before), "an earlier row is not deep enough"
+        for rows, end in batches:
+            self.advance_rows(rows, end, logits and end == self.n_layer)
 
     def depth(self, row: int) -> int:
         return self.in_flight[row].depth

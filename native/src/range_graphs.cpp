@@ -29,6 +29,7 @@ void specee_graph_begin(llm_graph_context & builder) {
     graph.scores = {};
     graph.n_ends = 0;
     graph.n_seen = 0;
+    graph.masks.clear();
     graph.kept.assign(rows->kept_layers.size(), {});
     if (graph.range.begin > 0) {
         builder.gf = graph.scrap;
@@ -279,6 +280,13 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     for (ggml_tensor * t = ggml_get_first_tensor(ctx0); t != nullptr; t = ggml_get_next_tensor(ctx0, t)) {
         if ((t->flags & GGML_TENSOR_FLAG_INPUT) != 0 && t->op == GGML_OP_NONE) {
             ggml_build_forward_expand(gf, t);
+        }
+    }
+    graph.head.reset();
+    if (token_matrices == nullptr && graph.range.begin == n_layer) { // before copies for devices stand between
+        specee_lm_head head;
+        if (specee_read_lm_head(graph.result->get_logits(), graph.in, head)) {
+            graph.head = head;
         }
     }
     if (graph.in_at != nullptr) { // else it would follow the layers, and all states with it

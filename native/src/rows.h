@@ -20,6 +20,7 @@
 #include <cstring>
 #include <list>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -144,6 +145,8 @@ struct specee_range_graph {
 
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
+    std::vector<ggml_tensor *>          masks;  // parts of attention's masks: the same ones in all layers
+    std::optional<specee_lm_head>       head;   // as it was read off, where that is wanted: null where it cannot be
 };
 
 // Rows on their way through a range of layers: begun, and not finished yet. Several may be under way at once.
@@ -151,10 +154,11 @@ struct specee_pass {
     std::vector<specee_row *> batch;
     std::vector<specee_group> groups; // the same, by slot
     specee_range              range;
-    bool                      wants_estimate = false; // of the last row, for a probe
-    specee_range_graph *      graph = nullptr; // null: not launched
-    bool                      is_torn = false; // an exception left it in the middle
-    bool                      done    = false;
+    bool                      wants_estimate = false;   // of the last row, for a probe
+    specee_range_graph *      graph          = nullptr; // null: not launched
+    bool                      has_begun      = false;
+    bool                      is_torn        = false; // an exception left it in the middle
+    bool                      done           = false;
 
     bool is_new() const { return range.begin == 0; }
 };
@@ -214,6 +218,7 @@ struct specee_rows {
     // reused between calls
     std::vector<specee_row *>                  batch;  // the rows of the present computation
     std::vector<specee_group>                  groups; // the same, by slot
+    std::vector<specee_pass>                   passes; // that run at the same time
     int64_t                                    n_batches = 0;
     std::unique_ptr<llama_memory_context_i>    memory; // the cells that llama.cpp builds a graph for
     std::vector<llama_kv_cache_context *>      views;  // the same, by cache
@@ -311,6 +316,9 @@ struct specee_rows {
     // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits,
                              specee_read_last last = specee_read_last::nothing);
+    // n batches at once, in ranges of layers that have none in common.
+    int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                           uint32_t flags);
     int32_t lens_head(specee_row & r);
 
     // ---- probes: probe.cpp
@@ -361,11 +369,12 @@ struct specee_rows {
     int32_t compute_head(specee_row & r, int32_t source, bool by_lens);
     // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
     int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
-    void    reserve_again(int32_t n);                    // what llama.cpp has put off until the next computation
-    int32_t begin_pass(specee_pass & pass);              // cells, inputs, launch: `batch` and `groups` are its own
-    int32_t finish_pass(specee_pass & pass);             // waits, and reads what was computed
-    void    leave_pass(const specee_pass & pass);        // as if it had not begun, where it is not done
-    void    read_pass(const specee_pass & pass);
+    void    reserve_again(int32_t n);             // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);       // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);        // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass); // as if it had not begun, where it is not done
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags);                // sets `passes`
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
@@ -377,13 +386,13 @@ struct specee_rows {
     specee_range_graph & graph_of(const specee_range & range);
     // The one that was used longest ago, and is not needed now; the end of the list where there is none.
     std::list<specee_range_graph>::iterator oldest_graph();
-    int32_t              launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
-    int32_t              wait_for(specee_range_graph & graph);
-    bool                 build(specee_range_graph & graph, const llm_graph_params & params);
-    void                 set_places(const specee_range_graph & graph); // on devices, of the batch's states
-    void                 make_room(specee_range_graph & graph);        // for what the host reads of it
-    void                 read_results(specee_range_graph & graph);     // queued: they are there when it is done
-    void                 keep_logits(specee_range_graph & graph);
+    int32_t launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
+    int32_t wait_for(specee_range_graph & graph);
+    bool    build(specee_range_graph & graph, const llm_graph_params & params);
+    void    set_places(const specee_range_graph & graph); // on devices, of the batch's states
+    void    make_room(specee_range_graph & graph);        // for what the host reads of it
+    void    read_results(specee_range_graph & graph);     // queued: they are there when it is done
+    void    keep_logits(specee_range_graph & graph);
 
     // attention.cpp
     void set_extents(); // n_kv and windows of the groups

@@ -33,12 +33,10 @@ static bool is_on_host(const ggml_tensor * t) {
 specee_transfers specee_count_copies(ggml_cgraph * gf, const std::vector<const ggml_tensor *> & sources) {
     specee_transfers                        found = {};
     std::unordered_set<const ggml_tensor *> copies;
-    size_t                                  at = 0;
+    size_t                                  at      = 0;
+    bool                                    is_busy = false; // a device: with nodes that nobody has waited for
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
         const ggml_tensor * node = ggml_graph_node(gf, i);
-        if (found.n_waits == 0 && !is_on_host(node)) {
-            found.n_waits = 1; // for the end
-        }
         for (const ggml_tensor * to : node->src) {
             const ggml_tensor * from = sources[at++];
             if (to == from || !copies.insert(to).second) {
@@ -51,13 +49,16 @@ specee_transfers specee_count_copies(ggml_cgraph * gf, const std::vector<const g
             } else if (!is_on_host(from) && is_on_host(to)) {
                 ++found.n_to_host;
                 found.bytes_to_host += size;
+                found.n_waits += is_busy; // the host computes with it
+                is_busy = false;
             } else if (!is_on_host(from)) {
                 ++found.n_between;
                 found.bytes_between += size;
             }
         }
+        is_busy = is_busy || !is_on_host(node);
     }
-    found.n_waits += found.n_to_host; // the host computes with it
+    found.n_waits += is_busy; // for the end
     return found;
 }
 

@@ -89,6 +89,19 @@ class Advance:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceStages:
+    """Batches of rows, each with the depth where it goes, at once: the last layers first. See `Advance`."""
+
+    is_computation: ClassVar[bool] = True
+    batches: tuple[tuple[tuple[int, ...], int], ...]
+    logits: bool = False
+
+    def run(self, engine: Engine) -> Logits:
+        engine.advance_stages(self.batches, self.logits)
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
 class RunToExit:
     """The last row from exit layer to exit layer until its score is above the threshold. See `Engine.run_to_exit`."""
 
