@@ -52,6 +52,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_architecture_level": (_int32, [_text]),
     "specee_tokenize": (_int32, [_pointer, _n, _text, _int32, _int32, _int32, _int32_p, _int32_p]),
     "specee_token_piece": (_int32, [_pointer, _token, _int32, _int32, _text, _int32_p]),
+    "specee_layer_device": (_text, [_pointer, _int32]),
     "specee_max_equal_rows": (_int32, []),
     "specee_has_kernel": (_int32, [_int32, ctypes.c_int64, ctypes.c_int64]),
     "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32, _int32, _text]),

@@ -86,7 +86,7 @@ class RowContext:
     def _prove(self, parameters: tuple[object, ...]) -> None:
         """What can be done with the model, or what an earlier start proved."""
         file = proof.verdict_file(self.model.path, parameters)
-        known = proof.read(file)
+        known = None if self.model.on_workers else proof.read(file)  # another program may answer there next time
         level, limit = (-1, None) if known is None else (known.level, known.limit.encode())
         began = time.monotonic()
         path = os.fsencode(self.model.path)
@@ -100,7 +100,7 @@ class RowContext:
         self.limit: str = self.lib.specee_rows_limit(self._handle).decode()
         # as many at once get the bits that each has alone
         self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
-        if known is None and time.monotonic() - began > proof.LONG_S:
+        if known is None and not self.model.on_workers and time.monotonic() - began > proof.LONG_S:
             proof.keep(file, proof.Verdict(self.level, self.limit))
         last, found = proof.last_file(self.model.path), proof.Verdict(self.level, self.limit)
         if self.model.gpu_layers == 0 and proof.read(last) != found:

@@ -162,8 +162,17 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.app.engine import draft_file, window_size
-    from specee.models import calibrations, gguf_header, heads, model_hash, model_structure, resolve, split_file
+    from specee.app.engine import draft_file, placement, window_size
+    from specee.models import (
+        calibrations,
+        gguf_header,
+        heads,
+        layer_bytes,
+        model_hash,
+        model_structure,
+        resolve,
+        split_file,
+    )
     from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
@@ -173,7 +182,7 @@ def open_backend(
     sha256 = model_hash.of_model(header, where.cache)
     head = heads.find(where.heads, sha256, header)
     structure = model_structure.read(header, options.kv_type)
-    free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
+    free = None if options.has_devices else memory.free_ram()  # a GPU has a memory of its own
     window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free, options.kv_type)
     drafter = draft_file.find(options, header, window.n_ctx, head)
     if drafter is not None:
@@ -187,9 +196,13 @@ def open_backend(
         return True  # continue loading
 
     path = split_file.for_llama_cpp(header.files, where.cache)
-    model = native.Model(path, gpu_layers=options.gpu_layers, on_progress=loaded)
-    _check_vocabulary(model)
     n_ctx = window.n_ctx
+    need = placement.needs(structure, layer_bytes.read(header), n_ctx, options.n_slots)
+    placed = placement.choose(options, need)
+    model = native.Model(
+        path, gpu_layers=placed.n_layers, devices=placed.devices, tensor_split=placed.split, on_progress=loaded
+    )
+    _check_vocabulary(model)
     threads = options.threads or machine.default_threads(structure.file_bytes)
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     engine: native.RowEngine | None = None
@@ -236,6 +249,7 @@ def open_backend(
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
             gpu_layers=model.gpu_layers,
+            places=placement.describe(placement.labels(model.places, placed.devices)) if model.gpu_layers else "",
             kv_type=options.kv_type,
             thinks=thinks.kind,
         ),
@@ -250,7 +264,7 @@ def open_backend(
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
         turn_stops=opened.guess.stops if opened.guess is not None else (),
-        notices=tuple(each for each in (opened.note, window.notice) if each is not None),
+        notices=tuple(each for each in (opened.note, window.notice, placed.notice) if each is not None),
     )
 
 

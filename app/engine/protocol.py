@@ -178,6 +178,8 @@ class ModelInfo:
     folds_system: bool = False
     """Whether it has none for a system message, which is then sent with the first question."""
     gpu_layers: int = 0
+    places: str = ""
+    """What runs where, in words; "" where the CPU computes all."""
     kv_type: KVType = DEFAULT_KV_TYPE
     trained_ctx: int = 0
     """The largest context window that it can have, in tokens; 0: unknown."""
@@ -357,9 +359,13 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with."""
+    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with.
+
+    `of_device`: see AppError.
+    """
 
     title: str
     message: str
     exit_code: int = 1
     fatal: bool = False
+    of_device: bool = False

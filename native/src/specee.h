@@ -74,6 +74,8 @@ LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_te
 // names.
 LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_token token, int32_t special,
                                      int32_t capacity, char * text, int32_t * n_bytes);
+// The name of the device that has a layer's weights, from 0 on; n_layer stands for the LM head. NULL for no layer.
+LLAMA_API const char * specee_layer_device(const struct llama_model * model, int32_t layer);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
 // Whether this CPU has a kernel that takes so many rows through weights of a ggml_type at once: 1 or 0. n_in, n_out:
