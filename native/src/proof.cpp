@@ -136,13 +136,14 @@ std::string specee_rows::prove_ranges() {
 }
 
 void specee_rows::read_head(const std::string & path, const specee_range_graph & graph) {
-    if (!graph.head) {
+    specee_lm_head head;
+    if (!specee_read_lm_head(graph.result->get_logits(), graph.in, head)) {
         throw std::runtime_error("its LM head is computed in a way that is not known here");
     }
     if (n_embd % 32 != 0) {
         throw std::runtime_error("its width is no multiple of 32");
     }
-    token_matrices = std::make_unique<specee_token_matrices>(path, n_embd, n_vocab, *graph.head);
+    token_matrices = std::make_unique<specee_token_matrices>(path, n_embd, n_vocab, head);
     exit_weights   = std::make_unique<specee_exit_weights>(*token_matrices, n_layer);
 }
 

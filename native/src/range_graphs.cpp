@@ -282,13 +282,6 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
             ggml_build_forward_expand(gf, t);
         }
     }
-    graph.head.reset();
-    if (token_matrices == nullptr && graph.range.begin == n_layer) { // before copies for devices stand between
-        specee_lm_head head;
-        if (specee_read_lm_head(graph.result->get_logits(), graph.in, head)) {
-            graph.head = head;
-        }
-    }
     if (graph.in_at != nullptr) { // else it would follow the layers, and all states with it
         ggml_backend_sched_set_tensor_backend(ctx.sched.get(), graph.in, devices[graph.range.source].backend);
     }

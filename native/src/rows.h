@@ -20,7 +20,6 @@
 #include <cstring>
 #include <list>
 #include <memory>
-#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -146,7 +145,6 @@ struct specee_range_graph {
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
     std::vector<ggml_tensor *>          masks;  // parts of attention's masks: the same ones in all layers
-    std::optional<specee_lm_head>       head;   // as it was read off, where that is wanted: null where it cannot be
 };
 
 // Rows on their way through a range of layers: begun, and not finished yet. Several may be under way at once.
