@@ -34,6 +34,10 @@ class LineView(ScrollView, can_focus=False):
         """The line at `y`, an empty one where there is none."""
         raise NotImplementedError
 
+    def marked_at(self, y: int) -> tuple[int, int] | None:
+        """The characters of the line at `y` that are marked: from, and up to before."""
+        return None
+
     def component_style(self, name: str) -> Style:
         """The style of lines whose `style` is this name."""
         raise NotImplementedError
@@ -75,6 +79,9 @@ class LineView(ScrollView, can_focus=False):
         strips = []
         for y in range(crop.y + top, crop.bottom + top):
             line = self.line_at(y)
+            if (marked := self.marked_at(y)) is not None:
+                strips.append(self._finished(self._draw(line, y, marked), width))
+                continue
             if selection is not None and (span := selection.get_span(y)) is not None:
                 strips.append(self._finished(self._draw(line, y, span), width))
                 continue

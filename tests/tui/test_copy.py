@@ -77,7 +77,7 @@ async def test_the_mouse_selects_and_ctrl_c_copies_without_quitting() -> None:
     async with chat(session).run_test(size=(60, 24)) as pilot:
         conversation = await answered(pilot, session)
         top = conversation.entries.index(conversation.entries[-1])
-        y = conversation._tops[top]
+        y = conversation._tops[top] - conversation.scroll_offset.y
         await pilot.mouse_down(conversation, offset=(3, y))
         await pilot.hover(conversation, offset=(9, y + 1))
         await pilot.mouse_up(conversation, offset=(9, y + 1))
@@ -96,7 +96,7 @@ async def test_a_double_click_selects_the_code_or_the_message() -> None:
     async with chat(session).run_test(size=(80, 30)) as pilot:
         conversation = await answered(pilot, session)
         y = conversation._tops[len(conversation.entries) - 1]
-        await pilot.click(conversation, offset=(5, y + 2), times=2)
+        await pilot.click(conversation, offset=(5, y + 3), times=2)
         await pilot.press("ctrl+c")
         assert pilot.app.clipboard == "print(1)\nprint(2)"
         await pilot.click(conversation, offset=(2, y), times=2)
