@@ -351,7 +351,7 @@ class ChatApp(BoundedApp):
     def _insert_in_prompt(self, text: str) -> None:
         """What is typed or pasted where no text field is goes into the prompt."""
         if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
-            self.prompt.focus()
+            self.screen.set_focus(self.prompt)  # at once: the next keys are there already
             self.prompt.insert(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
@@ -409,7 +409,7 @@ class ChatApp(BoundedApp):
         self._mark_token()
         if not self.prompt.has_focus:
             self._sidebar.hide()
-            self.prompt.focus()
+            self.screen.set_focus(self.prompt)
         elif self.controller.editing:
             self.controller.cancel_editing()
         else:

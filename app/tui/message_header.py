@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual.content import Content, Span
@@ -61,14 +60,16 @@ class MessageHeader(Entry):
         return COPY, RETRY, BRANCH, *((CONTINUE,) if self.is_last else ()), DELETE
 
     def lay_out(self, width: int, *, plain: bool) -> None:
-        right = _joined(map(_button, self.actions)) if self.is_active else Content("")
-        left = self._facts(max(0, width - right.cell_length - 2 * bool(right.plain)))
-        gap = max(0, width - left.cell_length - right.cell_length)
-        text = Content.assemble(left, " " * gap, right) if right.plain else left
+        buttons = [_button(action) for action in self.actions] if self.is_active else []
+        for gap in ("  ", " "):
+            right = Content(gap).join(["", *buttons])
+            text = self._facts(max(0, width - right.cell_length)) + right
+            if text.cell_length <= width:
+                break
         self.lines = [Line(text.truncate(width), style=HEADER)]
 
     def _facts(self, room: int) -> Content:
-        """As many as fit: the time goes first, then the rate."""
+        """As many as fit: the time is the first to go, then the rate."""
         turn, who = self.turn, Content.styled(WHO[self.role], "bold reverse" if self.is_active else "bold")
         created = self._begun if turn is None else turn.created
         when = [Content(moment(created, time.time()))] if created else []
@@ -95,7 +96,3 @@ def _button(action: Action) -> Content:
     at = action.name.index(action.key)
     meta = Style.from_meta({ACTION: action.name})
     return Content(action.name, spans=[Span(at, at + 1, "bold underline"), Span(0, len(action.name), meta)])
-
-
-def _joined(parts: Iterable[Content]) -> Content:
-    return Content("  ").join(parts)

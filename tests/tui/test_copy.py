@@ -83,6 +83,13 @@ async def test_the_mouse_selects_and_ctrl_c_copies_without_quitting() -> None:
         await pilot.mouse_up(conversation, offset=(9, y + 1))
         await pilot.pause()
         selected = pilot.app.screen.get_selected_text()
+        style = next(
+            segment.style
+            for strip in pilot.app.screen._compositor.render_strips()
+            for segment in strip
+            if "bold word" in segment.text or segment.text == "bold"
+        )
+        assert style.color != style.bgcolor, "what is selected can be read"
         assert selected is not None and selected.startswith("bold word and more words") and "\n" not in selected
         await pilot.press("ctrl+c")
         assert pilot.app.clipboard == selected and pilot.app.is_running and not pilot.app.screen.selections

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, screen, submit, until, use_drafts
+from textual.geometry import Size
 
 from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.prompt_input import PromptInput
-from specee.app.tui.status import Status, status_lines
+from specee.app.tui.status import Status, _fitting, status_lines
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.columns import Columns
 
