@@ -85,9 +85,13 @@ static const ggml_tensor * read_norm(const ggml_tensor * t, specee_lm_head & hea
     return nullptr;
 }
 
-// A scheduler gives a device a copy of what lies in the CPU's memory, and names it after that (ggml-backend.cpp).
-static bool is_copy_of(const ggml_tensor * t, const ggml_tensor * of) {
-    return t->op == GGML_OP_NONE && std::strstr(t->name, (std::string("#") + of->name + "#").c_str()) != nullptr;
+// The same, or the copy of it that the scheduler made for another device.
+static bool is_or_copies(const ggml_tensor * t, const ggml_tensor * state) {
+    if (t == nullptr || t == state) {
+        return t == state;
+    }
+    const std::string name = "#" + std::string(ggml_get_name(state)) + "#";
+    return t->op == GGML_OP_NONE && ggml_are_same_shape(t, state) && std::strstr(ggml_get_name(t), name.c_str());
 }
 
 bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, specee_lm_head & head) {
@@ -101,5 +105,5 @@ bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, 
     while (t != nullptr && t != state && keeps_rows(t)) {
         t = t->src[0];
     }
-    return t == state || (t != nullptr && is_copy_of(t, state));
+    return is_or_copies(t, state);
 }
