@@ -287,7 +287,7 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     if (graph.in_at != nullptr) { // else it would follow the layers, and all states with it
         ggml_backend_sched_set_tensor_backend(ctx.sched.get(), graph.in, devices[graph.range.source].backend);
     }
-    std::vector<const ggml_tensor *> sources;
+    specee_sources_of sources;
     if (has_devices) {
         sources = specee_sources(gf);
     }
