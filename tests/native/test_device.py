@@ -2,8 +2,8 @@
 
 Run where SPECEE_TEST_GPU_LAYERS is set, as by .ci/vulkan; what several rows, ranges and slots give there is tested by
 the other files. Tolerance, of a vector's length: each back end adds in an order of its own (NEAR, with weights in F32;
-measured on Mesa's software device: MEASURED); and the CPU rounds what it multiplies with quantized weights to 8 bits,
-which others need not (ROUGH: that is much in models of random weights).
+measured on Mesa's software device: 0.006); and the CPU rounds what it multiplies with quantized weights to 8 bits,
+which others need not (ROUGH; measured: 0.06, as random weights carry it far).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from helpers import GPU_LAYERS, random_tokens
 
 from specee.native.engine import Cancelled, Model, RowEngine
 
-NEAR, ROUGH = 0.005, 0.1
+NEAR, ROUGH = 0.01, 0.1
 pytestmark = pytest.mark.skipif(not GPU_LAYERS, reason="no layers on another device")
 N_PROMPT = 12
 
