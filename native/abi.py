@@ -32,6 +32,18 @@ class Shaping(ctypes.Structure):
     )
 
 
+class Transfers(ctypes.Structure):
+    """specee_transfers."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            *("n_to_device", "bytes_to_device", "n_to_host", "bytes_to_host", "n_between", "bytes_between"),
+            "n_waits",
+        )
+    )
+
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_abi_version": (_int32, []),
     "specee_build_info": (_text, []),
@@ -107,6 +119,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),
+    "specee_rows_transfers": (_int32, [_rows, ctypes.POINTER(Transfers)]),
     "specee_thread_rule_init": (_pointer, [_int32, _int32]),
     "specee_thread_rule_decide": (_int32, [_pointer, _double, _double, _double]),
     "specee_thread_rule_free": (_void, [_pointer]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from typing import Any
@@ -151,6 +152,12 @@ class RowContext:
     def limit_single_row(self, n: int) -> None:
         """At most n threads for one row, whose time is that of reading memory; more rows at once take all."""
         self.lib.specee_rows_limit_single_row(self._handle, n)
+
+    def transfers(self) -> dict[str, int]:
+        """What crossed between the host and other devices so far: specee_transfers, for tests and benchmarks."""
+        found = abi.Transfers()
+        self._check(self.lib.specee_rows_transfers(self._handle, ctypes.byref(found)))
+        return {name: getattr(found, name) for name, _ in abi.Transfers._fields_}
 
     def cancel(self) -> None:
         """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""

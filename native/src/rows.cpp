@@ -28,6 +28,7 @@ specee_rows::specee_rows(llama_context & ctx, int32_t n_rows_max, int32_t graph_
     cells.strm[0] = 0;
     cells.idxs[0].reserve(n_rows_max);
     cells.idxs[0].assign(1, 0);
+    find_devices();
     ctx.cparams.specee = this;
     ctx.set_abort_callback(abort_requested, this);
 }
@@ -49,11 +50,12 @@ specee_slot * specee_rows::find_slot(llama_seq_id slot) {
     return const_cast<specee_slot *>(std::as_const(*this).find_slot(slot));
 }
 
-const float * specee_rows::final_state(const specee_row & r) {
-    if (r.layer < 0) {
-        return nullptr;
-    }
-    return r.layer == n_layer ? hidden(r) : r.lens_layer == r.layer ? estimate(r) : nullptr;
+bool specee_rows::has_final_state(const specee_row & r) const {
+    return r.layer >= 0 && (r.layer == n_layer || r.lens_layer == r.layer);
+}
+
+const float * specee_rows::final_state(specee_row & r) {
+    return !has_final_state(r) ? nullptr : r.layer == n_layer ? hidden(r) : estimate(r);
 }
 
 const float * specee_rows::logits_of(llama_seq_id slot, int32_t i) const {
@@ -260,7 +262,7 @@ int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token t
                 rows->roll_back(slot, s->length);
             }
         });
-        status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS, false);
+        status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS);
         if (status == SPECEE_OK) {
             status = rows->commit(id, false);
         }
@@ -308,7 +310,9 @@ const float * specee_rows_hidden(const specee_rows * rows, int32_t id) {
             specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
             return nullptr;
         }
-        return rows->hidden(*r);
+        // nothing of a row changes but what the host knows of it
+        specee_rows * mutable_rows = const_cast<specee_rows *>(rows);
+        return mutable_rows->hidden(*mutable_rows->find(id));
     });
 }
 

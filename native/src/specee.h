@@ -314,6 +314,21 @@ LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot
 // many have done so before.
 LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
 
+// What crossed between the memory of the host and that of devices since the rows were opened, and how often the host
+// waited for a device: the numbers of tensors or parts of them, and bytes. Nothing on a CPU. What llama.cpp decodes
+// (prompts) is not counted.
+typedef struct specee_transfers {
+    int64_t n_to_device;
+    int64_t bytes_to_device;
+    int64_t n_to_host;
+    int64_t bytes_to_host;
+    int64_t n_between; // from one device to another
+    int64_t bytes_between;
+    int64_t n_waits;
+} specee_transfers;
+
+LLAMA_API int32_t specee_rows_transfers(const specee_rows * rows, specee_transfers * transfers);
+
 // The rule behind specee_rows_threads: see threads.h.
 typedef struct specee_thread_rule specee_thread_rule;
 

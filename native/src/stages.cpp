@@ -45,8 +45,9 @@ int32_t specee_rows::advance_stages(int32_t n, const int32_t * counts, const int
     };
     specee_scope_guard leave([&] {
         for (specee_pass & pass : passes) {
-            if (pass.graph != nullptr && pass.graph->busy) {
-                wait_for(*pass.graph);
+            if (pass.graph != nullptr && pass.graph->busy) { // its results are not read: that may throw
+                ggml_backend_sched_synchronize(pass.graph->sched.get());
+                pass.graph->busy = false;
             }
         }
         for (specee_pass & pass : passes) {

@@ -135,7 +135,7 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
         if (level >= SPECEE_LEVEL_RANGES && found != last_outputs.end() && found->second != nullptr &&
             found->second->buffer != nullptr) {
             const ggml_tensor * t = found->second;
-            ggml_backend_tensor_get(t, hidden(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
+            ggml_backend_tensor_get(t, host_state(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
             r->layer = n_layer;
         }
     }
