@@ -384,9 +384,9 @@ int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool w
             return SPECEE_OK;
         }
         std::reverse(batch_ids.begin(), batch_ids.end());
-        const uint32_t flags  = want_logits && stop == n_layer ? SPECEE_LOGITS : 0;
-        const int32_t  status = advance(batch_ids.size(), batch_ids.data(), stop, flags,
-                                        stop == end ? last : specee_read_last::nothing);
+        const uint32_t flags = want_logits && stop == n_layer ? SPECEE_LOGITS : 0;
+        const int32_t  status =
+            advance(batch_ids.size(), batch_ids.data(), stop, flags, stop == end ? last : specee_read_last::nothing);
         if (status != SPECEE_OK) {
             return status;
         }

@@ -78,7 +78,8 @@ struct specee_group {
     int32_t      window = 0;
 };
 
-// What the host needs at once of what a lens makes of the last row: the shortlist's logits, or the estimate for a probe.
+// What the host needs at once of what a lens makes of the last row: the shortlist's logits, or the estimate for a
+// probe.
 enum class specee_read_last { nothing, scores, estimate };
 
 // What a graph computes; graphs are cached by it.
@@ -117,8 +118,8 @@ struct specee_result {
     bool          is_here() const { return ggml_backend_buffer_is_host(tensor->buffer); }
     void          make_room() { copy.resize(is_here() ? 0 : (tensor->ne[1] - first) * tensor->ne[0]); }
     const float * row(int32_t i) const {
-        return is_here() ? (const float *) ((const char *) tensor->data + i * tensor->nb[1]) :
-                           copy.data() + (i - first) * tensor->ne[0];
+        return is_here() ? (const float *) ((const char *) tensor->data + i * tensor->nb[1])
+                         : copy.data() + (i - first) * tensor->ne[0];
     }
 };
 
@@ -128,19 +129,19 @@ struct specee_range_graph {
     std::vector<specee_group>  groups;
     ggml_backend_sched_ptr     sched;
     llm_graph_result_ptr       result;
-    ggml_cgraph *              scrap  = nullptr; // layers outside of the range, never computed
-    ggml_tensor *              in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
-    specee_result              out;              // [n_embd, n_rows] hidden states at `end`
-    specee_result              lens;             // [n_embd, n_rows] the same through the lens of `end`, if there is one
-    specee_result              scores;           // [n_short, n_rows] logits of the shortlist
-    std::vector<specee_result> kept;       // [kept layers] of [n_embd, n_rows]: null for those outside of the range
-    ggml_tensor *              in_at  = nullptr; // [n_rows] places of the states on a device, null: not there
-    ggml_tensor *              out_at = nullptr;
-    int                        n_ends = 0; // ends of layers that were seen
-    int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
-    bool                       built  = false;
-    bool                       busy   = false; // launched, not read yet: it must stay
-    specee_transfers           transfers = {}; // of one computation
+    ggml_cgraph *              scrap = nullptr; // layers outside of the range, never computed
+    ggml_tensor *              in    = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
+    specee_result              out;             // [n_embd, n_rows] hidden states at `end`
+    specee_result              lens;            // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    specee_result              scores;          // [n_short, n_rows] logits of the shortlist
+    std::vector<specee_result> kept; // [kept layers] of [n_embd, n_rows]: null for those outside of the range
+    ggml_tensor *              in_at     = nullptr; // [n_rows] places of the states on a device, null: not there
+    ggml_tensor *              out_at    = nullptr;
+    int                        n_ends    = 0; // ends of layers that were seen
+    int                        n_seen    = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
+    bool                       built     = false;
+    bool                       busy      = false; // launched, not read yet: it must stay
+    specee_transfers           transfers = {};    // of one computation
 
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
@@ -181,7 +182,7 @@ struct specee_rows {
     const int32_t n_embd;
     const int32_t n_vocab;
     const int32_t n_rows_max;
-    const int32_t n_kept; // rows that are kept: the place of a row is its id modulo this
+    const int32_t n_kept;              // rows that are kept: the place of a row is its id modulo this
     bool          has_devices = false; // not CPUs alone
     size_t        graph_cache_max;
 
@@ -234,7 +235,7 @@ struct specee_rows {
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
     std::vector<float>                         proof_logits; // [n][n_vocab] of the proof's tokens
-    bool                                       is_proving = false;
+    bool                                       is_proving     = false;
     bool                                       wants_estimate = false; // of the last row, of the present computation
 
     std::atomic<bool> cancelled{ false };
@@ -258,9 +259,9 @@ struct specee_rows {
         return r != nullptr && r->id == id ? r : nullptr;
     }
 
-    size_t        place(const specee_row & r) const { return &r - places.data(); }
-    float *       host_state(const specee_row & r) { return states.data() + place(r) * n_embd; }
-    float *       host_estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
+    size_t  place(const specee_row & r) const { return &r - places.data(); }
+    float * host_state(const specee_row & r) { return states.data() + place(r) * n_embd; }
+    float * host_estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
     // The last layer's output, or the estimate of it after an exit; null when not known.
     const float * final_state(specee_row & r);
     bool          has_final_state(const specee_row & r) const;
@@ -302,8 +303,8 @@ struct specee_rows {
     const float * hidden(specee_row & r); // reads it, if need be
     const float * estimate(specee_row & r);
     // The device in whose memory the states after so many layers are; -1: the host's. Takes the memory.
-    int32_t       states_at(int32_t depth);
-    bool          need_estimates(int32_t device); // false: there is no memory for them
+    int32_t states_at(int32_t depth);
+    bool    need_estimates(int32_t device); // false: there is no memory for them
 
     // ---- ranges of layers: advance.cpp
 
