@@ -58,7 +58,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "tree": ("acceptance", "draft_length"),
     "exact": ("rule", "threshold", "max_pending", "draft_length"),
     "specee": ("rule", "kv", "threshold", "max_pending", "draft_length"),
-    "pipelined": (),
+    "pipelined": ("draft_length",),
 }
 """Those that each policy takes."""
 DRAFTING = ("chain", "tree")

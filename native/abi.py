@@ -67,6 +67,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_layer_states": (_int32, [_rows, _slot, _int32, _n, _float_p]),
     "specee_rows_append": (_int32, [_rows, _slot, _id, _token]),
     "specee_rows_commit": (_int32, [_rows, _id]),
+    "specee_rows_commit_first": (_int32, [_rows, _id]),
     "specee_rows_forward": (_int32, [_rows, _slot, _token]),
     "specee_rows_roll_back": (_int32, [_rows, _slot, _int32]),
     "specee_rows_length": (_int32, [_rows, _slot]),
@@ -74,7 +75,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_tip": (_int32, [_rows, _slot]),
     "specee_rows_advance": (_int32, [_rows, _n, _int32_p, _int32, _uint32]),
     "specee_rows_advance_stages": (_int32, [_rows, _n, _int32_p, _int32_p, _int32_p, _uint32]),
-    "specee_rows_stages": (_int32, [_rows, _int32_p]),
     "specee_rows_complete": (_int32, [_rows, _slot, _uint32]),
     "specee_rows_run_to_exit": (
         _int32,

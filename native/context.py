@@ -8,12 +8,13 @@ import time
 from typing import Any
 
 from specee.native import abi, cpu, library, log, proof
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.errors import DeviceError, NativeError, UnusableModelError
 from specee.native.model import Model
 
 N_ROWS_MAX = 64  # rows in flight of a slot
 GRAPH_CACHE_MAX = 64
 NO_MEMORY = "out of memory"  # of src/error.h
+NO_ROOM = ("failed to allocate compute", "no memory for the compute graph")  # of llama.cpp, of src/range_graphs.cpp
 NO_NUMBERS = "the model gives no numbers: its file is damaged"  # of src/sampling.cpp
 FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 KV_TYPES: dict[str, int] = {"f16": 1, "q8_0": 8}  # of ggml.h
@@ -78,7 +79,10 @@ class RowContext:
                     f"no keys and values in {kv_type}", f"this model cannot have them: {reason}; take f16"
                 )
             fewer = "" if n_slots == 1 else ", or fewer of them"
-            raise cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
+            error = cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
+            if model.devices and not isinstance(error, UnusableModelError):
+                raise DeviceError(error.title, f"{error.message}, or fewer --gpu-layers")
+            raise error
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
         self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1, *(() if kv_type == "f16" else (kv_type,))))
@@ -130,6 +134,8 @@ class RowContext:
         why = library.last_error()
         if why == NO_NUMBERS:
             raise UnusableModelError("damaged model", f"{self.model.path}: what it computes is no number; get it again")
+        if self.model.devices and any(words in why for words in NO_ROOM):
+            raise DeviceError("no memory on a device", f"{why}; take fewer --gpu-layers, or a smaller --ctx")
         raise NativeError("The window is full" if status == abi.NO_SPACE else "The engine refused a call", why)
 
     # ---- control

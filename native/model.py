@@ -9,7 +9,7 @@ from pathlib import Path
 
 from specee.native import abi, library, log
 from specee.native.devices import Device
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.errors import DeviceError, NativeError, UnusableModelError
 
 _SEPARATOR = "\x01"
 """Joined with no neighbour by any tokenizer."""
@@ -59,7 +59,7 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            raise _refused(self.path, library.last_error() or log.reason())
+            raise _refused(self.path, library.last_error() or log.reason(), on_devices=bool(devices))
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
@@ -181,10 +181,11 @@ class Model:
             self.handle = None
 
 
-def _refused(path: Path, why: str | None) -> NativeError:
+def _refused(path: Path, why: str | None, *, on_devices: bool) -> NativeError:
     if why is not None and log.is_of_memory(why):
         to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
-        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+        kind = DeviceError if on_devices else NativeError
+        return kind("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
     newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
     told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
     return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

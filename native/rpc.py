@@ -6,8 +6,10 @@ Nothing is encrypted, and whoever reaches a worker may use it: for trusted netwo
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ PROTOCOL = (7, 0, 0)  # RPC_PROTO_*_VERSION of ggml-rpc.h
 TIMEOUT_S = 5.0
 _HELLO, _CAPS = 14, 24  # RPC_CMD_HELLO, RPC_CONN_CAPS_SIZE
 _NAME = b"RPC"
+_LOST = re.compile(r"lost the worker at (\S+)|Failed to connect to (\S+)|handshake failed for (\S+)")
 
 
 def check(endpoint: Endpoint, timeout: float = TIMEOUT_S) -> str:
@@ -47,7 +50,9 @@ def check(endpoint: Endpoint, timeout: float = TIMEOUT_S) -> str:
         theirs, ours = (".".join(map(str, numbers)) for numbers in (version, PROTOCOL))
         why = f"it speaks version {theirs} of the RPC protocol, this program {ours}; install the same version on both"
         raise no_worker(endpoint, why)
-    return f"{address[0]}:{address[1]}"
+    found = f"{address[0]}:{address[1]}"
+    _endpoints[found] = str(endpoint)
+    return found
 
 
 def no_worker(endpoint: Endpoint | str, why: str) -> DeviceError:
@@ -87,6 +92,29 @@ def add(address: str) -> list[Any]:
     if not registry:
         raise no_worker(address, "it has no devices")
     return [found.backend_reg_dev_get(registry, i) for i in range(found.backend_reg_dev_count(registry))]
+
+
+Told = Callable[[DeviceError], object]
+_endpoints: dict[str, str] = {}  # as users wrote them, by their addresses
+_callback: Any = None  # the library keeps its address only
+
+
+def tell_of_loss(tell: Told) -> None:
+    """Whom to tell when a worker is gone while it is used: llama.cpp's thread of the connection tells it, and then ends
+    the process. To be called when the library is loaded."""
+    global _callback
+    from specee.native import library
+
+    def aborted(message: bytes) -> None:
+        text = message.decode("utf-8", "replace")
+        print(text, file=sys.stderr, flush=True)  # as without a callback
+        if (lost := _LOST.search(text)) is not None:
+            address = next(filter(None, lost.groups()))
+            where = _endpoints.get(address, address)
+            tell(DeviceError(f"lost the worker at {where}", "it was ended, or the network fails"))
+
+    _callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(aborted)
+    library.load().ggml_set_abort_callback(_callback)
 
 
 def _function(name: bytes) -> int:

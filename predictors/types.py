@@ -223,8 +223,11 @@ class Engine(Logits, Protocol):
         """A token after the tip, through all layers with logits (row 0), and committed: its row."""
         ...
 
-    def commit(self, row: int) -> None:
-        """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped."""
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
+        """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped.
+
+        `keep_rest`: those after it on the principal chain stay; there are no others.
+        """
         ...
 
     def roll_back(self, length: int) -> None:

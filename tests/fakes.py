@@ -273,7 +273,7 @@ class FakeEngine:
         self.commit(row)
         return row
 
-    def commit(self, row: int) -> None:
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
         path = self._path(row)
         assert not self.in_flight[row].is_side and all(self.in_flight[r].depth == self.n_layer for r in path), (
             "rows must be complete"
@@ -281,7 +281,11 @@ class FakeEngine:
         self.tokens += [self.in_flight[r].token for r in path]
         self.marks += [self.in_flight[r].propagated for r in path]
         self.tip = row
-        self.in_flight = {}
+        rest = {r: kept for r, kept in self.in_flight.items() if keep_rest and r not in path}
+        for kept in rest.values():
+            assert not kept.is_side
+            kept.parent = -1 if kept.parent == row else kept.parent
+        self.in_flight = rest
 
     def roll_back(self, length: int) -> None:
         assert 0 <= length <= self.length

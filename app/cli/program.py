@@ -195,7 +195,7 @@ def _run() -> int:
         return FAILURE  # whoever read our output has gone
     except Exception as error:
         failure = as_app_error(error)
-        _complain(failure.line)
+        _complain(failure.line + ("; --cpu-fallback goes on without it" if failure.of_device else ""))
         return failure.exit_code
 
 

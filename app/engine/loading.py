@@ -111,7 +111,7 @@ class NativeBackend:
         if choice.draft_length is not None and choice.draft_length > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
-        costly = self.draft_model.guesser(choice.drafts) if self.draft_model is not None else None
+        costly = self.draft_model.guesser(self._drafts(choice)) if self.draft_model is not None else None
         datastores = {name: store for name, store in self.datastores.items() if history or name != HISTORY}
         sources = (cost or CostModel({1: 1.0}), datastores, costly, choice.draft_length)
         if choice.name == "chain":
@@ -119,12 +119,20 @@ class NativeBackend:
             return build.build_chain(build.make_chain_drafter(*sources), choice.acceptance, early)
         if choice.name == "tree":
             return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
+        if choice.name == "pipelined" and self._drafts(choice):
+            stages = self.engine.stages
+            length = (choice.draft_length or build.PIPELINED_ROWS) * len(stages)
+            drafter = build.make_chain_drafter(*sources[:3], length)
+            return build.build_pipelined(stages, self.calibration, drafter, choice.draft_length)
         rules = exit_rules(choice, self.calibration)
         if rules.max_pending > most and not choice.runs_whole_rows:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
         return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
+
+    def _drafts(self, choice: PolicyChoice) -> bool:
+        return choice.drafts or self.info.pipelines(choice)
 
     def begin_chat(self) -> None:
         earlier = self.datastores.get(HISTORY)
@@ -134,7 +142,7 @@ class NativeBackend:
     def prepare(self, choice: PolicyChoice) -> None:
         """Before an answer by a policy of this choice, where other policies were made since: see DraftModel."""
         if self.draft_model is not None:
-            self.draft_model.need_states(choice.drafts)
+            self.draft_model.need_states(self._drafts(choice))
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together
@@ -245,6 +253,7 @@ def open_backend(
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
             n_slots=len(engine.slots),
+            n_stages=len(engine.stages),
             takes_tools=opened.template.takes_tools,
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,

@@ -171,6 +171,8 @@ class ModelInfo:
     drafter_is_for_others: bool = False
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    n_stages: int = 1
+    """Devices that its layers are on, one after the other."""
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
@@ -202,12 +204,16 @@ class ModelInfo:
             return "give a larger --ctx"
         return f"give a larger --ctx (at most {self.trained_ctx})" if self.n_ctx < self.trained_ctx else None
 
+    def pipelines(self, choice: PolicyChoice) -> bool:
+        """Whether several devices compute at once: then drafters guess, not lenses."""
+        return choice.name == "pipelined" and self.n_stages > 1
+
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
         why = None
         if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
             why = f"{self.dense_only}; take the policy auto"
-        elif choice.needs_calibration and not self.calibrated:
+        elif choice.needs_calibration and not self.calibrated and not self.pipelines(choice):
             why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
         if why is not None:
             raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)

@@ -159,7 +159,7 @@ void specee_rows::drop_from(specee_slot & s, size_t n) {
     s.side_done = false;
 }
 
-int32_t specee_rows::commit(int32_t id) {
+int32_t specee_rows::commit(int32_t id, bool keep_rest) {
     const specee_row * r = find(id);
     if (r == nullptr || !r->in_flight) {
         return specee_fail(SPECEE_INVALID, "no such row in flight");
@@ -169,21 +169,26 @@ int32_t specee_rows::commit(int32_t id) {
     }
     specee_slot & s = slots[r->slot];
     const size_t  n = r->pos - s.length + 1;
+    if (keep_rest && !s.side.empty()) {
+        return specee_fail(SPECEE_UNSUPPORTED, "side rows do not stay in flight");
+    }
     for (size_t i = 0; i < n; ++i) {
         if (find(s.chain[i])->depth < n_layer) {
             return specee_fail(SPECEE_INVALID, "a row with deferred layers cannot be committed: complete it first");
         }
     }
-    if (!free_from(s, s.length + (llama_pos) n)) {
-        return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot drop the rows after that one");
+    if (!keep_rest) {
+        if (!free_from(s, s.length + (llama_pos) n)) {
+            return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot drop the rows after that one");
+        }
+        drop_from(s, n);
     }
-    drop_from(s, n);
-    for (const int32_t done : s.chain) {
-        specee_row & committed = *find(done);
+    for (size_t i = 0; i < n; ++i) {
+        specee_row & committed = *find(s.chain[i]);
         committed.in_flight    = false;
         s.n_states += s.n_states == committed.pos && s.states != nullptr && !committed.no_states;
     }
-    s.chain.clear();
+    s.chain.erase(s.chain.begin(), s.chain.begin() + n);
     s.length += (llama_pos) n;
     s.last = id;
     return SPECEE_OK;
@@ -234,7 +239,11 @@ int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent
 }
 
 int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
-    return specee_entry(rows, [&] { return rows->commit(id); });
+    return specee_entry(rows, [&] { return rows->commit(id, false); });
+}
+
+int32_t specee_rows_commit_first(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] { return rows->commit(id, true); });
 }
 
 int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token token) {
@@ -255,7 +264,7 @@ int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token t
         });
         status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS);
         if (status == SPECEE_OK) {
-            status = rows->commit(id);
+            status = rows->commit(id, false);
         }
         return status == SPECEE_OK ? id : status;
     });

@@ -279,7 +279,7 @@ struct specee_rows {
     int32_t fail_level() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
-    int32_t commit(int32_t id);
+    int32_t commit(int32_t id, bool keep_rest);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
 
     // ---- what can be done with this model: proof.cpp
@@ -315,10 +315,13 @@ struct specee_rows {
     // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits,
                              specee_read_last last = specee_read_last::nothing);
+    int32_t lens_head(specee_row & r);
+
+    // ---- several ranges at once: stages.cpp
+
     // n batches at once, in ranges of layers that have none in common.
     int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
                            uint32_t flags);
-    int32_t lens_head(specee_row & r);
 
     // ---- probes: probe.cpp
 
@@ -368,18 +371,20 @@ struct specee_rows {
     int32_t compute_head(specee_row & r, int32_t source, bool by_lens);
     // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
     int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
-    void    reserve_again(int32_t n);             // what llama.cpp has put off until the next computation
-    int32_t begin_pass(specee_pass & pass);       // cells, inputs, launch: `batch` and `groups` are its own
-    void    read_pass(specee_pass & pass);        // what was computed: now it is done
-    void    leave_pass(const specee_pass & pass); // as if it had not begun, where it is not done
-    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
-                         uint32_t flags);                // sets `passes`
+    void    reserve_again(int32_t n);                    // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);              // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);               // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass);        // as if it had not begun, where it is not done
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
     void    leave_cells();
     void    mend_cells(); // of torn slots in `groups`: each row's cell is its position, and no other is in use
     void    tear_cells();
+
+    // stages.cpp
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags); // sets `passes`
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);

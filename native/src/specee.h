@@ -124,6 +124,8 @@ LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int3
 // The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).
 // The slot's other rows in flight are dropped. A side row is SPECEE_UNSUPPORTED.
 LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
+// The same, but the rows after it on the principal chain stay in flight. SPECEE_UNSUPPORTED where there are side rows.
+LLAMA_API int32_t specee_rows_commit_first(specee_rows * rows, int32_t id);
 
 // One token of dense decoding in one call: appended at the tip, through all layers with logits (row 0), committed.
 // SPECEE_UNSUPPORTED while rows are in flight. Returns the row's id, or a negative status: then nothing has changed.
@@ -151,9 +153,6 @@ LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32
 // that goes to n_layer has logits. After a failure all rows are as deep as before.
 LLAMA_API int32_t specee_rows_advance_stages(specee_rows * rows, int32_t n, const int32_t * counts, const int32_t * ids,
                                              const int32_t * ends, uint32_t flags);
-// Where the layers of one device end and those of the next one begin: ends [at most n_layer], the last one is n_layer.
-// Returns how many there are.
-LLAMA_API int32_t specee_rows_stages(const specee_rows * rows, int32_t * ends);
 
 // Runs the deferred layers of all rows of a slot's principal chain; rows join where their depths meet. With
 // SPECEE_LOGITS, logits row i is that of the i-th row that was not complete before. SPECEE_OK when there is nothing to

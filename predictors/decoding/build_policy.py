@@ -34,6 +34,8 @@ from specee.predictors.exits.schedule import Schedule
 
 POLICIES = ("dense", "specee", "exact", "pipelined")
 """Those that `build_policy` makes."""
+PIPELINED_ROWS = 4
+"""So many tokens are drafted for each stage at most, where nobody says how many."""
 
 
 def build_policy(
@@ -70,7 +72,7 @@ def build_tree(drafter: TreeDrafter, acceptance: str | None = None) -> Tree:
 
 
 def build_pipelined(
-    stages: Sequence[int], calibration: Calibration | None, drafter: ChainDrafter | None = None, width: int = 1
+    stages: Sequence[int], calibration: Calibration | None, drafter: ChainDrafter | None = None, width: int | None = 1
 ) -> Pipelined:
     """Stages of the model's devices, by where their layers end; on one device, two that meet at an exit layer.
 
@@ -83,7 +85,7 @@ def build_pipelined(
     lens = calibration is not None and stages[0] in calibration.exit_layers
     if drafter is None and not lens:
         raise CalibrationFileError(f"no exit layer is where the first device ends ({stages[0]})", "No guesses")
-    return Pipelined(stages, drafter, width, lens=lens)
+    return Pipelined(stages, drafter, width if drafter is not None else 1, lens=lens)
 
 
 def make_early_rejection(calibration: Calibration | None) -> EarlyRejection:

@@ -165,13 +165,14 @@ class ProbeRow:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The path to `row` becomes the sequence; other rows in flight are dropped."""
+    """The path to `row` becomes the sequence; other rows in flight are dropped, or with `keep_rest` stay."""
 
     is_computation: ClassVar[bool] = False
     row: int
+    keep_rest: bool = False
 
     def run(self, engine: Engine) -> None:
-        engine.commit(self.row)
+        engine.commit(self.row, keep_rest=self.keep_rest)
 
 
 RowWork = Forward | Advance
