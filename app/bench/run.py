@@ -109,7 +109,13 @@ def run_bench(
         for finished in compare(backend, fresh, prompts, asked, emit, ask_stock, prepare):
             rounds.append(finished)
             emit(TaskPart(report(rows, prompts, rounds, facts, complete=False)))
-        return report(rows, prompts, rounds, facts, complete=True)
+        whole = report(rows, prompts, rounds, facts, complete=True)
+        if whole["stock"] is not None and (rate := whole["stock"]["tokens_per_second"]):
+            chooser.measurements.stock_rates[chooser.measurements.key(backend)] = (
+                rate  # the chat compares itself with it
+            )
+            chooser.measurements.save()
+        return whole
 
 
 def decide(backend: Backend, chooser: PolicyChooser, choices: Sequence[PolicyChoice]) -> list[ComparedPolicy]:

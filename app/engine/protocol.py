@@ -249,7 +249,8 @@ class PromptProgress:
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt is read; what will run, and why. `dense_rate`: tokens per second of dense decoding, if measured."""
+    """The prompt is read; what will run, and why. `dense_rate`: tokens per second of dense decoding, if measured;
+    `stock_rate`: those of the unpatched library in a benchmark on this machine, if there was one."""
 
     policy: str
     policy_reason: str
@@ -257,6 +258,7 @@ class Started:
     reused: int
     seed: int
     dense_rate: float | None = None
+    stock_rate: float | None = None
 
 
 @dataclass(frozen=True)

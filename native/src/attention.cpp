@@ -279,6 +279,16 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
 
 // ---- call site inside llama.cpp ------------------------------------------------------------------------------------
 
+// That may compute a graph which is built now.
+static int32_t most_threads(const llm_graph_context & builder) {
+    const specee_rows * const rows = builder.cparams.specee;
+    if (rows != nullptr) {
+        return rows->threads.most();
+    }
+    const int32_t n_cores = specee_core_count(); // the context is being opened
+    return n_cores > 0 ? std::min(n_cores, builder.cparams.n_threads_batch) : builder.cparams.n_threads_batch;
+}
+
 // One operation for all of attention, where K and V lie in memory of the CPU and it has a kernel for them.
 static ggml_tensor * attend_at_once(const llm_graph_context & builder, const specee_attention_of & a) {
     static const auto op = [] {
@@ -297,8 +307,8 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
         return nullptr;
     }
-    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale };
-    ggml_tensor * const            result  = op(builder.ctx0, &tensors);
+    const specee_attention_tensors tensors   = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
+    ggml_tensor * const            result    = op(builder.ctx0, &tensors);
     if (result != nullptr) {
         ggml_build_forward_expand(builder.gf, result);
     }
