@@ -307,8 +307,8 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
         return nullptr;
     }
-    const specee_attention_tensors tensors   = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
-    ggml_tensor * const            result    = op(builder.ctx0, &tensors);
+    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
+    ggml_tensor * const            result  = op(builder.ctx0, &tensors);
     if (result != nullptr) {
         ggml_build_forward_expand(builder.gf, result);
     }
