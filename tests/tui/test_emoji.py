@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from rich.cells import cell_len
 
 from specee.app.tui.emoji import CLUSTER, anchored

@@ -1,4 +1,5 @@
 """LaTeX formulas on the screen; prices and code are none."""
+# ruff: noqa: RUF001 - the signs are meant
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_what_a_formula_becomes(latex: str, shown: str) -> None:
     assert as_unicode(latex) == shown
 
 
-@pytest.mark.parametrize("latex", [r"\mystery{x}", r"\frac{a", "x^", "{{{", "5 and not", r"\begin{tikz}x\end{tikz}", "x" * 3000])
+@pytest.mark.parametrize(
+    "latex", [r"\mystery{x}", r"\frac{a", "x^", "{{{", "5 and not", r"\begin{tikz}x\end{tikz}", "x" * 3000]
+)
 def test_what_is_not_known_stays_as_it_is(latex: str) -> None:
     assert as_unicode(latex) is None
 

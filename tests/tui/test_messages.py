@@ -1,4 +1,5 @@
 """What can be done with one message: with keys, and with the mouse."""
+# ruff: noqa: RUF001 - the signs are meant
 
 from __future__ import annotations
 
