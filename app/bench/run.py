@@ -58,7 +58,7 @@ def run_bench(
         if stock is not None:
             emit(Progress("loading the model in the stock library"))
             window = engine.n_ctx, engine.n_batch
-            stock.load(backend.info.path, *window, threads, load.gpu_layers, load.kv_type, asked.sampling)
+            stock.load(backend.info.path, *window, threads, backend.info.gpu_layers, load.kv_type, asked.sampling)
         chooser = PolicyChooser(Measurements(paths.find(load.data_dir).measurements, machine.library_build()))
         if choices is None:
             choices = [PolicyChoice(name) for name in (ALWAYS if backend.calibration is None else CALIBRATED)]
@@ -72,6 +72,7 @@ def run_bench(
             "calibrated": backend.info.calibrated,
             "drafter": backend.info.drafter,
             "kv_type": backend.info.kv_type,
+            "places": backend.info.places,
             "max_tokens": asked.max_tokens,
             "temperature": asked.sampling.temperature,
             "repeat_penalty": asked.sampling.repeat_penalty,

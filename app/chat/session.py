@@ -142,6 +142,10 @@ class Session:
         """The model is loaded again, with keys and values of this type, at the next question."""
         self._client.reload(replace(self._load, kv_type=kv_type))
 
+    def use_cpu(self) -> None:
+        """The model is loaded again at the next question, for the CPU alone."""
+        self._client.use_cpu()
+
     @property
     def folders(self) -> paths.Paths:
         """Where our files are."""

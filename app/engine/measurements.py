@@ -75,8 +75,8 @@ class Measurements:
     def key(self, backend: Backend) -> str:
         """The model, the machine and the build."""
         where = f"{backend.info.threads} threads"
-        if backend.info.gpu_layers:
-            where += f", {backend.info.gpu_layers} layers on a GPU"
+        if backend.info.places:
+            where += f", {backend.info.places}"
         if backend.info.kv_type != DEFAULT_KV_TYPE:
             where += f", keys and values in {backend.info.kv_type}"
         return f"{backend.sha256} | {machine.identity()} | {where} | {self._build}"

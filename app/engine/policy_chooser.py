@@ -69,7 +69,8 @@ class PolicyChooser:
 
     def build_policy(self, backend: Backend, choice: PolicyChoice, *, history: bool = True) -> Policy:
         """The policy of a decision's `choice`; see Backend.policy."""
-        return backend.policy(choice, self._cost(backend) if choice.drafts else None, history=history)
+        may_draft = choice.drafts or choice.name == "pipelined"
+        return backend.policy(choice, self._cost(backend) if may_draft else None, history=history)
 
     def learn(self, backend: Backend, stats: DecodingStats) -> None:
         """An answer with drafts is complete: what it showed is remembered."""

@@ -273,6 +273,8 @@ class ChatController:
             self._ask_about_memory(error)
         elif error is not None:
             self._show_error(error)
+            if error.of_device:
+                self._ask_about_cpu(error)
             if self._submitted and (refused or queued is not None):
                 app.prompt.restore(self._submitted)
         else:
@@ -292,6 +294,15 @@ class ChatController:
                 self.switch_model(error.model, agreed=True)
 
         self._app.push_screen(Question(error.message, "load it"), answered)
+
+    def _ask_about_cpu(self, error: AppError) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._app.session.use_cpu()
+                self.load()
+
+        question = f"{error.line}. Shall the CPU go on alone? The chat is kept."
+        self._app.push_screen(Question(question, "use the CPU"), answered)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app

@@ -65,6 +65,8 @@ def status_lines(
     figures.append(info.name)
     if 0 < gauge.mean_layer < info.n_layers:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")
+    if info.places:
+        figures.append(info.places)
     return " · ".join(figures), _decoding(gauge, info) if gauge.policy else _outlook(info, policy)
 
 
