@@ -194,7 +194,7 @@ class ChatCommands:
         name, _, value = argument.partition(" ")
         name, value = name.replace("-", "_"), value.strip()
         if name == parameters.DRAFTER:
-            self._set_drafter(parameters.read_drafter(value))
+            self.set_drafter(parameters.read_drafter(value))
         elif name == parameters.KV_TYPE:
             self._set_kv_type(parameters.read_kv_type(value))
         elif name in SAMPLING:
@@ -217,7 +217,8 @@ class ChatCommands:
             self._front.session.set_kv_type(kv_type)
             self._front.load_changed()
 
-    def _set_drafter(self, name: str | None) -> None:
+    def set_drafter(self, name: str | None) -> None:
+        """Another model drafts; None: the one that belongs to the model. Raises AppError."""
         self._front.require_idle()
         if name == self._front.session.drafter:
             return

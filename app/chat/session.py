@@ -143,6 +143,15 @@ class Session:
         self._client.reload(replace(self._load, kv_type=kv_type))
 
     @property
+    def load_options(self) -> LoadOptions:
+        """What the model is loaded with."""
+        return self._load
+
+    def change_load(self, **changes: Any) -> None:
+        """The model is loaded again, with these fields of LoadOptions, at the next question."""
+        self._client.reload(replace(self._load, **changes))
+
+    @property
     def folders(self) -> paths.Paths:
         """Where our files are."""
         return paths.find(self._load.data_dir)

@@ -16,7 +16,7 @@ from textual.binding import BindingType
 from textual.driver import Driver
 from textual.events import Event, Key, Paste
 from textual.timer import Timer
-from textual.widgets import Input, TextArea
+from textual.widgets import Input
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
@@ -40,6 +40,7 @@ from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
+from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
 from specee.models import local_file, registry
@@ -82,8 +83,8 @@ class ChatApp(BoundedApp):
         self.session, self.options, self.personas = session, options, personas or {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
-        self._commands = Commands(self)
-        self.prompt = PromptInput(self._commands.completions)
+        self.commands = Commands(self)
+        self.prompt = PromptInput(self.commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._first_start = FirstStart(session.folders, session.window, session.kv_type)
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
@@ -271,6 +272,10 @@ class ChatApp(BoundedApp):
         """Opens the list of models."""
         self.push_screen(ModelPicker())
 
+    def show_settings(self) -> None:
+        """Opens the form with the settings."""
+        self.push_screen(SettingsScreen())
+
     def search(self, text: str) -> None:
         """Searches in all chats."""
         self._sidebar.search(text)
@@ -314,7 +319,7 @@ class ChatApp(BoundedApp):
 
     async def action_command(self, line: str) -> None:
         """Runs a command, from the prompt or from a key."""
-        await self._commands.run(line)
+        await self.commands.run(line)
 
     async def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
         """Takes what was typed; what is not taken stays in the prompt."""
@@ -338,7 +343,7 @@ class ChatApp(BoundedApp):
         """What is typed or pasted where no text field is goes into the prompt."""
         if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
             self.prompt.focus()
-            self.prompt.insert(text)
+            self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
@@ -351,8 +356,8 @@ class ChatApp(BoundedApp):
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
-    def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._suggestions.show(self.prompt.completions())
+    def on_prompt_input_suggested(self, message: PromptInput.Suggested) -> None:
+        self._suggestions.show(message.lines, message.chosen, message.note)
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
@@ -372,6 +377,8 @@ class ChatApp(BoundedApp):
 
     def action_stop(self) -> None:
         self.screen.clear_selection()
+        if self.prompt.hide_files():
+            return
         if not self.prompt.has_focus:
             self._sidebar.hide()
             self.prompt.focus()
@@ -409,7 +416,7 @@ class ChatApp(BoundedApp):
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""
         failure: Exception | None = None
-        text = self.prompt.text
+        text = self.prompt.content
         try:
             with self.suspend():
                 try:
@@ -461,7 +468,7 @@ def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str],
     if failure is None:
         return FAILURE if code is None else code
     told = error_log.told(failure, session.logs)
-    draft = _kept(app.prompt.text, session.logs)
+    draft = _kept(app.prompt.content, session.logs)
     if draft is None:
         raise told from None
     raise AppError(told.title, f"{told.message}; what you had written is in {draft}", told.exit_code) from None

@@ -103,6 +103,10 @@ class Commands(ChatCommands):
         """stop the model, even if it hangs, and load it again"""
         self._app.controller.restart()
 
+    def do_settings(self) -> None:
+        """all settings, what each does, and its value: for this chat, or kept in config.toml"""
+        self._app.show_settings()
+
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:

@@ -21,6 +21,7 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
     Binding("f3", "command('/model')", "Choose a model", priority=True),
+    Binding("f4", "command('/settings')", "Settings", priority=True),
     *(Binding(key, f"fetch_suggested({i})", show=False, priority=True) for i, key in enumerate(first_start.KEYS)),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the view", priority=True),
     Binding("ctrl+right", "inspect(1)", "Next token in the view", priority=True),
