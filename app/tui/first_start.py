@@ -25,6 +25,7 @@ from specee.app.model_survey import ModelSurvey
 from specee.app.paths import Paths
 from specee.app.settings import KVType
 from specee.models import embedded, file_hash, hub, local_file
+from specee.models.resolve import EMBEDDED as EMBEDDED_NAME
 
 KEYS = ("f5", "f6", "f7")
 """Each fetches one model."""
@@ -63,6 +64,13 @@ class FirstStart(Static):
             super().__init__()
             self.suggestions = suggestions
 
+    class RateKnown(Message):
+        """How many tokens a second the embedded model is expected to write."""
+
+        def __init__(self, rate: float) -> None:
+            super().__init__()
+            self.rate = rate
+
     def __init__(self, folders: Paths, window: int, kv_type: KVType) -> None:
         super().__init__("", markup=False)
         self._folders, self._window, self._kv_type = folders, window, kv_type
@@ -92,10 +100,18 @@ class FirstStart(Static):
         survey = self._survey
         if survey is None or survey.searching or self._told.is_set():
             return
+        own = survey.advice(EMBEDDED_NAME)
+        if own is not None and own.expected_with_drafts:
+            self.post_message(self.RateKnown(own.expected_with_drafts))
         found = suggestions(survey)
         if found:
             self._told.set()
             self.post_message(self.Ready(found))
+
+    @property
+    def n_lines(self) -> int:
+        """Lines that it has on the screen; about, where they are long."""
+        return len(self.suggestions) + 3 if self.display else 0
 
     # ---- the screen ------------------------------------------------------------------------------------------------
 

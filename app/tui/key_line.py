@@ -31,4 +31,4 @@ def key_line(bindings: Iterable[BindingType], prefix: str = "screen") -> Content
         if isinstance(binding, Binding) and binding.show and binding.description:
             key = key_name(binding.key.split(",")[0])
             parts.append(f"[@click={prefix}.{binding.action}][b]{key}[/b] {binding.description}[/]")
-    return Content("   ").join([Content.from_markup(part) for part in parts])
+    return Content("  ").join([Content.from_markup(part) for part in parts])

@@ -68,9 +68,6 @@ class PromptInput(TextArea):
             super().__init__()
             self.direction = direction
 
-    class TryQuestion(Message):
-        """Tab in an empty prompt."""
-
     class Suggested(Message):
         """What may complete what is written: `lines` with their help, of which one is `chosen`; `note`: about files
         that it names."""
@@ -92,6 +89,8 @@ class PromptInput(TextArea):
         self._completions = completions
         self.turns_threshold = False
         """Whether brackets in an empty prompt change the threshold, as the view `threshold` says."""
+        self.tries: Sequence[str] = ()
+        """Questions that Tab writes into an empty prompt, one after the other."""
         self._last_key = 0.0
         self._pasted_enter = False  # the last key was an Enter that may be a pasted line end
         self._pastes = PastedTexts()
@@ -153,12 +152,12 @@ class PromptInput(TextArea):
     def _tab(self, pasted: bool) -> bool:
         if self._take_file():
             return True
-        if self.completions():
+        if self.tries and self.text in ("", *self.tries):
+            self.write(self.tries[(self.tries.index(self.text) + 1) % len(self.tries) if self.text else 0])
+        elif self.completions():
             self._complete()
         elif pasted:
             self.insert("\t")
-        elif not self.text:
-            self.post_message(self.TryQuestion())
         else:
             return False
         return True
@@ -314,7 +313,9 @@ def _common_beginning(lines: list[str]) -> str:
 KEYS = (
     PromptKey("enter", "send; in a list of file names: take one", PromptInput._enter),
     PromptKey("ctrl+j,shift+enter", "begin a new line", PromptInput._new_line),
-    PromptKey("tab", "complete a command or the name of a file", PromptInput._tab),
+    PromptKey(
+        "tab", "complete a command or the name of a file; in a first chat: write a question to try", PromptInput._tab
+    ),
     PromptKey("up", "in an empty prompt: edit the last question", PromptInput._up),
     PromptKey("down", "next name in a list of file names", PromptInput._down),
     PromptKey("ctrl+d", "in an empty prompt: quit", PromptInput._leave),
