@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specee.app import settings
 from specee.app.errors import FAILURE, USAGE, AppError
@@ -18,6 +18,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 MAX_BYTES = 1 << 20
 PERSONAS, PROMPTS = "personas", "prompts"
@@ -55,19 +58,24 @@ def change(path: Path, changes: Mapping[str, object], table: str | None = None) 
     before = _parse(path, content)
     after = {**before, table: dict(before.get(table, {}))} if table else dict(before)
     wanted = after[table] if table else after
-    document = tomlkit.parse(content.removeprefix(_MARK).decode("utf-8"))
     try:
+        document = tomlkit.parse(content.removeprefix(_MARK).decode("utf-8"))
         if table and table not in document:
             document[table] = tomlkit.table()
         target: Any = document[table] if table else document
+        new = {}
         for key, value in changes.items():
             if value is None:
                 wanted.pop(key, None)
                 if key in target:
                     target.remove(key)
-            elif wanted.get(key) != value or key not in wanted:
-                wanted[key] = target[key] = value
-        text = tomlkit.dumps(document)
+                continue
+            if key not in target and not table:
+                new[key] = value
+            elif wanted.get(key) != value:
+                target[key] = value
+            wanted[key] = value
+        text = _with_new_lines(document, tomlkit.dumps(new))
         if tomllib.loads(text) != after:
             raise ValueError
     except (ValueError, LookupError, AttributeError, TypeError):
@@ -75,6 +83,21 @@ def change(path: Path, changes: Mapping[str, object], table: str | None = None) 
         why = f"{path} is written in a way that cannot be changed from here"
         raise AppError("not kept", f"{why}{f'; write there: {lines}' if lines else ''}") from None
     _write(path, (_MARK if content.startswith(_MARK) else b"") + text.encode("utf-8"))
+
+
+def _with_new_lines(document: TOMLDocument, lines: str) -> str:
+    """The file with these lines behind the last one that is not in a table: what follows may belong to the table."""
+    from tomlkit.items import AoT, Table
+
+    if not lines:
+        return document.as_string()
+    above = [item for item in document.values() if not isinstance(item, (AoT, Table))]
+    if not above:
+        return lines + ("\n" if document else "") + document.as_string()
+    trivia = above[-1].trivia
+    end = trivia.trail or "\n"
+    trivia.trail = end + lines.replace("\n", end)
+    return document.as_string()
 
 
 def bad(path: Path, why: str) -> AppError:
@@ -95,7 +118,8 @@ def _content(path: Path) -> bytes:
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        found: dict[str, Any] = tomllib.loads(content.decode("utf-8-sig"))
+        return found
     except UnicodeDecodeError as error:
         raise bad(path, "it is not in UTF-8") from error
     except tomllib.TOMLDecodeError as error:

@@ -85,7 +85,8 @@ class ChatApp(BoundedApp):
         super().__init__()
         self._notice = notice
         self.session, self.options = session, options
-        self.personas, self.saved_prompts = dict(personas or {}), dict[str, str]()
+        self.personas: Mapping[str, str] = personas or {}
+        self.saved_prompts: Mapping[str, str] = {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
         self.commands = Commands(self)
@@ -299,18 +300,18 @@ class ChatApp(BoundedApp):
         """Personas and saved prompts, as config.toml has them now. Raises AppError."""
         path = self.session.folders.config
         content = config_file.read(path)
-        self.personas.update(config_file.texts(path, config_file.PERSONAS, content))
+        self.personas = {**self.personas, **config_file.texts(path, config_file.PERSONAS, content)}
         self.saved_prompts = config_file.texts(path, config_file.PROMPTS, content)
 
     def keep_texts(self, table: str, changes: Mapping[str, str | None]) -> None:
         """Keeps personas or saved prompts in config.toml; those with None are deleted. Raises AppError."""
         config_file.change(self.session.folders.config, changes, table)
-        texts = self.personas if table == config_file.PERSONAS else self.saved_prompts
-        for name, text in changes.items():
-            if text is None:
-                texts.pop(name, None)
-            else:
-                texts[name] = text
+        before = self.personas if table == config_file.PERSONAS else self.saved_prompts
+        texts = {name: text for name, text in {**before, **changes}.items() if text is not None}
+        if table == config_file.PERSONAS:
+            self.personas = texts
+        else:
+            self.saved_prompts = texts
 
     def show_keys(self) -> None:
         """Opens the list of keys."""

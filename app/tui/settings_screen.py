@@ -36,7 +36,7 @@ class SettingsScreen(Screen[None]):
     SettingsScreen { background: $background; }
     SettingsScreen OptionList, SettingsScreen OptionList:focus { height: 1fr; border: none; padding: 0 1;
         text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
-    SettingsScreen #name { height: 1; padding: 0 1; border-top: solid $primary-muted; height: 2; text-style: bold; }
+    SettingsScreen #title { padding: 0 1; border-top: solid $primary-muted; height: 2; text-style: bold; }
     SettingsScreen Input { border: none; height: 1; padding: 0 1; background: $boost; }
     SettingsScreen #verdict { height: auto; max-height: 3; padding: 0 1; }
     SettingsScreen #verdict.-wrong { color: $text-error; }
@@ -63,13 +63,13 @@ class SettingsScreen(Screen[None]):
         self._drawn: list[Content] = []
         self._kept: dict[str, Any] = {}  # what config.toml says
         self._list = OptionList()
-        self._name, self._verdict = Static("", id="name", markup=False), Static("", id="verdict", markup=False)
+        self._title, self._verdict = Static("", id="title", markup=False), Static("", id="verdict", markup=False)
         self._field = Input(compact=True, select_on_focus=False)
         self._about, self._keys = Static("", id="about", markup=False), Static(key_line(self.BINDINGS), id="keys")
 
     def compose(self) -> ComposeResult:
         yield self._list
-        yield self._name
+        yield self._title
         yield self._field
         yield self._verdict
         yield self._about
@@ -147,13 +147,13 @@ class SettingsScreen(Screen[None]):
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         event.stop()
-        if self._name.content != self._setting.name:
+        if self._title.content != self._setting.name:
             self._show_setting()
 
     def _show_setting(self) -> None:
         """The field has the present value, which the first key replaces."""
         setting = self._setting
-        self._name.update(setting.name)
+        self._title.update(setting.name)
         words = setting.words(self._value(setting))
         with self._field.prevent(Input.Changed):
             self._field.value = "" if "\n" in words else words

@@ -8,11 +8,11 @@ from math import ceil
 from pathlib import Path
 
 from textual.content import Content
-from textual.widgets import Static
 
 from specee.app.chat.history.records import Chat
 from specee.app.engine.protocol import ModelInfo
 from specee.app.formatting import size, visible
+from specee.app.tui.lines import Lines
 from specee.models.resolve import EMBEDDED
 from specee.native import cpu
 
@@ -39,7 +39,7 @@ _FEATURES = {
 """Of processors, the fastest first: those that the kernels have forms for."""
 
 
-class Welcome(Static):
+class Welcome(Lines):
     """A few lines, of which each does something at a key or a click."""
 
     DEFAULT_CSS = """
@@ -48,7 +48,7 @@ class Welcome(Static):
 
     def __init__(self, taken: Callable[[], int]) -> None:
         """`taken`: lines that the suggestions of a first start have."""
-        super().__init__("", markup=False)
+        super().__init__()
         self._taken = taken
         self._last: Chat | None = None
         self._n_chats = 0
@@ -80,9 +80,9 @@ class Welcome(Static):
         width = self.content_size.width or self.app.size.width
         height = sum(ceil(line.cell_length / max(1, width)) for line in lines)
         self.display = self._wanted and self.app.size.height >= OTHERS + height + self._taken()
-        self.app.set_class(self.display, "-welcome")
+        self.app.set_class(self._wanted, "-welcome")  # no answer yet: no view of one
         if self.display:
-            self.update(Content("\n").join(lines))
+            self.show_lines(lines)
 
     def _lines(self) -> list[Content]:
         lines = [Content.styled(what_runs(self._info, self._rate), "bold")] if self._info is not None else []

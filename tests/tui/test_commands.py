@@ -182,7 +182,9 @@ NO_ARGUMENT = [
     "restart",
     "race",
     "help",
+    "keys",
     "quit",
+    "settings",
 ]
 
 
@@ -217,6 +219,7 @@ def test_which_commands_take_an_argument() -> None:
         "set",
         "system",
         "persona",
+        "prompt",
         "ctx",
         "model",
         "pull",
