@@ -140,6 +140,14 @@ class ChatCommands:
         if kept.model is not None and kept.model != front.session.model:
             front.show_notice(kept_model.on_screen(kept.model, front.session.model))
 
+    def do_rename(self, argument: str) -> None:
+        """TITLE: what this chat is called in the list of chats"""
+        title = " ".join(check(Text, "title", argument).split())
+        if not title:
+            raise AppError("no title given", "/rename takes one", USAGE)
+        self._front.session.rename(title)
+        self._front.show_notice(f"this chat is called {title} now")
+
     def do_export(self, argument: str) -> None:
         """FILE.md or FILE.json: write this chat to a file; --with-thoughts after it: with what the model thought"""
         session = self._front.session

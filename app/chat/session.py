@@ -242,6 +242,13 @@ class Session:
                 self.chat = self.store.update_chat(self.chat.id, system=text)
         self._system = text
 
+    def rename(self, title: str) -> None:
+        """Another title for this chat. Raises AppError while it is empty, and so not kept yet."""
+        if self.chat is None:
+            raise AppError("nothing to rename", "this chat is empty")
+        with self._unless_deleted():
+            self.chat = self.store.update_chat(self.chat.id, title=title)
+
     # ---- the context window ----------------------------------------------------------------------------------------
 
     def make_room(self, *, summarize: bool = False) -> int:

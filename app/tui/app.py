@@ -208,7 +208,7 @@ class ChatApp(BoundedApp):
         if self._suggests and message.error is None:
             self._suggests = False
             self._first_start.look()  # now: while the model is loaded, nothing could be measured
-        self._refresh_chats()
+        self.refresh_chats()
         self.event_display.refresh()
 
     def on_pull_changed(self, message: PullChanged) -> None:
@@ -259,10 +259,11 @@ class ChatApp(BoundedApp):
             self._hide_welcome()
         self.conversation.show_branch(branch)
         self.panel.gauge.restore(branch[-1] if branch and branch[-1].role == "assistant" else None)
-        self._refresh_chats()
+        self.refresh_chats()
         self.event_display.refresh()
 
-    def _refresh_chats(self) -> None:
+    def refresh_chats(self) -> None:
+        """Reads the list of chats again."""
         chat = self.session.chat
         self._sidebar.refresh_chats(chat.id if chat is not None else None)
 
@@ -414,7 +415,7 @@ class ChatApp(BoundedApp):
     def _insert_in_prompt(self, text: str) -> None:
         """What is typed or pasted where no text field is goes into the prompt."""
         if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
-            self.prompt.focus()
+            self.screen.set_focus(self.prompt)  # at once: the next keys are there already
             self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:

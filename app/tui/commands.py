@@ -46,6 +46,11 @@ class Commands(ChatCommands):
         else:
             self._app.action_sidebar()
 
+    def do_rename(self, argument: str) -> None:
+        """TITLE: what this chat is called in the list of chats"""
+        super().do_rename(argument)
+        self._app.refresh_chats()
+
     def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
         self._app.search(argument)

@@ -30,6 +30,8 @@ def commands(app: ChatApp) -> Iterator[SystemCommand]:
         key = bound.get(f"command('{name}')") or bound.get(keys.ACTIONS.get(name, ""))
         title = f"{name} ({key})" if key else name
         if _NEEDS.match(words) and name not in ALONE:
-            yield SystemCommand(title, words, partial(app.prompt.write, f"{name} "))
+            chat = app.session.chat
+            known = chat.title if name == "/rename" and chat is not None else ""
+            yield SystemCommand(title, words, partial(app.prompt.write, f"{name} {known}"))
         else:
             yield SystemCommand(title, words, partial(app.action_command, name))
