@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ggml_programs import KERNELS, ggml_source, includes, run
@@ -34,11 +35,18 @@ def build(out: Path) -> None:
     """Needs the llama.cpp that a build of this checkout has unpacked, and links against the library in use."""
     ggml, libraries = ggml_source(), library.directory()
     assert ggml is not None, reason_against()
-    sources = [str(KERNELS / "small_batch.cpp"), str(KERNELS / "x86_avx_vnni.cpp")]
-    options = ["-std=gnu++17", "-O3", "-w", "-DNDEBUG", "-fPIC", "-shared", "-march=x86-64-v3"]
+    options = ["-std=gnu++17", "-O3", "-w", "-DNDEBUG", "-fPIC", "-march=x86-64-v3"]
     options += ["-DSPECEE_AVX2", "-DSPECEE_AVX_VNNI", "-DSPECEE_VNNI_STAND_IN", *includes(ggml)]
+
+    def compiled(name: str) -> str:
+        made = out.with_name(f"{name}.o")
+        run([str(_compiler()), *options, "-c", str(KERNELS / f"{name}.cpp"), "-o", str(made)])
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, ("x86_avx_vnni_columns", "x86_avx_vnni", "small_batch")))
     linked = [f"-L{libraries}", "-lggml-cpu", "-lggml-base", f"-Wl,-rpath,{libraries}"]
-    run([str(_compiler()), *options, *sources, *linked, "-o", str(out)])
+    run([str(_compiler()), "-shared", *objects, *linked, "-o", str(out)])
 
 
 def _compiler() -> str | None:

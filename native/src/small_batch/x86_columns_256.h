@@ -190,8 +190,10 @@ template <class T, int N, bool as_batch> [[gnu::flatten]] void multiply_columns_
                 }
             });
             for (int lane = 0; lane < n_lanes; ++lane) {
-                for (int at = 0; at < T::bytes / n_lanes; at += 64) {
-                    _mm_prefetch(tile + columns_ahead + T::bytes / n_lanes * lane + at, _MM_HINT_T0);
+                if constexpr (N > 1) { // one row is as fast as the CPU reads ahead by itself, or slower
+                    for (int at = 0; at < T::bytes / n_lanes; at += 64) {
+                        _mm_prefetch(tile + columns_ahead + T::bytes / n_lanes * lane + at, _MM_HINT_T0);
+                    }
                 }
                 constexpr int n_scales = T::is_wide ? 8 : 4; // of a lane
                 __m512i       w[8], s[n_scales];

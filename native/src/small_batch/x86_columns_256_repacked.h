@@ -31,8 +31,10 @@ template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q4_k(cons
                 });
             };
             for (int pair = 0; pair < 4; ++pair) {
-                for (int at = 0; at < bytes / 4; at += 64) {
-                    _mm_prefetch(tile + columns_ahead + bytes / 4 * pair + at, _MM_HINT_T0);
+                if constexpr (N > 1) { // see multiply_columns_256
+                    for (int at = 0; at < bytes / 4; at += 64) {
+                        _mm_prefetch(tile + columns_ahead + bytes / 4 * pair + at, _MM_HINT_T0);
+                    }
                 }
                 for (int half = 0; half < 2; ++half) {
                     __m512i low[4], high[4];
@@ -86,8 +88,10 @@ template <int N, bool as_batch> [[gnu::flatten]] void multiply_columns_q2_k(cons
                 });
             };
             for (int half = 0; half < 2; ++half) {
-                for (int at = 0; at < bytes / 2; at += 64) {
-                    _mm_prefetch(tile + columns_ahead + bytes / 2 * half + at, _MM_HINT_T0);
+                if constexpr (N > 1) { // see multiply_columns_256
+                    for (int at = 0; at < bytes / 2; at += 64) {
+                        _mm_prefetch(tile + columns_ahead + bytes / 2 * half + at, _MM_HINT_T0);
+                    }
                 }
                 __m512i raw[8];
                 each<8>([&](auto v) { raw[v] = vector_at(tile + 512 * half + 64 * v); });
