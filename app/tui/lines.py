@@ -20,8 +20,8 @@ class Lines(Static):
         self.call_after_refresh(self._check_height)
 
     def _check_height(self) -> None:
-        # on a busy machine Textual (8.2) now and then keeps the height from before an update that came while the
-        # screen was laid out
+        # Textual (8.2) keeps the height from before an update that comes when a layout is due already: Widget.refresh
+        # does not count that update, and the key of its cached measures is that count
         width = self.content_size.width
         if self.display and width:
             height = self.get_content_height(self.size, self.app.size, width)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from textual.app import SystemCommand
 from textual.binding import Binding
 
+from specee.app.errors import AppError
 from specee.app.tui import keys
 from specee.app.tui.key_line import key_name
 
@@ -32,6 +33,16 @@ def commands(app: ChatApp) -> Iterator[SystemCommand]:
         if _NEEDS.match(words) and name not in ALONE:
             chat = app.session.chat
             known = chat.title if name == "/rename" and chat is not None else ""
-            yield SystemCommand(title, words, partial(app.prompt.write, f"{name} {known}"))
+            yield SystemCommand(title, words, partial(_begin, app, f"{name} {known}"))
         else:
             yield SystemCommand(title, words, partial(app.action_command, name))
+
+
+def _begin(app: ChatApp, line: str) -> None:
+    """Writes the beginning of a command into the prompt, unless that would replace what is there."""
+    if app.prompt.text:
+        raise AppError(
+            "not now", f"{line.strip()} is written in the prompt, where a text stands; send or clear it first"
+        )
+    app.prompt.focus()
+    app.prompt.write(line)

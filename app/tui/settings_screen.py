@@ -41,6 +41,7 @@ class SettingsScreen(Screen[None]):
     SettingsScreen #verdict { height: auto; max-height: 3; padding: 0 1; }
     SettingsScreen #verdict.-wrong { color: $text-error; }
     SettingsScreen #about { height: auto; max-height: 7; padding: 0 1; color: $text-muted; }
+    SettingsScreen.-short #about { max-height: 2; }
     SettingsScreen #keys { height: auto; padding: 0 1; color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -204,8 +205,9 @@ class SettingsScreen(Screen[None]):
         setting, value = self._setting, self._typed()
         if setting.effect == "start":
             return f"{setting.name} is read when specee-chat starts: Ctrl+S keeps it"
-        if self._is_changed(setting):
-            setting_list.apply(self.app, setting, value)
+        if not self._is_changed(setting):
+            return f"{setting.name} is that already"
+        setting_list.apply(self.app, setting, value)
         self._show_rows()
         return f"{setting.name} {setting.words(value)} {EFFECTS[setting.effect]}"
 

@@ -56,6 +56,7 @@ class TextList(Screen[None]):
     TextList OptionList, TextList OptionList:focus { height: 1fr; border: none; padding: 0 1;
         text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
     TextList #text { height: auto; max-height: 8; padding: 0 1; border-top: solid $primary-muted; }
+    TextList.-short #text { max-height: 4; }
     TextList #said { height: auto; max-height: 3; padding: 0 1; color: $text-accent; }
     TextList #keys { height: auto; padding: 0 1; color: $text-muted; }
     """

@@ -84,3 +84,8 @@ async def test_a_command_of_the_palette_runs_or_waits_for_its_argument() -> None
         await until(pilot, lambda: "/threshold" in screen(pilot.app))
         await pilot.press("enter")
         await until(pilot, lambda: pilot.app.prompt.text == "/threshold ")
+        await open_palette(pilot, "threshold")
+        await until(pilot, lambda: "/threshold" in screen(pilot.app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "where a text stands" in " ".join(screen(pilot.app).split()))
+        assert pilot.app.prompt.text == "/threshold "
