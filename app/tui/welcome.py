@@ -25,6 +25,8 @@ TINY = "It comes with specee-chat and is tiny: quick, but it knows little and er
 BETTER = "shows better ones for this PC"
 OTHERS = 14
 """Lines that all else needs; with fewer left it is not shown."""
+WIDE, SIDEBAR = 100, 30
+"""Columns from which the list of chats is always there, and its columns."""
 _NOISE = re.compile(r"\(R\)|\(TM\)| CPU(?= )| @ .*| \d+-Core Processor.*| (?:with|w/) .*")
 """In names of processors."""
 _FEATURES = {
@@ -77,8 +79,9 @@ class Welcome(Lines):
     def draw(self) -> None:
         """As there is room for it: it must not push the prompt off the screen."""
         lines = self._lines()
-        width = (self.content_size.width if self.display else 0) or self.app.size.width
-        height = sum(ceil(line.cell_length / max(1, width)) for line in lines)
+        columns = self.app.size.width  # its own are those of the last layout, which may be of another screen
+        width = max(1, columns - (SIDEBAR if columns >= WIDE else 0) - 3)
+        height = sum(ceil(line.cell_length / width) for line in lines)
         self.display = self._wanted and self.app.size.height >= OTHERS + height + self._taken()
         self.app.set_class(self._wanted, "-welcome")  # no answer yet: no view of one
         if self.display:
