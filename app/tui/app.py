@@ -444,6 +444,8 @@ class ChatApp(BoundedApp):
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
     def on_prompt_input_suggested(self, message: PromptInput.Suggested) -> None:
+        if self.prompt.text not in ("", *QUESTIONS):
+            self._hide_welcome()
         self._suggestions.show(message.lines, message.chosen, message.note)
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:

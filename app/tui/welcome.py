@@ -1,4 +1,4 @@
-"""What stands above the prompt until something is asked: what runs here, and what to do first, or the last chat."""
+"""What stands above the prompt until something is written: what runs here, and what to do first, or the last chat."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from picture import check
 from textual.events import Paste
 from textual.pilot import Pilot
 
+from specee.app.tui.entries import QuestionEntry
 from specee.app.tui.pasted_text import LONG
 
 
@@ -139,6 +140,9 @@ async def test_keys_after_a_long_paste_have_little_to_lay_out() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: session.sent and idle(pilot.app))
         assert session.sent[0][0] == "x" * (2 * LONG)
+        shown_of_it = next(entry for entry in pilot.app.conversation.entries if isinstance(entry, QuestionEntry))
+        assert len(shown_of_it.lines) < 200 and "more characters, which the model gets" in shown_of_it.lines[-1].plain
+        assert shown_of_it.text == "x" * (2 * LONG)
 
 
 async def test_the_list_as_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What stands above the prompt until something is asked."""
+"""What stands above the prompt until something is written."""
 
 from __future__ import annotations
 
@@ -87,3 +87,12 @@ async def test_it_as_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         await until(pilot, lambda: "is tiny" in screen(pilot.app))
         await pilot.pause(0.1)
         check("welcome-60-dark", pilot.app)
+
+
+async def test_it_goes_when_something_is_written(tmp_path: Path) -> None:
+    async with app_in(tmp_path).run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "is tiny" in screen(pilot.app))
+        await pilot.press("f1", "escape", "f8", "escape")
+        await until(pilot, lambda: len(pilot.app.screen_stack) == 1 and "is tiny" in screen(pilot.app))
+        await pilot.press("h")
+        await until(pilot, lambda: "is tiny" not in screen(pilot.app))
