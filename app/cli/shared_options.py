@@ -93,7 +93,7 @@ KV_TYPE = Option(
 THREADS = Option(
     ["--threads"],
     MODEL,
-    "the number of cores",
+    "one for each fast core",
     type=Setting(settings.Threads),
     metavar="N",
     help="CPU threads at most; fewer run while other programs keep cores busy.",

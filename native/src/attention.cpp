@@ -204,8 +204,7 @@ static ggml_tensor * view_mask(ggml_context * ctx0, specee_range_graph & graph, 
         }
     }
     const size_t nb = n_cells * ggml_type_size(mask->type);
-    graph.masks.push_back(
-        ggml_view_4d(ctx0, mask, n_cells, n_rows, 1, n_samples, nb, nb * n_rows, nb * n_rows, at));
+    graph.masks.push_back(ggml_view_4d(ctx0, mask, n_cells, n_rows, 1, n_samples, nb, nb * n_rows, nb * n_rows, at));
     return graph.masks.back();
 }
 
@@ -233,7 +232,7 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const spece
         ggml_tensor * v       = view_slots(ctx0, a.v, stream, n_slots, from, first->n_kv);
         ggml_tensor * qs      = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
                                              a.q->nb[2], first->first * a.q->nb[2]);
-        ggml_tensor * ms = view_mask(ctx0, *building, a.mask, n_cells, first->n_rows, n_slots, at);
+        ggml_tensor * ms      = view_mask(ctx0, *building, a.mask, n_cells, first->n_rows, n_slots, at);
         at += ggml_nbytes(ms);
 
         ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
@@ -308,8 +307,8 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
         return nullptr;
     }
-    const specee_attention_tensors tensors   = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
-    ggml_tensor * const            result    = op(builder.ctx0, &tensors);
+    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
+    ggml_tensor * const            result  = op(builder.ctx0, &tensors);
     if (result != nullptr) {
         ggml_build_forward_expand(builder.gf, result);
     }
