@@ -33,7 +33,7 @@ PERSONAS = "specee.personas"
 Values = dict[str, Any]
 Options = list[click.Parameter]
 
-POLICY_NAMES = ("threshold", "rule", "kv", "max_pending", "acceptance", "draft_length", "early_rejection")
+POLICY_NAMES = opts.PARAMETERS_OF_POLICIES
 SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
