@@ -61,6 +61,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "pipelined": ("draft_length",),
 }
 """Those that each policy takes."""
+PARAMETERS_OF_POLICIES = tuple(dict.fromkeys(name for names in PARAMETERS.values() for name in names))
+"""All of them, once."""
 DRAFTING = ("chain", "tree")
 """Policies whose steps verify drafted tokens."""
 RULES: tuple[str, ...] = get_args(Rule)

@@ -35,12 +35,14 @@ class Shaping(ctypes.Structure):
 class Transfers(ctypes.Structure):
     """specee_transfers."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in (
-            *("n_to_device", "bytes_to_device", "n_to_host", "bytes_to_host", "n_between", "bytes_between"),
-            "n_waits",
-        )
+    _fields_ = (
+        ("n_to_device", ctypes.c_int64),
+        ("bytes_to_device", ctypes.c_int64),
+        ("n_to_host", ctypes.c_int64),
+        ("bytes_to_host", ctypes.c_int64),
+        ("n_between", ctypes.c_int64),
+        ("bytes_between", ctypes.c_int64),
+        ("n_waits", ctypes.c_int64),
     )
 
 

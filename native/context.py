@@ -158,7 +158,7 @@ class RowContext:
         """What crossed between the host and other devices so far: specee_transfers, for tests and benchmarks."""
         found = abi.Transfers()
         self._check(self.lib.specee_rows_transfers(self._handle, ctypes.byref(found)))
-        return {name: getattr(found, name) for name, _ in abi.Transfers._fields_}
+        return {name: getattr(found, name) for name, *_ in abi.Transfers._fields_}
 
     def cancel(self) -> None:
         """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""

@@ -140,6 +140,14 @@ class ChatCommands:
         if kept.model is not None and kept.model != front.session.model:
             front.show_notice(kept_model.on_screen(kept.model, front.session.model))
 
+    def do_rename(self, argument: str) -> None:
+        """TITLE: what this chat is called in the list of chats"""
+        title = " ".join(check(Text, "title", argument).split())
+        if not title:
+            raise AppError("no title given", "/rename takes one", USAGE)
+        self._front.session.rename(title)
+        self._front.show_notice(f"this chat is called {title} now")
+
     def do_export(self, argument: str) -> None:
         """FILE.md or FILE.json: write this chat to a file; --with-thoughts after it: with what the model thought"""
         session = self._front.session
@@ -194,7 +202,7 @@ class ChatCommands:
         name, _, value = argument.partition(" ")
         name, value = name.replace("-", "_"), value.strip()
         if name == parameters.DRAFTER:
-            self._set_drafter(parameters.read_drafter(value))
+            self.set_drafter(parameters.read_drafter(value))
         elif name == parameters.KV_TYPE:
             self._set_kv_type(parameters.read_kv_type(value))
         elif name in SAMPLING:
@@ -217,7 +225,8 @@ class ChatCommands:
             self._front.session.set_kv_type(kv_type)
             self._front.load_changed()
 
-    def _set_drafter(self, name: str | None) -> None:
+    def set_drafter(self, name: str | None) -> None:
+        """Another model drafts; None: the one that belongs to the model. Raises AppError."""
         self._front.require_idle()
         if name == self._front.session.drafter:
             return

@@ -147,6 +147,15 @@ class Session:
         self._client.use_cpu()
 
     @property
+    def load_options(self) -> LoadOptions:
+        """What the model is loaded with."""
+        return self._load
+
+    def change_load(self, **changes: Any) -> None:
+        """The model is loaded again, with these fields of LoadOptions, at the next question."""
+        self._client.reload(replace(self._load, **changes))
+
+    @property
     def folders(self) -> paths.Paths:
         """Where our files are."""
         return paths.find(self._load.data_dir)
@@ -258,6 +267,13 @@ class Session:
             with self._unless_deleted():
                 self.chat = self.store.update_chat(self.chat.id, system=text)
         self._system = text
+
+    def rename(self, title: str) -> None:
+        """Another title for this chat. Raises AppError while it is empty, and so not kept yet."""
+        if self.chat is None:
+            raise AppError("nothing to rename", "this chat is empty")
+        with self._unless_deleted():
+            self.chat = self.store.update_chat(self.chat.id, title=title)
 
     # ---- the context window ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,19 +12,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from specee.app import paths, settings
+from specee.app import config_file, paths, settings
 from specee.app.cli.option import Setting
-from specee.app.errors import USAGE, AppError
-from specee.models import local_file
+from specee.app.config_file import bad as _bad
+from specee.app.errors import AppError
 from specee.models.errors import ModelError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-MAX_BYTES = 1 << 20
 _FILE, _DEFAULTS, _ERROR = "specee.config", "specee.defaults", "specee.config_error"
 """Where a click context has the file's path, what is in it, and what is wrong with it."""
 
@@ -84,26 +76,14 @@ def read(path: Path, options: Iterable[click.Parameter]) -> Config:
     Keys are option names without the dashes in front: `max-tokens = 200`. A value may be what can be typed, but numbers
     are written as such.
     """
-    try:
-        content = tomllib.loads(local_file.read(path, MAX_BYTES).decode("utf-8-sig"))  # with a mark of Windows
-    except (FileNotFoundError, NotADirectoryError):
-        return Config()
-    except (local_file.NotRegularError, local_file.TooLargeError, local_file.EndlessError):
-        raise _bad(path, f"it is no file of at most {MAX_BYTES} bytes") from None
-    except OSError as error:
-        raise _bad(path, error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _bad(path, "it is not in UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise _bad(path, f"it is not TOML: {error}") from error
-    except ValueError as error:
-        raise _bad(path, "a number in it has too many digits") from error
-    except RecursionError:
-        raise _bad(path, "lists or tables in each other, too deep") from None
-    personas = _personas(path, content.pop("personas", {}))
+    content = config_file.read(path)
+    personas = config_file.texts(path, config_file.PERSONAS, content)
+    config_file.texts(path, config_file.PROMPTS, content)
     known = {str(option.name): option for option in options}
     defaults: dict[str, Any] = {}
     for key, value in content.items():
+        if key in (config_file.PERSONAS, config_file.PROMPTS):
+            continue
         name = key.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -161,20 +141,3 @@ def _is_from_it(context: click.Context | None, name: str, value: object) -> bool
             return False
         context = context.parent
     return True
-
-
-def _personas(path: Path, given: object) -> dict[str, str]:
-    if not isinstance(given, dict):
-        raise _bad(path, "[personas] has lines of the form name = 'system message'")
-    for name, text in given.items():
-        if not name.strip():
-            raise _bad(path, "[personas] has one whose name is empty")
-        try:
-            settings.read(settings.Text, text)
-        except ValueError as error:
-            raise _bad(path, f"[personas] {name}: {error}") from None
-    return given
-
-
-def _bad(path: Path, why: str) -> AppError:
-    return AppError("bad config", f"{path}: {why}", USAGE)

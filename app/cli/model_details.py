@@ -22,6 +22,7 @@ def facts(name: str | None, folders: Paths, load: LoadOptions | None = None) -> 
         gguf_header,
         head_fit,
         heads,
+        kv_cache,
         model_hash,
         model_kind,
         model_structure,
@@ -52,6 +53,7 @@ def facts(name: str | None, folders: Paths, load: LoadOptions | None = None) -> 
         "notes": entry.notes if entry is not None else None,
         "window": window,
         "kv_type": kv_type,
+        "kv_type_possible": kv_cache.can_have(header, kv_type),
         "memory_bytes": needed,
         "free_ram_bytes": free,
         "free_vram_bytes": memory.free_vram(),
@@ -214,7 +216,9 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _kept_as(facts: dict[str, Any]) -> str:
-    return "" if facts["kv_type"] == DEFAULT_KV_TYPE else f" in {facts['kv_type']}"
+    if facts["kv_type"] == DEFAULT_KV_TYPE:
+        return ""
+    return f" in {facts['kv_type']}{'' if facts['kv_type_possible'] else ', which this model cannot have'}"
 
 
 def _chat(facts: dict[str, Any]) -> dict[str, str]:

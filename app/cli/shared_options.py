@@ -33,7 +33,7 @@ PERSONAS = "specee.personas"
 Values = dict[str, Any]
 Options = list[click.Parameter]
 
-POLICY_NAMES = ("threshold", "rule", "kv", "max_pending", "acceptance", "draft_length", "early_rejection")
+POLICY_NAMES = opts.PARAMETERS_OF_POLICIES
 SAMPLING_NAMES = ("temperature", "repeat_penalty", "top_k", "top_p", "min_p", "seed")
 
 
@@ -93,7 +93,7 @@ KV_TYPE = Option(
 THREADS = Option(
     ["--threads"],
     MODEL,
-    "the number of cores",
+    "one for each fast core",
     type=Setting(settings.Threads),
     metavar="N",
     help="CPU threads at most; fewer run while other programs keep cores busy.",
@@ -267,8 +267,8 @@ DRAFT_LENGTH = Option(
     "what pays",
     type=Setting(settings.DraftLength),
     metavar="N",
-    help="With chain and tree: how many drafted tokens are tried in every step. With it exact and specee draft tokens "
-    "too, which then skip layers together.",
+    help="With chain, tree and pipelined: how many drafted tokens are tried in every step. With it exact and specee "
+    "draft tokens too, which then skip layers together.",
 )
 EARLY_REJECTION = Option(
     ["--early-rejection"],

@@ -8,12 +8,13 @@ import select
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 try:
     import readline
 except ImportError:  # Windows
     readline = None  # type: ignore[assignment]
+
+from specee.app.chat import file_completion
 
 QUOTES = '"""'
 PROMPT, MORE = ">>> ", "... "
@@ -185,15 +186,7 @@ def _unbuffered(*, echo: bool = False, flush: bool = True) -> Iterator[int | Non
 
 def _files(line: str) -> Iterator[str]:
     """The lines with the file names that the last word may become, if it begins with an @."""
-    at = line.rfind("@")
-    if at < 0 or (at > 0 and not line[at - 1].isspace()) or " " in line[at:]:
-        return
-    name = line[at + 1 :]
-    folder = Path(name).expanduser() if name.endswith("/") or not name else Path(name).expanduser().parent
-    shown = name[: name.rfind("/") + 1]
-    with suppress(OSError):
-        entries = sorted(folder.iterdir())[: 50 * MOST_FILES]
-        found = [entry for entry in entries if entry.name.startswith(name[len(shown) :])]
-        for entry in found[:MOST_FILES]:
-            if (" " not in entry.name and entry.name.isprintable()) and (not entry.name.startswith(".") or name):
-                yield f"{line[: at + 1]}{shown}{entry.name}{'/' if entry.is_dir() else ''}"
+    if (begun := file_completion.begun(line)) is not None:
+        at, name = begun
+        for choice in file_completion.choices(name)[:MOST_FILES]:
+            yield line[:at] + choice.reference

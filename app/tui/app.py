@@ -6,19 +6,20 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
 from textual.events import Event, Key, Paste
+from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Input, TextArea
+from textual.widgets import Input
 
-from specee.app import clipboard, error_log
+from specee.app import clipboard, config_file, error_log
 from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
@@ -26,7 +27,7 @@ from specee.app.editor import edit
 from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions
+from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions, palette
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
@@ -36,14 +37,18 @@ from specee.app.tui.drafters import colour_variables
 from specee.app.tui.entries import Notice
 from specee.app.tui.event_display import EventDisplay
 from specee.app.tui.first_start import FirstStart
+from specee.app.tui.key_map import KeyMap
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
+from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
+from specee.app.tui.text_list import TextList
 from specee.app.tui.token_places import TokenPlaces
 from specee.app.tui.views.base import TokenChosen
+from specee.app.tui.welcome import QUESTIONS, Welcome
 from specee.models import local_file, registry
 from specee.models.resolve import EMBEDDED
 
@@ -60,7 +65,7 @@ class ChatApp(BoundedApp):
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
-    .-first DepthPanel { display: none; }
+    .-first DepthPanel, .-welcome DepthPanel { display: none; }
     .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
     .-short ThresholdView { height: 7; }
     """
@@ -81,13 +86,16 @@ class ChatApp(BoundedApp):
         no other than the embedded one is here."""
         super().__init__()
         self._notice = notice
-        self.session, self.options, self.personas = session, options, personas or {}
+        self.session, self.options = session, options
+        self.personas: Mapping[str, str] = personas or {}
+        self.saved_prompts: Mapping[str, str] = {}
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
-        self._commands = Commands(self)
-        self.prompt = PromptInput(self._commands.completions)
+        self.commands = Commands(self)
+        self.prompt = PromptInput(self.commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
         self._first_start = FirstStart(session.folders, session.window, session.kv_type)
+        self._welcome, self._welcomes = Welcome(lambda: self._first_start.n_lines), first_start and not session.branch
         self._suggests = first_start and not session.branch and session.model == EMBEDDED and not session.offline
         self._thread = SessionThread(self, session.logs)
         self.event_display = EventDisplay(self)
@@ -111,12 +119,14 @@ class ChatApp(BoundedApp):
         return self._thread.busy
 
     def on_resize(self) -> None:
-        self.call_later(self._first_start.draw)  # it has its new size then
+        self.call_later(self._first_start.draw)  # they have their new size then
+        self.call_later(self._welcome.draw)
 
     def compose(self) -> ComposeResult:
         # no containers: Textual draws each again, under everything, whenever something changes
         yield self._sidebar
         yield self.conversation
+        yield self._welcome
         yield self._first_start
         yield self.panel
         yield self.status
@@ -137,6 +147,10 @@ class ChatApp(BoundedApp):
         self.show_notice(keys.HINTS)
         if self._notice is not None:
             self.show_notice(self._notice, error=True)
+        if self._welcomes:
+            chats = self.session.store.chats(2)
+            self._welcome.begin(chats)
+            self.prompt.tries = () if chats else QUESTIONS
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -193,10 +207,11 @@ class ChatApp(BoundedApp):
         self.collect_garbage_soon()
         self.event_display.end()
         self.controller.job_ended(message.error)
+        self._welcome.tell(self.session.info)
         if self._suggests and message.error is None:
             self._suggests = False
             self._first_start.look()  # now: while the model is loaded, nothing could be measured
-        self._refresh_chats()
+        self.refresh_chats()
         self.event_display.refresh()
 
     def on_pull_changed(self, message: PullChanged) -> None:
@@ -253,12 +268,15 @@ class ChatApp(BoundedApp):
         """Shows the branch in use, in place of everything."""
         self.controller.leave_editing()
         branch = self.session.branch
+        if branch:
+            self._hide_welcome()
         self.conversation.show_branch(branch)
         self.panel.gauge.restore(branch[-1] if branch and branch[-1].role == "assistant" else None)
-        self._refresh_chats()
+        self.refresh_chats()
         self.event_display.refresh()
 
-    def _refresh_chats(self) -> None:
+    def refresh_chats(self) -> None:
+        """Reads the list of chats again."""
         chat = self.session.chat
         self._sidebar.refresh_chats(chat.id if chat is not None else None)
 
@@ -284,6 +302,35 @@ class ChatApp(BoundedApp):
         """Opens the list of models."""
         self.push_screen(ModelPicker())
 
+    def show_settings(self) -> None:
+        """Opens the form with the settings."""
+        self.push_screen(SettingsScreen())
+
+    def show_texts(self) -> None:
+        """Opens the list of personas and saved prompts."""
+        self.push_screen(TextList())
+
+    def read_texts(self) -> None:
+        """Personas and saved prompts, as config.toml has them now. Raises AppError."""
+        path = self.session.folders.config
+        content = config_file.read(path)
+        self.personas = {**self.personas, **config_file.texts(path, config_file.PERSONAS, content)}
+        self.saved_prompts = config_file.texts(path, config_file.PROMPTS, content)
+
+    def keep_texts(self, table: str, changes: Mapping[str, str | None]) -> None:
+        """Keeps personas or saved prompts in config.toml; those with None are deleted. Raises AppError."""
+        config_file.change(self.session.folders.config, changes, table)
+        before = self.personas if table == config_file.PERSONAS else self.saved_prompts
+        texts = {name: text for name, text in {**before, **changes}.items() if text is not None}
+        if table == config_file.PERSONAS:
+            self.personas = texts
+        else:
+            self.saved_prompts = texts
+
+    def show_keys(self) -> None:
+        """Opens the list of keys."""
+        self.push_screen(KeyMap())
+
     def search(self, text: str) -> None:
         """Searches in all chats."""
         self._sidebar.search(text)
@@ -296,11 +343,20 @@ class ChatApp(BoundedApp):
             clipboard.copy(text)
         self.notify(f"copied {len(text)} characters", timeout=2)
 
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the palette offers: themes, and every command, with its key if it has one."""
+        for command in super().get_system_commands(screen):
+            if command.title in ("Theme", "Screenshot"):
+                yield command
+        if screen is self.screen_stack[0]:
+            yield from palette.commands(self)
+
     # ---- the first start ---------------------------------------------------------------------------------------------
 
     def on_first_start_ready(self, message: FirstStart.Ready) -> None:
         if self._is_up and not (self.prompt.text or self.session.branch or self.busy):
             self._first_start.show(message.suggestions)
+            self._welcome.draw()
 
     def action_fetch_suggested(self, index: int) -> None:
         """Fetches a model that is suggested."""
@@ -308,6 +364,27 @@ class ChatApp(BoundedApp):
         if index < len(suggested):
             self._first_start.hide()
             self.controller.start_pull(suggested[index].name, drafter=True, then_use=True)
+
+    def on_first_start_rate_known(self, message: FirstStart.RateKnown) -> None:
+        if self._is_up:
+            self._welcome.tell(rate=message.rate)
+
+    async def action_try_question(self, index: int) -> None:
+        """Asks one of the questions that are there to try; what is in the prompt stays."""
+        self._hide_welcome()
+        await self.controller.submit(QUESTIONS[index])
+
+    def _hide_welcome(self) -> None:
+        self._welcome.hide()
+        self.prompt.tries = ()
+
+    async def action_last_chat(self) -> None:
+        """Goes on with the chat that was last used, beside this one."""
+        here = self.session.chat
+        last = next((chat for chat in self.session.store.chats(2) if here is None or chat.id != here.id), None)
+        if last is None:
+            raise AppError("no other chat", "none is kept yet")
+        await self.action_command(f"/resume {last.id}")
 
     async def on_event(self, event: Event) -> None:
         written = isinstance(event, Paste) or (isinstance(event, Key) and event.key not in first_start.KEPT)
@@ -327,10 +404,11 @@ class ChatApp(BoundedApp):
 
     async def action_command(self, line: str) -> None:
         """Runs a command, from the prompt or from a key."""
-        await self._commands.run(line)
+        await self.commands.run(line)
 
     async def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
         """Takes what was typed; what is not taken stays in the prompt."""
+        self._hide_welcome()
         try:
             await self.controller.submit(message.text)
         except Exception:
@@ -352,7 +430,7 @@ class ChatApp(BoundedApp):
         """What is typed or pasted where no text field is goes into the prompt."""
         if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
             self.screen.set_focus(self.prompt)  # at once: the next keys are there already
-            self.prompt.insert(text)
+            self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
         self.controller.edit_last()
@@ -365,8 +443,10 @@ class ChatApp(BoundedApp):
         now = FIRST_THRESHOLD if now is None else now
         self.set_threshold(round(min(1.0, max(0.0, now + message.direction * THRESHOLD_STEP)), 2))
 
-    def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        self._suggestions.show(self.prompt.completions())
+    def on_prompt_input_suggested(self, message: PromptInput.Suggested) -> None:
+        if self.prompt.text not in ("", *QUESTIONS):
+            self._hide_welcome()
+        self._suggestions.show(message.lines, message.chosen, message.note)
 
     async def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
         await self.action_command(f"/resume {message.chat}")
@@ -407,6 +487,8 @@ class ChatApp(BoundedApp):
         self.screen.clear_selection()
         self.panel.choose(-1)
         self._mark_token()
+        if self.prompt.hide_files():
+            return
         if not self.prompt.has_focus:
             self._sidebar.hide()
             self.screen.set_focus(self.prompt)
@@ -448,7 +530,7 @@ class ChatApp(BoundedApp):
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""
         failure: Exception | None = None
-        text = self.prompt.text
+        text = self.prompt.content
         try:
             with self.suspend():
                 try:
@@ -500,7 +582,7 @@ def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str],
     if failure is None:
         return FAILURE if code is None else code
     told = error_log.told(failure, session.logs)
-    draft = _kept(app.prompt.text, session.logs)
+    draft = _kept(app.prompt.content, session.logs)
     if draft is None:
         raise told from None
     raise AppError(told.title, f"{told.message}; what you had written is in {draft}", told.exit_code) from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from specee.app.chat.commands import ChatCommands
+from specee.app.chat.commands import ChatCommands, as_typed
 from specee.app.chat.copy_target import text_to_copy
+from specee.app.chat.parameters import NAMES
 from specee.app.errors import USAGE, AppError
 from specee.app.settings import FileName, check
+from specee.app.tui import setting_list
 from specee.app.tui.depth_panel import OFF
 from specee.app.tui.entries import Help
 from specee.app.tui.keys import KEY_HELP
@@ -27,6 +29,10 @@ class Commands(ChatCommands):
 
     def arguments(self) -> dict[str, Callable[[], Mapping[str, str]]]:
         return super().arguments() | {
+            "/set": lambda: {
+                one.name: one.help.partition(". ")[0] for one in setting_list.all_settings() if one.name in NAMES
+            },
+            "/prompt": lambda: dict.fromkeys(sorted(self._app.saved_prompts), ""),
             "/view": lambda: dict.fromkeys((*VIEWS, OFF), ""),
             "/theme": lambda: dict.fromkeys(sorted(self._app.available_themes), ""),
         }
@@ -39,6 +45,11 @@ class Commands(ChatCommands):
             self.resume(argument)
         else:
             self._app.action_sidebar()
+
+    def do_rename(self, argument: str) -> None:
+        """TITLE: what this chat is called in the list of chats"""
+        super().do_rename(argument)
+        self._app.refresh_chats()
 
     def do_search(self, argument: str) -> None:
         """WORDS: search for them in all chats"""
@@ -103,6 +114,29 @@ class Commands(ChatCommands):
         """stop the model, even if it hangs, and load it again"""
         self._app.controller.restart()
 
+    def do_settings(self) -> None:
+        """all settings, what each does, and its value: for this chat, or kept in config.toml"""
+        self._app.show_settings()
+
+    def do_persona(self, argument: str) -> None:
+        """choose a persona or a saved prompt, or make one; /persona NAME: the system message of this name"""
+        if argument:
+            super().do_persona(argument)
+        else:
+            self._app.show_texts()
+
+    def do_prompt(self, argument: str) -> None:
+        """NAME: a saved prompt, into the prompt; without a name: the list of them"""
+        if not argument:
+            self._app.show_texts()
+            return
+        self._app.read_texts()
+        known = self._app.saved_prompts
+        if argument not in known:
+            choice = f"choose from {', '.join(sorted(known))}" if known else "none is saved yet: F8, then Ctrl+S"
+            raise AppError("unknown prompt", choice, USAGE)
+        self._app.prompt.restore(as_typed(known[argument]))
+
     # ---- the screen ------------------------------------------------------------------------------------------------
 
     async def do_view(self, argument: str) -> None:
@@ -121,6 +155,10 @@ class Commands(ChatCommands):
         if argument not in self._app.available_themes:
             raise AppError("unknown theme", f"choose from {', '.join(sorted(self._app.available_themes))}", USAGE)
         self._app.theme = argument
+
+    def do_keys(self) -> None:
+        """all keys, by where they work"""
+        self._app.show_keys()
 
     def do_help(self) -> None:
         """list all commands, views and keys"""

@@ -34,19 +34,28 @@ class Entry:
         raise NotImplementedError
 
 
+LONG = 10_000  # characters of a question that are shown: laying out a megabyte takes seconds, in which no key acts
+
+
 class QuestionEntry(Entry):
-    """What the user wrote, as it is."""
+    """What the user wrote, as it is; of a long text the beginning."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self._text = visible(text)
+        self._text = text
 
     @property
     def text(self) -> str:
-        return self._text
+        return visible(self._text)
 
     def blocks(self, width: int, plain: bool) -> Sequence[Block]:
-        return [Block(Content(self._text.expandtabs(4)), BAR, BAR, "question")]
+        text = visible(self._text[:LONG]).expandtabs(4)
+        blocks = [Block(Content(text), BAR, BAR, "question")]
+        if (more := len(self._text) - LONG) > 0:
+            blocks.append(
+                Block(Content(f"… and {more:,} more characters, which the model gets too"), BAR, BAR, "notice")
+            )
+        return blocks
 
 
 class Notice(Entry):

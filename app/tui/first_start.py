@@ -16,7 +16,6 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Static
 
 from specee.app import error_log, model_catalogue
 from specee.app.formatting import size, visible
@@ -24,7 +23,9 @@ from specee.app.model_catalogue import EMBEDDED
 from specee.app.model_survey import ModelSurvey
 from specee.app.paths import Paths
 from specee.app.settings import KVType
+from specee.app.tui.lines import Lines
 from specee.models import embedded, file_hash, hub, local_file
+from specee.models.resolve import EMBEDDED as EMBEDDED_NAME
 
 KEYS = ("f5", "f6", "f7")
 """Each fetches one model."""
@@ -49,7 +50,7 @@ class Suggestion:
     licence: str
 
 
-class FirstStart(Static):
+class FirstStart(Lines):
     """The suggestions, a line each."""
 
     DEFAULT_CSS = """
@@ -63,8 +64,15 @@ class FirstStart(Static):
             super().__init__()
             self.suggestions = suggestions
 
+    class RateKnown(Message):
+        """How many tokens a second the embedded model is expected to write."""
+
+        def __init__(self, rate: float) -> None:
+            super().__init__()
+            self.rate = rate
+
     def __init__(self, folders: Paths, window: int, kv_type: KVType) -> None:
-        super().__init__("", markup=False)
+        super().__init__()
         self._folders, self._window, self._kv_type = folders, window, kv_type
         self._survey: ModelSurvey | None = None
         self._told = threading.Event()
@@ -92,10 +100,18 @@ class FirstStart(Static):
         survey = self._survey
         if survey is None or survey.searching or self._told.is_set():
             return
+        own = survey.advice(EMBEDDED_NAME)
+        if own is not None and own.expected_with_drafts:
+            self.post_message(self.RateKnown(own.expected_with_drafts))
         found = suggestions(survey)
         if found:
             self._told.set()
             self.post_message(self.Ready(found))
+
+    @property
+    def n_lines(self) -> int:
+        """Lines that it has on the screen; about, where they are long."""
+        return len(self.suggestions) + 3 if self.display else 0
 
     # ---- the screen ------------------------------------------------------------------------------------------------
 
@@ -145,7 +161,7 @@ class FirstStart(Static):
             lines.append(line.truncate(width, ellipsis=True))
         if not is_short:
             lines.append(Content.styled(HINT, "$text-muted"))
-        self.update(Content("\n").join(lines))
+        self.show_lines(lines)
 
 
 def suggestions(survey: ModelSurvey) -> list[Suggestion]:

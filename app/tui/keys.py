@@ -13,6 +13,7 @@ BINDINGS: list[BindingType] = [
     Binding("pageup", "page(-1)", "Scroll up", priority=True),
     Binding("pagedown", "page(1)", "Scroll down", priority=True),
     Binding("ctrl+b", "sidebar", "List of chats", priority=True),
+    Binding("ctrl+o", "last_chat", "The last chat", priority=True),
     Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
     Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
     Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
@@ -21,12 +22,25 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+t", "thoughts", "Show or fold thoughts", priority=True),
     Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
+    Binding("f1", "command('/keys')", "All keys", priority=True),
     Binding("f2", "next_view", "Next view", priority=True),
     Binding("f3", "command('/model')", "Choose a model", priority=True),
-    *(Binding(key, f"fetch_suggested({i})", show=False, priority=True) for i, key in enumerate(first_start.KEYS)),
+    Binding("f4", "command('/settings')", "Settings", priority=True),
+    Binding("f8", "command('/persona')", "Personas and saved prompts", priority=True),
+    *(
+        Binding(key, f"fetch_suggested({i})", f"At a first start: fetch model {i + 1}", show=False, priority=True)
+        for i, key in enumerate(first_start.KEYS)
+    ),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the view", priority=True),
     Binding("ctrl+right", "inspect(1)", "Next token in the view", priority=True),
 ]
+ACTIONS = {
+    "/editor": "editor",
+    "/resume": "sidebar",
+    "/view": "next_view",
+    "/quit": "copy_or_quit",
+}
+"""Commands whose keys do a bit more, or less."""
 CHAT_ACTIONS = {
     "stop",
     "page",
@@ -39,6 +53,7 @@ CHAT_ACTIONS = {
     "thoughts",
     "message",
     "fetch_suggested",
+    "last_chat",
 }
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
 
@@ -48,6 +63,7 @@ KEY_HELP = {
     "Up": "in an empty prompt: edit the last question",
     "PgUp, PgDn": "scroll; at the top, earlier turns come",
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
+    "Ctrl+O": "go on with the last chat, or with the one before this",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
     "Alt+Up": "go to a message: then c copies, e edits, r answers again, b branches, d deletes it, n goes on with an "
@@ -56,12 +72,15 @@ KEY_HELP = {
     "Ctrl+Z": "suspend; the shell's fg comes back. Ctrl+_ undoes a change in the prompt",
     "Ctrl+D": "in an empty prompt: quit",
     "Ctrl+G": "write the prompt in $EDITOR",
+    "F1": "all keys, also those of the lists",
     "F2": "the next view",
     "F3": "choose a model, as /model does; what is in the prompt stays",
-    "Ctrl+P": "palette: themes and more",
+    "F4": "settings, each with what it does: for this chat, or kept in config.toml",
+    "F8": "personas and saved prompts",
+    "Ctrl+P": "palette: all commands, and themes",
     "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
-    "@FILE": "in a question: send this file with it",
-    "Tab": "complete a command",
+    "@FILE": "in a question: send this file with it; so does a file that is dropped on the terminal",
+    "Tab": "complete a command, or the name of a file",
     "Space, /": "a question that begins with /, not a command",
 }
 

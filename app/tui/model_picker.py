@@ -24,6 +24,7 @@ from specee.app.errors import AppError
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
 from specee.app.tui import model_rows
+from specee.app.tui.key_line import key_line
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_fetch import OFFLINE, ModelFetch
 from specee.app.tui.model_rows import ModelRow
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
-KEYS = (
-    ("choose", "Enter", "use"),
-    ("look", "Tab", "inside"),
-    ("fetch", "Ctrl+F", "fetch"),
-    ("remove", "Del", "remove"),
-    ("leave", "Esc", "leave"),
-)
-"""Actions, their keys, and what they do."""
 
 
 class ModelPicker(Screen[None]):
@@ -66,15 +59,15 @@ class ModelPicker(Screen[None]):
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - an instance variable in Textual
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,ctrl+c", "leave", priority=True),
-        Binding("enter", "choose", priority=True),
-        Binding("tab,shift+tab", "look", priority=True),
-        Binding("ctrl+f", "fetch", priority=True),
-        Binding("delete", "remove", priority=True),
-        Binding("up,ctrl+p", "move('cursor_up')", priority=True),
-        Binding("down,ctrl+n", "move('cursor_down')", priority=True),
-        Binding("pageup", "page(-1)", priority=True),
-        Binding("pagedown", "page(1)", priority=True),
+        Binding("enter", "choose", "use", priority=True),
+        Binding("tab,shift+tab", "look", "inside", priority=True),
+        Binding("ctrl+f", "fetch", "fetch", priority=True),
+        Binding("delete", "remove", "remove", priority=True),
+        Binding("escape,ctrl+c", "leave", "leave", priority=True),
+        Binding("up,ctrl+p", "move('cursor_up')", "line before", show=False, priority=True),
+        Binding("down,ctrl+n", "move('cursor_down')", "next line", show=False, priority=True),
+        Binding("pageup", "page(-1)", "scroll up", show=False, priority=True),
+        Binding("pagedown", "page(1)", "scroll down", show=False, priority=True),
     ]
     app: ChatApp
 
@@ -96,7 +89,7 @@ class ModelPicker(Screen[None]):
         self._search = Input(placeholder="Search: a name, code, a licence", compact=True)
         self._list = ModelOptions()
         self._summary = Static("", id="summary", markup=False)
-        self._keys = Static(_keys(), id="keys")
+        self._keys = Static(key_line(self.BINDINGS), id="keys")
         self._rows: list[ModelRow | None] = []  # by line; None: the heading of a group
         self._drawn: list[Content] = []
         self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
@@ -380,9 +373,3 @@ class ModelOptions(OptionList, can_focus=False):
         elif clicked is not None and not self.get_option_at_index(clicked).disabled:
             self.highlighted = clicked
         event.prevent_default()
-
-
-def _keys() -> Content:
-    """The keys at the bottom; each can be clicked."""
-    parts = [Content.from_markup(f"[@click=screen.{action}][b]{key}[/b] {what}[/]") for action, key, what in KEYS]
-    return Content("  ").join(parts)

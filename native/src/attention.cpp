@@ -204,8 +204,7 @@ static ggml_tensor * view_mask(ggml_context * ctx0, specee_range_graph & graph, 
         }
     }
     const size_t nb = n_cells * ggml_type_size(mask->type);
-    graph.masks.push_back(
-        ggml_view_4d(ctx0, mask, n_cells, n_rows, 1, n_samples, nb, nb * n_rows, nb * n_rows, at));
+    graph.masks.push_back(ggml_view_4d(ctx0, mask, n_cells, n_rows, 1, n_samples, nb, nb * n_rows, nb * n_rows, at));
     return graph.masks.back();
 }
 
@@ -315,8 +314,8 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         a.v->nb[1] <= a.v->nb[2] || !is_on_cpu(a.k) || !is_on_cpu(a.v)) {
         return nullptr;
     }
-    const specee_attention_tensors tensors   = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
-    ggml_tensor * const            result    = op(builder.ctx0, &tensors);
+    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
+    ggml_tensor * const            result  = op(builder.ctx0, &tensors);
     if (result != nullptr) {
         ggml_build_forward_expand(builder.gf, result);
     }

@@ -15,7 +15,7 @@ bool specee_device_tensor::allocate(ggml_backend_buffer_type_t buft, ggml_type t
 }
 
 void specee_rows::find_devices() {
-    has_devices = std::any_of(ctx.backend_ptrs.begin(), ctx.backend_ptrs.end(), [](ggml_backend_t backend) {
+    has_devices         = std::any_of(ctx.backend_ptrs.begin(), ctx.backend_ptrs.end(), [](ggml_backend_t backend) {
         return ggml_backend_dev_type(ggml_backend_get_device(backend)) != GGML_BACKEND_DEVICE_TYPE_CPU;
     });
     const auto index_of = [&](ggml_backend_dev_t dev) {
@@ -85,5 +85,17 @@ void specee_rows::fetch(const specee_device_tensor & from, const specee_row & r,
         ++transfers.n_to_host;
         transfers.bytes_to_host += (int64_t) size;
         ++transfers.n_waits;
+    }
+}
+
+void specee_rows::set_places(const specee_range_graph & graph) {
+    for (size_t i = 0; i < batch.size(); ++i) {
+        specee_row & r = *batch[i];
+        if (graph.in_at != nullptr) {
+            static_cast<int32_t *>(graph.in_at->data)[i] = (int32_t) place_on_device(r);
+        }
+        if (graph.out_at != nullptr) {
+            static_cast<int32_t *>(graph.out_at->data)[i] = (int32_t) (place(r) + (1 - r.turn) * n_kept);
+        }
     }
 }

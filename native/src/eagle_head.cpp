@@ -30,10 +30,10 @@ struct head_graph {
     int32_t                n    = 0;
     ggml_backend_sched_ptr sched;
     llm_graph_result_ptr   result;
-    ggml_cgraph *          gf     = nullptr; // null: not built
-    ggml_tensor *          states = nullptr; // [n_embd, n] what is made of each token
-    ggml_tensor *          probs  = nullptr; // [n_known] of the next token; of a decoder
-    specee_transfers       transfers = {};   // of one computation
+    ggml_cgraph *          gf        = nullptr; // null: not built
+    ggml_tensor *          states    = nullptr; // [n_embd, n] what is made of each token
+    ggml_tensor *          probs     = nullptr; // [n_known] of the next token; of a decoder
+    specee_transfers       transfers = {};      // of one computation
 };
 
 struct specee_eagle_head {
@@ -236,7 +236,7 @@ struct specee_eagle_head {
                 roll_back(before);
             }
         });
-        float * made = states.get() + (size_t) length * n_embd;
+        float *            made = states.get() + (size_t) length * n_embd;
         if (!compute(LLM_GRAPH_TYPE_DECODER, n, tokens, inputs.data(), made)) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head could not compute");
         }

@@ -34,9 +34,8 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
         lens.down          = ggml_new_tensor_2d(ctx, GGML_TYPE_Q8_0, rows->n_embd, rank);
         lens.up            = up == nullptr ? nullptr : ggml_new_tensor_2d(ctx, GGML_TYPE_Q8_0, rank, rows->n_embd);
         lens.bias          = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, rows->n_embd);
-        const int32_t at = rows->states_at(layer);
-        lens.buffer.reset(
-            ggml_backend_alloc_ctx_tensors_from_buft(ctx, memory_of(*rows, rows->device_of[layer - 1])));
+        const int32_t at   = rows->states_at(layer);
+        lens.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx, memory_of(*rows, rows->device_of[layer - 1])));
         if (lens.buffer == nullptr || (at >= 0 && !rows->need_estimates(at))) {
             return specee_fail(SPECEE_FAILED, "no memory for a lens");
         }

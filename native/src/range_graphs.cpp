@@ -67,7 +67,8 @@ static void keep_kv_writes(specee_range_graph & graph, ggml_cgraph * gf) {
 }
 
 // The last states stay on the device, and what a lens makes of them.
-static void keep_on_device(const llm_graph_context & builder, const specee_device & device, specee_range_graph & graph) {
+static void keep_on_device(const llm_graph_context & builder, const specee_device & device,
+                           specee_range_graph & graph) {
     ggml_context * ctx0 = builder.ctx0;
     graph.out_at        = new_input(builder, "rows_to", GGML_TYPE_I32, graph.range.n_rows, 1);
     const auto keep     = [&](const specee_device_tensor & in, ggml_tensor * states) {
@@ -160,7 +161,8 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
             if (r.scores) {
                 ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, seen, eps)
                                                                      : ggml_rms_norm(builder.ctx0, seen, eps);
-                graph.scores.tensor  = ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.at(rows->device_of[il]), normed);
+                graph.scores.tensor =
+                    ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.at(rows->device_of[il]), normed);
                 ggml_set_output(graph.scores.tensor);
                 ggml_build_forward_expand(gf, graph.scores.tensor);
             }
@@ -296,59 +298,6 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
         graph.transfers = specee_count_copies(gf, sources);
     }
     return graph.built;
-}
-
-void specee_rows::set_places(const specee_range_graph & graph) {
-    for (size_t i = 0; i < batch.size(); ++i) {
-        specee_row & r = *batch[i];
-        if (graph.in_at != nullptr) {
-            static_cast<int32_t *>(graph.in_at->data)[i] = (int32_t) place_on_device(r);
-        }
-        if (graph.out_at != nullptr) {
-            static_cast<int32_t *>(graph.out_at->data)[i] = (int32_t) (place(r) + (1 - r.turn) * n_kept);
-        }
-    }
-}
-
-template <typename F> static void for_results(specee_range_graph & graph, F && f) {
-    for (specee_result * result : { &graph.out, &graph.lens, &graph.scores }) {
-        if (result->tensor != nullptr) {
-            f(*result);
-        }
-    }
-    for (specee_result & result : graph.kept) {
-        if (result.tensor != nullptr) {
-            f(result);
-        }
-    }
-}
-
-void specee_rows::make_room(specee_range_graph & graph) {
-    const int32_t n = graph.range.n_rows;
-    // none of what stays on a device, but the last row's estimate for a probe
-    graph.out.first    = graph.out_at != nullptr ? n : 0;
-    graph.lens.first   = graph.out_at == nullptr ? 0 : wants_estimate ? n - 1 : n;
-    graph.scores.first = n - 1;
-    for_results(graph, [](specee_result & result) { result.make_room(); });
-    if (graph.range.logits) {
-        const ggml_tensor * t = graph.result->get_logits();
-        logits_host.resize(ggml_backend_buffer_is_host(t->buffer) ? 0 : ggml_nelements(t));
-    }
-}
-
-void specee_rows::read_results(specee_range_graph & graph) {
-    const auto read = [&](ggml_tensor * t, float * to, size_t first) {
-        specee_read(graph.sched.get(), t, to, first * t->nb[1], (t->ne[1] - first) * t->nb[1], transfers);
-    };
-    for_results(graph, [&](specee_result & result) {
-        if (!result.copy.empty()) {
-            read(result.tensor, result.copy.data(), result.first);
-        }
-    });
-    if (graph.range.logits && !logits_host.empty()) {
-        read(graph.result->get_logits(), logits_host.data(), 0);
-    }
-    specee_add(transfers, graph.transfers);
 }
 
 static int32_t status_of(ggml_status status) {

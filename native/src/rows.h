@@ -78,7 +78,8 @@ struct specee_group {
     int32_t      window = 0;
 };
 
-// What the host needs at once of what a lens makes of the last row: the shortlist's logits, or the estimate for a probe.
+// What the host needs at once of what a lens makes of the last row: the shortlist's logits, or the estimate for a
+// probe.
 enum class specee_read_last { nothing, scores, estimate };
 
 // What a graph computes; graphs are cached by it.
@@ -117,8 +118,8 @@ struct specee_result {
     bool          is_here() const { return ggml_backend_buffer_is_host(tensor->buffer); }
     void          make_room() { copy.resize(is_here() ? 0 : (tensor->ne[1] - first) * tensor->ne[0]); }
     const float * row(int32_t i) const {
-        return is_here() ? (const float *) ((const char *) tensor->data + i * tensor->nb[1]) :
-                           copy.data() + (i - first) * tensor->ne[0];
+        return is_here() ? (const float *) ((const char *) tensor->data + i * tensor->nb[1])
+                         : copy.data() + (i - first) * tensor->ne[0];
     }
 };
 
@@ -128,19 +129,19 @@ struct specee_range_graph {
     std::vector<specee_group>  groups;
     ggml_backend_sched_ptr     sched;
     llm_graph_result_ptr       result;
-    ggml_cgraph *              scrap  = nullptr; // layers outside of the range, never computed
-    ggml_tensor *              in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
-    specee_result              out;              // [n_embd, n_rows] hidden states at `end`
-    specee_result              lens;             // [n_embd, n_rows] the same through the lens of `end`, if there is one
-    specee_result              scores;           // [n_short, n_rows] logits of the shortlist
-    std::vector<specee_result> kept;       // [kept layers] of [n_embd, n_rows]: null for those outside of the range
-    ggml_tensor *              in_at  = nullptr; // [n_rows] places of the states on a device, null: not there
-    ggml_tensor *              out_at = nullptr;
-    int                        n_ends = 0; // ends of layers that were seen
-    int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
-    bool                       built  = false;
-    bool                       busy   = false; // launched, not read yet: it must stay
-    specee_transfers           transfers = {}; // of one computation
+    ggml_cgraph *              scrap = nullptr; // layers outside of the range, never computed
+    ggml_tensor *              in    = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
+    specee_result              out;             // [n_embd, n_rows] hidden states at `end`
+    specee_result              lens;            // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    specee_result              scores;          // [n_short, n_rows] logits of the shortlist
+    std::vector<specee_result> kept; // [kept layers] of [n_embd, n_rows]: null for those outside of the range
+    ggml_tensor *              in_at     = nullptr; // [n_rows] places of the states on a device, null: not there
+    ggml_tensor *              out_at    = nullptr;
+    int                        n_ends    = 0; // ends of layers that were seen
+    int                        n_seen    = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
+    bool                       built     = false;
+    bool                       busy      = false; // launched, not read yet: it must stay
+    specee_transfers           transfers = {};    // of one computation
 
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
@@ -181,7 +182,7 @@ struct specee_rows {
     const int32_t n_embd;
     const int32_t n_vocab;
     const int32_t n_rows_max;
-    const int32_t n_kept; // rows that are kept: the place of a row is its id modulo this
+    const int32_t n_kept;              // rows that are kept: the place of a row is its id modulo this
     bool          has_devices = false; // not CPUs alone
     size_t        graph_cache_max;
 
@@ -234,7 +235,7 @@ struct specee_rows {
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
     std::vector<float>                         proof_logits; // [n][n_vocab] of the proof's tokens
-    bool                                       is_proving = false;
+    bool                                       is_proving     = false;
     bool                                       wants_estimate = false; // of the last row, of the present computation
 
     std::atomic<bool> cancelled{ false };
@@ -258,9 +259,9 @@ struct specee_rows {
         return r != nullptr && r->id == id ? r : nullptr;
     }
 
-    size_t        place(const specee_row & r) const { return &r - places.data(); }
-    float *       host_state(const specee_row & r) { return states.data() + place(r) * n_embd; }
-    float *       host_estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
+    size_t  place(const specee_row & r) const { return &r - places.data(); }
+    float * host_state(const specee_row & r) { return states.data() + place(r) * n_embd; }
+    float * host_estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
     // The last layer's output, or the estimate of it after an exit; null when not known.
     const float * final_state(specee_row & r);
     bool          has_final_state(const specee_row & r) const;
@@ -302,8 +303,8 @@ struct specee_rows {
     const float * hidden(specee_row & r); // reads it, if need be
     const float * estimate(specee_row & r);
     // The device in whose memory the states after so many layers are; -1: the host's. Takes the memory.
-    int32_t       states_at(int32_t depth);
-    bool          need_estimates(int32_t device); // false: there is no memory for them
+    int32_t states_at(int32_t depth);
+    bool    need_estimates(int32_t device); // false: there is no memory for them
 
     // ---- ranges of layers: advance.cpp
 
@@ -314,10 +315,13 @@ struct specee_rows {
     // depths meet.
     int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits,
                              specee_read_last last = specee_read_last::nothing);
+    int32_t lens_head(specee_row & r);
+
+    // ---- several ranges at once: stages.cpp
+
     // n batches at once, in ranges of layers that have none in common.
     int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
                            uint32_t flags);
-    int32_t lens_head(specee_row & r);
 
     // ---- probes: probe.cpp
 
@@ -367,18 +371,20 @@ struct specee_rows {
     int32_t compute_head(specee_row & r, int32_t source, bool by_lens);
     // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
     int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
-    void    reserve_again(int32_t n);             // what llama.cpp has put off until the next computation
-    int32_t begin_pass(specee_pass & pass);       // cells, inputs, launch: `batch` and `groups` are its own
-    void    read_pass(specee_pass & pass);        // what was computed: now it is done
-    void    leave_pass(const specee_pass & pass); // as if it had not begun, where it is not done
-    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
-                         uint32_t flags);                // sets `passes`
+    void    reserve_again(int32_t n);                    // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);              // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);               // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass);        // as if it had not begun, where it is not done
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
     void    leave_cells();
     void    mend_cells(); // of torn slots in `groups`: each row's cell is its position, and no other is in use
     void    tear_cells();
+
+    // stages.cpp
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags); // sets `passes`
 
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);

@@ -148,9 +148,9 @@ LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
 LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
 
 // Several batches at once: counts[i] of the ids, in their order, go to depth ends[i], as in specee_rows_advance. Their
-// ranges of layers have none in common, and stand from the last one to the first one. Ranges on different devices run at
-// the same time. Ancestors must be deep enough before the call, or in the same batch. With SPECEE_LOGITS the batch that
-// goes to n_layer has logits. After a failure all rows are as deep as before.
+// ranges of layers have none in common, and stand from the last one to the first one. Ranges on different devices run
+// at the same time. Ancestors must be deep enough before the call, or in the same batch. With SPECEE_LOGITS the batch
+// that goes to n_layer has logits. After a failure all rows are as deep as before.
 LLAMA_API int32_t specee_rows_advance_stages(specee_rows * rows, int32_t n, const int32_t * counts, const int32_t * ids,
                                              const int32_t * ends, uint32_t flags);
 

@@ -2,6 +2,8 @@
 
 #include "rows.h"
 
+#include "llama-graph.h"
+
 #include <algorithm>
 #include <unordered_set>
 
@@ -34,7 +36,7 @@ specee_transfers specee_count_copies(ggml_cgraph * gf, const specee_sources_of &
     std::unordered_set<const ggml_tensor *> copies;
     bool                                    is_busy = false; // a device: with nodes that nobody has waited for
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        const ggml_tensor * node = ggml_graph_node(gf, i);
+        const ggml_tensor * node   = ggml_graph_node(gf, i);
         const auto          before = sources.find(node);
         for (int j = 0; before != sources.end() && j < GGML_MAX_SRC; ++j) {
             const ggml_tensor * to   = node->src[j];
@@ -71,6 +73,49 @@ void specee_read(ggml_backend_sched_t sched, ggml_tensor * tensor, void * to, si
     ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, tensor), tensor, to, offset, size);
     ++transfers.n_to_host;
     transfers.bytes_to_host += (int64_t) size;
+}
+
+// ---- what the host reads of a graph ---------------------------------------------------------------------------------
+
+template <typename F> static void for_results(specee_range_graph & graph, F && f) {
+    for (specee_result * result : { &graph.out, &graph.lens, &graph.scores }) {
+        if (result->tensor != nullptr) {
+            f(*result);
+        }
+    }
+    for (specee_result & result : graph.kept) {
+        if (result.tensor != nullptr) {
+            f(result);
+        }
+    }
+}
+
+void specee_rows::make_room(specee_range_graph & graph) {
+    const int32_t n = graph.range.n_rows;
+    // none of what stays on a device, but the last row's estimate for a probe
+    graph.out.first    = graph.out_at != nullptr ? n : 0;
+    graph.lens.first   = graph.out_at == nullptr ? 0 : wants_estimate ? n - 1 : n;
+    graph.scores.first = n - 1;
+    for_results(graph, [](specee_result & result) { result.make_room(); });
+    if (graph.range.logits) {
+        const ggml_tensor * t = graph.result->get_logits();
+        logits_host.resize(ggml_backend_buffer_is_host(t->buffer) ? 0 : ggml_nelements(t));
+    }
+}
+
+void specee_rows::read_results(specee_range_graph & graph) {
+    const auto read = [&](ggml_tensor * t, float * to, size_t first) {
+        specee_read(graph.sched.get(), t, to, first * t->nb[1], (t->ne[1] - first) * t->nb[1], transfers);
+    };
+    for_results(graph, [&](specee_result & result) {
+        if (!result.copy.empty()) {
+            read(result.tensor, result.copy.data(), result.first);
+        }
+    });
+    if (graph.range.logits && !logits_host.empty()) {
+        read(graph.result->get_logits(), logits_host.data(), 0);
+    }
+    specee_add(transfers, graph.transfers);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------

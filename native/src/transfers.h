@@ -1,5 +1,5 @@
-// What crosses between the host's memory and that of devices. Counted where a graph is built, so that a computation adds
-// a few numbers; on a CPU nothing is looked at.
+// What crosses between the host's memory and that of devices. Counted where a graph is built, so that a computation
+// adds a few numbers; on a CPU nothing is looked at.
 #pragma once
 
 #include "specee.h"

@@ -119,6 +119,34 @@ def test_graphs_under_way_are_kept(model: Model, monkeypatch: pytest.MonkeyPatch
     engine.close()
 
 
+def test_rows_stay_in_flight_when_those_before_are_committed(engine: RowEngine) -> None:
+    engine.prefill(random_tokens(engine, N_PROMPT))
+    tokens = random_tokens(engine, 4, seed=2)
+    logits, _ = whole(engine, tokens)
+    rows, (half, n) = append_all(engine, tokens[:3]), cuts(engine, 2)
+    with pytest.raises(NativeError, match="complete it first"):
+        engine.commit(rows[0], keep_rest=True)
+    engine.advance(rows[:1], half)
+    engine.advance_stages([(rows[:1], n), (rows[1:], half)], logits=True)
+    engine.commit(rows[0], keep_rest=True)
+    assert engine.length == N_PROMPT + 1 and engine.n_in_flight == 2 and engine.tip == rows[0]
+    engine.advance(rows[1:], n, logits=True)
+    assert all(np.array_equal(engine.logits(i), logits[1 + i]) for i in range(2))
+    rows.append(engine.append(tokens[3], rows[-1]))
+    engine.commit(rows[2], keep_rest=True)
+    engine.advance(rows[3:], n, logits=True)
+    assert np.array_equal(engine.logits(0), logits[3])
+    engine.commit(rows[3], keep_rest=True)
+    assert engine.tokens[N_PROMPT:] == tokens and engine.n_in_flight == 0
+    last = engine.append(5)
+    side = [engine.append(token) for token in (6, 7)]
+    engine.advance([last, *side], n)
+    with pytest.raises(NativeError, match="side rows do not stay"):
+        engine.commit(last, keep_rest=True)
+    engine.commit(last)
+    assert engine.length == N_PROMPT + 5 and engine.n_in_flight == 0
+
+
 @pytest.mark.skipif(GPU_LAYERS > 0, reason="some layers are on another device")
 def test_one_device_is_one_stage(engine: RowEngine) -> None:
     assert engine.stages == (engine.n_layer,)

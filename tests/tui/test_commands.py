@@ -59,6 +59,21 @@ async def test_commands_are_completed_and_listed() -> None:
         assert "/export" in "\n".join(notices(pilot.app))
 
 
+async def test_a_chat_is_renamed() -> None:
+    session = FakeSession()
+    async with chat(session).run_test(size=(120, 30)) as pilot:
+        await ready(pilot)
+        await submit(pilot, "/rename early")
+        await until(pilot, lambda: "this chat is empty" in screen(pilot.app))
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: session.sent and idle(pilot.app))
+        await submit(pilot, "/rename  About   foxes ")
+        await until(pilot, lambda: "> About foxes" in screen(pilot.app))
+        assert [one.title for one in session.store.chats(5)] == ["About foxes"]
+        await submit(pilot, "/rename")
+        await until(pilot, lambda: "no title given" in screen(pilot.app))
+
+
 @pytest.mark.parametrize(
     ("written", "completed"),
     [
@@ -182,7 +197,9 @@ NO_ARGUMENT = [
     "restart",
     "race",
     "help",
+    "keys",
     "quit",
+    "settings",
 ]
 
 
@@ -217,6 +234,8 @@ def test_which_commands_take_an_argument() -> None:
         "set",
         "system",
         "persona",
+        "prompt",
+        "rename",
         "ctx",
         "model",
         "pull",

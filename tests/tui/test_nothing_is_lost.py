@@ -51,7 +51,7 @@ def keys(app: Any, text: str) -> None:
         ("/ctx", "is not a whole number"),
         ("/threshold", "is not a number from 0 to 1 or 'calibrated'"),
         ("/pull", "no model given"),
-        ("/persona", "unknown persona"),
+        ("/persona nobody", "unknown persona"),
         ("/system a\0b", "is not text in UTF-8"),
         ("/view", "unknown view"),
         ("/resume 99999999999999999999", ""),

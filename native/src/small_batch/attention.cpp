@@ -383,9 +383,8 @@ ggml_tensor * specee_attention_op(ggml_context * ctx, const specee_attention_ten
     const int64_t       width    = a->v->ne[2] * a->q->ne[1];
     const int64_t       n_floats = width * a->q->ne[2] + std::max(a->n_threads, 1) * needed_floats(a->k, a->v);
     ggml_tensor * const computed =
-        ggml_custom_4d(ctx, GGML_TYPE_F32, n_floats, 1, 1, 1, args,
-                       a->sinks == nullptr ? 4 : 5, compute, GGML_N_TASKS_MAX,
-                       reinterpret_cast<void *>(uintptr_t(scale)));
+        ggml_custom_4d(ctx, GGML_TYPE_F32, n_floats, 1, 1, 1, args, a->sinks == nullptr ? 4 : 5, compute,
+                       GGML_N_TASKS_MAX, reinterpret_cast<void *>(uintptr_t(scale)));
     return ggml_view_2d(ctx, computed, width, a->q->ne[2], size_t(width) * sizeof(float), 0);
 }
 

@@ -1,0 +1,196 @@
+"""The settings of a chat as a form has them: those of `/set` and of config.toml, what each does, and what it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from specee.app import config_file, settings
+from specee.app import options as opts
+from specee.app.chat import parameters
+from specee.app.errors import USAGE, AppError
+from specee.models import resolve
+
+if TYPE_CHECKING:
+    from specee.app.tui.app import ChatApp
+
+ON, OFF = "on", "off"
+Flag = Literal["on", "off"]
+Effect = Literal["answer", "load", "start"]
+EFFECTS: Mapping[Effect, str] = {
+    "answer": "from the next answer on",
+    "load": "the model is loaded again",
+    "start": "from the next start on, if it is kept",
+}
+"""When a setting takes effect."""
+_OF_THE_PROCESS = {
+    "ctx": "n_ctx",
+    "kv_type": "kv_type",
+    "threads": "threads",
+    "gpu_layers": "gpu_layers",
+    "no_chats": "chats",
+}
+"""Fields of LoadOptions, by the settings' names."""
+_NOT_OPTIONS = {
+    "repeat_last_n": "How many of the last tokens the repeat penalty is for.",
+    "presence_penalty": "Above 0: a token that is in the answer already becomes less likely; below 0: more likely.",
+    "frequency_penalty": "The same, once more for each time that it is there.",
+}
+"""Parameters of `/set` that the command line does not have."""
+
+_DEFAULTS = {
+    "seed": parameters.SEEDS_AT_RANDOM,
+    "drafter": parameters.OF_THE_MODEL,
+    "model": resolve.EMBEDDED,
+    "think_tokens": "none",
+    "plain": OFF,
+}
+"""Words for defaults, where those of --help are a sentence."""
+
+
+@dataclass(frozen=True)
+class ChatSetting:
+    """One setting. `kind`: its type in settings.py; `default`: a word for its default, `help`: what it does;
+    `in_config`: whether config.toml can have it."""
+
+    name: str
+    heading: str
+    help: str
+    kind: Any
+    default: str
+    effect: Effect
+    in_config: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its name in config.toml."""
+        return self.name.replace("_", "-")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What it can be, if that is a list."""
+        return settings.choices(self.kind)
+
+    def read(self, text: str) -> Any:
+        """The value of what is typed; None is the default. Raises AppError."""
+        text = text.strip()
+        if text.lower() in ("", parameters.DEFAULT, self.default.lower()):
+            return None
+        value = settings.check(self.kind, self.name, text)
+        return value == ON if self.kind is Flag else value
+
+    def words(self, value: object) -> str:
+        """A value as it is shown and typed."""
+        if isinstance(value, bool):
+            return ON if value else OFF
+        if isinstance(value, float):
+            return f"{value:g}"
+        return self.default if value is None else str(value)
+
+
+def all_settings() -> list[ChatSetting]:
+    """In the order of the form, those that are changed most often first."""
+    from specee.app.cli.program import program
+    from specee.app.cli.shared_options import ANSWER, CHATS, CHOOSING, FILES, MODEL, SCRIPTS, SETTINGS, SPEED
+
+    headings = (CHOOSING, ANSWER, MODEL, SPEED, CHATS, FILES, SCRIPTS)
+    found = [_of_option(option) for option in program.params if option.name in SETTINGS]
+    found += [
+        ChatSetting(
+            name, CHOOSING, words, settings.SAMPLING[name], f"{getattr(opts.Sampling(), name):g}", "answer", False
+        )
+        for name, words in _NOT_OPTIONS.items()
+    ]
+    return sorted(found, key=lambda one: headings.index(one.heading))
+
+
+def _of_option(option: Any) -> ChatSetting:
+    name = str(option.name)
+    kind = Flag if option.is_flag else settings.PolicyName if name == "policy" else option.type.kind
+    default = option.otherwise or OFF if option.is_flag else option.otherwise
+    default = _DEFAULTS.get(name, default)
+    return ChatSetting(name, option.heading, option.help, kind, default or "none", _effect(name))
+
+
+def _effect(name: str) -> Effect:
+    if name in _OF_THE_PROCESS or name in ("model", "drafter"):
+        return "load"
+    known = {"policy", "system", *settings.SAMPLING, *opts.OF_ANSWER, *opts.PARAMETERS_OF_POLICIES}
+    return "answer" if name in known else "start"
+
+
+def value(app: ChatApp, setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
+    """What it is now; None where that is the default. `kept`: what config.toml says."""
+    name, session, options = setting.name, app.session, app.options
+    if name in settings.SAMPLING:
+        return getattr(options.sampling, name)
+    if name in opts.OF_ANSWER:
+        return getattr(options, name)
+    if name == "policy":
+        return options.policy.name
+    if name in opts.PARAMETERS_OF_POLICIES:
+        return getattr(options.policy, name)
+    if name in ("model", "drafter", "system"):
+        return getattr(session, name)
+    if name == "no_chats":
+        return not session.load_options.chats
+    if name in _OF_THE_PROCESS:
+        return getattr(session.load_options, _OF_THE_PROCESS[name])
+    return kept.get(setting.key, kept.get(name))
+
+
+def changed_options(options: opts.ChatOptions, setting: ChatSetting, new: Any) -> opts.ChatOptions | None:
+    """How the next answer is asked for with it; None where it is not about answers. Raises AppError for what does not
+    go with the rest."""
+    name = setting.name
+    if name in settings.SAMPLING:
+        new = getattr(opts.Sampling(), name) if new is None else new
+        return replace(options, sampling=replace(options.sampling, **{name: new}))
+    if name in opts.OF_ANSWER:
+        return replace(options, **{name: getattr(opts.ChatOptions(), name) if new is None else new})
+    if name == "policy":
+        policy = opts.PolicyChoice(new or "auto")
+        given = {one: getattr(options.policy, one) for one in opts.PARAMETERS[policy.name]}
+        return replace(options, policy=replace(policy, **given))
+    if name in opts.PARAMETERS_OF_POLICIES:
+        if new == settings.CALIBRATED:
+            new = None
+        new = bool(new) if name == "early_rejection" else new
+        return replace(options, policy=replace(options.policy, **{name: new}))
+    return None
+
+
+def apply(app: ChatApp, setting: ChatSetting, new: Any) -> None:
+    """The chat goes on with it. Raises AppError."""
+    name, session = setting.name, app.session
+    if (options := changed_options(app.options, setting, new)) is not None:
+        if session.info is not None:
+            session.info.check(options.policy)
+        app.options = options
+    elif name == "system":
+        session.set_system(new)
+    elif name == "model":
+        if new is None:
+            raise AppError("no model given", "F3 lists those that are known", USAGE)
+        app.controller.switch_model(new)
+    elif name == "drafter":
+        app.commands.set_drafter(new)
+    elif name in _OF_THE_PROCESS:
+        app.require_idle()
+        field = _OF_THE_PROCESS[name]
+        new = getattr(opts.LoadOptions(), field) if new is None else not new if name == "no_chats" else new
+        if new != getattr(session.load_options, field):
+            session.change_load(**{field: new})
+            app.load_changed()
+
+
+def check_kept(kept: Mapping[str, Any]) -> None:
+    """Raises AppError where what config.toml would say does not go together, so that no chat would start with it."""
+    from specee.app.cli.shared_options import policy_choice
+
+    values = {key.replace("-", "_"): given for key, given in kept.items()}
+    persona = values.get("persona")
+    if persona is not None and persona not in values.get(config_file.PERSONAS, {}):
+        raise AppError("unknown persona", f"{settings.shown(persona)} is not under [personas] in config.toml", USAGE)
+    policy_choice({name: values.get(name) for name in opts.PARAMETERS_OF_POLICIES}, values.get("policy") or "auto")

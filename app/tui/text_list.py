@@ -1,0 +1,263 @@
+"""Personas and saved prompts: to pick from, to add to, to rename and to delete. They are kept in config.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from specee.app.chat.commands import as_typed
+from specee.app.config_file import PERSONAS, PROMPTS
+from specee.app.errors import AppError
+from specee.app.formatting import visible
+from specee.app.tui.key_line import key_line
+from specee.app.tui.question import Question
+
+if TYPE_CHECKING:
+    from specee.app.tui.app import ChatApp
+
+MOST_NAME_CELLS = 30
+SEARCH = "Search: a name, or words of a text"
+TITLES = {PERSONAS: "Personas: how the model is to behave", PROMPTS: "Saved prompts"}
+NONE = {
+    PERSONAS: "none yet: Ctrl+N makes one of the system message of this chat",
+    PROMPTS: "none yet: Ctrl+S saves what stands in the prompt",
+}
+
+
+@dataclass(frozen=True)
+class SavedText:
+    """One of them; `table`: of config.toml."""
+
+    table: str
+    name: str
+    text: str
+
+    @property
+    def kind(self) -> str:
+        return "persona" if self.table == PERSONAS else "saved prompt"
+
+
+class TextList(Screen[None]):
+    """Letters search, arrows move, and the keys at the bottom do what they say."""
+
+    DEFAULT_CSS = """
+    TextList { background: $background; }
+    TextList Input { border: none; height: 1; padding: 0 1; background: $boost; }
+    TextList OptionList, TextList OptionList:focus { height: 1fr; border: none; padding: 0 1;
+        text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
+    TextList #text { height: auto; max-height: 8; padding: 0 1; border-top: solid $primary-muted; }
+    TextList.-short #text { max-height: 4; }
+    TextList #said { height: auto; max-height: 3; padding: 0 1; color: $text-accent; }
+    TextList #keys { height: auto; padding: 0 1; color: $text-muted; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "choose", "use", priority=True),
+        Binding("ctrl+n", "new_persona", "new persona", priority=True),
+        Binding("ctrl+s", "save_prompt", "save the prompt", priority=True),
+        Binding("ctrl+r", "rename", "rename", priority=True),
+        Binding("delete", "remove", "delete", priority=True),
+        Binding("escape,ctrl+c", "leave", "leave", priority=True),
+        Binding("up", "move('cursor_up')", "line before", show=False, priority=True),
+        Binding("down", "move('cursor_down')", "next line", show=False, priority=True),
+        Binding("pageup", "move('page_up')", "scroll up", show=False, priority=True),
+        Binding("pagedown", "move('page_down')", "scroll down", show=False, priority=True),
+    ]
+    app: ChatApp
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._field, self._list = Input(placeholder=SEARCH, compact=True), OptionList()
+        self._text, self._said = Static("", id="text", markup=False), Static("", id="said", markup=False)
+        self._keys = Static(key_line(self.BINDINGS), id="keys")
+        self._rows: list[SavedText | None] = []  # by line; None: a heading, or a line that says that there is none
+        self._named: Callable[[str], str] | None = None  # what is done with the name that is being written
+
+    def compose(self) -> ComposeResult:
+        yield self._field
+        yield self._list
+        yield self._text
+        yield self._said
+        yield self._keys
+
+    def on_mount(self) -> None:
+        self._field.focus()
+        try:
+            self.app.read_texts()
+        except AppError as error:
+            self._say(error.line)
+        self._show_rows()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.call_after_refresh(self._show_rows)
+
+    # ---- what it shows ---------------------------------------------------------------------------------------------
+
+    @property
+    def _row(self) -> SavedText | None:
+        """The one that is highlighted."""
+        at = self._list.highlighted
+        return self._rows[at] if at is not None and at < len(self._rows) else None
+
+    def _show_rows(self, wanted: SavedText | None = None) -> None:
+        searched = "" if self._named is not None else self._field.value.strip().casefold()
+        wanted = wanted or self._row
+        rows: list[SavedText | None] = []
+        lines: list[Content] = []
+        width = max(20, self._list.scrollable_content_region.width - 2)
+        for table, texts in ((PERSONAS, self.app.personas), (PROMPTS, self.app.saved_prompts)):
+            found = [SavedText(table, name, texts[name]) for name in sorted(texts)]
+            found = [one for one in found if searched in f"{one.name}\n{one.text}".casefold()]
+            rows.append(None)
+            lines.append(Content.styled(TITLES[table], "bold $accent"))
+            names = min(MOST_NAME_CELLS, max((cell_len(visible(one.name)) for one in found), default=0))
+            for one in found:
+                rows.append(one)
+                first = visible(one.text.strip().partition("\n")[0])
+                line = Content(f"  {set_cell_size(visible(one.name), names)}  ") + Content.styled(first, "$text-muted")
+                lines.append(line.truncate(width, ellipsis=True))
+            if not found:
+                rows.append(None)
+                lines.append(Content.styled("  none is called that" if texts else f"  {NONE[table]}", "$text-muted"))
+        self._rows = rows
+        shown = [Option(line, disabled=row is None) for row, line in zip(rows, lines, strict=True)]
+        self._list.set_options(shown)
+        first_row = next((at for at, row in enumerate(rows) if row is not None), None)
+        self._list.highlighted = rows.index(wanted) if wanted in rows and wanted is not None else first_row
+        self._show_text()
+
+    def _show_text(self) -> None:
+        row = self._row
+        self._text.update("" if row is None else visible(row.text))
+
+    def _say(self, text: str) -> None:
+        self._said.update(visible(text))
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        self._show_text()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self._named is None:
+            self._say("")
+            self._show_rows()
+
+    # ---- what the user does ----------------------------------------------------------------------------------------
+
+    def action_choose(self) -> None:
+        """The chat has this persona; a saved prompt goes into the prompt. While a name is written: it is taken."""
+        if self._named is not None:
+            self._take_name()
+        elif (row := self._row) is not None:
+            self._use(row)
+
+    def _use(self, row: SavedText) -> None:
+        app = self.app
+        self.dismiss()
+        if row.table == PROMPTS:
+            app.prompt.restore(as_typed(row.text))
+        else:
+            app.commands.do_persona(row.name)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        self.action_choose()
+
+    def action_new_persona(self) -> None:
+        """The system message of this chat becomes one."""
+        self._new(PERSONAS, self.app.session.system or "", "this chat has no system message; /system TEXT gives it one")
+
+    def action_save_prompt(self) -> None:
+        """What stands in the prompt becomes one."""
+        self._new(PROMPTS, self.app.prompt.content.strip(), "the prompt is empty; write one there first")
+
+    def _new(self, table: str, text: str, why_not: str) -> None:
+        if not text:
+            self._say(why_not)
+            return
+
+        def named(name: str) -> str:
+            self.app.keep_texts(table, {name: text})
+            return f"{name} is kept"
+
+        self._ask_name(table, "", named)
+
+    def action_rename(self) -> None:
+        if (row := self._row) is None:
+            return
+
+        def named(name: str) -> str:
+            self.app.keep_texts(row.table, {row.name: None, name: row.text})
+            return f"{row.name} is called {name} now"
+
+        self._ask_name(row.table, row.name, named)
+
+    def _ask_name(self, table: str, present: str, named: Callable[[str], str]) -> None:
+        """The field is for a name until Enter or Esc."""
+
+        def checked(name: str) -> str:
+            known = self.app.personas if table == PERSONAS else self.app.saved_prompts
+            if name in known and name != present:
+                raise AppError("not kept", f"there is one that is called {name}")
+            return "" if name == present else named(name)
+
+        self._named = checked
+        self._field.placeholder = "Its name; Enter takes it, Esc does not"
+        self._field.value = present
+        self._field.action_select_all()
+        self._say("write its name; Enter keeps it, Esc does not")
+
+    def _take_name(self) -> None:
+        if self._named is None or not (name := self._field.value.strip()):
+            return
+        try:
+            said = self._named(name)
+        except AppError as error:
+            self._say(error.line)
+            return
+        self._end_naming(said)
+        self._show_rows(next((row for row in self._rows if row is not None and row.name == name), None))
+
+    def _end_naming(self, said: str) -> None:
+        self._named = None
+        with self._field.prevent(Input.Changed):
+            self._field.placeholder, self._field.value = SEARCH, ""
+        self._show_rows()
+        self._say(said)
+
+    def action_remove(self) -> None:
+        """Deletes it, after a question."""
+        if (row := self._row) is None or self._named is not None:
+            return
+
+        def answered(yes: bool | None) -> None:
+            if not yes:
+                return
+            try:
+                self.app.keep_texts(row.table, {row.name: None})
+            except AppError as error:
+                self._say(error.line)
+                return
+            self._show_rows()
+            self._say(f"{row.name} is deleted")
+
+        self.app.push_screen(Question(f"Delete the {row.kind} {row.name}?", "delete it"), answered)
+
+    def action_move(self, action: str) -> None:
+        getattr(self._list, f"action_{action}")()
+
+    def action_leave(self) -> None:
+        if self._named is not None:
+            self._end_naming("nothing is changed")
+        else:
+            self.dismiss()
