@@ -15,13 +15,17 @@ INTERNAL = "internal error"
 
 
 class AppError(Exception):
-    """`title` says what happened in a few words, `message` why and what to do."""
+    """`title` says what happened in a few words, `message` why and what to do.
 
-    def __init__(self, title: str, message: str, exit_code: int = FAILURE) -> None:
+    `of_device`: a GPU or a worker failed, without which the CPU could go on.
+    """
+
+    def __init__(self, title: str, message: str, exit_code: int = FAILURE, *, of_device: bool = False) -> None:
         super().__init__(f"{title}: {message}")
         self.title = title
         self.message = message
         self.exit_code = exit_code
+        self.of_device = of_device
 
     @property
     def line(self) -> str:
@@ -35,7 +39,8 @@ def as_app_error(error: BaseException) -> AppError:
         return error
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if isinstance(title, str) and isinstance(message, str):
-        return AppError(title, message, int(getattr(error, "exit_code", FAILURE)))
+        of_device = bool(getattr(error, "of_device", False))
+        return AppError(title, message, int(getattr(error, "exit_code", FAILURE)), of_device=of_device)
     if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
         return AppError("bad value", _refusal(error), USAGE)
     if _is_of_memory(error):

@@ -6,7 +6,9 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from specee.native import cpu, topology
 
@@ -50,6 +52,15 @@ def package_version() -> str:
     return f"{version} ({checkout})" if checkout else version
 
 
+def devices(endpoints: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What can compute here, and on these workers. Loads the native library. Raises errors with a title."""
+    from specee.native import devices as native
+
+    found = [*native.here(), *(device for endpoint in endpoints for device in native.of_worker(endpoint))]
+    names = ("name", "label", "kind", "description", "free", "total")
+    return [{name: getattr(device, name) for name in names} for device in found]
+
+
 def commit() -> str | None:
     """The commit of the checkout that it runs from, with -dirty where that was changed; None when it is installed."""
     here = Path(__file__).resolve()
@@ -71,8 +82,6 @@ def report(threads: int) -> dict[str, object]:
     from specee.native import library
 
     loaded = library.loaded()
-    import llama_cpp  # only now: the library comes first
-
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu.processor_name(),
@@ -80,7 +89,6 @@ def report(threads: int) -> dict[str, object]:
         "instruction_sets": [name for name in cpu.MATRIX_FLAGS if name in loaded.record.cpu.split()],
         "amx_cpu": cpu.has_amx(),
         "kernels": loaded.kernels.value,
-        "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
         "build": library_build(),
         "threads": threads,
         "python": platform.python_version(),

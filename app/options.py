@@ -16,10 +16,12 @@ from specee.app.settings import (
     Acceptance,
     AdditivePenalty,
     ContextTokens,
+    DeviceNames,
     DraftLength,
+    Endpoints,
     FileName,
+    GivenGpuLayers,
     GivenThreshold,
-    GpuLayers,
     KVType,
     LogitBias,
     MaxPending,
@@ -34,6 +36,7 @@ from specee.app.settings import (
     Slots,
     StopSequences,
     Temperature,
+    TensorSplit,
     Text,
     Think,
     ThinkTokens,
@@ -55,7 +58,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "tree": ("acceptance", "draft_length"),
     "exact": ("rule", "threshold", "max_pending", "draft_length"),
     "specee": ("rule", "kv", "threshold", "max_pending", "draft_length"),
-    "pipelined": (),
+    "pipelined": ("draft_length",),
 }
 """Those that each policy takes."""
 PARAMETERS_OF_POLICIES = tuple(dict.fromkeys(name for names in PARAMETERS.values() for name in names))
@@ -87,6 +90,9 @@ class LoadOptions:
     `drafter`: a small model that drafts for it, or NO_DRAFTER; None: the one that belongs to it, if that is here.
     `chats`: whether drafts come from the user's earlier chats, and draft heads learn from them.
     `kv_type`: what keys and values of the tokens in the window are kept in.
+    The first `gpu_layers` of its layers are on other devices than the CPU, which `rpc` (workers) and `device` choose;
+    None: as many as there is room for where one of these is given, else none. `tensor_split` shares them out.
+    `cpu_fallback`: the CPU goes on alone when a device fails.
     `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
@@ -94,12 +100,27 @@ class LoadOptions:
     drafter: FileName | None = None
     n_ctx: ContextTokens | None = None
     threads: Threads | None = None
-    gpu_layers: GpuLayers = 0
+    gpu_layers: GivenGpuLayers | None = None
     data_dir: FileName | None = None
     offline: bool = False
     n_slots: Slots = 1
     chats: bool = True
     kv_type: KVType = DEFAULT_KV_TYPE
+    rpc: Endpoints | None = None
+    device: DeviceNames | None = None
+    tensor_split: TensorSplit | None = None
+    cpu_fallback: bool = False
+
+    @property
+    def has_devices(self) -> bool:
+        """Whether layers go to a device beside the CPU if there is one, and room on it."""
+        given = self.rpc is not None or self.device is not None
+        return given if self.gpu_layers is None else self.gpu_layers != 0
+
+    @property
+    def on_cpu(self) -> LoadOptions:
+        """The same for the CPU alone."""
+        return replace(self, gpu_layers=None, rpc=None, device=None, tensor_split=None)
 
 
 @dataclass(frozen=True, config=_STRICT)

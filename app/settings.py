@@ -4,12 +4,14 @@ by these."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter
 
 from specee.app.errors import SHOWN_CHARACTERS, USAGE, AppError
+from specee.native import endpoint
 
 CALIBRATED = "calibrated"
 LEAST_TEMPERATURE = 1e-6
@@ -24,6 +26,33 @@ def _is_name(text: str) -> str:
 def _greedy_near_zero(temperature: float) -> float:
     """Such a temperature chooses as 0 does, but logits divided by it may leave the range of a float32."""
     return temperature if temperature >= LEAST_TEMPERATURE else 0.0
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """What a list with commas names."""
+    return () if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def _each_once(text: str) -> str:
+    parts = names(text)
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise ValueError("nothing, or something twice")
+    return _without_nul(text)
+
+
+def _are_endpoints(text: str) -> str:
+    for part in names(text):
+        endpoint.parse(part)
+    return _each_once(text)
+
+
+def _are_shares(text: str) -> str:
+    shares = names(text)
+    if not all(_WRITTEN["number"].fullmatch(share) and math.isfinite(float(share)) for share in shares):
+        raise ValueError("no number")
+    if min(map(float, shares)) < 0.0 or max(map(float, shares)) == 0.0:
+        raise ValueError("nothing, or less")
+    return text
 
 
 def _without_nul(text: str) -> str:
@@ -87,6 +116,20 @@ ContextTokens = Annotated[int, Field(ge=16, le=10_000_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 KVType = Literal["f16", "q8_0"]  # of keys and values in the context window
 GpuLayers = Annotated[int, Field(ge=0, le=10_000)]
+GivenGpuLayers = GpuLayers | Literal["auto"]  # auto: as many as there is room for
+DeviceNames = Annotated[
+    str, AfterValidator(_each_once), Field(description="a device's name, or several with commas, each once")
+]
+Endpoints = Annotated[
+    str,
+    AfterValidator(_are_endpoints),
+    Field(description="HOST:PORT, or several with commas, each once (an IPv6 address in brackets)"),
+]
+TensorSplit = Annotated[
+    str,
+    AfterValidator(_are_shares),
+    Field(description="a number for each device, with commas, such as 3,1, and not all of them 0"),
+]
 Slots = Annotated[int, Field(ge=1, le=64)]
 ApiKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", description="a text in ASCII without spaces")]
 Origin = Annotated[
@@ -94,6 +137,7 @@ Origin = Annotated[
     Field(pattern=r"^(\*|https?://[^\s/]+)$", description="'*' or a web page's origin, such as https://example.com"),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
+WORKER_PORT = endpoint.DEFAULT_PORT
 
 # ---- the rest ------------------------------------------------------------------------------------------------------
 

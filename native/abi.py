@@ -32,6 +32,20 @@ class Shaping(ctypes.Structure):
     )
 
 
+class Transfers(ctypes.Structure):
+    """specee_transfers."""
+
+    _fields_ = (
+        ("n_to_device", ctypes.c_int64),
+        ("bytes_to_device", ctypes.c_int64),
+        ("n_to_host", ctypes.c_int64),
+        ("bytes_to_host", ctypes.c_int64),
+        ("n_between", ctypes.c_int64),
+        ("bytes_between", ctypes.c_int64),
+        ("n_waits", ctypes.c_int64),
+    )
+
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_abi_version": (_int32, []),
     "specee_build_info": (_text, []),
@@ -40,6 +54,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_architecture_level": (_int32, [_text]),
     "specee_tokenize": (_int32, [_pointer, _n, _text, _int32, _int32, _int32, _int32_p, _int32_p]),
     "specee_token_piece": (_int32, [_pointer, _token, _int32, _int32, _text, _int32_p]),
+    "specee_layer_device": (_text, [_pointer, _int32]),
     "specee_max_equal_rows": (_int32, []),
     "specee_has_kernel": (_int32, [_int32, ctypes.c_int64, ctypes.c_int64]),
     "specee_rows_init": (_rows, [_pointer, _text, _int32, _int32, _int32, _text]),
@@ -52,12 +67,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "specee_rows_layer_states": (_int32, [_rows, _slot, _int32, _n, _float_p]),
     "specee_rows_append": (_int32, [_rows, _slot, _id, _token]),
     "specee_rows_commit": (_int32, [_rows, _id]),
+    "specee_rows_commit_first": (_int32, [_rows, _id]),
     "specee_rows_forward": (_int32, [_rows, _slot, _token]),
     "specee_rows_roll_back": (_int32, [_rows, _slot, _int32]),
     "specee_rows_length": (_int32, [_rows, _slot]),
     "specee_rows_in_flight": (_int32, [_rows, _slot]),
     "specee_rows_tip": (_int32, [_rows, _slot]),
     "specee_rows_advance": (_int32, [_rows, _n, _int32_p, _int32, _uint32]),
+    "specee_rows_advance_stages": (_int32, [_rows, _n, _int32_p, _int32_p, _int32_p, _uint32]),
     "specee_rows_complete": (_int32, [_rows, _slot, _uint32]),
     "specee_rows_run_to_exit": (
         _int32,
@@ -104,6 +121,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),
+    "specee_rows_transfers": (_int32, [_rows, ctypes.POINTER(Transfers)]),
     "specee_thread_rule_init": (_pointer, [_int32, _int32]),
     "specee_thread_rule_decide": (_int32, [_pointer, _double, _double, _double]),
     "specee_thread_rule_free": (_void, [_pointer]),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from typing import Any
 
 from specee.native import abi, cpu, library, log, proof
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.errors import DeviceError, NativeError, UnusableModelError
 from specee.native.model import Model
 
 N_ROWS_MAX = 64  # rows in flight of a slot
 GRAPH_CACHE_MAX = 64
 NO_MEMORY = "out of memory"  # of src/error.h
+NO_ROOM = ("failed to allocate compute", "no memory for the compute graph")  # of llama.cpp, of src/range_graphs.cpp
 NO_NUMBERS = "the model gives no numbers: its file is damaged"  # of src/sampling.cpp
 FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 KV_TYPES: dict[str, int] = {"f16": 1, "q8_0": 8}  # of ggml.h
@@ -77,7 +79,10 @@ class RowContext:
                     f"no keys and values in {kv_type}", f"this model cannot have them: {reason}; take f16"
                 )
             fewer = "" if n_slots == 1 else ", or fewer of them"
-            raise cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
+            error = cannot_start("The model", windows, f"try a smaller --ctx{fewer}")
+            if model.devices and not isinstance(error, UnusableModelError):
+                raise DeviceError(error.title, f"{error.message}, or fewer --gpu-layers")
+            raise error
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
         self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1, *(() if kv_type == "f16" else (kv_type,))))
@@ -85,7 +90,7 @@ class RowContext:
     def _prove(self, parameters: tuple[object, ...]) -> None:
         """What can be done with the model, or what an earlier start proved."""
         file = proof.verdict_file(self.model.path, parameters)
-        known = proof.read(file)
+        known = None if self.model.on_workers else proof.read(file)  # another program may answer there next time
         level, limit = (-1, None) if known is None else (known.level, known.limit.encode())
         began = time.monotonic()
         path = os.fsencode(self.model.path)
@@ -99,7 +104,7 @@ class RowContext:
         self.limit: str = self.lib.specee_rows_limit(self._handle).decode()
         # as many at once get the bits that each has alone
         self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
-        if known is None and time.monotonic() - began > proof.LONG_S:
+        if known is None and not self.model.on_workers and time.monotonic() - began > proof.LONG_S:
             proof.keep(file, proof.Verdict(self.level, self.limit))
         last, found = proof.last_file(self.model.path), proof.Verdict(self.level, self.limit)
         if self.model.gpu_layers == 0 and proof.read(last) != found:
@@ -129,6 +134,8 @@ class RowContext:
         why = library.last_error()
         if why == NO_NUMBERS:
             raise UnusableModelError("damaged model", f"{self.model.path}: what it computes is no number; get it again")
+        if self.model.devices and any(words in why for words in NO_ROOM):
+            raise DeviceError("no memory on a device", f"{why}; take fewer --gpu-layers, or a smaller --ctx")
         raise NativeError("The window is full" if status == abi.NO_SPACE else "The engine refused a call", why)
 
     # ---- control
@@ -145,6 +152,12 @@ class RowContext:
     def limit_single_row(self, n: int) -> None:
         """At most n threads for one row, whose time is that of reading memory; more rows at once take all."""
         self.lib.specee_rows_limit_single_row(self._handle, n)
+
+    def transfers(self) -> dict[str, int]:
+        """What crossed between the host and other devices so far: specee_transfers, for tests and benchmarks."""
+        found = abi.Transfers()
+        self._check(self.lib.specee_rows_transfers(self._handle, ctypes.byref(found)))
+        return {name: getattr(found, name) for name, *_ in abi.Transfers._fields_}
 
     def cancel(self) -> None:
         """Stop a computation under way in another thread; later calls raise Cancelled too, until `resume`."""

@@ -152,16 +152,21 @@ class RowEngine(WeightedContext):
         self.tokens.append(token)
         return row
 
-    def commit(self, row: int) -> None:
-        """The principal chain up to this row, all complete, becomes part of the committed rows; the rest is dropped."""
-        status = self.lib.specee_rows_commit(self._handle, row)
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
+        """The principal chain up to this row, all complete, becomes part of the committed rows; the rest is dropped.
+
+        `keep_rest`: the rows of the chain after it stay in flight; there are no others.
+        """
+        commit = self.lib.specee_rows_commit_first if keep_rest else self.lib.specee_rows_commit
+        status = commit(self._handle, row)
         if status != abi.OK:
             self._check(status)
-        for passed, token in self._chain.items():
-            self.tokens.append(token)
+        for passed in list(self._chain):
+            self.tokens.append(self._chain.pop(passed))
             if passed == row:
                 break
-        self._drop()
+        if not keep_rest:
+            self._drop()
 
     def roll_back(self, length: int) -> None:
         """Cut the committed tokens to `length` and drop all rows in flight."""
@@ -219,6 +224,25 @@ class RowEngine(WeightedContext):
         head: one row of logits for each.
         """
         self._advance(rows, end, abi.LOGITS if logits else 0)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Where the layers of one device end and those of the next one begin; the last one is n_layer."""
+        places = self.model.places
+        return tuple(i for i in range(1, self.n_layer + 1) if i == self.n_layer or places[i] != places[i - 1])
+
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        """Several batches at once, each of rows and where they go, see `advance`; the last layers first.
+
+        Their ranges of layers have none in common. Those on different devices run at the same time. `logits`: of the
+        batch that goes to n_layer.
+        """
+        rows = [row for batch, _ in batches for row in batch]
+        counts, ends = [len(batch) for batch, _ in batches], [end for _, end in batches]
+        arrays = [(ctypes.c_int32 * len(values))(*values) for values in (counts, rows, ends)]
+        status = self.lib.specee_rows_advance_stages(self._handle, len(batches), *arrays, abi.LOGITS if logits else 0)
+        if status != abi.OK:
+            self._check(status)
 
     def _advance(self, rows: Sequence[int], end: int, flags: int) -> None:
         n = len(rows)

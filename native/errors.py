@@ -22,3 +22,9 @@ class UnusableModelError(NativeError):
     """The model's file is the cause: llama.cpp refuses it, or what it computes is no number."""
 
     exit_code = UNUSABLE_MODEL
+
+
+class DeviceError(NativeError):
+    """A device other than the CPU fails: without it the CPU can compute alone."""
+
+    of_device = True

@@ -15,9 +15,10 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 8  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 9  # SPECEE_ABI_VERSION of src/specee.h
 KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
 START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
+GPU_DRIVERS = ("libcuda.so", "nvcuda.dll", "libvulkan.so", "vulkan-1.dll", "libamdhip64.so")
 REINSTALL = "reinstall specee-chat on this machine: pip install --force-reinstall --no-deps ."
 
 _lock = threading.Lock()
@@ -135,7 +136,10 @@ def _load() -> Loaded:
         handle = ctypes.CDLL(str(path))
         version = handle.specee_abi_version()
     except (OSError, AttributeError) as error:
-        raise NativeError("The native library cannot be loaded", f"{error}; {REINSTALL}") from None
+        told = f"{error}; {REINSTALL}"
+        if any(name in str(error) for name in GPU_DRIVERS):
+            told = f"{error}; it was built for a GPU, whose driver is not here or too old: install that, or {REINSTALL}"
+        raise NativeError("The native library cannot be loaded", told) from None
     if version != ABI_VERSION:
         raise NativeError(
             "The native library does not fit", f"its ABI is {version}, this program needs {ABI_VERSION}; {REINSTALL}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.errors import NativeError, UnusableModelError
+from specee.native.devices import Device
+from specee.native.errors import DeviceError, NativeError, UnusableModelError
 
 _SEPARATOR = "\x01"
 """Joined with no neighbour by any tokenizer."""
@@ -17,7 +18,9 @@ _SEPARATOR = "\x01"
 class Model:
     """An opened GGUF file: weights and vocabulary.
 
-    Raises UnusableModelError when llama.cpp cannot load it.
+    The first `gpu_layers` of its layers, and after all of them its LM head, are on `devices` (empty: the GPUs that the
+    build knows, on this machine), shared out by `tensor_split`, a number for each of them (empty: by the memory that is
+    free there). Raises UnusableModelError when llama.cpp cannot load it.
     """
 
     def __init__(
@@ -25,6 +28,8 @@ class Model:
         path: str | os.PathLike[str],
         *,
         gpu_layers: int = 0,
+        devices: Sequence[Device] = (),
+        tensor_split: Sequence[float] = (),
         use_mmap: bool = True,
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
@@ -36,6 +41,13 @@ class Model:
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        self.devices = tuple(devices)
+        if devices:
+            self._handles = (ctypes.c_void_p * (len(devices) + 1))(*(device.handle for device in devices))
+            params.devices = ctypes.addressof(self._handles)
+        if tensor_split:
+            self._split = (ctypes.c_float * llama.llama_max_devices())(*tensor_split)
+            params.tensor_split = self._split
         if not use_mmap:
             params.load_mode = 0
         if not library.use_extra_buffers():
@@ -47,13 +59,15 @@ class Model:
         log.listen(llama)
         self.handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.handle:
-            raise _refused(self.path, library.last_error() or log.reason())
+            raise _refused(self.path, library.last_error() or log.reason(), on_devices=bool(devices))
         self.vocab = llama.llama_model_get_vocab(self.handle)
         self.arch = self._meta("general.architecture") or "unknown"
         self.n_layer = llama.llama_model_n_layer(self.handle)
-        can_offload = bool(llama.llama_supports_gpu_offload())
-        self.gpu_layers = min(gpu_layers, self.n_layer + 1) if can_offload else 0  # the LM head is the last one
-        self.all_on_gpu = self.gpu_layers > self.n_layer
+        self.places = tuple(self.lib.specee_layer_device(self.handle, i).decode() for i in range(self.n_layer + 1))
+        """The name of the device of each layer, and of the LM head."""
+        self.gpu_layers = sum(place != "CPU" for place in self.places)  # the LM head is the last one
+        self.on_workers = self.gpu_layers > 0 and any(device.endpoint is not None for device in devices)
+        self.all_on_gpu = self.gpu_layers > self.n_layer and not self.on_workers  # a worker may have none
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)
@@ -167,10 +181,11 @@ class Model:
             self.handle = None
 
 
-def _refused(path: Path, why: str | None) -> NativeError:
+def _refused(path: Path, why: str | None, *, on_devices: bool) -> NativeError:
     if why is not None and log.is_of_memory(why):
         to_do = "close other programs, take a smaller model, or fewer --gpu-layers"
-        return NativeError("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
+        kind = DeviceError if on_devices else NativeError
+        return kind("There is no memory", f"too little is left for the weights of {path} ({why}); {to_do}")
     newer = "a newer specee-chat may know it; else " if why is not None and why.startswith("unknown") else ""
     told = f"llama.cpp cannot load {path}: {why or 'it does not say why'}"
     return UnusableModelError("model refused", f"{told}; {newer}take another model, or another file of this one")

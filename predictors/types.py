@@ -177,6 +177,14 @@ class Engine(Logits, Protocol):
         """Run rows of equal depth to depth `end` in one batch; `logits` (end = n_layer) runs the LM head too."""
         ...
 
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        """Several batches at once, each of rows and the depth where they go, the last layers first.
+
+        Their ranges of layers have none in common; rows that others follow are deep enough for these before. `logits`:
+        of the batch that goes to n_layer.
+        """
+        ...
+
     def depth(self, row: int) -> int:
         """Layers done of a row in flight."""
         ...
@@ -215,8 +223,11 @@ class Engine(Logits, Protocol):
         """A token after the tip, through all layers with logits (row 0), and committed: its row."""
         ...
 
-    def commit(self, row: int) -> None:
-        """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped."""
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
+        """The path to `row` becomes the sequence; its rows are complete. All other rows in flight are dropped.
+
+        `keep_rest`: those after it on the principal chain stay; there are no others.
+        """
         ...
 
     def roll_back(self, length: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -180,6 +181,16 @@ class FakeEngine:
         self.compute()
         self.advance_rows(rows, end, logits)
 
+    def advance_stages(self, batches: Sequence[tuple[Sequence[int], int]], logits: bool = False) -> None:
+        self.compute()
+        ranges = [(self.in_flight[rows[0]].depth, end) for rows, end in batches]
+        assert all(end <= begin for (begin, _), (_, end) in pairwise(ranges)), "ranges overlap"
+        for rows, end in batches:
+            before = {a for row in rows for a in self._path(row)} - set(rows)
+            assert all(self.in_flight[row].depth >= end for row in before), "an earlier row is not deep enough"
+        for rows, end in batches:
+            self.advance_rows(rows, end, logits and end == self.n_layer)
+
     def depth(self, row: int) -> int:
         return self.in_flight[row].depth
 
@@ -262,7 +273,7 @@ class FakeEngine:
         self.commit(row)
         return row
 
-    def commit(self, row: int) -> None:
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
         path = self._path(row)
         assert not self.in_flight[row].is_side and all(self.in_flight[r].depth == self.n_layer for r in path), (
             "rows must be complete"
@@ -270,7 +281,11 @@ class FakeEngine:
         self.tokens += [self.in_flight[r].token for r in path]
         self.marks += [self.in_flight[r].propagated for r in path]
         self.tip = row
-        self.in_flight = {}
+        rest = {r: kept for r, kept in self.in_flight.items() if keep_rest and r not in path}
+        for kept in rest.values():
+            assert not kept.is_side
+            kept.parent = -1 if kept.parent == row else kept.parent
+        self.in_flight = rest
 
     def roll_back(self, length: int) -> None:
         assert 0 <= length <= self.length

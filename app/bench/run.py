@@ -58,7 +58,7 @@ def run_bench(
         if stock is not None:
             emit(Progress("loading the model in the stock library"))
             window = engine.n_ctx, engine.n_batch
-            stock.load(backend.info.path, *window, threads, load.gpu_layers, load.kv_type, asked.sampling)
+            stock.load(backend.info.path, *window, threads, backend.info.gpu_layers, load.kv_type, asked.sampling)
         chooser = PolicyChooser(Measurements(paths.find(load.data_dir).measurements, machine.library_build()))
         if choices is None:
             choices = [PolicyChoice(name) for name in (ALWAYS if backend.calibration is None else CALIBRATED)]
@@ -72,6 +72,7 @@ def run_bench(
             "calibrated": backend.info.calibrated,
             "drafter": backend.info.drafter,
             "kv_type": backend.info.kv_type,
+            "places": backend.info.places,
             "max_tokens": asked.max_tokens,
             "temperature": asked.sampling.temperature,
             "repeat_penalty": asked.sampling.repeat_penalty,
@@ -108,7 +109,13 @@ def run_bench(
         for finished in compare(backend, fresh, prompts, asked, emit, ask_stock, prepare):
             rounds.append(finished)
             emit(TaskPart(report(rows, prompts, rounds, facts, complete=False)))
-        return report(rows, prompts, rounds, facts, complete=True)
+        whole = report(rows, prompts, rounds, facts, complete=True)
+        if whole["stock"] is not None and (rate := whole["stock"]["tokens_per_second"]):
+            chooser.measurements.stock_rates[chooser.measurements.key(backend)] = (
+                rate  # the chat compares itself with it
+            )
+            chooser.measurements.save()
+        return whole
 
 
 def decide(backend: Backend, chooser: PolicyChooser, choices: Sequence[PolicyChoice]) -> list[ComparedPolicy]:

@@ -17,7 +17,20 @@ SEEDS_AT_RANDOM = "random"
 OF_THE_MODEL = "of the model"
 
 _OPTIONS = (
-    *("max_tokens", "threads", "gpu_layers", "acceptance", "draft_length", "early_rejection", "rule", "kv"),
+    *(
+        "max_tokens",
+        "threads",
+        "gpu_layers",
+        "rpc",
+        "device",
+        "tensor_split",
+        "cpu_fallback",
+        "acceptance",
+        "draft_length",
+        "early_rejection",
+        "rule",
+        "kv",
+    ),
     *("max_pending", "when_full", "offline", "data_dir"),
 )
 """Of the command line, for which there is no command."""

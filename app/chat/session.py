@@ -142,6 +142,10 @@ class Session:
         """The model is loaded again, with keys and values of this type, at the next question."""
         self._client.reload(replace(self._load, kv_type=kv_type))
 
+    def use_cpu(self) -> None:
+        """The model is loaded again at the next question, for the CPU alone."""
+        self._client.use_cpu()
+
     @property
     def load_options(self) -> LoadOptions:
         """What the model is loaded with."""
@@ -188,9 +192,15 @@ class Session:
         with self._unless_deleted():
             yield from self._ask(question.parent, text, options, attached)
 
-    def answer_again(self, options: ChatOptions) -> Iterator[Event]:
-        """Answers the last question once more; the old answer stays as another branch."""
-        question = self._turn(None, "user")
+    def ask_after(self, turn_id: int, text: str, options: ChatOptions, attached: str = "") -> Iterator[Event]:
+        """Asks a question after this answer; what follows that now stays as another branch."""
+        answer = self._turn(turn_id, "assistant")
+        with self._unless_deleted():
+            yield from self._ask(answer.id, text, options, attached)
+
+    def answer_again(self, options: ChatOptions, turn_id: int | None = None) -> Iterator[Event]:
+        """Answers a question once more, the last one where none is given; the old answer stays as another branch."""
+        question = self._turn(turn_id, "user")
         with self._unless_deleted():
             yield from self._answer(question, None, options)
 
@@ -205,6 +215,22 @@ class Session:
         question = self._turn(None, "user")
         turns = sent_turns(self.branch[: self.branch.index(question) + 1])
         yield from self._client.generate(as_messages(self.system, turns), options, is_comparison=True)
+
+    def delete(self, turn_id: int) -> None:
+        """Deletes a turn of the branch in use and all that follows it; another version of it takes its place, if there
+        is one. A chat that this leaves empty is gone."""
+        turn = next((turn for turn in self.branch if turn.id == turn_id), None)
+        if turn is None:
+            raise AppError("no such message", "this chat does not have it", USAGE)
+        with self._unless_deleted():
+            others = [other for other in self.store.siblings(turn_id) if other != turn_id]
+            self.store.delete_turn(turn_id, turn.parent)
+            self._window.reset()
+            if others:
+                self.store.switch_branch(others[min(turn.place, len(others)) - 1])
+            elif turn.parent is None:
+                self.new()
+            self._refresh()
 
     def switch_branch(self, turn_id: int) -> None:
         """Goes to the branch of this turn."""

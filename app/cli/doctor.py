@@ -10,13 +10,13 @@ from specee.app.cli import tables
 from specee.app.cli.command import Command
 from specee.app.cli.option import option
 from specee.app.cli.output import print_json
-from specee.app.cli.shared_options import EVERYWHERE, GPU_LAYERS, JSON, THREADS, WHICH_MODEL, load_options
+from specee.app.cli.shared_options import EVERYWHERE, JSON, MACHINE, load_options
 from specee.app.errors import FAILURE, OK
 
 _COLUMNS = (tables.Column(width=len("NOT OK")), tables.Column(width=len("calibration")), tables.Column())
 
 
-@click.command(cls=Command, params=[WHICH_MODEL, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
+@click.command(cls=Command, params=[*MACHINE, *EVERYWHERE, JSON])
 @option("--quick", is_flag=True, help="Do not load the model.")
 def doctor(quick: bool, as_json: bool, **values: Any) -> int:
     """Check this machine, the files and the model.

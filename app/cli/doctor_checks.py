@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from specee.app import error_log, machine, paths
 from specee.app.engine.protocol import Done, Message
@@ -38,7 +39,7 @@ def checks(load: LoadOptions, *, quick: bool) -> Iterator[Check]:
         ("calibration", _calibration),
     ]
     if not quick:
-        wanted += [("library", _library), ("self-test", _self_test)]
+        wanted += [("library", _library), ("devices", _devices), ("self-test", _self_test)]
     for name, check in wanted:
         try:
             yield Check(name, True, check(load))
@@ -123,8 +124,23 @@ def _library(load: LoadOptions) -> str:
     from specee.app.engine.protocol import ReportMachine
 
     report = run_task(ReportMachine(load))
-    gpu = "GPU can be used" if report["gpu"] else "no GPU in this build"
-    return f"kernels {report['kernels']}, {gpu}; {report['build']}"
+    return f"kernels {report['kernels']}; {report['build']}"
+
+
+def _devices(load: LoadOptions) -> str:
+    """What can compute here, and on the workers that were named."""
+    from specee.app.cli.task import run_task
+    from specee.app.engine.protocol import ReportMachine
+
+    found = run_task(ReportMachine(load))["devices"]
+    return "; ".join(_device(one) for one in found)
+
+
+def _device(one: dict[str, Any]) -> str:
+    if one["kind"] == "CPU":
+        return f"{one['label']}: {one['description']}"
+    about = one["label"] if one["kind"] == "worker" else f"{one['label']}: {one['description']}"
+    return f"{about}, {size(one['free'])} of {size(one['total'])} free"
 
 
 def _self_test(load: LoadOptions) -> str:
@@ -135,9 +151,9 @@ def _self_test(load: LoadOptions) -> str:
         for event in client.generate((Message("user", "Say hello."),), SELF_TEST):
             if isinstance(event, Done):
                 stats = event.stats
-                return (
-                    f"{stats.tokens} tokens, {stats.tokens_per_second:.1f} a second, first after {stats.ttft_s:.2f} s"
-                )
+                where = f"; {client.info.places}" if client.info is not None and client.info.places else ""
+                speed = f"{stats.tokens_per_second:.1f} a second, first after {stats.ttft_s:.2f} s"
+                return f"{stats.tokens} tokens, {speed}{where}"
         raise AppError("self-test", "the engine gave no answer")
     finally:
         client.close()

@@ -9,26 +9,28 @@ from typing import Any
 from specee.app import memory
 from specee.app.cli import tables, weight_types
 from specee.app.formatting import label, size
-from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE
+from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE, LoadOptions
 from specee.app.paths import Paths
-from specee.app.settings import KVType
 
 NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
-def facts(name: str | None, folders: Paths, n_ctx: int | None, kv_type: KVType = DEFAULT_KV_TYPE) -> dict[str, Any]:
+def facts(name: str | None, folders: Paths, load: LoadOptions | None = None) -> dict[str, Any]:
     """Everything as plain values; sizes in bytes. Raises errors with a title and a message."""
     from specee.models import (
         draft_model,
         gguf_header,
         head_fit,
         heads,
+        kv_cache,
         model_hash,
         model_kind,
         model_structure,
         resolve,
     )
 
+    load = load or LoadOptions()
+    n_ctx, kv_type = load.n_ctx, load.kv_type
     found = resolve.resolve(name)
     header = gguf_header.read_model(found.path)
     drafts_only = model_kind.head_kind(header)
@@ -51,10 +53,12 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None, kv_type: KVType =
         "notes": entry.notes if entry is not None else None,
         "window": window,
         "kv_type": kv_type,
+        "kv_type_possible": kv_cache.can_have(header, kv_type),
         "memory_bytes": needed,
         "free_ram_bytes": free,
         "free_vram_bytes": memory.free_vram(),
         "fits": None if free is None else needed < free,
+        "places": _places(load, header, read, window),
         **_level(read, header.files, folders),
         **_speed(found.path, folders, window, drafts_only),
         "slow_weights": None if (slow := weight_types.slow(header)) is None else [asdict(one) for one in slow],
@@ -71,6 +75,17 @@ def facts(name: str | None, folders: Paths, n_ctx: int | None, kv_type: KVType =
         "head_unusable": heads.unusable_own(folders.heads, digest, header),
         **_calibration(folders, digest, found.embedded),
     }
+
+
+def _places(load: LoadOptions, header: Any, read: Any, window: int) -> str | None:
+    """What would run where, in words; None where nothing but the CPU was asked for."""
+    from specee.app.engine import placement
+    from specee.models import layer_bytes
+
+    if not load.has_devices:
+        return None
+    placed = placement.choose(load, placement.needs(read, layer_bytes.read(header), window, load.n_slots))
+    return placed.words(read.layers)
 
 
 def _level(read: Any, files: tuple[Path, ...], folders: Paths) -> dict[str, Any]:
@@ -188,6 +203,7 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
         "weight types": facts["weight_types"],
         "memory": f"{size(facts['memory_bytes'])} for weights and {facts['window']} tokens{_kept_as(facts)}; "
         f"free now: {free}{fits}",
+        **({} if facts["places"] is None else {"runs on": facts["places"]}),
         **_chat(facts),
         **_speed_words(facts),
         "skips layers": _skips_layers(facts),
@@ -200,7 +216,9 @@ def rows(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _kept_as(facts: dict[str, Any]) -> str:
-    return "" if facts["kv_type"] == DEFAULT_KV_TYPE else f" in {facts['kv_type']}"
+    if facts["kv_type"] == DEFAULT_KV_TYPE:
+        return ""
+    return f" in {facts['kv_type']}{'' if facts['kv_type_possible'] else ', which this model cannot have'}"
 
 
 def _chat(facts: dict[str, Any]) -> dict[str, str]:

@@ -16,10 +16,11 @@ from specee.app.cli.shared_options import (
     CTX,
     DATA_DIR,
     EVERYWHERE,
-    GPU_LAYERS,
     JSON,
     KV_TYPE,
     OFFLINE,
+    PLACEMENT,
+    PLACES,
     THREADS,
     WHICH_MODEL,
     load_options,
@@ -32,7 +33,7 @@ _NAMED = hidden([WHICH_MODEL])
 
 
 @click.group(
-    cls=Group, params=[*_HERE, *_NAMED, *hidden([CTX, KV_TYPE, THREADS, GPU_LAYERS])], invoke_without_command=True
+    cls=Group, params=[*_HERE, *_NAMED, *hidden([CTX, KV_TYPE, THREADS, *PLACEMENT])], invoke_without_command=True
 )
 @click.pass_context
 def models(context: click.Context, /, **values: Any) -> int:
@@ -164,7 +165,7 @@ def path(name: str | None, model: str | None, as_json: bool, **values: Any) -> i
     return show({"name": found.name, "path": files[0], "files": files}, as_json, lambda _: files[0])
 
 
-@models.command("show", params=[*_NAMED, CTX, KV_TYPE, *_HERE])
+@models.command("show", params=[*_NAMED, CTX, KV_TYPE, *PLACES, *_HERE])
 @click.argument("name", required=False, type=Setting(settings.FileName))
 def show_model(
     name: str | None,
@@ -184,9 +185,11 @@ def show_model(
     specee-chat models show llama3.2-1b --ctx 32768      memory for a longer window
     """
     from specee.app.cli import model_details
-    from specee.app.options import DEFAULT_KV_TYPE
+    from specee.app.options import DEFAULT_KV_TYPE, LoadOptions
 
-    facts = model_details.facts(name or model, paths.find(values["data_dir"]), ctx, kv_type or DEFAULT_KV_TYPE)
+    given = {str(option.name): values[str(option.name)] for option in PLACES}
+    load = LoadOptions(n_ctx=ctx, kv_type=kv_type or DEFAULT_KV_TYPE, **given)
+    facts = model_details.facts(name or model, paths.find(values["data_dir"]), load)
     return show(facts, as_json, model_details.text)
 
 
@@ -210,7 +213,7 @@ def rm(name: str, yes: bool | None, as_json: bool, **values: Any) -> int:
     return show({"name": doomed.name, "bytes": freed}, as_json, lambda _: f"deleted {doomed.name}, {size(freed)}")
 
 
-@models.command("optimize", params=[*_NAMED, THREADS, GPU_LAYERS, *EVERYWHERE, JSON])
+@models.command("optimize", params=[*_NAMED, THREADS, *PLACEMENT, *EVERYWHERE, JSON])
 @click.argument("name", required=False, type=Setting(settings.FileName))
 @option("--output", metavar="FILE", help="Write the copy to FILE, which must be new.", otherwise="the data folder")
 @option(

@@ -91,7 +91,8 @@ def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
         last = session.branch[-1] if session.branch else None
         whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
         kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"
-        raise AppError(error.title, f"{error.message}; the answer above {kept}", error.exit_code) from error
+        why = f"{error.message}; the answer above {kept}"
+        raise AppError(error.title, why, error.exit_code, of_device=error.of_device) from error
 
 
 def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from specee.app.cli.paths import paths
 from specee.app.cli.serve import serve
 from specee.app.cli.shared_options import ANSWER, CHAT, CHATS, PERSONAS, SCRIPTS, chat_options
 from specee.app.cli.train import train
+from specee.app.cli.worker import worker
 from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_error
 
 
@@ -168,7 +169,7 @@ def program(
         session.store.close()
 
 
-for _command in (models, history, calibrate, train, bench, serve, doctor, paths, completions):
+for _command in (models, history, calibrate, train, bench, serve, worker, doctor, paths, completions):
     program.add_command(_command)
 
 
@@ -194,7 +195,7 @@ def _run() -> int:
         return FAILURE  # whoever read our output has gone
     except Exception as error:
         failure = as_app_error(error)
-        _complain(failure.line)
+        _complain(failure.line + ("; --cpu-fallback goes on without it" if failure.of_device else ""))
         return failure.exit_code
 
 

@@ -93,7 +93,7 @@ KV_TYPE = Option(
 THREADS = Option(
     ["--threads"],
     MODEL,
-    "the number of cores",
+    "one for each fast core",
     type=Setting(settings.Threads),
     metavar="N",
     help="CPU threads at most; fewer run while other programs keep cores busy.",
@@ -101,14 +101,51 @@ THREADS = Option(
 GPU_LAYERS = Option(
     ["--gpu-layers"],
     MODEL,
-    0,
-    type=Setting(settings.GpuLayers),
+    "0; auto with --rpc or --device",
+    type=Setting(settings.GivenGpuLayers),
     metavar="N",
-    help="How many of the model's layers the GPU computes; needs a build with GPU support.",
+    help="How many of the model's layers, from the first on, the GPU or the workers compute, and with one more the LM "
+    "head; auto: as many as they have room for. A GPU needs a build for it.",
 )
-ENGINE: Options = [WHICH_MODEL, CTX, KV_TYPE, THREADS, GPU_LAYERS]
+RPC = Option(
+    ["--rpc"],
+    MODEL,
+    type=Setting(settings.Endpoints),
+    metavar="HOST:PORT[,..]",
+    help="Workers on other machines ('specee-chat worker') that compute layers. Nothing is encrypted: only in networks "
+    "that you trust.",
+)
+DEVICE = Option(
+    ["--device"],
+    MODEL,
+    type=Setting(settings.DeviceNames),
+    metavar="NAME[,..]",
+    help="Which devices compute layers, in this order: names that 'specee-chat doctor' lists, RPC0 for the first "
+    "worker.",
+    otherwise="the workers of --rpc, then the GPUs",
+)
+TENSOR_SPLIT = Option(
+    ["--tensor-split"],
+    MODEL,
+    type=Setting(settings.TensorSplit),
+    metavar="A,B,..",
+    help="How these layers are shared out to the devices: 3,1 gives the first one three times as many.",
+    otherwise="by their free memory",
+)
+CPU_FALLBACK = Option(
+    ["--cpu-fallback"],
+    MODEL,
+    is_flag=True,
+    default=None,
+    help="When a GPU or a worker fails, the CPU goes on alone without a question.",
+)
+PLACES: Options = [GPU_LAYERS, RPC, DEVICE, TENSOR_SPLIT]
+"""What computes beside the CPU."""
+PLACEMENT: Options = [*PLACES, CPU_FALLBACK]
+"""The same, and what happens when it fails."""
+ENGINE: Options = [WHICH_MODEL, CTX, KV_TYPE, THREADS, *PLACEMENT]
 """Which model runs, and on what."""
-MACHINE: Options = [WHICH_MODEL, THREADS, GPU_LAYERS]
+MACHINE: Options = [WHICH_MODEL, THREADS, *PLACEMENT]
 """The same for what has a context window of its own."""
 
 SYSTEM = Option(
@@ -230,8 +267,8 @@ DRAFT_LENGTH = Option(
     "what pays",
     type=Setting(settings.DraftLength),
     metavar="N",
-    help="With chain and tree: how many drafted tokens are tried in every step. With it exact and specee draft tokens "
-    "too, which then skip layers together.",
+    help="With chain, tree and pipelined: how many drafted tokens are tried in every step. With it exact and specee draft "
+    "tokens too, which then skip layers together.",
 )
 EARLY_REJECTION = Option(
     ["--early-rejection"],
@@ -355,7 +392,11 @@ def load_options(values: Values) -> opts.LoadOptions:
         n_ctx=values.get("ctx"),
         kv_type=values.get("kv_type") or opts.DEFAULT_KV_TYPE,
         threads=values.get("threads"),
-        gpu_layers=values.get("gpu_layers") or 0,
+        gpu_layers=values.get("gpu_layers"),
+        rpc=values.get("rpc"),
+        device=values.get("device"),
+        tensor_split=values.get("tensor_split"),
+        cpu_fallback=bool(values.get("cpu_fallback")),
         data_dir=values["data_dir"],
         offline=offline,
         chats=not values.get("no_chats"),

@@ -100,8 +100,8 @@ class Answer:
         self.n_runs += 1
         if self.n_runs == 1:
             self.reused = self.prefill.reused
-            reason, rate = self.decision.reason, self.decision.dense_rate
-            self.emit(Started(self.policy.name, reason, self.n_prompt, self.reused, self.seed, rate))
+            reason, rates = self.decision.reason, (self.decision.dense_rate, self.decision.stock_rate)
+            self.emit(Started(self.policy.name, reason, self.n_prompt, self.reused, self.seed, *rates))
 
     def go_on(self, sampler: Sampler) -> None:
         """Its next run, with this sampler, is that of the answer: behind its thought, which is ended if it has not."""

@@ -258,4 +258,5 @@ def _failed(error: Exception) -> Failed:
     if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
         traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
-    return Failed(failure.title, failure.message, failure.exit_code)
+    of_device = failure.of_device  # then the engine is of no use any more
+    return Failed(failure.title, failure.message, failure.exit_code, fatal=of_device, of_device=of_device)

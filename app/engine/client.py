@@ -52,6 +52,8 @@ class Asked:
         self.engine: Dispatcher | None = None  # once it was asked
         self.may_be_repeated = True
         """Until the engine takes it up, or somebody wants it to end: another engine can answer it as well."""
+        self.has_tokens = False
+        """Whether something of the answer has come."""
 
     def cancel(self) -> None:
         self.may_be_repeated = False
@@ -95,6 +97,10 @@ def start_process(load: LoadOptions, terminal: SavedTerminal | None = None) -> E
     return EngineProcess(paths.find(load.data_dir).logs, terminal=terminal)
 
 
+def _on_cpu(error: AppError) -> Notice:
+    return Notice(f"{error.line}; the CPU computes alone now")
+
+
 class EngineClient:
     """One model in one process. May be used from several threads at once."""
 
@@ -132,6 +138,10 @@ class EngineClient:
         """The next request has another model or window; where that cannot be loaded, those after it the last one."""
         self.close()
         self.load = load
+
+    def use_cpu(self) -> None:
+        """The next request is computed by the CPU alone."""
+        self.reload(self.load.on_cpu)
 
     def generate(
         self,
@@ -178,25 +188,41 @@ class EngineClient:
             if engine is not None and self.is_open:
                 return engine
             self._drop(engine)
-            load = self.load
-            engine = self._engine = Dispatcher(self._started(load))
-            engine.send(Load(load))
-            for message in self._messages(engine.general):
-                if isinstance(message, Failed):
-                    # a process that is there says why it cannot load the model
-                    kind = NoEngineError if engine.link.alive else EngineLostError
-                    self._drop(engine)
+            try:
+                return (yield from self._load())
+            except (NoEngineError, EngineLostError) as error:
+                if not self._may_do_without_devices(error):
                     if self._loaded is not None:
                         self.load = self._loaded
-                    raise kind(message.title, message.message, message.exit_code)
-                if isinstance(message, (Notice, Progress, Silence)):
-                    yield message
-                if isinstance(message, ModelLoaded):
-                    self.info, self._loaded = message.info, load
-                    break
-            return engine
+                    raise
+                yield _on_cpu(error)
+                return (yield from self._load())
         finally:
             self._opening.release()
+
+    def _load(self) -> Generator[Notice | Progress | Silence, None, Dispatcher]:
+        load = self.load
+        engine = self._engine = Dispatcher(self._started(load))
+        engine.send(Load(load))
+        for message in self._messages(engine.general):
+            if isinstance(message, Failed):
+                # a process that is there says why it cannot load the model
+                kind = NoEngineError if engine.link.alive else EngineLostError
+                self._drop(engine)
+                raise kind(message.title, message.message, message.exit_code, of_device=message.of_device)
+            if isinstance(message, (Notice, Progress, Silence)):
+                yield message
+            if isinstance(message, ModelLoaded):
+                self.info, self._loaded = message.info, load
+                break
+        return engine
+
+    def _may_do_without_devices(self, error: AppError) -> bool:
+        """Whether the CPU goes on alone after this error, as it does from now on then."""
+        if not (error.of_device and self.load.cpu_fallback):
+            return False
+        self.load = self.load.on_cpu
+        return True
 
     def _started(self, load: LoadOptions) -> EngineLink:
         try:
@@ -208,9 +234,15 @@ class EngineClient:
         before = self._ended_engines
         try:
             yield from self._put(asked)
-        except EngineLostError:
-            if not asked.may_be_repeated or self._ended_engines != before:
+        except EngineLostError as error:
+            on_cpu = self._may_do_without_devices(error)
+            if self._ended_engines != before or not (asked.may_be_repeated or (on_cpu and not asked.has_tokens)):
+                if on_cpu:
+                    why = f"{error.message}; the CPU goes on alone from the next answer on"
+                    raise EngineLostError(error.title, why, error.exit_code) from error
                 raise
+            if on_cpu:
+                yield _on_cpu(error)
             yield from self._put(asked)
 
     def _put(self, asked: Asked) -> Generator[Event, None, None]:
@@ -224,6 +256,7 @@ class EngineClient:
                 if not isinstance(message, (Silence, Failed)):
                     asked.may_be_repeated = False
                 if isinstance(message, TokenEvents):
+                    asked.has_tokens = True
                     yield from message.events
                     continue
                 ended = isinstance(message, (Done, Failed))
@@ -260,7 +293,7 @@ class EngineClient:
         if message.fatal:
             self._drop(engine)
         kind = EngineLostError if message.fatal else AppError
-        return kind(message.title, message.message, message.exit_code)
+        return kind(message.title, message.message, message.exit_code, of_device=message.of_device)
 
     def _drop(self, engine: Dispatcher | None) -> None:
         """Another engine serves the next request, unless one does already."""

@@ -111,7 +111,7 @@ class NativeBackend:
         if choice.draft_length is not None and choice.draft_length > most:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--draft-length {choice.draft_length}", why, USAGE)
-        costly = self.draft_model.guesser(choice.drafts) if self.draft_model is not None else None
+        costly = self.draft_model.guesser(self._drafts(choice)) if self.draft_model is not None else None
         datastores = {name: store for name, store in self.datastores.items() if history or name != HISTORY}
         sources = (cost or CostModel({1: 1.0}), datastores, costly, choice.draft_length)
         if choice.name == "chain":
@@ -119,12 +119,20 @@ class NativeBackend:
             return build.build_chain(build.make_chain_drafter(*sources), choice.acceptance, early)
         if choice.name == "tree":
             return build.build_tree(build.make_tree_drafter(*sources), choice.acceptance)
+        if choice.name == "pipelined" and self._drafts(choice):
+            stages = self.engine.stages
+            length = (choice.draft_length or build.PIPELINED_ROWS) * len(stages)
+            drafter = build.make_chain_drafter(*sources[:3], length)
+            return build.build_pipelined(stages, self.calibration, drafter, choice.draft_length)
         rules = exit_rules(choice, self.calibration)
         if rules.max_pending > most and not choice.runs_whole_rows:
             why = f"so many rows at once would not get the bits of single ones; take 1 to {most}"
             raise AppError(f"--max-pending {rules.max_pending}", why, USAGE)
         chain = build.make_chain_drafter(*sources) if choice.drafts else None
         return build.build_policy(choice.name, self.calibration, rules, self.engine.draft, chain)
+
+    def _drafts(self, choice: PolicyChoice) -> bool:
+        return choice.drafts or self.info.pipelines(choice)
 
     def begin_chat(self) -> None:
         earlier = self.datastores.get(HISTORY)
@@ -134,7 +142,7 @@ class NativeBackend:
     def prepare(self, choice: PolicyChoice) -> None:
         """Before an answer by a policy of this choice, where other policies were made since: see DraftModel."""
         if self.draft_model is not None:
-            self.draft_model.need_states(choice.drafts)
+            self.draft_model.need_states(self._drafts(choice))
 
     def advance_together(self, batches: Sequence[tuple[Any, Sequence[int]]], end: int, logits: bool = False) -> None:
         from specee.native.engine import advance_together
@@ -162,8 +170,17 @@ def open_backend(
     options: LoadOptions, on_progress: Callable[[str, float | None], None], *, with_calibration: bool = True
 ) -> NativeBackend:
     """Finds, checks and loads the model, with its calibration. Raises errors with a title and a message."""
-    from specee.app.engine import draft_file, window_size
-    from specee.models import calibrations, gguf_header, heads, model_hash, model_structure, resolve, split_file
+    from specee.app.engine import draft_file, placement, window_size
+    from specee.models import (
+        calibrations,
+        gguf_header,
+        heads,
+        layer_bytes,
+        model_hash,
+        model_structure,
+        resolve,
+        split_file,
+    )
     from specee.models.model_kind import check_answers
 
     where = paths.find(options.data_dir)
@@ -173,7 +190,7 @@ def open_backend(
     sha256 = model_hash.of_model(header, where.cache)
     head = heads.find(where.heads, sha256, header)
     structure = model_structure.read(header, options.kv_type)
-    free = None if options.gpu_layers else memory.free_ram()  # a GPU has a memory of its own
+    free = None if options.has_devices else memory.free_ram()  # a GPU has a memory of its own
     window = window_size.choose(options.n_ctx, structure.context, structure.kv_bytes_per_token, free, options.kv_type)
     drafter = draft_file.find(options, header, window.n_ctx, head)
     if drafter is not None:
@@ -187,9 +204,13 @@ def open_backend(
         return True  # continue loading
 
     path = split_file.for_llama_cpp(header.files, where.cache)
-    model = native.Model(path, gpu_layers=options.gpu_layers, on_progress=loaded)
-    _check_vocabulary(model)
     n_ctx = window.n_ctx
+    need = placement.needs(structure, layer_bytes.read(header), n_ctx, options.n_slots)
+    placed = placement.choose(options, need)
+    model = native.Model(
+        path, gpu_layers=placed.n_layers, devices=placed.devices, tensor_split=placed.split, on_progress=loaded
+    )
+    _check_vocabulary(model)
     threads = options.threads or machine.default_threads(structure.file_bytes)
     n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     engine: native.RowEngine | None = None
@@ -232,10 +253,12 @@ def open_backend(
             drafter=drafter.name if drafter is not None else None,
             drafter_is_for_others=drafter is not None and drafter.trained_for not in (None, sha256),
             n_slots=len(engine.slots),
+            n_stages=len(engine.stages),
             takes_tools=opened.template.takes_tools,
             takes_calls=opened.template.takes_calls,
             folds_system=opened.template.form.folds_system,
             gpu_layers=model.gpu_layers,
+            places=placement.describe(placement.labels(model.places, placed.devices)) if model.gpu_layers else "",
             kv_type=options.kv_type,
             thinks=thinks.kind,
         ),
@@ -250,7 +273,7 @@ def open_backend(
         datastores=open_datastores(tokenize, sha256, where, chats=options.chats),
         draft_model=DraftModel(drafter, engine) if drafter is not None else None,
         turn_stops=opened.guess.stops if opened.guess is not None else (),
-        notices=tuple(each for each in (opened.note, window.notice) if each is not None),
+        notices=tuple(each for each in (opened.note, window.notice, placed.notice) if each is not None),
     )
 
 

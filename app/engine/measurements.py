@@ -65,11 +65,16 @@ class Measurements:
         """Tokens per second that answers without drafts were written at, by `key`."""
         return self._stored[2]
 
+    @property
+    def stock_rates(self) -> dict[str, float]:
+        """Tokens per second of the unpatched library, by `key`: what the last benchmark with it found."""
+        return self._stored[3]
+
     def key(self, backend: Backend) -> str:
         """The model, the machine and the build."""
         where = f"{backend.info.threads} threads"
-        if backend.info.gpu_layers:
-            where += f", {backend.info.gpu_layers} layers on a GPU"
+        if backend.info.places:
+            where += f", {backend.info.places}"
         if backend.info.kv_type != DEFAULT_KV_TYPE:
             where += f", keys and values in {backend.info.kv_type}"
         return f"{backend.sha256} | {machine.identity()} | {where} | {self._build}"
@@ -79,7 +84,8 @@ class Measurements:
         if self._path is None:
             return
         drafting = {key: asdict(known) for key, known in self.drafting.items()}
-        content = {"format": FORMAT, "drafting": drafting, "threads": self.threads, "dense_rates": self.dense_rates}
+        rates = {"dense_rates": self.dense_rates, "stock_rates": self.stock_rates}
+        content = {"format": FORMAT, "drafting": drafting, "threads": self.threads, **rates}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             local_file.make_folder(self._path.parent)
@@ -90,17 +96,22 @@ class Measurements:
                 part.unlink()
 
     @cached_property
-    def _stored(self) -> tuple[dict[str, Drafting], dict[str, int], dict[str, float]]:
+    def _stored(self) -> tuple[dict[str, Drafting], dict[str, int], dict[str, float], dict[str, float]]:
         drafting: dict[str, Drafting] = {}
         threads: dict[str, int] = {}
         rates: dict[str, float] = {}
+        stock: dict[str, float] = {}
         try:
             stored = json.loads(local_file.read(self._path, MAX_BYTES)) if self._path else {}
             if stored.get("format") == FORMAT:
                 drafting = {key: Drafting.read(known) for key, known in stored["drafting"].items()}
                 threads = {k: int(n) for k, n in stored["threads"].items() if int(n) > 0}
-                found = {k: float(rate) for k, rate in stored.get("dense_rates", {}).items()}
-                rates = {k: rate for k, rate in found.items() if 0.0 < rate < 1e6}
+                rates, stock = (_rates(stored.get(name, {})) for name in ("dense_rates", "stock_rates"))
         except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             pass  # a damaged file is measured again
-        return drafting, threads, rates
+        return drafting, threads, rates, stock
+
+
+def _rates(stored: dict[str, Any]) -> dict[str, float]:
+    found = {key: float(rate) for key, rate in stored.items()}
+    return {key: rate for key, rate in found.items() if 0.0 < rate < 1e6}

@@ -5,7 +5,7 @@ It keeps the dense model's text, with any seed: a step without drafts is a step 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specee.app.engine.backend import Backend
 from specee.app.engine.measurements import Drafting, Measurements
@@ -31,6 +31,8 @@ class PolicyDecision:
     reason: str
     dense_rate: float | None = None
     """Tokens per second of dense decoding here, where it is known."""
+    stock_rate: float | None = None
+    """Those of the unpatched library, where a benchmark has measured it here."""
 
 
 class PolicyChooser:
@@ -42,6 +44,10 @@ class PolicyChooser:
 
     def decide(self, backend: Backend, choice: PolicyChoice) -> PolicyDecision:
         """What to run for the user's choice. Measures the times of steps if they are needed and not known."""
+        decision = self._decide(backend, choice)
+        return replace(decision, stock_rate=self.measurements.stock_rates.get(self.measurements.key(backend)))
+
+    def _decide(self, backend: Backend, choice: PolicyChoice) -> PolicyDecision:
         if choice.drafts or (choice.is_lossless and choice.name not in ("auto", "dense")):
             drafting = self._drafting(backend)
             if drafting.refusal:
@@ -63,7 +69,8 @@ class PolicyChooser:
 
     def build_policy(self, backend: Backend, choice: PolicyChoice, *, history: bool = True) -> Policy:
         """The policy of a decision's `choice`; see Backend.policy."""
-        return backend.policy(choice, self._cost(backend) if choice.drafts else None, history=history)
+        may_draft = choice.drafts or choice.name == "pipelined"
+        return backend.policy(choice, self._cost(backend) if may_draft else None, history=history)
 
     def learn(self, backend: Backend, stats: DecodingStats) -> None:
         """An answer with drafts is complete: what it showed is remembered."""

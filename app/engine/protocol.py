@@ -171,6 +171,8 @@ class ModelInfo:
     drafter_is_for_others: bool = False
     n_slots: int = 1
     """Chats that are answered at once, each with a window of n_ctx tokens."""
+    n_stages: int = 1
+    """Devices that its layers are on, one after the other."""
     takes_tools: bool = False
     """Whether the chat template has a place for tools."""
     takes_calls: bool = False
@@ -178,6 +180,8 @@ class ModelInfo:
     folds_system: bool = False
     """Whether it has none for a system message, which is then sent with the first question."""
     gpu_layers: int = 0
+    places: str = ""
+    """What runs where, in words; "" where the CPU computes all."""
     kv_type: KVType = DEFAULT_KV_TYPE
     trained_ctx: int = 0
     """The largest context window that it can have, in tokens; 0: unknown."""
@@ -200,12 +204,16 @@ class ModelInfo:
             return "give a larger --ctx"
         return f"give a larger --ctx (at most {self.trained_ctx})" if self.n_ctx < self.trained_ctx else None
 
+    def pipelines(self, choice: PolicyChoice) -> bool:
+        """Whether several devices compute at once: then drafters guess, not lenses."""
+        return choice.name == "pipelined" and self.n_stages > 1
+
     def check(self, choice: PolicyChoice) -> None:
         """Raises AppError for a policy that cannot run on this model."""
         why = None
         if self.dense_only is not None and not choice.runs_whole_rows and choice.name != "auto":
             why = f"{self.dense_only}; take the policy auto"
-        elif choice.needs_calibration and not self.calibrated:
+        elif choice.needs_calibration and not self.calibrated and not self.pipelines(choice):
             why = "it needs a calibration of the model, which 'specee-chat calibrate' makes; or take the policy auto"
         if why is not None:
             raise AppError(f"policy {choice.label} cannot run with {self.name}", why, USAGE)
@@ -241,7 +249,8 @@ class PromptProgress:
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt is read; what will run, and why. `dense_rate`: tokens per second of dense decoding, if measured."""
+    """The prompt is read; what will run, and why. `dense_rate`: tokens per second of dense decoding, if measured;
+    `stock_rate`: those of the unpatched library in a benchmark on this machine, if there was one."""
 
     policy: str
     policy_reason: str
@@ -249,6 +258,7 @@ class Started:
     reused: int
     seed: int
     dense_rate: float | None = None
+    stock_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -357,9 +367,13 @@ class TaskDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with."""
+    """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with.
+
+    `of_device`: see AppError.
+    """
 
     title: str
     message: str
     exit_code: int = 1
     fatal: bool = False
+    of_device: bool = False

@@ -29,6 +29,7 @@ def run(task: Task, emit: Emit) -> dict[str, Any]:
         from specee.app.engine.speed_task import run_measure_speed
 
         return run_measure_speed(task.load)
-    from specee.app import machine
+    from specee.app import machine, settings
 
-    return machine.report(task.load.threads or machine.default_threads())
+    found = machine.devices(settings.names(task.load.rpc))
+    return {**machine.report(task.load.threads or machine.default_threads()), "devices": found}

@@ -39,6 +39,7 @@ from specee.app.engine.protocol import (
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.engine.wire import WireError, read_message, write_message
 from specee.app.errors import as_app_error
+from specee.app.options import LoadOptions
 
 GRACE_SECONDS = 1.5  # a computation that does not end by then is cut off
 PR_SET_PDEATHSIG = 1
@@ -147,7 +148,8 @@ class Worker:
                 failure = as_app_error(error)
                 with suppress(BrokenPipeError):
                     fatal = not isinstance(message, Task)
-                    self._send(Failed(failure.title, failure.message, failure.exit_code, fatal))
+                    told = failure.title, failure.message, failure.exit_code
+                    self._send(Failed(*told, fatal, of_device=failure.of_device))
 
     def _send(self, message: object) -> None:
         if self._stopping.is_set():
@@ -165,6 +167,7 @@ class Worker:
         from specee.app.engine.loading import open_backend
 
         send = self._send
+        self._tell_of_loss(message.options)
         backend = open_backend(message.options, lambda what, fraction: send(Progress(what, fraction)))
         self._answerer = _answerer(backend, message.options.data_dir)
         for request in self._cancelled_early:
@@ -183,9 +186,24 @@ class Worker:
         finally:
             self._heartbeat.end()
 
+    def _tell_of_loss(self, options: LoadOptions) -> None:
+        """A worker that is lost ends this process: it says which one before."""
+        if options.rpc is None:
+            return
+        from specee.native import rpc
+
+        def lost(error: BaseException) -> None:
+            failure = as_app_error(error)
+            with suppress(OSError):
+                self._send(Failed(failure.title, failure.message, failure.exit_code, fatal=True, of_device=True))
+            os._exit(failure.exit_code)
+
+        rpc.tell_of_loss(lost)
+
     def _task(self, message: Task) -> None:
         from specee.app.engine import tasks
 
+        self._tell_of_loss(message.load)
         self._send(TaskDone(tasks.run(message, self._send)))
 
 

@@ -36,7 +36,9 @@ PAIRED = (1.0, (0.6, 0.6, 0.55, 0.55))
 def needed_memory(facts: ModelFacts, window: int, kv_type: KVType = DEFAULT_KV_TYPE) -> int:
     """Bytes of weights, of keys and values for so many tokens, and of what is computed besides."""
     kept = min(window, facts.context or window) * kv_cache.converted(facts.kv_bytes_per_token, kv_type)
-    scores = facts.heads * min(window, facts.context or window) * BATCH * 4
+    # flash attention, which q8_0 takes, keeps no score for each head and token, only the mask
+    scored = facts.heads if kv_type == "f16" else 1
+    scores = scored * min(window, facts.context or window) * BATCH * 4
     return facts.weight_bytes + kept + scores + 8 * BATCH * facts.width * 4 + PROGRAM_BYTES
 
 

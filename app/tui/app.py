@@ -27,7 +27,7 @@ from specee.app.editor import edit
 from specee.app.errors import FAILURE, OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import first_start, garbage_collection, job_control, keys, palette
+from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions, palette
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
@@ -46,6 +46,8 @@ from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
 from specee.app.tui.text_list import TextList
+from specee.app.tui.token_places import TokenPlaces
+from specee.app.tui.views.base import TokenChosen
 from specee.app.tui.welcome import QUESTIONS, Welcome
 from specee.models import local_file, registry
 from specee.models.resolve import EMBEDDED
@@ -196,6 +198,7 @@ class ChatApp(BoundedApp):
         self.event_display.write()
         branch, race = self.session.branch, self.event_display.race
         self.conversation.close_answer(branch[-1] if branch and race is None else None)
+        self.conversation.set_turns(branch)
         if race is not None:
             self.conversation.changed(race)
         self.prompt.cursor_blink = self._cursor_blinks
@@ -222,6 +225,16 @@ class ChatApp(BoundedApp):
             self.controller.pull_ended(message.error)
             if isinstance(self.screen, ModelPicker):
                 self.screen.pull_ended(message.error)
+
+    def on_conversation_acted(self, message: Conversation.Acted) -> None:
+        message_actions.act(self, message.action, message.turn)
+
+    def on_conversation_copy_code(self, message: Conversation.CopyCode) -> None:
+        self.copy(message.code)
+
+    def on_conversation_left(self, message: Conversation.Left) -> None:
+        if self.conversation.cursor.selected is None:
+            self.prompt.focus()
 
     def on_conversation_earlier_shown(self, message: Conversation.EarlierShown) -> None:
         self.collect_garbage_soon()
@@ -409,7 +422,8 @@ class ChatApp(BoundedApp):
         self._insert_in_prompt(event.text)
 
     def on_key(self, event: Key) -> None:
-        if event.is_printable and event.character is not None:
+        bound = event.key in self.screen.active_bindings  # a key of the message that the user went to
+        if event.is_printable and event.character is not None and not bound:
             self._insert_in_prompt(event.character)
 
     def _insert_in_prompt(self, text: str) -> None:
@@ -450,16 +464,36 @@ class ChatApp(BoundedApp):
             return False
         return super().check_action(action, parameters)
 
+    def on_token_chosen(self, message: TokenChosen) -> None:
+        self._mark_token()
+
+    def on_conversation_clicked(self, message: Conversation.Clicked) -> None:
+        """Chooses the token that was clicked in the last answer."""
+        token = TokenPlaces([column.text for column in self.panel.gauge.answer], message.text).token_at(message.offset)
+        if token is not None:
+            self.panel.choose(token - len(self.panel.gauge.answer))
+            self._mark_token()
+
+    def _mark_token(self) -> None:
+        """Shows in the last answer which token is chosen."""
+        tokens, cursor = self.panel.gauge.answer, self.panel.gauge.cursor
+        if cursor == -1 or not tokens:
+            self.conversation.mark(None)
+            return
+        places = TokenPlaces([column.text for column in tokens], self.conversation.answer_text)
+        self.conversation.mark(places.span(len(tokens) + cursor))
+
     def action_stop(self) -> None:
         self.screen.clear_selection()
         if self.prompt.hide_files():
             return
+        self.panel.choose(-1)
+        self._mark_token()
         if not self.prompt.has_focus:
             self._sidebar.hide()
-            self.prompt.focus()
+            self.screen.set_focus(self.prompt)
         elif self.controller.editing:
-            self.controller.leave_editing()
-            self.prompt.clear()
+            self.controller.cancel_editing()
         else:
             self.controller.stop()
 
@@ -470,6 +504,10 @@ class ChatApp(BoundedApp):
             self.conversation.scroll_page_up(animate=False)
         else:
             self.conversation.scroll_page_down(animate=False)
+
+    def action_message(self, step: int) -> None:
+        """Goes from message to message."""
+        self.conversation.cursor.move(step)
 
     def action_thoughts(self) -> None:
         """Shows what the model thought, or folds it."""
@@ -487,6 +525,7 @@ class ChatApp(BoundedApp):
 
     def action_inspect(self, step: int) -> None:
         self.panel.inspect(step)
+        self._mark_token()
 
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from specee.app.chat import advice, model_switch
 from specee.app.chat.attachments import attach
 from specee.app.chat.commands import as_typed, is_command
+from specee.app.chat.history.records import Turn
 from specee.app.chat.memory_check import DoesNotFitError
 from specee.app.chat.race import race_options
 from specee.app.engine.client import EngineLostError, Event
 from specee.app.errors import AppError
-from specee.app.tui.entries import QuestionEntry
 from specee.app.tui.model_pull import ModelPull
 from specee.app.tui.question import Question
 from specee.app.tui.race import RaceEntry
@@ -42,14 +42,23 @@ class ChatController:
         self._shows_more = False  # the conversation shows what is not stored if the job is refused
         self._queued: tuple[str, str] | None = None  # a question sent before the model was loaded, with its files
         self._edited: int | None = None  # the question that the prompt will replace
+        self._after: int | None = None  # the answer that the prompt will follow, where that is not the last one
 
     @property
     def editing(self) -> bool:
-        """Whether the prompt holds an old question to be changed."""
-        return self._edited is not None
+        """Whether what is in the prompt begins a branch: as another version of a question, or after an old answer."""
+        return self._edited is not None or self._after is not None
 
     def leave_editing(self) -> None:
-        self._edited = None
+        self._edited = self._after = None
+
+    def cancel_editing(self) -> None:
+        """The branch that was shown before is in use again."""
+        cut, self._edited = self._after is not None, None
+        if cut:
+            self._app.show_chat()
+        else:
+            self._app.prompt.clear()
 
     async def submit(self, text: str) -> None:
         """Takes what was typed: a command or a question. Raises errors when it cannot."""
@@ -76,11 +85,12 @@ class ChatController:
             app.notify("the model is being loaded" if self._loading else "still answering; Esc stops", timeout=2)
             return
         attached, files = attach(text)
-        turn, self._edited = self._edited, None
+        turn, after = self._edited, self._after
+        self.leave_editing()
         if turn is not None:
             before = [t.id for t in app.session.branch].index(turn)
             app.conversation.show_branch(app.session.branch[:before])
-        app.conversation.add(QuestionEntry(text))
+        app.conversation.add_question(text)
         if files:
             doubts = [file.doubt for file in files if file.doubt is not None]
             app.show_notice("\n".join([f"attached: {', '.join(map(str, files))}", *doubts]))
@@ -88,10 +98,12 @@ class ChatController:
             self._submitted, self._queued = self._typed, (text, attached)
             return
         app.event_display.begin()
-        if turn is None:
-            self._run(lambda: app.session.send(text, app.options, attached), shows_more=True)
-        else:
+        if turn is not None:
             self._run(lambda: app.session.edit(turn, text, app.options, attached), shows_more=True)
+        elif after is not None:
+            self._run(lambda: app.session.ask_after(after, text, app.options, attached), shows_more=True)
+        else:
+            self._run(lambda: app.session.send(text, app.options, attached), shows_more=True)
 
     def _send_queued(self, text: str, attached: str) -> None:
         app, self._typed = self._app, self._submitted
@@ -101,21 +113,44 @@ class ChatController:
 
     def edit_last(self) -> None:
         """Puts the last question into the prompt; sending it makes a branch."""
-        app = self._app
-        question = next((turn for turn in reversed(app.session.branch) if turn.role == "user"), None)
+        question = next((turn for turn in reversed(self._app.session.branch) if turn.role == "user"), None)
         if question is not None and not self._thread.busy:
-            self._edited = question.id
-            app.prompt.write(as_typed(question.content))
-            app.notify("Enter asks this instead, Esc cancels; the old question stays as a branch", timeout=3)
+            self.edit(question)
+
+    def edit(self, question: Turn) -> None:
+        """Puts a question into the prompt; sending it makes a branch."""
+        app = self._app
+        self._edited, self._after = question.id, None
+        app.prompt.focus()
+        app.prompt.write(as_typed(question.content))
+        app.notify("Enter asks this instead, Esc cancels; the old question stays as a branch", timeout=3)
+
+    def branch_after(self, answer: Turn) -> None:
+        """The next question follows this answer; what follows it now stays as a branch."""
+        app, branch = self._app, self._app.session.branch
+        until = [turn.id for turn in branch].index(answer.id) + 1
+        app.prompt.focus()
+        if until == len(branch):
+            app.notify("this is the last answer: the next question follows it", timeout=3)
+            return
+        self._edited, self._after = None, answer.id
+        app.conversation.show_branch(branch[:until])
+        app.show_notice("your next question begins a branch here; Esc shows the later messages again")
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
-    def answer_again(self) -> None:
-        """Answers the last question once more."""
+    def answer_again(self, turn: Turn | None = None) -> None:
+        """Answers a question once more: the one of this turn, or the last one."""
         app, branch = self._app, self._app.session.branch
-        app.conversation.show_branch(branch[:-1] if branch and branch[-1].role == "assistant" else branch)
+        ids = [each.id for each in branch]
+        last = turn or (branch[-1] if branch else None)
+        question = None
+        if last is not None:
+            question = last.parent if last.role == "assistant" else last.id
+        if question is not None:
+            app.conversation.show_branch(branch[: ids.index(question) + 1])
         app.event_display.begin()
-        self._run(lambda: app.session.answer_again(app.options), shows_more=True)
+        self._run(lambda: app.session.answer_again(app.options, question), shows_more=True)
 
     def continue_answer(self) -> None:
         """Lets the last answer go on."""
@@ -238,6 +273,8 @@ class ChatController:
             self._ask_about_memory(error)
         elif error is not None:
             self._show_error(error)
+            if error.of_device:
+                self._ask_about_cpu(error)
             if self._submitted and (refused or queued is not None):
                 app.prompt.restore(self._submitted)
         else:
@@ -257,6 +294,15 @@ class ChatController:
                 self.switch_model(error.model, agreed=True)
 
         self._app.push_screen(Question(error.message, "load it"), answered)
+
+    def _ask_about_cpu(self, error: AppError) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._app.session.use_cpu()
+                self.load()
+
+        question = f"{error.line}. Shall the CPU go on alone? The chat is kept."
+        self._app.push_screen(Question(question, "use the CPU"), answered)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app

@@ -48,8 +48,11 @@ class DepthPanel(Vertical):
 
     def inspect(self, step: int) -> None:
         """Chooses another one of the tokens of the last answer."""
-        count = len(self.gauge.answer)
-        self.gauge.cursor = max(-count, min(-1, self.gauge.cursor + step))
+        self.choose(self.gauge.cursor + step)
+
+    def choose(self, cursor: int) -> None:
+        """Chooses a token of the last answer, counted from the end; -1, the last one, is as good as none."""
+        self.gauge.cursor = max(-len(self.gauge.answer), min(-1, cursor))
         self.draw(self._n_layers, self._threshold)
 
     def draw(self, n_layers: int, threshold: float | None) -> None:

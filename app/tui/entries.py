@@ -9,11 +9,14 @@ from textual.content import Content
 from specee.app.formatting import visible
 from specee.app.tui.wrapping import NOTHING, Block, Line, wrap
 
+OPEN, FOLDED = "▾ ", "▸ "
 BAR = Content.styled("▌ ", "$accent")
 
 
 class Entry:
-    """A part of the conversation: a question, an answer, a notice."""
+    """A part of the conversation: a question, an answer, a notice. `gap`: empty lines below it."""
+
+    gap = 1
 
     def __init__(self) -> None:
         self.lines: list[Line] = []

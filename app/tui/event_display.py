@@ -72,8 +72,9 @@ class EventDisplay:
                 self.activity = "answering"
         elif isinstance(event, Started):
             self.activity = "answering"
-            gauge.begin(event.policy, event.policy_reason, event.dense_rate)
+            gauge.begin(event.policy, event.policy_reason, event.dense_rate, event.stock_rate)
             app.conversation.open_answer(self.shown, self._thought)
+            app.conversation.set_turns(app.session.branch)
             self._tell_of_thinking()
         elif isinstance(event, Done):
             gauge.finish(event.stats, app.options.policy.threshold)

@@ -57,6 +57,8 @@ class Gauge:
     policy: str = ""
     reason: str = ""
     dense_rate: float | None = None
+    stock_rate: float | None = None
+    """Of the unpatched library, where a benchmark has measured it here."""
     rate: float = 0.0
     mean_layer: float = 0.0
     rolled_back: int = 0
@@ -81,8 +83,9 @@ class Gauge:
         """Whether the policy of the last answer drafts tokens."""
         return self.policy in DRAFTING
 
-    def begin(self, policy: str, reason: str, dense_rate: float | None) -> None:
+    def begin(self, policy: str, reason: str, dense_rate: float | None, stock_rate: float | None = None) -> None:
         """A new answer."""
+        self.stock_rate = stock_rate if stock_rate is not None else self.stock_rate
         if self.columns:
             self.columns.append(TokenColumn(0))
         self.policy, self.reason = policy, reason
@@ -143,6 +146,8 @@ class Gauge:
         if column.drafter is not None:
             self.drafted[column.drafter] += 1
         self._layer_sum += column.layer
+        if self.answer and self.cursor < -1:
+            self.cursor -= 1  # the same token
         self.answer.append(column)
         self.columns.append(column)
         if self._n_steps > 1:  # the first token comes from the prompt
@@ -160,6 +165,7 @@ class Gauge:
         for _ in range(min(len(rolled_back), len(self.columns))):
             self.columns.pop()
         del self.answer[index:]
+        self.cursor = min(-1, self.cursor + len(rolled_back))
 
     def _update_rates(self, event: ChatEvent) -> None:
         if event.state == "verified":

@@ -17,6 +17,8 @@ BINDINGS: list[BindingType] = [
     Binding("ctrl+f", "command('/search')", "Search all chats", priority=True),
     Binding("ctrl+r", "command('/retry')", "Answer again", priority=True),
     Binding("ctrl+y", "command('/copy')", "Copy the last answer", priority=True),
+    Binding("alt+up", "message(-1)", "Message before", priority=True),
+    Binding("alt+down", "message(1)", "Message after", priority=True),
     Binding("ctrl+t", "thoughts", "Show or fold thoughts", priority=True),
     Binding("ctrl+z", "suspend_process", "Suspend; fg comes back", priority=True),
     Binding("ctrl+g", "editor", "Write the prompt in $EDITOR", priority=True),
@@ -49,6 +51,7 @@ CHAT_ACTIONS = {
     "inspect",
     "copy_or_quit",
     "thoughts",
+    "message",
     "fetch_suggested",
     "last_chat",
 }
@@ -63,6 +66,8 @@ KEY_HELP = {
     "Ctrl+O": "go on with the last chat, or with the one before this",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
+    "Alt+Up": "go to a message: then c copies, e edits, r answers again, b branches, d deletes it, n goes on with an "
+    "answer, f folds its code, Left and Right show its branches; Esc comes back",
     "Ctrl+T": "show or fold what the model thought; so does a click on its line",
     "Ctrl+Z": "suspend; the shell's fg comes back. Ctrl+_ undoes a change in the prompt",
     "Ctrl+D": "in an empty prompt: quit",

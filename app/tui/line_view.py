@@ -12,6 +12,7 @@ from textual.style import Style
 
 from specee.app.tui.wrapping import Line
 
+MARKED = Style(reverse=True)
 CACHED = 256  # drawn lines; many more than a screen would only be more to clean up
 
 
@@ -33,6 +34,10 @@ class LineView(ScrollView, can_focus=False):
     def line_at(self, y: int) -> Line:
         """The line at `y`, an empty one where there is none."""
         raise NotImplementedError
+
+    def marked_at(self, y: int) -> tuple[int, int] | None:
+        """The characters of the line at `y` that are marked: from, and up to before."""
+        return None
 
     def component_style(self, name: str) -> Style:
         """The style of lines whose `style` is this name."""
@@ -75,6 +80,9 @@ class LineView(ScrollView, can_focus=False):
         strips = []
         for y in range(crop.y + top, crop.bottom + top):
             line = self.line_at(y)
+            if (marked := self.marked_at(y)) is not None:
+                strips.append(self._finished(self._draw(line, y, marked, MARKED), width))
+                continue
             if selection is not None and (span := selection.get_span(y)) is not None:
                 strips.append(self._finished(self._draw(line, y, span), width))
                 continue
@@ -98,16 +106,25 @@ class LineView(ScrollView, can_focus=False):
             strip = strip.apply_filter(line_filter, self.background_colors[1])
         return strip
 
-    def _draw(self, line: Line, y: int, selected: tuple[int, int] | None = None) -> Strip:
+    def _draw(
+        self, line: Line, y: int, selected: tuple[int, int] | None = None, selection: Style | None = None
+    ) -> Strip:
         base = self.component_style(line.style) if line.style else self.visual_style
         text = line.prefix + line.text
         if selected is not None:
             start, end = selected
-            style = Style.from_rich_style(self.selection_style)
+            style = selection or self._selected_style()
             text = text.stylize(style, max(start, line.indent), len(text) if end == -1 else end)
         segments = [Segment(part, (base + style).rich_style) for part, style in text.render(base, "", self._resolve)]
         strip = Strip(segments, text.cell_length).crop_extend(0, self._width, base.rich_style)
         return strip.apply_offsets(0, y)
+
+    def _selected_style(self) -> Style:
+        """Of selected text: its own colours on another background (the theme's style for it has the background's
+        colour for the text, too)."""
+        if self.app.no_color:
+            return MARKED
+        return Style(background=Style.from_rich_style(self.selection_style).background)
 
     def _resolve(self, style: str | Style) -> Style:
         """A style as the theme has it."""

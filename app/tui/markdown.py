@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from markdown_it.token import Token
 from textual.content import Content, Span
+from textual.style import Style
 
-from specee.app.chat.markdown_source import parser
-from specee.app.tui.wrapping import NOTHING, Block
+from specee.app.chat.markdown_source import CLOSING, parser
+from specee.app.tui.wrapping import CODE_HEAD, NOTHING, Block
 
 BULLETS = "•◦▪"
 CODE_CHUNK = 24  # lines of code that are highlighted together; a longer block is cut at a blank line, if there is one
@@ -22,6 +23,10 @@ QUOTE, CODE_INDENT = Content.styled("▎ ", "$text-muted"), Content(" ")
 STYLES = {"strong": "bold", "em": "italic", "s": "strike", "link": "underline $text-primary"}
 CODE_STYLE, HEADING_STYLE = "$text-warning", "bold $text-primary"
 ADDRESS_STYLE = RULE_STYLE = "$text-muted"
+LONGEST_NAME = 20  # of a language
+FORMULA_STYLE, FORMULA_INDENT = "italic", "  "
+CODE_ACTION, COPY_CODE, FOLD_CODE = "code", "copy", "fold"
+"""What a click on a word above a code block does: a datum of its style, and its values."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
@@ -92,6 +97,8 @@ class _Reader:
                 found += self._code(token, indent)
             elif token.type == "table_open":
                 found += [Block(row, indent, indent) for row in self._table(inner)]
+            elif token.type.startswith("math_block"):
+                found += self._formula(token, indent)
             elif token.type == "hr":
                 rule = Content.styled("─" * max(4, self.width - indent.cell_length), RULE_STYLE)
                 found.append(Block(rule, indent, indent))
@@ -121,7 +128,18 @@ class _Reader:
         lines: list[Content] = []
         for chunk in code_chunks(token.content.rstrip("\n").split("\n")):
             lines += highlighted(tuple(chunk), language)
-        return [Block(line, before, before, "code") for line in lines]
+        head = Block(code_head(language), before, before, CODE_HEAD)
+        return [head, *(Block(line, before, before, "code", joint="\n" if at else "") for at, line in enumerate(lines))]
+
+    def _formula(self, token: Token, indent: Content) -> list[Block]:
+        """A formula that stands by itself."""
+        from specee.app.tui.formula import as_unicode  # few answers have one
+
+        shown = as_unicode(token.content)
+        text = f"{token.markup}{token.content}{CLOSING.get(token.markup, '')}" if shown is None else shown
+        before = indent + FORMULA_INDENT
+        style = FORMULA_STYLE if shown is not None else ""
+        return [Block(Content.styled(text.strip("\n"), style), before, before)]
 
     def _table(self, tokens: Sequence[Token]) -> list[Content]:
         rows: list[list[Content]] = []
@@ -153,11 +171,32 @@ class _Reader:
                 code = f"`{child.content}`" if self.plain else child.content
                 spans.append(Span(len(text), len(text) + len(code), CODE_STYLE))
                 text += code
+            elif kind.startswith("math_inline"):
+                formula, style = _formula_in_line(child)
+                spans.append(Span(len(text), len(text) + len(formula), style))
+                text += formula
             elif kind == "image":
                 text += f"[{child.content or 'image'}] ({child.attrGet('src')})"
             else:
                 text += child.content
         return Content(text.replace("\t", "    "), spans=[span for span in spans if span.style])
+
+
+def _formula_in_line(token: Token) -> tuple[str, str]:
+    """A formula and its style; one that cannot be shown otherwise stays as it was typed."""
+    from specee.app.tui.formula import as_unicode
+
+    shown = as_unicode(token.content)
+    if shown is None or "\n" in shown:
+        return f"{token.markup}{token.content}{CLOSING.get(token.markup, token.markup)}", ""
+    return shown, FORMULA_STYLE
+
+
+def code_head(language: str, mark: str = "", note: str = "") -> Content:
+    """The line above a code block: its language, and what a click does. `mark`: whether it is folded."""
+    copy = Content.styled("copy", Style.from_meta({CODE_ACTION: COPY_CODE})).stylize("underline")
+    fold = Content.styled(f"{mark}{language[:LONGEST_NAME] or 'code'}{note}", Style.from_meta({CODE_ACTION: FOLD_CODE}))
+    return Content.assemble(fold, "  ", copy)
 
 
 def code_chunks(lines: Sequence[str]) -> Iterable[list[str]]:

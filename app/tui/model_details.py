@@ -15,7 +15,7 @@ from textual.widgets import Static
 from specee.app import error_log
 from specee.app.formatting import size, visible
 from specee.app.model_survey import SurveyedModel
-from specee.app.options import DEFAULT_KV_TYPE
+from specee.app.options import DEFAULT_KV_TYPE, LoadOptions
 from specee.app.paths import Paths
 from specee.app.settings import KVType
 from specee.app.tui.wrapping import Block, wrap
@@ -67,7 +67,8 @@ class ModelDetails(VerticalScroll, can_focus=False):
         from specee.app.cli import model_details  # loads much
 
         try:
-            rows = model_details.rows(model_details.facts(argument, self._folders, self._n_ctx, self._kv_type))
+            load = LoadOptions(n_ctx=self._n_ctx, kv_type=self._kv_type)
+            rows = model_details.rows(model_details.facts(argument, self._folders, load))
         except Exception as error:
             rows = {"name": argument, SPACE: error_log.told(error, self._folders.logs).line}
         self.post_message(self.Read(request, rows))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from textual.content import Content
 from textual.geometry import Size
 from textual.widgets import Static
@@ -12,6 +14,8 @@ from specee.app.options import DEFAULT_KV_TYPE, DRAFTING
 from specee.app.tui.drafters import counts
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.wrapping import Block, wrap
+
+_SEPARATOR = re.compile(r"( · |, )")
 
 
 class Status(Static):
@@ -61,16 +65,16 @@ def status_lines(
     figures.append(info.name)
     if 0 < gauge.mean_layer < info.n_layers:
         figures.append(f"{gauge.mean_layer:.1f} of {info.n_layers} layers per token")
+    if info.places:
+        figures.append(info.places)
     return " · ".join(figures), _decoding(gauge, info) if gauge.policy else _outlook(info, policy)
 
 
 def _comparison(gauge: Gauge) -> str:
-    """The rate without what the policy does; nothing for dense itself, of which it would be the same."""
-    if not gauge.dense_rate or gauge.policy == "dense":
-        return ""
-    if gauge.drafts:
-        return f", {gauge.rate / gauge.dense_rate:.2f}x the {_short(gauge.dense_rate)} without drafts"
-    return f" ({_short(gauge.dense_rate)} with all layers)"
+    """The rate without what the policy does (nothing for dense itself, of which it would be the same), and that of the
+    unpatched library where it was measured here."""
+    dense = f", dense here {_short(gauge.dense_rate)}" if gauge.dense_rate and gauge.policy != "dense" else ""
+    return dense + (f", stock llama.cpp about {gauge.stock_rate:.0f}" if gauge.stock_rate else "")
 
 
 def _decoding(gauge: Gauge, info: ModelInfo) -> str:
@@ -106,6 +110,7 @@ def _short(rate: float) -> str:
 
 def _fitting(figures: str, size: Size) -> str:
     """Those figures that fit whole; a narrow screen leaves out the last ones."""
-    while len(figures) > size.width > 0 and " · " in figures:
-        figures = figures.rpartition(" · ")[0]
-    return figures
+    parts = _SEPARATOR.split(figures)  # figures and what separates them, in turn
+    while len("".join(parts)) > size.width > 0 and len(parts) > 1:
+        del parts[-2:]
+    return "".join(parts)

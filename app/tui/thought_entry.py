@@ -5,10 +5,9 @@ from __future__ import annotations
 from textual.content import Content
 
 from specee.app.formatting import span, thought_title, visible
-from specee.app.tui.entries import Entry
+from specee.app.tui.entries import FOLDED, OPEN, Entry
 from specee.app.tui.wrapping import Block, Line, wrap
 
-OPEN, FOLDED = "▾ ", "▸ "
 INDENT = Content("  ")
 STYLE = "thought"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from specee.app.chat.history.records import Turn
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.entries import Entry, Notice, QuestionEntry
+from specee.app.tui.message_header import MessageHeader
 from specee.app.tui.thought_entry import ThoughtEntry
 
 STATES = {"interrupted": "interrupted: /continue goes on", "stopped": "stopped: /continue goes on"}
@@ -17,9 +18,13 @@ def entries_of(turn: Turn, *, shows_thoughts: bool = False) -> list[Entry]:
         entries.append(Notice("── the model does not see what stands above any more ──"))
         if turn.cut:
             entries.append(Notice(f"it sees this summary instead: {turn.cut}"))
+    entries.append(MessageHeader(turn.role, turn))
     if turn.thought:
         entries.append(ThoughtEntry(turn.thought, turn.thought_seconds, is_open=shows_thoughts))
-    entries.append(QuestionEntry(turn.content) if turn.role == "user" else AnswerEntry(turn.content))
+    if turn.role == "user":
+        entries.append(QuestionEntry(turn.content))
+    else:
+        entries.append(AnswerEntry(turn.content, is_over=True))
     if turn.attached:
         entries.append(Notice("sent with the text of the files that it names"))
     if note := note_of(turn):
@@ -28,8 +33,5 @@ def entries_of(turn: Turn, *, shows_thoughts: bool = False) -> list[Entry]:
 
 
 def note_of(turn: Turn) -> str:
-    """A turn's state and its place among branches, where there is something to know."""
-    parts = [STATES[turn.state]] if turn.role == "assistant" and turn.state in STATES else []
-    if turn.siblings > 1:
-        parts.append(f"branch {turn.place} of {turn.siblings}: /branch {turn.place % turn.siblings + 1} shows another")
-    return " · ".join(parts)
+    """A turn's state, where there is something to know."""
+    return STATES.get(turn.state, "") if turn.role == "assistant" else ""

@@ -13,6 +13,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from specee.app.engine.terminal_guard import LEAVE_SCREEN
 from specee.app.errors import AppError
 from specee.app.tui.boundary import BoundedApp
+from specee.app.tui.emoji import anchored
 from specee.app.tui.terminal_input import InputDecoder, InputParser
 
 READ_BYTES = 1 << 16
@@ -57,7 +58,7 @@ class UnixDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         if self._can_write():
-            super().write(data)
+            super().write(anchored(data))
 
     def close(self) -> None:
         if self._can_write():

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from textual.content import Content
 
+from specee.app.tui.emoji import CLUSTER
+
 _WORD = re.compile(r"\s*\S+\s*")
+_CHARACTER = re.compile(f"{CLUSTER.pattern}|.", re.DOTALL)
 NOTHING = Content("")
+HEADER, CODE, CODE_HEAD = "header", "code", "code-head"
+LABELS = {HEADER, CODE_HEAD}
+"""Styles of lines that are the screen's own, and never copied."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,6 +39,8 @@ class Line:
     @property
     def indent(self) -> int:
         """Characters at the left that are not copied."""
+        if self.style in LABELS:
+            return len(self.plain)
         return 0 if self.marked else len(self.prefix.plain)
 
 
@@ -46,6 +54,8 @@ class Block:
     style: str = ""
     marked: bool = False
     """Whether `first` belongs to what is copied: bullets and numbers do, bars do not."""
+    joint: str = "\n"
+    """What stands before it in the text."""
 
 
 def breaks(text: str, width: int) -> list[int]:
@@ -65,13 +75,13 @@ def breaks(text: str, width: int) -> list[int]:
             room = width
         if visible > width:
             at = match.start()
-            for character in word.rstrip():
+            for character in _CHARACTER.findall(word.rstrip()):
                 cells = cell_len(character)
                 if cells > room:
                     cuts.append(at)
                     room = width
                 room -= cells
-                at += 1
+                at += len(character)
             visible = 0
         room -= visible + cell_len(word[len(word.rstrip()) :])
     return cuts
@@ -79,7 +89,7 @@ def breaks(text: str, width: int) -> list[int]:
 
 def wrap(block: Block, width: int) -> Iterator[Line]:
     """The lines of a block, at most `width` cells wide."""
-    prefix, joint = block.first, "\n"
+    prefix, joint = block.first, block.joint
     for paragraph in block.text.split(allow_blank=True) or [NOTHING]:
         room = max(4, width - prefix.cell_length)
         cuts = breaks(paragraph.plain, room)

@@ -228,12 +228,17 @@ class Session {
         return status;
     }
 
-    void commit_chain(Slot & s, size_t n) {
+    void commit_chain(Slot & s, size_t n, bool keep_rest) {
         for (size_t i = 0; i < n; ++i) {
             s.is_exact &= std::count(s.propagated.begin(), s.propagated.end(), s.ids[i]) == 0;
         }
         s.committed.insert(s.committed.end(), s.chain.begin(), s.chain.begin() + n);
-        drop(s);
+        if (keep_rest) {
+            s.chain.erase(s.chain.begin(), s.chain.begin() + n);
+            s.ids.erase(s.ids.begin(), s.ids.begin() + n);
+        } else {
+            drop(s);
+        }
     }
 
     static void drop(Slot & s) {
@@ -279,8 +284,7 @@ class Session {
             }
             case 5:
             case 6:
-            case 7:
-            case 8: {
+            case 7: {
                 const int32_t n = in.next() < 250 ? 1 + in.below(4) : in.number();
                 ids.clear();
                 for (int32_t i = 0; i < std::clamp(n, 1, 64); ++i) {
@@ -298,18 +302,35 @@ class Session {
                 }
                 break;
             }
+            case 8: {
+                ids.clear();
+                for (int32_t i = 0; i < 4; ++i) {
+                    ids.push_back(id());
+                }
+                const int32_t  n         = in.next() < 230 ? 2 : std::min(in.number(), 2);
+                const int32_t  counts[2] = { 1 + in.below(2), in.below(3) };
+                const int32_t  ends[2]   = { in.next() < 200 ? m.n_layer : layer(), layer() };
+                const uint32_t flags     = in.next() < 230 ? SPECEE_LOGITS : in.next();
+                called([&] {
+                    return specee_rows_advance_stages(rows, n, maybe(counts), maybe(ids.data()), maybe(ends), flags);
+                });
+                break;
+            }
             case 9:
             case 10:
                 called([&] { return specee_rows_complete(rows, at, in.next() < 240 ? SPECEE_LOGITS : in.next()); });
                 break;
             case 11:
             case 12: {
-                const int32_t row = id();
-                if (called([&] { return specee_rows_commit(rows, row); }) == SPECEE_OK) {
+                const int32_t row       = id();
+                const bool    keep_rest = what % 32 == 12;
+                if (called([&] {
+                        return keep_rest ? specee_rows_commit_first(rows, row) : specee_rows_commit(rows, row);
+                    }) == SPECEE_OK) {
                     for (Slot & each : slots) {
                         const auto found = std::find(each.ids.begin(), each.ids.end(), row);
                         if (found != each.ids.end()) {
-                            commit_chain(each, (size_t) (found - each.ids.begin()) + 1);
+                            commit_chain(each, (size_t) (found - each.ids.begin()) + 1, keep_rest);
                         }
                     }
                 }

@@ -133,7 +133,7 @@ void specee_rows::leave_cells() {
     }
 }
 
-int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores) {
+int32_t specee_rows::check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags) {
     const bool want_logits = (flags & SPECEE_LOGITS) != 0;
     const bool kv_only     = (flags & SPECEE_KV_ONLY) != 0;
 
@@ -157,12 +157,14 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
     if (level < SPECEE_LEVEL_RANGES && !(is_new && end == n_layer)) {
         return fail_level();
     }
+    pass.range = { begin, end, n, want_logits, kv_only, false };
     if (kv == nullptr) {
-        return advance_whole(want_logits);
+        return SPECEE_OK;
     }
     if (groups.size() > 1 && n > specee_max_equal_rows()) {
         return specee_fail(SPECEE_INVALID, "more rows of several slots than have equal bits");
     }
+    pass.range.source = !is_new && batch[0]->on_device ? device_of[begin - 1] : -1;
     for (const specee_row * r : batch) {
         if (r->is_side && !(is_new && end == n_layer)) {
             return specee_fail(SPECEE_UNSUPPORTED, "a side row goes through all layers at once");
@@ -171,7 +173,10 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
             return specee_fail(SPECEE_INVALID, "a row has no hidden state at its depth: its K/V were propagated");
         }
     }
+    return SPECEE_OK;
+}
 
+void specee_rows::reserve_again(int32_t n) {
     const auto has_shift = [](const llama_kv_cache * cache) { return cache->get_has_shift(); };
     if (ctx.sched_need_reserve || std::any_of(caches.begin(), caches.end(), has_shift)) {
         drop_graphs();
@@ -182,58 +187,100 @@ int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32
         ctx.memory_update(false);
         reserved = true;
     }
-
     layer_out.reserve((size_t) n * n_embd); // what follows the computation does not throw
+}
+
+int32_t specee_rows::begin_pass(specee_pass & pass) {
     mend_cells();
-    bool               done = false, thrown = true;
-    specee_scope_guard leave([&] {
-        if (is_new && thrown) {
-            tear_cells();
-        }
-        if (is_new && !done) {
-            leave_cells();
-        }
-    });
-    if (is_new) {
+    pass.has_begun = pass.is_torn = true;
+    if (pass.is_new()) {
         take_cells();
-    } else {
-        hidden_in.resize((size_t) n * n_embd);
-        for (int32_t i = 0; i < n; ++i) {
-            std::copy_n(hidden(*batch[i]), n_embd, hidden_in.data() + (size_t) i * n_embd);
+    } else if (pass.range.source < 0) {
+        hidden_in.resize(batch.size() * n_embd);
+        for (size_t i = 0; i < batch.size(); ++i) {
+            std::copy_n(hidden(*batch[i]), n_embd, hidden_in.data() + i * n_embd);
         }
     }
-    specee_range_graph & graph  = graph_of({ begin, end, n, want_logits, kv_only, want_scores });
-    const int32_t        status = compute(graph);
-    thrown                      = false;
-    if (status != SPECEE_OK) {
-        return status;
-    }
-    if (graph.scores != nullptr) {
-        shortlist_logits.resize(graph.scores->ne[0]);
-        ggml_backend_tensor_get(graph.scores, shortlist_logits.data(), (n - 1) * graph.scores->nb[1],
-                                graph.scores->ne[0] * sizeof(float));
-    }
-    if (want_logits) {
-        keep_logits(graph);
+    wants_estimate              = pass.wants_estimate;
+    specee_range_graph & graph  = graph_of(pass.range);
+    const int32_t        status = launch(graph);
+    pass.graph                  = status == SPECEE_OK ? &graph : nullptr;
+    pass.is_torn                = false;
+    return status;
+}
+
+void specee_rows::read_pass(specee_pass & pass) {
+    specee_range_graph & graph = *pass.graph;
+    const auto           n     = (int32_t) batch.size();
+    if (graph.scores.tensor != nullptr) {
+        const float * last = graph.scores.row(n - 1);
+        shortlist_logits.assign(last, last + graph.scores.tensor->ne[0]);
     }
     for (int32_t i = 0; i < n; ++i) {
         specee_row & r = *batch[i];
-        r.depth        = end;
-        if (graph.out != nullptr) {
-            ggml_backend_tensor_get(graph.out, hidden(r), i * graph.out->nb[1], n_embd * sizeof(float));
-            r.layer = end;
+        r.depth        = pass.range.end;
+        if (graph.out.tensor != nullptr) {
+            r.layer     = pass.range.end;
+            r.on_device = graph.out_at != nullptr;
+            r.has_state = r.has_estimate = false;
+            if (r.on_device) {
+                r.turn = 1 - r.turn;
+            } else {
+                std::copy_n(graph.out.row(i), n_embd, host_state(r));
+            }
         }
-        if (graph.lens != nullptr) {
-            ggml_backend_tensor_get(graph.lens, estimate(r), i * graph.lens->nb[1], n_embd * sizeof(float));
-            r.lens_layer = end;
+        if (graph.lens.tensor != nullptr) {
+            r.lens_layer = pass.range.end;
+            if (i >= graph.lens.first) {
+                std::copy_n(graph.lens.row(i), n_embd, host_estimate(r));
+                r.has_estimate = true;
+            }
         }
     }
-    keep_states(graph, kv_only);
-    done = true;
+    keep_states(graph, pass.range.kv_only);
+    pass.done = true;
+}
+
+void specee_rows::leave_pass(const specee_pass & pass) {
+    if (!pass.is_new() || !pass.has_begun) {
+        return;
+    }
+    if (pass.is_torn) {
+        tear_cells();
+    }
+    if (!pass.done) {
+        leave_cells();
+    }
+}
+
+int32_t specee_rows::advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, specee_read_last last) {
+    specee_pass pass;
+    int32_t     status = check_pass(pass, n, ids, end, flags);
+    if (status != SPECEE_OK) {
+        return status;
+    }
+    if (kv == nullptr) {
+        return advance_whole(pass.range.logits);
+    }
+    pass.range.scores   = last == specee_read_last::scores;
+    pass.wants_estimate = last == specee_read_last::estimate;
+    reserve_again(n);
+    specee_scope_guard leave([&] { leave_pass(pass); });
+    status = begin_pass(pass);
+    if (status == SPECEE_OK) {
+        status = wait_for(*pass.graph);
+    }
+    if (status != SPECEE_OK) {
+        return status;
+    }
+    if (pass.range.logits) {
+        keep_logits(*pass.graph);
+    }
+    read_pass(pass);
     return SPECEE_OK;
 }
 
-int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores) {
+int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool want_logits, specee_read_last last) {
     while (true) {
         // the last rows of one depth that are not complete, and where the one before them stands
         int32_t depth = n_layer;
@@ -255,20 +302,24 @@ int32_t specee_rows::advance_deferred(const specee_slot & s, int32_t end, bool w
             return SPECEE_OK;
         }
         std::reverse(batch_ids.begin(), batch_ids.end());
-        const uint32_t flags  = want_logits && stop == n_layer ? SPECEE_LOGITS : 0;
-        const int32_t  status = advance(batch_ids.size(), batch_ids.data(), stop, flags, want_scores && stop == end);
+        const uint32_t flags = want_logits && stop == n_layer ? SPECEE_LOGITS : 0;
+        const int32_t  status =
+            advance(batch_ids.size(), batch_ids.data(), stop, flags, stop == end ? last : specee_read_last::nothing);
         if (status != SPECEE_OK) {
             return status;
         }
     }
 }
 
-int32_t specee_rows::compute_head(specee_row & r) {
+int32_t specee_rows::compute_head(specee_row & r, int32_t source, bool by_lens) {
     batch.assign(1, &r);
     groups.assign(1, { r.slot, 0, 1, 0 });
     // an empty range at the end: only norm and head, no K/V
-    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false });
-    const int32_t        status = compute(graph);
+    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false, source, by_lens });
+    int32_t              status = launch(graph);
+    if (status == SPECEE_OK) {
+        status = wait_for(graph);
+    }
     if (status == SPECEE_OK) {
         keep_logits(graph);
     }
@@ -276,18 +327,21 @@ int32_t specee_rows::compute_head(specee_row & r) {
 }
 
 int32_t specee_rows::lens_head(specee_row & r) {
-    const float * state = final_state(r);
-    if (state == nullptr) {
+    if (!has_final_state(r)) {
         return specee_fail(SPECEE_INVALID, "this row has no final state and no lens at its layer");
     }
+    if (r.on_device) {
+        return compute_head(r, device_of[r.layer - 1], r.layer < n_layer);
+    }
+    const float * state = final_state(r);
     hidden_in.assign(state, state + n_embd);
-    return compute_head(r);
+    return compute_head(r, -1, false);
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags) {
-    return specee_entry(rows, [&] { return rows->advance(n, ids, end, flags, false); });
+    return specee_entry(rows, [&] { return rows->advance(n, ids, end, flags); });
 }
 
 int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t flags) {
@@ -296,7 +350,7 @@ int32_t specee_rows_complete(specee_rows * rows, llama_seq_id slot, uint32_t fla
         if (s == nullptr || (flags & ~(uint32_t) SPECEE_LOGITS) != 0) {
             return specee_fail(SPECEE_INVALID, "no such slot, or no such flag");
         }
-        return rows->advance_deferred(*s, rows->n_layer, (flags & SPECEE_LOGITS) != 0, false);
+        return rows->advance_deferred(*s, rows->n_layer, (flags & SPECEE_LOGITS) != 0);
     });
 }
 

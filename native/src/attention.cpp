@@ -194,6 +194,20 @@ static ggml_tensor * view_slots(ggml_context * ctx0, const ggml_tensor * t, uint
                         transposed ? t->ne[2] : n_kv - from, n_slots, t->nb[1], t->nb[2], of_slot, at);
 }
 
+// A part of the mask, for n_samples. All layers have the same one, of which a device gets one copy.
+static ggml_tensor * view_mask(ggml_context * ctx0, specee_range_graph & graph, ggml_tensor * mask, int64_t n_cells,
+                               int64_t n_rows, int64_t n_samples, size_t at) {
+    for (ggml_tensor * t : graph.masks) {
+        if (t->view_src == mask && t->view_offs == at && t->ne[0] == n_cells && t->ne[1] == n_rows &&
+            t->ne[3] == n_samples) {
+            return t;
+        }
+    }
+    const size_t nb = n_cells * ggml_type_size(mask->type);
+    graph.masks.push_back(ggml_view_4d(ctx0, mask, n_cells, n_rows, 1, n_samples, nb, nb * n_rows, nb * n_rows, at));
+    return graph.masks.back();
+}
+
 bool specee_rows::has_window(const llm_graph_context & builder, int il) const {
     return caches.size() > 1 && builder.hparams.is_swa(il) &&
            std::any_of(groups.begin(), groups.end(), [](const specee_group & g) { return g.window > 0; });
@@ -218,10 +232,8 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const spece
         ggml_tensor * v       = view_slots(ctx0, a.v, stream, n_slots, from, first->n_kv);
         ggml_tensor * qs      = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
                                              a.q->nb[2], first->first * a.q->nb[2]);
-        const size_t  nb      = n_cells * ggml_type_size(a.mask->type);
-        const size_t  of_slot = nb * first->n_rows;
-        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, n_cells, first->n_rows, 1, n_slots, nb, of_slot, of_slot, at);
-        at += of_slot * n_slots;
+        ggml_tensor * ms      = view_mask(ctx0, *building, a.mask, n_cells, first->n_rows, n_slots, at);
+        at += ggml_nbytes(ms);
 
         ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
         result             = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
@@ -248,9 +260,8 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
         ggml_tensor * v  = repeated(view_slots(ctx0, a.v, stream, 1, 0, group.n_kv));
         ggml_tensor * qs = ggml_view_4d(ctx0, q, q->ne[0], 1, q->ne[1], group.n_rows, q->nb[2], q->nb[1], q->nb[2],
                                         group.first * q->nb[2]);
-        const size_t  nb = group.n_kv * ggml_type_size(a.mask->type);
-        ggml_tensor * ms = ggml_view_4d(ctx0, a.mask, group.n_kv, 1, 1, group.n_rows, nb, nb, nb, at);
-        at += nb * group.n_rows;
+        ggml_tensor * ms = view_mask(ctx0, *building, a.mask, group.n_kv, 1, group.n_rows, at);
+        at += ggml_nbytes(ms);
 
         ggml_tensor * part = ggml_flash_attn_ext(ctx0, qs, k, v, ms, a.scale, hparams.f_max_alibi_bias, softcap);
         ggml_flash_attn_ext_add_sinks(part, a.sinks);
@@ -267,6 +278,16 @@ ggml_tensor * specee_rows::attend_flash(const llm_graph_context & builder, const
 }
 
 // ---- call site inside llama.cpp ------------------------------------------------------------------------------------
+
+// That may compute a graph which is built now.
+static int32_t most_threads(const llm_graph_context & builder) {
+    const specee_rows * const rows = builder.cparams.specee;
+    if (rows != nullptr) {
+        return rows->threads.most();
+    }
+    const int32_t n_cores = specee_core_count(); // the context is being opened
+    return n_cores > 0 ? std::min(n_cores, builder.cparams.n_threads_batch) : builder.cparams.n_threads_batch;
+}
 
 // One operation for all of attention, where K and V lie in memory of the CPU and it has a kernel for them.
 static ggml_tensor * attend_at_once(const llm_graph_context & builder, const specee_attention_of & a) {
@@ -286,7 +307,7 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
         return nullptr;
     }
-    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale };
+    const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
     ggml_tensor * const            result  = op(builder.ctx0, &tensors);
     if (result != nullptr) {
         ggml_build_forward_expand(builder.gf, result);

@@ -98,8 +98,8 @@ int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int
         if (!specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
-        const specee_row * r     = rows->find(id);
-        const float *      state = r == nullptr ? nullptr : rows->final_state(*r);
+        specee_row *  r     = rows->find(id);
+        const float * state = r == nullptr ? nullptr : rows->final_state(*r);
         if (state == nullptr) {
             return specee_fail(SPECEE_INVALID, "no such row, or its final state is not known");
         }

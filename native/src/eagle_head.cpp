@@ -30,9 +30,10 @@ struct head_graph {
     int32_t                n    = 0;
     ggml_backend_sched_ptr sched;
     llm_graph_result_ptr   result;
-    ggml_cgraph *          gf     = nullptr; // null: not built
-    ggml_tensor *          states = nullptr; // [n_embd, n] what is made of each token
-    ggml_tensor *          probs  = nullptr; // [n_known] of the next token; of a decoder
+    ggml_cgraph *          gf        = nullptr; // null: not built
+    ggml_tensor *          states    = nullptr; // [n_embd, n] what is made of each token
+    ggml_tensor *          probs     = nullptr; // [n_known] of the next token; of a decoder
+    specee_transfers       transfers = {};      // of one computation
 };
 
 struct specee_eagle_head {
@@ -139,11 +140,32 @@ struct specee_eagle_head {
         } else {
             graph.gf = gf;
         }
-        return ggml_backend_sched_alloc_graph(ctx.sched.get(), graph.gf);
+        std::vector<const ggml_tensor *> sources;
+        if (target.has_devices) {
+            sources = specee_sources(graph.gf);
+        }
+        const bool built = ggml_backend_sched_alloc_graph(ctx.sched.get(), graph.gf);
+        if (built && target.has_devices) {
+            graph.transfers = specee_count_copies(graph.gf, sources);
+        }
+        return built;
     }
 
-    // Null, with an error, where it could not be computed.
-    const head_graph * compute(llm_graph_type type, int32_t n, const llama_token * tokens, const float * embd) {
+    // What comes of it: one wait for all of it.
+    void read(const head_graph & graph, float * made) {
+        const auto read = [&](ggml_tensor * t, float * to) {
+            specee_read(ctx.sched.get(), t, to, 0, ggml_nbytes(t), target.transfers);
+        };
+        read(graph.states, made);
+        if (graph.probs != nullptr) {
+            read(graph.probs, probs.data());
+        }
+        specee_add(target.transfers, graph.transfers);
+        ggml_backend_sched_synchronize(ctx.sched.get());
+    }
+
+    // made: [n][n_embd] what is made of each. False where it could not be computed.
+    bool compute(llm_graph_type type, int32_t n, const llama_token * tokens, const float * embd, float * made) {
         const int32_t n_threads = specee_rows_threads(&target); // they take turns
         llama_set_n_threads(&ctx, n_threads, n_threads);
         std::iota(pos.begin(), pos.begin() + n, length);
@@ -185,20 +207,23 @@ struct specee_eagle_head {
         const auto params = ctx.graph_params(graph.result.get(), ubatch, memory ? &*memory : nullptr, type);
         if ((graph.gf != nullptr && graph.result->can_reuse(params)) || build(graph, params)) {
             graph.result->set_inputs(&ubatch);
-            done = ctx.graph_compute(graph.gf, n > 1) == GGML_STATUS_SUCCESS;
-            ggml_backend_sched_synchronize(ctx.sched.get());
+            probs.resize(graph.probs == nullptr ? probs.size() : graph.probs->ne[0]);
+            if (ctx.graph_compute(graph.gf, n > 1) == GGML_STATUS_SUCCESS) {
+                read(graph, made);
+                done = true;
+            } else {
+                ggml_backend_sched_synchronize(ctx.sched.get());
+            }
         }
-        return done ? &graph : nullptr;
+        return done;
     }
 
     // fc(features) of n positions into `inputs`.
     int32_t encode(int32_t n, const float * features) {
-        const head_graph * graph = compute(LLM_GRAPH_TYPE_ENCODER, n, nullptr, features);
-        if (graph == nullptr) {
+        inputs.resize((size_t) n * n_embd);
+        if (!compute(LLM_GRAPH_TYPE_ENCODER, n, nullptr, features, inputs.data())) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head could not take the model's hidden states");
         }
-        inputs.resize((size_t) n * n_embd);
-        ggml_backend_tensor_get(graph->states, inputs.data(), 0, inputs.size() * sizeof(float));
         return SPECEE_OK;
     }
 
@@ -211,14 +236,10 @@ struct specee_eagle_head {
                 roll_back(before);
             }
         });
-        const head_graph * graph = compute(LLM_GRAPH_TYPE_DECODER, n, tokens, inputs.data());
-        if (graph == nullptr) {
+        float *            made = states.get() + (size_t) length * n_embd;
+        if (!compute(LLM_GRAPH_TYPE_DECODER, n, tokens, inputs.data(), made)) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head could not compute");
         }
-        probs.resize(graph->probs->ne[0]);
-        ggml_backend_tensor_get(graph->probs, probs.data(), 0, probs.size() * sizeof(float));
-        ggml_backend_tensor_get(graph->states, states.get() + (size_t) length * n_embd, 0,
-                                (size_t) n * n_embd * sizeof(float));
         length += n;
         has_best = true;
         return SPECEE_OK;

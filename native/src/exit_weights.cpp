@@ -6,17 +6,9 @@
 specee_exit_weights::specee_exit_weights(const specee_token_matrices & matrices, int32_t n_layer) :
     matrices(matrices), lenses(n_layer + 1), predictors(n_layer + 1) {}
 
-// Gives the tensors of a context memory that the CPU's graphs read; null: there is none.
-static ggml_backend_buffer_t allocate(ggml_context * ctx) {
-    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, ggml_backend_cpu_buffer_type());
-    if (buffer != nullptr) {
-        ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    }
-    return buffer;
-}
-
-static ggml_context * new_context(size_t n_tensors) {
-    return ggml_init({ n_tensors * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true });
+// Memory that the graphs of a device read, -1: of a CPU.
+static ggml_backend_buffer_type_t memory_of(const specee_rows & rows, int32_t device) {
+    return device < 0 ? ggml_backend_cpu_buffer_type() : rows.devices[device].buft();
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
@@ -37,15 +29,17 @@ int32_t specee_lens_set(specee_rows * rows, int32_t layer, int32_t rank, const v
         }
         specee_need_memory((size_t) 2 * rank * rows->n_embd * sizeof(float));
         specee_lens lens;
-        lens.ctx.reset(new_context(3));
+        lens.ctx.reset(ggml_init({ 3 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true }));
         ggml_context * ctx = lens.ctx.get();
         lens.down          = ggml_new_tensor_2d(ctx, GGML_TYPE_Q8_0, rows->n_embd, rank);
         lens.up            = up == nullptr ? nullptr : ggml_new_tensor_2d(ctx, GGML_TYPE_Q8_0, rank, rows->n_embd);
         lens.bias          = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, rows->n_embd);
-        lens.buffer.reset(allocate(ctx));
-        if (lens.buffer == nullptr) {
+        const int32_t at   = rows->states_at(layer);
+        lens.buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx, memory_of(*rows, rows->device_of[layer - 1])));
+        if (lens.buffer == nullptr || (at >= 0 && !rows->need_estimates(at))) {
             return specee_fail(SPECEE_FAILED, "no memory for a lens");
         }
+        ggml_backend_buffer_set_usage(lens.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
         ggml_backend_tensor_set(lens.down, down, 0, ggml_nbytes(lens.down));
         if (up != nullptr) {
             ggml_backend_tensor_set(lens.up, up, 0, ggml_nbytes(lens.up));
@@ -108,13 +102,18 @@ int32_t specee_shortlist_set(specee_rows * rows, int32_t n_short, const llama_to
         for (const llama_token token : list.tokens) {
             list.constants.push_back(rows->token_matrices->head_row(token, row.data()));
         }
-        list.ctx.reset(new_context(1));
-        list.up = ggml_new_tensor_2d(list.ctx.get(), GGML_TYPE_Q8_0, rows->n_embd, n_short);
-        list.buffer.reset(allocate(list.ctx.get()));
-        if (list.buffer == nullptr) {
-            return specee_fail(SPECEE_FAILED, "no memory for a shortlist");
+        list.up.resize(1 + rows->devices.size());
+        for (int32_t il = 0; il + 1 < rows->n_layer; ++il) { // where there can be a lens
+            specee_device_tensor & to = list.up[1 + rows->device_of[il]];
+            if (to.tensor != nullptr) {
+                continue;
+            }
+            if (!to.allocate(memory_of(*rows, rows->device_of[il]), GGML_TYPE_Q8_0, rows->n_embd, n_short)) {
+                return specee_fail(SPECEE_FAILED, "no memory for a shortlist");
+            }
+            ggml_backend_buffer_set_usage(to.buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+            ggml_backend_tensor_set(to.tensor, up, 0, ggml_nbytes(to.tensor));
         }
-        ggml_backend_tensor_set(list.up, up, 0, ggml_nbytes(list.up));
         rows->drop_graphs();
         rows->exit_weights->shortlist = std::move(list);
         return (int32_t) SPECEE_OK;

@@ -2,6 +2,7 @@
 // score, and the margin rule's lead.
 #pragma once
 
+#include "device_states.h"
 #include "specee.h"
 #include "token_matrices.h"
 
@@ -10,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-// The tensors of a lens, for the graphs that end at its layer.
+// The tensors of a lens, for the graphs that end at its layer; in the memory of the device that computes that layer.
 struct specee_lens {
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buffer;
@@ -33,9 +34,10 @@ struct specee_predictor {
 struct specee_shortlist {
     std::vector<llama_token> tokens;    // [n_short]
     std::vector<float>       constants; // [n_short] of their logits, see specee_token_matrices
-    ggml_context_ptr         ctx;
-    ggml_backend_buffer_ptr  buffer;
-    ggml_tensor *            up = nullptr; // [n_short][n_embd]
+    // [1 + devices] of [n_short][n_embd]: the first one for CPUs; null where no layer is computed
+    std::vector<specee_device_tensor> up;
+
+    ggml_tensor * at(int32_t device) const { return up[1 + device].tensor; }
 };
 
 struct specee_exit_weights {

@@ -40,12 +40,12 @@ int32_t specee_rows::keep_layers(int32_t n, const int32_t * layers) {
     return SPECEE_OK;
 }
 
-void specee_rows::mark_kept(std::vector<ggml_tensor *> & kept, ggml_tensor * cur, int32_t done) const {
+void specee_rows::mark_kept(std::vector<specee_result> & kept, ggml_tensor * cur, int32_t done) const {
     kept.resize(kept_layers.size());
     for (size_t i = 0; i < kept.size(); ++i) {
         if (kept_layers[i] == done) {
             ggml_set_output(cur);
-            kept[i] = cur;
+            kept[i].tensor = cur;
         }
     }
 }
@@ -61,15 +61,10 @@ void specee_rows::keep_states(const specee_range_graph & graph, bool kv_only) {
         }
         return;
     }
-    layer_out.resize(batch.size() * n_embd);
     for (size_t i = 0; i < graph.kept.size(); ++i) {
-        if (graph.kept[i] == nullptr) {
-            continue;
-        }
-        ggml_backend_tensor_get(graph.kept[i], layer_out.data(), 0, layer_out.size() * sizeof(float));
-        for (size_t j = 0; j < batch.size(); ++j) {
+        for (size_t j = 0; graph.kept[i].tensor != nullptr && j < batch.size(); ++j) {
             if (!batch[j]->is_side) {
-                keep_state(slots[batch[j]->slot], batch[j]->pos, i, layer_out.data() + j * n_embd);
+                keep_state(slots[batch[j]->slot], batch[j]->pos, i, graph.kept[i].row((int32_t) j));
             }
         }
     }
@@ -80,13 +75,16 @@ void specee_rows::keep_prompt_states(specee_slot & s, int32_t n) {
     if (s.states == nullptr || s.n_states != s.length || found == layer_outputs.end()) {
         return;
     }
-    const auto are_there = [&](const ggml_tensor * t) { return t != nullptr && t->buffer != nullptr && t->ne[1] == n; };
+    const auto are_there = [&](const specee_result & result) {
+        const ggml_tensor * t = result.tensor;
+        return t != nullptr && t->buffer != nullptr && t->ne[1] == n;
+    };
     if (!std::all_of(found->second.begin(), found->second.end(), are_there)) {
         return; // the batch was computed in several parts
     }
     layer_out.resize((size_t) n * n_embd);
     for (size_t i = 0; i < found->second.size(); ++i) {
-        ggml_backend_tensor_get(found->second[i], layer_out.data(), 0, layer_out.size() * sizeof(float));
+        ggml_backend_tensor_get(found->second[i].tensor, layer_out.data(), 0, layer_out.size() * sizeof(float));
         for (int32_t j = 0; j < n; ++j) {
             keep_state(s, s.length + j, i, layer_out.data() + (size_t) j * n_embd);
         }

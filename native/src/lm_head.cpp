@@ -4,6 +4,7 @@
 #include "ggml.h"
 
 #include <cstring>
+#include <string>
 
 static float parameter(const ggml_tensor * t, int i) {
     float value;
@@ -84,6 +85,15 @@ static const ggml_tensor * read_norm(const ggml_tensor * t, specee_lm_head & hea
     return nullptr;
 }
 
+// The same, or the copy of it that the scheduler made for another device.
+static bool is_or_copies(const ggml_tensor * t, const ggml_tensor * state) {
+    if (t == nullptr || t == state) {
+        return t == state;
+    }
+    const std::string name = "#" + std::string(ggml_get_name(state)) + "#";
+    return t->op == GGML_OP_NONE && ggml_are_same_shape(t, state) && std::strstr(ggml_get_name(t), name.c_str());
+}
+
 bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, specee_lm_head & head) {
     const ggml_tensor * product = read_logits(logits, head);
     if (product == nullptr || product->src[0]->op != GGML_OP_NONE) {
@@ -95,5 +105,5 @@ bool specee_read_lm_head(const ggml_tensor * logits, const ggml_tensor * state, 
     while (t != nullptr && t != state && keeps_rows(t)) {
         t = t->src[0];
     }
-    return t == state;
+    return is_or_copies(t, state);
 }

@@ -141,7 +141,7 @@ static int32_t check_exits(const specee_rows & rows, const specee_row * r, int32
     if (k < 0 || k > SPECEE_K_MAX || n_layers < 0) {
         return specee_fail(SPECEE_INVALID, "too many candidates");
     }
-    if (k > 0 ? !rows.are_tokens(k, candidates) : rows.exit_weights->shortlist.up == nullptr) {
+    if (k > 0 ? !rows.are_tokens(k, candidates) : rows.exit_weights->shortlist.tokens.empty()) {
         return specee_fail(SPECEE_INVALID, "no such candidate, or no shortlist is set");
     }
     int32_t depth = r->depth;
@@ -172,7 +172,8 @@ int32_t specee_rows_run_to_exit(specee_rows * rows, int32_t id, int32_t n_layers
         specee_row * r      = rows->find(id);
         int32_t      status = check_exits(*rows, r, n_layers, layers, k, candidates);
         for (int32_t i = 0; status == SPECEE_OK && i < n_layers; ++i) {
-            status = rows->advance_deferred(rows->slots[r->slot], layers[i], false, k == 0);
+            status = rows->advance_deferred(rows->slots[r->slot], layers[i], false,
+                                            k == 0 ? specee_read_last::scores : specee_read_last::estimate);
             if (status != SPECEE_OK) {
                 return status;
             }

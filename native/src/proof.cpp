@@ -71,7 +71,7 @@ std::string specee_rows::prove_whole_rows() {
         return SPECEE_RECURRENT;
     }
     std::vector<int32_t> ids = append_proof(0, 1, N_TOKENS - 1);
-    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS, false));
+    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
     for (int32_t i = 1; i < N_TOKENS; ++i) {
         if (!has_logits(0, i - 1, i)) {
             return "several of its tokens at once do not get the bits of single ones";
@@ -79,7 +79,7 @@ std::string specee_rows::prove_whole_rows() {
     }
     must(roll_back(0, 1));
     ids = append_proof(0, 1, 1);
-    must(advance(1, ids.data(), n_layer, SPECEE_LOGITS, false));
+    must(advance(1, ids.data(), n_layer, SPECEE_LOGITS));
     const bool equal = has_logits(0, 0, 1);
     must(roll_back(0, 1));
     return equal ? "" : "its tokens do not get the same bits again after others were dropped";
@@ -92,7 +92,7 @@ std::string specee_rows::prove_slots() {
         std::vector<int32_t>       ids   = append_proof(0, 1, 1);
         const std::vector<int32_t> other = append_proof(1, 1, n);
         ids.insert(ids.end(), other.begin(), other.end());
-        must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS, false));
+        must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
         bool equal = has_logits(0, 0, 1);
         for (int32_t i = 0; i < n; ++i) {
             equal = equal && has_logits(1, i, i + 1);
@@ -111,9 +111,9 @@ std::string specee_rows::prove_ranges() {
     std::vector<int32_t> ids    = append_proof(0, 1, N_TOKENS - 1);
     for (int32_t i = 0; i < n_cuts; ++i) { // the first and the last one, and others evenly between them
         const int32_t end = n_cuts == 1 ? 1 : 1 + i * (n_layer - 2) / (n_cuts - 1);
-        must(advance(ids.size(), ids.data(), end, 0, false));
+        must(advance(ids.size(), ids.data(), end, 0));
     }
-    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS, false));
+    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
     for (int32_t i = 1; i < N_TOKENS; ++i) {
         if (!has_logits(0, i - 1, i)) {
             return "its layers one after the other do not give the bits that they give at once";
@@ -123,9 +123,9 @@ std::string specee_rows::prove_ranges() {
     if (n_layer > 1) {
         // of the last layer propagated K and V are those that it computes, and that is all that the next token sees
         ids = append_proof(0, 1, 2);
-        must(advance(1, ids.data(), n_layer - 1, 0, false));
-        must(advance(1, ids.data(), n_layer, SPECEE_KV_ONLY, false));
-        must(advance(1, ids.data() + 1, n_layer, SPECEE_LOGITS, false));
+        must(advance(1, ids.data(), n_layer - 1, 0));
+        must(advance(1, ids.data(), n_layer, SPECEE_KV_ONLY));
+        must(advance(1, ids.data() + 1, n_layer, SPECEE_LOGITS));
         const bool equal = has_logits(0, 0, 2);
         must(roll_back(0, 1));
         if (!equal) {
@@ -149,7 +149,7 @@ void specee_rows::read_head(const std::string & path, const specee_range_graph &
 
 std::string specee_rows::prove_head(const std::string & path) {
     const std::vector<int32_t> ids = append_proof(0, 1, 1);
-    must(advance(1, ids.data(), n_layer, SPECEE_LOGITS, false));
+    must(advance(1, ids.data(), n_layer, SPECEE_LOGITS));
     specee_row & r = *find(ids[0]);
     must(lens_head(r));
     if (!has_logits(r.slot, 0, 1)) {
@@ -195,7 +195,7 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
         if (level == SPECEE_LEVEL_EXITS) {
             specee_row none;
             hidden_in.assign(n_embd, 0.0f);
-            must(compute_head(none));
+            must(compute_head(none, -1, false));
             read_head(path, range_graphs.front());
             drop_graphs();
         }

@@ -22,22 +22,37 @@ void specee_graph_begin(llm_graph_context & builder) {
     // the result was made with room for a second graph
     graph.scrap  = ggml_new_graph_custom(builder.ctx0, graph.result->get_max_nodes() / 2, false);
     graph.in     = nullptr;
-    graph.out    = nullptr;
-    graph.lens   = nullptr;
-    graph.scores = nullptr;
+    graph.in_at  = nullptr;
+    graph.out_at = nullptr;
+    graph.out    = {};
+    graph.lens   = {};
+    graph.scores = {};
     graph.n_ends = 0;
     graph.n_seen = 0;
-    graph.kept.assign(rows->kept_layers.size(), nullptr);
+    graph.masks.clear();
+    graph.kept.assign(rows->kept_layers.size(), {});
     if (graph.range.begin > 0) {
         builder.gf = graph.scrap;
     }
 }
 
-static ggml_tensor * new_row_input(const llm_graph_context & builder, int32_t n_rows) {
-    ggml_tensor * in = ggml_new_tensor_2d(builder.ctx0, GGML_TYPE_F32, builder.n_embd, n_rows);
-    ggml_set_name(in, "rows_in");
+static ggml_tensor * new_input(const llm_graph_context & builder, const char * name, ggml_type type, int64_t n0,
+                               int64_t n1) {
+    ggml_tensor * in = ggml_new_tensor_2d(builder.ctx0, type, n0, n1);
+    ggml_set_name(in, name);
     ggml_set_input(in);
     return in;
+}
+
+// The hidden states that a range begins with.
+static ggml_tensor * first_states(const llm_graph_context & builder, specee_rows & rows, specee_range_graph & graph) {
+    const specee_range & r = graph.range;
+    if (r.source < 0) {
+        return new_input(builder, "rows_in", GGML_TYPE_F32, builder.n_embd, r.n_rows);
+    }
+    const specee_device & device = rows.devices[r.source];
+    graph.in_at                  = new_input(builder, "rows_at", GGML_TYPE_I32, r.n_rows, 1);
+    return ggml_get_rows(builder.ctx0, (r.by_lens ? device.estimates : device.states).tensor, graph.in_at);
 }
 
 // K/V only: of a layer's nodes, only the ones that write its K and V (and what these need) become part of the graph.
@@ -48,6 +63,20 @@ static void keep_kv_writes(specee_range_graph & graph, ggml_cgraph * gf) {
         if (node->op == GGML_OP_SET_ROWS) {
             ggml_build_forward_expand(gf, node);
         }
+    }
+}
+
+// The last states stay on the device, and what a lens makes of them.
+static void keep_on_device(const llm_graph_context & builder, const specee_device & device,
+                           specee_range_graph & graph) {
+    ggml_context * ctx0 = builder.ctx0;
+    graph.out_at        = new_input(builder, "rows_to", GGML_TYPE_I32, graph.range.n_rows, 1);
+    const auto keep     = [&](const specee_device_tensor & in, ggml_tensor * states) {
+        ggml_build_forward_expand(builder.gf, ggml_set_rows(ctx0, in.tensor, states, graph.out_at));
+    };
+    keep(device.states, graph.out.tensor);
+    if (graph.lens.tensor != nullptr) {
+        keep(device.estimates, graph.lens.tensor);
     }
 }
 
@@ -104,7 +133,7 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
     ggml_cgraph *& builder_gf = const_cast<llm_graph_context &>(builder).gf;
 
     if (done == r.begin) {
-        graph.in     = new_row_input(builder, r.n_rows);
+        graph.in     = first_states(builder, *rows, graph);
         graph.n_seen = ggml_graph_n_nodes(graph.scrap);
         builder_gf   = r.kv_only ? graph.scrap : gf;
         return graph.in;
@@ -119,22 +148,27 @@ ggml_tensor * specee_layer_end(const llm_graph_context & builder, ggml_tensor * 
         rows->mark_kept(graph.kept, cur, done);
     }
     if (done == r.end && r.begin < r.end) {
-        graph.out = cur;
+        graph.out.tensor = cur;
         ggml_set_output(cur);
         ggml_build_forward_expand(gf, cur);
         const specee_lens * lens = rows->exit_weights == nullptr ? nullptr : &rows->exit_weights->lenses[r.end];
         if (lens != nullptr && lens->down != nullptr) {
-            const float eps = rows->token_matrices->eps;
-            graph.lens      = apply_lens(builder.ctx0, *lens, cur, eps);
-            ggml_set_output(graph.lens);
-            ggml_build_forward_expand(gf, graph.lens);
+            const float   eps  = rows->token_matrices->eps;
+            ggml_tensor * seen = apply_lens(builder.ctx0, *lens, cur, eps);
+            graph.lens.tensor  = seen;
+            ggml_set_output(seen);
+            ggml_build_forward_expand(gf, seen);
             if (r.scores) {
-                ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, graph.lens, eps)
-                                                                     : ggml_rms_norm(builder.ctx0, graph.lens, eps);
-                graph.scores         = ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.up, normed);
-                ggml_set_output(graph.scores);
-                ggml_build_forward_expand(gf, graph.scores);
+                ggml_tensor * normed = rows->token_matrices->centred ? ggml_norm(builder.ctx0, seen, eps)
+                                                                     : ggml_rms_norm(builder.ctx0, seen, eps);
+                graph.scores.tensor =
+                    ggml_mul_mat(builder.ctx0, rows->exit_weights->shortlist.at(rows->device_of[il]), normed);
+                ggml_set_output(graph.scores.tensor);
+                ggml_build_forward_expand(gf, graph.scores.tensor);
             }
+        }
+        if (rows->states_at(r.end) >= 0) {
+            keep_on_device(builder, rows->devices[rows->states_at(r.end)], graph);
         }
         if (!r.logits) {
             builder_gf = graph.scrap;
@@ -176,6 +210,13 @@ static bool alike(const specee_group & a, const specee_group & b) {
     return a.slot == b.slot && a.n_rows == b.n_rows;
 }
 
+std::list<specee_range_graph>::iterator specee_rows::oldest_graph() {
+    const auto oldest = std::find_if(range_graphs.rbegin(), range_graphs.rend(), [&](const specee_range_graph & graph) {
+        return !graph.busy && &graph != logits_owner; // whose logits may still be read
+    });
+    return oldest == range_graphs.rend() ? range_graphs.end() : std::prev(oldest.base());
+}
+
 specee_range_graph & specee_rows::graph_of(const specee_range & range) {
     for (auto it = range_graphs.begin(); it != range_graphs.end(); ++it) {
         if (it->range == range &&
@@ -184,15 +225,9 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
             return range_graphs.front();
         }
     }
-    while (range_graphs.size() >= graph_cache_max) {
-        auto last = std::prev(range_graphs.end());
-        if (&*last == logits_owner) { // its logits may still be read
-            if (range_graphs.size() == 1) {
-                break;
-            }
-            --last;
-        }
-        range_graphs.erase(last);
+    for (auto oldest = oldest_graph(); range_graphs.size() >= graph_cache_max && oldest != range_graphs.end();
+         oldest      = oldest_graph()) {
+        range_graphs.erase(oldest);
     }
     need_memory(range.n_rows, true);
     const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
@@ -249,11 +284,30 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
             ggml_build_forward_expand(gf, t);
         }
     }
+    if (graph.in_at != nullptr) { // else it would follow the layers, and all states with it
+        ggml_backend_sched_set_tensor_backend(ctx.sched.get(), graph.in, devices[graph.range.source].backend);
+    }
+    std::vector<const ggml_tensor *> sources;
+    if (has_devices) {
+        sources = specee_sources(gf);
+    }
     graph.built = ggml_backend_sched_alloc_graph(ctx.sched.get(), gf);
+    if (graph.built && has_devices) {
+        graph.transfers = specee_count_copies(gf, sources);
+    }
     return graph.built;
 }
 
-int32_t specee_rows::compute(specee_range_graph & graph) {
+static int32_t status_of(ggml_status status) {
+    switch (status) {
+        case GGML_STATUS_SUCCESS: return SPECEE_OK;
+        case GGML_STATUS_ABORTED: return specee_fail(SPECEE_CANCELLED, "cancelled");
+        case GGML_STATUS_ALLOC_FAILED: return specee_fail(SPECEE_FAILED, "no memory for the compute graph");
+        default: return specee_fail(SPECEE_FAILED, "the backend could not compute the graph");
+    }
+}
+
+int32_t specee_rows::launch(specee_range_graph & graph) {
     const auto n = (int32_t) batch.size();
     for (int32_t i = 0; i < n; ++i) {
         pos[i]    = batch[i]->pos;
@@ -278,6 +332,7 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
         std::equal(groups.begin(), groups.end(), graph.groups.begin(),
                    [](const auto & a, const auto & b) { return a.n_kv == b.n_kv && a.window == b.window; });
     graph.groups = groups;
+    graph.busy   = false;
     if (logits_owner == &graph || graph.range.logits) {
         logits_groups.clear(); // they are written anew
     }
@@ -302,36 +357,36 @@ int32_t specee_rows::compute(specee_range_graph & graph) {
             for (llm_graph_input_i * input : graph.inputs) {
                 input->set_input(&ubatch);
             }
-            if (graph.in != nullptr) {
+            if (graph.in != nullptr && graph.in_at == nullptr) {
                 ggml_backend_tensor_set(graph.in, hidden_in.data(), 0, ggml_nbytes(graph.in));
             }
+            set_places(graph);
+            make_room(graph);
             take_threads(n, !again);
             status = ctx.graph_compute(graph.result->get_gf(), n > 1);
-            ggml_backend_sched_synchronize(ctx.sched.get());
-            again = status == GGML_STATUS_ABORTED && threads.has_stopped();
+            again  = status == GGML_STATUS_ABORTED && threads.has_stopped();
+            if (status != GGML_STATUS_SUCCESS) { // what runs of it uses the same memory
+                ggml_backend_sched_synchronize(ctx.sched.get());
+            }
         } while (again);
-        if (status == GGML_STATUS_SUCCESS && cancelled.load(std::memory_order_relaxed)) {
-            status = GGML_STATUS_ABORTED; // a GPU does not ask meanwhile
-        }
     }
+    graph.busy = status == GGML_STATUS_SUCCESS;
+    return status_of(status);
+}
 
-    switch (status) {
-        case GGML_STATUS_SUCCESS: return SPECEE_OK;
-        case GGML_STATUS_ABORTED: return specee_fail(SPECEE_CANCELLED, "cancelled");
-        case GGML_STATUS_ALLOC_FAILED: return specee_fail(SPECEE_FAILED, "no memory for the compute graph");
-        default: return specee_fail(SPECEE_FAILED, "the backend could not compute the graph");
+int32_t specee_rows::wait_for(specee_range_graph & graph) {
+    if (has_devices) {
+        read_results(graph);
     }
+    ggml_backend_sched_synchronize(graph.sched.get());
+    graph.busy = false;
+    // a GPU does not ask meanwhile
+    return status_of(cancelled.load(std::memory_order_relaxed) ? GGML_STATUS_ABORTED : GGML_STATUS_SUCCESS);
 }
 
 void specee_rows::keep_logits(specee_range_graph & graph) {
     ggml_tensor * t = graph.result->get_logits();
     logits_groups   = groups;
     logits_owner    = &graph;
-    if (ggml_backend_buffer_is_host(t->buffer)) {
-        logits = static_cast<const float *>(t->data);
-    } else {
-        logits_host.resize((size_t) graph.range.n_rows * n_vocab);
-        ggml_backend_tensor_get(t, logits_host.data(), 0, ggml_nbytes(t));
-        logits = logits_host.data();
-    }
+    logits          = logits_host.empty() ? static_cast<const float *>(t->data) : logits_host.data();
 }

@@ -28,6 +28,7 @@ specee_rows::specee_rows(llama_context & ctx, int32_t n_rows_max, int32_t graph_
     cells.strm[0] = 0;
     cells.idxs[0].reserve(n_rows_max);
     cells.idxs[0].assign(1, 0);
+    find_devices();
     ctx.cparams.specee = this;
     ctx.set_abort_callback(abort_requested, this);
 }
@@ -49,11 +50,12 @@ specee_slot * specee_rows::find_slot(llama_seq_id slot) {
     return const_cast<specee_slot *>(std::as_const(*this).find_slot(slot));
 }
 
-const float * specee_rows::final_state(const specee_row & r) {
-    if (r.layer < 0) {
-        return nullptr;
-    }
-    return r.layer == n_layer ? hidden(r) : r.lens_layer == r.layer ? estimate(r) : nullptr;
+bool specee_rows::has_final_state(const specee_row & r) const {
+    return r.layer >= 0 && (r.layer == n_layer || r.lens_layer == r.layer);
+}
+
+const float * specee_rows::final_state(specee_row & r) {
+    return !has_final_state(r) ? nullptr : r.layer == n_layer ? hidden(r) : estimate(r);
 }
 
 const float * specee_rows::logits_of(llama_seq_id slot, int32_t i) const {
@@ -157,7 +159,7 @@ void specee_rows::drop_from(specee_slot & s, size_t n) {
     s.side_done = false;
 }
 
-int32_t specee_rows::commit(int32_t id) {
+int32_t specee_rows::commit(int32_t id, bool keep_rest) {
     const specee_row * r = find(id);
     if (r == nullptr || !r->in_flight) {
         return specee_fail(SPECEE_INVALID, "no such row in flight");
@@ -167,21 +169,26 @@ int32_t specee_rows::commit(int32_t id) {
     }
     specee_slot & s = slots[r->slot];
     const size_t  n = r->pos - s.length + 1;
+    if (keep_rest && !s.side.empty()) {
+        return specee_fail(SPECEE_UNSUPPORTED, "side rows do not stay in flight");
+    }
     for (size_t i = 0; i < n; ++i) {
         if (find(s.chain[i])->depth < n_layer) {
             return specee_fail(SPECEE_INVALID, "a row with deferred layers cannot be committed: complete it first");
         }
     }
-    if (!free_from(s, s.length + (llama_pos) n)) {
-        return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot drop the rows after that one");
+    if (!keep_rest) {
+        if (!free_from(s, s.length + (llama_pos) n)) {
+            return specee_fail(SPECEE_UNSUPPORTED, "this model's memory cannot drop the rows after that one");
+        }
+        drop_from(s, n);
     }
-    drop_from(s, n);
-    for (const int32_t done : s.chain) {
-        specee_row & committed = *find(done);
+    for (size_t i = 0; i < n; ++i) {
+        specee_row & committed = *find(s.chain[i]);
         committed.in_flight    = false;
         s.n_states += s.n_states == committed.pos && s.states != nullptr && !committed.no_states;
     }
-    s.chain.clear();
+    s.chain.erase(s.chain.begin(), s.chain.begin() + n);
     s.length += (llama_pos) n;
     s.last = id;
     return SPECEE_OK;
@@ -232,7 +239,11 @@ int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int32_t parent
 }
 
 int32_t specee_rows_commit(specee_rows * rows, int32_t id) {
-    return specee_entry(rows, [&] { return rows->commit(id); });
+    return specee_entry(rows, [&] { return rows->commit(id, false); });
+}
+
+int32_t specee_rows_commit_first(specee_rows * rows, int32_t id) {
+    return specee_entry(rows, [&] { return rows->commit(id, true); });
 }
 
 int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token token) {
@@ -251,9 +262,9 @@ int32_t specee_rows_forward(specee_rows * rows, llama_seq_id slot, llama_token t
                 rows->roll_back(slot, s->length);
             }
         });
-        status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS, false);
+        status = rows->advance(1, &id, rows->n_layer, SPECEE_LOGITS);
         if (status == SPECEE_OK) {
-            status = rows->commit(id);
+            status = rows->commit(id, false);
         }
         return status == SPECEE_OK ? id : status;
     });
@@ -299,7 +310,9 @@ const float * specee_rows_hidden(const specee_rows * rows, int32_t id) {
             specee_fail(SPECEE_INVALID, "the hidden state of this row is not kept");
             return nullptr;
         }
-        return rows->hidden(*r);
+        // nothing of a row changes but what the host knows of it
+        specee_rows * mutable_rows = const_cast<specee_rows *>(rows);
+        return mutable_rows->hidden(*mutable_rows->find(id));
     });
 }
 

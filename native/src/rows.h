@@ -1,6 +1,7 @@
 // Slots and rows in flight of one llama_context: what the sources of the C ABI share.
 #pragma once
 
+#include "device_states.h"
 #include "draft_head.h"
 #include "error.h"
 #include "exit_weights.h"
@@ -8,6 +9,7 @@
 #include "specee.h"
 #include "threads.h"
 #include "token_matrices.h"
+#include "transfers.h"
 
 #include "llama-context.h"
 #include "llama-kv-cache.h"
@@ -37,6 +39,13 @@ struct specee_row {
     bool         is_side    = false; // in flight beside the principal chain
     bool         no_states  = false; // it passed kept layers unseen
     int32_t      n_probed   = 0;     // candidates of its last probe, 0: none yet
+
+    // Its hidden state, and the estimate if there is one, are in the memory of the device of its layer; the host may
+    // have read them.
+    bool    on_device    = false;
+    bool    has_state    = false;
+    bool    has_estimate = false;
+    int32_t turn         = 0; // which of its two places there
 };
 
 struct specee_free {
@@ -69,6 +78,10 @@ struct specee_group {
     int32_t      window = 0;
 };
 
+// What the host needs at once of what a lens makes of the last row: the shortlist's logits, or the estimate for a
+// probe.
+enum class specee_read_last { nothing, scores, estimate };
+
 // What a graph computes; graphs are cached by it.
 struct specee_range {
     int32_t begin   = 0;
@@ -77,10 +90,12 @@ struct specee_range {
     bool    logits  = false;
     bool    kv_only = false;
     bool    scores  = false; // of the shortlist, through the lens of `end`
+    int32_t source  = -1;    // the device in whose memory it finds the rows' states, -1: the host gives them
+    bool    by_lens = false; // it finds the estimates of them
 
     bool operator==(const specee_range & o) const {
         return begin == o.begin && end == o.end && n_rows == o.n_rows && logits == o.logits && kv_only == o.kv_only &&
-               scores == o.scores;
+               scores == o.scores && source == o.source && by_lens == o.by_lens;
     }
 };
 
@@ -94,24 +109,57 @@ struct specee_attention_input {
     ggml_tensor *          v_rot;
 };
 
+// What the host reads of a graph: where it is, or a copy that comes with the end of the computation.
+struct specee_result {
+    ggml_tensor *      tensor = nullptr; // [n, n_rows]
+    int32_t            first  = 0;       // the first row that is wanted this time; the last ones are
+    std::vector<float> copy;
+
+    bool          is_here() const { return ggml_backend_buffer_is_host(tensor->buffer); }
+    void          make_room() { copy.resize(is_here() ? 0 : (tensor->ne[1] - first) * tensor->ne[0]); }
+    const float * row(int32_t i) const {
+        return is_here() ? (const float *) ((const char *) tensor->data + i * tensor->nb[1])
+                         : copy.data() + (i - first) * tensor->ne[0];
+    }
+};
+
 // A built graph with its own scheduler, so that it keeps its allocation between calls.
 struct specee_range_graph {
     specee_range               range;
     std::vector<specee_group>  groups;
     ggml_backend_sched_ptr     sched;
     llm_graph_result_ptr       result;
-    ggml_cgraph *              scrap  = nullptr; // layers outside of the range, never computed
-    ggml_tensor *              in     = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
-    ggml_tensor *              out    = nullptr; // [n_embd, n_rows] hidden states at `end`
-    ggml_tensor *              lens   = nullptr; // [n_embd, n_rows] the same through the lens of `end`, if there is one
-    ggml_tensor *              scores = nullptr; // [n_short, n_rows] logits of the shortlist
-    std::vector<ggml_tensor *> kept;       // [kept layers] of [n_embd, n_rows]: null for those outside of the range
-    int                        n_ends = 0; // ends of layers that were seen
-    int                        n_seen = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
-    bool                       built  = false;
+    ggml_cgraph *              scrap = nullptr; // layers outside of the range, never computed
+    ggml_tensor *              in    = nullptr; // [n_embd, n_rows] hidden states at `begin`, null for tokens
+    specee_result              out;             // [n_embd, n_rows] hidden states at `end`
+    specee_result              lens;            // [n_embd, n_rows] the same through the lens of `end`, if there is one
+    specee_result              scores;          // [n_short, n_rows] logits of the shortlist
+    std::vector<specee_result> kept; // [kept layers] of [n_embd, n_rows]: null for those outside of the range
+    ggml_tensor *              in_at     = nullptr; // [n_rows] places of the states on a device, null: not there
+    ggml_tensor *              out_at    = nullptr;
+    int                        n_ends    = 0; // ends of layers that were seen
+    int                        n_seen    = 0; // K/V only: nodes of the scrap graph that were searched for K/V writes
+    bool                       built     = false;
+    bool                       busy      = false; // launched, not read yet: it must stay
+    specee_transfers           transfers = {};    // of one computation
 
     std::vector<specee_attention_input> attention;
     std::vector<llm_graph_input_i *>    inputs; // the others
+    std::vector<ggml_tensor *>          masks;  // parts of attention's masks: the same ones in all layers
+};
+
+// Rows on their way through a range of layers: begun, and not finished yet. Several may be under way at once.
+struct specee_pass {
+    std::vector<specee_row *> batch;
+    std::vector<specee_group> groups; // the same, by slot
+    specee_range              range;
+    bool                      wants_estimate = false;   // of the last row, for a probe
+    specee_range_graph *      graph          = nullptr; // null: not launched
+    bool                      has_begun      = false;
+    bool                      is_torn        = false; // an exception left it in the middle
+    bool                      done           = false;
+
+    bool is_new() const { return range.begin == 0; }
 };
 
 // The KV caches of a context, where each token has a cell; none where its memory is another one.
@@ -134,15 +182,20 @@ struct specee_rows {
     const int32_t n_embd;
     const int32_t n_vocab;
     const int32_t n_rows_max;
-    const int32_t n_kept; // rows that are kept: the place of a row is its id modulo this
+    const int32_t n_kept;              // rows that are kept: the place of a row is its id modulo this
+    bool          has_devices = false; // not CPUs alone
     size_t        graph_cache_max;
 
     std::vector<specee_slot> slots;
     std::vector<specee_row>  places;    // [n_kept]
-    std::vector<float>       states;    // [n_kept][n_embd] hidden states
+    std::vector<float>       states;    // [n_kept][n_embd] hidden states, if they are not on a device
     std::vector<float>       estimates; // [n_kept][n_embd] the hidden states seen through their lenses
     std::vector<float>       probs;     // [n_kept][SPECEE_K_MAX] candidates' probabilities at the last probe of the row
     int64_t                  next_id = 0;
+
+    std::vector<specee_device> devices;   // that compute layers
+    std::vector<int32_t>       device_of; // [n_layer + 1] which of them each layer and the LM head have, -1: a CPU
+    specee_transfers           transfers = {};
 
     std::list<specee_range_graph> range_graphs; // most recently used first
     specee_range_graph *          building     = nullptr;
@@ -153,7 +206,7 @@ struct specee_rows {
     bool                                                        decoding = false; // a llama_decode of ours is under way
     // the same of some more layers, in the order of kept_layers
     std::vector<int32_t>                                                     kept_layers;
-    std::unordered_map<const llm_graph_result *, std::vector<ggml_tensor *>> layer_outputs;
+    std::unordered_map<const llm_graph_result *, std::vector<specee_result>> layer_outputs;
 
     const float *             logits = nullptr; // [n][n_vocab]
     std::vector<specee_group> logits_groups;    // whose they are; empty: there are none
@@ -164,6 +217,7 @@ struct specee_rows {
     // reused between calls
     std::vector<specee_row *>                  batch;  // the rows of the present computation
     std::vector<specee_group>                  groups; // the same, by slot
+    std::vector<specee_pass>                   passes; // that run at the same time
     int64_t                                    n_batches = 0;
     std::unique_ptr<llama_memory_context_i>    memory; // the cells that llama.cpp builds a graph for
     std::vector<llama_kv_cache_context *>      views;  // the same, by cache
@@ -181,7 +235,8 @@ struct specee_rows {
     std::vector<llama_token_data>              sample_buffer;
     std::vector<std::pair<float, llama_token>> sample_heap;
     std::vector<float>                         proof_logits; // [n][n_vocab] of the proof's tokens
-    bool                                       is_proving = false;
+    bool                                       is_proving     = false;
+    bool                                       wants_estimate = false; // of the last row, of the present computation
 
     std::atomic<bool> cancelled{ false };
     specee_threads    threads;
@@ -204,12 +259,12 @@ struct specee_rows {
         return r != nullptr && r->id == id ? r : nullptr;
     }
 
-    size_t        place(const specee_row & r) const { return &r - places.data(); }
-    float *       hidden(const specee_row & r) { return states.data() + place(r) * n_embd; }
-    const float * hidden(const specee_row & r) const { return states.data() + place(r) * n_embd; }
-    float *       estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
+    size_t  place(const specee_row & r) const { return &r - places.data(); }
+    float * host_state(const specee_row & r) { return states.data() + place(r) * n_embd; }
+    float * host_estimate(const specee_row & r) { return estimates.data() + place(r) * n_embd; }
     // The last layer's output, or the estimate of it after an exit; null when not known.
-    const float * final_state(const specee_row & r);
+    const float * final_state(specee_row & r);
+    bool          has_final_state(const specee_row & r) const;
     // Logits row i of a slot; null, with an error, when there is none.
     const float * logits_of(llama_seq_id slot, int32_t i) const;
     // The parent of a row in flight, if it is in flight too.
@@ -224,7 +279,7 @@ struct specee_rows {
     int32_t fail_level() const;
 
     int32_t append(llama_seq_id slot, int32_t parent, llama_token token);
-    int32_t commit(int32_t id);
+    int32_t commit(int32_t id, bool keep_rest);
     int32_t roll_back(llama_seq_id slot, llama_pos length);
 
     // ---- what can be done with this model: proof.cpp
@@ -241,17 +296,32 @@ struct specee_rows {
     int32_t keep_layers(int32_t n, const int32_t * layers);
     int32_t layer_states(llama_seq_id slot, llama_pos begin, int32_t n, float * out) const;
     // `done` layers end here in a graph that is being built.
-    void mark_kept(std::vector<ggml_tensor *> & kept, ggml_tensor * cur, int32_t done) const;
+    void mark_kept(std::vector<specee_result> & kept, ggml_tensor * cur, int32_t done) const;
+
+    // ---- hidden states on devices: device_states.cpp
+
+    const float * hidden(specee_row & r); // reads it, if need be
+    const float * estimate(specee_row & r);
+    // The device in whose memory the states after so many layers are; -1: the host's. Takes the memory.
+    int32_t states_at(int32_t depth);
+    bool    need_estimates(int32_t device); // false: there is no memory for them
 
     // ---- ranges of layers: advance.cpp
 
-    // want_scores: also the shortlist's logits of the last row, through the lens of `end`.
-    int32_t advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags, bool want_scores);
+    int32_t advance(int32_t n, const int32_t * ids, int32_t end, uint32_t flags,
+                    specee_read_last last = specee_read_last::nothing);
     // Takes the last row of a principal chain that is not complete to depth `end`, and with it the rows that are less
     // deep: among rows that are not complete depths never grow with the position, so these are a suffix, and join as
     // depths meet.
-    int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits, bool want_scores);
+    int32_t advance_deferred(const specee_slot & s, int32_t end, bool want_logits,
+                             specee_read_last last = specee_read_last::nothing);
     int32_t lens_head(specee_row & r);
+
+    // ---- several ranges at once: stages.cpp
+
+    // n batches at once, in ranges of layers that have none in common.
+    int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                           uint32_t flags);
 
     // ---- probes: probe.cpp
 
@@ -286,13 +356,25 @@ struct specee_rows {
     // Throws std::bad_alloc unless there is memory for a graph of n rows, and for a scheduler.
     void need_memory(int32_t n, bool new_scheduler);
 
+    // device_states.cpp
+    void   find_devices();
+    size_t place_on_device(const specee_row & r) const { return place(r) + r.turn * n_kept; }
+    void   fetch(const specee_device_tensor & from, const specee_row & r, float * to);
+
     // layer_states.cpp
     void keep_states(const specee_range_graph & graph, bool kv_only); // of the batch
     void keep_prompt_states(specee_slot & s, int32_t n);              // of n tokens that were decoded after s.length
     void keep_state(specee_slot & s, llama_pos p, size_t i, const float * state);
 
     // advance.cpp
-    int32_t compute_head(specee_row & r);                // of `hidden_in`: the graph is the first one
+    // Of `hidden_in`, or of the estimate or state that the row has on a device. The graph is the first one.
+    int32_t compute_head(specee_row & r, int32_t source, bool by_lens);
+    // Whether these rows can go there, which sets `batch`, `groups` and the pass's range.
+    int32_t check_pass(specee_pass & pass, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
+    void    reserve_again(int32_t n);                    // what llama.cpp has put off until the next computation
+    int32_t begin_pass(specee_pass & pass);              // cells, inputs, launch: `batch` and `groups` are its own
+    void    read_pass(specee_pass & pass);               // what was computed: now it is done
+    void    leave_pass(const specee_pass & pass);        // as if it had not begun, where it is not done
     int32_t check_batch(int32_t n, const int32_t * ids); // sets `batch` and `groups`
     bool    ancestors_reach(int32_t end) const;          // of the batch
     void    take_cells();                                // for the new rows of the batch
@@ -300,11 +382,21 @@ struct specee_rows {
     void    mend_cells(); // of torn slots in `groups`: each row's cell is its position, and no other is in use
     void    tear_cells();
 
+    // stages.cpp
+    int32_t check_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
+                         uint32_t flags); // sets `passes`
+
     // range_graphs.cpp
     specee_range_graph & graph_of(const specee_range & range);
-    int32_t              compute(specee_range_graph & graph);
-    bool                 build(specee_range_graph & graph, const llm_graph_params & params);
-    void                 keep_logits(specee_range_graph & graph);
+    // The one that was used longest ago, and is not needed now; the end of the list where there is none.
+    std::list<specee_range_graph>::iterator oldest_graph();
+    int32_t launch(specee_range_graph & graph); // of `batch`: starts it, inputs may be changed after that
+    int32_t wait_for(specee_range_graph & graph);
+    bool    build(specee_range_graph & graph, const llm_graph_params & params);
+    void    set_places(const specee_range_graph & graph); // on devices, of the batch's states
+    void    make_room(specee_range_graph & graph);        // for what the host reads of it
+    void    read_results(specee_range_graph & graph);     // queued: they are there when it is done
+    void    keep_logits(specee_range_graph & graph);
 
     // attention.cpp
     void set_extents(); // n_kv and windows of the groups

@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 8
+#define SPECEE_ABI_VERSION 9
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -74,6 +74,8 @@ LLAMA_API int32_t specee_tokenize(const struct llama_vocab * vocab, int32_t n_te
 // names.
 LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_token token, int32_t special,
                                      int32_t capacity, char * text, int32_t * n_bytes);
+// The name of the device that has a layer's weights, from 0 on; n_layer stands for the LM head. NULL for no layer.
+LLAMA_API const char * specee_layer_device(const struct llama_model * model, int32_t layer);
 // How many rows in one batch get the bits that each has alone.
 LLAMA_API int32_t specee_max_equal_rows(void);
 // Whether this CPU has a kernel that takes so many rows through weights of a ggml_type at once: 1 or 0. n_in, n_out:
@@ -122,6 +124,8 @@ LLAMA_API int32_t specee_rows_append(specee_rows * rows, llama_seq_id slot, int3
 // The path from the committed tip to row `id` becomes the slot's sequence: all of it must be complete (n_layer deep).
 // The slot's other rows in flight are dropped. A side row is SPECEE_UNSUPPORTED.
 LLAMA_API int32_t specee_rows_commit(specee_rows * rows, int32_t id);
+// The same, but the rows after it on the principal chain stay in flight. SPECEE_UNSUPPORTED where there are side rows.
+LLAMA_API int32_t specee_rows_commit_first(specee_rows * rows, int32_t id);
 
 // One token of dense decoding in one call: appended at the tip, through all layers with logits (row 0), committed.
 // SPECEE_UNSUPPORTED while rows are in flight. Returns the row's id, or a negative status: then nothing has changed.
@@ -142,6 +146,13 @@ LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
 // slots are at most specee_max_equal_rows() in all, so that each has the bits that it has when its slot runs alone.
 // After a failure the rows are as deep as before.
 LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
+
+// Several batches at once: counts[i] of the ids, in their order, go to depth ends[i], as in specee_rows_advance. Their
+// ranges of layers have none in common, and stand from the last one to the first one. Ranges on different devices run
+// at the same time. Ancestors must be deep enough before the call, or in the same batch. With SPECEE_LOGITS the batch
+// that goes to n_layer has logits. After a failure all rows are as deep as before.
+LLAMA_API int32_t specee_rows_advance_stages(specee_rows * rows, int32_t n, const int32_t * counts, const int32_t * ids,
+                                             const int32_t * ends, uint32_t flags);
 
 // Runs the deferred layers of all rows of a slot's principal chain; rows join where their depths meet. With
 // SPECEE_LOGITS, logits row i is that of the i-th row that was not complete before. SPECEE_OK when there is nothing to
@@ -302,6 +313,21 @@ LLAMA_API int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot
 // The next computation stops in its middle and begins again, as when other processes took a core meanwhile. Returns how
 // many have done so before.
 LLAMA_API int32_t specee_rows_stop_next(specee_rows * rows);
+
+// What crossed between the memory of the host and that of devices since the rows were opened, and how often the host
+// waited for a device: the numbers of tensors or parts of them, and bytes. Nothing on a CPU. What llama.cpp decodes
+// (prompts) is not counted.
+typedef struct specee_transfers {
+    int64_t n_to_device;
+    int64_t bytes_to_device;
+    int64_t n_to_host;
+    int64_t bytes_to_host;
+    int64_t n_between; // from one device to another
+    int64_t bytes_between;
+    int64_t n_waits;
+} specee_transfers;
+
+LLAMA_API int32_t specee_rows_transfers(const specee_rows * rows, specee_transfers * transfers);
 
 // The rule behind specee_rows_threads: see threads.h.
 typedef struct specee_thread_rule specee_thread_rule;

@@ -1,5 +1,6 @@
 // What this library can do: with which models, with which weights, and with how many rows at once.
 #include "ggml-backend.h"
+#include "llama-model.h"
 #include "proof.h"
 #include "rows.h"
 #include "small_batch/small_batch.h"
@@ -56,6 +57,17 @@ int32_t specee_token_piece(const llama_vocab * vocab, llama_token token, int32_t
         const int32_t n = llama_token_to_piece(vocab, token, text, capacity, 0, special != 0);
         *n_bytes        = n < 0 ? -n : n;
         return (int32_t) SPECEE_OK;
+    });
+}
+
+const char * specee_layer_device(const llama_model * model, int32_t layer) {
+    return specee_guard((const char *) nullptr, [&]() -> const char * {
+        if (model == nullptr || layer < 0 || layer > llama_model_n_layer(model)) {
+            specee_fail(SPECEE_INVALID, "no such layer");
+            return nullptr;
+        }
+        const bool is_head = layer == llama_model_n_layer(model);
+        return ggml_backend_dev_name(is_head ? model->dev_output() : model->dev_layer(layer));
     });
 }
 

@@ -31,6 +31,7 @@ class specee_threads {
     bool    stop();
     bool    has_stopped() const { return stopped; } // the pass that was begun last
     int32_t current() const { return n_fixed > 0 ? n_fixed : rule.n; }
+    int32_t most() const { return n_fixed > 0 ? n_fixed : rule.n_max; }
     // From now on: this many, or with 0 as the cores allow.
     void fix(int32_t n);
     // A single row, whose time is that of reading memory, takes at most this many.

@@ -90,10 +90,11 @@ void specee_rows::need_memory(int32_t n, bool new_scheduler) {
         try {
             return specee_need_memory(n_tensors * (sizeof(ggml_tensor) + 4 * sizeof(int32_t)));
         } catch (const std::bad_alloc &) {
-            if (range_graphs.empty() || &range_graphs.back() == logits_owner) {
+            const auto oldest = oldest_graph();
+            if (oldest == range_graphs.end()) {
                 throw;
             }
-            range_graphs.pop_back();
+            range_graphs.erase(oldest);
         }
     }
 }
@@ -134,7 +135,7 @@ int32_t specee_rows::prefill(llama_seq_id slot, int32_t n, const llama_token * t
         if (level >= SPECEE_LEVEL_RANGES && found != last_outputs.end() && found->second != nullptr &&
             found->second->buffer != nullptr) {
             const ggml_tensor * t = found->second;
-            ggml_backend_tensor_get(t, hidden(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
+            ggml_backend_tensor_get(t, host_state(*r), (t->ne[1] - 1) * t->nb[1], n_embd * sizeof(float));
             r->layer = n_layer;
         }
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from specee.predictors.acceptance import RULES
 from specee.predictors.calibration.calibration_file import Calibration
@@ -34,6 +34,8 @@ from specee.predictors.exits.schedule import Schedule
 
 POLICIES = ("dense", "specee", "exact", "pipelined")
 """Those that `build_policy` makes."""
+PIPELINED_ROWS = 4
+"""So many tokens are drafted for each stage at most, where nobody says how many."""
 
 
 def build_policy(
@@ -50,8 +52,7 @@ def build_policy(
     calibration = _needed(calibration, f"policy {name}")
     calibration.check_rules(rules)
     if name == "pipelined":
-        middle = min(calibration.exit_layers, key=lambda layer: abs(2 * layer - calibration.n_layer))
-        return Pipelined((middle, calibration.n_layer))
+        return build_pipelined((calibration.n_layer,), calibration)
     controller = ExitController(rules, make_schedule(calibration, rules), make_drafter(rules, draft))
     if chain is not None:
         if rules.rule == "margin":
@@ -68,6 +69,23 @@ def build_chain(drafter: ChainDrafter, acceptance: str | None = None, early: Ear
 def build_tree(drafter: TreeDrafter, acceptance: str | None = None) -> Tree:
     """The policy that verifies trees of drafts, see `build_chain`."""
     return Tree(drafter, drafter.cost.max_rows - 1, RULES[acceptance or "exact"])
+
+
+def build_pipelined(
+    stages: Sequence[int], calibration: Calibration | None, drafter: ChainDrafter | None = None, width: int | None = 1
+) -> Pipelined:
+    """Stages of the model's devices, by where their layers end; on one device, two that meet at an exit layer.
+
+    Raises CalibrationFileError where that needs a calibration, or nothing else guesses.
+    """
+    if len(stages) == 1:
+        calibration = _needed(calibration, "policy pipelined on one device")
+        middle = min(calibration.exit_layers, key=lambda layer: abs(2 * layer - calibration.n_layer))
+        stages = (middle, *stages)
+    lens = calibration is not None and stages[0] in calibration.exit_layers
+    if drafter is None and not lens:
+        raise CalibrationFileError(f"no exit layer is where the first device ends ({stages[0]})", "No guesses")
+    return Pipelined(stages, drafter, width if drafter is not None else 1, lens=lens)
 
 
 def make_early_rejection(calibration: Calibration | None) -> EarlyRejection:

@@ -89,6 +89,19 @@ class Advance:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceStages:
+    """Batches of rows, each with the depth where it goes, at once: the last layers first. See `Advance`."""
+
+    is_computation: ClassVar[bool] = True
+    batches: tuple[tuple[tuple[int, ...], int], ...]
+    logits: bool = False
+
+    def run(self, engine: Engine) -> Logits:
+        engine.advance_stages(self.batches, self.logits)
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
 class RunToExit:
     """The last row from exit layer to exit layer until its score is above the threshold. See `Engine.run_to_exit`."""
 
@@ -152,13 +165,14 @@ class ProbeRow:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The path to `row` becomes the sequence; other rows in flight are dropped."""
+    """The path to `row` becomes the sequence; other rows in flight are dropped, or with `keep_rest` stay."""
 
     is_computation: ClassVar[bool] = False
     row: int
+    keep_rest: bool = False
 
     def run(self, engine: Engine) -> None:
-        engine.commit(self.row)
+        engine.commit(self.row, keep_rest=self.keep_rest)
 
 
 RowWork = Forward | Advance

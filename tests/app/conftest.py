@@ -127,7 +127,7 @@ class FakeEngine:
     def depth(self, row: int) -> int:
         return 0
 
-    def commit(self, row: int) -> None:
+    def commit(self, row: int, *, keep_rest: bool = False) -> None:
         self.tokens += self.in_flight[: row + 1]
         self.in_flight.clear()
 

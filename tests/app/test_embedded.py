@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decoded import N_TOKENS, run
 
 from specee.app.engine.answering import Answerer
 from specee.app.engine.datastore import open_datastore
-from specee.app.engine.decode import begin, decode
+from specee.app.engine.decode import begin
 from specee.app.engine.loading import open_backend
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.policy_chooser import PolicyChooser
@@ -28,7 +29,6 @@ from specee.predictors.acceptance import RULES
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.build_policy import build_chain, make_chain_drafter
-from specee.predictors.decoding.policy import Policy
 from specee.predictors.types import TokenState
 
 PROMPTS = (
@@ -36,7 +36,6 @@ PROMPTS = (
     "Explain in two sentences why bread rises.",
     "Repeat this line three times: the cat sat on the mat.",
 )
-N_TOKENS = 48
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +46,6 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     backend = open_backend(LoadOptions(n_ctx=1024, data_dir=str(data)), lambda what, share: None)
     yield backend
     backend.close()
-
-
-def run(
-    backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
-) -> tuple[list[int], Any]:
-    prompt = make_prompt(backend, (Message("user", text),)).tokens
-    engine = backend.engine
-    policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
-    engine.roll_back(0)
-    engine.prefill(prompt)
-    tokens: list[int] = []
-    state, events = decode(backend, policy, prompt, sampling, 1, N_TOKENS)
-    for event in events:
-        if event.state is TokenState.ROLLED_BACK:
-            del tokens[event.index :]
-        elif event.index == len(tokens):
-            tokens.append(event.token)
-    assert engine.n_in_flight == 0
-    assert engine.tokens[len(prompt) :] == tokens[:-1], "every row but the last token's is committed"
-    return tokens, state.stats
 
 
 @pytest.mark.parametrize("rule", ["predictor", "margin"])

@@ -310,3 +310,12 @@ def test_show_says_how_chats_are_written(
     assert all(re.search(each, text) for each in says)
     facts = json.loads(call(no_sockets, "models", "show", str(path), "--json").stdout)
     assert facts["folds_system"] == (template == GEMMA)
+
+
+def test_show_says_where_keys_and_values_cannot_be_q8_0(env: dict[str, str], tmp_path: Path) -> None:
+    """Heads of 16 numbers, of which q8_0 takes 32 together."""
+    path = str(tiny_chat.write(tmp_path / "m.gguf", "bpe", (), None))
+    assert (
+        "tokens in q8_0, which this model cannot have; "
+        in call(env, "models", "show", path, "--kv-type", "q8_0").stdout
+    )

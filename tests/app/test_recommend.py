@@ -17,7 +17,7 @@ from specee.app.recommend.facts import count, from_entry, from_header, quantizat
 from specee.app.recommend.machine import DecodingSpeed, Gpu, Machine
 from specee.app.recommend.recommendation import PURPOSES, Recommendation, recommend
 from specee.app.recommend.speed_store import SpeedStore, decoding_speed
-from specee.models import embedded, registry
+from specee.models import embedded, kv_cache, registry
 from specee.models.gguf_header import Header, Tensor, read_model
 from specee.models.registry import RegistryEntry
 
@@ -92,6 +92,14 @@ def test_memory_is_weights_window_and_work() -> None:
     assert facts.file_bytes < small < 1.3 * facts.file_bytes
     assert large - small >= (32768 - 4096) * facts.kv_bytes_per_token
     assert estimate.needed_memory(facts, 1 << 30) == estimate.needed_memory(facts, facts.context), "never beyond it"
+
+
+def test_q8_0_keeps_no_scores() -> None:
+    """It goes with flash attention: a longer window costs keys and values, and little else."""
+    facts = from_entry(ENTRIES["qwen2.5-1.5b"])
+    small, large = (estimate.needed_memory(facts, window, "q8_0") for window in (4096, 32768))
+    kept = (32768 - 4096) * kv_cache.converted(facts.kv_bytes_per_token, "q8_0")
+    assert kept < large - small < 1.2 * kept
 
 
 def test_a_disk_without_room() -> None:

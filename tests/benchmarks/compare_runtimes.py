@@ -28,6 +28,8 @@ from typing import Protocol
 from common import N_PREFILL, N_PROMPT, add_model, parser
 from runtime_table import Case, Results, markdown, table
 
+from specee.models import gguf_header
+from specee.models.errors import ModelError
 from specee.native import cpu
 
 HERE = Path(__file__).parent
@@ -148,14 +150,16 @@ def sets_here(features: Iterable[str]) -> list[str]:
     return [name for name, feature in SETS.items() if feature in known]
 
 
-def placed(given: Iterable[str], best: str) -> dict[str, Path]:
-    """Of each `SET=PLACE` the place by set; a place alone belongs to the best set."""
+def placed(given: Iterable[str], best: str, inside: str = "") -> dict[str, Path]:
+    """Of each `SET=PLACE` the place by set; a place alone belongs to the best set. A folder must hold `inside`."""
     found = {}
     for text in given:
         name, _, place = text.partition("=")
         name, place = (name, place) if name in SETS else (best, text)
         if not (path := Path(place)).exists():
             sys.exit(f"{text}: there is no {place}; SET=PLACE takes {', '.join(SETS)}")
+        if inside and path.is_dir() and not any(path.glob(inside)):
+            sys.exit(f"{text}: there is no {inside.replace('*', '')} in {place}")
         found[name] = path.absolute()  # links stay: an interpreter finds its environment by its path
     return found
 
@@ -218,7 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options_.add_argument("--json", type=Path, help="where the seconds of every round go")
     options = options_.parse_args(arguments)
     sets = options.sets or sets_here(cpu.features() or ()) or sys.exit("no kernels of ours for this CPU; give --sets")
-    library, stock, ik = (placed(given, sets[0]) for given in (options.library, options.stock, options.ik))
+    try:
+        gguf_header.read_model(options.model)
+    except ModelError as error:
+        sys.exit(str(error))
+    library, stock = (placed(given, sets[0], "*llama.*") for given in (options.library, options.stock))
+    ik = placed(options.ik, sets[0], "llama-bench*")
     threads = options.threads or cpu.usable_cores()
     job = Job(options.model, threads, max(options.long, N_PREFILL) + N_PROMPT, options.flash)
     run(job, sets, library, stock, ik, options)

@@ -3,8 +3,8 @@
 Shapes are those of random_model.py, written to a temporary folder; only their speed says anything. For each model, all
 of its layers on the GPU: milliseconds of a step of 1 to 8 rows, at several lengths of the context; whether rows at once
 get the bits of one; the same steps by plain llama_decode, which is what llama.cpp's own speculation pays; ranges of
-layers; probes. Then with some of the layers on the GPU. What is compared takes turns. `--gpu-layers 0` measures the CPU
-alone.
+layers; probes; what crosses between the host and the GPU. Then with some of the layers on the GPU. What is compared
+takes turns. `--gpu-layers 0` measures the CPU alone.
 """
 
 from __future__ import annotations
@@ -125,6 +125,14 @@ def split_equal(engine: RowEngine) -> bool:
     return same
 
 
+def crossed(engine: RowEngine, run: Callable[[], object]) -> dict[str, int]:
+    """What crosses between the host and the GPU, and how often the host waits; the first time builds graphs."""
+    run()
+    before = engine.transfers()
+    run()
+    return {name: n - before[name] for name, n in engine.transfers().items()}
+
+
 class Plain:
     """llama_decode alone, in a context of its own: what an unpatched llama.cpp does with n rows."""
 
@@ -229,6 +237,12 @@ def measure(path: Path, gpu_layers: int, lengths: list[int], rounds: int) -> dic
             return took
 
         found["probes_ms"] = alternate(rounds, {"8 ranges, 7 probes": probes, "whole": lambda: step(engine, tokens(1))})
+        found["transfers"] = {
+            "1 row": crossed(engine, lambda: step(engine, tokens(1))),
+            "4 rows": crossed(engine, lambda: step(engine, tokens(4))),
+            "8 ranges": crossed(engine, lambda: step(engine, tokens(1), probed)),
+            "8 ranges, 7 probes": crossed(engine, probes),
+        }
     return found
 
 
@@ -273,6 +287,9 @@ def show(name: str, found: dict[str, Any]) -> None:
     drafted = {n: round(1000 / values[0], 1) for n, values in found["chain_ms"].items()}
     print(f"\ndrafts a step, each accepted with {ACCEPTANCE}: tokens/s with sampling {drafted}")
     print("one row in ranges of layers:", {n: round(values[0], 3) for n, values in found["ranges_ms"].items()}, "ms")
+    for key, n in found["transfers"].items():
+        to_gpu, to_host = (f"{n[f'n_{way}']} ({n[f'bytes_{way}']} bytes)" for way in ("to_device", "to_host"))
+        print(f"{key}: {to_gpu} to the GPU, {to_host} to the host, which waits {n['n_waits']} times")
     print("probes:", {key: round(values[0], 3) for key, values in found["probes_ms"].items()}, "ms")
 
 

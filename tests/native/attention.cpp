@@ -1,7 +1,8 @@
 // Our operation for attention against ggml's operations, bit for bit; with a number as argument: their
 // processor times on one thread, of that many cells.
 //
-// Prints a line for each shape that differs, and "equal N" at the end. Built and run by test_attention.py.
+// Prints a line for each shape that differs, and "equal N" at the end. With "memory" as argument: computes where no more
+// memory can be had, and prints "computed". Built and run by test_attention.py.
 #include "small_batch/attention.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -16,6 +17,12 @@
 #include <ctime>
 #include <random>
 #include <vector>
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
+static constexpr int n_threads = 2;
 
 struct shape {
     int  d, d_v, n_heads_kv, n_sharing, n_rows, n_streams, n_cells, size; // size: of the cache, in cells
@@ -83,7 +90,7 @@ struct attention {
         ggml_soft_max_add_sinks(kq, sinks);
         ggml_tensor * kqv = ggml_permute(c, ggml_mul_mat(c, ggml_permute(c, v, 0, 2, 1, 3), kq), 0, 2, 1, 3);
         theirs            = ggml_cont_2d(c, kqv, s.d_v * heads, s.n_rows * s.n_streams);
-        const specee_attention_tensors a = { q, k, v, mask, sinks, scale };
+        const specee_attention_tensors a = { q, k, v, mask, sinks, scale, n_threads };
         ours                             = op(c, &a);
         int at                           = 0;
         for (ggml_tensor * result : { ours, theirs }) {
@@ -156,12 +163,38 @@ static void measure(ggml_backend_t backend, specee_attention_op_t op, int n_cell
     }
 }
 
+// What threads need for long contexts is part of the graph: nothing is left to get while they run.
+static int compute_without_memory(ggml_backend_t backend, specee_attention_op_t op) {
+    attention a({ 32, 32, 1, 3, 9, 1, 1 << 18, 1 << 18, 'c', false }, op);
+    if (a.ours != nullptr) {
+        attention small({ 32, 32, 1, 3, 9, 1, 64, 64, 'c', false }, op);
+        small.seconds(backend, 0); // threads, and the plan's memory
+#if defined(__linux__)
+        FILE * const of   = fopen("/proc/self/statm", "r");
+        long         used = 0;
+        if (of == nullptr || fscanf(of, "%ld", &used) != 1 || fclose(of) != 0) {
+            return 1;
+        }
+        const auto   bytes = rlim_t(used) * rlim_t(sysconf(_SC_PAGESIZE)) + (1 << 20);
+        const rlimit limit = { bytes, bytes };
+        setrlimit(RLIMIT_AS, &limit);
+#endif
+        a.seconds(backend, 0);
+    }
+    printf("computed\n");
+    return 0;
+}
+
 int main(int n, char ** arguments) {
     ggml_backend_ptr   backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
     const auto         op =
         reinterpret_cast<specee_attention_op_t>(ggml_backend_reg_get_proc_address(reg, "specee_attention_op"));
-    ggml_backend_cpu_set_n_threads(backend.get(), n > 1 ? 1 : 2);
+    const bool no_memory = n > 1 && strcmp(arguments[1], "memory") == 0;
+    ggml_backend_cpu_set_n_threads(backend.get(), n > 1 && !no_memory ? 1 : n_threads);
+    if (no_memory) {
+        return compute_without_memory(backend.get(), op);
+    }
     if (n > 1) {
         measure(backend.get(), op, std::atoi(arguments[1]));
         return 0;

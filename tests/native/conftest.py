@@ -1,7 +1,8 @@
 """The models that the runtime's tests run on: the embedded one, and tiny random ones of several architectures.
 
 With SPECEE_TEST_GPU_LAYERS that many of their layers are on the GPU of the library that is tested. There rows keep
-their bits where weights are quantized and heads are 64 wide or more: the tiny models are wider, in Q8_0.
+their bits where weights are quantized and heads are 64 wide or more: the tiny models are wider, in Q8_0. With
+SPECEE_TEST_WORKERS they are on so many workers instead.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from workers import workers
 
 from specee.models import embedded
-from specee.native import library
+from specee.native import devices, library
 from specee.native.engine import Model, RowEngine, Sampler
 
 library.load()  # before the bindings are imported
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_archs  # noqa: E402
 import tiny_gguf  # noqa: E402
-from helpers import GPU_LAYERS  # noqa: E402
+from helpers import GPU_LAYERS, N_WORKERS  # noqa: E402
 
 # hundreds of lines a model, into the report of every failed test
 _quiet = llama_cpp.llama_log_callback(lambda *_: None)
@@ -60,9 +62,10 @@ def quantize_q8(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def model(model_path: Path) -> Iterator[Model]:
-    model = Model(model_path, gpu_layers=GPU_LAYERS)
-    yield model
-    model.close()
+    with workers(N_WORKERS) as endpoints:
+        model = Model(model_path, gpu_layers=GPU_LAYERS, devices=devices.choose(endpoints) if endpoints else ())
+        yield model
+        model.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 from specee.native.engine import RowEngine
 
 GPU_LAYERS = int(os.environ.get("SPECEE_TEST_GPU_LAYERS", "0"))
+N_WORKERS = int(os.environ.get("SPECEE_TEST_WORKERS", "0"))
 ROUNDING = 0.05 if GPU_LAYERS else 0.01  # of the largest logit, where rows are computed by other kernels
 
 

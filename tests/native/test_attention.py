@@ -35,3 +35,9 @@ def test_attention_has_the_bits_of_ggml(program: Path) -> None:
     assert done.returncode == 0, done.stdout
     if "avx512dq" in (cpu.features() or ()):
         assert int(done.stdout.split()[-1]) > 100
+
+
+def test_no_memory_is_got_while_threads_compute(program: Path) -> None:
+    """They may not fail: nothing could be told of it. What they need is part of the graph."""
+    done = subprocess.run([str(program), "memory"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "computed\n"), done.stderr

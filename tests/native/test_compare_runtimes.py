@@ -89,6 +89,19 @@ def test_a_place_without_a_set_belongs_to_the_best_one(tmp_path: Path) -> None:
         placed([f"avx3={tmp_path}"], "avx2")
 
 
+def test_what_cannot_be_measured_is_told_before_anything_runs(tmp_path: Path) -> None:
+    """A folder without what it was given for, and a file that is no model."""
+    model, text = str(tiny_gguf.write(tmp_path / "tiny.gguf", "llama")), tmp_path / "notes.txt"
+    text.write_text("no model")
+    (empty := tmp_path / "empty").mkdir()
+    for option, missing in (("--library", "llama."), ("--stock", "llama."), ("--ik", "llama-bench")):
+        with pytest.raises(SystemExit, match=f"there is no {missing} in {empty}"):
+            compare_runtimes.main([model, "--sets", "avx2", option, f"avx2={empty}"])
+    for path in (text, tmp_path / "nothing.gguf"):
+        with pytest.raises(SystemExit, match=path.name):
+            compare_runtimes.main([str(path), "--sets", "avx2"])
+
+
 def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours in a process of its own, and an unpatched llama.cpp where there is one: every case is measured."""
     stock = os.environ.get("SPECEE_TEST_STOCK")

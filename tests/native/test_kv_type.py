@@ -124,6 +124,7 @@ def test_the_kernel_has_the_bits_of_ggml(path: Path, engine: RowEngine, monkeypa
 def test_it_is_half_of_the_memory(path: Path, engine: RowEngine) -> None:
     header = gguf_header.read_model(path)
     of_type = {kv_type: kv_cache.bytes_per_token(header, kv_type) for kv_type in get_args(KVType)}
+    assert kv_cache.can_have(header, "q8_0")
     assert of_type["q8_0"] == of_type["f16"] * 17 // 32 == kv_cache.converted(of_type["f16"], "q8_0")
 
 
@@ -134,6 +135,8 @@ def test_the_types_are_the_same_everywhere() -> None:
 def test_a_model_that_cannot_have_it_is_refused(tmp_path: Path) -> None:
     """Heads that are no multiple of 32 numbers."""
     path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
+    header = gguf_header.read_model(path)
+    assert [kv_cache.can_have(header, kv_type) for kv_type in ("f16", "q8_0")] == [True, False]
     with closing(Model(path)) as model:
         with pytest.raises(NativeError, match=r"no keys and values in q8_0: .*does not divide.*; take f16"):
             RowEngine(model, n_ctx=256, kv_type="q8_0")

@@ -44,7 +44,7 @@ def build(out: Path) -> None:
         return str(made)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, ("x86_avx_vnni_columns", "x86_avx_vnni", "small_batch")))
+        objects = list(pool.map(compiled, ["small_batch", *(path.stem for path in KERNELS.glob("x86_avx_vnni*.cpp"))]))
     linked = [f"-L{libraries}", "-lggml-cpu", "-lggml-base", f"-Wl,-rpath,{libraries}"]
     run([str(_compiler()), "-shared", *objects, *linked, "-o", str(out)])
 

@@ -139,9 +139,7 @@ class ScriptedLink:
             send(Progress("loading the model", 0.4))
             session.loaded.wait(10)
             error, session.refused_load = session.refused_load or session.load_error, None
-            send(
-                ModelLoaded(INFO) if error is None else Failed(error.title, error.message, error.exit_code, fatal=True)
-            )
+            send(ModelLoaded(INFO) if error is None else _failed(error, fatal=True))
             return
 
         def put(answer: Any) -> None:
@@ -153,7 +151,7 @@ class ScriptedLink:
         if session.error is not None:
             error, session.error = session.error, None
             put(PromptProgress(0, 12))  # it is taken up: another engine is not asked
-            put(Failed(error.title, error.message, error.exit_code, fatal=error.exit_code == 1))
+            put(_failed(error, fatal=error.exit_code == 1))
             return
         put(PromptProgress(12, 12))
         put(Started(session.stats.policy, session.stats.policy_reason, 12, 0, 1, 79.9))
@@ -172,6 +170,10 @@ class ScriptedLink:
             events = _drafted(index, text) if session.drafts else _events(index, text)
             put(TokenEvents(tuple(replace(event, channel=channel) for event in events)))
         put(Done(replace(session.stats, stop_reason=reason)))
+
+
+def _failed(error: AppError, *, fatal: bool) -> Failed:
+    return Failed(error.title, error.message, error.exit_code, fatal, error.of_device)
 
 
 def _pieces(answer: str, there: dict[str, str]) -> Iterator[tuple[Any, str]]:

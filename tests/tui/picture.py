@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ FOLDER = Path(__file__).parent / "snapshots"
 REWRITE = "SPECEE_REWRITE_SNAPSHOTS"
 HUES = ((20, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (195, "cyan"), (255, "blue"), (330, "magenta"))
 ATTRIBUTES = ("bold", "dim", "italic", "underline", "strike", "reverse")
+TIME = re.compile(r"\b\d\d:\d\d\b")  # of a message
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -30,6 +32,7 @@ def picture(app: Any) -> str:
     text = ["".join(char for char, _ in row).rstrip() for row in rows]
     styles = ["".join(letters[kind] for _, kind in row).rstrip(".") for row in rows]
     legend = [f"{letter} {kind}" for kind, letter in letters.items()]
+    text = [TIME.sub("12:34", line) for line in text]
     return "\n".join([*text, "=" * 20, *styles, "=" * 20, *legend]) + "\n"
 
 

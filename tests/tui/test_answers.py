@@ -21,7 +21,7 @@ async def test_an_answer_appears_with_its_figures() -> None:
         assert answers(pilot.app) == ["**Bold** words here"]
         shown = screen(pilot.app)
         assert "Hi [bold]there[/bold]" in shown and "Bold words here" in shown and "?" not in shown.split("Bold")[1]
-        assert "81.5 tokens/s (79.9 with all layers)" in shown
+        assert "81.5 tokens/s, dense here 79.9" in shown
         assert "1 of 3 tokens skipped layers (policy exact: exits reach 1.02x of dense here)" in shown
         assert "█" in shown
 

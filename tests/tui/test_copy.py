@@ -77,12 +77,19 @@ async def test_the_mouse_selects_and_ctrl_c_copies_without_quitting() -> None:
     async with chat(session).run_test(size=(60, 24)) as pilot:
         conversation = await answered(pilot, session)
         top = conversation.entries.index(conversation.entries[-1])
-        y = conversation._tops[top]
+        y = conversation._tops[top] - conversation.scroll_offset.y
         await pilot.mouse_down(conversation, offset=(3, y))
         await pilot.hover(conversation, offset=(9, y + 1))
         await pilot.mouse_up(conversation, offset=(9, y + 1))
         await pilot.pause()
         selected = pilot.app.screen.get_selected_text()
+        style = next(
+            segment.style
+            for strip in pilot.app.screen._compositor.render_strips()
+            for segment in strip
+            if "bold word" in segment.text or segment.text == "bold"
+        )
+        assert style.color != style.bgcolor, "what is selected can be read"
         assert selected is not None and selected.startswith("bold word and more words") and "\n" not in selected
         await pilot.press("ctrl+c")
         assert pilot.app.clipboard == selected and pilot.app.is_running and not pilot.app.screen.selections
@@ -96,7 +103,7 @@ async def test_a_double_click_selects_the_code_or_the_message() -> None:
     async with chat(session).run_test(size=(80, 30)) as pilot:
         conversation = await answered(pilot, session)
         y = conversation._tops[len(conversation.entries) - 1]
-        await pilot.click(conversation, offset=(5, y + 2), times=2)
+        await pilot.click(conversation, offset=(5, y + 3), times=2)
         await pilot.press("ctrl+c")
         assert pilot.app.clipboard == "print(1)\nprint(2)"
         await pilot.click(conversation, offset=(2, y), times=2)

@@ -16,8 +16,9 @@ ANSWER = """# Foxes
 
 A **fox** is quick, `lazy` dogs are *not*:
 
-1. it jumps
-2. it runs
+1. it jumps, $v = \\frac{s}{t}$
+2. it runs, see [here](https://x.y)
+   - far
 
 ```python
 def jump(over):
@@ -29,6 +30,7 @@ def jump(over):
 | red | any |
 """
 SIZES = {60: 20, 80: 24, 120: 40}
+WIDEST = (200, 50)
 COUNTS = ("exits", "probes", "checks", "checks_failed", "rolled_back", "check_seconds", "draft_seconds")
 
 
@@ -68,6 +70,25 @@ async def test_an_answer(theme: str, width: int) -> None:
     async with chat(session_with_answer()).run_test(size=(width, SIZES[width])) as pilot:
         await ask(pilot, theme)
         check(f"answer-{width}-{theme}", pilot.app)
+
+
+async def test_an_answer_where_there_is_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    async with chat(session_with_answer()).run_test(size=WIDEST) as pilot:
+        await ask(pilot, "dark")
+        await pilot.press("alt+up")
+        await drawn(pilot)
+        check("answer-200-dark", pilot.app)
+
+
+async def test_what_can_be_done_with_a_message_where_there_is_little_room(theme: str) -> None:
+    async with chat(session_with_answer()).run_test(size=(60, 30)) as pilot:
+        await ask(pilot, theme)
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: len(pilot.app.session.sent) == 2 and idle(pilot.app))
+        await pilot.press("alt+up")
+        await drawn(pilot)
+        check(f"message-60-{theme}", pilot.app)
 
 
 @pytest.mark.parametrize("view", [name for name in VIEWS if name != "columns"])

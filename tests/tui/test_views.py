@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 from fake_session import INFO, FakeSession, chat, idle, make_stats, ready, screen, submit, until, use_drafts
+from textual.geometry import Size
 
 from specee.app.engine.protocol import ChatEvent
 from specee.app.tui.gauge import Gauge
 from specee.app.tui.prompt_input import PromptInput
-from specee.app.tui.status import Status, status_lines
+from specee.app.tui.status import Status, _fitting, status_lines
 from specee.app.tui.views import VIEWS
 from specee.app.tui.views.columns import Columns
 
@@ -30,7 +31,7 @@ def test_the_gauge_forgets_tokens_that_were_rolled_back() -> None:
 @pytest.mark.parametrize(
     ("policy", "figures", "skipping"),
     [
-        ("exact", "40.0 tokens/s (80.0 with all layers) · smollm2-135m · 27.0 of 30 layers per token", "1 of 2 tokens"),
+        ("exact", "40.0 tokens/s, dense here 80.0 · smollm2-135m · 27.0 of 30 layers per token", "1 of 2 tokens"),
         ("dense", "40.0 tokens/s · smollm2-135m", "no drafts, no token skips layers (policy dense: why)"),
     ],
 )
@@ -50,7 +51,12 @@ def test_the_status_line_counts_drafted_tokens() -> None:
     for index, drafter in enumerate((None, "suffix", "retrieval", "retrieval", None)):
         gauge.add(ChatEvent(index, "x", 1, 30, "verified", 0.005 * index, drafter=drafter))
     figures, drafting = status_lines(gauge, INFO, "")
-    assert figures == "200 tokens/s, 2.50x the 80.0 without drafts · smollm2-135m"
+    assert figures == "200 tokens/s, dense here 80.0 · smollm2-135m"
+    gauge.begin("chain", "why", 80.0, 38.2)  # a benchmark has measured it
+    gauge.rate = 120.0
+    worth = "120 tokens/s, dense here 80.0, stock llama.cpp about 38"
+    assert status_lines(gauge, INFO, "")[0] == f"{worth} · smollm2-135m"
+    assert _fitting(f"answering · {worth}", Size(46, 1)) == "answering · 120 tokens/s, dense here 80.0"
     where = "2 from common phrases, 1 from this chat"
     assert drafting == f"4.00 tokens a step; 3 of 5 tokens were drafted: {where} (policy chain)"
 

@@ -15,6 +15,7 @@ from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding import driver
 from specee.predictors.decoding.build_policy import (
     POLICIES,
+    build_pipelined,
     build_policy,
     make_chain_drafter,
     make_early_rejection,
@@ -238,6 +239,8 @@ def test_build_says_what_is_wrong() -> None:
         build_policy("exact", None, ExitRules(), draft)
     with pytest.raises(CalibrationFileError, match="pipelined needs one"):
         build_policy("pipelined", None, ExitRules(), draft)
+    with pytest.raises(CalibrationFileError, match=r"where the first device ends \(5\)"):
+        build_pipelined((5, 12), CALIBRATION)
     with pytest.raises(CalibrationFileError, match="early rejection needs one"):
         make_early_rejection(None)
     chain = make_chain_drafter(CostModel({1: 1.0}), {}, length=2)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.events import Click
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -24,6 +26,10 @@ TITLE_STYLE = Style(bold=True)
 
 Row = list[tuple[str, Style]]
 """One line of a view: runs of text with their styles."""
+
+
+class TokenChosen(Message):
+    """The user chose a token of the last answer, which its gauge has now."""
 
 
 class DepthView(Widget):
@@ -60,7 +66,7 @@ class DepthView(Widget):
         titled = self.content_size.height >= self.LEAST_TITLED and self.has_title()
         self.n_lines = max(1, self.content_size.height - titled)
         title: list[Row] = [[(self.TITLE, TITLE_STYLE), (f": {self.sentence()}", DIM)]] if titled else []
-        before, self._rows = self._rows, [*title, *self.rows()]
+        before, self._rows = self._rows, [cut(row, self.content_size.width) for row in (*title, *self.rows())]
         width = self.size.width
         for y in range(max(len(before), len(self._rows))):
             if before[y : y + 1] != self._rows[y : y + 1]:
@@ -92,6 +98,7 @@ class DepthView(Widget):
             if token is column:
                 self.gauge.cursor = -index
                 self.show(self.gauge, self.n_layers)
+                self.post_message(TokenChosen())
                 return
 
     @property
@@ -180,6 +187,20 @@ def origin(column: TokenColumn, n_layers: int) -> str:
     chosen = f"drafted from {source(column.drafter).name}" if column.drafter else "chosen by the model itself"
     count = column.step.tokens
     return f"{chosen}; its step gave {count} token{'s' * (count != 1)}"
+
+
+def cut(row: Row, width: int) -> Row:
+    """A row that ends with a mark where it is too wide."""
+    if sum(cell_len(text) for text, _ in row) <= width:
+        return row
+    kept: Row = []
+    room = width - 1
+    for text, style in row:
+        if cell_len(text) > room:
+            return [*kept, (f"{set_cell_size(text, room).rstrip()}…", style)]
+        kept.append((text, style))
+        room -= cell_len(text)
+    return kept
 
 
 def lines(text: str, style: Style = PLAIN) -> list[Row]:

@@ -20,9 +20,17 @@ class ThresholdView(DepthView):
     """The one in use; None is the calibrated one."""
 
     def sentence(self) -> str:
+        if self.gauge.drafts:
+            return "nothing to show for answers with drafts"
         return "tokens/s (up) and layers used (right) of the last answers, * is the newest"
 
     def rows(self) -> list[Row]:
+        if self.gauge.drafts:
+            return lines(
+                f"policy {self.gauge.policy} uses all {self.n_layers} layers for each token, so no threshold matters.\n"
+                "/policy exact or /policy specee let tokens skip layers above a threshold: [ and ]\n"
+                "change it then, and each answer is a point here, speed against layers used."
+            )
         points = self.gauge.points[-len(TRAIL) - 1 :]
         name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
         head = lines(f"threshold {name}   [ skip more layers   ] skip fewer")

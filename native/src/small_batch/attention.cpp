@@ -197,6 +197,7 @@ struct Attention {
     int64_t n_streams() const { return k->ne[3]; }
     int64_t n_rows() const { return q->ne[2] / n_streams(); } // of a stream
     int64_t n_sharing() const { return q->ne[1] / k->ne[1]; } // heads
+    int64_t n_out() const { return v->ne[2] * q->ne[1] * q->ne[2]; }
 };
 
 const float * mask_of(const Attention & a, int64_t stream, int64_t row) {
@@ -240,7 +241,23 @@ struct Block {
     int64_t stream, kv_head, first, end;
 };
 
-void attend(const Attention & a, const Block & b) {
+// Where attend() puts what it computes, for n rows and some cells.
+struct Memory {
+    int64_t q, sums, acc, weights, scores; // floats
+
+    Memory(const ggml_tensor * k, const ggml_tensor * v, int64_t n, int64_t n_seen) :
+        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * lanes), weights(n_group * n_seen),
+        scores(n * n_seen) {}
+
+    int64_t size() const { return q + sums + acc + weights + scores; }
+};
+
+// Of each thread.
+int64_t needed_floats(const ggml_tensor * k, const ggml_tensor * v) {
+    return Memory(k, v, n_block, k->ne[2]).size();
+}
+
+void attend(const Attention & a, const Block & b, float * memory) {
     const int64_t d         = a.k->ne[0];
     const int64_t d_v       = a.v->ne[2];
     const int64_t n_cells   = a.k->ne[2];
@@ -260,14 +277,12 @@ void attend(const Attention & a, const Block & b) {
     from                 = from / cell_step * cell_step;
     to                   = std::max(from + cell_step, (to + cell_step - 1) / cell_step * cell_step);
     const int64_t n_seen = to - from;
-    const int64_t n_acc  = d_v * n_group * lanes;
-    const int64_t n_sums = n * lanes * lanes;
-    float * const q =
-        static_cast<float *>(scratch(size_t(n * d + n_sums + n_acc + n_group * n_seen + n * n_seen) * sizeof(float)));
-    float * const sums    = q + n * d;
-    float * const acc     = sums + n_sums;
-    float * const weights = acc + n_acc;
-    float * const scores  = weights + n_group * n_seen;
+    const Memory  size(a.k, a.v, n, n_seen);
+    float * const q       = memory;
+    float * const sums    = q + size.q;
+    float * const acc     = sums + size.sums;
+    float * const weights = acc + size.acc;
+    float * const scores  = weights + size.weights;
 
     const auto head_of = [&](int64_t i) { return b.kv_head * n_sharing + (b.first + i) % n_sharing; };
     const auto row_of  = [&](int64_t i) { return (b.first + i) / n_sharing; };
@@ -292,9 +307,8 @@ void attend(const Attention & a, const Block & b) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
             pack(s, factor, n_seen, x, n_now, weights);
-            part.out[x] = reinterpret_cast<float *>(static_cast<char *>(a.dst->data) +
-                                                    size_t(b.stream * a.n_rows() + row_of(i + x)) * a.dst->nb[1]) +
-                          head_of(i + x) * d_v;
+            part.out[x] = static_cast<float *>(a.dst->data) +
+                          ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
         }
         find_values(n_now)(part);
     }
@@ -319,6 +333,14 @@ void compute(ggml_tensor * dst, int thread, int n_threads, void * user) noexcept
     const auto scale_bits = uint32_t(reinterpret_cast<uintptr_t>(user));
     Attention  a          = { dst->src[0], dst->src[1], dst->src[2], dst->src[3], dst->src[4], dst, 0.0f };
     std::memcpy(&a.scale, &scale_bits, sizeof a.scale);
+    // behind the result
+    const int64_t n_out    = a.n_out();
+    const int64_t n_needed = needed_floats(a.k, a.v);
+    n_threads              = int(std::min<int64_t>(n_threads, (dst->ne[0] - n_out) / n_needed));
+    if (thread >= n_threads) {
+        return;
+    }
+    float * const memory   = static_cast<float *>(dst->data) + n_out + thread * n_needed;
     const int64_t n        = a.n_sharing() * a.n_rows();
     const int64_t n_heads  = a.k->ne[1] * a.n_streams();
     const int64_t n_blocks = count_blocks(n, n_heads, n_threads);
@@ -326,7 +348,7 @@ void compute(ggml_tensor * dst, int thread, int n_threads, void * user) noexcept
         const int64_t head  = i / n_blocks;
         const int64_t at    = i % n_blocks;
         const Block   block = { head / a.k->ne[1], head % a.k->ne[1], at * n / n_blocks, (at + 1) * n / n_blocks };
-        attend(a, block);
+        attend(a, block, memory);
     }
 }
 
@@ -357,10 +379,13 @@ ggml_tensor * specee_attention_op(ggml_context * ctx, const specee_attention_ten
     }
     uint32_t scale;
     std::memcpy(&scale, &a->scale, sizeof scale);
-    ggml_tensor * args[] = { a->q, a->k, a->v, a->mask, a->sinks };
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, a->v->ne[2] * a->q->ne[1], a->q->ne[2], 1, 1, args,
-                          a->sinks == nullptr ? 4 : 5, compute, GGML_N_TASKS_MAX,
-                          reinterpret_cast<void *>(uintptr_t(scale)));
+    ggml_tensor *       args[]   = { a->q, a->k, a->v, a->mask, a->sinks };
+    const int64_t       width    = a->v->ne[2] * a->q->ne[1];
+    const int64_t       n_floats = width * a->q->ne[2] + std::max(a->n_threads, 1) * needed_floats(a->k, a->v);
+    ggml_tensor * const computed =
+        ggml_custom_4d(ctx, GGML_TYPE_F32, n_floats, 1, 1, 1, args, a->sinks == nullptr ? 4 : 5, compute,
+                       GGML_N_TASKS_MAX, reinterpret_cast<void *>(uintptr_t(scale)));
+    return ggml_view_2d(ctx, computed, width, a->q->ne[2], size_t(width) * sizeof(float), 0);
 }
 
 #else

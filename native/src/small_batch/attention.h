@@ -21,12 +21,13 @@ struct specee_attention_tensors {
     struct ggml_tensor * mask;
     struct ggml_tensor * sinks;
     float                scale;
+    int                  n_threads; // that compute it at most; further ones have nothing to do
 };
 
 struct ggml_context;
 
 // The operation [n * heads, rows]; null up to 8 rows, where shapes or types are others, or where this CPU has no kernel
-// for it.
+// for it. The memory that its threads need is part of the graph's, so that it is got before they run.
 struct ggml_tensor * specee_attention_op(struct ggml_context * ctx, const struct specee_attention_tensors * a);
 typedef struct ggml_tensor * (*specee_attention_op_t)(struct ggml_context *, const struct specee_attention_tensors *);
 

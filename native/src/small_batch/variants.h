@@ -33,6 +33,8 @@ struct ColumnKernel {
 ColumnKernel find_columns(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx2(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx_vnni(int type, int64_t n_rows, bool as_batch);
+ColumnKernel find_columns_256_avx2(int type, int64_t n_rows, bool as_batch); // of the types with 256 weights a block
+ColumnKernel find_columns_256_avx_vnni(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_avx512_vnni(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_neon_dotprod(int type, int64_t n_rows, bool as_batch);
 ColumnKernel find_columns_neon_i8mm(int type, int64_t n_rows, bool as_batch);

@@ -10,7 +10,8 @@
 namespace specee::small_batch {
 namespace {
 
-template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batch) {
+// In two, each for a file of its own: a compiler takes more than a gigabyte for each.
+template <class V, int N> ColumnKernel half_columns_of_32(int type) {
     const auto of_32 = [](auto t) -> ColumnKernel {
         using T = decltype(t);
         return { sizeof(HalfRow32<T, N>), pack_half_columns_32<V, T, N>, multiply_half_columns_32<V, T, N> };
@@ -19,6 +20,19 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
         using T = decltype(t);
         return { sizeof(TileRows32<N>), pack_tile_rows_32<T, N>, multiply_half_columns_repacked<V, T, N> };
     };
+    switch (type) {
+        case GGML_TYPE_Q4_0: return repacked_32(HalfQ4_0<V>());
+        case GGML_TYPE_Q4_1: return of_32(HalfQ4_1<V>());
+        case GGML_TYPE_Q5_0: return of_32(HalfQ5_0<V>());
+        case GGML_TYPE_Q5_1: return of_32(HalfQ5_1<V>());
+        case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
+        case GGML_TYPE_IQ4_NL: return repacked_32(HalfIQ4_NL<V>());
+        case GGML_TYPE_MXFP4: return repacked_32(HalfMXFP4<V>());
+        default: return {};
+    }
+}
+
+template <class V, int N> ColumnKernel half_columns_of_256(int type, bool as_batch) {
     // a batch's last rows are taken as four or eight, of which the last one is there again and again
     constexpr int M      = N <= 4 ? 4 : 8;
     const auto    of_256 = [](Kernel multiply) -> ColumnKernel {
@@ -33,13 +47,6 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
                         : of_256(multiply_half_lanes<V, T, N>);
     };
     switch (type) {
-        case GGML_TYPE_Q4_0: return repacked_32(HalfQ4_0<V>());
-        case GGML_TYPE_Q4_1: return of_32(HalfQ4_1<V>());
-        case GGML_TYPE_Q5_0: return of_32(HalfQ5_0<V>());
-        case GGML_TYPE_Q5_1: return of_32(HalfQ5_1<V>());
-        case GGML_TYPE_Q8_0: return of_32(HalfQ8_0<V>());
-        case GGML_TYPE_IQ4_NL: return repacked_32(HalfIQ4_NL<V>());
-        case GGML_TYPE_MXFP4: return repacked_32(HalfMXFP4<V>());
         case GGML_TYPE_Q4_K:
             return as_batch ? of_batch(multiply_half_sums<V, HalfQ4_K, M, Order::once_for_64>)
                             : of_256(multiply_half_sums<V, HalfQ4_K, N, Order::once_for_256>);
@@ -57,8 +64,11 @@ template <class V, int N> ColumnKernel half_column_kernel(int type, bool as_batc
     }
 }
 
-template <class V> ColumnKernel find_half_columns(int type, int64_t n_rows, bool as_batch) {
-    return for_rows(n_rows, [=](auto n) { return half_column_kernel<V, decltype(n)::value>(type, as_batch); });
+template <class V> ColumnKernel find_half_columns_32(int type, int64_t n_rows) {
+    return for_rows(n_rows, [=](auto n) { return half_columns_of_32<V, decltype(n)::value>(type); });
+}
+template <class V> ColumnKernel find_half_columns_256(int type, int64_t n_rows, bool as_batch) {
+    return for_rows(n_rows, [=](auto n) { return half_columns_of_256<V, decltype(n)::value>(type, as_batch); });
 }
 
 } // namespace

@@ -1,0 +1,244 @@
+"""Layers on workers: the policies' texts, what is told of them, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from decoded import run
+from workers import END_SECONDS, worker_process, workers
+
+from specee.app.chat.session import Session
+from specee.app.cli.main import INTERRUPTED
+from specee.app.engine.client import EngineClient, EngineLostError, NoEngineError
+from specee.app.engine.loading import open_backend
+from specee.app.engine.measurements import Measurements
+from specee.app.engine.protocol import ChatEvent, Done, Message, Notice
+from specee.app.errors import AppError
+from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
+from specee.models import embedded
+from specee.native import rpc
+from specee.native.endpoint import Endpoint, parse
+from specee.native.errors import DeviceError
+from specee.predictors.cost_model import CostModel
+from specee.predictors.decoding.build_policy import build_chain, build_tree, make_chain_drafter, make_tree_drafter
+
+needs_model = pytest.mark.skipif(
+    embedded.path() is None or embedded.calibration() is None,
+    reason="built without the embedded model or its calibration",
+)
+QUESTION = (Message("user", "Count slowly from one to two hundred."),)
+PROMPT = "Repeat this line three times: the cat sat on the mat."
+FREE = {1: 1.0, 8: 1.01}  # rows cost nothing: many are drafted
+LONG, SHORT = (ChatOptions(PolicyChoice("dense"), PLAIN_GREEDY, n) for n in (400, 24))
+
+
+# ---- answers -------------------------------------------------------------------------------------------------------
+
+
+@needs_model
+def test_policies_generate_the_tokens_of_the_cpu(tmp_path: Path) -> None:
+    """With half of the layers on two workers; tests/native has all layers, on one and on two."""
+
+    def opened(**options: Any) -> Any:
+        load = LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none", **options)
+        return closing(open_backend(load, lambda what, share: None))
+
+    with opened() as backend:
+        expected, _ = run(backend, PolicyChoice("dense"), PROMPT)
+    with workers(2) as endpoints, opened(rpc=",".join(endpoints), gpu_layers=15) as backend:
+        where = backend.info.places
+        assert all(endpoint in where for endpoint in endpoints) and where in Measurements().key(backend)
+        assert where.endswith("layers 16-30 and the LM head on the CPU")
+        sources = CostModel(FREE), backend.datastores
+        chain, tree = build_chain(make_chain_drafter(*sources)), build_tree(make_tree_drafter(*sources))
+        wanted = (PolicyChoice("dense"), chain, tree, PolicyChoice("exact"), PolicyChoice("pipelined"))
+        stats = []
+        for policy in wanted:
+            tokens, counted = run(backend, policy, PROMPT)
+            assert tokens == expected, policy
+            stats.append(counted)
+        assert stats[1].accepted and stats[2].accepted and stats[3].exits, "drafts stand, and tokens exit"
+
+
+# ---- lost workers --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def client_of(endpoint: str, data: Path, **options: Any) -> Iterator[EngineClient]:
+    options = {"n_ctx": 512, **options}
+    load = LoadOptions(threads=1, data_dir=str(data), rpc=endpoint, drafter="none", **options)
+    with closing(EngineClient(load)) as client:
+        yield client
+
+
+def answer(client: EngineClient) -> tuple[str, list[str]]:
+    """The text of an answer, and the notices before it."""
+    text, notices = "", []
+    for event in client.generate(QUESTION, SHORT):
+        if isinstance(event, ChatEvent):
+            text += event.said
+        if isinstance(event, Notice):
+            notices.append(event.text)
+    return text, notices
+
+
+@needs_model
+def test_a_worker_lost_in_the_middle_is_named_and_the_chat_goes_on(tmp_path: Path) -> None:
+    with worker_process() as (process, endpoint):
+        load = LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), rpc=endpoint, drafter="none")
+        session = Session(load)
+        with closing(session):
+            text = ""
+            with pytest.raises(EngineLostError, match=f"lost the worker at {endpoint}: ") as lost:
+                for event in session.send("Count slowly from one to two hundred.", LONG):
+                    if isinstance(event, ChatEvent) and event.said:
+                        text += event.said
+                        process.kill()
+            assert lost.value.of_device and "\n" not in lost.value.line
+            assert session.branch[-1].state == "interrupted" and session.branch[-1].content == text
+            with pytest.raises(AppError, match=f"no worker at {endpoint}: nothing listens there") as refused:
+                list(session.continue_answer(SHORT))
+            assert refused.value.of_device and session.branch[-1].content == text, "what was written stays"
+            session.use_cpu()  # what the screen asks
+            done = [event for event in session.continue_answer(SHORT) if isinstance(event, Done)]
+            assert len(done) == 1 and session.branch[-1].content.startswith(text)
+            assert session.info is not None and session.info.places == ""
+
+
+@needs_model
+def test_the_cpu_goes_on_at_once_where_that_is_allowed(tmp_path: Path) -> None:
+    with closing(EngineClient(LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none"))) as client:
+        expected, _ = answer(client)
+    with worker_process() as (process, endpoint), client_of(endpoint, tmp_path, cpu_fallback=True) as client:
+        assert list(client.open()) and client.info is not None and endpoint in client.info.places
+        process.kill()
+        process.wait(END_SECONDS)
+        text, notices = answer(client)  # lost between two answers
+        assert text == expected and len(notices) == 1
+        assert f"lost the worker at {endpoint}" in notices[0] and "the CPU computes alone now" in notices[0]
+        assert client.info is not None and client.info.places == ""
+    with client_of(endpoint, tmp_path, cpu_fallback=True) as client:  # not there when the model is loaded
+        notices = [event.text for event in client.open() if isinstance(event, Notice)]
+        assert [f"no worker at {endpoint}" in text for text in notices] == [True]
+        assert client.info is not None and client.info.places == ""
+    with client_of(endpoint, tmp_path) as client, pytest.raises(NoEngineError, match="no worker at") as refused:
+        list(client.open())
+    assert refused.value.of_device
+
+
+@needs_model
+def test_a_device_without_room_is_one_line(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (450 << 20, before[1]))  # for what is started now
+    try:
+        starting = worker_process()
+        process, endpoint = starting.__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    try:
+        with client_of(endpoint, tmp_path, gpu_layers=31, n_ctx=8192) as client, pytest.raises(AppError) as error:
+            list(client.generate(QUESTION, SHORT))
+        assert error.value.of_device and "--gpu-layers" in error.value.line and "\n" not in error.value.line
+        assert process.poll() is None
+    finally:
+        starting.__exit__(None, None, None)
+
+
+# ---- who is there --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listener(reply: bytes | None) -> Iterator[Endpoint]:
+    """Something that takes connections, and sends this; None: nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(64)
+                if reply is not None:
+                    connection.sendall(reply)
+                else:
+                    connection.recv(64)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Endpoint(*server.getsockname())
+        thread.join(END_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what listens there is no worker"),
+        (b"", "what listens there is no worker"),
+        (struct.pack("<Q4B24x", 28, 6, 1, 0, 0), r"version 6\.1\.0 of the RPC protocol, this program 7\.0\.0"),
+        (None, "no answer within"),
+    ],
+)
+def test_what_is_no_worker_is_one_line(reply: bytes | None, says: str) -> None:
+    with listener(reply) as endpoint, pytest.raises(DeviceError, match=f"no worker at {endpoint}: .*{says}") as error:
+        rpc.check(endpoint, 0.5)
+    assert "\n" not in str(error.value)
+
+
+def test_who_is_not_there_is_one_line() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(DeviceError, match="nothing listens there; 'specee-chat worker'"):
+            rpc.check(Endpoint(*unused.getsockname()))
+    with pytest.raises(DeviceError, match=r"no IPv4 address is known of nobody\.invalid"):
+        rpc.check(parse("nobody.invalid:50052"))
+    with pytest.raises(DeviceError, match=r"no worker at \[::1\]:50052: no IPv4 address"):
+        rpc.check(parse("[::1]:50052"))
+
+
+def test_a_worker_speaks_the_version_that_is_asked_for() -> None:
+    with worker_process() as (_, endpoint):
+        assert rpc.check(parse(endpoint)) == endpoint
+        with socket.create_connection(parse(endpoint)) as busy:  # one at a time
+            busy.sendall(struct.pack("<BQ24x", 14, 24))
+            assert busy.recv(64)
+            with pytest.raises(DeviceError, match="another program uses it"):
+                rpc.check(parse(endpoint), 0.3)
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_worker() -> None:
+    with worker_process() as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_SECONDS) == INTERRUPTED
+        assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+def test_a_worker_that_others_reach_warns() -> None:
+    with worker_process("--host", "0.0.0.0", "--device", "cpu") as (process, endpoint):
+        assert rpc.check(Endpoint("127.0.0.1", parse(endpoint).port))
+        process.kill()
+        assert process.stderr is not None and "only for networks that you trust" in process.stderr.read()
+
+
+def test_a_worker_that_cannot_listen_says_so() -> None:
+    with worker_process() as (_, endpoint):
+        for options, says in (
+            (("--port", str(parse(endpoint).port)), f"cannot listen: {endpoint}: "),
+            (("--host", "nobody.invalid"), "cannot listen: no IPv4 address is known of nobody.invalid"),
+            (("--device", "GPU7"), "no device GPU7: there is: CPU"),
+        ):
+            try:
+                with worker_process(*options):
+                    pytest.fail("it listens")
+            except AssertionError as error:
+                told = str(error)
+            assert f"specee-chat: {says}" in told and told.count("specee-chat: ") == 1

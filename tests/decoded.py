@@ -1,0 +1,34 @@
+"""Tokens that a policy generates on a real backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from specee.app.engine.decode import decode
+from specee.app.engine.prompt import make_prompt
+from specee.app.engine.protocol import Message
+from specee.app.options import PLAIN_GREEDY, PolicyChoice, Sampling
+from specee.predictors.decoding.policy import Policy
+from specee.predictors.types import TokenState
+
+N_TOKENS = 48
+
+
+def run(
+    backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
+) -> tuple[list[int], Any]:
+    prompt = make_prompt(backend, (Message("user", text),)).tokens
+    engine = backend.engine
+    policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
+    engine.roll_back(0)
+    engine.prefill(prompt)
+    tokens: list[int] = []
+    state, events = decode(backend, policy, prompt, sampling, 1, N_TOKENS)
+    for event in events:
+        if event.state is TokenState.ROLLED_BACK:
+            del tokens[event.index :]
+        elif event.index == len(tokens):
+            tokens.append(event.token)
+    assert engine.n_in_flight == 0
+    assert engine.tokens[len(prompt) :] == tokens[:-1], "every row but the last token's is committed"
+    return tokens, state.stats
