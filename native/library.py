@@ -110,6 +110,15 @@ def check_variables() -> None:
         raise NativeError("bad environment variable", f"SPECEE_KERNELS: {wanted!r} is not one of {', '.join(KERNELS)}")
 
 
+def _load_backend(handle: ctypes.CDLL) -> None:
+    """Another back end of ggml's, built with GGML_BACKEND_DL: the file that SPECEE_BACKEND names."""
+    if path := os.environ.get("SPECEE_BACKEND"):
+        load = handle.ggml_backend_load
+        load.argtypes, load.restype = (ctypes.c_char_p,), ctypes.c_void_p
+        if not load(os.fsencode(path)):
+            raise NativeError("bad environment variable", f"SPECEE_BACKEND: {path!r} is no back end for this library")
+
+
 def _point_bindings_at(folder: Path) -> None:
     bindings = sys.modules.get("llama_cpp.llama_cpp")
     if bindings is not None and Path(bindings._base_path).resolve() != folder:
@@ -144,6 +153,7 @@ def _load() -> Loaded:
         raise NativeError(
             "The native library does not fit", f"its ABI is {version}, this program needs {ABI_VERSION}; {REINSTALL}"
         )
+    _load_backend(handle)
     return Loaded(abi.declare(handle), folder, record, kernels)
 
 

@@ -110,11 +110,9 @@ def run_bench(
             rounds.append(finished)
             emit(TaskPart(report(rows, prompts, rounds, facts, complete=False)))
         whole = report(rows, prompts, rounds, facts, complete=True)
-        if whole["stock"] is not None and (rate := whole["stock"]["tokens_per_second"]):
-            chooser.measurements.stock_rates[chooser.measurements.key(backend)] = (
-                rate  # the chat compares itself with it
-            )
-            chooser.measurements.save()
+        if whole["stock"] is not None:
+            rates = (figures["tokens_per_second"] for figures in (whole["stock"], whole["policies"][DENSE]))
+            chooser.measurements.keep_stock_rate(backend, *rates)
         return whole
 
 

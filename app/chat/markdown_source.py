@@ -51,7 +51,7 @@ def _brackets(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     lines: list[str] = []
     for number in range(first, end):
         line = state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]].rstrip()
-        if not line:
+        if not line or (lines and line.startswith(r"\[")):
             return False
         lines.append(line)
         if r"\]" in line:

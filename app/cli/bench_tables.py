@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specee.app.cli import tables
+from specee.app.options import DEFAULT_KV_TYPE
 
 Figures = dict[str, Any]
 STOCK = "stock llama.cpp"
@@ -45,11 +46,12 @@ def _joined(report: Figures, draw: Callable[..., str], list_mark: str) -> str:
 
 def _head(report: Figures) -> list[str]:
     machine = report["machine"]
+    kept = "" if report["kv_type"] == DEFAULT_KV_TYPE else f"; keys and values in {report['kv_type']}"
     repeats = f", each {report['repeats']} times" if report["repeats"] > 1 else ""
     lines = [
         f"{report['model']} ({report['arch']}, {report['n_layers']} layers, sha256 {report['model_sha256'][:12]}); "
         f"prompts: {report['prompts']}{repeats}; at most {report['max_tokens']} tokens; "
-        f"temperature {report['temperature']:g}, repeat penalty {report['repeat_penalty']:g}",
+        f"temperature {report['temperature']:g}, repeat penalty {report['repeat_penalty']:g}{kept}",
         f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}), "
         f"{report['threads']} threads, kernels: {machine['kernels']}; specee-chat {report['version']}; "
         f"{report['date'][:10]}",

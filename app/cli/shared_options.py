@@ -267,8 +267,8 @@ DRAFT_LENGTH = Option(
     "what pays",
     type=Setting(settings.DraftLength),
     metavar="N",
-    help="With chain, tree and pipelined: how many drafted tokens are tried in every step. With it exact and specee draft "
-    "tokens too, which then skip layers together.",
+    help="With chain, tree and pipelined: how many drafted tokens are tried in every step. With it exact and specee "
+    "draft tokens too, which then skip layers together.",
 )
 EARLY_REJECTION = Option(
     ["--early-rejection"],

@@ -485,10 +485,10 @@ class ChatApp(BoundedApp):
 
     def action_stop(self) -> None:
         self.screen.clear_selection()
-        if self.prompt.hide_files():
-            return
         self.panel.choose(-1)
         self._mark_token()
+        if self.prompt.hide_files():
+            return
         if not self.prompt.has_focus:
             self._sidebar.hide()
             self.screen.set_focus(self.prompt)

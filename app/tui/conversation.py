@@ -41,9 +41,9 @@ class Conversation(LineView, can_focus=False):
         Binding("down", "move(1)", "Message after"),
         Binding("left", f"act('{PREVIOUS}')", "Branch before"),
         Binding("right", f"act('{NEXT}')", "Branch after"),
-        Binding("f", "fold", "Fold its code"),
-        Binding("delete", f"act('{DELETE.name}')", "Delete"),
-        *(Binding(action.key, f"act('{action.name}')", action.name.capitalize()) for action in ACTIONS),
+        Binding("f", "fold", "Fold its code, or show all of it"),
+        Binding("delete", f"act('{DELETE.name}')", DELETE.help),
+        *(Binding(action.key, f"act('{action.name}')", action.help) for action in ACTIONS),
     ]
 
     DEFAULT_CSS = """

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pylatexenc.latex2text import MacroTextSpec, fmt_math_text_style, get_default_latex_context_db
@@ -23,6 +23,7 @@ from pylatexenc.latexwalker import (
 from pylatexenc.latexwalker import get_default_latex_context_db as parsing_db
 from pylatexenc.macrospec import MacroSpec
 
+REMEMBERED = 512  # formulas: a growing answer asks for the same ones again and again
 LONGEST = 2000  # characters; a longer one is no formula
 _UP = "0123456789+-=()abcdefghijklmnoprstuvwxyzABDEGHIJKLMNOPRTUVWβγδθφχ′*−"
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂᵝᵞᵟᶿᵠᵡ′*⁻"
@@ -82,7 +83,7 @@ class _UnknownError(Exception):
     """Something that has no form here."""
 
 
-@cache
+@lru_cache(REMEMBERED)
 def as_unicode(latex: str) -> str | None:
     """The formula (without what encloses it); None for what is not known, or is no formula but a text with prices."""
     if len(latex) > LONGEST or (_PROSE.search(latex) and not _OPERATORS.search(latex)):
@@ -232,7 +233,7 @@ def _macro(node: LatexMacroNode) -> str:
 def _factor(text: str) -> str:
     """A numerator or denominator: in brackets, unless it is one thing."""
     text = text.strip()
-    return text if re.fullmatch(r"[^\W_]+[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]*|√\(?[^()]*\)?|.", text) else f"({text})"
+    return text if re.fullmatch(r"∂?[^\W_]+[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]*|√\(?[^()]*\)?|.", text) else f"({text})"
 
 
 def _environment(node: LatexEnvironmentNode) -> str:
@@ -250,6 +251,6 @@ def _environment(node: LatexEnvironmentNode) -> str:
             rows[-1].append([])
         else:
             rows[-1][-1].append(child)
-    between = "  " if name == "cases" else " "
+    between = ", " if name == "cases" else " "
     shown = (between.join(_text(cell).strip() for cell in row).strip() for row in rows)
     return opening + "; ".join(filter(None, shown)) + closing

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def act(app: ChatApp, action: str, turn: Turn) -> None:
     """Does this with a message. Raises AppError when it cannot be done now."""
     if action == header.COPY.name:
-        app.copy(turn.content)
+        grows = app.busy and turn.role == "assistant" and turn.id == app.session.branch[-1].id
+        app.copy(app.event_display.text if grows else turn.content)
         return
     app.require_idle()
     if action == header.EDIT.name:

@@ -25,10 +25,15 @@ class Action:
 
     name: str
     key: str
+    help: str
 
 
-COPY, EDIT, RETRY, BRANCH = Action("copy", "c"), Action("edit", "e"), Action("retry", "r"), Action("branch", "b")
-DELETE, CONTINUE = Action("delete", "d"), Action("continue", "n")
+COPY = Action("copy", "c", "Copy it")
+EDIT = Action("edit", "e", "Edit a question; the old one stays as a branch")
+RETRY = Action("retry", "r", "Answer again; the old answer stays as a branch")
+BRANCH = Action("branch", "b", "Let the next question follow this answer")
+CONTINUE = Action("continue", "n", "Let the last answer go on")
+DELETE = Action("delete", "d", "Delete it and what follows, after a question")
 ACTIONS = (COPY, EDIT, RETRY, BRANCH, CONTINUE, DELETE)
 PREVIOUS, NEXT = "previous", "next"
 """Actions of the arrows around the number of a branch."""

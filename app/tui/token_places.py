@@ -22,7 +22,8 @@ class TokenPlaces:
         if together.endswith(text) or text.endswith(together):
             shift = len(text) - len(together)
         else:
-            shift = -together.find(text[:NEAR])
+            found = together.find(text[:NEAR])
+            shift = -found if found >= 0 else len(text)  # tokens of another text: none is in this one
         self._starts = list(accumulate(map(len, tokens), initial=shift))
 
     def token_at(self, offset: int) -> int | None:

@@ -213,14 +213,22 @@ bool specee_rows::has_window(const llm_graph_context & builder, int il) const {
            std::any_of(groups.begin(), groups.end(), [](const specee_group & g) { return g.window > 0; });
 }
 
+// Whether the CPU itself computes with a layer's K or V.
+static bool is_on_cpu(const ggml_tensor * t) {
+    const ggml_tensor * const of = t->view_src == nullptr ? t : t->view_src;
+    return of->buffer != nullptr && ggml_backend_buffer_is_host(of->buffer);
+}
+
 ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const specee_attention_of & a) {
     ggml_context * ctx0     = builder.ctx0;
     const bool     windowed = has_window(builder, a.il);
-    ggml_tensor *  result   = nullptr;
-    size_t         at       = 0; // of this run's mask
+    // other devices have other kernels for several rows, which add in another order: there one row after the other
+    const bool    together = is_on_cpu(a.k);
+    ggml_tensor * result   = nullptr;
+    size_t        at       = 0; // of this run's mask
     for (auto first = groups.begin(), end = first; first != groups.end(); first = end) {
         // slots whose K and V lie one after the other, alike in shape: one product has all of them
-        end                   = std::find_if(first, groups.end(), [&](const specee_group & g) {
+        end                   = !together ? first + 1 : std::find_if(first, groups.end(), [&](const specee_group & g) {
             return g.n_rows != first->n_rows || g.n_kv != first->n_kv || g.window != first->window ||
                    kv->get_stream(g.slot) != kv->get_stream(first->slot) + (uint32_t) (&g - &*first);
         });
@@ -228,15 +236,18 @@ ggml_tensor * specee_rows::attend(const llm_graph_context & builder, const spece
         const auto    stream  = kv->get_stream(first->slot);
         const int64_t from    = windowed ? first->window : 0;
         const int64_t n_cells = first->n_kv - from;
+        const int32_t n_rows  = together ? first->n_rows : 1;
         ggml_tensor * k       = view_slots(ctx0, a.k, stream, n_slots, from, first->n_kv);
         ggml_tensor * v       = view_slots(ctx0, a.v, stream, n_slots, from, first->n_kv);
-        ggml_tensor * qs      = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], first->n_rows * n_slots, a.q->nb[1],
-                                             a.q->nb[2], first->first * a.q->nb[2]);
-        ggml_tensor * ms      = view_mask(ctx0, *building, a.mask, n_cells, first->n_rows, n_slots, at);
-        at += ggml_nbytes(ms);
+        for (int32_t row = first->first; row < first->first + first->n_rows; row += n_rows) {
+            ggml_tensor * qs = ggml_view_3d(ctx0, a.q, a.q->ne[0], a.q->ne[1], n_rows * n_slots, a.q->nb[1], a.q->nb[2],
+                                            row * a.q->nb[2]);
+            ggml_tensor * ms = view_mask(ctx0, *building, a.mask, n_cells, n_rows, n_slots, at);
+            at += ggml_nbytes(ms);
 
-        ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
-        result             = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
+            ggml_tensor * part = builder.build_attn_mha(qs, k, v, nullptr, ms, a.sinks, a.v_mla, 0, a.scale, a.il);
+            result             = result == nullptr ? part : ggml_concat(ctx0, result, part, 1);
+        }
     }
     return result;
 }
@@ -298,13 +309,9 @@ static ggml_tensor * attend_at_once(const llm_graph_context & builder, const spe
         return reinterpret_cast<specee_attention_op_t>(at);
     }();
     const llama_hparams & hparams = builder.hparams;
-    const auto            is_here = [](const ggml_tensor * t) {
-        const ggml_tensor * const of = t->view_src == nullptr ? t : t->view_src;
-        return of->buffer != nullptr && ggml_backend_buffer_is_host(of->buffer);
-    };
     if (op == nullptr || builder.cparams.flash_attn || a.kq_b != nullptr || a.v_mla != nullptr || a.mask == nullptr ||
         builder.arch == LLM_ARCH_GROK || hparams.attn_soft_cap || hparams.f_max_alibi_bias > 0.0f ||
-        a.v->nb[1] <= a.v->nb[2] || !is_here(a.k) || !is_here(a.v)) {
+        a.v->nb[1] <= a.v->nb[2] || !is_on_cpu(a.k) || !is_on_cpu(a.v)) {
         return nullptr;
     }
     const specee_attention_tensors tensors = { a.q, a.k, a.v, a.mask, a.sinks, a.scale, most_threads(builder) };
@@ -324,7 +331,8 @@ ggml_tensor * specee_attention(const llm_graph_context & builder, const specee_a
         return attend_at_once(builder, a);
     }
     const bool flash = builder.cparams.flash_attn;
-    if ((flash ? rows->batch.size() : rows->groups.size()) < 2 && !rows->has_window(builder, a.il)) {
+    const bool alone = flash || !is_on_cpu(a.k); // each row is computed as one alone
+    if ((alone ? rows->batch.size() : rows->groups.size()) < 2 && !rows->has_window(builder, a.il)) {
         return attend_at_once(builder, a);
     }
     if (a.kq_b != nullptr) {

@@ -140,7 +140,7 @@ struct specee_eagle_head {
         } else {
             graph.gf = gf;
         }
-        std::vector<const ggml_tensor *> sources;
+        specee_sources_of sources;
         if (target.has_devices) {
             sources = specee_sources(graph.gf);
         }

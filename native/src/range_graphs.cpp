@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-static constexpr size_t N_GROUP_NODES = 24; // of one more slot's attention, in each layer
+static constexpr size_t N_GROUP_NODES = 24; // of one more slot's or row's attention, in each layer
 
 // ---- call sites inside llama.cpp -----------------------------------------------------------------------------------
 
@@ -230,7 +230,9 @@ specee_range_graph & specee_rows::graph_of(const specee_range & range) {
         range_graphs.erase(oldest);
     }
     need_memory(range.n_rows, true);
-    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (groups.size() - 1) * n_layer * N_GROUP_NODES;
+    // where layers are on a GPU, attention may run row by row
+    const size_t       n_parts   = model.n_gpu_layers() > 0 ? range.n_rows : groups.size();
+    const size_t       max_nodes = ctx.graph_max_nodes(range.n_rows) + (n_parts - 1) * n_layer * N_GROUP_NODES;
     specee_range_graph graph;
     graph.range  = range;
     graph.groups = groups;
@@ -287,7 +289,7 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
     if (graph.in_at != nullptr) { // else it would follow the layers, and all states with it
         ggml_backend_sched_set_tensor_backend(ctx.sched.get(), graph.in, devices[graph.range.source].backend);
     }
-    std::vector<const ggml_tensor *> sources;
+    specee_sources_of sources;
     if (has_devices) {
         sources = specee_sources(gf);
     }

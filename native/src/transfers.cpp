@@ -4,6 +4,7 @@
 
 #include "llama-graph.h"
 
+#include <algorithm>
 #include <unordered_set>
 
 void specee_add(specee_transfers & sum, const specee_transfers & more) {
@@ -16,13 +17,11 @@ void specee_add(specee_transfers & sum, const specee_transfers & more) {
     sum.n_waits += more.n_waits;
 }
 
-std::vector<const ggml_tensor *> specee_sources(ggml_cgraph * gf) {
-    std::vector<const ggml_tensor *> sources;
-    sources.reserve((size_t) ggml_graph_n_nodes(gf) * GGML_MAX_SRC);
+specee_sources_of specee_sources(ggml_cgraph * gf) {
+    specee_sources_of sources;
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        for (const ggml_tensor * t : ggml_graph_node(gf, i)->src) {
-            sources.push_back(t);
-        }
+        const ggml_tensor * node = ggml_graph_node(gf, i);
+        std::copy(std::begin(node->src), std::end(node->src), sources[node].begin());
     }
     return sources;
 }
@@ -32,16 +31,17 @@ static bool is_on_host(const ggml_tensor * t) {
     return of->buffer == nullptr || ggml_backend_buffer_is_host(of->buffer);
 }
 
-specee_transfers specee_count_copies(ggml_cgraph * gf, const std::vector<const ggml_tensor *> & sources) {
+specee_transfers specee_count_copies(ggml_cgraph * gf, const specee_sources_of & sources) {
     specee_transfers                        found = {};
     std::unordered_set<const ggml_tensor *> copies;
-    size_t                                  at      = 0;
     bool                                    is_busy = false; // a device: with nodes that nobody has waited for
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        const ggml_tensor * node = ggml_graph_node(gf, i);
-        for (const ggml_tensor * to : node->src) {
-            const ggml_tensor * from = sources[at++];
-            if (to == from || !copies.insert(to).second) {
+        const ggml_tensor * node   = ggml_graph_node(gf, i);
+        const auto          before = sources.find(node);
+        for (int j = 0; before != sources.end() && j < GGML_MAX_SRC; ++j) {
+            const ggml_tensor * to   = node->src[j];
+            const ggml_tensor * from = before->second[j];
+            if (to == from || to == nullptr || from == nullptr || !copies.insert(to).second) {
                 continue;
             }
             const auto size = (int64_t) ggml_nbytes(from);

@@ -36,6 +36,7 @@ FACTS: dict[str, Any] = {
     "repeats": 1,
     "version": "0",
     "llama_cpp_python": "1.2.3",
+    "kv_type": "f16",
     "threads": 1,
     "machine": {"cpu": "none", "cores": 1, "instruction_sets": ["avx2"], "kernels": "all"},
 }
@@ -267,6 +268,11 @@ def test_tables_have_a_row_for_each_policy_and_category(shown: dict[str, Any]) -
     assert rows["code"][1:] == ["2", "1.12", "0.50"]
     assert not any("exit layer" in line or "agreement" in line for line in lines), "all have the same"
     assert max(map(len, lines)) < 190
+
+
+def test_tables_name_keys_and_values_that_are_not_f16(shown: dict[str, Any]) -> None:
+    assert "keys and values" not in bench_tables.text(shown | {"kv_type": "f16"})
+    assert "; keys and values in q8_0" in bench_tables.text(shown | {"kv_type": "q8_0"})
 
 
 def test_markdown_is_what_github_reads(shown: dict[str, Any]) -> None:

@@ -105,6 +105,21 @@ def test_measurements_are_remembered(make_backend: Callable[..., Any], tmp_path:
         assert PolicyChooser(Measurements(store, "v1")).decide(backend, AUTO).choice.name == "chain"
 
 
+def test_what_a_benchmark_found_of_the_stock_library_is_remembered(
+    make_backend: Callable[..., Any], tmp_path: Path
+) -> None:
+    store, backend = tmp_path / "measured.json", make_backend()
+    chooser = PolicyChooser(Measurements(store, "v1"))
+    for stock in (None, 0.3):
+        chooser.measurements.keep_stock_rate(backend, stock, 58.0)
+        assert chooser.decide(backend, AUTO).stock_rate is None, "never made up, nor what a busy machine gave"
+    chooser.measurements.keep_stock_rate(backend, 38.2, 58.0)
+    for policy in ("auto", "dense"):
+        found = PolicyChooser(Measurements(store, "v1")).decide(backend, PolicyChoice.parse(policy))
+        assert found.stock_rate == 38.2
+    assert PolicyChooser(Measurements(store, "v2")).decide(backend, AUTO).stock_rate is None, "another build"
+
+
 def test_a_refusal_is_remembered(make_backend: Callable[..., Any]) -> None:
     chooser, backend = PolicyChooser(), make_backend()
     chooser.measurements.drafting[chooser.measurements.key(backend)] = Drafting({}, "no such memory")

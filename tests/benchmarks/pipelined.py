@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="*", help="of each worker; by default so that they take as long")
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--acceptance", type=float, nargs="*", default=[0.5, 0.7, 1.0])
+    parser.add_argument("--only", nargs="*", default=[""], help="ways whose names contain one of these, and dense")
     parser.add_argument("--width", type=int, default=3, help="rows of a batch")
     given = parser.parse_args()
     with pinned_workers(given.workers) as workers:
@@ -197,7 +198,11 @@ def main() -> None:
         print(f"{given.model.name}: stages end at {bench.engine.stages} of {bench.engine.n_layer} layers, {told} ms;")
         print(f"at most {sum(stages) / max(stages):.2f} times as fast as one row through all of them")
         bench.answer = bench.run("dense", Dense(), counts=False)
-        ways = bench.ways(given.acceptance, given.width)
+        ways = {
+            name: make
+            for name, make in bench.ways(given.acceptance, given.width).items()
+            if name == "dense" or any(part in name for part in given.only)
+        }
         for i in range(given.rounds + 1):  # the first one builds graphs
             for name, make in ways.items():
                 tokens = bench.run(name, make(), counts=i > 0)

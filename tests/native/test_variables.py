@@ -31,3 +31,10 @@ def test_a_folder_without_the_library_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("SPECEE_LIB_DIR", str(tmp_path))
     with pytest.raises(NativeError, match=rf"in {tmp_path}; correct SPECEE_LIB_DIR"):
         library.directory()
+
+
+def test_a_back_end_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    handle = library.load()
+    monkeypatch.setenv("SPECEE_BACKEND", str(tmp_path / "none.so"))
+    with pytest.raises(NativeError, match="is no back end for this library"):
+        library._load_backend(handle)

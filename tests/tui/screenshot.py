@@ -1,5 +1,5 @@
-"""Makes the README's pictures: python tests/tui/screenshot.py. Of an answer of the embedded model, and of a prepared one
-that shows what messages can have in them (test_screenshot.py looks whether that one is current)."""
+"""Makes the README's pictures: python tests/tui/screenshot.py. One is of an answer of the embedded model, the other of
+a prepared one that shows what messages can have in them (test_screenshot.py looks whether that is current)."""
 
 from __future__ import annotations
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from rich.cells import cell_len
+from textual.drivers.linux_driver import LinuxDriver
 
 from specee.app.tui.emoji import CLUSTER, anchored
+from specee.app.tui.unix_driver import UnixDriver
 from specee.app.tui.wrapping import breaks
 
 FAMILY, FLAG, ROCKET = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\U0001f680"
@@ -33,6 +34,14 @@ def column(output: str) -> int:
 @pytest.mark.parametrize("emoji", [FAMILY, FLAG, WAVE, HEART, KEYCAP])
 def test_what_follows_is_where_it_should_be_in_a_terminal_that_joins_nothing(emoji: str) -> None:
     assert column(anchored(f"a{emoji}b")) == 1 + cell_len(emoji) + 1
+
+
+def test_what_the_screen_writes_is_anchored(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(LinuxDriver, "write", lambda self, data: written.append(data))
+    monkeypatch.setattr(UnixDriver, "_can_write", lambda self: True)
+    UnixDriver.write(object.__new__(UnixDriver), f"a{FAMILY}")
+    assert written == [anchored(f"a{FAMILY}")] != [f"a{FAMILY}"]
 
 
 def test_nothing_else_is_touched() -> None:

@@ -1,6 +1,9 @@
 """LaTeX formulas on the screen; prices and code are none."""
+# ruff: noqa: RUF001 - the signs are meant
 
 from __future__ import annotations
+
+import time
 
 import pytest
 
@@ -30,6 +33,9 @@ from specee.app.tui.formula import as_unicode
         (r"\vec{v} \cdot \hat{n}", "v\u20d7 · n\u0302"),
         (r"O(n \log n)", "O(n log n)"),
         ("f'(x)", "f′(x)"),
+        (r"\frac{\partial f}{\partial x}", "∂f/∂x"),
+        (r"f(x) = \begin{cases} x & x > 0 \\ -x & \text{otherwise} \end{cases}", "f(x) = { x, x > 0; −x, otherwise"),
+        (r"x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}", "x = (−b ± √(b²−4ac))/2a"),
     ],
 )
 def test_what_a_formula_becomes(latex: str, shown: str) -> None:
@@ -70,6 +76,15 @@ def test_formulas_within_text_and_by_themselves() -> None:
 )
 def test_prices_and_unknown_things_stay_as_they_were_typed(text: str) -> None:
     assert " ".join(shown(text, 100).split()) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["$" * 5000, "\\(" * 3000, "\\[\n" * 3000, "$$\n" * 1001, "$" + "{" * 900 + "}" * 900 + "$"]
+)
+def test_what_begins_many_formulas_and_ends_none_is_read_once(text: str) -> None:
+    begun = time.process_time()
+    shown(text)
+    assert time.process_time() - begun < 20  # seconds; quadratic, it takes minutes
 
 
 def test_code_is_never_touched_and_the_source_stays() -> None:

@@ -1,11 +1,12 @@
 """What can be done with one message: with keys, and with the mouse."""
+# ruff: noqa: RUF001 - the signs are meant
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from fake_session import FakeSession, answers, chat, idle, make_stats, ready, screen, submit, until
+from fake_session import FakeSession, answers, chat, idle, in_mid_answer, make_stats, ready, screen, submit, until
 from textual.pilot import Pilot
 
 from specee.app.tui.message_header import MessageHeader
@@ -79,6 +80,18 @@ async def test_keys_go_to_a_message_and_do_something_with_it() -> None:
         await until(pilot, lambda: prompt.has_focus)  # behind the last message
         await pilot.press("alt+up", "x")
         assert prompt.text == "x" and prompt.has_focus, "what is no key is typed"
+
+
+async def test_an_answer_that_grows_is_copied_as_far_as_it_is_and_nothing_else_done_with_it() -> None:
+    session = FakeSession("one two three four")
+    async with in_mid_answer(session, 2) as pilot:
+        await pilot.press("alt+up", "c")
+        await until(pilot, lambda: pilot.app.clipboard == "one two")
+        await pilot.press("d")
+        await until(pilot, lambda: "Esc stops it" in screen(pilot.app))
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: idle(pilot.app))
+        assert [turn.state for turn in session.branch] == ["complete", "stopped"]
 
 
 async def test_an_older_question_is_answered_again_and_an_old_answer_followed_by_another_question() -> None:

@@ -111,7 +111,7 @@ async def test_views_whose_colours_are_glyphs_too(view: str, monkeypatch: pytest
         check(f"{view}-80-mono", pilot.app)
 
 
-@pytest.mark.parametrize("view", ["columns", "tokens", "token"])
+@pytest.mark.parametrize("view", ["columns", "tokens", "token", "threshold"])
 async def test_views_of_drafts(view: str, theme: str) -> None:
     session = session_with_answer()
     use_drafts(session, len(ANSWER.split(" ")))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from textual.content import Content
+
 from specee.app.tui.views.base import DIM, PLAIN, DepthView, Row, lines
+from specee.app.tui.wrapping import Block, wrap
 
 TRAIL = "123456789"
 
@@ -26,11 +29,12 @@ class ThresholdView(DepthView):
 
     def rows(self) -> list[Row]:
         if self.gauge.drafts:
-            return lines(
-                f"policy {self.gauge.policy} uses all {self.n_layers} layers for each token, so no threshold matters.\n"
-                "/policy exact or /policy specee let tokens skip layers above a threshold: [ and ]\n"
-                "change it then, and each answer is a point here, speed against layers used."
+            why = (
+                f"Policy {self.gauge.policy} uses all {self.n_layers} layers for each token: no threshold matters. "
+                "With /policy exact or /policy specee tokens skip layers above a threshold; [ and ] change it, and "
+                "each answer is a point here."
             )
+            return [[(line.text.plain, PLAIN)] for line in wrap(Block(Content(why)), max(8, self.content_size.width))]
         points = self.gauge.points[-len(TRAIL) - 1 :]
         name = "calibrated" if self.threshold is None else f"{self.threshold:.2f}"
         head = lines(f"threshold {name}   [ skip more layers   ] skip fewer")
