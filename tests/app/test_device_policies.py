@@ -60,16 +60,20 @@ def run(backend: Any, choice: PolicyChoice) -> tuple[list[int], Any]:
 @pytest.mark.parametrize("gpu_layers", [99, 15])
 def test_policies_generate_the_tokens_of_dense(tmp_path: Path, gpu_layers: int) -> None:
     with opened(gpu_layers, tmp_path) as backend:
-        assert backend.info.gpu_layers and backend.engine.no_exits is None
+        assert backend.info.gpu_layers
         dense, _ = run(backend, PolicyChoice("dense"))
-        accepted = exits = 0
-        for choice in LOSSLESS:
-            tokens, stats = run(backend, choice)
-            assert tokens == dense, choice.label
-            accepted, exits = accepted + stats.accepted, exits + stats.exits
-        assert accepted and exits
-        tokens, stats = run(backend, PolicyChoice("specee", threshold=0.2))
-        assert len(tokens) == len(dense)
+        if backend.engine.no_drafts is not None:  # rows get other bits there: it says so, and nothing is drafted
+            assert "do not get the bits of single ones" in backend.engine.no_drafts
+            assert backend.engine.max_equal_rows == 1
+        else:
+            accepted = exits = 0
+            for choice in LOSSLESS:
+                tokens, stats = run(backend, choice)
+                assert tokens == dense, choice.label
+                accepted, exits = accepted + stats.accepted, exits + stats.exits
+            assert accepted and exits
+            tokens, stats = run(backend, PolicyChoice("specee", threshold=0.2))
+            assert len(tokens) == len(dense)
     with opened(0, tmp_path) as backend:
         on_cpu, _ = run(backend, PolicyChoice("dense"))
         n = next((i for i, pair in enumerate(zip(on_cpu, dense, strict=True)) if pair[0] != pair[1]), None)
