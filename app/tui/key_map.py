@@ -101,7 +101,7 @@ def contexts(app: ChatApp) -> dict[str, list[tuple[str, str]]]:
     found = {
         "Everywhere in the chat": [*_rows(app.BINDINGS), *_rows([palette])],
         "In the prompt": [*prompt, *_rows(PromptInput.BINDINGS)],
-        "On a message": list(_rows(vars(Conversation).get("BINDINGS", ()))),
+        "On a message": list(_rows(Conversation.BINDINGS)),
         "Writing and changing text": list(_rows(_worth_a_line(TextArea.BINDINGS))),
         "List of models (F3)": list(_rows(ModelPicker.BINDINGS)),
         "Settings (F4)": list(_rows(SettingsScreen.BINDINGS)),

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 
 from specee.app.tui import keys
 from specee.app.tui.commands import Commands
+from specee.app.tui.conversation import Conversation
 from specee.app.tui.key_line import key_names
 from specee.app.tui.key_map import KeyMap, contexts
 from specee.app.tui.model_picker import ModelPicker
@@ -32,6 +33,7 @@ async def test_every_key_has_a_line() -> None:
     bindings = [
         *keys.BINDINGS,
         *PromptInput.BINDINGS,
+        *Conversation.BINDINGS,
         *(
             binding
             for screen in (ModelPicker, Question, SettingsScreen, TextList, KeyMap)
