@@ -64,8 +64,8 @@ class RowContext:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = self.n_threads
         params.type_k = params.type_v = KV_TYPES[kv_type]
-        on_vulkan = any(place.startswith("Vulkan") for place in model.places)  # bits depend on the number of rows there
-        flash = (model.all_on_gpu and not on_vulkan) or kv_type != "f16"
+        # on Vulkan bits would depend on the number of rows
+        flash = (model.all_on_gpu and not model.on_vulkan) or kv_type != "f16"
         params.flash_attn_type = FLASH_ATTENTION_ON if flash else FLASH_ATTENTION_OFF
         params.swa_full = True  # a row's cell is its position, in layers with a sliding window too
         params.no_perf = True

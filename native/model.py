@@ -68,6 +68,7 @@ class Model:
         self.gpu_layers = sum(place != "CPU" for place in self.places)  # the LM head is the last one
         self.on_workers = self.gpu_layers > 0 and any(device.endpoint is not None for device in devices)
         self.all_on_gpu = self.gpu_layers > self.n_layer and not self.on_workers  # a worker may have none
+        self.on_vulkan = any(place.startswith("Vulkan") for place in self.places)
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama.llama_model_n_ctx_train(self.handle)

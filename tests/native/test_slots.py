@@ -383,7 +383,7 @@ def test_a_batch_of_several_slots_that_fails_changes_nothing(
     try:
         for batches, reason in (
             (everything, "more rows of several slots"),
-            ([*both, (slots[0], [7])], "no such row"),
+            ([*both, (slots[0], [1_000_000])], "no such row"),
             ([*both, (other, [other.append(5)])], "of one context"),
             ([(slots[0], first), (slots[1], second[1:])], "an earlier row"),
         ):
