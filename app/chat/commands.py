@@ -38,9 +38,12 @@ class FrontEnd(Protocol):
 
     session: Session
     options: ChatOptions
-    personas: Mapping[str, str]
     known_models: dict[str, str]
     """What `/model` takes, as far as it is known, each with a few words about it."""
+
+    @property
+    def personas(self) -> Mapping[str, str]:
+        """System messages by name."""
 
     def require_idle(self) -> None:
         """Raises AppError while the session loads or answers."""

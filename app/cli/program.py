@@ -147,7 +147,7 @@ def program(
     session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
-            from specee.app.tui.app import run_tui
+            from specee.app.tui.run import run_tui
 
             return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
         if lines:

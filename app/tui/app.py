@@ -4,11 +4,8 @@ touch widgets."""
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported, SystemCommand
@@ -19,12 +16,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
 
-from specee.app import clipboard, config_file, error_log
+from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.session import Session
+from specee.app.config_file import PERSONAS
 from specee.app.editor import edit
-from specee.app.errors import FAILURE, OK, AppError
+from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
 from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions, palette
@@ -41,6 +39,7 @@ from specee.app.tui.key_map import KeyMap
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
+from specee.app.tui.saved_texts import SavedTexts
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
@@ -49,7 +48,7 @@ from specee.app.tui.text_list import TextList
 from specee.app.tui.token_places import TokenPlaces
 from specee.app.tui.views.base import TokenChosen
 from specee.app.tui.welcome import QUESTIONS, Welcome
-from specee.models import local_file, registry
+from specee.models import registry
 from specee.models.resolve import EMBEDDED
 
 FLUSH_SECONDS = 0.125
@@ -87,8 +86,7 @@ class ChatApp(BoundedApp):
         super().__init__()
         self._notice = notice
         self.session, self.options = session, options
-        self.personas: Mapping[str, str] = personas or {}
-        self.saved_prompts: Mapping[str, str] = {}
+        self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
         self.commands = Commands(self)
@@ -117,6 +115,11 @@ class ChatApp(BoundedApp):
     def busy(self) -> bool:
         """Whether the session loads or answers."""
         return self._thread.busy
+
+    @property
+    def personas(self) -> Mapping[str, str]:
+        """By name."""
+        return self.texts.by_name[PERSONAS]
 
     def on_resize(self) -> None:
         self.call_later(self._first_start.draw)  # they have their new size then
@@ -309,23 +312,6 @@ class ChatApp(BoundedApp):
     def show_texts(self) -> None:
         """Opens the list of personas and saved prompts."""
         self.push_screen(TextList())
-
-    def read_texts(self) -> None:
-        """Personas and saved prompts, as config.toml has them now. Raises AppError."""
-        path = self.session.folders.config
-        content = config_file.read(path)
-        self.personas = {**self.personas, **config_file.texts(path, config_file.PERSONAS, content)}
-        self.saved_prompts = config_file.texts(path, config_file.PROMPTS, content)
-
-    def keep_texts(self, table: str, changes: Mapping[str, str | None]) -> None:
-        """Keeps personas or saved prompts in config.toml; those with None are deleted. Raises AppError."""
-        config_file.change(self.session.folders.config, changes, table)
-        before = self.personas if table == config_file.PERSONAS else self.saved_prompts
-        texts = {name: text for name, text in {**before, **changes}.items() if text is not None}
-        if table == config_file.PERSONAS:
-            self.personas = texts
-        else:
-            self.saved_prompts = texts
 
     def show_keys(self) -> None:
         """Opens the list of keys."""
@@ -564,39 +550,3 @@ class ChatApp(BoundedApp):
 
     async def action_quit(self) -> None:
         self.exit(OK)
-
-
-def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
-    """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
-    app = ChatApp(session, options, personas, notice, first_start=True)
-    before, threading.excepthook = threading.excepthook, app.thread_failed
-    failure: Exception | None = None
-    try:
-        code = app.run()
-    except Exception as error:
-        failure = error
-    else:
-        failure = app.fatal_error
-    finally:
-        threading.excepthook = before
-    if failure is None:
-        return FAILURE if code is None else code
-    told = error_log.told(failure, session.logs)
-    draft = _kept(app.prompt.content, session.logs)
-    if draft is None:
-        raise told from None
-    raise AppError(told.title, f"{told.message}; what you had written is in {draft}", told.exit_code) from None
-
-
-def _kept(draft: str, folder: Path) -> Path | None:
-    """The file that a text which was not sent is in; None where there is no such text, or no place for it."""
-    if not draft.strip():
-        return None
-    path = folder / "draft.txt"
-    try:
-        local_file.make_folder(folder)
-        with os.fdopen(local_file.open_private(path), "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(draft)
-    except OSError:
-        return None
-    return path

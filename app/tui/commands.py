@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from specee.app.chat.commands import ChatCommands, as_typed
 from specee.app.chat.copy_target import text_to_copy
 from specee.app.chat.parameters import NAMES
+from specee.app.config_file import PROMPTS
 from specee.app.errors import USAGE, AppError
 from specee.app.settings import FileName, check
 from specee.app.tui import setting_list
@@ -32,7 +33,7 @@ class Commands(ChatCommands):
             "/set": lambda: {
                 one.name: one.help.partition(". ")[0] for one in setting_list.all_settings() if one.name in NAMES
             },
-            "/prompt": lambda: dict.fromkeys(sorted(self._app.saved_prompts), ""),
+            "/prompt": lambda: dict.fromkeys(sorted(self._app.texts.by_name[PROMPTS]), ""),
             "/view": lambda: dict.fromkeys((*VIEWS, OFF), ""),
             "/theme": lambda: dict.fromkeys(sorted(self._app.available_themes), ""),
         }
@@ -130,8 +131,8 @@ class Commands(ChatCommands):
         if not argument:
             self._app.show_texts()
             return
-        self._app.read_texts()
-        known = self._app.saved_prompts
+        self._app.texts.read()
+        known = self._app.texts.by_name[PROMPTS]
         if argument not in known:
             choice = f"choose from {', '.join(sorted(known))}" if known else "none is saved yet: F8, then Ctrl+S"
             raise AppError("unknown prompt", choice, USAGE)

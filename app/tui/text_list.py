@@ -92,7 +92,7 @@ class TextList(Screen[None]):
     def on_mount(self) -> None:
         self._field.focus()
         try:
-            self.app.read_texts()
+            self.app.texts.read()
         except AppError as error:
             self._say(error.line)
         self._show_rows()
@@ -114,7 +114,7 @@ class TextList(Screen[None]):
         rows: list[SavedText | None] = []
         lines: list[Content] = []
         width = max(20, self._list.scrollable_content_region.width - 2)
-        for table, texts in ((PERSONAS, self.app.personas), (PROMPTS, self.app.saved_prompts)):
+        for table, texts in self.app.texts.by_name.items():
             found = [SavedText(table, name, texts[name]) for name in sorted(texts)]
             found = [one for one in found if searched in f"{one.name}\n{one.text}".casefold()]
             rows.append(None)
@@ -187,7 +187,7 @@ class TextList(Screen[None]):
             return
 
         def named(name: str) -> str:
-            self.app.keep_texts(table, {name: text})
+            self.app.texts.keep(table, {name: text})
             return f"{name} is kept"
 
         self._ask_name(table, "", named)
@@ -197,7 +197,7 @@ class TextList(Screen[None]):
             return
 
         def named(name: str) -> str:
-            self.app.keep_texts(row.table, {row.name: None, name: row.text})
+            self.app.texts.keep(row.table, {row.name: None, name: row.text})
             return f"{row.name} is called {name} now"
 
         self._ask_name(row.table, row.name, named)
@@ -206,8 +206,7 @@ class TextList(Screen[None]):
         """The field is for a name until Enter or Esc."""
 
         def checked(name: str) -> str:
-            known = self.app.personas if table == PERSONAS else self.app.saved_prompts
-            if name in known and name != present:
+            if name in self.app.texts.by_name[table] and name != present:
                 raise AppError("not kept", f"there is one that is called {name}")
             return "" if name == present else named(name)
 
@@ -244,7 +243,7 @@ class TextList(Screen[None]):
             if not yes:
                 return
             try:
-                self.app.keep_texts(row.table, {row.name: None})
+                self.app.texts.keep(row.table, {row.name: None})
             except AppError as error:
                 self._say(error.line)
                 return

@@ -102,7 +102,8 @@ async def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
         await until(pilot, lambda: "TOML: Expected" in " ".join(screen(pilot.app).split()))
         await pilot.press("ctrl+s", *"hi", "enter")
         await pilot.pause(0.1)
-        assert "TOML: Expected" in " ".join(screen(pilot.app).split()) and not pilot.app.saved_prompts
+        assert "TOML: Expected" in " ".join(screen(pilot.app).split())
+        assert not pilot.app.texts.by_name[config_file.PROMPTS]
 
 
 @pytest.mark.parametrize("width", [60, 120])

@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 from fake_session import FakeSession
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions
-from specee.app.tui import app, unix_driver
+from specee.app.tui import app, run, unix_driver
 from textual.drivers import _writer_thread
 
 read, begin = unix_driver.UnixDriver._read, app.ChatApp.on_mount
@@ -38,7 +38,7 @@ def broken_read(self):
 unix_driver.UnixDriver._read = broken_read
 FakeSession.logs = Path(sys.argv[2])
 try:
-    code = app.run_tui(FakeSession(), ChatOptions(), {}, None)
+    code = run.run_tui(FakeSession(), ChatOptions(), {}, None)
 except AppError as error:
     print("LINE " + error.line, flush=True)
     code = error.exit_code
