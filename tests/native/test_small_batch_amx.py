@@ -41,8 +41,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mmq = ggml / "src/ggml-cpu/amx/mmq.cpp"
     sources = {mmq: [*LIKE_AMX, "-Dspecee_small_batch=small_batch_under_test"]}
     sources |= {KERNELS / f"{name}.cpp": LIKE_AMX for name in ("x86_amx_layout", "bf16", "f16", "small_batch")}
-    sources[Path(__file__).with_name("small_batch_amx.cpp")] = LIKE_AMX
-    common = ["-std=gnu++17", "-O3", "-w", "-DNDEBUG", *includes(ggml)]
+    sources |= {
+        KERNELS / "x86_avx2.cpp": ["-march=x86-64-v3"],
+        Path(__file__).with_name("small_batch_amx.cpp"): LIKE_AMX,
+    }
+    common = ["-std=gnu++17", "-O3", "-w", "-DNDEBUG", "-DSPECEE_AVX2", *includes(ggml)]
 
     def build(source: Path, options: list[str]) -> Path:
         out = folder / f"{source.stem}.o"
