@@ -11,10 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from workers import workers
 
 from specee.models import embedded
@@ -52,12 +49,8 @@ def model_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             pytest.skip("its weights are not quantized")
         return tiny_archs.write(path, request.param)
     if GPU_LAYERS:
-        return tiny_gguf.write(path, request.param, width=4, quantize=("Q8_0", quantize_q8))
+        return tiny_gguf.write(path, request.param, width=4, quantize=("Q8_0", tiny_gguf.quantize_q8))
     return tiny_gguf.write(path, request.param)
-
-
-def quantize_q8(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_gguf
-from conftest import quantize_q8
 from helpers import GPU_LAYERS, random_tokens
 
 from specee.native.engine import Cancelled, Model, RowEngine
@@ -29,7 +28,7 @@ N_PROMPT = 12
 @pytest.fixture(scope="module", params=["floats", "quantized"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("device") / f"{request.param}.gguf"
-    quantize = ("Q8_0", quantize_q8) if request.param == "quantized" else None
+    quantize = ("Q8_0", tiny_gguf.quantize_q8) if request.param == "quantized" else None
     return tiny_gguf.write(to, "llama", width=4, quantize=quantize)
 
 

@@ -12,6 +12,10 @@ N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_VOCAB, N_LAYER = 64, 4, 2, 128, 96, 6
 ARCHITECTURES = ("llama", "qwen2")
 
 
+def quantize_q8(weights: np.ndarray) -> np.ndarray:
+    return gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
+
+
 def write(
     path: Path,
     arch: str,
