@@ -55,16 +55,20 @@ int32_t specee_rows::advance_stages(int32_t n, const int32_t * counts, const int
             leave_pass(pass);
         }
     });
-    // a CPU computes while it is called: the other devices begin before it
-    std::stable_partition(passes.begin(), passes.end(), [&](const specee_pass & pass) {
+    const auto         is_on_cpu = [&](const specee_pass & pass) {
         const int32_t layer = std::min(pass.range.begin, n_layer - 1);
-        return ggml_backend_dev_type(model.dev_layer(layer)) != GGML_BACKEND_DEVICE_TYPE_CPU;
-    });
-    for (specee_pass & pass : passes) {
-        take(pass);
-        status = begin_pass(pass);
-        if (status != SPECEE_OK) {
-            return status;
+        return ggml_backend_dev_type(model.dev_layer(layer)) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    };
+    for (const bool on_cpu : { false, true }) { // a CPU computes while it is called: the other devices begin before it
+        for (specee_pass & pass : passes) {
+            if (is_on_cpu(pass) != on_cpu) {
+                continue;
+            }
+            take(pass);
+            status = begin_pass(pass);
+            if (status != SPECEE_OK) {
+                return status;
+            }
         }
     }
     for (specee_pass & pass : passes) {
