@@ -24,7 +24,7 @@ from specee.app.engine.protocol import ChatEvent, Done, Message, Notice
 from specee.app.errors import AppError
 from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
 from specee.models import embedded
-from specee.native import rpc
+from specee.native import library, rpc
 from specee.native.endpoint import Endpoint, parse
 from specee.native.errors import DeviceError
 from specee.predictors.cost_model import CostModel
@@ -57,6 +57,8 @@ def test_policies_generate_the_tokens_of_the_cpu(tmp_path: Path) -> None:
         where = backend.info.places
         assert all(endpoint in where for endpoint in endpoints) and where in Measurements().key(backend)
         assert where.endswith("layers 16-30 and the LM head on the CPU")
+        if "AMX" in library.cpu_buffers():  # which adds in another order, and a worker has none
+            expected, _ = run(backend, PolicyChoice("dense"), PROMPT)
         sources = CostModel(FREE), backend.datastores
         chain, tree = build_chain(make_chain_drafter(*sources)), build_tree(make_tree_drafter(*sources))
         wanted = (PolicyChoice("dense"), chain, tree, PolicyChoice("exact"), PolicyChoice("pipelined"))
