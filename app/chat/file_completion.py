@@ -93,7 +93,7 @@ def attached(text: str) -> str:
             with suppress(OSError):
                 if path.is_file():
                     parts.append(f"{path.name} ({_weight(path.stat().st_size)})")
-    return f"with it go {', '.join(parts)}" if parts else ""
+    return f"attached: {', '.join(parts)}" if parts else ""
 
 
 def _weight(n_bytes: int) -> str:

@@ -191,7 +191,7 @@ class EngineClient:
             try:
                 return (yield from self._load())
             except (NoEngineError, EngineLostError) as error:
-                if not self._may_do_without_devices(error):
+                if not self._fall_back_to_cpu(error):
                     if self._loaded is not None:
                         self.load = self._loaded
                     raise
@@ -217,8 +217,8 @@ class EngineClient:
                 break
         return engine
 
-    def _may_do_without_devices(self, error: AppError) -> bool:
-        """Whether the CPU goes on alone after this error, as it does from now on then."""
+    def _fall_back_to_cpu(self, error: AppError) -> bool:
+        """Lets the CPU go on alone after this error, if the user allows that; whether it does."""
         if not (error.of_device and self.load.cpu_fallback):
             return False
         self.load = self.load.on_cpu
@@ -235,7 +235,7 @@ class EngineClient:
         try:
             yield from self._put(asked)
         except EngineLostError as error:
-            on_cpu = self._may_do_without_devices(error)
+            on_cpu = self._fall_back_to_cpu(error)
             if self._ended_engines != before or not (asked.may_be_repeated or (on_cpu and not asked.has_tokens)):
                 if on_cpu:
                     why = f"{error.message}; the CPU goes on alone from the next answer on"

@@ -27,6 +27,9 @@ void * operator new(size_t size) {
     }
     return memory;
 }
+void * operator new(size_t size, const std::nothrow_t &) noexcept {
+    return n_left >= 0 && n_left-- == 0 ? nullptr : std::malloc(size > 0 ? size : 1);
+}
 void operator delete(void * memory) noexcept {
     std::free(memory);
 }

@@ -71,7 +71,7 @@ def test_what_is_written_for_a_name_names_it(folder: Path) -> None:
 
 
 def test_what_goes_with_a_prompt(folder: Path) -> None:
-    assert file_completion.attached("@notes.txt and @user") == "with it go notes.txt (10 bytes, about 3 tokens)"
+    assert file_completion.attached("@notes.txt and @user") == "attached: notes.txt (10 bytes, about 3 tokens)"
     assert file_completion.attached("@user") == file_completion.attached("@no/such.txt") == ""
 
 

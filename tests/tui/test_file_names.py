@@ -48,7 +48,7 @@ async def test_names_are_listed_and_taken(folder: Path) -> None:
         await shown(pilot, "> my notes.txt")
         await pilot.press("enter")
         assert prompt.text == 'Read @"my notes.txt" '
-        await shown(pilot, "with it go my notes.txt (1 kB, about 300 tokens)")
+        await shown(pilot, "attached: my notes.txt (1 kB, about 300 tokens)")
         await write(pilot, "and @n")
         await shown(pilot, "> new/")
         await pilot.press("down", "down", "up", "down", "tab")
@@ -63,7 +63,7 @@ async def test_a_name_that_is_written_is_sent_and_esc_hides_the_list() -> None:
     async with chat(session).run_test(size=(80, 24)) as pilot:
         await ready(pilot)
         await write(pilot, "See @notes.txt")
-        await shown(pilot, "with it go notes.txt")
+        await shown(pilot, "attached: notes.txt")
         assert "Tab takes" not in screen(pilot.app)
         await pilot.press("enter")
         await until(pilot, lambda: session.sent and idle(pilot.app))
@@ -151,6 +151,6 @@ async def test_the_list_as_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
         await ready(pilot)
         pilot.app.prompt.cursor_blink = False
         await write(pilot, "See @notes.txt and @n")
-        await shown(pilot, "> new/", "with it go")
+        await shown(pilot, "> new/", "attached:")
         await pilot.pause(0.1)
         check("files-60-dark", pilot.app)
