@@ -130,7 +130,7 @@ using Scores = void (*)(const Keys &);
 template <int A, int... N> Scores find_scores_of(int64_t n) {
     Scores     found = nullptr;
     const auto add   = [&](auto of) {
-        if constexpr (of % (lanes * A) == 0 && A >= Floats::least_order) {
+        if constexpr (of % (lanes * A) == 0) {
             found = n == of ? scores_of<of / lanes, A>() : found;
         }
     };
@@ -147,7 +147,7 @@ Scores find_scores(int64_t n, int order) {
 // ---- values --------------------------------------------------------------------------------------------------------
 
 // Cells whose probabilities, of a group of rows, stay in the first cache for all rows of V.
-constexpr int64_t n_near = 512;
+constexpr int64_t n_near = 1024;
 
 struct Values {
     const char *  v; // row 0, first cell
@@ -178,7 +178,10 @@ template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
                     [&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(now_to + i * lanes); });
                 for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
                     V now[X];
-                    each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
+                    each<X>([&](auto x) {
+                        now[x] = Floats::load(y + x * lanes);
+                        asm("" : "+v"(now[x])); // once into a register, not four times as an operand in memory
+                    });
                     each<4>([&](auto k) {
                         const V w = Floats::load(v[k] + (s * A + j) * lanes);
                         each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });

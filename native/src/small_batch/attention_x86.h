@@ -1,4 +1,4 @@
-// Vectors of floats for attention.cpp, in the order of additions of tinyBLAS, ggml's kernel for batches.
+// Vectors of floats for attention.cpp, and the order in which ggml's kernels add what is in one.
 #pragma once
 
 // GCC 12's own headers start from an undefined vector
@@ -16,11 +16,10 @@ namespace {
 #if defined(__AVX512F__)
 
 struct Floats {
-    using V                          = __m512;
-    static constexpr int lanes       = 16;
-    static constexpr int least_order = 1;
-    static constexpr int n_group     = 6; // rows of probabilities at a time: what fits into registers, times four of V
-    static constexpr int in_cells    = 4; // cells of K at a time, at most
+    using V                       = __m512;
+    static constexpr int lanes    = 16;
+    static constexpr int n_group  = 6; // rows of probabilities at a time: what fits into registers, times four of V
+    static constexpr int in_cells = 4; // cells of K at a time, at most
 
     static V zero() { return _mm512_setzero_ps(); }
     static V load(const float * p) { return _mm512_loadu_ps(p); }
@@ -63,11 +62,10 @@ struct Floats {
 #else
 
 struct Floats {
-    using V                          = __m256;
-    static constexpr int lanes       = 8;
-    static constexpr int n_group     = 3;
-    static constexpr int in_cells    = 1;
-    static constexpr int least_order = 1;
+    using V                       = __m256;
+    static constexpr int lanes    = 8;
+    static constexpr int n_group  = 3;
+    static constexpr int in_cells = 1;
 
     static V zero() { return _mm256_setzero_ps(); }
     static V load(const float * p) { return _mm256_loadu_ps(p); }
