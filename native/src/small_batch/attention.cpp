@@ -28,6 +28,8 @@ constexpr int     n_group   = Floats::n_group;
 
 using V = Floats::V;
 
+constexpr int line = 64 / 2; // of a cache, in F16
+
 // The order of additions, A: the number of accumulators of a sum, whose vectors they take in turn. One, as tinyBLAS
 // (batches) has it, or four, as ggml_vec_dot_f16 (a row alone).
 constexpr int as_batch = 1;
@@ -65,6 +67,9 @@ template <int D, int R, int A> [[gnu::flatten]] void scores(const Keys & p) {
                 const auto * from = reinterpret_cast<const uint16_t *>(
                     p.k + size_t(c + part + part / 4 * (R == 2 ? 4 : 0) + 4 * r) * p.stride);
                 each<D>([&](auto d) { k[r][d] = Floats::load(from + d * lanes); });
+                for (int at = 0; at < D * lanes; at += line) {
+                    __builtin_prefetch(reinterpret_cast<const char *>(from + at) + lanes * p.stride);
+                }
             });
             const auto rows = [&](int64_t x, auto n) {
                 constexpr int n_now = n;
@@ -183,7 +188,11 @@ template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
                         asm("" : "+v"(now[x])); // once into a register, not four times as an operand in memory
                     });
                     each<4>([&](auto k) {
-                        const V w = Floats::load(v[k] + (s * A + j) * lanes);
+                        const auto * const from = v[k] + (s * A + j) * lanes;
+                        const V            w    = Floats::load(from);
+                        if (j * lanes % line == 0) {
+                            __builtin_prefetch(reinterpret_cast<const char *>(from) + 4 * a.stride);
+                        }
                         each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
                     });
                 }
