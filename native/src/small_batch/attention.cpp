@@ -153,6 +153,8 @@ Scores find_scores(int64_t n, int order) {
 
 // Cells whose probabilities, of a group of rows, stay in the first cache for all rows of V.
 constexpr int64_t n_near = 1024;
+// Numbers of V that stay in the second cache.
+constexpr int64_t n_in_cache = 1 << 17;
 
 struct Values {
     const char *  v; // row 0, first cell
@@ -295,7 +297,7 @@ struct Memory {
     int64_t q, sums, acc, weights, scores; // floats
 
     Memory(const ggml_tensor * k, const ggml_tensor * v, int64_t n, int64_t n_seen) :
-        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * as_row * lanes), weights(n_group * n_seen),
+        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * as_row * lanes), weights(n * n_seen),
         scores(n * n_seen) {}
 
     int64_t size() const { return q + sums + acc + weights + scores; }
@@ -349,17 +351,33 @@ void attend(const Attention & a, const Block & b, float * memory) {
 
     const char * const v = static_cast<const char *>(a.v->data) + size_t(b.stream) * a.v->nb[3] +
                            size_t(b.kv_head) * a.v->nb[1] + size_t(from) * a.v->nb[0];
+    Values             groups[(n_block + n_group - 1) / n_group];
     for (int64_t i = 0; i < n; i += n_group) {
         const int64_t n_now = std::min<int64_t>(n_group, n - i);
-        Values        part  = { v, a.v->nb[2], d_v, n_seen, weights, acc, {} };
+        float * const p     = weights + i * n_seen;
+        Values &      group = groups[i / n_group];
+        group               = { v, a.v->nb[2], 0, n_seen, p, acc, {} };
         for (int64_t x = 0; x < n_now; ++x) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
-            pack(s, factor, n_seen, x, n_now, a.order(), weights);
-            part.out[x] = static_cast<float *>(a.dst->data) +
-                          ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
+            pack(s, factor, n_seen, x, n_now, a.order(), p);
+            group.out[x] = static_cast<float *>(a.dst->data) +
+                           ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
         }
-        find_values(n_now, a.order())(part);
+    }
+    // as many rows of V as stay in the second cache for all groups
+    const int64_t n_tile = std::clamp(n_in_cache / n_seen / 4 * 4, int64_t(4), d_v);
+    for (int64_t r = 0; r < d_v; r += n_tile) {
+        for (int64_t i = 0; i < n; i += n_group) {
+            const int64_t n_now = std::min<int64_t>(n_group, n - i);
+            Values &      group = groups[i / n_group];
+            group.n_out         = std::min(n_tile, d_v - r);
+            find_values(n_now, a.order())(group);
+            group.v += size_t(group.n_out) * group.stride;
+            for (int64_t x = 0; x < n_now; ++x) {
+                group.out[x] += group.n_out;
+            }
+        }
     }
 }
 
