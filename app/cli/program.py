@@ -128,13 +128,18 @@ def program(
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
     if last and resume is not None:
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
+    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
+    if plain and typed and (prompt is not None or more or as_json or as_jsonl):
+        why = (
+            "--plain is a chat in lines; -p, --more, --json and --jsonl print one answer, and never draw: leave one out"
+        )
+        raise AppError("usage", why, USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
     if not (last or more or resume is not None):  # those have options of their own
         chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import cannot_draw, on_a_terminal, read_prompt
 
-    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
     chats = prompt is None and not more and not (as_json or as_jsonl) and ((plain and typed) or on_a_terminal())
     lines = chats and (plain or cannot_draw())
     screen = chats and not lines
@@ -142,6 +147,7 @@ def program(
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
+    given = config.typed_values(context)
     wanted = resume if resume is not None else LAST if last or more else None
     terminal = SavedTerminal.capture() if screen else None
     session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
@@ -149,11 +155,11 @@ def program(
         if screen:
             from specee.app.tui.run import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice, given)
         if lines:
             from specee.app.plain.chat import PlainChat
 
-            return PlainChat(session, options, context.meta.get(PERSONAS, {}), stats=stats).run(notice)
+            return PlainChat(session, options, context.meta.get(PERSONAS, {}), stats=stats, given=given).run(notice)
         from specee.app.cli.one_answer import ask
 
         for known in [notice, *(asked.doubts if asked is not None else [])]:

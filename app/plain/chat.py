@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from specee.app import error_log, model_download
 from specee.app.chat import advice, model_switch
 from specee.app.chat.attachments import attach
-from specee.app.chat.commands import is_command
+from specee.app.chat.commands import as_typed, is_command
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.history.records import Turn
 from specee.app.chat.memory_check import DoesNotFitError
 from specee.app.chat.race import RaceRun, race_options, verdict
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
 from specee.app.chat.stats_line import about_thoughts, stats_line
 from specee.app.cli import streams
@@ -41,14 +43,21 @@ class PlainChat:
     """One chat in lines; the front end of its commands. Texts go to standard output, all else to standard error."""
 
     def __init__(
-        self, session: Session, options: ChatOptions, personas: Mapping[str, str], *, stats: bool = False
+        self,
+        session: Session,
+        options: ChatOptions,
+        personas: Mapping[str, str],
+        *,
+        stats: bool = False,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
-        """`stats`: figures after each answer."""
-        self.session, self.options, self.personas = session, options, personas
+        """`stats`: figures after each answer. `given`: settings of the command line."""
+        self.session, self.options, self.given = session, options, given or {}
+        self.texts = SavedTexts(session.folders.config, personas)
         self.known_models = {name: entry.notes for name, entry in registry.entries().items()}
         self._stats = stats
-        self._commands = PlainCommands(self)
-        self._input = LineInput(self._commands.completions)
+        self.commands = PlainCommands(self)
+        self._input = LineInput(self.commands.completions)
         self._edited: int | None = None  # the question that the next one replaces
         self._tells_of_thinking = True
         self._style = streams.PLAIN
@@ -89,7 +98,7 @@ class PlainChat:
 
     def _take(self, text: str) -> None:
         if is_command(text):
-            self._commands.start(text)
+            self.commands.start(text)
         else:
             self.ask(text.strip())
 
@@ -141,6 +150,11 @@ class PlainChat:
                 print(f">>> {turn.content}")
             else:
                 self._print(MarkdownColours().feed(turn.content + "\n"))
+
+    def write_prompt(self, text: str) -> None:
+        """The next line begins with it; where nobody could change it, it is asked."""
+        if not self._input.prefill(as_typed(text)):
+            self.ask(text)
 
     def set_threshold(self, threshold: float | None) -> None:
         """Of the next answers."""

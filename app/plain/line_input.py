@@ -31,6 +31,7 @@ class LineInput:
         self._edits = readline if self.is_terminal else None
         self._found: list[str] = []
         self._prefill = ""
+        self._takes_lines = False  # whether a text of several lines can be edited
         if self._edits is not None:
             self._edits.set_auto_history(False)
             self._edits.set_completer_delims("")
@@ -40,6 +41,7 @@ class LineInput:
             if "libedit" in (self._edits.__doc__ or ""):
                 self._edits.parse_and_bind("bind ^I rl_complete")
             else:
+                self._takes_lines = True
                 self._edits.parse_and_bind("set enable-bracketed-paste off")
 
     def close(self) -> None:
@@ -50,7 +52,7 @@ class LineInput:
 
     def read(self) -> str:
         """One text. Raises EOFError at the end, KeyboardInterrupt for Ctrl+C."""
-        is_ahead = self._edits is not None and bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
+        is_ahead = self._is_ahead()
         text = self._line(PROMPT)
         if text.lstrip().startswith(QUOTES):
             return self._quoted(text.lstrip()[len(QUOTES) :])
@@ -60,8 +62,8 @@ class LineInput:
         return text
 
     def prefill(self, text: str) -> bool:
-        """Begins the next line with a text that the user wrote; False where that cannot be."""
-        if self._edits is None or "\n" in text:
+        """Begins the next line with a text that the user may change; False where that cannot be."""
+        if self._edits is None or ("\n" in text and not self._takes_lines) or self._is_ahead():
             return False
         self._prefill = text
         return True
@@ -94,6 +96,10 @@ class LineInput:
             return False
 
     # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _is_ahead(self) -> bool:
+        """Whether something is typed already, which would be taken for the end of what is written before it."""
+        return self._edits is not None and bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
 
     def _line(self, prompt: str) -> str:
         if not self.is_terminal:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import BindingType
@@ -18,9 +18,10 @@ from textual.widgets import Input
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
+from specee.app.chat.commands import as_typed
 from specee.app.chat.context_window import NEARLY_FULL
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
-from specee.app.config_file import PERSONAS
 from specee.app.editor import edit
 from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
@@ -39,7 +40,6 @@ from specee.app.tui.key_map import KeyMap
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
-from specee.app.tui.saved_texts import SavedTexts
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
@@ -80,12 +80,13 @@ class ChatApp(BoundedApp):
         notice: str | None = None,
         *,
         first_start: bool = False,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here."""
+        no other than the embedded one is here. `given`: settings of the command line."""
         super().__init__()
         self._notice = notice
-        self.session, self.options = session, options
+        self.session, self.options, self.given = session, options, given or {}
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
@@ -115,11 +116,6 @@ class ChatApp(BoundedApp):
     def busy(self) -> bool:
         """Whether the session loads or answers."""
         return self._thread.busy
-
-    @property
-    def personas(self) -> Mapping[str, str]:
-        """By name."""
-        return self.texts.by_name[PERSONAS]
 
     def on_resize(self) -> None:
         self.call_later(self._first_start.draw)  # they have their new size then
@@ -291,6 +287,14 @@ class ChatApp(BoundedApp):
     def _view_changed(self) -> None:
         self.prompt.turns_threshold = self.panel.is_threshold
         self.event_display.refresh()
+
+    def write_prompt(self, text: str) -> None:
+        """Writes a saved text into the prompt."""
+        self.prompt.restore(as_typed(text))
+
+    def switch_model(self, name: str) -> None:
+        """Another model answers, once it is loaded."""
+        self.controller.switch_model(name)
 
     def load_changed(self) -> None:
         """Loads what the session was told to."""

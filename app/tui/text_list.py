@@ -15,7 +15,7 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from specee.app.chat.commands import as_typed
+from specee.app.chat.saved_texts import WORDS
 from specee.app.config_file import PERSONAS, PROMPTS
 from specee.app.errors import AppError
 from specee.app.formatting import visible
@@ -44,7 +44,7 @@ class SavedText:
 
     @property
     def kind(self) -> str:
-        return "persona" if self.table == PERSONAS else "saved prompt"
+        return WORDS[self.table]
 
 
 class TextList(Screen[None]):
@@ -165,9 +165,9 @@ class TextList(Screen[None]):
         app = self.app
         self.dismiss()
         if row.table == PROMPTS:
-            app.prompt.restore(as_typed(row.text))
+            app.write_prompt(row.text)
         else:
-            app.commands.do_persona(row.name)
+            app.commands.do_system(row.text)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
@@ -187,30 +187,24 @@ class TextList(Screen[None]):
             return
 
         def named(name: str) -> str:
-            self.app.texts.keep(table, {name: text})
+            self.app.texts.add(table, name, text)
             return f"{name} is kept"
 
-        self._ask_name(table, "", named)
+        self._ask_name("", named)
 
     def action_rename(self) -> None:
         if (row := self._row) is None:
             return
 
         def named(name: str) -> str:
-            self.app.texts.keep(row.table, {row.name: None, name: row.text})
+            self.app.texts.rename(row.table, row.name, name)
             return f"{row.name} is called {name} now"
 
-        self._ask_name(row.table, row.name, named)
+        self._ask_name(row.name, named)
 
-    def _ask_name(self, table: str, present: str, named: Callable[[str], str]) -> None:
+    def _ask_name(self, present: str, named: Callable[[str], str]) -> None:
         """The field is for a name until Enter or Esc."""
-
-        def checked(name: str) -> str:
-            if name in self.app.texts.by_name[table] and name != present:
-                raise AppError("not kept", f"there is one that is called {name}")
-            return "" if name == present else named(name)
-
-        self._named = checked
+        self._named = named
         self._field.placeholder = "Its name; Enter takes it, Esc does not"
         self._field.value = present
         self._field.action_select_all()
@@ -243,7 +237,7 @@ class TextList(Screen[None]):
             if not yes:
                 return
             try:
-                self.app.texts.keep(row.table, {row.name: None})
+                self.app.texts.remove(row.table, row.name)
             except AppError as error:
                 self._say(error.line)
                 return
