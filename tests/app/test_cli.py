@@ -99,7 +99,8 @@ def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
     code = f"import sys; import specee.app.cli.program; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-    code = "import sys; from specee.app.cli import one_answer, open_session; print('numpy' in sys.modules)"
+    program = "from specee.app.cli import one_answer, open_session; from specee.app.plain import chat"
+    code = f"import sys; {program}; from specee.app.tui import run; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "False", "the engine's process computes, the program does not"
     assert "--max-pending" in call(env, "--help").stdout
