@@ -15,7 +15,11 @@ N_TOKENS = 48
 
 
 def run(
-    backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
+    backend: Any,
+    wanted: PolicyChoice | Policy,
+    text: str,
+    sampling: Sampling = PLAIN_GREEDY,
+    n_tokens: int = N_TOKENS,
 ) -> tuple[list[int], Any]:
     prompt = make_prompt(backend, (Message("user", text),)).tokens
     engine = backend.engine
@@ -23,7 +27,7 @@ def run(
     engine.roll_back(0)
     engine.prefill(prompt)
     tokens: list[int] = []
-    state, events = decode(backend, policy, prompt, sampling, 1, N_TOKENS)
+    state, events = decode(backend, policy, prompt, sampling, 1, n_tokens)
     for event in events:
         if event.state is TokenState.ROLLED_BACK:
             del tokens[event.index :]
