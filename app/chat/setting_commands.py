@@ -114,9 +114,13 @@ class SettingCommands:
         if setting.effect == "start":
             why = f"{setting.name} is read when specee-chat starts: {KEEP} behind the value keeps it in config.toml"
             raise AppError("not for this chat", why, USAGE)
-        setting_list.apply(self._front, setting, new)
-        words = _line(setting.words(new))
-        self._front.show_notice(f"{setting.name} {words} {setting_list.EFFECTS[setting.effect]}")
+        words, front = _line(setting.words(new)), self._front
+        if setting.words(setting_list.value(front, setting, {})) == setting.words(new):
+            front.show_notice(f"{setting.name} is {words} already")
+            return
+        setting_list.apply(front, setting, new)
+        effect = setting_list.EFFECTS[setting.effect]
+        front.show_notice(f"{setting.name} {words}{'' if setting.effect == 'answer' else ';'} {effect}")
 
     # ---- texts -----------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def opened(gpu_layers: int, data: Path) -> Any:
 
 def run(backend: Any, choice: PolicyChoice) -> tuple[list[int], Any]:
     policy = backend.policy(choice, CostModel(FREE) if choice.drafts else None)
-    return decoded.run(backend, policy, QUESTION, n_tokens=N_TOKENS)
+    return decoded.go_on(backend, policy, QUESTION, n_tokens=N_TOKENS)
 
 
 @pytest.mark.skipif(not GPU_LAYERS, reason="no layers on another device")

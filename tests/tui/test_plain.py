@@ -111,13 +111,14 @@ def test_a_setting_is_for_this_chat_or_kept_in_the_file_of_the_form(
     session, file = kept_in(tmp_path, "# mine\ntop_k = 20 # few\nseed = 1\n[personas]\n"), tmp_path / "config.toml"
     typed = [
         *("/settings temperature 0.3", "/settings top_k 30 --keep", "/settings seed default --keep"),
-        *("/settings max-tokens 7", "/settings max-tokens --keep", "/settings kv_type q8_0", "Hello"),
+        *("/settings max-tokens 7", "/settings max-tokens --keep", "/settings kv_type q8_0"),
+        *("/settings kv_type q8_0", "Hello"),
     ]
     assert chat(monkeypatch, session, *typed) == 0
     sent = session.sent[0][1]
     assert (sent.sampling.temperature, sent.sampling.top_k, sent.sampling.seed, sent.max_tokens) == (0.3, 30, None, 7)
     assert file.read_text() == "# mine\ntop_k = 30 # few\nmax-tokens = 7\n[personas]\n"
-    assert session.loads[-1].kv_type == "q8_0"
+    assert [load.kv_type for load in session.loads] == ["f16", "q8_0"]  # not again for what is so already
     err = capsys.readouterr().err
     assert "temperature 0.3 from the next answer on" in err and f"top_k 30 is kept in {file}" in err
 
