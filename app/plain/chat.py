@@ -152,8 +152,8 @@ class PlainChat:
                 self._print(MarkdownColours().feed(turn.content + "\n"))
 
     def write_prompt(self, text: str) -> None:
-        """The next line begins with it; where nobody could change it, it is asked."""
-        if not self._input.prefill(as_typed(text)):
+        """The next text begins with it; where nobody could change it, it is asked."""
+        if not self._input.begin(as_typed(text)):
             self.ask(text)
 
     def set_threshold(self, threshold: float | None) -> None:

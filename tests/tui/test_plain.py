@@ -357,6 +357,20 @@ def test_a_saved_prompt_stands_in_the_prompt_with_all_its_lines(terminal_of_file
     terminal.wait("['one\\ntwo three'] 0")
 
 
+def test_a_long_saved_prompt_waits_for_enter(terminal_of_file: Pty, tmp_path: Path) -> None:
+    terminal = terminal_of_file
+    (tmp_path / "config.toml").write_text(f"[prompts]\nlong = '{'x' * 20_000}'\n")
+    terminal.wait(">>> ")
+    terminal.type("/prompt long\r")
+    terminal.wait("20000 characters are there; Enter sends them, Ctrl+C drops them")
+    terminal.wait("... ")
+    terminal.type("\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", 2)
+    terminal.type("/quit\r")
+    terminal.wait(f"['{'x' * 20_000}'] 0")
+
+
 def test_a_command_that_failed_comes_back_to_be_changed(terminal: Pty) -> None:
     terminal.wait(">>> ")
     terminal.type("/settings seed x\r")
