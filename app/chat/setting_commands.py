@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEEP = "--keep"
 SAVE, RENAME, DELETE = "save", "rename", "delete"
-_NAME = re.compile(r'\s*(?:"([^"]*)"|(\S+))\s*')
+_NAME = re.compile(r'\s*(?:"([^"]*)"|([^\s"]\S*))\s*')
 
 
 class SettingCommands:
