@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from inspect import isawaitable, signature
-from typing import Any, Protocol
+from typing import Protocol
 
 from specee.app import output_file
 from specee.app.chat import kept_model, parameters
@@ -42,8 +42,6 @@ class FrontEnd(Protocol):
     """What `/model` takes, as far as it is known, each with a few words about it."""
 
     texts: SavedTexts
-    given: Mapping[str, Any]
-    """Settings that were typed when the program was started, by name."""
 
     @property
     def commands(self) -> ChatCommands:

@@ -137,7 +137,7 @@ def value(front: FrontEnd, setting: ChatSetting, kept: Mapping[str, Any]) -> Any
         return not session.load_options.chats
     if name in _OF_THE_PROCESS:
         return getattr(session.load_options, _OF_THE_PROCESS[name])
-    return front.given.get(name, kept_value(setting, kept))
+    return front.session.given.get(name, kept_value(setting, kept))
 
 
 def kept_value(setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
@@ -152,7 +152,7 @@ def origin(front: FrontEnd, setting: ChatSetting, kept: Mapping[str, Any]) -> st
         for name, text in front.texts.by_name[config_file.PERSONAS].items():
             if text == now:
                 return f"persona {name}"
-    said = {"command line": front.given.get(setting.name), "config.toml": kept_value(setting, kept)}
+    said = {"command line": front.session.given.get(setting.name), "config.toml": kept_value(setting, kept)}
     said = {where: one for where, one in said.items() if one is not None}
     for where, one in said.items():
         if setting.words(_as_used(setting, one)) == setting.words(now):

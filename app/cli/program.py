@@ -147,7 +147,6 @@ def program(
     from specee.app.cli.open_session import LAST, open_session
     from specee.app.engine.terminal_guard import SavedTerminal
 
-    given = config.typed_values(context)
     wanted = resume if resume is not None else LAST if last or more else None
     terminal = SavedTerminal.capture() if screen else None
     session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
@@ -155,11 +154,11 @@ def program(
         if screen:
             from specee.app.tui.run import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice, given)
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
         if lines:
             from specee.app.plain.chat import PlainChat
 
-            return PlainChat(session, options, context.meta.get(PERSONAS, {}), stats=stats, given=given).run(notice)
+            return PlainChat(session, options, context.meta.get(PERSONAS, {}), stats=stats).run(notice)
         from specee.app.cli.one_answer import ask
 
         for known in [notice, *(asked.doubts if asked is not None else [])]:

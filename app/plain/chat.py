@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from specee.app import error_log, model_download
 from specee.app.chat import advice, model_switch
@@ -43,16 +42,10 @@ class PlainChat:
     """One chat in lines; the front end of its commands. Texts go to standard output, all else to standard error."""
 
     def __init__(
-        self,
-        session: Session,
-        options: ChatOptions,
-        personas: Mapping[str, str],
-        *,
-        stats: bool = False,
-        given: Mapping[str, Any] | None = None,
+        self, session: Session, options: ChatOptions, personas: Mapping[str, str], *, stats: bool = False
     ) -> None:
-        """`stats`: figures after each answer. `given`: settings of the command line."""
-        self.session, self.options, self.given = session, options, given or {}
+        """`stats`: figures after each answer."""
+        self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas)
         self.known_models = {name: entry.notes for name, entry in registry.entries().items()}
         self._stats = stats

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import BindingType
@@ -80,13 +80,12 @@ class ChatApp(BoundedApp):
         notice: str | None = None,
         *,
         first_start: bool = False,
-        given: Mapping[str, Any] | None = None,
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here. `given`: settings of the command line."""
+        no other than the embedded one is here."""
         super().__init__()
         self._notice = notice
-        self.session, self.options, self.given = session, options, given or {}
+        self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from specee.app import error_log
 from specee.app.chat.session import Session
@@ -16,18 +15,9 @@ from specee.app.tui.app import ChatApp
 from specee.models import local_file
 
 
-def run_tui(
-    session: Session,
-    options: ChatOptions,
-    personas: Mapping[str, str],
-    notice: str | None,
-    given: Mapping[str, Any] | None = None,
-) -> int:
-    """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise.
-
-    `given`: settings of the command line.
-    """
-    app = ChatApp(session, options, personas, notice, first_start=True, given=given)
+def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
+    """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
+    app = ChatApp(session, options, personas, notice, first_start=True)
     before, threading.excepthook = threading.excepthook, app.thread_failed
     failure: Exception | None = None
     try:

@@ -58,8 +58,9 @@ class Lines:
 
 def chat(monkeypatch: pytest.MonkeyPatch, session: FakeSession, *lines: str, **given: Any) -> int:
     monkeypatch.setattr(sys, "stdin", Lines(*(f"{line}\n" for line in lines)))
+    session.given = given
     try:
-        return PlainChat(session, ChatOptions(), {"tutor": "Explain."}, given=given).run()
+        return PlainChat(session, ChatOptions(), {"tutor": "Explain."}).run()
     finally:
         session.close()
 
