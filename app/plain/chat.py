@@ -67,6 +67,7 @@ class PlainChat:
             self.show_chat()
         if notice is not None:
             self.show_notice(notice, error=True)
+        self._guarded(self.texts.read)  # Tab knows their names
         self._guarded(self.load)
         if self._input.is_terminal:
             name = self.session.info.name if self.session.info is not None else self.session.model

@@ -181,6 +181,23 @@ def test_the_persona_of_every_chat_is_not_taken_away(
     assert (tmp_path / "config.toml").read_text() == text
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("/settings policy c", ["/settings policy chain"]),
+        ("/settings kv_", ["/settings kv_type", "/settings kv_type f16", "/settings kv_type q8_0"]),
+        ("/prompt del", ['/prompt delete "two words"']),
+        ("/persona ", ["/persona tutor", "/persona save", "/persona rename tutor", "/persona delete tutor"]),
+    ],
+)
+def test_what_may_follow_a_command(typed: str, found: list[str], tmp_path: Path) -> None:
+    session = kept_in(tmp_path, "[prompts]\n'two words' = 'x'\n")
+    front = PlainChat(session, ChatOptions(), {"tutor": "Explain."})
+    front.texts.read()
+    assert list(front.commands.completions(typed)) == found
+    session.close()
+
+
 def test_an_error_is_a_line_and_the_chat_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
