@@ -88,6 +88,10 @@ class ChatSetting:
             return f"{value:g}"
         return self.default if value is None else str(value)
 
+    def is_default(self, value: object) -> bool:
+        """Whether a value is what holds where nobody says anything."""
+        return value is False or self.words(value) == self.default
+
 
 def all_settings() -> list[ChatSetting]:
     """In the order of the form, those that are changed most often first."""
@@ -157,8 +161,7 @@ def origin(front: FrontEnd, setting: ChatSetting, kept: Mapping[str, Any]) -> st
     for where, one in said.items():
         if setting.words(_as_used(setting, one)) == setting.words(now):
             return where
-    is_default = setting.words(now) == setting.default or now is False
-    return "default" if is_default and not said else "this chat"
+    return "default" if setting.is_default(now) and not said else "this chat"
 
 
 def _as_used(setting: ChatSetting, written: Any) -> Any:

@@ -133,8 +133,8 @@ class SettingsScreen(Screen[None]):
         self._list.highlighted = highlighted
 
     def _line(self, setting: ChatSetting, width: int) -> Content:
-        words = " ".join(visible(setting.words(self._value(setting))).split())
-        is_default = words in (setting.default, setting_list.OFF) and words != ""
+        value = self._value(setting)
+        words, is_default = " ".join(visible(setting.words(value)).split()), setting.is_default(value)
         notes = [] if is_default else [f"default {setting.default}"]
         if setting.name in self._names_kept:
             notes.insert(0, IN_FILE)

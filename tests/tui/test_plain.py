@@ -94,12 +94,20 @@ def test_settings_are_listed_with_where_they_come_from(
     session = kept_in(
         tmp_path, "max-tokens = 1024\noffline = true\npersona = 'tutor'\n[personas]\ntutor = 'Explain.'\n"
     )
-    typed = ("/set top_p 0.5", "/persona tutor", "/settings", "/settings top-k", "/settings tempratur")
+    typed = (
+        "/set top_p 0.5",
+        "/set think off",
+        "/persona tutor",
+        "/settings",
+        "/settings top-k",
+        "/settings tempratur",
+    )
     assert chat(monkeypatch, session, *typed, top_k=40) == 0
     out, err = capsys.readouterr()
     listed = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.startswith("  ")}
     assert set(listed) == {one.name for one in setting_list.all_settings()}
     assert listed["temperature"] == "0.6 default" and listed["top_p"] == "0.5 this chat"
+    assert listed["think"] == "off this chat" and listed["cpu_fallback"] == "off default"
     assert listed["top_k"] == "40 command line" and listed["max_tokens"] == "1024 config.toml"
     assert listed["offline"] == "on config.toml" and listed["system"] == "Explain. persona tutor"
     assert "top_k is 40 (command line)." in err and "a whole number from 0 to 1000000" in err
