@@ -32,13 +32,15 @@ def test_what_runs_here() -> None:
     assert line.endswith("(AVX512-VNNI)") and "about" not in welcome.what_runs(INFO, None)
 
 
-@pytest.mark.parametrize("how", ["key", "mouse"])
+@pytest.mark.parametrize("how", ["key", "tab", "mouse"])
 async def test_a_first_start_offers_questions(how: str, tmp_path: Path) -> None:
     async with app_in(tmp_path).run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: "is tiny" in screen(pilot.app))
         for part in ("smollm2-135m answers", "F3 shows better ones", *welcome.QUESTIONS, "Ctrl+P all commands"):
             await until(pilot, lambda part=part: part in screen(pilot.app))
         if how == "key":
+            await pilot.press("alt+1")
+        elif how == "tab":
             for question in (*welcome.QUESTIONS, welcome.QUESTIONS[0]):
                 await pilot.press("tab")
                 assert pilot.app.prompt.text == question
@@ -96,3 +98,13 @@ async def test_it_goes_when_something_is_written(tmp_path: Path) -> None:
         await until(pilot, lambda: len(pilot.app.screen_stack) == 1 and "is tiny" in screen(pilot.app))
         await pilot.press("h")
         await until(pilot, lambda: "is tiny" not in screen(pilot.app))
+
+
+async def test_a_text_that_begins_with_a_digit_is_a_text(tmp_path: Path) -> None:
+    async with app_in(tmp_path).run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "Alt+2" in screen(pilot.app))
+        await pilot.press("2", "+", "2")
+        await until(pilot, lambda: "is tiny" not in screen(pilot.app))
+        assert pilot.app.prompt.text == "2+2"
+        await pilot.press("alt+up", "alt+2")
+        assert not pilot.app.session.asked and not pilot.app.busy
