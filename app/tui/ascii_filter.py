@@ -20,7 +20,11 @@ from specee.app.settings import Ascii
 from specee.app.tui.emoji import CLUSTER
 
 _BOX = range(0x2500, 0x2580)
-_BOX_LINES = dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺╼╾", "-") | dict.fromkeys("│┃┆┇┊┋╎╏║╵╷╹╻╽╿", "|") | {"╱": "/", "╲": "\\", "╳": "X"}
+_BOX_LINES = (
+    dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺╼╾", "-")
+    | dict.fromkeys("│┃┆┇┊┋╎╏║╵╷╹╻╽╿", "|")
+    | dict(zip("\u2571\u2572\u2573", "/\\X", strict=True))  # diagonals
+)
 GLYPHS: Mapping[str, str] = {
     **{chr(code): "+" for code in _BOX},
     **_BOX_LINES,

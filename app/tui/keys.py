@@ -69,6 +69,7 @@ KEY_HELP = {
     "PgUp, PgDn": "scroll; at the top, earlier turns come",
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
     "Ctrl+O": "go on with the last chat, or with the one before this",
+    "Alt+1": "in a first chat: ask the question that stands there; so do Alt+2 and Alt+3",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
     "Alt+Up": "go to a message: then c copies, e edits, r answers again, b branches, d deletes it, n goes on with an "

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 from fake_session import INFO, FakeSession, answers, idle, ready, screen, until
-from picture import check
+from picture import check_sizes
 
 from specee.app.chat.history.store import Store
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui import welcome
 from specee.app.tui.app import ChatApp
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.native import cpu
+
+SIZES = {60: 24, 80: 24, 120: 30, 200: 50}
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,9 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "matrix_flags", lambda: ["avx2", "fma", "avx512f", "avx512_vnni"])
 
 
-def app_in(tmp_path: Path, store: Store | None = None) -> ChatApp:
+def app_in(tmp_path: Path, store: Store | None = None, ascii_filter: AsciiFilter | None = None) -> ChatApp:
     load = LoadOptions(data_dir=str(tmp_path / "data"), offline=True)
-    return ChatApp(FakeSession(load=load, store=store), ChatOptions(), first_start=True)
+    return ChatApp(FakeSession(load=load, store=store), ChatOptions(), first_start=True, ascii_filter=ascii_filter)
 
 
 def test_what_runs_here() -> None:
@@ -83,12 +86,16 @@ async def test_it_never_pushes_the_prompt_off_the_screen(tmp_path: Path) -> None
         await until(pilot, lambda: "is tiny" in screen(pilot.app))
 
 
-async def test_it_as_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["dark", "mono", "ascii"])
+async def test_it_as_it_looks(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    async with app_in(tmp_path).run_test(size=(60, 24)) as pilot:
-        await until(pilot, lambda: "is tiny" in screen(pilot.app))
-        await pilot.pause(0.1)
-        check("welcome-60-dark", pilot.app)
+    if form == "mono":
+        monkeypatch.setenv("NO_COLOR", "1")
+    async with app_in(tmp_path, ascii_filter=AsciiFilter() if form == "ascii" else None).run_test() as pilot:
+        await check_sizes(pilot, f"welcome-{{}}-{form}", SIZES if form == "dark" else {80: 24})
+        if form == "dark":
+            pilot.app.theme = "textual-light"
+            await check_sizes(pilot, "welcome-{}-light", {80: 24})
 
 
 async def test_it_goes_when_something_is_written(tmp_path: Path) -> None:
