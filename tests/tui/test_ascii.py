@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from specee.app.options import LoadOptions
+from specee.app.recommend.machine import Machine
 from specee.app.tui.ascii_filter import GLYPHS, AsciiFilter, choose
 from specee.app.tui.views import VIEWS
 
@@ -34,6 +35,16 @@ $$\\sum_{i=1}^n x_i^2$$
 A caf\u00e9 in \u4e2d\u56fd, \U0001f468\u200d\U0001f469\u200d\U0001f467.
 """
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+SCREENS = {
+    "f1": "Everywhere in the chat",
+    "f3": "llama3.2-1b",
+    "f4": "temperature",
+    "f8": "Personas",
+    "ctrl+p": "> ",
+    "ctrl+b": "What is a fox?",
+    "alt+up": "copy",
+}
+"""Keys, and what is there then."""
 SIZES = {60: 40, 80: 40, 120: 40, 200: 50}
 
 
@@ -95,17 +106,18 @@ def test_an_encoding_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_all_that_is_drawn_is_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("specee.app.recommend.this_machine.look", lambda folders: Machine(8, 4, 16 * 10**9))
     async with chat(session_in(tmp_path), AsciiFilter("ascii")).run_test(size=(120, 40)) as pilot:
         await ask(pilot)
         for view in VIEWS:
             await submit(pilot, f"/view {view}")
             await pilot.press("ctrl+left")
-            await pilot.pause(0.05)
+            await until(pilot, lambda view=view: f"{view.capitalize()}: " in screen(pilot.app))
             assert screen(pilot.app).isascii(), view
-        for keys in (["f1"], ["f3"], ["f4"], ["f8"], ["ctrl+p"], ["ctrl+b"], ["alt+up"]):
-            await pilot.press(*keys)
-            await pilot.pause(0.05)
-            assert screen(pilot.app).isascii(), keys
+        for key, part in SCREENS.items():
+            await pilot.press(key)
+            await until(pilot, lambda part=part: part in screen(pilot.app))
+            assert screen(pilot.app).isascii(), key
             await pilot.press("escape")
             await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
 
