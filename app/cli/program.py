@@ -54,6 +54,14 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     otherwise="only where the terminal cannot draw",
 )
 @option(
+    "--ascii",
+    heading=CHATS,
+    type=Setting(settings.Ascii),
+    otherwise="auto",
+    metavar="NAME",
+    help="Draw lines, bars and marks of the screen in ASCII: on, off, or auto, where the terminal cannot show others.",
+)
+@option(
     "--when-full",
     heading=SCRIPTS,
     type=Setting(settings.WhenFull),
@@ -152,9 +160,11 @@ def program(
     session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
+            from specee.app.tui.ascii_filter import choose
             from specee.app.tui.run import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
+            shown = choose(values["ascii"] or "auto")
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice, shown)
         if lines:
             from specee.app.plain.chat import PlainChat
 

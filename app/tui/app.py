@@ -26,7 +26,8 @@ from specee.app.editor import edit
 from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions, palette
+from specee.app.tui import first_start, garbage_collection, job_control, keys, markdown, message_actions, palette
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
@@ -80,10 +81,12 @@ class ChatApp(BoundedApp):
         notice: str | None = None,
         *,
         first_start: bool = False,
+        ascii_filter: AsciiFilter | None = None,
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here."""
-        super().__init__()
+        no other than the embedded one is here. `ascii_filter`: for a terminal that cannot show Unicode."""
+        super().__init__(*filter(None, [ascii_filter]))
+        markdown.Formulas.in_unicode = ascii_filter is None
         self._notice = notice
         self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
@@ -448,6 +451,8 @@ class ChatApp(BoundedApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Our keys are for the chat: a screen above it (the palette) has its own."""
+        if action == "try_question" and not (self.prompt.tries and self._welcome.display):
+            return False
         if action == "fetch_suggested" and not self._first_start.suggestions:
             return False
         if len(self.screen_stack) > 1 and action in keys.CHAT_ACTIONS:

@@ -12,12 +12,19 @@ from specee.app.chat.session import Session
 from specee.app.errors import FAILURE, AppError
 from specee.app.options import ChatOptions
 from specee.app.tui.app import ChatApp
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.models import local_file
 
 
-def run_tui(session: Session, options: ChatOptions, personas: Mapping[str, str], notice: str | None) -> int:
+def run_tui(
+    session: Session,
+    options: ChatOptions,
+    personas: Mapping[str, str],
+    notice: str | None,
+    ascii_filter: AsciiFilter | None = None,
+) -> int:
     """Runs the screen until the user leaves; returns the exit code. Raises what ended it otherwise."""
-    app = ChatApp(session, options, personas, notice, first_start=True)
+    app = ChatApp(session, options, personas, notice, first_start=True, ascii_filter=ascii_filter)
     before, threading.excepthook = threading.excepthook, app.thread_failed
     failure: Exception | None = None
     try:
