@@ -80,11 +80,12 @@ class ChatApp(BoundedApp):
         notice: str | None = None,
         *,
         first_start: bool = False,
+        unsent: str = "",
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here."""
+        no other than the embedded one is here. `unsent`: what stands in the prompt."""
         super().__init__()
-        self._notice = notice
+        self._notice, self._unsent = notice, unsent
         self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
@@ -154,6 +155,9 @@ class ChatApp(BoundedApp):
             chats = self.session.store.chats(2)
             self._welcome.begin(chats)
             self.prompt.tries = () if chats else QUESTIONS
+        if self._unsent:
+            self.prompt.write(self._unsent)
+            self.show_notice("the prompt has what was not sent when you left")
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -550,3 +554,8 @@ class ChatApp(BoundedApp):
 
     async def action_quit(self) -> None:
         self.exit(OK)
+
+    def end_soon(self, code: int) -> None:
+        """Leaves the screen; for the handler of a signal."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit, code)
