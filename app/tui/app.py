@@ -14,7 +14,6 @@ from textual.driver import Driver
 from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Input
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
@@ -417,9 +416,9 @@ class ChatApp(BoundedApp):
             self._insert_in_prompt(event.character)
 
     def _insert_in_prompt(self, text: str) -> None:
-        """What is typed or pasted where no text field is goes into the prompt."""
-        if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
-            self.screen.set_focus(self.prompt)  # at once: the next keys are there already
+        """What is typed or pasted where no text field is, which would have taken it, goes into the prompt."""
+        if len(self.screen_stack) == 1:  # whatever has the focus now: more keys may come from where the first did
+            self.screen.set_focus(self.prompt)
             self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
