@@ -63,6 +63,7 @@ class ChatApp(BoundedApp):
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
+    ToastRack { margin-bottom: 4; }  /* above a prompt of one line */
     .-first DepthPanel, .-welcome DepthPanel { display: none; }
     .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
     .-short ThresholdView { height: 7; }
