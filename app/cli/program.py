@@ -128,13 +128,18 @@ def program(
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
     if last and resume is not None:
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
+    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
+    if plain and typed and (prompt is not None or more or as_json or as_jsonl):
+        why = (
+            "--plain is a chat in lines; -p, --more, --json and --jsonl print one answer, and never draw: leave one out"
+        )
+        raise AppError("usage", why, USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
     if not (last or more or resume is not None):  # those have options of their own
         chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import cannot_draw, on_a_terminal, read_prompt
 
-    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
     chats = prompt is None and not more and not (as_json or as_jsonl) and ((plain and typed) or on_a_terminal())
     lines = chats and (plain or cannot_draw())
     screen = chats and not lines

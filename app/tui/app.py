@@ -17,9 +17,10 @@ from textual.timer import Timer
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
+from specee.app.chat.commands import as_typed
 from specee.app.chat.context_window import NEARLY_FULL
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
-from specee.app.config_file import PERSONAS
 from specee.app.editor import edit
 from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
@@ -38,13 +39,12 @@ from specee.app.tui.key_map import KeyMap
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
-from specee.app.tui.saved_texts import SavedTexts
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
 from specee.app.tui.text_list import TextList
-from specee.app.tui.token_places import TokenPlaces
+from specee.app.tui.token_choice import TokenChoice
 from specee.app.tui.views.base import TokenChosen
 from specee.app.tui.welcome import QUESTIONS, Welcome
 from specee.models import registry
@@ -90,6 +90,7 @@ class ChatApp(BoundedApp):
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
+        self._token = TokenChoice(self.panel, self.conversation)
         self.commands = Commands(self)
         self.prompt = PromptInput(self.commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
@@ -116,11 +117,6 @@ class ChatApp(BoundedApp):
     def busy(self) -> bool:
         """Whether the session loads or answers."""
         return self._thread.busy
-
-    @property
-    def personas(self) -> Mapping[str, str]:
-        """By name."""
-        return self.texts.by_name[PERSONAS]
 
     def on_resize(self) -> None:
         self.call_later(self._first_start.draw)  # they have their new size then
@@ -296,6 +292,14 @@ class ChatApp(BoundedApp):
         self.prompt.turns_threshold = self.panel.is_threshold
         self.event_display.refresh()
 
+    def write_prompt(self, text: str) -> None:
+        """Writes a saved text into the prompt."""
+        self.prompt.restore(as_typed(text))
+
+    def switch_model(self, name: str) -> None:
+        """Another model answers, once it is loaded."""
+        self.controller.switch_model(name)
+
     def load_changed(self) -> None:
         """Loads what the session was told to."""
         self.controller.load_changed()
@@ -455,28 +459,14 @@ class ChatApp(BoundedApp):
         return super().check_action(action, parameters)
 
     def on_token_chosen(self, message: TokenChosen) -> None:
-        self._mark_token()
+        self._token.mark()
 
     def on_conversation_clicked(self, message: Conversation.Clicked) -> None:
-        """Chooses the token that was clicked in the last answer."""
-        token = TokenPlaces([column.text for column in self.panel.gauge.answer], message.text).token_at(message.offset)
-        if token is not None:
-            self.panel.choose(token - len(self.panel.gauge.answer))
-            self._mark_token()
-
-    def _mark_token(self) -> None:
-        """Shows in the last answer which token is chosen."""
-        tokens, cursor = self.panel.gauge.answer, self.panel.gauge.cursor
-        if cursor == -1 or not tokens:
-            self.conversation.mark(None)
-            return
-        places = TokenPlaces([column.text for column in tokens], self.conversation.answer_text)
-        self.conversation.mark(places.span(len(tokens) + cursor))
+        self._token.at(message.text, message.offset)
 
     def action_stop(self) -> None:
         self.screen.clear_selection()
-        self.panel.choose(-1)
-        self._mark_token()
+        self._token.none()
         if self.prompt.hide_files():
             return
         if not self.prompt.has_focus:
@@ -514,8 +504,7 @@ class ChatApp(BoundedApp):
         self._view_changed()
 
     def action_inspect(self, step: int) -> None:
-        self.panel.inspect(step)
-        self._mark_token()
+        self._token.step(step)
 
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""

@@ -12,12 +12,11 @@ from picture import check
 from textual.pilot import Pilot
 
 from specee.app import config_file
-from specee.app.chat import parameters
+from specee.app.chat import parameters, setting_list
 from specee.app.cli import config
 from specee.app.cli.program import program
 from specee.app.cli.shared_options import SETTINGS
 from specee.app.options import LoadOptions
-from specee.app.tui import setting_list
 from specee.app.tui.settings_screen import SettingsScreen
 
 KNOWN = [option for option in program.params if option.name in SETTINGS]
