@@ -14,7 +14,6 @@ from textual.driver import Driver
 from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Input
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
@@ -65,6 +64,7 @@ class ChatApp(BoundedApp):
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
+    ToastRack { margin-bottom: 4; }  /* above a prompt of one line */
     .-first DepthPanel, .-welcome DepthPanel { display: none; }
     .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
     .-short ThresholdView { height: 7; }
@@ -82,12 +82,14 @@ class ChatApp(BoundedApp):
         *,
         first_start: bool = False,
         ascii_filter: AsciiFilter | None = None,
+        unsent: str = "",
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here. `ascii_filter`: for a terminal that cannot show Unicode."""
+        no other than the embedded one is here. `ascii_filter`: for a terminal that cannot show Unicode. `unsent`: what
+        stands in the prompt."""
         super().__init__(*filter(None, [ascii_filter]))
         markdown.Formulas.in_unicode = ascii_filter is None
-        self._notice = notice
+        self._notice, self._unsent = notice, unsent
         self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
@@ -153,6 +155,9 @@ class ChatApp(BoundedApp):
             chats = self.session.store.chats(2)
             self._welcome.begin(chats)
             self.prompt.tries = () if chats else QUESTIONS
+        if self._unsent:
+            self.prompt.write(self._unsent)
+            self.show_notice("the prompt has what was not sent when you left")
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -420,9 +425,9 @@ class ChatApp(BoundedApp):
             self._insert_in_prompt(event.character)
 
     def _insert_in_prompt(self, text: str) -> None:
-        """What is typed or pasted where no text field is goes into the prompt."""
-        if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
-            self.screen.set_focus(self.prompt)  # at once: the next keys are there already
+        """What is typed or pasted where no text field is, which would have taken it, goes into the prompt."""
+        if len(self.screen_stack) == 1:  # whatever has the focus now: more keys may come from where the first did
+            self.screen.set_focus(self.prompt)
             self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
@@ -544,3 +549,8 @@ class ChatApp(BoundedApp):
 
     async def action_quit(self) -> None:
         self.exit(OK)
+
+    def end_soon(self, code: int) -> None:
+        """Leaves the screen; for the handler of a signal."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit, code)
