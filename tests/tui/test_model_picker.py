@@ -100,6 +100,11 @@ async def open_list(pilot: Pilot[Any], key: str = "f3") -> None:
     await until(pilot, lambda: not pilot.app.screen._survey.searching and "tokens/s" in screen(pilot.app))
 
 
+def nothing_looks() -> bool:
+    """Whether the threads that look at models have ended, and told everything."""
+    return not any("(_run)" in thread.name for thread in threading.enumerate())
+
+
 async def search(pilot: Pilot[Any], text: str) -> None:
     await pilot.press(*text)
     await until(pilot, lambda: picker(pilot.app)._search.value == text)
@@ -437,7 +442,8 @@ async def test_the_mouse(tmp_path: Path) -> None:
     async with chat(session).run_test(size=(100, 30)) as pilot:
         await open_list(pilot)
         await until(pilot, lambda: "other.gguf" in screen(pilot.app))
-        await until(pilot, lambda: not pilot.app.screen._survey.searching)  # else lines move
+        await until(pilot, nothing_looks)  # else lines move
+        await pilot.pause()  # what was told last
         line = next(i for i, text in enumerate(screen(pilot.app).splitlines()) if "other.gguf" in text)
         await pilot.click(offset=(10, line))
         await pilot.pause(0.1)
