@@ -91,7 +91,8 @@ def _with_new_lines(document: TOMLDocument, lines: str) -> str:
 
     if not lines:
         return document.as_string()
-    above = [item for item in document.values() if not isinstance(item, (AoT, Table))]
+    # not document.values(), which has a bool instead of its item
+    above = [item for key, item in document.body if key is not None and not isinstance(item, (AoT, Table))]
     if not above:
         return lines + ("\n" if document else "") + document.as_string()
     trivia = above[-1].trivia

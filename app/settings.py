@@ -142,6 +142,7 @@ WORKER_PORT = endpoint.DEFAULT_PORT
 # ---- the rest ------------------------------------------------------------------------------------------------------
 
 Text = Annotated[str, AfterValidator(_without_nul), Field(description="text in UTF-8")]
+Ascii = Literal["auto", "on", "off"]  # auto: where the terminal cannot show Unicode
 WhenFull = Literal["stop", "drop", "summarize"]
 Purpose = Literal["chat", "code", "small", "reasoning"]
 ChatId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # as SQLite counts

@@ -136,12 +136,12 @@ def _load() -> Loaded:
     check_cpu(record, cpu.features())
     check_pin(record)
     path = folder / library_name()
-    kernels = selftest.choose(path)
-    if kernels is not Kernels.ALL:
-        os.environ[selftest.NO_AMX] = "1"
-    _point_bindings_at(folder)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an assertion of ggml's would start a debugger
     try:
+        kernels = selftest.choose(path)
+        if kernels is not Kernels.ALL:
+            os.environ[selftest.NO_AMX] = "1"
+        _point_bindings_at(folder)
         handle = ctypes.CDLL(str(path))
         version = handle.specee_abi_version()
     except (OSError, AttributeError) as error:

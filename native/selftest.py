@@ -21,6 +21,7 @@ from specee.native.errors import NativeError
 
 NO_AMX = "SPECEE_NO_AMX"  # read by native/patches/0003-amx-switch.patch
 TIMEOUT_S = 120
+NOT_LOADED = "OSError: "  # how the child's last line begins where the library, or one that it needs, is no such file
 
 # Without any import of ours: the child must not depend on how this process found its packages.
 _CHILD = """
@@ -68,7 +69,7 @@ def cache_file(library: Path, cache_dir: Path | None = None) -> Path:
 def choose(library: Path, cache_dir: Path | None = None) -> Kernels:
     """The kernels to use with this library on this CPU.
 
-    Raises NativeError when even the plain ones fail.
+    Raises OSError when it cannot be loaded, NativeError when even the plain ones fail.
     """
     cache = cache_file(library, cache_dir)
     with contextlib.suppress(OSError, ValueError):
@@ -81,6 +82,8 @@ def choose(library: Path, cache_dir: Path | None = None) -> Kernels:
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 cache.write_text(kernels.value)
             return kernels
+        if reason.startswith(NOT_LOADED):
+            raise OSError(reason.removeprefix(NOT_LOADED))
     raise NativeError(
         "The native library does not work on this CPU",
         f"its self-test failed ({reason}); reinstall on this machine: pip install --force-reinstall --no-deps .",

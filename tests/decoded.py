@@ -15,15 +15,25 @@ N_TOKENS = 48
 
 
 def run(
-    backend: Any, wanted: PolicyChoice | Policy, text: str, sampling: Sampling = PLAIN_GREEDY
+    backend: Any,
+    wanted: PolicyChoice | Policy,
+    text: str,
+    sampling: Sampling = PLAIN_GREEDY,
 ) -> tuple[list[int], Any]:
+    policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
+    backend.engine.roll_back(0)
+    return go_on(backend, policy, text, sampling)
+
+
+def go_on(
+    backend: Any, policy: Policy, text: str, sampling: Sampling = PLAIN_GREEDY, n_tokens: int = N_TOKENS
+) -> tuple[list[int], Any]:
+    """The same, but what is there of the prompt stays."""
     prompt = make_prompt(backend, (Message("user", text),)).tokens
     engine = backend.engine
-    policy = backend.policy(wanted) if isinstance(wanted, PolicyChoice) else wanted
-    engine.roll_back(0)
     engine.prefill(prompt)
     tokens: list[int] = []
-    state, events = decode(backend, policy, prompt, sampling, 1, N_TOKENS)
+    state, events = decode(backend, policy, prompt, sampling, 1, n_tokens)
     for event in events:
         if event.state is TokenState.ROLLED_BACK:
             del tokens[event.index :]

@@ -11,13 +11,13 @@ from typing import Protocol
 from specee.app import output_file
 from specee.app.chat import kept_model, parameters
 from specee.app.chat.history import export
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
-from specee.app.errors import USAGE, AppError, as_app_error
+from specee.app.chat.setting_commands import SettingCommands
+from specee.app.errors import USAGE, AppError
 from specee.app.formatting import to_json
-from specee.app.options import NO_DRAFTER, POLICIES, ChatOptions, PolicyChoice, parse_threshold
-from specee.app.settings import SAMPLING, ChatId, ContextTokens, Count, KVType, Text, check
-from specee.models.errors import ModelError
-from specee.models.resolve import NotHere
+from specee.app.options import POLICIES, ChatOptions, PolicyChoice, parse_threshold
+from specee.app.settings import ChatId, ContextTokens, Count, Text, check
 
 WITH_THOUGHTS = "--with-thoughts"
 _COMMAND = re.compile(r"/(\w*)(?!\S)")
@@ -41,9 +41,11 @@ class FrontEnd(Protocol):
     known_models: dict[str, str]
     """What `/model` takes, as far as it is known, each with a few words about it."""
 
+    texts: SavedTexts
+
     @property
-    def personas(self) -> Mapping[str, str]:
-        """System messages by name."""
+    def commands(self) -> ChatCommands:
+        """Its commands."""
 
     def require_idle(self) -> None:
         """Raises AppError while the session loads or answers."""
@@ -54,6 +56,12 @@ class FrontEnd(Protocol):
     def show_notice(self, text: str, *, error: bool = False) -> None:
         """Shows a message from the program."""
 
+    def write_prompt(self, text: str) -> None:
+        """Writes a text where the user can change and send it."""
+
+    def switch_model(self, name: str) -> None:
+        """Another model answers."""
+
     def set_threshold(self, threshold: float | None) -> None:
         """Sets the threshold of the next answers."""
 
@@ -61,7 +69,7 @@ class FrontEnd(Protocol):
         """Loads what the session was told to; where that cannot be, what was loaded before stays in use."""
 
 
-class ChatCommands:
+class ChatCommands(SettingCommands):
     """The commands of one front end. A method `do_name` is `/name`; it raises AppError for what cannot be done.
 
     What follows the name is its argument; one that takes none is not run with any.
@@ -88,16 +96,10 @@ class ChatCommands:
     def arguments(self) -> dict[str, Callable[[], Mapping[str, str]]]:
         """What may follow a command, each with its help; a longer command stands before one that it begins with."""
         front = self._front
-        no_drafter = {NO_DRAFTER: "no model drafts", parameters.OF_THE_MODEL: "the model's own"}
-        return {
+        return super().arguments() | {
             "/model": lambda: front.known_models,
             "/pull": lambda: front.known_models,
-            "/set drafter": lambda: {**no_drafter, **front.known_models},
-            "/set": lambda: dict.fromkeys(
-                (*SAMPLING, *parameters.THINKING, parameters.DRAFTER, parameters.KV_TYPE), ""
-            ),
             "/policy": lambda: dict.fromkeys(POLICIES, ""),
-            "/persona": lambda: dict.fromkeys(sorted(front.personas), ""),
         }
 
     async def run(self, line: str) -> None:
@@ -198,61 +200,6 @@ class ChatCommands:
         self._front.set_threshold(threshold)
         shown = "calibrated" if threshold is None else f"{threshold:g}"
         self._front.show_notice(f"threshold {shown} from the next answer on")
-
-    def do_set(self, argument: str) -> None:
-        """NAME VALUE: a parameter, like /set temperature 0.8 or /set drafter qwen2.5-0.5b; /set alone lists them"""
-        sampling = self._front.options.sampling
-        name, _, value = argument.partition(" ")
-        name, value = name.replace("-", "_"), value.strip()
-        if name == parameters.DRAFTER:
-            self.set_drafter(parameters.read_drafter(value))
-        elif name == parameters.KV_TYPE:
-            self._set_kv_type(parameters.read_kv_type(value))
-        elif name in SAMPLING:
-            number = parameters.read(name, value)
-            self._front.options = replace(self._front.options, sampling=replace(sampling, **{name: number}))
-            self._front.show_notice(f"{name} {parameters.value_words(name, number)} from the next answer on")
-        elif name in parameters.THINKING:
-            chosen = parameters.read_thinking(name, value)
-            self._front.options = replace(self._front.options, **{name: chosen})
-            self._front.show_notice(f"{name} {parameters.value_words(name, chosen)} from the next answer on")
-        else:
-            known = parameters.listed(self._front.options, self._front.session.drafter, self._front.session.kv_type)
-            if name:
-                raise parameters.no_such(name, tuple(self.help_lines()), known)
-            self._front.show_notice(f"parameters: {known}")
-
-    def _set_kv_type(self, kv_type: KVType) -> None:
-        self._front.require_idle()
-        if kv_type != self._front.session.kv_type:
-            self._front.session.set_kv_type(kv_type)
-            self._front.load_changed()
-
-    def set_drafter(self, name: str | None) -> None:
-        """Another model drafts; None: the one that belongs to the model. Raises AppError."""
-        self._front.require_idle()
-        if name == self._front.session.drafter:
-            return
-        try:
-            self._front.session.use_drafter(name)
-        except NotHere as error:
-            raise AppError(error.title, f"/pull {name} downloads it") from None
-        except ModelError as error:
-            raise as_app_error(error) from error
-        self._front.load_changed()
-
-    def do_system(self, argument: str) -> None:
-        """TEXT: the system message of this chat"""
-        self._front.session.set_system(check(Text, "system message", argument) or None)
-        self._front.show_notice(f"system message: {argument}" if argument else "no system message")
-
-    def do_persona(self, argument: str) -> None:
-        """NAME: a system message from config.toml"""
-        known = self._front.personas
-        if not argument or argument not in known:
-            choice = f"choose from {', '.join(sorted(known))}" if known else "config.toml has no [personas]"
-            raise AppError("unknown persona", choice, USAGE)
-        self.do_system(known[argument])
 
     # ---- the context window ----------------------------------------------------------------------------------------
 

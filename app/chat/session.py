@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +46,10 @@ class Session:
         system: str | None = None,
         start: Start = start_process,
         store: Store | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
-        self.store = store or Store()
+        """`given`: settings of the command line, by name."""
+        self.store, self.given = store or Store(), given or {}
         self.chat: Chat | None = None
         self.branch: tuple[Turn, ...] = ()
         """The turns from the first question to the end of the branch in use."""

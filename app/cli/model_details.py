@@ -12,6 +12,7 @@ from specee.app.formatting import label, size
 from specee.app.options import DEFAULT_CTX, DEFAULT_KV_TYPE, LoadOptions
 from specee.app.paths import Paths
 
+NO_PROBLEM: dict[str, Any] = {"library_problem": None}
 NO_HEAD = dict.fromkeys(("head", "head_acceptance", "head_used", "head_is_for_others"))
 
 
@@ -91,28 +92,21 @@ def _places(load: LoadOptions, header: Any, read: Any, window: int) -> str | Non
 def _level(read: Any, files: tuple[Path, ...], folders: Paths) -> dict[str, Any]:
     """Whether tokens skip layers, and may be drafted: as the last start found out, else by the architecture."""
     from specee.models import split_file
-    from specee.native import abi, proof
+    from specee.native import abi, library, proof
     from specee.native.errors import NativeError
 
     try:
         found = proof.read(proof.last_file(split_file.for_llama_cpp(files, folders.cache)))
     except (NativeError, OSError):
         found = None
-    if found is None:
-        return {"dense_only": dense_only(read), "dense_only_is_proven": False, "drafts": None}
-    limit = found.limit if found.level < abi.EXITS else None
-    return {"dense_only": limit, "dense_only_is_proven": True, "drafts": found.level >= abi.DRAFTS}
-
-
-def dense_only(read: Any) -> str | None:
-    """Why tokens of this model cannot skip layers; None when they can. The loaded model has the last word."""
-    from specee.native import library
-    from specee.native.errors import NativeError
-
+    if found is not None:
+        limit = found.limit if found.level < abi.EXITS else None
+        return {"dense_only": limit, "dense_only_is_proven": True, "drafts": found.level >= abi.DRAFTS, **NO_PROBLEM}
+    unproven = {"dense_only": None, "dense_only_is_proven": False, "drafts": None}
     try:
-        return library.architecture_limit(read.arch)
+        return {**unproven, "dense_only": library.architecture_limit(read.arch), **NO_PROBLEM}
     except NativeError as error:
-        return str(error)
+        return {**unproven, "library_problem": str(error)}
 
 
 def _template(header: Any) -> dict[str, Any]:
@@ -243,6 +237,8 @@ def _skips_layers(facts: dict[str, Any]) -> str:
     if facts["dense_only"]:
         drafts = "; its tokens can be drafted" if facts["drafts"] else ""
         return f"no: {facts['dense_only']}{drafts}"
+    if facts["library_problem"] is not None:
+        return f"unknown: {facts['library_problem']}"
     return "yes" if facts["dense_only_is_proven"] else "probably; found out at its first start"
 
 

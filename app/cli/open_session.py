@@ -12,6 +12,7 @@ from specee.app import paths
 from specee.app.chat import kept_model
 from specee.app.chat.history.store import Store
 from specee.app.chat.session import Session
+from specee.app.cli import config
 from specee.app.cli.shared_options import PERSONAS, chat_options, load_options
 from specee.app.engine.client import start_process
 from specee.app.engine.draft_file import check_drafter
@@ -40,16 +41,17 @@ def open_session(
     """
     system = _system(context, values, persona)
     store = Store(paths.find(values["data_dir"]).history if keep else None)
+    given = config.typed_values(context)
     try:
         start = partial(start_process, terminal=terminal)
         if chat is None:
-            return Session(load_options(values), system, start, store), chat_options(values), None
+            return Session(load_options(values), system, start, store, given), chat_options(values), None
         number = _last(store) if chat == LAST else chat
         recalled = recall(store.chat(number).options)
         typed = {name: value if _typed(context, name) else None for name, value in values.items()}
         options = chat_options(typed, recalled.options)
         answering, lost = _with_model_of(recalled, values, typed, "/model" if terminal else "--model")
-        session = Session(load_options(answering), system, start, store)
+        session = Session(load_options(answering), system, start, store, given)
         session.resume(number)
         if system is not None and (_typed(context, "system") or _typed(context, "persona")):
             session.set_system(system)

@@ -54,6 +54,14 @@ from specee.app.errors import FAILURE, INTERRUPTED, OK, USAGE, AppError, as_app_
     otherwise="only where the terminal cannot draw",
 )
 @option(
+    "--ascii",
+    heading=CHATS,
+    type=Setting(settings.Ascii),
+    otherwise="auto",
+    metavar="NAME",
+    help="Draw lines, bars and marks of the screen in ASCII: on, off, or auto, where the terminal cannot show others.",
+)
+@option(
     "--when-full",
     heading=SCRIPTS,
     type=Setting(settings.WhenFull),
@@ -128,13 +136,18 @@ def program(
         raise AppError("usage", "--json and --jsonl exclude each other", USAGE)
     if last and resume is not None:
         raise AppError("usage", "-c and --resume exclude each other", USAGE)
+    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
+    if plain and typed and (prompt is not None or more or as_json or as_jsonl):
+        why = (
+            "--plain is a chat in lines; -p, --more, --json and --jsonl print one answer, and never draw: leave one out"
+        )
+        raise AppError("usage", why, USAGE)
     if more and (prompt is not None or no_history):
         raise AppError("usage", "--more goes on with an answer that is kept; it takes no -p and no --no-history", USAGE)
     if not (last or more or resume is not None):  # those have options of their own
         chat_options(values)  # an error in them comes before anything is read
     from specee.app.cli.prompt_text import cannot_draw, on_a_terminal, read_prompt
 
-    typed = context.get_parameter_source("plain") is ParameterSource.COMMANDLINE  # of config.toml it is for terminals
     chats = prompt is None and not more and not (as_json or as_jsonl) and ((plain and typed) or on_a_terminal())
     lines = chats and (plain or cannot_draw())
     screen = chats and not lines
@@ -147,9 +160,11 @@ def program(
     session, options, notice = open_session(context, values, persona, wanted, keep=not no_history, terminal=terminal)
     try:
         if screen:
+            from specee.app.tui.ascii_filter import choose
             from specee.app.tui.run import run_tui
 
-            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice)
+            shown = choose(values["ascii"] or "auto")
+            return run_tui(session, options, context.meta.get(PERSONAS, {}), notice, shown)
         if lines:
             from specee.app.plain.chat import PlainChat
 

@@ -366,7 +366,7 @@ CHAT: Options = [
 ]
 """All that concerns an answer."""
 
-_OF_THE_PROGRAM = {"persona", "when_full", "no_history", "plain", "stats"}
+_OF_THE_PROGRAM = {"persona", "when_full", "no_history", "plain", "ascii", "stats"}
 SETTINGS = {str(option.name) for option in CHAT} - {"data_dir"} | _OF_THE_PROGRAM
 """Options that config.toml may set."""
 

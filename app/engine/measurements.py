@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specee.app import machine
-from specee.app.engine.backend import Backend
 from specee.app.options import DEFAULT_KV_TYPE
 from specee.models import local_file
+
+if TYPE_CHECKING:  # it loads numpy
+    from specee.app.engine.backend import Backend
 
 FORMAT = 6
 MAX_BYTES = 16 << 20

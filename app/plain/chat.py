@@ -15,11 +15,12 @@ from functools import partial
 from specee.app import error_log, model_download
 from specee.app.chat import advice, model_switch
 from specee.app.chat.attachments import attach
-from specee.app.chat.commands import is_command
+from specee.app.chat.commands import as_typed, is_command
 from specee.app.chat.context_window import NEARLY_FULL
 from specee.app.chat.history.records import Turn
 from specee.app.chat.memory_check import DoesNotFitError
 from specee.app.chat.race import RaceRun, race_options, verdict
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
 from specee.app.chat.stats_line import about_thoughts, stats_line
 from specee.app.cli import streams
@@ -44,11 +45,12 @@ class PlainChat:
         self, session: Session, options: ChatOptions, personas: Mapping[str, str], *, stats: bool = False
     ) -> None:
         """`stats`: figures after each answer."""
-        self.session, self.options, self.personas = session, options, personas
+        self.session, self.options = session, options
+        self.texts = SavedTexts(session.folders.config, personas)
         self.known_models = {name: entry.notes for name, entry in registry.entries().items()}
         self._stats = stats
-        self._commands = PlainCommands(self)
-        self._input = LineInput(self._commands.completions)
+        self.commands = PlainCommands(self)
+        self._input = LineInput(self.commands.completions)
         self._edited: int | None = None  # the question that the next one replaces
         self._tells_of_thinking = True
         self._style = streams.PLAIN
@@ -65,6 +67,7 @@ class PlainChat:
             self.show_chat()
         if notice is not None:
             self.show_notice(notice, error=True)
+        self._guarded(self.texts.read)  # Tab knows their names
         self._guarded(self.load)
         if self._input.is_terminal:
             name = self.session.info.name if self.session.info is not None else self.session.model
@@ -89,7 +92,7 @@ class PlainChat:
 
     def _take(self, text: str) -> None:
         if is_command(text):
-            self._commands.start(text)
+            self.commands.start(text)
         else:
             self.ask(text.strip())
 
@@ -141,6 +144,11 @@ class PlainChat:
                 print(f">>> {turn.content}")
             else:
                 self._print(MarkdownColours().feed(turn.content + "\n"))
+
+    def write_prompt(self, text: str) -> None:
+        """The next text begins with it; where nobody could change it, it is asked."""
+        if not self._input.begin(as_typed(text)):
+            self.ask(text)
 
     def set_threshold(self, threshold: float | None) -> None:
         """Of the next answers."""

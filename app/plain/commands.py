@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specee.app import clipboard
+from specee.app import clipboard, config_file
+from specee.app.chat import setting_list
 from specee.app.chat.commands import ChatCommands, as_typed
 from specee.app.chat.copy_target import text_to_copy
+from specee.app.chat.saved_texts import WORDS
+from specee.app.config_file import PERSONAS, PROMPTS
 from specee.app.editor import edit
 from specee.app.errors import USAGE, AppError
+from specee.app.formatting import label, visible
 from specee.app.settings import FileName, check
 
 if TYPE_CHECKING:
@@ -129,6 +133,44 @@ class PlainCommands(ChatCommands):
     def do_race(self) -> None:
         """answer the last question twice, one token a step and with the policy in use, and compare"""
         self._chat.race()
+
+    def do_settings(self, argument: str) -> None:
+        """all settings; NAME: what it does; NAME VALUE: for this chat; with --keep behind: for every new one, too"""
+        if argument:
+            super().do_settings(argument)
+            return
+        kept, heading = config_file.read(self._chat.session.folders.config), ""
+        for one in setting_list.all_settings():
+            if one.heading != heading:
+                heading = one.heading
+                self._chat.show(heading)
+            words = label(visible(one.words(setting_list.value(self._chat, one, kept))))
+            self._chat.show(f"  {one.name:18} {words:14} {setting_list.origin(self._chat, one, kept)}")
+        self._chat.show_notice("/settings NAME says what one does")
+
+    def do_persona(self, argument: str) -> None:
+        """NAME: its system message; alone: all; save NAME [TEXT] (or the present one), rename NAME NEW, delete NAME"""
+        if argument:
+            super().do_persona(argument)
+        else:
+            self._show_texts(PERSONAS)
+
+    def do_prompt(self, argument: str) -> None:
+        """NAME: a saved prompt; alone: all; save NAME [TEXT] (or the last question), rename NAME NEW, delete NAME"""
+        if argument:
+            super().do_prompt(argument)
+        else:
+            self._show_texts(PROMPTS)
+
+    def _show_texts(self, table: str) -> None:
+        texts = self._chat.texts
+        texts.read()
+        found = texts.by_name[table]
+        for name in sorted(found):
+            self._chat.show(f"{label(visible(name))}: {label(visible(found[name]))}")
+        verb = f"/{table[:-1]}"
+        uses = f"{verb} NAME uses one; " if found else f"no {WORDS[table]} is kept yet; "
+        self._chat.show_notice(f"{uses}{verb} save NAME TEXT keeps one")
 
     # ---- the program -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from specee.app.chat import file_completion
 QUOTES = '"""'
 PROMPT, MORE = ">>> ", "... "
 PASTE_SECONDS = 0.02  # in which the rest of a paste comes
+MOST_EDITED = 16_000  # characters of a text that is edited as a line
 MOST_FILES = 100  # that a name may become
 
 
@@ -30,7 +31,8 @@ class LineInput:
         self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._edits = readline if self.is_terminal else None
         self._found: list[str] = []
-        self._prefill = ""
+        self._prefill = self._begun = ""
+        self._takes_lines = False  # whether a text of several lines can be edited
         if self._edits is not None:
             self._edits.set_auto_history(False)
             self._edits.set_completer_delims("")
@@ -40,6 +42,7 @@ class LineInput:
             if "libedit" in (self._edits.__doc__ or ""):
                 self._edits.parse_and_bind("bind ^I rl_complete")
             else:
+                self._takes_lines = True
                 self._edits.parse_and_bind("set enable-bracketed-paste off")
 
     def close(self) -> None:
@@ -50,20 +53,37 @@ class LineInput:
 
     def read(self) -> str:
         """One text. Raises EOFError at the end, KeyboardInterrupt for Ctrl+C."""
-        is_ahead = self._edits is not None and bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
+        if begun := self._begun:
+            self._begun = ""
+            text = self._lines(begun, f"{len(begun)} characters are there")
+            self.remember(text)
+            return text
+        is_ahead = self._is_ahead()
         text = self._line(PROMPT)
         if text.lstrip().startswith(QUOTES):
             return self._quoted(text.lstrip()[len(QUOTES) :])
         if not is_ahead and (pasted := self._rest_of_paste()):  # lines typed ahead are texts of their own
-            text = self._pasted(f"{text}\n{pasted}")
+            text = self._lines(f"{text}\n{pasted}", "{} lines pasted")
         self.remember(text)
         return text
 
     def prefill(self, text: str) -> bool:
-        """Begins the next line with a text that the user wrote; False where that cannot be."""
-        if self._edits is None or "\n" in text:
+        """Begins the next line with a text that the user may change; False where that cannot be."""
+        if self._edits is None or ("\n" in text and not self._takes_lines) or len(text) > MOST_EDITED:
+            return False
+        if self._is_ahead():
             return False
         self._prefill = text
+        return True
+
+    def begin(self, text: str) -> bool:
+        """Makes a text the beginning of the next one, to be changed or at least to be dropped; False where nobody could
+        do that."""
+        if self.prefill(text):
+            return True
+        if not self.is_terminal or self._is_ahead():
+            return False
+        self._begun = text
         return True
 
     def remember(self, text: str) -> None:
@@ -95,6 +115,10 @@ class LineInput:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
+    def _is_ahead(self) -> bool:
+        """Whether something is typed already, which would be taken for the end of what is written before it."""
+        return self._edits is not None and bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
+
     def _line(self, prompt: str) -> str:
         if not self.is_terminal:
             line = sys.stdin.readline()
@@ -123,10 +147,14 @@ class LineInput:
         self.remember(text)
         return text
 
-    def _pasted(self, text: str) -> str:
-        """More lines than one came at once: they are one text, which the user may go on writing."""
+    def _lines(self, text: str, what: str) -> str:
+        """More than can be edited came at once: it is one text, which the user may go on writing.
+
+        `what`: what to say of it, with a place for the number of its lines.
+        """
         while True:
-            print(f"{text.count(chr(10)) + 1} lines pasted; Enter sends them, Ctrl+C drops them", file=sys.stderr)
+            n_lines = text.count("\n") + 1
+            print(f"{what.format(n_lines)}; Enter sends them, Ctrl+C drops them", file=sys.stderr)
             more = self._line(MORE)
             rest = self._rest_of_paste()
             if not more and not rest:

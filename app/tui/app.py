@@ -14,18 +14,19 @@ from textual.driver import Driver
 from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Input
 
 from specee.app import clipboard, error_log
 from specee.app.chat.advice import how_to_make_room
+from specee.app.chat.commands import as_typed
 from specee.app.chat.context_window import NEARLY_FULL
+from specee.app.chat.saved_texts import SavedTexts
 from specee.app.chat.session import Session
-from specee.app.config_file import PERSONAS
 from specee.app.editor import edit
 from specee.app.errors import OK, AppError
 from specee.app.formatting import visible
 from specee.app.options import ChatOptions
-from specee.app.tui import first_start, garbage_collection, job_control, keys, message_actions, palette
+from specee.app.tui import first_start, garbage_collection, job_control, keys, markdown, message_actions, palette
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.app.tui.boundary import BoundedApp
 from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
@@ -39,13 +40,12 @@ from specee.app.tui.key_map import KeyMap
 from specee.app.tui.model_picker import ModelPicker
 from specee.app.tui.model_pull import PullChanged, PullEnded
 from specee.app.tui.prompt_input import PromptInput, Suggestions
-from specee.app.tui.saved_texts import SavedTexts
 from specee.app.tui.session_thread import EventsReady, Job, JobEnded, SessionThread
 from specee.app.tui.settings_screen import SettingsScreen
 from specee.app.tui.sidebar import Sidebar
 from specee.app.tui.status import Status
 from specee.app.tui.text_list import TextList
-from specee.app.tui.token_places import TokenPlaces
+from specee.app.tui.token_choice import TokenChoice
 from specee.app.tui.views.base import TokenChosen
 from specee.app.tui.welcome import QUESTIONS, Welcome
 from specee.models import registry
@@ -64,6 +64,7 @@ class ChatApp(BoundedApp):
     CSS = """
     .-wide Sidebar, Sidebar.-shown { display: block; }
     Sidebar.-hidden { display: none; }
+    ToastRack { margin-bottom: 4; }  /* above a prompt of one line */
     .-first DepthPanel, .-welcome DepthPanel { display: none; }
     .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
     .-short ThresholdView { height: 7; }
@@ -80,15 +81,20 @@ class ChatApp(BoundedApp):
         notice: str | None = None,
         *,
         first_start: bool = False,
+        ascii_filter: AsciiFilter | None = None,
+        unsent: str = "",
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
-        no other than the embedded one is here."""
-        super().__init__()
-        self._notice = notice
+        no other than the embedded one is here. `ascii_filter`: for a terminal that cannot show Unicode. `unsent`: what
+        stands in the prompt."""
+        super().__init__(*filter(None, [ascii_filter]))
+        markdown.Formulas.in_unicode = ascii_filter is None
+        self._notice, self._unsent = notice, unsent
         self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
         self.conversation, self.panel, self.status = Conversation(), DepthPanel(), Status()
+        self._token = TokenChoice(self.panel, self.conversation)
         self.commands = Commands(self)
         self.prompt = PromptInput(self.commands.completions)
         self._sidebar, self._suggestions = Sidebar(session.store), Suggestions()
@@ -115,11 +121,6 @@ class ChatApp(BoundedApp):
     def busy(self) -> bool:
         """Whether the session loads or answers."""
         return self._thread.busy
-
-    @property
-    def personas(self) -> Mapping[str, str]:
-        """By name."""
-        return self.texts.by_name[PERSONAS]
 
     def on_resize(self) -> None:
         self.call_later(self._first_start.draw)  # they have their new size then
@@ -154,6 +155,9 @@ class ChatApp(BoundedApp):
             chats = self.session.store.chats(2)
             self._welcome.begin(chats)
             self.prompt.tries = () if chats else QUESTIONS
+        if self._unsent:
+            self.prompt.write(self._unsent)
+            self.show_notice("the prompt has what was not sent when you left")
         self.controller.load()
 
     async def on_unmount(self) -> None:
@@ -292,6 +296,14 @@ class ChatApp(BoundedApp):
         self.prompt.turns_threshold = self.panel.is_threshold
         self.event_display.refresh()
 
+    def write_prompt(self, text: str) -> None:
+        """Writes a saved text into the prompt."""
+        self.prompt.restore(as_typed(text))
+
+    def switch_model(self, name: str) -> None:
+        """Another model answers, once it is loaded."""
+        self.controller.switch_model(name)
+
     def load_changed(self) -> None:
         """Loads what the session was told to."""
         self.controller.load_changed()
@@ -413,9 +425,9 @@ class ChatApp(BoundedApp):
             self._insert_in_prompt(event.character)
 
     def _insert_in_prompt(self, text: str) -> None:
-        """What is typed or pasted where no text field is goes into the prompt."""
-        if len(self.screen_stack) == 1 and not isinstance(self.focused, (PromptInput, Input)):
-            self.screen.set_focus(self.prompt)  # at once: the next keys are there already
+        """What is typed or pasted where no text field is, which would have taken it, goes into the prompt."""
+        if len(self.screen_stack) == 1:  # whatever has the focus now: more keys may come from where the first did
+            self.screen.set_focus(self.prompt)
             self.prompt.paste(text)
 
     def on_prompt_input_edit_last(self, message: PromptInput.EditLast) -> None:
@@ -444,6 +456,8 @@ class ChatApp(BoundedApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Our keys are for the chat: a screen above it (the palette) has its own."""
+        if action == "try_question" and not (self.prompt.tries and self._welcome.display):
+            return False
         if action == "fetch_suggested" and not self._first_start.suggestions:
             return False
         if len(self.screen_stack) > 1 and action in keys.CHAT_ACTIONS:
@@ -451,28 +465,14 @@ class ChatApp(BoundedApp):
         return super().check_action(action, parameters)
 
     def on_token_chosen(self, message: TokenChosen) -> None:
-        self._mark_token()
+        self._token.mark()
 
     def on_conversation_clicked(self, message: Conversation.Clicked) -> None:
-        """Chooses the token that was clicked in the last answer."""
-        token = TokenPlaces([column.text for column in self.panel.gauge.answer], message.text).token_at(message.offset)
-        if token is not None:
-            self.panel.choose(token - len(self.panel.gauge.answer))
-            self._mark_token()
-
-    def _mark_token(self) -> None:
-        """Shows in the last answer which token is chosen."""
-        tokens, cursor = self.panel.gauge.answer, self.panel.gauge.cursor
-        if cursor == -1 or not tokens:
-            self.conversation.mark(None)
-            return
-        places = TokenPlaces([column.text for column in tokens], self.conversation.answer_text)
-        self.conversation.mark(places.span(len(tokens) + cursor))
+        self._token.at(message.text, message.offset)
 
     def action_stop(self) -> None:
         self.screen.clear_selection()
-        self.panel.choose(-1)
-        self._mark_token()
+        self._token.none()
         if self.prompt.hide_files():
             return
         if not self.prompt.has_focus:
@@ -510,8 +510,7 @@ class ChatApp(BoundedApp):
         self._view_changed()
 
     def action_inspect(self, step: int) -> None:
-        self.panel.inspect(step)
-        self._mark_token()
+        self._token.step(step)
 
     def action_editor(self) -> None:
         """Opens the prompt in $EDITOR."""
@@ -550,3 +549,8 @@ class ChatApp(BoundedApp):
 
     async def action_quit(self) -> None:
         self.exit(OK)
+
+    def end_soon(self, code: int) -> None:
+        """Leaves the screen; for the handler of a signal."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.exit, code)

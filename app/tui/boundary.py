@@ -31,8 +31,10 @@ Dispatch = Callable[[Message], Awaitable[None]]
 class BoundedApp(App[int]):
     """An app that survives its handlers, and whose terminal gets no control character from a text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *filters: LineFilter) -> None:
+        """`filters`: for what is drawn, behind our own."""
         super().__init__()
+        self._more_filters = filters
         self._error_times: deque[float] = deque(maxlen=MOST_ERRORS)
         self._control_filter = ControlFilter()
         self._undrawn: WeakSet[Widget] = WeakSet()  # widgets that could not draw themselves
@@ -47,7 +49,7 @@ class BoundedApp(App[int]):
         return self._exception
 
     def get_line_filters(self) -> list[LineFilter]:
-        return [*super().get_line_filters(), self._control_filter]
+        return [*super().get_line_filters(), self._control_filter, *self._more_filters]
 
     async def _dispatch_message(self, message: Message) -> None:
         await self._survive(super()._dispatch_message, message)

@@ -43,22 +43,32 @@ class ChatController:
         self._queued: tuple[str, str] | None = None  # a question sent before the model was loaded, with its files
         self._edited: int | None = None  # the question that the prompt will replace
         self._after: int | None = None  # the answer that the prompt will follow, where that is not the last one
+        self._set_aside = ""  # what stood in the prompt before a question to edit did
 
     @property
     def editing(self) -> bool:
         """Whether what is in the prompt begins a branch: as another version of a question, or after an old answer."""
         return self._edited is not None or self._after is not None
 
+    @property
+    def unsent(self) -> str:
+        """What was typed and not sent."""
+        return "\n".join(text for text in (self._set_aside, self._app.prompt.content) if text)
+
     def leave_editing(self) -> None:
+        """What stood in the prompt before stands there again."""
         self._edited = self._after = None
+        text, self._set_aside = self._set_aside, ""
+        if text:
+            self._app.prompt.restore(text)
 
     def cancel_editing(self) -> None:
         """The branch that was shown before is in use again."""
-        cut, self._edited = self._after is not None, None
-        if cut:
+        if self._after is not None:
             self._app.show_chat()
         else:
             self._app.prompt.clear()
+            self.leave_editing()
 
     async def submit(self, text: str) -> None:
         """Takes what was typed: a command or a question. Raises errors when it cannot."""
@@ -120,6 +130,8 @@ class ChatController:
     def edit(self, question: Turn) -> None:
         """Puts a question into the prompt; sending it makes a branch."""
         app = self._app
+        if self._edited is None:
+            self._set_aside = app.prompt.content
         self._edited, self._after = question.id, None
         app.prompt.focus()
         app.prompt.write(as_typed(question.content))

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from specee.app.chat.commands import ChatCommands, as_typed
+from specee.app.chat.commands import ChatCommands
 from specee.app.chat.copy_target import text_to_copy
-from specee.app.chat.parameters import NAMES
-from specee.app.config_file import PROMPTS
 from specee.app.errors import USAGE, AppError
 from specee.app.settings import FileName, check
-from specee.app.tui import setting_list
 from specee.app.tui.depth_panel import OFF
 from specee.app.tui.entries import Help
 from specee.app.tui.keys import KEY_HELP
@@ -30,10 +27,6 @@ class Commands(ChatCommands):
 
     def arguments(self) -> dict[str, Callable[[], Mapping[str, str]]]:
         return super().arguments() | {
-            "/set": lambda: {
-                one.name: one.help.partition(". ")[0] for one in setting_list.all_settings() if one.name in NAMES
-            },
-            "/prompt": lambda: dict.fromkeys(sorted(self._app.texts.by_name[PROMPTS]), ""),
             "/view": lambda: dict.fromkeys((*VIEWS, OFF), ""),
             "/theme": lambda: dict.fromkeys(sorted(self._app.available_themes), ""),
         }
@@ -115,28 +108,26 @@ class Commands(ChatCommands):
         """stop the model, even if it hangs, and load it again"""
         self._app.controller.restart()
 
-    def do_settings(self) -> None:
-        """all settings, what each does, and its value: for this chat, or kept in config.toml"""
-        self._app.show_settings()
+    def do_settings(self, argument: str) -> None:
+        """all settings; NAME VALUE: for this chat; with --keep behind: for every new one, too"""
+        if argument:
+            super().do_settings(argument)
+        else:
+            self._app.show_settings()
 
     def do_persona(self, argument: str) -> None:
-        """choose a persona or a saved prompt, or make one; /persona NAME: the system message of this name"""
+        """choose a persona, or make one; NAME: its system message; or save NAME [TEXT], rename NAME NEW, delete NAME"""
         if argument:
             super().do_persona(argument)
         else:
             self._app.show_texts()
 
     def do_prompt(self, argument: str) -> None:
-        """NAME: a saved prompt, into the prompt; without a name: the list of them"""
-        if not argument:
+        """NAME: a saved prompt, into the prompt; alone: all; or save NAME [TEXT], rename NAME NEW, delete NAME"""
+        if argument:
+            super().do_prompt(argument)
+        else:
             self._app.show_texts()
-            return
-        self._app.texts.read()
-        known = self._app.texts.by_name[PROMPTS]
-        if argument not in known:
-            choice = f"choose from {', '.join(sorted(known))}" if known else "none is saved yet: F8, then Ctrl+S"
-            raise AppError("unknown prompt", choice, USAGE)
-        self._app.prompt.restore(as_typed(known[argument]))
 
     # ---- the screen ------------------------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ from specee.app.chat.history.records import Turn
 from specee.app.chat.markdown_source import code_blocks
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.entries import Entry, Notice, QuestionEntry
+from specee.app.tui.growing_answer import GrowingAnswer
 from specee.app.tui.line_view import LineView
 from specee.app.tui.markdown import CODE_ACTION, COPY_CODE
 from specee.app.tui.message_cursor import MessageCursor
 from specee.app.tui.message_header import ACTION, ACTIONS, DELETE, NEXT, PREVIOUS, MessageHeader
 from specee.app.tui.thought_entry import ThoughtEntry
 from specee.app.tui.token_mark import TokenMark, offset_at
-from specee.app.tui.turn_entries import entries_of, note_of
+from specee.app.tui.turn_entries import entries_of
 from specee.app.tui.wrapping import CODE, NOTHING, Line
 
 SHOWN = 20  # turns that are put on the screen at once
@@ -98,9 +99,8 @@ class Conversation(LineView, can_focus=False):
         self.entries: list[Entry] = []
         self._tops = [0]  # the first line of each entry, and the end
         self._earlier: list[Turn] = []  # turns above that are not shown yet
-        self._answer: AnswerEntry | None = None
-        self._thought: ThoughtEntry | None = None  # of that answer
-        self._shows_thoughts = False
+        self.answer: GrowingAnswer | None = None  # under way
+        self.shows_thoughts = False
         self._follows = True
         self.cursor = MessageCursor(self)
         self._mark = TokenMark()
@@ -110,7 +110,7 @@ class Conversation(LineView, can_focus=False):
     def show_branch(self, branch: Sequence[Turn]) -> None:
         """Shows the end of a branch, in place of everything."""
         first = max(0, len(branch) - SHOWN)
-        self._earlier, self._answer, self._thought = list(branch[:first]), None, None
+        self._earlier, self.answer = list(branch[:first]), None
         self._mark.set(None, None)
         self.cursor.forget()
         entries = [entry for turn in branch[first:] for entry in self._entries_of(turn)]
@@ -135,7 +135,7 @@ class Conversation(LineView, can_focus=False):
         return True
 
     def _entries_of(self, turn: Turn) -> list[Entry]:
-        return entries_of(turn, shows_thoughts=self._shows_thoughts)
+        return entries_of(turn, shows_thoughts=self.shows_thoughts)
 
     def add(self, entry: Entry) -> None:
         """Adds an entry at the end."""
@@ -151,64 +151,28 @@ class Conversation(LineView, can_focus=False):
         """An entry has other content now."""
         if self._width:
             entry.lay_out(self._width, plain=self.app.no_color)
-        self._lines_changed(entry, 0)
+        self.lines_changed(entry)
 
     def open_answer(self, text: str = "", thought: str = "") -> None:
         """An answer begins; `text` and `thought` are the part of it that is there already."""
-        self._answer, self._thought = AnswerEntry(text), None
-        self.add(MessageHeader("assistant"))
-        self.add(self._answer)
-        if thought:
-            self.write_thought(thought, 0.0)
-            if text and self._thought is not None:
-                self.end_thought()
+        self.answer = GrowingAnswer(self, text, thought)
 
-    def write_thought(self, text: str, seconds: float) -> None:
-        """Adds text to the thought before the answer; it took so many seconds so far."""
-        if self._answer is None or not (text or self._thought):
-            return
-        if self._thought is None:
-            self._thought = ThoughtEntry(grows=True, is_open=self._shows_thoughts)
-            self.entries.insert(self.entries.index(self._answer), self._thought)
-            self.changed(self._thought)
-        self._lines_changed(self._thought, self._thought.append(text, seconds))
-
-    def end_thought(self) -> None:
-        """The answer itself begins."""
-        if self._thought is not None:
-            self._thought.finish()
-            self._lines_changed(self._thought, 0)
+    def close_answer(self, turn: Turn | None) -> None:
+        """The answer is over; `turn` is how it was stored."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.close(turn)
 
     def toggle_thoughts(self) -> bool:
         """Shows all thoughts, or folds them; returns whether there are any."""
         thoughts = [entry for entry in self.entries if isinstance(entry, ThoughtEntry)]
-        self._shows_thoughts = any(not thought.is_open for thought in thoughts)
+        self.shows_thoughts = any(not thought.is_open for thought in thoughts)
         for thought in thoughts:
-            thought.toggle(is_open=self._shows_thoughts)
+            thought.toggle(is_open=self.shows_thoughts)
         self._place(0)
         self.forget_drawn()
         self.refresh()
         return bool(thoughts)
-
-    def write(self, text: str) -> None:
-        """Adds text to the answer."""
-        if self._answer is not None:
-            self._lines_changed(self._answer, self._answer.append(text))
-
-    def close_answer(self, turn: Turn | None) -> None:
-        """The answer is over; `turn` is how it was stored."""
-        answer, self._answer = self._answer, None
-        thought, self._thought = self._thought, None
-        if thought is not None:
-            if turn is not None and turn.thought:
-                thought.keep(turn.thought, turn.thought_seconds)
-            thought.finish()
-            self._lines_changed(thought, 0)
-        if answer is not None and turn is not None and turn.role == "assistant":
-            if answer.finish(turn.content):
-                self._lines_changed(answer, 0)
-            if note := note_of(turn):
-                self.add(Notice(note))
 
     def set_turns(self, branch: Sequence[Turn]) -> None:
         """Messages are stored like this now: `branch` ends with the last one that is shown."""
@@ -283,7 +247,7 @@ class Conversation(LineView, can_focus=False):
             self._code_folded(answer)
 
     def _code_folded(self, answer: AnswerEntry) -> None:
-        self._lines_changed(answer, 0)
+        self.lines_changed(answer)
         self._mark.find()
 
     def on_blur(self) -> None:
@@ -334,7 +298,7 @@ class Conversation(LineView, can_focus=False):
         self._tops[first:] = list(accumulate(heights, initial=self._tops[first]))
         self.set_height(max(0, self._tops[-1] - 1))
 
-    def _lines_changed(self, entry: Entry, first: int) -> None:
+    def lines_changed(self, entry: Entry, first: int = 0) -> None:
         """An entry has other lines from `first` on."""
         index = len(self.entries) - 1
         while self.entries[index] is not entry:
@@ -411,7 +375,7 @@ class Conversation(LineView, can_focus=False):
             self.cursor.act(entry, meta.get(ACTION, ""))
         elif isinstance(entry, ThoughtEntry) and line == 0:
             entry.toggle(is_open=not entry.is_open)
-            self._lines_changed(entry, 0)
+            self.lines_changed(entry)
         elif isinstance(entry, AnswerEntry) and CODE_ACTION in meta:
             block = entry.code_block_at(line)
             if meta[CODE_ACTION] == COPY_CODE:

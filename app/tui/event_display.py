@@ -124,17 +124,20 @@ class EventDisplay:
 
     def write(self) -> None:
         """Shows new text."""
-        conversation = self._app.conversation
+        answer = self._app.conversation.answer
         if self._thinks_since is not None:
             text, self._pending_thought = self._pending_thought, ""
-            conversation.write_thought(text, time.monotonic() - self._thinks_since)
+            if answer is not None:
+                answer.write_thought(text, time.monotonic() - self._thinks_since)
         if self._pending and self._thinks_since is not None:
             self._thinks_since = None
-            conversation.end_thought()
+            if answer is not None:
+                answer.end_thought()
         if self._pending:
             text, self._pending = self._pending, ""
             self.shown += text
-            conversation.write(text)
+            if answer is not None:
+                answer.write(text)
 
     def refresh(self) -> None:
         """Draws the view and the figures as they are now."""

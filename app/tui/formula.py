@@ -23,7 +23,7 @@ from pylatexenc.latexwalker import (
 from pylatexenc.latexwalker import get_default_latex_context_db as parsing_db
 from pylatexenc.macrospec import MacroSpec
 
-REMEMBERED = 512  # formulas: a growing answer asks for the same ones again and again
+REMEMBERED = 4096  # formulas: a growing answer asks for the same ones again and again
 LONGEST = 2000  # characters; a longer one is no formula
 _UP = "0123456789+-=()abcdefghijklmnoprstuvwxyzABDEGHIJKLMNOPRTUVWβγδθφχ′*−"
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂᵝᵞᵟᶿᵠᵡ′*⁻"

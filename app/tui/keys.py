@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-from specee.app.tui import first_start
+from specee.app.tui import first_start, welcome
 
 BINDINGS: list[BindingType] = [
     Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", priority=True),
@@ -31,6 +31,10 @@ BINDINGS: list[BindingType] = [
         Binding(key, f"fetch_suggested({i})", f"At a first start: fetch model {i + 1}", show=False, priority=True)
         for i, key in enumerate(first_start.KEYS)
     ),
+    *(
+        Binding(key.lower(), f"try_question({i})", f"In a first chat: ask question {i + 1}", show=False, priority=True)
+        for i, key in enumerate(welcome.KEYS)
+    ),
     Binding("ctrl+left", "inspect(-1)", "Previous token in the view", priority=True),
     Binding("ctrl+right", "inspect(1)", "Next token in the view", priority=True),
 ]
@@ -53,6 +57,7 @@ CHAT_ACTIONS = {
     "thoughts",
     "message",
     "fetch_suggested",
+    "try_question",
     "last_chat",
 }
 """Actions that mean nothing while another screen, like the palette, lies above the chat."""
@@ -64,6 +69,7 @@ KEY_HELP = {
     "PgUp, PgDn": "scroll; at the top, earlier turns come",
     "Ctrl+B": "list of chats; Ctrl+F searches in all of them",
     "Ctrl+O": "go on with the last chat, or with the one before this",
+    "Alt+1": "in a first chat: ask the question that stands there; so do Alt+2 and Alt+3",
     "Ctrl+R": "answer the last question again",
     "Ctrl+Y": "copy the last answer",
     "Alt+Up": "go to a message: then c copies, e edits, r answers again, b branches, d deletes it, n goes on with an "

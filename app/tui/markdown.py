@@ -30,6 +30,12 @@ CODE_ACTION, COPY_CODE, FOLD_CODE = "code", "copy", "fold"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
+class Formulas:
+    """What the terminal of this process can show of them."""
+
+    in_unicode = True
+
+
 @dataclass(frozen=True)
 class Unit:
     """What a parser sees as one: a top-level block, or one item of a top-level list. `line` is where it begins."""
@@ -133,9 +139,7 @@ class _Reader:
 
     def _formula(self, token: Token, indent: Content) -> list[Block]:
         """A formula that stands by itself."""
-        from specee.app.tui.formula import as_unicode  # few answers have one
-
-        shown = as_unicode(token.content)
+        shown = _shown_formula(token.content)
         text = f"{token.markup}{token.content}{CLOSING.get(token.markup, '')}" if shown is None else shown
         before = indent + FORMULA_INDENT
         style = FORMULA_STYLE if shown is not None else ""
@@ -182,11 +186,20 @@ class _Reader:
         return Content(text.replace("\t", "    "), spans=[span for span in spans if span.style])
 
 
+def _shown_formula(latex: str) -> str | None:
+    """A formula without its LaTeX; None where it stays as it was typed."""
+    from specee.app.tui.formula import as_unicode  # few answers have one
+
+    shown = as_unicode(latex)
+    if shown is None or Formulas.in_unicode:
+        return shown
+    shown = shown.replace("\u2212", "-")  # the sign minus
+    return shown if shown.isascii() else None
+
+
 def _formula_in_line(token: Token) -> tuple[str, str]:
     """A formula and its style; one that cannot be shown otherwise stays as it was typed."""
-    from specee.app.tui.formula import as_unicode
-
-    shown = as_unicode(token.content)
+    shown = _shown_formula(token.content)
     if shown is None or "\n" in shown:
         return f"{token.markup}{token.content}{CLOSING.get(token.markup, token.markup)}", ""
     return shown, FORMULA_STYLE

@@ -14,9 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from specee.app import error_log, paths, removal
 from specee.app.chat import memory_check
@@ -24,11 +22,11 @@ from specee.app.errors import AppError
 from specee.app.formatting import size, visible
 from specee.app.model_survey import ModelSurvey
 from specee.app.tui import model_rows
-from specee.app.tui.key_line import key_line
 from specee.app.tui.model_details import ModelDetails
 from specee.app.tui.model_fetch import OFFLINE, ModelFetch
 from specee.app.tui.model_rows import ModelRow
 from specee.app.tui.question import Question
+from specee.app.tui.search_list import LEAST_WIDTH, SearchList
 from specee.app.tui.wrapping import Block, wrap
 from specee.models import source
 
@@ -40,22 +38,17 @@ WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
 
 
-class ModelPicker(Screen[None]):
+class ModelPicker(SearchList[ModelRow]):
     """Letters search, arrows move, and the keys at the bottom do what they say; a click chooses a line, another one on
     the same line uses it."""
 
     DEFAULT_CSS = """
-    ModelPicker { background: $background; }
-    ModelPicker Input { border: none; height: 1; padding: 0 1; background: $boost; }
     ModelPicker Horizontal { height: 1fr; }
-    ModelPicker OptionList, ModelPicker OptionList:focus { width: 1fr; height: 1fr; border: none; padding: 0 1;
-        text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
     ModelPicker ModelDetails { width: 1fr; height: 1fr; display: none; }
     ModelPicker.-inside ModelDetails { display: block; }
     ModelPicker.-inside OptionList { display: none; }
     ModelPicker.-inside.-wide OptionList { display: block; }
     ModelPicker #summary { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary-muted; }
-    ModelPicker #keys { height: auto; padding: 0 1; color: $text-muted; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - an instance variable in Textual
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -85,13 +78,8 @@ class ModelPicker(Screen[None]):
             self.then = then
 
     def __init__(self) -> None:
-        super().__init__()
-        self._search = Input(placeholder="Search: a name, code, a licence", compact=True)
-        self._list = ModelOptions()
+        super().__init__("Search: a name, code, a licence", ModelOptions())
         self._summary = Static("", id="summary", markup=False)
-        self._keys = Static(key_line(self.BINDINGS), id="keys")
-        self._rows: list[ModelRow | None] = []  # by line; None: the heading of a group
-        self._drawn: list[Content] = []
         self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
         self._in_use = ""  # the name of the model that answers
         self._told = ""  # what stands in place of the summary until another line is highlighted
@@ -109,7 +97,7 @@ class ModelPicker(Screen[None]):
         yield self._keys
 
     def on_mount(self) -> None:
-        self._search.focus()
+        super().on_mount()
         self._look_around()
 
     def on_unmount(self) -> None:
@@ -150,38 +138,20 @@ class ModelPicker(Screen[None]):
         session, models = self.app.session, self._survey.models
         found = model_rows.rows(models, (self._in_use, session.info.path if session.info else ""), self._search.value)
         self.app.known_models.update({one.argument: "is here" for one in models if one.model.entry is None})
-        width = max(20, self._list.scrollable_content_region.width - 2)
-        cells = model_rows.name_cells(found, width)
-        rows: list[ModelRow | None] = []
-        lines: list[Content] = []
+        cells = model_rows.name_cells(found, self._width)
+        lines: list[tuple[ModelRow | None, Content]] = []
         for row in found:
-            if not any(other is not None and other.group == row.group for other in rows):
-                rows.append(None)
+            if not any(other is not None and other.group == row.group for other, _ in lines):
                 heading = (
                     row.group if row.here or not self._fetch.offline else f"{row.group}: needs the network ({OFFLINE})"
                 )
-                lines.append(Content.styled(heading, "bold $accent"))
-            rows.append(row)
-            lines.append(row.line(width, cells))
-        self._rows = rows
-        if lines != self._drawn:
-            self._drawn = lines
-            shown = [Option(line, disabled=row is None) for row, line in zip(rows, lines, strict=True)]
-            self._list.set_options(shown)
-        at = next((i for i, row in enumerate(rows) if row is not None and row.name == self._wanted), None)
-        if at is None:
-            at = next((i for i, row in enumerate(rows) if row is not None), None)
-        self._list.highlighted = at
+                lines.append((None, Content.styled(heading, "bold $accent")))
+            lines.append((row, row.line(self._width, cells)))
+        self._show(lines, lambda row: row.name == self._wanted)
         self._show_summary()
 
-    @property
-    def _row(self) -> ModelRow | None:
-        """The one that is highlighted."""
-        at = self._list.highlighted
-        return self._rows[at] if at is not None and at < len(self._rows) else None
-
     def _show_summary(self) -> None:
-        width = max(20, self.size.width - 2)
+        width = max(LEAST_WIDTH, self.size.width - 2)
         row, pull = self._row, self.app.controller.pull
         if self._told:
             lines = [visible(self._told)]
@@ -211,9 +181,6 @@ class ModelPicker(Screen[None]):
         if error is not None:
             self._tell(error.line)
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.call_after_refresh(self._show_rows)
-
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._wanted, self._told = None, ""
@@ -237,9 +204,6 @@ class ModelPicker(Screen[None]):
         else:
             self.dismiss()
 
-    def action_move(self, action: str) -> None:
-        getattr(self._list, f"action_{action}")()
-
     def action_page(self, direction: int) -> None:
         if self.has_class("-inside"):
             self._details.scroll_relative(y=direction * max(1, self._details.size.height - 1), animate=False)
@@ -253,10 +217,6 @@ class ModelPicker(Screen[None]):
         if self.has_class("-inside"):
             self._details.show(row.surveyed if row is not None else None)
         self.call_after_refresh(self._show_rows)
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        event.stop()
-        self.action_choose()
 
     def action_choose(self) -> None:
         """The model answers from now on; one that is not here is fetched first, after a question."""

@@ -176,8 +176,8 @@ class PromptInput(TextArea):
     # ---- the text --------------------------------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
-        """Replaces the text; the cursor stands at its end."""
-        self.text = self._pastes.fold_again(text)
+        """Replaces the text, which can be undone; the cursor stands at its end."""
+        self.replace(self._pastes.fold_again(text), (0, 0), self.document.end)
         self.move_cursor(self.document.end)
 
     def restore(self, text: str) -> None:

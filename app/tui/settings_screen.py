@@ -14,11 +14,11 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from specee.app import config_file, settings
+from specee.app.chat import setting_list
+from specee.app.chat.setting_list import EFFECTS, ChatSetting
 from specee.app.errors import AppError
 from specee.app.formatting import visible
-from specee.app.tui import setting_list
 from specee.app.tui.key_line import key_line
-from specee.app.tui.setting_list import EFFECTS, ChatSetting
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -133,8 +133,8 @@ class SettingsScreen(Screen[None]):
         self._list.highlighted = highlighted
 
     def _line(self, setting: ChatSetting, width: int) -> Content:
-        words = " ".join(visible(setting.words(self._value(setting))).split())
-        is_default = words in (setting.default, setting_list.OFF) and words != ""
+        value = self._value(setting)
+        words, is_default = " ".join(visible(setting.words(value)).split()), setting.is_default(value)
         notes = [] if is_default else [f"default {setting.default}"]
         if setting.name in self._names_kept:
             notes.insert(0, IN_FILE)
@@ -165,12 +165,9 @@ class SettingsScreen(Screen[None]):
         if not setting.in_config:
             lines.append("It is of a chat: config.toml has no place for it.")
         elif setting.name in self._names_kept:
-            lines.append(f"config.toml has it: {setting.words(self._in_file(setting))}")
+            lines.append(f"config.toml has it: {setting.words(setting_list.kept_value(setting, self._kept))}")
         self._about.update(visible("\n".join(lines)))
         self._say("")
-
-    def _in_file(self, setting: ChatSetting) -> Any:
-        return self._kept.get(setting.key, self._kept.get(setting.name))
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         self._verdict.update(visible(text))
@@ -222,23 +219,12 @@ class SettingsScreen(Screen[None]):
 
     def _keep(self) -> str:
         setting, value = self._setting, self._typed()
-        if not setting.in_config:
-            raise AppError("not kept", "config.toml has no place for it: Enter uses it in this chat")
         if "\n" in setting.words(self._value(setting)) and not self._field.value:
             value = self._value(setting)  # a text of several lines, as it is
-        path = self.app.session.folders.config
-        spelling = setting.name if setting.name in self._kept else setting.key
-        is_default = value is None or setting.words(value) == setting.default
-        changes = {spelling: None if is_default else value}
-        setting_list.check_kept({**self._kept, **{key: one for key, one in changes.items() if one is not None}})
-        if setting.effect != "start" and self._is_changed(setting):
-            setting_list.apply(self.app, setting, value)
-        config_file.change(path, changes)
+        said = setting_list.keep(self.app, setting, value)
         self._read_file()
         self._show_rows()
-        if is_default:
-            return f"{setting.name}: config.toml leaves it at its default, {setting.default}"
-        return f"{setting.name} {setting.words(value)} is kept in {path}, for new chats"
+        return said
 
     def _try(self, work: Any) -> None:
         try:

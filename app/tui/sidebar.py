@@ -67,7 +67,8 @@ class Sidebar(Vertical):
             return
         chats = self._store.chats(SHOWN)
         marks = (">" if chat.id == current else " " for chat in chats)
-        titles = [f"{mark} {chat.title or '(no title)'}" for mark, chat in zip(marks, chats, strict=True)]
+        names = (" ".join(chat.title.split()) or "(no title)" for chat in chats)  # an imported title may have lines
+        titles = [f"{mark} {name}" for mark, name in zip(marks, names, strict=True)]
         self._show([self.Chosen(chat.id) for chat in chats], titles)
 
     def on_show(self) -> None:

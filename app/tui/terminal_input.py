@@ -25,6 +25,8 @@ _ACTS = "[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f]"  # a key with Ctrl, but for thos
 _ACTING = re.compile(_ACTS)
 _ACTING_IN_TEXT = re.compile(rf"[^\x00-\x1f\x7f]{_ACTS}+[^\x00-\x1f\x7f]")
 
+_ALT_DIGIT = re.compile("\x1b[0-9]")
+
 _WESTERN = "specee-western"
 
 
@@ -115,6 +117,11 @@ class InputParser(XTermParser):
         if any(size is not None and 0 in tuple(size) for size in (self.terminal_size, self.terminal_pixel_size)):
             self.terminal_pixel_size = None  # a terminal that does not know its size in pixels counts cells
         return super().parse_mouse_code(code)
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[Key]:
+        """Alt with a digit has a name; Textual takes it for the sign that some keyboards have there."""
+        for event in super()._sequence_to_key_events(sequence, alt):
+            yield Key(f"alt+{sequence[1]}", event.character) if _ALT_DIGIT.fullmatch(sequence) else event
 
     def _parse_extended_key(self, sequence: str) -> list[Key] | None:  # type: ignore[override] # theirs has a cache
         try:

@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len, set_cell_size
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
-from specee.app.chat.commands import as_typed
+from specee.app.chat.saved_texts import WORDS
 from specee.app.config_file import PERSONAS, PROMPTS
 from specee.app.errors import AppError
 from specee.app.formatting import visible
-from specee.app.tui.key_line import key_line
 from specee.app.tui.question import Question
+from specee.app.tui.search_list import SearchList
 
 if TYPE_CHECKING:
     from specee.app.tui.app import ChatApp
@@ -44,21 +41,16 @@ class SavedText:
 
     @property
     def kind(self) -> str:
-        return "persona" if self.table == PERSONAS else "saved prompt"
+        return WORDS[self.table]
 
 
-class TextList(Screen[None]):
+class TextList(SearchList[SavedText]):
     """Letters search, arrows move, and the keys at the bottom do what they say."""
 
     DEFAULT_CSS = """
-    TextList { background: $background; }
-    TextList Input { border: none; height: 1; padding: 0 1; background: $boost; }
-    TextList OptionList, TextList OptionList:focus { height: 1fr; border: none; padding: 0 1;
-        text-wrap: nowrap; background: transparent; scrollbar-size-vertical: 1; }
     TextList #text { height: auto; max-height: 8; padding: 0 1; border-top: solid $primary-muted; }
     TextList.-short #text { max-height: 4; }
     TextList #said { height: auto; max-height: 3; padding: 0 1; color: $text-accent; }
-    TextList #keys { height: auto; padding: 0 1; color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "use", priority=True),
@@ -75,64 +67,44 @@ class TextList(Screen[None]):
     app: ChatApp
 
     def __init__(self) -> None:
-        super().__init__()
-        self._field, self._list = Input(placeholder=SEARCH, compact=True), OptionList()
+        super().__init__(SEARCH, OptionList())
         self._text, self._said = Static("", id="text", markup=False), Static("", id="said", markup=False)
-        self._keys = Static(key_line(self.BINDINGS), id="keys")
-        self._rows: list[SavedText | None] = []  # by line; None: a heading, or a line that says that there is none
         self._named: Callable[[str], str] | None = None  # what is done with the name that is being written
 
     def compose(self) -> ComposeResult:
-        yield self._field
+        yield self._search
         yield self._list
         yield self._text
         yield self._said
         yield self._keys
 
     def on_mount(self) -> None:
-        self._field.focus()
+        super().on_mount()
         try:
             self.app.texts.read()
         except AppError as error:
             self._say(error.line)
         self._show_rows()
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.call_after_refresh(self._show_rows)
-
     # ---- what it shows ---------------------------------------------------------------------------------------------
 
-    @property
-    def _row(self) -> SavedText | None:
-        """The one that is highlighted."""
-        at = self._list.highlighted
-        return self._rows[at] if at is not None and at < len(self._rows) else None
-
     def _show_rows(self, wanted: SavedText | None = None) -> None:
-        searched = "" if self._named is not None else self._field.value.strip().casefold()
+        searched = "" if self._named is not None else self._search.value.strip().casefold()
         wanted = wanted or self._row
-        rows: list[SavedText | None] = []
-        lines: list[Content] = []
-        width = max(20, self._list.scrollable_content_region.width - 2)
+        lines: list[tuple[SavedText | None, Content]] = []
         for table, texts in self.app.texts.by_name.items():
             found = [SavedText(table, name, texts[name]) for name in sorted(texts)]
             found = [one for one in found if searched in f"{one.name}\n{one.text}".casefold()]
-            rows.append(None)
-            lines.append(Content.styled(TITLES[table], "bold $accent"))
+            lines.append((None, Content.styled(TITLES[table], "bold $accent")))
             names = min(MOST_NAME_CELLS, max((cell_len(visible(one.name)) for one in found), default=0))
             for one in found:
-                rows.append(one)
                 first = visible(one.text.strip().partition("\n")[0])
                 line = Content(f"  {set_cell_size(visible(one.name), names)}  ") + Content.styled(first, "$text-muted")
-                lines.append(line.truncate(width, ellipsis=True))
+                lines.append((one, line.truncate(self._width, ellipsis=True)))
             if not found:
-                rows.append(None)
-                lines.append(Content.styled("  none is called that" if texts else f"  {NONE[table]}", "$text-muted"))
-        self._rows = rows
-        shown = [Option(line, disabled=row is None) for row, line in zip(rows, lines, strict=True)]
-        self._list.set_options(shown)
-        first_row = next((at for at, row in enumerate(rows) if row is not None), None)
-        self._list.highlighted = rows.index(wanted) if wanted in rows and wanted is not None else first_row
+                none = "  none is called that" if texts else f"  {NONE[table]}"
+                lines.append((None, Content.styled(none, "$text-muted")))
+        self._show(lines, lambda row: row == wanted)
         self._show_text()
 
     def _show_text(self) -> None:
@@ -165,13 +137,9 @@ class TextList(Screen[None]):
         app = self.app
         self.dismiss()
         if row.table == PROMPTS:
-            app.prompt.restore(as_typed(row.text))
+            app.write_prompt(row.text)
         else:
-            app.commands.do_persona(row.name)
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        event.stop()
-        self.action_choose()
+            app.commands.do_system(row.text)
 
     def action_new_persona(self) -> None:
         """The system message of this chat becomes one."""
@@ -187,37 +155,31 @@ class TextList(Screen[None]):
             return
 
         def named(name: str) -> str:
-            self.app.texts.keep(table, {name: text})
+            self.app.texts.add(table, name, text)
             return f"{name} is kept"
 
-        self._ask_name(table, "", named)
+        self._ask_name("", named)
 
     def action_rename(self) -> None:
         if (row := self._row) is None:
             return
 
         def named(name: str) -> str:
-            self.app.texts.keep(row.table, {row.name: None, name: row.text})
+            self.app.texts.rename(row.table, row.name, name)
             return f"{row.name} is called {name} now"
 
-        self._ask_name(row.table, row.name, named)
+        self._ask_name(row.name, named)
 
-    def _ask_name(self, table: str, present: str, named: Callable[[str], str]) -> None:
+    def _ask_name(self, present: str, named: Callable[[str], str]) -> None:
         """The field is for a name until Enter or Esc."""
-
-        def checked(name: str) -> str:
-            if name in self.app.texts.by_name[table] and name != present:
-                raise AppError("not kept", f"there is one that is called {name}")
-            return "" if name == present else named(name)
-
-        self._named = checked
-        self._field.placeholder = "Its name; Enter takes it, Esc does not"
-        self._field.value = present
-        self._field.action_select_all()
+        self._named = named
+        self._search.placeholder = "Its name; Enter takes it, Esc does not"
+        self._search.value = present
+        self._search.action_select_all()
         self._say("write its name; Enter keeps it, Esc does not")
 
     def _take_name(self) -> None:
-        if self._named is None or not (name := self._field.value.strip()):
+        if self._named is None or not (name := self._search.value.strip()):
             return
         try:
             said = self._named(name)
@@ -229,8 +191,8 @@ class TextList(Screen[None]):
 
     def _end_naming(self, said: str) -> None:
         self._named = None
-        with self._field.prevent(Input.Changed):
-            self._field.placeholder, self._field.value = SEARCH, ""
+        with self._search.prevent(Input.Changed):
+            self._search.placeholder, self._search.value = SEARCH, ""
         self._show_rows()
         self._say(said)
 
@@ -243,7 +205,7 @@ class TextList(Screen[None]):
             if not yes:
                 return
             try:
-                self.app.texts.keep(row.table, {row.name: None})
+                self.app.texts.remove(row.table, row.name)
             except AppError as error:
                 self._say(error.line)
                 return
@@ -251,9 +213,6 @@ class TextList(Screen[None]):
             self._say(f"{row.name} is deleted")
 
         self.app.push_screen(Question(f"Delete the {row.kind} {row.name}?", "delete it"), answered)
-
-    def action_move(self, action: str) -> None:
-        getattr(self._list, f"action_{action}")()
 
     def action_leave(self) -> None:
         if self._named is not None:

@@ -21,6 +21,8 @@ QUESTIONS = (
     "Write a short poem about rain.",
     "What is a list in Python? Give an example.",
 )
+KEYS = ("Alt+1", "Alt+2", "Alt+3")
+"""Each asks one of them. No plain digits: those begin questions, too."""
 TINY = "It comes with specee-chat and is tiny: quick, but it knows little and errs often."
 BETTER = "shows better ones for this PC"
 OTHERS = 14
@@ -98,9 +100,9 @@ class Welcome(Lines):
                 lines.append(_key("app.sidebar", "Ctrl+B", "lists all of them; Ctrl+F searches in them"))
         else:
             lines.append(
-                Content("To try it: ") + Content.styled("Tab", "bold") + Content(" writes a question, Enter asks it")
+                Content("To try it: a key asks; ") + Content.styled("Tab", "bold") + Content(" only writes a question")
             )
-            lines += [_key(f"app.try_question({at})", str(at + 1), text) for at, text in enumerate(QUESTIONS)]
+            lines += [_key(f"app.try_question({at})", KEYS[at], text) for at, text in enumerate(QUESTIONS)]
         return [*lines, _OF_ALL]
 
 

@@ -99,7 +99,8 @@ def test_help_is_quick_and_loads_nothing_heavy(env: dict[str, str]) -> None:
     code = f"import sys; import specee.app.cli.program; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-    code = "import sys; from specee.app.cli import one_answer, open_session; print('numpy' in sys.modules)"
+    program = "from specee.app.cli import one_answer, open_session; from specee.app.plain import chat"
+    code = f"import sys; {program}; from specee.app.tui import run; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "False", "the engine's process computes, the program does not"
     assert "--max-pending" in call(env, "--help").stdout
@@ -118,6 +119,9 @@ def test_options_before_and_after_a_subcommand(env: dict[str, str]) -> None:
         (["-p", "x", "--threshold", "7"], 2, "'7' is not a number from 0 to 1 or 'calibrated'"),
         (["-p", "x", "--threshold", "0.5"], 2, "--threshold changes nothing: policy auto has no use for it"),
         (["-p", "x", "--policy", "chain:rejection", "--acceptance", "typical"], 2, "these exclude each other"),
+        (["--plain", "-p", "x"], 2, "--plain is a chat in lines; -p"),
+        (["--plain", "--json"], 2, "--plain is a chat in lines; -p"),
+        (["--plain", "--more"], 2, "--plain is a chat in lines; -p"),
         (["-p", "x", "--policy", "dense", "--draft-length", "2"], 2, "--draft-length changes nothing"),
         (["-p", "x", "--policy", "tree:early"], 2, "tree can be followed by exact, rejection, typical"),
         (["-p", "x", "--policy", "dense:margin"], 2, "nothing can follow dense"),

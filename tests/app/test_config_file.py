@@ -54,6 +54,16 @@ def test_a_table_and_a_file_are_made_when_they_are_needed(tmp_path: Path) -> Non
     assert config_file.read(file)["prompts"] == {"c": "d", "e": "d"}
 
 
+@pytest.mark.parametrize("value", [True, False, 7, 0.5, "text", "two\nlines", [1, 2]])
+def test_a_line_is_added_behind_a_value_of_any_kind(value: object, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[personas]\ntutor = 'x'\n")
+    config_file.change(file, {"first": value})
+    config_file.change(file, {"second": True})
+    config_file.change(file, {"third": 1})
+    assert config_file.read(file) == {"first": value, "second": True, "third": 1, "personas": {"tutor": "x"}}
+
+
 @pytest.mark.parametrize(
     "text", ["personas = {tutor = 'x'}\n", "[personas]\n\n[personas.deep]\na = 1\n", "", "# only\n"]
 )

@@ -11,16 +11,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import decoded
 import pytest
 
-from specee.app.engine.decode import decode
 from specee.app.engine.loading import open_backend
 from specee.app.engine.prompt import make_prompt
 from specee.app.engine.protocol import Message
-from specee.app.options import PLAIN_GREEDY, LoadOptions, PolicyChoice
+from specee.app.options import LoadOptions, PolicyChoice
 from specee.models import embedded
 from specee.predictors.cost_model import CostModel
-from specee.predictors.types import TokenState
 
 GPU_LAYERS = int(os.environ.get("SPECEE_TEST_GPU_LAYERS", "0"))
 QUESTION = "Repeat this line three times: the cat sat on the mat."
@@ -42,17 +41,8 @@ def opened(gpu_layers: int, data: Path) -> Any:
 
 
 def run(backend: Any, choice: PolicyChoice) -> tuple[list[int], Any]:
-    prompt = make_prompt(backend, (Message("user", QUESTION),)).tokens
-    backend.engine.prefill(prompt)  # what is there of it stays
-    tokens: list[int] = []
     policy = backend.policy(choice, CostModel(FREE) if choice.drafts else None)
-    state, events = decode(backend, policy, prompt, PLAIN_GREEDY, 1, N_TOKENS)
-    for event in events:
-        if event.state is TokenState.ROLLED_BACK:
-            del tokens[event.index :]
-        elif event.index == len(tokens):
-            tokens.append(event.token)
-    return tokens, state.stats
+    return decoded.go_on(backend, policy, QUESTION, n_tokens=N_TOKENS)
 
 
 @pytest.mark.skipif(not GPU_LAYERS, reason="no layers on another device")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,23 +17,32 @@ from specee.app.cli import model_details
 from specee.native import abi, library, proof
 from specee.native.errors import NativeError
 
-GEMMA = SimpleNamespace(arch="gemma3", sliding_window=512, width=640)
+
+def rows_of_tiny(folder: Path) -> dict[str, str]:
+    path = tiny_gguf.write(folder / "tiny.gguf", "llama")
+    return model_details.rows(model_details.facts(str(path), paths.find(str(folder / "data")), None))
 
 
-def test_the_library_knows_what_can_skip_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_knows_what_can_skip_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "architecture_limit", lambda arch: f"not {arch}")
-    assert model_details.dense_only(GEMMA) == "not gemma3"
+    shown = rows_of_tiny(tmp_path)
+    assert shown["skips layers"] == "no: not llama" and shown["drafter"] == "none: its tokens cannot be drafted"
     monkeypatch.setattr(library, "architecture_limit", lambda arch: None)
-    assert model_details.dense_only(GEMMA) is None
+    assert rows_of_tiny(tmp_path)["skips layers"] == "probably; found out at its first start"
 
 
-def test_without_the_library_the_reason_is_its_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(arch: str) -> str | None:
+def test_a_broken_library_is_no_fault_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> str | None:
         raise NativeError("The native library is missing", "no libllama.so")
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "architecture_limit", missing)
-    reason = model_details.dense_only(GEMMA)
-    assert reason is not None and "no libllama.so" in reason
+    monkeypatch.setattr(proof, "last_file", missing)
+    shown = rows_of_tiny(tmp_path)
+    assert "unknown: " in shown["skips layers"] and "no libllama.so" in shown["skips layers"]
+    assert shown["drafter"].startswith("none is known; --drafter takes")
+    assert shown["calibration"] == "none: run specee-chat calibrate"
 
 
 def test_free_memory() -> None:

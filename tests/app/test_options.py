@@ -51,6 +51,7 @@ VALUES = {
     "offline": True,
     "yes": True,
     "when_full": "drop",
+    "ascii": "on",
 }
 """A value for each option that a command and the program have in common."""
 ARGUMENTS = {"name": "some-model", "chat": "12", "chats": "12", "words": "sky", "shell": "bash"}

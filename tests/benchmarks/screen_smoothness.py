@@ -1,9 +1,11 @@
-"""How smooth the screen is: python tests/benchmarks/screen_smoothness.py [--tokens N] [--turns N].
+"""How smooth the screen is: python tests/benchmarks/screen_smoothness.py [--tokens N] [--rate N] [--turns N].
 
 A long answer, then a long chat, are drawn to a pseudo terminal; the answers come from the fake session of tests/tui.
-Times are milliseconds. "lag": how late the event
-loop comes to a task that wants to run every 5 ms; "flush": what one tick of the screen takes; "scroll": a page up,
-until it is drawn; "earlier": a page of older turns, until it is drawn. CPU is the share of one core.
+Times are milliseconds. "lag": how late the event loop comes to a task that wants to run every 5 ms; "flush": what one
+tick of the screen takes; "key": a letter for the prompt, five times a second while the answer grows, until it is drawn;
+"paste": a text of 1 MB, and "after": a letter behind it; "scroll": a page up; "earlier": a page of older turns, each
+until it is drawn. CPU is the share of one core. "start" is the program itself, from its start until a letter is drawn
+that is typed as soon as the prompt is there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tui"))
 
 import pseudo_terminal
 from fake_session import FakeSession
+from textual.events import Key, Paste
 
 from specee.app.chat.history.store import Store
 from specee.app.engine.protocol import ChatEvent
@@ -29,8 +32,10 @@ from specee.app.options import ChatOptions
 from specee.app.tui.app import ChatApp
 
 BEAT = 0.005
-STEP = 20  # tokens that come at once
-STEP_SECONDS = 0.1
+STEP_SECONDS = 0.1  # between tokens that come at once
+KEY_SECONDS = 0.2
+PASTED = "A line of a text that was pasted. " * (1_000_000 // 34)
+STARTS = 5
 
 
 def long_answer(tokens: int) -> str:
@@ -44,7 +49,11 @@ def long_answer(tokens: int) -> str:
             words += [f"\n- **item** {n + i} of a list with `code`" for i in range(20)] + ["\n\n## A heading\n\n"]
         elif n % 1000 < 500:
             words += ["\n```python\n", *(f"def f{i}(x):\n    return x + {i}\n" for i in range(60)), "```\n\n"]
-        elif n % 1000 < 520:
+        elif n % 1000 < 510:
+            words += [f"\n- sum $\\frac{{n_{{{i}}}^2}}{{\\sqrt{{x}}}}$ and 👩‍👩‍👧 🇫🇷 👍🏽" for i in range(10)] + [
+                "\n\n"
+            ]
+        elif n % 1000 < 530:
             words += ["\n| a | b |\n|---|---|\n", *(f"| {i} | some text {i} |\n" for i in range(20)), "\n"]
         else:
             words += [f"on{i} and *on*" for i in range(480)] + ["\n\n"]
@@ -116,6 +125,15 @@ class Measured(ChatApp):
         self.call_after_refresh(done.set)
         await done.wait()
 
+    async def press(self, key: str) -> float:
+        """Seconds until a letter stands in the prompt."""
+        begun, length = time.perf_counter(), len(self.prompt.text)
+        self.post_message(Key(key, key))
+        while len(self.prompt.text) == length:
+            await asyncio.sleep(0.001)
+        await self.drawn()
+        return time.perf_counter() - begun
+
     async def scroll(self, pages: int) -> dict[str, float]:
         seconds = []
         for _ in range(pages):
@@ -128,18 +146,43 @@ class Measured(ChatApp):
 
 
 class LongAnswer(Measured):
+    def __init__(self, session: FakeSession, report: Path, rate: int, pages: int) -> None:
+        super().__init__(session, report)
+        self._rate, self._pages = rate, pages
+
     async def measure(self) -> dict[str, Any]:
         gate = self._fake.gate = threading.Semaphore(0)
         await self.controller.submit("Hi")
+        keys: list[float] = []
+        typing = asyncio.ensure_future(self._type(keys))
         while self.busy:
-            for _ in range(STEP):
+            for _ in range(round(self._rate * STEP_SECONDS)):
                 gate.release()
             await asyncio.sleep(STEP_SECONDS)
-        await asyncio.sleep(2.0)
-        return {"flush": summary(self._flushes), "scroll": await self.scroll(300)}
+        typing.cancel()
+        await asyncio.sleep(1.0)
+        self.prompt.clear()
+        begun = time.perf_counter()
+        self.post_message(Paste(PASTED))
+        while not self.prompt.text:
+            await asyncio.sleep(0.001)
+        await self.drawn()
+        pasted = {"text": 1000 * (time.perf_counter() - begun), "after": 1000 * await self.press("a")}
+        found = {"flush": summary(self._flushes), "key": summary(keys), "paste": pasted}
+        self.prompt.clear()
+        return {**found, "scroll": await self.scroll(self._pages)}
+
+    async def _type(self, keys: list[float]) -> None:
+        while True:
+            keys.append(await self.press("a"))
+            await asyncio.sleep(KEY_SECONDS)
 
 
 class LongChat(Measured):
+    def __init__(self, session: FakeSession, report: Path, pages: int) -> None:
+        super().__init__(session, report)
+        self._pages = pages
+
     async def measure(self) -> dict[str, Any]:
         pages = []
         while True:
@@ -151,33 +194,55 @@ class LongChat(Measured):
             await asyncio.sleep(0.05)
         self.conversation.scroll_end(animate=False)
         await asyncio.sleep(2.0)
-        return {"earlier": summary(pages), "scroll": await self.scroll(300)}
+        return {"earlier": summary(pages), "scroll": await self.scroll(self._pages)}
+
+
+def starts() -> dict[str, float]:
+    """The program is started again and again, with folders of its own."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {"SPECEE_DATA_DIR": folder, "XDG_CONFIG_HOME": folder}
+        for _ in range(STARTS):
+            seconds.append(pseudo_terminal.time_to_type([sys.executable, "-m", "specee.app.cli.main"], variables))
+    return summary(seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=10000)
+    parser.add_argument("--rate", type=int, default=200, help="tokens a second")
     parser.add_argument("--turns", type=int, default=500)
+    parser.add_argument("--pages", type=int, default=300, help="to scroll")
+    parser.add_argument("--only", choices=["answer", "chat", "start"])
     parser.add_argument("--inside", nargs=2)
     options = parser.parse_args()
     if options.inside:
         what, report = options.inside
         if what == "answer":
-            LongAnswer(FakeSession(long_answer(options.tokens)), Path(report)).run()
+            LongAnswer(FakeSession(long_answer(options.tokens)), Path(report), options.rate, options.pages).run()
         else:
-            LongChat(long_chat(options.turns), Path(report)).run()
+            LongChat(long_chat(options.turns), Path(report), options.pages).run()
         return
     titles = {"answer": f"an answer of {options.tokens} tokens", "chat": f"a chat of {options.turns} turns"}
     for what, title in titles.items():
+        if options.only not in (None, what):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
-            sizes = ["--tokens", str(options.tokens), "--turns", str(options.turns)]
+            names = ("tokens", "rate", "turns", "pages")
+            sizes = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
             code, end = pseudo_terminal.run([sys.executable, __file__, *sizes, "--inside", what, str(report)])
             if code or not report.exists():
                 sys.exit(f"{end}\n{title}: it ended with {code}")
-            print(title)
-            for name, values in json.loads(report.read_text()).items():
-                print(f"  {name:8}", "  ".join(f"{key} {value:.2f}" for key, value in values.items()))
+            _print(title, json.loads(report.read_text()))
+    if options.only in (None, "start"):
+        _print("start", {"key": starts()})
+
+
+def _print(title: str, found: dict[str, dict[str, float]]) -> None:
+    print(title)
+    for name, values in found.items():
+        print(f"  {name:8}", "  ".join(f"{key} {value:.2f}" for key, value in values.items()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,19 @@ def test_nothing_works(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(NativeError, match="q4_0 weights: wrong"):
         selftest.choose(built, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_is_not_here(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a build for a GPU says on a machine without one: not that the CPU is the cause."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    (tmp_path / "empty.c").touch()
+    shutil.copy(built.parent / "build.json", tmp_path)
+    driver = tmp_path / "libcuda.so.1"
+    shared = [compiler, "-shared", "-fPIC", tmp_path / "empty.c", "-Wl,--no-as-needed"]
+    subprocess.run([*shared, "-Wl,-soname,libcuda.so.1", "-o", driver], check=True)
+    subprocess.run([*shared, driver, "-o", tmp_path / built.name], check=True)
+    driver.unlink()
+    monkeypatch.setenv("SPECEE_LIB_DIR", str(tmp_path))
+    with pytest.raises(NativeError) as told:
+        library._load()
+    assert "cannot be loaded: libcuda.so.1" in str(told.value) and "whose driver is not here" in told.value.message

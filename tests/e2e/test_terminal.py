@@ -53,10 +53,10 @@ class Terminal:
             assert time.monotonic() < end, f"the screen still shows:\n{shown}"
             time.sleep(0.1)
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, locale: str = "C.UTF-8") -> None:
         names = ("PYTHONPATH", "SPECEE_LIB_DIR", "SPECEE_EMBEDDED_DIR")
         settings = [f"{n}={shlex.quote(os.environ[n])}" for n in names if n in os.environ]
-        settings += [f"SPECEE_DATA_DIR={shlex.quote(str(self.data))}", "LC_ALL=C.UTF-8"]
+        settings += [f"SPECEE_DATA_DIR={shlex.quote(str(self.data))}", f"LC_ALL={locale}"]
         settings += [f"HF_HOME={shlex.quote(str(self.data.parent / 'hf'))}"]
         program = [sys.executable, "-c", "from specee.app.cli.main import main; main()", *arguments]
         # the shell may start slowly: what is typed before its prompt stands would be shown twice
@@ -82,6 +82,14 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 def answered(shown: str) -> bool:
     return "skip" in shown and "tokens/s" in shown and "answering" not in shown and "reading" not in shown
+
+
+def test_a_key_asks_a_question_in_a_terminal_without_unicode(terminal: Terminal) -> None:
+    terminal.start("--max-tokens", "16", "--policy", "dense", "--offline", locale="C")
+    assert terminal.wait(lambda s: "# " in s and "Alt+2 Write" in s and "Ask something" in s).isascii()
+    terminal.press("M-2")
+    shown = terminal.wait(lambda s: answered(s) and "about rain." in s)
+    assert shown.isascii() and "Alt+2" not in shown and "#" in shown and "|_____" in shown
 
 
 def test_two_turns_a_stop_and_a_crash(terminal: Terminal) -> None:

@@ -34,6 +34,7 @@ from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.app.tui.entries import Help, Notice
 from specee.app.tui.prompt_input import PromptInput
 from specee.predictors.decoding.stats import DecodingStats
@@ -218,8 +219,8 @@ def use_drafts(session: FakeSession, n_tokens: int) -> None:
     )
 
 
-def chat(session: FakeSession) -> ChatApp:
-    return ChatApp(session, ChatOptions())
+def chat(session: FakeSession, ascii_filter: AsciiFilter | None = None) -> ChatApp:
+    return ChatApp(session, ChatOptions(), ascii_filter=ascii_filter)
 
 
 async def until(pilot: Pilot[Any], condition: Any) -> None:

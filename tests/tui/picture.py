@@ -5,17 +5,20 @@ from __future__ import annotations
 import colorsys
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 from rich.color import Color
 from rich.style import Style
+from textual.pilot import Pilot
 
 FOLDER = Path(__file__).parent / "snapshots"
 REWRITE = "SPECEE_REWRITE_SNAPSHOTS"
 HUES = ((20, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (195, "cyan"), (255, "blue"), (330, "magenta"))
 ATTRIBUTES = ("bold", "dim", "italic", "underline", "strike", "reverse")
 TIME = re.compile(r"\b\d\d:\d\d\b")  # of a message
+TIMEOUT = 30.0  # seconds, for a screen that is drawn in several steps; machines may be slow
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -61,3 +64,18 @@ def check(name: str, app: Any) -> None:
         return
     assert path.exists(), f"no snapshot yet: {REWRITE}=1 keeps this one\n{now}"
     assert now == path.read_text("utf-8"), f"{REWRITE}=1 keeps the new one, if it is right"
+
+
+async def check_soon(pilot: Pilot[Any], name: str) -> None:
+    """The same for a screen that may not be drawn yet: waits until it is the kept one."""
+    path, end = FOLDER / f"{name}.txt", time.monotonic() + (0.5 if os.environ.get(REWRITE) else TIMEOUT)
+    while time.monotonic() < end and not (path.exists() and picture(pilot.app) == path.read_text("utf-8")):
+        await pilot.pause(0.02)
+    check(name, pilot.app)
+
+
+async def check_sizes(pilot: Pilot[Any], name: str, sizes: dict[int, int]) -> None:
+    """The same at several sizes, columns and lines; each has a picture of its own."""
+    for columns, lines in sizes.items():
+        await pilot.resize_terminal(columns, lines)
+        await check_soon(pilot, name.format(columns))

@@ -32,6 +32,26 @@ async def test_retry_edit_branch_and_continue() -> None:
         assert "Ho" in screen(pilot.app) and answers(pilot.app) == ["another one"]
 
 
+async def test_what_was_typed_comes_back_after_an_edit() -> None:
+    async with chat(session := FakeSession()).run_test() as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: idle(pilot.app))
+        prompt = pilot.app.query_one(PromptInput)
+        prompt.write("half a sentence")
+        for leave in ("escape", "enter"):
+            await pilot.press("alt+up", "up", "e")
+            await until(pilot, lambda: prompt.text == "Hi")
+            assert pilot.app.controller.unsent == "half a sentence\nHi"
+            await pilot.press(leave)
+            await until(pilot, lambda: idle(pilot.app) and prompt.text == "half a sentence")
+        await until(pilot, lambda: len(session.asked) == 2 and idle(pilot.app))
+        assert session.branch[0].siblings == 2 and prompt.text == "half a sentence"
+        prompt.write("another")
+        await pilot.press("ctrl+underscore")
+        assert prompt.text == "half a sentence"
+
+
 async def test_an_engine_that_dies_leaves_the_chat_and_goes_on() -> None:
     session = FakeSession("one two three four")
     async with in_mid_answer(session, 2) as pilot:

@@ -199,7 +199,6 @@ NO_ARGUMENT = [
     "help",
     "keys",
     "quit",
-    "settings",
 ]
 
 
@@ -232,6 +231,7 @@ def test_which_commands_take_an_argument() -> None:
         "policy",
         "threshold",
         "set",
+        "settings",
         "system",
         "persona",
         "prompt",

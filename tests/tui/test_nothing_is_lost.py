@@ -267,6 +267,10 @@ async def test_what_is_typed_beside_a_text_field_goes_into_the_prompt() -> None:
         await until(pilot, lambda: isinstance(pilot.app.focused, OptionList))
         pilot.app.post_message(Paste("c d"))
         await until(pilot, lambda: pilot.app.prompt.text == "abc d")
+        await pilot.press("ctrl+b", "ctrl+b")
+        await until(pilot, lambda: isinstance(pilot.app.focused, OptionList))
+        keys(pilot.app, "efgh")  # all of them before the first has moved the focus
+        await until(pilot, lambda: pilot.app.prompt.text == "abc defgh")
 
 
 async def test_questions_that_come_too_early_stay() -> None:

@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_session import FakeSession
 
+from specee.app import config_file
+from specee.app.chat import setting_list
 from specee.app.chat.history.store import Store
 from specee.app.errors import AppError
-from specee.app.options import ChatOptions
+from specee.app.options import ChatOptions, LoadOptions
 from specee.app.plain.chat import PlainChat
 from specee.app.plain.colours import BOLD, CODE, PLAIN, MarkdownColours
 from specee.app.plain.line_input import LineInput
@@ -53,8 +56,9 @@ class Lines:
         return False
 
 
-def chat(monkeypatch: pytest.MonkeyPatch, session: FakeSession, *lines: str) -> int:
+def chat(monkeypatch: pytest.MonkeyPatch, session: FakeSession, *lines: str, **given: Any) -> int:
     monkeypatch.setattr(sys, "stdin", Lines(*(f"{line}\n" for line in lines)))
+    session.given = given
     try:
         return PlainChat(session, ChatOptions(), {"tutor": "Explain."}).run()
     finally:
@@ -77,6 +81,129 @@ def test_commands_are_those_of_the_screen(monkeypatch: pytest.MonkeyPatch, capsy
     assert session.sent[1][1].sampling.temperature == 0.3 and session.system == "Explain."
     assert "persona" in out and "1  One" in out and "temperature 0.3 from the next answer on" in err
     assert len(session.store.tree(1)) == 5
+
+
+def kept_in(folder: Path, text: str = "") -> FakeSession:
+    (folder / "config.toml").write_text(text)
+    return FakeSession(load=LoadOptions(data_dir=str(folder)))
+
+
+def test_settings_are_listed_with_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = kept_in(
+        tmp_path, "max-tokens = 1024\noffline = true\npersona = 'tutor'\n[personas]\ntutor = 'Explain.'\n"
+    )
+    typed = (
+        "/set top_p 0.5",
+        "/set think off",
+        "/persona tutor",
+        "/settings",
+        "/settings top-k",
+        "/settings tempratur",
+    )
+    assert chat(monkeypatch, session, *typed, top_k=40) == 0
+    out, err = capsys.readouterr()
+    listed = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.startswith("  ")}
+    assert set(listed) == {one.name for one in setting_list.all_settings()}
+    assert listed["temperature"] == "0.6 default" and listed["top_p"] == "0.5 this chat"
+    assert listed["think"] == "off this chat" and listed["cpu_fallback"] == "off default"
+    assert listed["top_k"] == "40 command line" and listed["max_tokens"] == "1024 config.toml"
+    assert listed["offline"] == "on config.toml" and listed["system"] == "Explain. persona tutor"
+    assert "top_k is 40 (command line)." in err and "a whole number from 0 to 1000000" in err
+    assert "no such setting: 'tempratur'; did you mean temperature?" in err
+
+
+def test_a_setting_is_for_this_chat_or_kept_in_the_file_of_the_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, file = kept_in(tmp_path, "# mine\ntop_k = 20 # few\nseed = 1\n[personas]\n"), tmp_path / "config.toml"
+    typed = [
+        *("/settings temperature 0.3", "/settings top_k 30 --keep", "/settings seed default --keep"),
+        *("/settings max-tokens 7", "/settings max-tokens --keep", "/settings kv_type q8_0"),
+        *("/settings kv_type q8_0", "Hello"),
+    ]
+    assert chat(monkeypatch, session, *typed) == 0
+    sent = session.sent[0][1]
+    assert (sent.sampling.temperature, sent.sampling.top_k, sent.sampling.seed, sent.max_tokens) == (0.3, 30, None, 7)
+    assert file.read_text() == "# mine\ntop_k = 30 # few\nmax-tokens = 7\n[personas]\n"
+    assert [load.kv_type for load in session.loads] == ["f16", "q8_0"]  # not again for what is so already
+    err = capsys.readouterr().err
+    assert "temperature 0.3 from the next answer on" in err and f"top_k 30 is kept in {file}" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("temperature hot", "'hot' is not a number from 0 to 10"),
+        ("temperature hot --keep", "'hot' is not a number from 0 to 10"),
+        ("offline on", "read when specee-chat starts: --keep"),
+        ("repeat_last_n 3 --keep", "config.toml has no place for it"),
+        ("draft_length 3 --keep", "dense has no draft length"),
+        ("persona nobody --keep", "'nobody' is not under [personas]"),
+        ("--keep", "no such setting: '';"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(
+    typed: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = kept_in(tmp_path, "# mine\n")
+    chat(monkeypatch, session, "/policy dense", f"/settings {typed}")
+    assert why in capsys.readouterr().err and (tmp_path / "config.toml").read_text() == "# mine\n"
+
+
+def test_prompts_and_personas_are_saved_used_renamed_and_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = kept_in(tmp_path, "# mine\n")
+    typed = [
+        *("/prompt", "/prompt save x", "What is it?", "/prompt save what", '/prompt save "two words" Say: a b.'),
+        *("/prompt save what Again", "/prompt what", "/prompt rename what how", '/prompt rename how "two words"'),
+        *("/system Be brief.", "/persona save brief", "/persona save long Go on.", "/persona long", "/persona"),
+        *("/prompt delete two words", "/prompt", "/prompt what", "/persona delete nobody", "/persona rename a"),
+    ]
+    assert chat(monkeypatch, session, *typed) == 0
+    assert [text for text, _ in session.sent] == ["What is it?"] * 2 and session.system == "Go on."
+    found = config_file.read(tmp_path / "config.toml")
+    assert found == {"prompts": {"how": "What is it?"}, "personas": {"brief": "Be brief.", "long": "Go on."}}
+    out, err = capsys.readouterr()
+    assert out.endswith("brief: Be brief.\nlong: Go on.\ntutor: Explain.\nhow: What is it?\n")
+    told = ["no saved prompt is kept yet", "nothing to save", "what is kept", "two words is kept"]
+    told += ["there is one that is called what", "what is called how now", "there is one that is called two words"]
+    told += [
+        "brief is kept",
+        "two words is deleted; it was: Say: a b.",
+        "choose from how",
+        "unknown persona",
+        "two names",
+    ]
+    assert [what for what in told if what not in err] == []
+
+
+def test_the_persona_of_every_chat_is_not_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "persona = 'tutor'\n[personas]\ntutor = 'Explain.'\n"
+    chat(monkeypatch, kept_in(tmp_path, text), "/persona delete tutor", "/persona rename tutor teacher")
+    assert capsys.readouterr().err.count("in use: config.toml has persona = 'tutor'") == 2
+    assert (tmp_path / "config.toml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("/settings policy c", ["/settings policy chain"]),
+        ("/settings kv_", ["/settings kv_type", "/settings kv_type f16", "/settings kv_type q8_0"]),
+        ("/prompt del", ['/prompt delete "two words"']),
+        ("/persona ", ["/persona tutor", "/persona save", "/persona rename tutor", "/persona delete tutor"]),
+    ],
+)
+def test_what_may_follow_a_command(typed: str, found: list[str], tmp_path: Path) -> None:
+    session = kept_in(tmp_path, "[prompts]\n'two words' = 'x'\n")
+    front = PlainChat(session, ChatOptions(), {"tutor": "Explain."})
+    front.texts.read()
+    assert list(front.commands.completions(typed)) == found
+    session.close()
 
 
 def test_an_error_is_a_line_and_the_chat_goes_on(
@@ -141,7 +268,9 @@ streams.prepare()
 from specee.app.options import ChatOptions
 from specee.app.plain.chat import PlainChat
 import threading, time
-session = FakeSession(sys.argv[1])
+import os
+from specee.app.options import LoadOptions
+session = FakeSession(sys.argv[1], load=LoadOptions(data_dir=os.environ.get("FOLDER")))
 class Slow:
     def acquire(self, *a, **k): time.sleep(0.05); return True
     def release(self): pass
@@ -211,6 +340,80 @@ def test_no_control_sequence_but_colours(terminal: Pty) -> None:
     terminal.type("\x04")
     terminal.wait("['Hello'] 0")
     assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", terminal.shown)
+
+
+@pytest.fixture
+def terminal_of_file(tmp_path: Path) -> Iterator[Pty]:
+    """A chat with a file of its own."""
+    text = '[prompts]\nlines = "one\\ntwo"\nslash = "/usr"\n[personas]\ntutor = "Explain."\n'
+    (tmp_path / "config.toml").write_text(text)
+    made = Pty("**Bold** words here", FOLDER=str(tmp_path))
+    yield made
+    made.close()
+
+
+def test_commands_send_no_control_sequence_but_colours(terminal_of_file: Pty) -> None:
+    terminal = terminal_of_file
+    terminal.wait(">>> ")
+    commands = ["/settings", "/settings seed", "/settings seed 4 --keep", "/prompt", "/prompt save new Text", "/help"]
+    commands += ["/prompt rename new old", "/prompt delete old", "/persona", "/persona tutor", "/persona save me"]
+    commands += ["/persona delete me", "/prompt slash"]
+    for prompts, command in enumerate(commands, 2):
+        terminal.type(f"{command}\r")
+        terminal.wait(">>> ", prompts)
+    terminal.wait(">>>  /usr")
+    terminal.type("\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", prompts + 1)
+    terminal.type("\x04")
+    terminal.wait("['/usr'] 0")
+    assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", terminal.shown)
+    assert "old is deleted" in terminal.shown and "me is deleted" in terminal.shown
+
+
+def test_a_saved_prompt_stands_in_the_prompt_with_all_its_lines(terminal_of_file: Pty) -> None:
+    terminal = terminal_of_file
+    terminal.wait(">>> ")
+    terminal.type("/prompt lines\r")
+    terminal.wait("two")
+    terminal.type(" three\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", 3)
+    terminal.type("/quit\r")
+    terminal.wait("['one\\ntwo three'] 0")
+
+
+def test_a_long_saved_prompt_waits_for_enter(terminal_of_file: Pty, tmp_path: Path) -> None:
+    terminal = terminal_of_file
+    (tmp_path / "config.toml").write_text(f"[prompts]\nlong = '{'x' * 20_000}'\n")
+    terminal.wait(">>> ")
+    terminal.type("/prompt long\r")
+    terminal.wait("20000 characters are there; Enter sends them, Ctrl+C drops them")
+    terminal.wait("... ")
+    terminal.type("\r")
+    terminal.wait("here")
+    terminal.wait(">>> ", 2)
+    terminal.type("/quit\r")
+    terminal.wait(f"['{'x' * 20_000}'] 0")
+
+
+def test_a_command_that_failed_comes_back_to_be_changed(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("/settings seed x\r")
+    terminal.wait(">>> /settings seed x", 2)
+    assert "\x1b" not in terminal.shown
+    terminal.type("\x7f5\r")
+    terminal.wait("[seed 5 from the next answer on]")
+
+
+@pytest.mark.parametrize("terminal", [("word " * 30,)], indirect=True)
+def test_a_command_that_failed_does_not_come_before_what_is_typed_already(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+    terminal.type("/set sed 3\r/set top_k 5\r/quit\r")
+    terminal.wait("['Hello'] 0")
+    assert "no such parameter: 'sed'" in terminal.shown and "top_k 5 from the next" in terminal.shown
 
 
 def test_pasted_lines_are_one_question(terminal: Pty) -> None:

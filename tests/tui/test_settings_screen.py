@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 from fake_session import FakeSession, chat, idle, ready, screen, submit, until
-from picture import check
+from picture import check_soon
 from textual.pilot import Pilot
 
 from specee.app import config_file
-from specee.app.chat import parameters
+from specee.app.chat import parameters, setting_list
 from specee.app.cli import config
 from specee.app.cli.program import program
 from specee.app.cli.shared_options import SETTINGS
 from specee.app.options import LoadOptions
-from specee.app.tui import setting_list
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.app.tui.settings_screen import SettingsScreen
 
 KNOWN = [option for option in program.params if option.name in SETTINGS]
@@ -199,15 +199,19 @@ def _setting(name: str) -> setting_list.ChatSetting:
     return next(one for one in setting_list.all_settings() if one.name == name)
 
 
-@pytest.mark.parametrize("width", [60, 120])
-async def test_the_form_as_it_looks(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("width", "theme"), [(60, "dark"), (80, "light"), (80, "mono"), (80, "ascii"), (120, "dark"), (200, "dark")]
+)
+async def test_the_form_as_it_looks(width: int, theme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    if theme == "mono":
+        monkeypatch.setenv("NO_COLOR", "1")
     (tmp_path / "config.toml").write_text("top_k = 20\n")
     session = session_in(tmp_path)
-    async with chat(session).run_test(size=(width, 24)) as pilot:
+    async with chat(session, AsciiFilter() if theme == "ascii" else None).run_test(size=(width, 24)) as pilot:
+        pilot.app.theme = "textual-light" if theme == "light" else "textual-dark"
         shown = await form(pilot)
         shown._list.styles.scrollbar_size_vertical = 0  # another option would change its scrollbar
         await write(pilot, "0.9")
         await pilot.press("enter")
-        await pilot.pause(0.1)
-        check(f"settings-{width}-dark", pilot.app)
+        await check_soon(pilot, f"settings-{width}-{theme}")

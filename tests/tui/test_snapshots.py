@@ -72,13 +72,12 @@ async def test_an_answer(theme: str, width: int) -> None:
         check(f"answer-{width}-{theme}", pilot.app)
 
 
-async def test_an_answer_where_there_is_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
+async def test_an_answer_where_there_is_much_room(theme: str) -> None:
     async with chat(session_with_answer()).run_test(size=WIDEST) as pilot:
-        await ask(pilot, "dark")
+        await ask(pilot, theme)
         await pilot.press("alt+up")
         await drawn(pilot)
-        check("answer-200-dark", pilot.app)
+        check(f"answer-200-{theme}", pilot.app)
 
 
 async def test_what_can_be_done_with_a_message_where_there_is_little_room(theme: str) -> None:

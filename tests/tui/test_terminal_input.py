@@ -114,6 +114,10 @@ def test_a_paste_whose_end_is_lost_is_over_after_a_while(clock: Clock) -> None:
     assert feed(parser, "a", "\x03", END, "b") == ["a", "ctrl+c", "b"]
 
 
+def test_alt_with_a_digit_has_a_name(clock: Clock) -> None:
+    assert feed(InputParser(), "\x1b1", "\u00a1", "1") == ["alt+1", "inverted_exclamation_mark", "1"]
+
+
 def test_escape_is_a_key_and_sequences_are(clock: Clock) -> None:
     parser = InputParser()
     assert feed(parser, "\x1b") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +39,9 @@ def broken_read(self):
 unix_driver.UnixDriver._read = broken_read
 FakeSession.logs = Path(sys.argv[2])
 try:
-    code = run.run_tui(FakeSession(), ChatOptions(), {}, None)
+    session = FakeSession()
+    session.store.is_kept = sys.argv[3] == "kept"
+    code = run.run_tui(session, ChatOptions(), {}, None)
 except AppError as error:
     print("LINE " + error.line, flush=True)
     code = error.exit_code
@@ -47,14 +50,14 @@ sys.exit(code)
 
 
 class Screen:
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, history: str = "none") -> None:
         import pty
         import termios
 
         self.terminal, inside = pty.openpty()
         termios.tcsetwinsize(self.terminal, (24, 200))
         self.modes = termios.tcgetattr(self.terminal)
-        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(logs)]
+        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(logs), history]
         env = {**os.environ, "TERM": "xterm-256color", "SPECEE_DATA_DIR": str(logs)}
         self.process = subprocess.Popen(
             command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True, env=env
@@ -133,5 +136,33 @@ def test_a_terminal_that_is_gone_ends_it(tmp_path: Path) -> None:
         screen.hang_up()
         assert screen.process.wait(30) not in (0, None)
         assert (tmp_path / "draft.txt").read_text() == "my draft"
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize(
+    ("way", "code"), [(b"\x03", 0), (b"\x11", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_what_was_not_sent_stands_in_the_prompt_at_the_next_start(
+    way: bytes | signal.Signals, code: int, tmp_path: Path
+) -> None:
+    screen = Screen(tmp_path, "kept")
+    try:
+        screen.until(b"Ask something")
+        screen.type(b"first\nsecond draft")
+        screen.until(b"second draft")
+        time.sleep(0.5)
+        if isinstance(way, bytes):
+            screen.type(way)
+        else:
+            screen.process.send_signal(way)
+        screen.until(b"\x1b[?1049l", b"at the next start")
+        assert screen.process.wait(30) == code and screen.is_restored()
+    finally:
+        screen.close()
+    screen = Screen(tmp_path, "kept")
+    try:
+        screen.until(b"second draft")
+        assert not list(tmp_path.glob("unsent*"))
     finally:
         screen.close()

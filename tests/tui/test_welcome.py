@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 from fake_session import INFO, FakeSession, answers, idle, ready, screen, until
-from picture import check
+from picture import check_sizes
 
 from specee.app.chat.history.store import Store
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui import welcome
 from specee.app.tui.app import ChatApp
+from specee.app.tui.ascii_filter import AsciiFilter
 from specee.native import cpu
+
+SIZES = {60: 24, 80: 24, 120: 30, 200: 50}
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,9 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "matrix_flags", lambda: ["avx2", "fma", "avx512f", "avx512_vnni"])
 
 
-def app_in(tmp_path: Path, store: Store | None = None) -> ChatApp:
+def app_in(tmp_path: Path, store: Store | None = None, ascii_filter: AsciiFilter | None = None) -> ChatApp:
     load = LoadOptions(data_dir=str(tmp_path / "data"), offline=True)
-    return ChatApp(FakeSession(load=load, store=store), ChatOptions(), first_start=True)
+    return ChatApp(FakeSession(load=load, store=store), ChatOptions(), first_start=True, ascii_filter=ascii_filter)
 
 
 def test_what_runs_here() -> None:
@@ -32,13 +35,15 @@ def test_what_runs_here() -> None:
     assert line.endswith("(AVX512-VNNI)") and "about" not in welcome.what_runs(INFO, None)
 
 
-@pytest.mark.parametrize("how", ["key", "mouse"])
+@pytest.mark.parametrize("how", ["key", "tab", "mouse"])
 async def test_a_first_start_offers_questions(how: str, tmp_path: Path) -> None:
     async with app_in(tmp_path).run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: "is tiny" in screen(pilot.app))
         for part in ("smollm2-135m answers", "F3 shows better ones", *welcome.QUESTIONS, "Ctrl+P all commands"):
             await until(pilot, lambda part=part: part in screen(pilot.app))
         if how == "key":
+            await pilot.press("alt+1")
+        elif how == "tab":
             for question in (*welcome.QUESTIONS, welcome.QUESTIONS[0]):
                 await pilot.press("tab")
                 assert pilot.app.prompt.text == question
@@ -81,12 +86,16 @@ async def test_it_never_pushes_the_prompt_off_the_screen(tmp_path: Path) -> None
         await until(pilot, lambda: "is tiny" in screen(pilot.app))
 
 
-async def test_it_as_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["dark", "mono", "ascii"])
+async def test_it_as_it_looks(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    async with app_in(tmp_path).run_test(size=(60, 24)) as pilot:
-        await until(pilot, lambda: "is tiny" in screen(pilot.app))
-        await pilot.pause(0.1)
-        check("welcome-60-dark", pilot.app)
+    if form == "mono":
+        monkeypatch.setenv("NO_COLOR", "1")
+    async with app_in(tmp_path, ascii_filter=AsciiFilter() if form == "ascii" else None).run_test() as pilot:
+        await check_sizes(pilot, f"welcome-{{}}-{form}", SIZES if form == "dark" else {80: 24})
+        if form == "dark":
+            pilot.app.theme = "textual-light"
+            await check_sizes(pilot, "welcome-{}-light", {80: 24})
 
 
 async def test_it_goes_when_something_is_written(tmp_path: Path) -> None:
@@ -96,3 +105,13 @@ async def test_it_goes_when_something_is_written(tmp_path: Path) -> None:
         await until(pilot, lambda: len(pilot.app.screen_stack) == 1 and "is tiny" in screen(pilot.app))
         await pilot.press("h")
         await until(pilot, lambda: "is tiny" not in screen(pilot.app))
+
+
+async def test_a_text_that_begins_with_a_digit_is_a_text(tmp_path: Path) -> None:
+    async with app_in(tmp_path).run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "Alt+2" in screen(pilot.app))
+        await pilot.press("2", "+", "2")
+        await until(pilot, lambda: "is tiny" not in screen(pilot.app))
+        assert pilot.app.prompt.text == "2+2"
+        await pilot.press("alt+up", "alt+2")
+        assert not pilot.app.session.asked and not pilot.app.busy

@@ -6,7 +6,8 @@
 #include "small_batch.h"
 #include "variants.h"
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(__AVX512FP16__)
+#if ((defined(__AVX512F__) && defined(__AVX512DQ__)) || (defined(__AVX2__) && !defined(__AVX512F__))) && \
+    defined(__FMA__) && defined(__F16C__) && !defined(__AVX512FP16__)
 
 #include "attention_x86.h"
 #include "vec.h"
@@ -21,11 +22,24 @@ namespace specee::small_batch {
 namespace {
 
 constexpr int     lanes     = Floats::lanes;
-constexpr int64_t cell_step = 64; // as tinyBLAS takes V
+constexpr int64_t cell_step = 64; // a multiple of what either order of additions takes at a time
 constexpr int64_t n_block   = 24; // rows of a block: their q fits into the first cache
 constexpr int     n_group   = Floats::n_group;
 
 using V = Floats::V;
+
+// The order of additions, A: the number of accumulators of a sum, whose vectors they take in turn. One, as tinyBLAS
+// (batches) has it, or four, as ggml_vec_dot_f16 (a row alone).
+constexpr int as_batch = 1;
+constexpr int as_row   = 4;
+
+template <int A> V sum(const V * acc) {
+    if constexpr (A == as_batch) {
+        return acc[0];
+    } else {
+        return Floats::add(Floats::add(acc[0], acc[2]), Floats::add(acc[1], acc[3]));
+    }
+}
 
 // ---- scores --------------------------------------------------------------------------------------------------------
 
@@ -41,7 +55,7 @@ struct Keys {
 };
 
 // K of D vectors a cell, R cells at a time in registers.
-template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
+template <int D, int R, int A> [[gnu::flatten]] void scores(const Keys & p) {
     constexpr int parts = lanes / R;
     for (int64_t c = 0; c < p.n_cells; c += lanes) {
         for (int part = 0; part < parts; ++part) {
@@ -54,29 +68,30 @@ template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
             });
             const auto rows = [&](int64_t x, auto n) {
                 constexpr int n_now = n;
-                V             acc[n_now][R];
-                each<n_now * R>([&](auto at) { acc[at / R][at % R] = Floats::zero(); });
+                V             acc[n_now][R][A];
+                each<n_now * R * A>([&](auto at) { acc[at / A / R][at / A % R][at % A] = Floats::zero(); });
                 each<D>([&](auto d) {
                     each<n_now>([&](auto i) {
                         const V y = Floats::load(p.q + ((x + i) * D + d) * lanes);
-                        each<R>([&](auto r) { acc[i][r] = Floats::fma(k[r][d], y, acc[i][r]); });
+                        each<R>([&](auto r) { acc[i][r][d % A] = Floats::fma(k[r][d], y, acc[i][r][d % A]); });
                     });
                 });
                 each<n_now>([&](auto i) {
-                    const V * const sum = acc[i];
-                    float * const   to  = p.sums + ((x + i) * parts + part) * lanes;
+                    V             sums[R];
+                    float * const to = p.sums + ((x + i) * parts + part) * lanes;
+                    each<R>([&](auto r) { sums[r] = sum<A>(acc[i][r]); });
                     if constexpr (R == 1) {
-                        Floats::store(to, sum[0]);
+                        Floats::store(to, sums[0]);
                     } else if constexpr (R == 2) {
-                        Floats::store(to, Floats::fold(sum[0], sum[1]));
+                        Floats::store(to, Floats::fold(sums[0], sums[1]));
                     } else {
-                        Floats::store(to,
-                                      Floats::fold_eight(Floats::fold(sum[0], sum[1]), Floats::fold(sum[2], sum[3])));
+                        Floats::store(to, Floats::fold_eight(Floats::fold(sums[0], sums[1]),
+                                                             Floats::fold(sums[2], sums[3])));
                     }
                 });
             };
-            // one accumulator waits for itself: four rows in turn
-            constexpr int at_once = R == 4 ? 2 : 4;
+            // one accumulator waits for itself: four rows in turn; four fill the registers
+            constexpr int at_once = A == as_batch ? (R == 4 ? 2 : 4) : lanes == 8 ? (D > 8 ? 3 : 1) : (D > 4 ? 1 : 2);
             int64_t       x       = 0;
             for (; x + at_once <= p.n_rows; x += at_once) {
                 rows(x, std::integral_constant<int, at_once>());
@@ -92,36 +107,41 @@ template <int D, int R> [[gnu::flatten]] void scores(const Keys & p) {
                 const auto at = [&](int n) { return Floats::load(from + (i + 4 * n) * lanes); };
                 if constexpr (parts == 4) {
                     s[i] = at(0);
+                } else if constexpr (lanes == 8) {
+                    s[i] = Floats::fold(at(0), at(1));
                 } else if constexpr (R == 2) {
                     s[i] = Floats::fold_eight(at(0), at(1));
                 } else {
                     s[i] = Floats::fold_eight(Floats::fold(at(0), at(1)), Floats::fold(at(2), at(3)));
                 }
             });
-            Floats::store(p.scores + x * p.scores_stride + c, Floats::fold_last(s[0], s[1], s[2], s[3]));
+            Floats::store(p.scores + x * p.scores_stride + c, Floats::fold_last<A == as_row>(s[0], s[1], s[2], s[3]));
         }
     }
 }
 
-template <int D> constexpr auto scores_of() {
-    constexpr int in_registers = 16 / D;
-    return scores < D, in_registers >= 4 && Floats::in_cells >= 4 ? 4 : in_registers >= 2 ? 2 : 1 > ;
+template <int D, int A> constexpr auto scores_of() {
+    constexpr int in_registers = std::min(16 / D, A == as_row ? 2 : 4);
+    return scores<D, std::min(in_registers >= 4 ? 4 : in_registers >= 2 ? 2 : 1, Floats::in_cells), A>;
 }
 
 // The kernel for heads of n numbers, or nullptr.
 using Scores = void (*)(const Keys &);
-template <int... N> Scores find_scores(int64_t n) {
+template <int A, int... N> Scores find_scores(int64_t n) {
     Scores     found = nullptr;
     const auto add   = [&](auto of) {
-        if constexpr (of % lanes == 0) {
-            found = n == of ? scores_of<of / lanes>() : found;
+        if constexpr (of % (lanes * A) == 0 && A >= Floats::least_order) {
+            found = n == of ? scores_of<of / lanes, A>() : found;
         }
     };
     (add(std::integral_constant<int, N>()), ...);
     return found;
 }
-Scores find_scores(int64_t n) {
-    return find_scores<32, 64, 80, 96, 112, 128, 160, 192, 256>(n);
+template <int A> Scores find_scores(int64_t n) {
+    return find_scores<A, 32, 64, 80, 96, 112, 128, 160, 192, 256>(n);
+}
+Scores find_scores(int64_t n, int order) {
+    return order == as_row ? find_scores<as_row>(n) : find_scores<as_batch>(n);
 }
 
 // ---- values --------------------------------------------------------------------------------------------------------
@@ -139,48 +159,58 @@ struct Values {
     float *       out[n_group];
 };
 
-// Four rows of V at a time by X rows of probabilities.
-template <int X> [[gnu::flatten]] void values(const Values & a) {
-    const float * p = a.p;
+// Four rows of V at a time by X rows of probabilities, one accumulator of each sum after the other.
+template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
+    constexpr int of_rows = X * 4 * A * lanes; // accumulators of four rows of V
+    const float * p       = a.p;
     for (int64_t c = 0; c < a.n_cells; c += n_near) {
-        const int64_t n_steps = std::min(n_near, a.n_cells - c) / lanes;
-        float *       to      = a.acc;
-        for (int64_t r = 0; r < a.n_out; r += 4, to += X * 4 * lanes) {
-            const float *    y = p;
+        const int64_t n_steps = std::min(n_near, a.n_cells - c) / (lanes * A);
+        const bool    is_last = c + n_near >= a.n_cells;
+        for (int64_t r = 0; r < a.n_out; r += 4) {
+            float * const    to = a.acc + (a.n_cells <= n_near ? 0 : r / 4 * of_rows);
             const uint16_t * v[4];
             each<4>([&](auto k) { v[k] = reinterpret_cast<const uint16_t *>(a.v + size_t(r + k) * a.stride) + c; });
-            V acc[X][4];
-            each<X * 4>([&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(to + i * lanes); });
-            for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
-                V now[X];
-                each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
-                each<4>([&](auto k) {
-                    const V w = Floats::load(v[k] + s * lanes);
-                    each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
-                });
+            const float * y = p;
+            for (int j = 0; j < A; ++j) {
+                float * const now_to = to + j * X * 4 * lanes;
+                V             acc[X][4];
+                each<X * 4>(
+                    [&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(now_to + i * lanes); });
+                for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
+                    V now[X];
+                    each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
+                    each<4>([&](auto k) {
+                        const V w = Floats::load(v[k] + (s * A + j) * lanes);
+                        each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
+                    });
+                }
+                each<X * 4>([&](auto i) { Floats::store(now_to + i * lanes, acc[i / 4][i % 4]); });
             }
-            each<X * 4>([&](auto i) { Floats::store(to + i * lanes, acc[i / 4][i % 4]); });
+            for (int x = 0; is_last && x < X; ++x) {
+                V sums[4];
+                each<4>([&](auto k) {
+                    V parts[A];
+                    each<A>([&](auto j) { parts[j] = Floats::load(to + ((j * X + x) * 4 + k) * lanes); });
+                    sums[k] = sum<A>(parts);
+                });
+                _mm_storeu_ps(a.out[x] + r, Floats::sums_of_four<A == as_row>(sums));
+            }
         }
-        p += n_steps * X * lanes;
-    }
-    const float * from = a.acc;
-    for (int64_t r = 0; r < a.n_out; r += 4) {
-        for (int x = 0; x < X; ++x, from += 4 * lanes) {
-            V sums[4];
-            each<4>([&](auto k) { sums[k] = Floats::load(from + k * lanes); });
-            _mm_storeu_ps(a.out[x] + r, Floats::sums_of_four(sums));
-        }
+        p += n_steps * A * X * lanes;
     }
 }
 
-auto find_values(int64_t n_rows) {
+template <int A> auto find_values(int64_t n_rows) {
     return for_rows(n_rows, [](auto n) -> void (*)(const Values &) {
         if constexpr (n <= n_group) {
-            return values<n>;
+            return values<n, A>;
         } else {
             return nullptr;
         }
     });
+}
+auto find_values(int64_t n_rows, int order) {
+    return order == as_row ? find_values<as_row>(n_rows) : find_values<as_batch>(n_rows);
 }
 
 // ---- blocks of rows ------------------------------------------------------------------------------------------------
@@ -198,6 +228,7 @@ struct Attention {
     int64_t n_rows() const { return q->ne[2] / n_streams(); } // of a stream
     int64_t n_sharing() const { return q->ne[1] / k->ne[1]; } // heads
     int64_t n_out() const { return v->ne[2] * q->ne[1] * q->ne[2]; }
+    int     order() const { return n_rows() <= SPECEE_SMALL_BATCH ? as_row : as_batch; }
 };
 
 const float * mask_of(const Attention & a, int64_t stream, int64_t row) {
@@ -228,11 +259,17 @@ float softmax(const Attention & a, int64_t head, float * s, const float * mask, 
     return float(1.0 / sum);
 }
 
-// Probabilities of row x of n_rows: for each step and each row a vector.
-void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, float * to) {
-    for (int64_t step = 0; step < n / lanes; ++step) {
-        const V p = Floats::mul(Floats::load(s + step * lanes), Floats::set(factor));
-        Floats::store(to + (step * n_rows + x) * lanes, Floats::rounded(p));
+// Probabilities of row x of n_rows, as `values` reads them: of `n_near` cells those that the first accumulator takes, of
+// the second, ...; for each step and each row a vector.
+void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, int order, float * to) {
+    for (int64_t c = 0; c < n; c += n_near) {
+        const int64_t n_steps = std::min(n_near, n - c) / (lanes * order);
+        for (int j = 0; j < order; ++j) {
+            for (int64_t step = 0; step < n_steps; ++step, to += n_rows * lanes) {
+                const V p = Floats::mul(Floats::load(s + c + (step * order + j) * lanes), Floats::set(factor));
+                Floats::store(to + x * lanes, Floats::rounded(p));
+            }
+        }
     }
 }
 
@@ -246,7 +283,7 @@ struct Memory {
     int64_t q, sums, acc, weights, scores; // floats
 
     Memory(const ggml_tensor * k, const ggml_tensor * v, int64_t n, int64_t n_seen) :
-        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * lanes), weights(n_group * n_seen),
+        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * as_row * lanes), weights(n_group * n_seen),
         scores(n * n_seen) {}
 
     int64_t size() const { return q + sums + acc + weights + scores; }
@@ -296,7 +333,7 @@ void attend(const Attention & a, const Block & b, float * memory) {
     }
     const char * const k = static_cast<const char *>(a.k->data) + size_t(b.stream) * a.k->nb[3] +
                            size_t(b.kv_head) * a.k->nb[1] + size_t(from) * a.k->nb[2];
-    find_scores(d)({ k, a.k->nb[2], n_seen, q, n, sums, scores, n_seen });
+    find_scores(d, a.order())({ k, a.k->nb[2], n_seen, q, n, sums, scores, n_seen });
 
     const char * const v = static_cast<const char *>(a.v->data) + size_t(b.stream) * a.v->nb[3] +
                            size_t(b.kv_head) * a.v->nb[1] + size_t(from) * a.v->nb[0];
@@ -306,11 +343,11 @@ void attend(const Attention & a, const Block & b, float * memory) {
         for (int64_t x = 0; x < n_now; ++x) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
-            pack(s, factor, n_seen, x, n_now, weights);
+            pack(s, factor, n_seen, x, n_now, a.order(), weights);
             part.out[x] = static_cast<float *>(a.dst->data) +
                           ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
         }
-        find_values(n_now)(part);
+        find_values(n_now, a.order())(part);
     }
 }
 
@@ -366,7 +403,10 @@ bool is_known(const specee_attention_tensors & a) {
                         q->ne[0] == k->ne[0] && v->ne[0] == k->ne[2] && v->ne[1] == k->ne[1] && v->ne[3] == n_streams &&
                         v->ne[2] % 4 == 0 && k->ne[2] % cell_step == 0 && mask->ne[0] == k->ne[2] &&
                         mask->ne[1] == q->ne[2] / n_streams && mask->ne[2] == 1 && mask->ne[3] == n_streams;
-    return types && strides && shapes && q->ne[2] / n_streams > SPECEE_SMALL_BATCH && find_scores(q->ne[0]) != nullptr;
+    // one row is shared out among more threads by ggml's operations
+    const int64_t n_rows = q->ne[2] / n_streams;
+    const int     order  = n_rows <= SPECEE_SMALL_BATCH ? as_row : as_batch;
+    return types && strides && shapes && n_rows > 1 && find_scores(q->ne[0], order) != nullptr;
 }
 
 } // namespace

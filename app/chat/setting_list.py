@@ -1,4 +1,4 @@
-"""The settings of a chat as a form has them: those of `/set` and of config.toml, what each does, and what it is now."""
+"""The settings of a chat: those of `/set` and of config.toml, what each does, what it is now, and how it is changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from specee.app.errors import USAGE, AppError
 from specee.models import resolve
 
 if TYPE_CHECKING:
-    from specee.app.tui.app import ChatApp
+    from specee.app.chat.commands import FrontEnd
 
 ON, OFF = "on", "off"
 Flag = Literal["on", "off"]
@@ -88,6 +88,10 @@ class ChatSetting:
             return f"{value:g}"
         return self.default if value is None else str(value)
 
+    def is_default(self, value: object) -> bool:
+        """Whether a value is what holds where nobody says anything."""
+        return value is False or self.words(value) == self.default
+
 
 def all_settings() -> list[ChatSetting]:
     """In the order of the form, those that are changed most often first."""
@@ -120,9 +124,9 @@ def _effect(name: str) -> Effect:
     return "answer" if name in known else "start"
 
 
-def value(app: ChatApp, setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
+def value(front: FrontEnd, setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
     """What it is now; None where that is the default. `kept`: what config.toml says."""
-    name, session, options = setting.name, app.session, app.options
+    name, session, options = setting.name, front.session, front.options
     if name in settings.SAMPLING:
         return getattr(options.sampling, name)
     if name in opts.OF_ANSWER:
@@ -137,7 +141,34 @@ def value(app: ChatApp, setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
         return not session.load_options.chats
     if name in _OF_THE_PROCESS:
         return getattr(session.load_options, _OF_THE_PROCESS[name])
-    return kept.get(setting.key, kept.get(name))
+    return front.session.given.get(name, kept_value(setting, kept))
+
+
+def kept_value(setting: ChatSetting, kept: Mapping[str, Any]) -> Any:
+    """What config.toml says; None where it says nothing."""
+    return kept.get(setting.key, kept.get(setting.name))
+
+
+def origin(front: FrontEnd, setting: ChatSetting, kept: Mapping[str, Any]) -> str:
+    """Where the present value comes from."""
+    now = value(front, setting, kept)
+    if setting.name == "system" and now is not None:
+        for name, text in front.texts.by_name[config_file.PERSONAS].items():
+            if text == now:
+                return f"persona {name}"
+    said = {"command line": front.session.given.get(setting.name), "config.toml": kept_value(setting, kept)}
+    said = {where: one for where, one in said.items() if one is not None}
+    for where, one in said.items():
+        if setting.words(_as_used(setting, one)) == setting.words(now):
+            return where
+    return "default" if setting.is_default(now) and not said else "this chat"
+
+
+def _as_used(setting: ChatSetting, written: Any) -> Any:
+    """A value as it is once it is read."""
+    if setting.name in ("model", "drafter"):
+        return resolve.stable_name(written)
+    return opts.PolicyChoice.parse(written).name if setting.name == "policy" else written
 
 
 def changed_options(options: opts.ChatOptions, setting: ChatSetting, new: Any) -> opts.ChatOptions | None:
@@ -161,31 +192,49 @@ def changed_options(options: opts.ChatOptions, setting: ChatSetting, new: Any) -
     return None
 
 
-def apply(app: ChatApp, setting: ChatSetting, new: Any) -> None:
+def apply(front: FrontEnd, setting: ChatSetting, new: Any) -> None:
     """The chat goes on with it. Raises AppError."""
-    name, session = setting.name, app.session
-    if (options := changed_options(app.options, setting, new)) is not None:
+    name, session = setting.name, front.session
+    if (options := changed_options(front.options, setting, new)) is not None:
         if session.info is not None:
             session.info.check(options.policy)
-        app.options = options
+        front.options = options
     elif name == "system":
         session.set_system(new)
     elif name == "model":
         if new is None:
-            raise AppError("no model given", "F3 lists those that are known", USAGE)
-        app.controller.switch_model(new)
+            raise AppError("no model given", "/model lists those that are known", USAGE)
+        front.switch_model(new)
     elif name == "drafter":
-        app.commands.set_drafter(new)
+        front.commands.set_drafter(new)
     elif name in _OF_THE_PROCESS:
-        app.require_idle()
+        front.require_idle()
         field = _OF_THE_PROCESS[name]
         new = getattr(opts.LoadOptions(), field) if new is None else not new if name == "no_chats" else new
         if new != getattr(session.load_options, field):
             session.change_load(**{field: new})
-            app.load_changed()
+            front.load_changed()
 
 
-def check_kept(kept: Mapping[str, Any]) -> None:
+def keep(front: FrontEnd, setting: ChatSetting, new: Any) -> str:
+    """Writes it into config.toml, for new chats: a default takes the line out. The chat goes on with it, too. Returns
+    what to say. Raises AppError."""
+    if not setting.in_config:
+        raise AppError("not kept", "config.toml has no place for it; it can only be set for this chat", USAGE)
+    path = front.session.folders.config
+    kept = config_file.read(path)
+    is_default = new is None or setting.words(new) == setting.default
+    changes = {setting.name if setting.name in kept else setting.key: None if is_default else new}
+    _check_kept({key: one for key, one in {**kept, **changes}.items() if one is not None})
+    if setting.effect != "start" and setting.words(new) != setting.words(value(front, setting, kept)):
+        apply(front, setting, new)
+    config_file.change(path, changes)
+    if is_default:
+        return f"{setting.name}: config.toml leaves it at its default, {setting.default}"
+    return f"{setting.name} {setting.words(new)} is kept in {path}, for new chats"
+
+
+def _check_kept(kept: Mapping[str, Any]) -> None:
     """Raises AppError where what config.toml would say does not go together, so that no chat would start with it."""
     from specee.app.cli.shared_options import policy_choice
 
