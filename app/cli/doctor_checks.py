@@ -123,7 +123,7 @@ def _library(load: LoadOptions) -> str:
     from specee.app.cli.task import run_task
     from specee.app.engine.protocol import ReportMachine
 
-    report = run_task(ReportMachine(load))
+    report = run_task(ReportMachine(load.on_cpu))  # a worker that is not there says nothing of the library
     return f"kernels {report['kernels']}; {report['build']}"
 
 

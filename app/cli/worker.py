@@ -12,7 +12,7 @@ from specee.app import settings
 from specee.app.cli.command import Command
 from specee.app.cli.option import Setting, option
 from specee.app.cli.shared_options import EVERYWHERE, THREADS
-from specee.app.errors import FAILURE, INTERRUPTED
+from specee.app.errors import FAILURE, INTERRUPTED, AppError
 
 LOOPBACK = "127.0.0.1"
 
@@ -54,9 +54,13 @@ def worker(host: str, port: int, device: str | None, threads: int | None, **valu
     """
     from specee.app import machine
     from specee.native import devices, rpc
+    from specee.native.errors import DeviceError
 
-    chosen = devices.to_serve(settings.names(device))
-    place = rpc.free_port(host, port)
+    try:
+        chosen = devices.to_serve(settings.names(device))
+        place = rpc.free_port(host, port)
+    except DeviceError as error:
+        raise AppError(error.title, error.message) from error  # no --cpu-fallback helps here
     n_threads = threads or machine.default_threads()
     own = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # llama.cpp's own lines

@@ -80,7 +80,12 @@ class Answer(Iterator[Event]):
 
 
 class EngineLostError(AppError):
-    """The engine process is gone; the next request starts a new one."""
+    """The engine process is gone; the next request starts a new one.
+
+    `on_cpu`: without the device that failed, as the user allows it.
+    """
+
+    on_cpu = False
 
 
 class NoEngineError(AppError):
@@ -239,7 +244,9 @@ class EngineClient:
             if self._ended_engines != before or not (asked.may_be_repeated or (on_cpu and not asked.has_tokens)):
                 if on_cpu:
                     why = f"{error.message}; the CPU goes on alone from the next answer on"
-                    raise EngineLostError(error.title, why, error.exit_code) from error
+                    lost = EngineLostError(error.title, why, error.exit_code)
+                    lost.on_cpu = True
+                    raise lost from error
                 raise
             if on_cpu:
                 yield _on_cpu(error)

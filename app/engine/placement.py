@@ -83,6 +83,7 @@ def choose(options: LoadOptions, need: Needs) -> Placement:
     if not found:
         return Placement(0, notice="no GPU is known to this build: the CPU computes all layers")
     split = split or tuple(float(device.free or 1) for device in found)
+    split = tuple(part / max(split) for part in split)  # llama.cpp adds them up in 32 bits
     if isinstance(options.gpu_layers, int):
         return Placement(options.gpu_layers, found, split)
     n = fitting(need, [device.free for device in found], split)

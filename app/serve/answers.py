@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 
-from specee.app.engine.client import Answer, EngineClient
+from specee.app.engine.client import Answer, EngineClient, EngineLostError
 from specee.app.engine.protocol import ChatEvent, Done, Started
 from specee.app.errors import AppError, as_app_error
 from specee.app.serve.errors import ApiError
@@ -38,18 +38,24 @@ class Answers:
         """Raises ApiError when too many are waiting."""
         if not self.places.acquire(blocking=False):
             raise ApiError(503, "busy", f"{self.limit} requests are waiting or being answered")
-        answer = self.client.generate(request.messages, request.options, tools=request.tools.given)
-        return Feed(answer, self.places)
+
+        def ask() -> Answer:
+            return self.client.generate(request.messages, request.options, tools=request.tools.given)
+
+        return Feed(ask, self.places, is_whole=not request.stream)
 
 
 class Feed:
-    """One answer: iterate over what is certain of it. Raises AppError, and ClientLeftError after `leave`."""
+    """One answer: iterate over what is certain of it. Raises AppError, and ClientLeftError after `leave`.
 
-    def __init__(self, answer: Answer, places: threading.Semaphore) -> None:
+    `is_whole`: all of it comes at its end, and is asked for once more when a device fails and the CPU goes on alone.
+    """
+
+    def __init__(self, ask: Callable[[], Answer], places: threading.Semaphore, *, is_whole: bool) -> None:
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._left = threading.Event()
-        threading.Thread(target=self._read, args=(answer, places), daemon=True).start()
+        threading.Thread(target=self._read, args=(ask, places, is_whole), daemon=True).start()
 
     def leave(self) -> None:
         """Nobody waits for the answer any more: the engine stops."""
@@ -65,19 +71,32 @@ class Feed:
             if isinstance(event, Done):
                 return
 
-    def _read(self, answer: Answer, places: threading.Semaphore) -> None:
+    def _read(self, ask: Callable[[], Answer], places: threading.Semaphore, is_whole: bool) -> None:
         try:
-            with closing(answer):  # the slot is free again, however this answer ends
-                for event in answer:
-                    if self._left.is_set():
-                        return
-                    match event:
-                        case Started() | Done() | ChatEvent(state="verified"):
-                            self._put(event)
+            try:
+                self._pass_on(ask(), is_whole)
+            except EngineLostError as error:
+                if not (is_whole and error.on_cpu):
+                    raise
+                self._pass_on(ask(), is_whole)
         except BaseException as error:
             self._put(as_app_error(error))
         finally:
             places.release()
+
+    def _pass_on(self, answer: Answer, is_whole: bool) -> None:
+        waiting: list[Event] = []
+        with closing(answer):  # the slot is free again, however this answer ends
+            for event in answer:
+                if self._left.is_set():
+                    return
+                match event:
+                    case Started() | Done() | ChatEvent(state="verified"):
+                        waiting.append(event)
+                if not is_whole or isinstance(event, Done):
+                    for one in waiting:
+                        self._put(one)
+                    waiting.clear()
 
     def _put(self, event: Event | AppError) -> None:
         with suppress(RuntimeError):  # the server has ended

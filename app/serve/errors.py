@@ -56,18 +56,20 @@ def server_ends() -> ApiError:
 
 
 def for_client(error: AppError) -> AppError:
-    """What a client is told: nothing of the server's files, and only what a client can do. The rest goes to the log."""
+    """What a client is told: only what it can do, nothing of the server's files and workers. The log has the rest."""
     if isinstance(error, ApiError) or (error.exit_code == USAGE and not isinstance(error, NoEngineError)):
         return error
+    is_of_device = error.of_device or (isinstance(error, EngineLostError) and error.on_cpu)
+    title = "a device failed" if is_of_device else error.title  # which may be a worker's address
     if isinstance(error, NoEngineError):
         told = ApiError(503, "no engine", "the model cannot be loaded, and the server's log says why; ask again later")
     elif isinstance(error, EngineLostError):
-        told = ApiError(503, error.title, "the answer is lost; ask again")
+        told = ApiError(503, title, "the answer is lost; ask again")
     elif error.exit_code == PROMPT_TOO_LONG:
         what, _, _ = error.message.partition(";")  # what follows is for who can give another window
         return AppError(error.title, f"{what}; send fewer or shorter messages", PROMPT_TOO_LONG)
     else:
-        told = ApiError(500, error.title, "the server's log has the details")
+        told = ApiError(500, title, "the server's log has the details")
     logging.getLogger(__name__).error("%s", error.line)
     return told
 

@@ -12,6 +12,7 @@ from specee.app.engine import placement
 from specee.app.engine.placement import Needs, Placement
 from specee.app.options import LoadOptions
 from specee.models import gguf_header, layer_bytes
+from specee.native import devices
 from specee.native.devices import Device
 
 NEED = Needs((100,) * 10, 300, 50)
@@ -89,3 +90,13 @@ def test_what_layers_weigh(tmp_path: Path) -> None:
 def test_other_devices_are_used_where_they_are_asked_for(options: dict[str, object], has: bool) -> None:
     load = LoadOptions(n_ctx=512, **options)  # type: ignore[arg-type]
     assert load.has_devices == has and not load.on_cpu.has_devices and load.on_cpu.n_ctx == 512
+
+
+@pytest.mark.parametrize(
+    ("asked", "split"), [("1e300,1", (1.0, 1e-300)), ("2e-300,1e-300", (1.0, 0.5)), ("0,3", (0.0, 1.0))]
+)
+def test_shares_fit_into_32_bits(asked: str, split: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [Device(f"RPC{i}", "worker", "", 0, 0, f"a:{i}") for i in range(2)]
+    monkeypatch.setattr(devices, "choose", lambda endpoints, names: there)
+    load = LoadOptions(rpc="a:1,a:2", tensor_split=asked, gpu_layers=3)
+    assert placement.choose(load, NEED).split == split

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import ASK, PATH, Make, call, request, running
+from serving import ASK, PATH, Make, call, request, running, text_of
 
 from specee.app.engine.chat_template import ChatTemplate
 from specee.app.engine.client import EngineClient
-from specee.app.engine.protocol import Failed, Generate, OfRequest, PromptProgress, Started
+from specee.app.engine.protocol import ChatEvent, Failed, Generate, OfRequest, PromptProgress, Started, TokenEvents
 from specee.app.engine.stop_sequences import StopSequences
 from specee.app.errors import AppError
 from specee.app.options import ChatOptions, LoadOptions
@@ -233,13 +233,15 @@ def test_an_engine_that_cannot_be_started_again(backend: Any, make_link: Make, c
     "error",
     [
         Failed("engine crashed", "signal 9; log: /secret/engine.log", fatal=True),
+        Failed("lost the worker at secret:50052", "it was ended, or the network fails", fatal=True, of_device=True),
+        Failed("no room on RPC0 (secret:50052)", "give fewer --gpu-layers", of_device=True),
         Failed("the system refused", "no space (/secret/file)"),
         Failed("model missing", "/secret/model.gguf", 3),
         Failed("prompt too long", "it has 300 tokens, the window holds 200; give a larger --ctx or see /secret", 5),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_clients_read_nothing_of_the_servers_files(
+def test_clients_read_nothing_of_the_servers_files_and_workers(
     backend: Any, make_link: Make, monkeypatch: Any, error: Failed, stream: bool
 ) -> None:
     send = make_link.send  # type: ignore[attr-defined]
@@ -257,6 +259,36 @@ def test_clients_read_nothing_of_the_servers_files(
         response, text = request(server, "POST", PATH, {**ASK, "stream": stream})
     assert b'"error"' in text and b"secret" not in text and b"--ctx" not in text
     assert response.status == (200 if stream else 503 if error.fatal else 400 if error.exit_code == 5 else 500)
+
+
+def test_what_nobody_has_read_is_answered_again_without_the_worker(
+    backend: Any, make_link: Make, monkeypatch: Any
+) -> None:
+    """Where the CPU may go on alone: a worker is lost in the middle of an answer."""
+    send = make_link.send  # type: ignore[attr-defined]
+    lost = Failed("lost the worker at secret:1", "it was ended", fatal=True, of_device=True)
+    asked: list[int] = []
+
+    def losing(link: Any, message: Any) -> None:
+        if not isinstance(message, Generate) or asked:
+            send(link, message)
+            return
+        asked.append(message.request)
+        token = TokenEvents((ChatEvent(0, "Lost", 1, 5, "verified", 0.0),))
+        for one in (PromptProgress(0, 5), Started("exact", "", 5, 0, 1, None), token):
+            link._inbox.put(OfRequest(message.request, one))
+        link._inbox.put(lost)
+
+    with running(backend, make_link) as server:
+        expected = text_of(call(server, ASK)[1])
+        monkeypatch.setattr(make_link, "send", losing)
+        for stream in (False, True):
+            asked.clear()
+            server.answers.client.load = LoadOptions(rpc="secret:1", cpu_fallback=True)
+            response, text = request(server, "POST", PATH, {**ASK, "stream": stream})
+            assert response.status == 200 and b"secret" not in text and asked
+            assert (b'"error"' in text and b"Lost" in text) if stream else text_of(json.loads(text)) == expected
+            assert server.answers.client.load.rpc is None
 
 
 def test_the_official_client(server: Server) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import struct
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -115,12 +117,26 @@ def test_a_worker_lost_in_the_middle_is_named_and_the_chat_goes_on(tmp_path: Pat
             assert session.info is not None and session.info.places == ""
 
 
+def assert_both_ask_whether_the_other_is_there(port: int) -> None:
+    """A machine that loses its network says nothing: each end has a timer, also where nothing is on the way."""
+    if sys.platform != "linux":
+        return  # timers can be seen there
+    until = time.monotonic() + END_SECONDS
+    timers: list[str] = []
+    while len(timers) < 2 or set(timers) != {"02"}:  # 01: something is on the way
+        assert time.monotonic() < until, timers
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        timers = [row[5][:2] for row in rows if row[3] == "01" and f"{port:04X}" in (row[1][-4:], row[2][-4:])]
+        time.sleep(0.02)
+
+
 @needs_model
 def test_the_cpu_goes_on_at_once_where_that_is_allowed(tmp_path: Path) -> None:
     with closing(EngineClient(LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none"))) as client:
         expected, _ = answer(client)
     with worker_process() as (process, endpoint), client_of(endpoint, tmp_path, cpu_fallback=True) as client:
         assert list(client.open()) and client.info is not None and endpoint in client.info.places
+        assert_both_ask_whether_the_other_is_there(parse(endpoint).port)
         process.kill()
         process.wait(END_SECONDS)
         text, notices = answer(client)  # lost between two answers
@@ -243,4 +259,4 @@ def test_a_worker_that_cannot_listen_says_so() -> None:
                     pytest.fail("it listens")
             except AssertionError as error:
                 told = str(error)
-            assert f"specee-chat: {says}" in told and told.count("specee-chat: ") == 1
+            assert f"specee-chat: {says}" in told and told.count("specee-chat: ") == 1 and "fallback" not in told

@@ -6,7 +6,7 @@
 #include "small_batch.h"
 #include "variants.h"
 
-#if ((defined(__AVX512F__) && defined(__AVX512DQ__)) || (defined(__AVX2__) && !defined(__AVX512F__))) && \
+#if ((defined(__AVX512F__) && defined(__AVX512DQ__)) || (defined(__AVX2__) && !defined(__AVX512F__))) &&               \
     defined(__FMA__) && defined(__F16C__) && !defined(__AVX512FP16__)
 
 #include "attention_x86.h"
@@ -27,6 +27,8 @@ constexpr int64_t n_block   = 24; // rows of a block: their q fits into the firs
 constexpr int     n_group   = Floats::n_group;
 
 using V = Floats::V;
+
+constexpr int line = 64 / 2; // of a cache, in F16
 
 // The order of additions, A: the number of accumulators of a sum, whose vectors they take in turn. One, as tinyBLAS
 // (batches) has it, or four, as ggml_vec_dot_f16 (a row alone).
@@ -65,6 +67,9 @@ template <int D, int R, int A> [[gnu::flatten]] void scores(const Keys & p) {
                 const auto * from = reinterpret_cast<const uint16_t *>(
                     p.k + size_t(c + part + part / 4 * (R == 2 ? 4 : 0) + 4 * r) * p.stride);
                 each<D>([&](auto d) { k[r][d] = Floats::load(from + d * lanes); });
+                for (int at = 0; at < D * lanes; at += line) {
+                    __builtin_prefetch(reinterpret_cast<const char *>(from + at) + lanes * p.stride);
+                }
             });
             const auto rows = [&](int64_t x, auto n) {
                 constexpr int n_now = n;
@@ -85,8 +90,8 @@ template <int D, int R, int A> [[gnu::flatten]] void scores(const Keys & p) {
                     } else if constexpr (R == 2) {
                         Floats::store(to, Floats::fold(sums[0], sums[1]));
                     } else {
-                        Floats::store(to, Floats::fold_eight(Floats::fold(sums[0], sums[1]),
-                                                             Floats::fold(sums[2], sums[3])));
+                        Floats::store(
+                            to, Floats::fold_eight(Floats::fold(sums[0], sums[1]), Floats::fold(sums[2], sums[3])));
                     }
                 });
             };
@@ -127,10 +132,10 @@ template <int D, int A> constexpr auto scores_of() {
 
 // The kernel for heads of n numbers, or nullptr.
 using Scores = void (*)(const Keys &);
-template <int A, int... N> Scores find_scores(int64_t n) {
+template <int A, int... N> Scores find_scores_of(int64_t n) {
     Scores     found = nullptr;
     const auto add   = [&](auto of) {
-        if constexpr (of % (lanes * A) == 0 && A >= Floats::least_order) {
+        if constexpr (of % (lanes * A) == 0) {
             found = n == of ? scores_of<of / lanes, A>() : found;
         }
     };
@@ -138,7 +143,7 @@ template <int A, int... N> Scores find_scores(int64_t n) {
     return found;
 }
 template <int A> Scores find_scores(int64_t n) {
-    return find_scores<A, 32, 64, 80, 96, 112, 128, 160, 192, 256>(n);
+    return find_scores_of<A, 32, 64, 80, 96, 112, 128, 160, 192, 256>(n);
 }
 Scores find_scores(int64_t n, int order) {
     return order == as_row ? find_scores<as_row>(n) : find_scores<as_batch>(n);
@@ -147,7 +152,9 @@ Scores find_scores(int64_t n, int order) {
 // ---- values --------------------------------------------------------------------------------------------------------
 
 // Cells whose probabilities, of a group of rows, stay in the first cache for all rows of V.
-constexpr int64_t n_near = 512;
+constexpr int64_t n_near = 1024;
+// Numbers of V that stay in the second cache.
+constexpr int64_t n_in_cache = 1 << 17;
 
 struct Values {
     const char *  v; // row 0, first cell
@@ -178,9 +185,16 @@ template <int X, int A> [[gnu::flatten]] void values(const Values & a) {
                     [&](auto i) { acc[i / 4][i % 4] = c == 0 ? Floats::zero() : Floats::load(now_to + i * lanes); });
                 for (int64_t s = 0; s < n_steps; ++s, y += X * lanes) {
                     V now[X];
-                    each<X>([&](auto x) { now[x] = Floats::load(y + x * lanes); });
+                    each<X>([&](auto x) {
+                        now[x] = Floats::load(y + x * lanes);
+                        asm("" : "+v"(now[x])); // once into a register, not four times as an operand in memory
+                    });
                     each<4>([&](auto k) {
-                        const V w = Floats::load(v[k] + (s * A + j) * lanes);
+                        const auto * const from = v[k] + (s * A + j) * lanes;
+                        const V            w    = Floats::load(from);
+                        if (j * lanes % line == 0) {
+                            __builtin_prefetch(reinterpret_cast<const char *>(from) + 4 * a.stride);
+                        }
                         each<X>([&](auto x) { acc[x][k] = Floats::fma(w, now[x], acc[x][k]); });
                     });
                 }
@@ -259,8 +273,8 @@ float softmax(const Attention & a, int64_t head, float * s, const float * mask, 
     return float(1.0 / sum);
 }
 
-// Probabilities of row x of n_rows, as `values` reads them: of `n_near` cells those that the first accumulator takes, of
-// the second, ...; for each step and each row a vector.
+// Probabilities of row x of n_rows, as `values` reads them: of `n_near` cells those that the first accumulator takes,
+// of the second, ...; for each step and each row a vector.
 void pack(const float * s, float factor, int64_t n, int64_t x, int64_t n_rows, int order, float * to) {
     for (int64_t c = 0; c < n; c += n_near) {
         const int64_t n_steps = std::min(n_near, n - c) / (lanes * order);
@@ -283,7 +297,7 @@ struct Memory {
     int64_t q, sums, acc, weights, scores; // floats
 
     Memory(const ggml_tensor * k, const ggml_tensor * v, int64_t n, int64_t n_seen) :
-        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * as_row * lanes), weights(n_group * n_seen),
+        q(n * k->ne[0]), sums(n * lanes * lanes), acc(v->ne[2] * n_group * as_row * lanes), weights(n * n_seen),
         scores(n * n_seen) {}
 
     int64_t size() const { return q + sums + acc + weights + scores; }
@@ -337,17 +351,33 @@ void attend(const Attention & a, const Block & b, float * memory) {
 
     const char * const v = static_cast<const char *>(a.v->data) + size_t(b.stream) * a.v->nb[3] +
                            size_t(b.kv_head) * a.v->nb[1] + size_t(from) * a.v->nb[0];
+    Values             groups[(n_block + n_group - 1) / n_group];
     for (int64_t i = 0; i < n; i += n_group) {
         const int64_t n_now = std::min<int64_t>(n_group, n - i);
-        Values        part  = { v, a.v->nb[2], d_v, n_seen, weights, acc, {} };
+        float * const p     = weights + i * n_seen;
+        Values &      group = groups[i / n_group];
+        group               = { v, a.v->nb[2], 0, n_seen, p, acc, {} };
         for (int64_t x = 0; x < n_now; ++x) {
             float * const s      = scores + (i + x) * n_seen;
             const float   factor = softmax(a, head_of(i + x), s, mask_of(a, b.stream, row_of(i + x)) + from, n_seen);
-            pack(s, factor, n_seen, x, n_now, a.order(), weights);
-            part.out[x] = static_cast<float *>(a.dst->data) +
-                          ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
+            pack(s, factor, n_seen, x, n_now, a.order(), p);
+            group.out[x] = static_cast<float *>(a.dst->data) +
+                           ((b.stream * a.n_rows() + row_of(i + x)) * a.q->ne[1] + head_of(i + x)) * d_v;
         }
-        find_values(n_now, a.order())(part);
+    }
+    // as many rows of V as stay in the second cache for all groups
+    const int64_t n_tile = std::clamp(n_in_cache / n_seen / 4 * 4, int64_t(4), d_v);
+    for (int64_t r = 0; r < d_v; r += n_tile) {
+        for (int64_t i = 0; i < n; i += n_group) {
+            const int64_t n_now = std::min<int64_t>(n_group, n - i);
+            Values &      group = groups[i / n_group];
+            group.n_out         = std::min(n_tile, d_v - r);
+            find_values(n_now, a.order())(group);
+            group.v += size_t(group.n_out) * group.stride;
+            for (int64_t x = 0; x < n_now; ++x) {
+                group.out[x] += group.n_out;
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// Vectors of floats for attention.cpp, in the order of additions of tinyBLAS, ggml's kernel for batches.
+// Vectors of floats for attention.cpp, and the order in which ggml's kernels add what is in one.
 #pragma once
 
 // GCC 12's own headers start from an undefined vector
@@ -18,7 +18,6 @@ namespace {
 struct Floats {
     using V                       = __m512;
     static constexpr int lanes    = 16;
-    static constexpr int least_order = 1;
     static constexpr int n_group  = 6; // rows of probabilities at a time: what fits into registers, times four of V
     static constexpr int in_cells = 4; // cells of K at a time, at most
 
@@ -63,11 +62,10 @@ struct Floats {
 #else
 
 struct Floats {
-    using V                          = __m256;
-    static constexpr int lanes       = 8;
-    static constexpr int n_group     = 3;
-    static constexpr int in_cells    = 1;
-    static constexpr int least_order = 1;
+    using V                       = __m256;
+    static constexpr int lanes    = 8;
+    static constexpr int n_group  = 3;
+    static constexpr int in_cells = 1;
 
     static V zero() { return _mm256_setzero_ps(); }
     static V load(const float * p) { return _mm256_loadu_ps(p); }
@@ -83,6 +81,7 @@ struct Floats {
     static V fold(V a, V b) { // two cells, four apart
         return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
     }
+    static V fold_eight(V a, V b); // of longer vectors only
     // as a row alone: neighbours first; as a batch: the halves first
     template <bool as_row> static V fold_last(V a, V b, V c, V d) {
         if constexpr (as_row) {

@@ -1,5 +1,5 @@
-// Products with F16 weights: the attention over the K/V cache. Compiled as ggml is, whose order of additions depends on
-// the instructions it is compiled for.
+// Products with F16 weights: one row's attention over the K/V cache, among others. Compiled as ggml is, whose order of
+// additions depends on the instructions it is compiled for.
 #include "each.h"
 #include "small_batch.h"
 #include "variants.h"
