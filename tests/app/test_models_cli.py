@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_what_has_come(env: dict[str, str], hub: Hub) -> None:
     while not any(part.stat().st_size for part in blobs.glob("*.part")) and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.splitlines()[-1].startswith("stopped; what has come is kept"), errors
     (part,) = blobs.glob("*.part")
     rows = {row["name"]: row for row in json.loads(call(env, "models", "list", "--json").stdout)}

@@ -29,7 +29,7 @@ def held(make_backend: Make, make_link: Make) -> Iterator[tuple[Server, threadin
 
 
 def begin(server: Server, body: Any, length: int | None = None) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     text = json.dumps(body)
     headers = {"Content-Type": "application/json", "Content-Length": str(length or len(text))}
     taken = len(server._server.server_state.tasks)
