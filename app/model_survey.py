@@ -27,6 +27,7 @@ from specee.models import file_hash, registry, source
 from specee.models.errors import ModelError
 
 READERS = 2  # threads that read headers: a file that does not answer stops one
+THREAD_NAME = "model survey"
 PAUSE_SECONDS = 0.3  # between two rounds of estimates while headers come in
 
 
@@ -134,7 +135,7 @@ class ModelSurvey:
         self._searching = 2
         readers = [self._read_headers] * READERS
         for work in (self._find_named, self._find_files, self._know_machine, *readers):
-            threading.Thread(target=self._run, args=(work,), daemon=True).start()
+            threading.Thread(target=self._run, args=(work,), name=THREAD_NAME, daemon=True).start()
 
     def stop(self) -> None:
         """Nothing more is told."""

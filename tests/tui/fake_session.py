@@ -31,6 +31,7 @@ from specee.app.engine.protocol import (
     TokenEvents,
 )
 from specee.app.errors import AppError
+from specee.app.model_survey import THREAD_NAME
 from specee.app.options import ChatOptions, LoadOptions
 from specee.app.tui.answer_entry import AnswerEntry
 from specee.app.tui.app import ChatApp
@@ -228,6 +229,12 @@ async def until(pilot: Pilot[Any], condition: Any) -> None:
     while not condition():
         assert time.monotonic() < end, f"it did not happen; the screen shows:\n{screen(pilot.app)}"
         await pilot.pause(0.02)
+
+
+async def survey_ended(pilot: Pilot[Any]) -> None:
+    """The threads that look at models have told everything, and it is shown: nothing moves any more."""
+    await until(pilot, lambda: not any(thread.name == THREAD_NAME for thread in threading.enumerate()))
+    await pilot.pause()
 
 
 async def submit(pilot: Pilot[Any], text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_session import FakeSession, idle, notices, ready, screen, submit, until
+from fake_session import FakeSession, idle, notices, ready, screen, submit, survey_ended, until
 from textual.pilot import Pilot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
@@ -112,6 +112,7 @@ async def test_one_key_fetches_a_model_with_its_drafter(
         if how == "key":
             await pilot.press("f5")
         else:
+            await survey_ended(pilot)
             lines = screen(pilot.app).splitlines()
             line = next(i for i, text in enumerate(lines) if "F5" in text and "GB" in text)
             await pilot.click(offset=(lines[line].index("F5") + 1, line))

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_session import INFO, FakeSession, chat, idle, in_mid_answer, notices, ready, screen, submit, until
+from fake_session import (
+    INFO,
+    FakeSession,
+    chat,
+    idle,
+    in_mid_answer,
+    notices,
+    ready,
+    screen,
+    submit,
+    survey_ended,
+    until,
+)
 from textual.pilot import Pilot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "native"))
@@ -98,11 +110,6 @@ async def open_list(pilot: Pilot[Any], key: str = "f3") -> None:
     await pilot.press(key)
     await until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
     await until(pilot, lambda: not pilot.app.screen._survey.searching and "tokens/s" in screen(pilot.app))
-
-
-def nothing_looks() -> bool:
-    """Whether the threads that look at models have ended, and told everything."""
-    return not any("(_run)" in thread.name for thread in threading.enumerate())
 
 
 async def search(pilot: Pilot[Any], text: str) -> None:
@@ -442,8 +449,7 @@ async def test_the_mouse(tmp_path: Path) -> None:
     async with chat(session).run_test(size=(100, 30)) as pilot:
         await open_list(pilot)
         await until(pilot, lambda: "other.gguf" in screen(pilot.app))
-        await until(pilot, nothing_looks)  # else lines move
-        await pilot.pause()  # what was told last
+        await survey_ended(pilot)  # else lines move
         line = next(i for i, text in enumerate(screen(pilot.app).splitlines()) if "other.gguf" in text)
         await pilot.click(offset=(10, line))
         await pilot.pause(0.1)

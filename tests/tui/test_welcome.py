@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_session import INFO, FakeSession, answers, idle, ready, screen, until
+from fake_session import INFO, FakeSession, answers, idle, ready, screen, survey_ended, until
 from picture import check_sizes
 
 from specee.app.chat.history.store import Store
@@ -49,6 +49,7 @@ async def test_a_first_start_offers_questions(how: str, tmp_path: Path) -> None:
                 assert pilot.app.prompt.text == question
             await pilot.press("enter")
         else:
+            await survey_ended(pilot)
             lines = screen(pilot.app).splitlines()
             line = next(i for i, text in enumerate(lines) if welcome.QUESTIONS[0] in text)
             await pilot.click(offset=(lines[line].index("Why") + 3, line))
