@@ -539,11 +539,13 @@ class ChatApp(BoundedApp):
         job_control.suspend()
 
     def action_copy_or_quit(self) -> None:
-        """Copies the selected text; quits when there is none."""
+        """Copies the selected text; where there is none stops the answer, and quits when nothing is computed."""
         selected = self.screen.get_selected_text() or self.prompt.selected_text
         if selected:
             self.copy(selected)
             self.screen.clear_selection()
+        elif self.controller.can_stop:
+            self.controller.stop()
         else:
             self.exit(OK)
 

@@ -44,6 +44,12 @@ class ChatController:
         self._edited: int | None = None  # the question that the prompt will replace
         self._after: int | None = None  # the answer that the prompt will follow, where that is not the last one
         self._set_aside = ""  # what stood in the prompt before a question to edit did
+        self._stopping = False  # the job that runs was told to end
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether something is computed that the user has not stopped yet; not while the model is loaded."""
+        return self._thread.busy and not self._loading and not self._stopping
 
     @property
     def editing(self) -> bool:
@@ -82,7 +88,7 @@ class ChatController:
             self._typed = ""
 
     def _run(self, job: Job, *, shows_more: bool = False) -> None:
-        self._submitted, self._shows_more = self._typed, shows_more
+        self._submitted, self._shows_more, self._stopping = self._typed, shows_more, False
         self._app.run_job(job)
 
     # ---- questions -------------------------------------------------------------------------------------------------
@@ -244,6 +250,7 @@ class ChatController:
         """Ends the job that runs, else the download."""
         if self.pull is not None and (self._loading or not self._thread.busy):
             self.pull.stop()
+        self._stopping = True
         self._app.session.cancel()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from textual.binding import Binding, BindingType
 from specee.app.tui import first_start, welcome
 
 BINDINGS: list[BindingType] = [
-    Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", priority=True),
+    Binding("ctrl+c", "copy_or_quit", "Copy the selection, stop the answer, or quit", priority=True),
     Binding("ctrl+q", "quit", "Quit", priority=True),
     Binding("escape", "stop", "Stop the answer", priority=True),
     Binding("pageup", "page(-1)", "Scroll up", priority=True),
@@ -84,7 +84,7 @@ KEY_HELP = {
     "F4": "settings, each with what it does: for this chat, or kept in config.toml",
     "F8": "personas and saved prompts",
     "Ctrl+P": "palette: all commands, and themes",
-    "Ctrl+C": "quit; if something is selected with the mouse, copy it (a double click selects a message, or its code)",
+    "Ctrl+C": "copy what is selected (a double click selects a message, or its code), else stop the answer, else quit",
     "@FILE": "in a question: send this file with it; so does a file that is dropped on the terminal",
     "Tab": "complete a command, or the name of a file",
     "Space, /": "a question that begins with /, not a command",

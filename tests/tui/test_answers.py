@@ -107,8 +107,12 @@ async def test_enter_sends_and_ctrl_j_breaks_the_line() -> None:
 async def test_quit_in_the_middle_of_an_answer(key: str) -> None:
     session = FakeSession("one two three")
     async with in_mid_answer(session, 1) as pilot:
+        if key == "ctrl+c":  # once stops it, as in other programs
+            await pilot.press(key)
+            await until(pilot, session.cancelled.is_set)
+            assert pilot.app.return_code is None
         await pilot.press(key)
-        await pilot.pause(0.1)
+        await until(pilot, lambda: pilot.app.return_code is not None)
     assert session.closes and pilot.app.return_code == 0
 
 
