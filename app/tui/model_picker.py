@@ -3,7 +3,9 @@ fetched and removed."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WIDE = 120  # columns from which details stand beside the list
 SUMMARY_LINES = 3
+SEEN_SECONDS = 0.5  # until a person has seen that a line moved
 
 
 class ModelPicker(SearchList[ModelRow]):
@@ -78,7 +81,8 @@ class ModelPicker(SearchList[ModelRow]):
             self.then = then
 
     def __init__(self) -> None:
-        super().__init__("Search: a name, code, a licence", ModelOptions())
+        self._options = ModelOptions()
+        super().__init__("Search: a name, code, a licence", self._options)
         self._summary = Static("", id="summary", markup=False)
         self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
         self._in_use = ""  # the name of the model that answers
@@ -147,7 +151,10 @@ class ModelPicker(SearchList[ModelRow]):
                 )
                 lines.append((None, Content.styled(heading, "bold $accent")))
             lines.append((row, row.line(self._width, cells)))
+        before = self._options.highlighted
         self._show(lines, lambda row: row.name == self._wanted)
+        if before not in (None, self._options.highlighted):
+            self._options.moved = time.monotonic()
         self._show_summary()
 
     def _show_summary(self) -> None:
@@ -324,11 +331,17 @@ class ModelPicker(SearchList[ModelRow]):
 
 
 class ModelOptions(OptionList, can_focus=False):
-    """A click on the line that is highlighted chooses it; on another one it only goes there."""
+    """A click on the line that is highlighted chooses it; on another one it only goes there, and so does one on a line
+    that has just come under the mouse."""
+
+    moved = -math.inf  # when the highlighted line last went elsewhere because others came or went
 
     async def _on_click(self, event: events.Click) -> None:
         clicked = event.style.meta.get("option")
         if clicked == self.highlighted:
+            if time.monotonic() - self.moved < SEEN_SECONDS:
+                event.prevent_default()
+                return
             await super()._on_click(event)
         elif clicked is not None and not self.get_option_at_index(clicked).disabled:
             self.highlighted = clicked

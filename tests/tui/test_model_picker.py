@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
@@ -454,6 +455,11 @@ async def test_the_mouse(tmp_path: Path) -> None:
         await pilot.click(offset=(10, line))
         await pilot.pause(0.1)
         assert isinstance(pilot.app.screen, ModelPicker) and pilot.app.screen._row.name == str(other)
+        pilot.app.screen._options.moved = math.inf  # it came under the mouse while that was clicked
+        await pilot.click(offset=(10, line))
+        await pilot.pause(0.1)
+        assert isinstance(pilot.app.screen, ModelPicker)
+        pilot.app.screen._options.moved = 0.0
         await pilot.click(offset=(10, line))
         await until(pilot, lambda: session.loads[-1].model == str(other) and idle(pilot.app))
         await pilot.press("f3")
