@@ -127,7 +127,7 @@ static int check(ggml_backend_t backend, specee_attention_op_t op) {
         return true;
     };
     for (const int d : { 32, 64, 80, 96, 112, 128, 160, 192, 256 }) {
-        for (const int n_rows : { 2, 3, 5, 8, 9, 10, 16, 33, 70 }) {
+        for (const int n_rows : { 1, 2, 3, 5, 8, 9, 10, 16, 33, 70 }) {
             for (const char mask : { 'c', 'w', 't' }) {
                 const int cells = mask == 'c' ? 256 : mask == 'w' ? 576 : 320;
                 one({ d, d, 2, 3, n_rows, 1, cells, 640, mask, n_rows % 2 == 0 });
@@ -135,11 +135,11 @@ static int check(ggml_backend_t backend, specee_attention_op_t op) {
         }
     }
     for (const int n_sharing : { 1, 2, 4, 5, 7, 8, 16 }) {
-        for (const int n_rows : { 2, 4, 7, 9, 12, 20 }) {
+        for (const int n_rows : { 1, 2, 4, 7, 9, 12, 20 }) {
             one({ 64, 64, 3, n_sharing, n_rows, 2, 256, 512, 'c', false });
         }
     }
-    for (const int n_rows : { 3, 8, 11 }) {
+    for (const int n_rows : { 1, 3, 8, 11 }) {
         one({ 192, 128, 2, 1, n_rows, 3, 256, 256, 'c', false });
         one({ 64, 64, 2, 3, n_rows, 1, 1280, 1536, n_rows == 8 ? 'c' : 't', false }); // V in several parts
     }
@@ -148,7 +148,7 @@ static int check(ggml_backend_t backend, specee_attention_op_t op) {
 }
 
 static void measure(ggml_backend_t backend, specee_attention_op_t op, int n_cells) {
-    for (const int n_rows : { 2, 4, 8, 9, 64, 512 }) { // heads as Qwen2.5 1.5B
+    for (const int n_rows : { 1, 2, 4, 8, 9, 64, 512 }) { // heads as Qwen2.5 1.5B
         attention           a({ 128, 128, 2, 6, n_rows, 1, n_cells, n_cells, 'c', false }, op);
         std::vector<double> times[2];
         for (int i = 0; i < (n_rows > 8 ? 3 : 31); ++i) {

@@ -304,8 +304,9 @@ struct Memory {
 };
 
 // Of each thread.
-int64_t needed_floats(const ggml_tensor * k, const ggml_tensor * v) {
-    return Memory(k, v, n_block, k->ne[2]).size();
+int64_t needed_floats(const ggml_tensor * q, const ggml_tensor * k, const ggml_tensor * v) {
+    const int64_t n = q->ne[1] / k->ne[1] * (q->ne[2] / k->ne[3]); // that share a head of K and V
+    return Memory(k, v, std::min(n, n_block), k->ne[2]).size();
 }
 
 void attend(const Attention & a, const Block & b, float * memory) {
@@ -402,7 +403,7 @@ void compute(ggml_tensor * dst, int thread, int n_threads, void * user) noexcept
     std::memcpy(&a.scale, &scale_bits, sizeof a.scale);
     // behind the result
     const int64_t n_out    = a.n_out();
-    const int64_t n_needed = needed_floats(a.k, a.v);
+    const int64_t n_needed = needed_floats(a.q, a.k, a.v);
     n_threads              = int(std::min<int64_t>(n_threads, (dst->ne[0] - n_out) / n_needed));
     if (thread >= n_threads) {
         return;
@@ -419,6 +420,15 @@ void compute(ggml_tensor * dst, int thread, int n_threads, void * user) noexcept
     }
 }
 
+// Whether each thread has as many heads as the others. ggml's operations share out cells, which always are.
+bool is_even(const specee_attention_tensors & a) {
+    const int64_t n         = a.q->ne[1] / a.k->ne[1]; // of one row
+    const int64_t n_heads   = a.k->ne[1] * a.k->ne[3];
+    const int64_t n_threads = std::max(a.n_threads, 1);
+    const int64_t n_blocks  = count_blocks(n, n_heads, n_threads);
+    return n % n_blocks == 0 && n_blocks * n_heads % n_threads == 0;
+}
+
 bool is_known(const specee_attention_tensors & a) {
     const ggml_tensor *q = a.q, *k = a.k, *v = a.v, *mask = a.mask;
     const char * const kernels = std::getenv("SPECEE_KERNELS");
@@ -433,10 +443,12 @@ bool is_known(const specee_attention_tensors & a) {
                         q->ne[0] == k->ne[0] && v->ne[0] == k->ne[2] && v->ne[1] == k->ne[1] && v->ne[3] == n_streams &&
                         v->ne[2] % 4 == 0 && k->ne[2] % cell_step == 0 && mask->ne[0] == k->ne[2] &&
                         mask->ne[1] == q->ne[2] / n_streams && mask->ne[2] == 1 && mask->ne[3] == n_streams;
-    // one row is shared out among more threads by ggml's operations
+    if (!types || !strides || !shapes) {
+        return false;
+    }
     const int64_t n_rows = q->ne[2] / n_streams;
     const int     order  = n_rows <= SPECEE_SMALL_BATCH ? as_row : as_batch;
-    return types && strides && shapes && n_rows > 1 && find_scores(q->ne[0], order) != nullptr;
+    return find_scores(q->ne[0], order) != nullptr && (n_rows > 1 || is_even(a));
 }
 
 } // namespace
@@ -451,7 +463,7 @@ ggml_tensor * specee_attention_op(ggml_context * ctx, const specee_attention_ten
     std::memcpy(&scale, &a->scale, sizeof scale);
     ggml_tensor *       args[]   = { a->q, a->k, a->v, a->mask, a->sinks };
     const int64_t       width    = a->v->ne[2] * a->q->ne[1];
-    const int64_t       n_floats = width * a->q->ne[2] + std::max(a->n_threads, 1) * needed_floats(a->k, a->v);
+    const int64_t       n_floats = width * a->q->ne[2] + std::max(a->n_threads, 1) * needed_floats(a->q, a->k, a->v);
     ggml_tensor * const computed =
         ggml_custom_4d(ctx, GGML_TYPE_F32, n_floats, 1, 1, 1, args, a->sinks == nullptr ? 4 : 5, compute,
                        GGML_N_TASKS_MAX, reinterpret_cast<void *>(uintptr_t(scale)));

@@ -3,8 +3,8 @@
 // K q, scale and mask, softmax and V p are computed for blocks of rows and heads that share K and V: these are read and
 // converted once for a block, or a group of its rows, and scores stay in the caches of a core. The order of additions
 // is that of ggml's kernel for batches (tinyBLAS); up to 8 rows that of ggml_vec_dot_f16, so that each gets the bits
-// that it has alone. One row is left to ggml's operations and the kernel of f16.cpp: they share its cells out among
-// threads.
+// that it has alone. One row whose heads do not go evenly to the threads is left to ggml's operations and the kernel of
+// f16.cpp: they share out its cells.
 #pragma once
 
 struct ggml_tensor;
@@ -27,8 +27,8 @@ struct specee_attention_tensors {
 
 struct ggml_context;
 
-// The operation [n * heads, rows]; null for one row, where shapes or types are others, or where this CPU has no kernel
-// for it. The memory that its threads need is part of the graph's, so that it is got before they run.
+// The operation [n * heads, rows]; null for one row as said above, where shapes or types are others, or where this CPU
+// has no kernel for it. The memory that its threads need is part of the graph's, so that it is got before they run.
 struct ggml_tensor * specee_attention_op(struct ggml_context * ctx, const struct specee_attention_tensors * a);
 typedef struct ggml_tensor * (*specee_attention_op_t)(struct ggml_context *, const struct specee_attention_tensors *);
 
