@@ -8,6 +8,7 @@ import os
 import sys
 
 FAILURE, INTERRUPTED = 1, 130  # as in errors.py
+LOADING_BYTES = 48 << 20  # loading takes 30 MB
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     if interruptible:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
+        bytes(LOADING_BYTES)  # of what is loaded some parts end the process where they get no memory
         from specee.app.cli.program import run
     except (MemoryError, ImportError, SystemError) as error:
         if not _of_memory(error):

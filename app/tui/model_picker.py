@@ -84,7 +84,7 @@ class ModelPicker(SearchList[ModelRow]):
         self._options = ModelOptions()
         super().__init__("Search: a name, code, a licence", self._options)
         self._summary = Static("", id="summary", markup=False)
-        self._wanted: str | None = None  # the model whose line is highlighted, while lines come and go
+        self._wanted: str | None = None  # the model that the user chose, whose line stays so while lines come and go
         self._in_use = ""  # the name of the model that answers
         self._told = ""  # what stands in place of the summary until another line is highlighted
         self._survey: ModelSurvey | None = None
@@ -151,10 +151,14 @@ class ModelPicker(SearchList[ModelRow]):
                 )
                 lines.append((None, Content.styled(heading, "bold $accent")))
             lines.append((row, row.line(self._width, cells)))
-        before = self._options.highlighted
-        self._show(lines, lambda row: row.name == self._wanted)
-        if before not in (None, self._options.highlighted):
+        before, place = self._row, self._options.highlighted
+        with self._options.prevent(OptionList.OptionHighlighted):  # what the user did not choose gives way
+            self._show(lines, lambda row: row.name == self._wanted)
+        if place not in (None, self._options.highlighted):
             self._options.moved = time.monotonic()
+        now = self._row
+        if self.has_class("-inside") and now is not None and (before is None or now.name != before.name):
+            self._details.show(now.surveyed)
         self._show_summary()
 
     def _show_summary(self) -> None:
@@ -222,6 +226,7 @@ class ModelPicker(SearchList[ModelRow]):
         row = self._row
         self.toggle_class("-inside")
         if self.has_class("-inside"):
+            self._wanted = row.name if row is not None else None
             self._details.show(row.surveyed if row is not None else None)
         self.call_after_refresh(self._show_rows)
 

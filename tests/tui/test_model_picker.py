@@ -34,6 +34,7 @@ import tiny_gguf
 from hub_server import COMMIT, Hub, serving
 
 from specee.app.errors import AppError
+from specee.app.model_survey import ModelSurvey
 from specee.app.options import LoadOptions
 from specee.app.recommend import here
 from specee.app.recommend.machine import DecodingSpeed, Machine
@@ -442,6 +443,27 @@ async def test_a_model_is_removed_after_a_question(tmp_path: Path, cache: Path) 
             await until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
         await until(pilot, lambda: not path.exists())
         await until(pilot, lambda: "Known, to be fetched" in screen(pilot.app) and "llama3.2-1b" in names(pilot.app))
+
+
+async def test_what_was_found_first_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in use stands first, and is highlighted until the user goes elsewhere, whichever thread is faster."""
+    has_run(tmp_path, tiny_gguf.write(tmp_path / "other.gguf", "llama"))
+    go_on, find = threading.Event(), ModelSurvey._find_named
+
+    def late(survey: ModelSurvey) -> None:
+        go_on.wait()
+        find(survey)
+
+    monkeypatch.setattr(ModelSurvey, "_find_named", late)
+    async with chat(session_in(tmp_path)).run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        await until(pilot, lambda: "other.gguf" in screen(pilot.app) and picker(pilot.app)._row is not None)
+        go_on.set()
+        await survey_ended(pilot)
+        assert picker(pilot.app)._row.in_use
+        await pilot.press("down")
+        assert picker(pilot.app)._row.shown_name == "other.gguf"
 
 
 async def test_the_mouse(tmp_path: Path) -> None:
