@@ -15,7 +15,7 @@
 #include <stdexcept>
 #include <utility>
 
-static constexpr int32_t N_ROWS     = 3;     // at once, behind a prompt of one token; on other devices see n_proven
+static constexpr int32_t N_TOKENS   = 4;     // the first one is the prompt
 static constexpr int32_t N_CUTS     = 8;     // at most, between layers
 static constexpr int32_t N_COMPARED = 64;    // tokens whose logits are computed from the file
 static constexpr float   ROUNDING   = 0.05f; // of their size: activations are rounded in the graph
@@ -42,13 +42,6 @@ template <typename F> static std::string reason_of(F && body) {
     }
 }
 
-// On the CPU our kernels are the same for 2 to 8 rows. Other devices choose theirs by the number of rows, so each
-// number that is promised is tried there, as far as the context has room.
-int32_t specee_rows::n_proven() const {
-    const int32_t n_room = std::min((int32_t) ctx.n_ctx_seq() - 1, n_rows_max);
-    return has_devices ? std::max(N_ROWS, std::min(specee_max_equal_rows(), n_room)) : N_ROWS;
-}
-
 std::vector<int32_t> specee_rows::append_proof(llama_seq_id slot, int32_t first, int32_t n) {
     std::vector<int32_t> ids;
     for (int32_t i = first; i < first + n; ++i) {
@@ -65,11 +58,10 @@ bool specee_rows::has_logits(llama_seq_id slot, int32_t i, int32_t token) const 
 }
 
 std::string specee_rows::prove_whole_rows() {
-    if ((int32_t) ctx.n_ctx_seq() <= N_ROWS || n_rows_max < N_ROWS) {
+    if ((int32_t) ctx.n_ctx_seq() < N_TOKENS || n_rows_max < N_TOKENS - 1) {
         return "its window is too small to try more";
     }
-    const int32_t n_most = n_proven();
-    for (int32_t i = 0; i <= n_most; ++i) {
+    for (int32_t i = 0; i < N_TOKENS; ++i) {
         const llama_token token = token_of(i, n_vocab);
         must(prefill(0, 1, &token, true));
         const float * single = logits_of(0, 0);
@@ -78,17 +70,15 @@ std::string specee_rows::prove_whole_rows() {
     if (roll_back(0, 1) != SPECEE_OK) {
         return SPECEE_RECURRENT;
     }
-    for (int32_t n = has_devices ? 2 : N_ROWS; n <= n_most; ++n) {
-        const std::vector<int32_t> ids = append_proof(0, 1, n);
-        must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
-        for (int32_t i = 0; i < n; ++i) {
-            if (!has_logits(0, i, i + 1)) {
-                return "several of its tokens at once do not get the bits of single ones";
-            }
+    std::vector<int32_t> ids = append_proof(0, 1, N_TOKENS - 1);
+    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
+    for (int32_t i = 1; i < N_TOKENS; ++i) {
+        if (!has_logits(0, i - 1, i)) {
+            return "several of its tokens at once do not get the bits of single ones";
         }
-        must(roll_back(0, 1));
     }
-    const std::vector<int32_t> ids = append_proof(0, 1, 1);
+    must(roll_back(0, 1));
+    ids = append_proof(0, 1, 1);
     must(advance(1, ids.data(), n_layer, SPECEE_LOGITS));
     const bool equal = has_logits(0, 0, 1);
     must(roll_back(0, 1));
@@ -98,11 +88,7 @@ std::string specee_rows::prove_whole_rows() {
 std::string specee_rows::prove_slots() {
     const llama_token prompt = token_of(0, n_vocab);
     must(prefill(1, 1, &prompt, true));
-    std::vector<int32_t> others = { 1, 2 }; // alike, and not
-    for (int32_t n = N_ROWS; n < n_proven(); ++n) {
-        others.push_back(n);
-    }
-    for (const int32_t n : others) {
+    for (const int32_t n : { 1, 2 }) { // alike, and not
         std::vector<int32_t>       ids   = append_proof(0, 1, 1);
         const std::vector<int32_t> other = append_proof(1, 1, n);
         ids.insert(ids.end(), other.begin(), other.end());
@@ -122,14 +108,14 @@ std::string specee_rows::prove_slots() {
 
 std::string specee_rows::prove_ranges() {
     const int32_t        n_cuts = std::min(n_layer - 1, N_CUTS);
-    std::vector<int32_t> ids    = append_proof(0, 1, n_proven());
+    std::vector<int32_t> ids    = append_proof(0, 1, N_TOKENS - 1);
     for (int32_t i = 0; i < n_cuts; ++i) { // the first and the last one, and others evenly between them
         const int32_t end = n_cuts == 1 ? 1 : 1 + i * (n_layer - 2) / (n_cuts - 1);
         must(advance(ids.size(), ids.data(), end, 0));
     }
     must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
-    for (int32_t i = 0; i < (int32_t) ids.size(); ++i) {
-        if (!has_logits(0, i, i + 1)) {
+    for (int32_t i = 1; i < N_TOKENS; ++i) {
+        if (!has_logits(0, i - 1, i)) {
             return "its layers one after the other do not give the bits that they give at once";
         }
     }

@@ -412,7 +412,6 @@ struct specee_rows {
     std::string          prove_slots();
     std::string          prove_ranges();
     std::string          prove_head(const std::string & path);
-    int32_t              n_proven() const; // rows at once that are tried
     std::vector<int32_t> append_proof(llama_seq_id slot, int32_t first, int32_t n);
     bool                 has_logits(llama_seq_id slot, int32_t i, int32_t token) const; // of the proof's token
     void                 read_head(const std::string & path, const specee_range_graph & graph);

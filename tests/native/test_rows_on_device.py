@@ -233,18 +233,6 @@ def test_rows_in_ranges_are_equal(found: dict[str, Any], what: str) -> None:
     assert found["device"][f"equal {what}"] is True
 
 
-def test_the_proof_tries_as_many_rows_as_are_promised(path: Path, two: list[devices.Device]) -> None:
-    """Each number from 2 to 8: kernels of a device may depend on it. Their logits, and those of 8 in ranges, cross."""
-    with (
-        closing(Model(path, gpu_layers=ALL, devices=two[:1])) as model,
-        closing(RowEngine(model, n_ctx=256, n_threads=1)) as engine,
-    ):
-        most = engine.max_equal_rows
-        rows = sum(range(2, most + 1)) + most
-        assert engine.no_exits is None and most == 8
-        assert engine.transfers()["bytes_to_host"] >= rows * engine.n_vocab * FLOAT
-
-
 def test_states_cross_from_device_to_device(path: Path, two: list[devices.Device]) -> None:
     """Only the host takes them there where a range ends between two; the numbers are those of one device, else."""
     found = measure(path, ALL, two)
