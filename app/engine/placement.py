@@ -23,6 +23,7 @@ RESERVE_BYTES = 64 << 20  # of each device, for what has no formula
 N_BATCH = 512  # rows of a prompt that are computed at once
 CPU = "the CPU"
 HEAD = "the LM head"
+NOTHING_TO_SHARE = "tensor-split changes nothing: no layers are on other devices; --gpu-layers, --rpc or --device put some"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def needs(structure: ModelStructure, sizes: LayerBytes, n_ctx: int, n_slots: int
 def choose(options: LoadOptions, need: Needs) -> Placement:
     """Finds the devices, and how many layers they take. Raises errors with a title and a message."""
     if not options.has_devices:
-        return Placement(0)
+        return Placement(0, notice=NOTHING_TO_SHARE if options.tensor_split is not None else None)
     from specee.native import devices
 
     found = tuple(devices.choose(settings.names(options.rpc), settings.names(options.device)))
@@ -84,9 +85,11 @@ def choose(options: LoadOptions, need: Needs) -> Placement:
         return Placement(0, notice="no GPU is known to this build: the CPU computes all layers")
     split = split or tuple(float(device.free or 1) for device in found)
     split = tuple(part / max(split) for part in split)  # llama.cpp adds them up in 32 bits
-    if isinstance(options.gpu_layers, int):
+    if isinstance(options.gpu_layers, int) and not options.has_lost:
         return Placement(options.gpu_layers, found, split)
     n = fitting(need, [device.free for device in found], split)
+    if isinstance(options.gpu_layers, int):
+        n = min(n, options.gpu_layers)
     if n == 0:
         there = ", ".join(f"{size(device.free)} on {device.label}" for device in found)
         return Placement(0, notice=f"no layer has room beside the CPU ({there}): the CPU computes all of them")

@@ -20,7 +20,7 @@ def run_task(
         engine.send(task)
         for message in engine.messages():
             if isinstance(message, Failed):
-                raise AppError(message.title, message.message, message.exit_code, of_device=message.of_device)
+                raise message.as_error()
             if isinstance(message, TaskDone):
                 return message.result
             if isinstance(message, (Progress, TaskPart)):
