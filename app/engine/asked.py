@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from specee.app.engine.protocol import Cancel, ChatEvent, Done, Generate, ModelInfo, PromptProgress, Started, TokenEvents
+from specee.app.engine.protocol import (
+    Cancel,
+    ChatEvent,
+    Done,
+    Generate,
+    ModelInfo,
+    PromptProgress,
+    Started,
+    TokenEvents,
+)
 from specee.app.errors import AppError
 from specee.app.options import PolicyChoice
 
@@ -53,7 +62,8 @@ class Asked:
             self._provisional.clear()
         options = self.request.options
         options = replace(options, sampling=replace(options.sampling, seed=self._seed))
-        given = tuple(token for token, _ in self._tokens[: options.max_tokens - 1])  # the last one ends the answer again
+        most = options.max_tokens - 1  # the last one ends the answer again
+        given = tuple(token for token, _ in self._tokens[:most])
         self.request = replace(self.request, options=options, given=given)
         self._n_came, self._later = len(self._tokens), time.perf_counter() - self._began
 

@@ -23,7 +23,6 @@ RESERVE_BYTES = 64 << 20  # of each device, for what has no formula
 N_BATCH = 512  # rows of a prompt that are computed at once
 CPU = "the CPU"
 HEAD = "the LM head"
-NOTHING_TO_SHARE = "tensor-split changes nothing: no layers are on other devices; --gpu-layers, --rpc or --device put some"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def needs(structure: ModelStructure, sizes: LayerBytes, n_ctx: int, n_slots: int
 def choose(options: LoadOptions, need: Needs) -> Placement:
     """Finds the devices, and how many layers they take. Raises errors with a title and a message."""
     if not options.has_devices:
-        return Placement(0, notice=NOTHING_TO_SHARE if options.tensor_split is not None else None)
+        return Placement(0)
     from specee.native import devices
 
     found = tuple(devices.choose(settings.names(options.rpc), settings.names(options.device)))

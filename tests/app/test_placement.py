@@ -85,6 +85,8 @@ def test_what_layers_weigh(tmp_path: Path) -> None:
         ({"rpc": "a:1"}, True),
         ({"device": "CUDA0"}, True),
         ({"rpc": "a:1", "gpu_layers": 0}, False),
+        ({"device": "none"}, False),
+        ({"device": "CPU", "gpu_layers": 3, "rpc": "a:1"}, False),
     ],
 )
 def test_other_devices_are_used_where_they_are_asked_for(options: dict[str, object], has: bool) -> None:
@@ -100,3 +102,12 @@ def test_shares_fit_into_32_bits(asked: str, split: tuple[float, ...], monkeypat
     monkeypatch.setattr(devices, "choose", lambda endpoints, names: there)
     load = LoadOptions(rpc="a:1,a:2", tensor_split=asked, gpu_layers=3)
     assert placement.choose(load, NEED).split == split
+
+
+@pytest.mark.parametrize(("has_lost", "n"), [(False, 9), (True, 4)])
+def test_what_is_left_takes_what_it_has_room_for(has_lost: bool, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a worker was lost; else what was asked for is done."""
+    there = [Device("RPC0", "worker", "", free(450), 0, "a:1")]
+    monkeypatch.setattr(devices, "choose", lambda endpoints, names: there)
+    load = LoadOptions(rpc="a:1", gpu_layers=9, has_lost=has_lost)
+    assert placement.choose(load, NEED).n_layers == n

@@ -162,7 +162,7 @@ def tokens_of(client: EngineClient, options: ChatOptions, on_token: dict[int, An
     """The tokens of an answer, in which something is done when so many have come; and the notices."""
     tokens: list[int] = []
     notices: list[str] = []
-    for event in client.generate(QUESTION, options):
+    for event in client.generate((Message("user", "Tell a long story about a cat."),), options):
         if isinstance(event, Notice):
             notices.append(event.text)
         if isinstance(event, ChatEvent) and event.state == "verified" and not event.stop and event.index >= len(tokens):
@@ -181,7 +181,7 @@ def tokens_of(client: EngineClient, options: ChatOptions, on_token: dict[int, An
 )
 def test_an_answer_goes_on_with_what_is_left(policy: Any, sampling: Sampling, tmp_path: Path) -> None:
     """On two workers, on the one that is left, and on the CPU: each token once, and those of the CPU."""
-    dense = ChatOptions(PolicyChoice("dense"), sampling, 36)
+    dense = ChatOptions(PolicyChoice("dense"), sampling, 24)
     with closing(EngineClient(LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none"))) as client:
         expected, _ = tokens_of(client, dense, {})
     rest = {"cpu_fallback": True, "gpu_layers": 15, "tensor_split": "2,1"}
@@ -191,10 +191,10 @@ def test_an_answer_goes_on_with_what_is_left(policy: Any, sampling: Sampling, tm
         client_of(f"{one},{other}", tmp_path, **rest) as client,
     ):
         asked = replace(dense, policy=PolicyChoice(policy))
-        tokens, notices = tokens_of(client, asked, {6: first.kill, 20: second.kill})
+        tokens, notices = tokens_of(client, asked, {4: first.kill, 10: second.kill})
     assert [notice.rpartition("; ")[2] for notice in notices] == [f"it goes on with {other}", ON_CPU]
     assert f"lost the worker at {one}" in notices[0] and f"lost the worker at {other}" in notices[1]
-    assert len(tokens) > 25
+    assert len(tokens) > 12
     if "AMX" not in library.cpu_buffers():  # which adds in another order, and a worker has none
         assert tokens == expected
 
@@ -213,9 +213,8 @@ def test_a_script_reads_one_answer_where_a_worker_is_lost(tmp_path: Path) -> Non
     printed, told = _losing_a_worker([*command, "--jsonl"], '"type": "token"')
     lines = [json.loads(line) for line in printed.splitlines()]
     kinds = [line["type"] for line in lines]
-    assert (
-        kinds.count("start") == kinds.count("done") == kinds.count("notice") == 1 and kinds[-1] == "done" and not told
-    )
+    assert kinds.count("start") == kinds.count("done") == kinds.count("notice") == 1
+    assert kinds[-1] == "done" and not told
     assert "".join(line["text"] for line in lines if line["type"] == "token") == lines[-1]["text"] == text.rstrip("\n")
     assert len(lines[-1]["tokens"]) == lines[-1]["stats"]["tokens"] == 30
 
@@ -230,7 +229,8 @@ def _losing_a_worker(command: list[str], sign: str) -> tuple[str, str]:
         with process, process.stdout, process.stderr:
             printed = ""
             while printed.count(sign) < 6:
-                assert (more := process.stdout.read(1)), process.stderr.read()
+                more = process.stdout.read(1)
+                assert more, process.stderr.read()
                 printed += more
             worker.kill()
             printed += process.stdout.read()
