@@ -169,10 +169,12 @@ def watch(address: str, tell: Told, ask_s: float = ASK_S) -> None:
     while silent < MOST_SILENT:
         time.sleep(ask_s)
         try:
-            greeted = _greeting((host, int(port)), ask_s) is not None
-        except OSError:
-            greeted = False
-        silent = 0 if greeted else silent + 1
+            _greeting((host, int(port)), ask_s)
+            silent = 0
+        except TimeoutError:
+            silent += 1
+        except OSError:  # of this machine, or the worker has ended: then its connection tells it
+            pass
     tell(_lost(address, "it does not answer any more: it was stopped, or its machine hangs"))
 
 
