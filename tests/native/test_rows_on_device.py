@@ -130,12 +130,13 @@ def measure(path: Path, layers: int, on: list[devices.Device]) -> dict[str, Any]
 
 
 def measure_head(path: Path, on: list[devices.Device]) -> dict[str, Any]:
-    """The same of an EAGLE-3 head, on the device where all of the model is."""
+    """The same of an EAGLE-3 head, on the device where all of the model is; without one on the CPU."""
+    n_layers = ALL if on else 0
     file = tiny_eagle.write(path.with_name("head.gguf"), path, HEAD_LAYERS)
     with (
-        closing(Model(path, gpu_layers=ALL, devices=on)) as model,
+        closing(Model(path, gpu_layers=n_layers, devices=on)) as model,
         closing(LayerStatesEngine(model, HEAD_LAYERS, n_ctx=256, n_threads=1)) as engine,
-        closing(Model(file, gpu_layers=ALL, devices=on)) as drafter,
+        closing(Model(file, gpu_layers=n_layers, devices=on)) as drafter,
         closing(EagleHead(drafter, engine)) as head,
     ):
         rows, lib, handle = Rows(engine), head._lib, head._handle
@@ -149,6 +150,9 @@ def measure_head(path: Path, on: list[devices.Device]) -> dict[str, Any]:
             statuses.append(lib.specee_eagle_head_roll_back(handle, len(texts) - 1))
             assert not any(statuses), library.last_error()
 
+        lib.specee_eagle_head_read(handle, 1, int32_p(texts[-1:]), None)
+        found["best"] = head.best()
+        lib.specee_eagle_head_roll_back(handle, len(texts) - 1)
         found["a head reads"] = crossed(engine, read)
         found["a head reads and drafts"] = crossed(engine, lambda: read(30))
     return found
@@ -172,8 +176,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(path: Path, layers: int, two: list[devices.Device]) -> dict[str, Any]:
-    head = measure_head(path, two[:1]) if layers == ALL else {}
-    return {"device": measure(path, layers, two[:1]) | head, "cpu": measure(path, 0, [])}
+    heads = [measure_head(path, on) if layers == ALL else {} for on in (two[:1], [])]
+    return {"device": measure(path, layers, two[:1]) | heads[0], "cpu": measure(path, 0, []) | heads[1]}
 
 
 def to_host(found: dict[str, Any], what: str) -> tuple[int, int, int]:
@@ -200,8 +204,9 @@ def test_what_the_host_gets_and_when_it_waits(found: dict[str, Any], layers: int
         assert to_host(found, "exit at the first") == (1 + 1 + 1, 1 + 2, n_embd + 2 * n_vocab)
         # the states that the head reads come with the logits; it drafts from its own, one wait each
         assert to_host(found, "dense with a head") == (1, 1 + 3, n_vocab + 3 * n_embd)
-        assert to_host(found, "a head reads") == (2, 3, n_vocab + 2 * n_embd)
-        assert to_host(found, "a head reads and drafts") == (3, 5, 2 * n_vocab + 3 * n_embd)
+        # and what the likeliest token is, with its probability
+        assert to_host(found, "a head reads") == (2, 3, 2 + 2 * n_embd)
+        assert to_host(found, "a head reads and drafts") == (3, 5, 2 * 2 + 3 * n_embd)
     else:  # the CPU goes on with the states at the border, and has the logits
         assert to_host(found, "dense") == (1, 1, n_embd)
         assert to_host(found, "four rows") == (1, 1, 4 * n_embd)
@@ -244,6 +249,12 @@ def test_states_cross_from_device_to_device(path: Path, two: list[devices.Device
         assert (waits, times) == (n_ranges, 1 + n_probes + at_border)
         assert numbers == n_logits * n_vocab + (n_probes + at_border) * n_embd
     assert all(found[name] for name in found if name.startswith("equal"))
+
+
+def test_a_head_drafts_what_it_does_on_the_cpu(found: dict[str, Any], layers: int) -> None:
+    if layers == ALL:
+        (token, prob), (expected, its_prob) = found["device"]["best"], found["cpu"]["best"]
+        assert token == expected and prob == pytest.approx(its_prob, abs=TOLERANCE)
 
 
 def test_exits_are_those_of_the_cpu(found: dict[str, Any]) -> None:
