@@ -313,6 +313,8 @@ struct specee_rows {
     // The device in whose memory the states after so many layers are; -1: the host's. Takes the memory.
     int32_t states_at(int32_t depth);
     bool    need_estimates(int32_t device); // false: there is no memory for them
+    // By the device that has the row's final state; false: none does, or it cannot.
+    bool draft_on_device(const specee_row & r, llama_token token, int32_t k, llama_token * out);
 
     // ---- ranges of layers: advance.cpp
 

@@ -16,7 +16,7 @@ import pytest
 import tiny_eagle
 import tiny_gguf
 from helpers import GPU_LAYERS, append_all
-from test_probe import N_SHORT, K, Twin
+from test_probe import N_SHORT, K, Twin, final_norm, rms_normalised
 from workers import workers
 
 from specee.native import devices, library
@@ -93,6 +93,22 @@ class Rows:
             found.append(self.engine.hidden(row))
         return self.drop(found)
 
+    def drafts(self, lens: Twin, twin: Twin, layer: int) -> tuple[list[float], dict[str, int]]:
+        """By how much the twin's scores of the guesses after a row at this depth miss the best; and what crosses."""
+        engine, row = self.engine, self.engine.append(20)
+        engine.advance([row], layer)
+        guesses: list[int] = []
+        numbers = crossed(engine, lambda: guesses.extend(engine.draft(row, 6, K).tolist()))
+        state = engine.hidden(row)
+        if layer < engine.n_layer:
+            state = lens.lens(state)[1]
+        x = np.concatenate([final_norm(engine, state), rms_normalised(engine.embedding_rows([6])[0])])
+        logits = twin.short_up @ (twin.draft_down @ x) + twin.short_bias
+        assert guesses[:K] == guesses[K:] and len(set(guesses)) == K
+        best = np.sort(logits)[::-1][:K]
+        found = logits[[list(twin.tokens).index(token) for token in guesses[:K]]]
+        return self.drop((((found - best) / np.ptp(logits)).tolist(), numbers))
+
     def exit_logits(self, layer: int) -> Any:
         """Of a row that exits there."""
         row = self.engine.append(20)
@@ -123,6 +139,7 @@ def measure(path: Path, layers: int, on: list[devices.Device]) -> dict[str, Any]
         states = [rows.states([end])[0] for end in range(1, n)]
         found["equal states"] = all(map(np.array_equal, states, rows.states(list(range(1, n)))))
         found["equal after a cancel"] = all(map(np.array_equal, states, rows.states(list(range(1, n)), cancel=True)))
+        found["drafts"] = [(layer, *rows.drafts(twins[0], twins[-1], layer)) for layer in (n, twins[0].layer)]
         found["equal scores"] = rows.probes(stops, candidates) == rows.probes_apart(stops, candidates)
         found["scores"] = rows.probes(stops, candidates)
         found["exit logits"] = [rows.exit_logits(stop).tolist() for stop in stops]
@@ -249,6 +266,17 @@ def test_states_cross_from_device_to_device(path: Path, two: list[devices.Device
         assert (waits, times) == (n_ranges, 1 + n_probes + at_border)
         assert numbers == n_logits * n_vocab + (n_probes + at_border) * n_embd
     assert all(found[name] for name in found if name.startswith("equal"))
+
+
+def test_the_linear_head_drafts_where_the_state_is(found: dict[str, Any], layers: int) -> None:
+    """The host gives a place and an embedding, and gets 16 guesses with their scores, instead of the state."""
+    for place, numbers in (("cpu", (0, 0, 0)), ("device", (1, 1, 2 * 16))):
+        for depth, differences, crossed in found[place]["drafts"]:
+            assert np.allclose(differences, 0, atol=TOLERANCE)
+            is_on_device = place == "device" and (layers == ALL or depth < layers)
+            expected = numbers if is_on_device else (0, 0, 0)
+            assert (crossed["n_waits"], crossed["n_to_host"], crossed["bytes_to_host"] // FLOAT) == expected
+            assert crossed["n_to_device"] == (2 if is_on_device else 0)
 
 
 def test_a_head_drafts_what_it_does_on_the_cpu(found: dict[str, Any], layers: int) -> None:
