@@ -99,10 +99,11 @@ struct specee_range {
     bool    scores  = false; // of the shortlist, through the lens of `end`
     int32_t source  = -1;    // the device in whose memory it finds the rows' states, -1: the host gives them
     bool    by_lens = false; // it finds the estimates of them
+    bool    selects = false; // the greatest logits, where the device has them
 
     bool operator==(const specee_range & o) const {
         return begin == o.begin && end == o.end && n_rows == o.n_rows && logits == o.logits && kv_only == o.kv_only &&
-               scores == o.scores && source == o.source && by_lens == o.by_lens;
+               scores == o.scores && source == o.source && by_lens == o.by_lens && selects == o.selects;
     }
 };
 

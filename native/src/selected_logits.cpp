@@ -24,12 +24,11 @@ static bool is_remote(ggml_backend_dev_t dev) {
 void specee_rows::select_on_devices(int32_t which) {
     const int32_t head = device_of.back();
     selects            = head >= 0 && n_vocab > N_NUMBERS && (which == 0 ? is_remote(devices[head].dev) : which > 0);
-    drop_graphs();
 }
 
 void specee_rows::add_selection(specee_range_graph & graph, ggml_cgraph * gf) const {
     ggml_tensor * all = graph.result->get_logits();
-    if (!selects || !graph.range.logits || all == nullptr) {
+    if (!graph.range.selects || all == nullptr) {
         return;
     }
     ggml_context * ctx0     = graph.result->get_ctx();
