@@ -6,8 +6,9 @@
 #include "llama-graph.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <stdexcept>
 
 // More than top-k 40 and the repetition penalty's 64 tokens take.
@@ -15,15 +16,36 @@ static constexpr int32_t N_SELECTED = 128;
 // A row: the logits, in no order; their tokens; the sum of all logits, which is a number where all are.
 static constexpr int32_t N_NUMBERS = 2 * N_SELECTED + 1;
 
-// Selecting takes longer than a bus within a machine needs for the whole row. Behind llama.cpp's RPC back end is a
-// network.
-static bool is_remote(ggml_backend_dev_t dev) {
-    return std::strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)), "RPC") == 0;
+// Selecting takes a core 4 ns a token (llama.cpp's partial sort, Zen 4). A bus or another process of this machine
+// brings the whole row faster, a network of 1 Gbit/s takes eight times as long.
+static constexpr double SELECT_SECONDS = 4e-9;
+
+// What one number more takes from this device to the host: the least of a few trials.
+static double seconds_a_number(const specee_device & device) {
+    static constexpr int64_t N_TRIED = 1 << 18;
+    specee_device_tensor     some;
+    if (!some.allocate(device.buft(), GGML_TYPE_F32, N_TRIED, 1) || ggml_backend_buffer_is_host(some.buffer.get())) {
+        return 0;
+    }
+    std::vector<float> numbers(N_TRIED);
+    ggml_backend_tensor_set(some.tensor, numbers.data(), 0, ggml_nbytes(some.tensor));
+    const auto seconds_of = [&](int64_t n) {
+        using clock    = std::chrono::steady_clock;
+        double seconds = std::numeric_limits<double>::infinity();
+        for (int i = 0; i < 3; ++i) {
+            const auto began = clock::now();
+            ggml_backend_tensor_get(some.tensor, numbers.data(), 0, n * sizeof(float));
+            seconds = std::min(seconds, std::chrono::duration<double>(clock::now() - began).count());
+        }
+        return seconds;
+    };
+    return (seconds_of(N_TRIED) - seconds_of(1)) / N_TRIED;
 }
 
 void specee_rows::select_on_devices(int32_t which) {
     const int32_t head = device_of.back();
-    selects            = head >= 0 && n_vocab > N_NUMBERS && (which == 0 ? is_remote(devices[head].dev) : which > 0);
+    const bool    can  = head >= 0 && n_vocab > N_NUMBERS;
+    selects            = can && (which == 0 ? seconds_a_number(devices[head]) > SELECT_SECONDS : which > 0);
 }
 
 void specee_rows::add_selection(specee_range_graph & graph, ggml_cgraph * gf) const {

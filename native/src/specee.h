@@ -330,7 +330,7 @@ typedef struct specee_transfers {
 LLAMA_API int32_t specee_rows_transfers(const specee_rows * rows, specee_transfers * transfers);
 
 // Whether the device that computes logits selects the greatest ones of a row, so that the host gets all of them only
-// where they are asked for: 0 where that is faster (the default: workers), > 0 on all devices, < 0 on none.
+// where they are asked for: 0 where that is faster, which is measured (the default), > 0 on all devices, < 0 on none.
 LLAMA_API int32_t specee_rows_select_on_devices(specee_rows * rows, int32_t which);
 
 // The rule behind specee_rows_threads: see threads.h.
