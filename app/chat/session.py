@@ -295,7 +295,7 @@ class Session:
         with self._unless_deleted():
             self.store.cut_before(turns[first].id, summary)
             self._window.leave_out(turns, first, summary)
-            self._refresh()
+            self._refresh(self.branch[-1].id)
         return first
 
     def _summary(self, turns: Sequence[Turn]) -> str:
@@ -326,9 +326,9 @@ class Session:
     def _ask(self, parent: int | None, text: str, options: ChatOptions, attached: str) -> Iterator[Event]:
         if self.chat is None:
             self.chat = self.store.new_chat(text, self._system, self._remember(options))
-        before = self.chat.leaf
+        before = self.branch[-1].id if self.branch else None
         question = self.store.add_question(self.chat.id, parent, text, attached)
-        self._refresh()
+        self._refresh(question)
         try:
             yield from self._answer(self._turn(question, "user"), None, options)
         except EngineLostError:
@@ -336,7 +336,7 @@ class Session:
         except AppError:
             if self.branch[-1].id == question:  # refused: no answer was begun
                 self.store.delete_turn(question, before)
-                self._forget_if_empty()
+                self._forget_if_empty(before)
             raise
 
     def _answer(self, question: Turn, answer: Turn | None, options: ChatOptions) -> Iterator[Event]:
@@ -344,12 +344,13 @@ class Session:
         assert self.chat is not None
         if self.chat.options != (kept := self._remember(options)):
             self.store.update_chat(self.chat.id, options=kept)
-        before = self.chat.leaf
+        before = self.branch[-1].id
         if answer is None:
             recorder = self.store.add_answer(self.chat.id, question.id)
         else:
             recorder = self.store.continue_answer(answer.id)
-        self._refresh()
+        leaf = recorder.turn.id
+        self._refresh(leaf)
         goes_on = answer is not None and bool(answer.content or answer.thought)
         turns = sent_turns(self.branch if goes_on else self.branch[:-1])
         messages = as_messages(self.system, turns, goes_on=goes_on)
@@ -361,12 +362,13 @@ class Session:
             refused = not recorder.has_grown and not isinstance(error, EngineLostError)
             recorder.finish(answer.state if answer is not None and refused else "interrupted")
             if answer is None and refused:
-                self.store.delete_turn(recorder.turn.id, before)
+                self.store.delete_turn(leaf, before)
+                leaf = before
             raise
         finally:
             if not recorder.finished:  # the caller stopped listening
                 recorder.finish("stopped")
-            self._refresh()
+            self._refresh(leaf)
 
     def _remember(self, options: ChatOptions) -> dict[str, Any]:
         return remember(options, self.model, self.drafter)
@@ -379,7 +381,7 @@ class Session:
             recorder.finish("stopped" if stopped else "complete", event.stats)
             self._window.reset()  # counted anew
             with suppress(NoSuchChatError):  # the answer's end is told first
-                self._refresh()
+                self._refresh(recorder.turn.id)
 
     def _turn(self, turn_id: int | None, role: str) -> Turn:
         """A turn of the branch in use: by its id, or the last one of this role."""
@@ -389,14 +391,18 @@ class Session:
         what = "question" if role == "user" else "answer"
         raise AppError(f"no such {what}", "this chat does not have it", USAGE)
 
-    def _forget_if_empty(self) -> None:
+    def _forget_if_empty(self, leaf: int | None) -> None:
         """A chat whose only question was deleted is gone from the store."""
         assert self.chat is not None
         if self.chat.turns <= 1:
             self.chat, self.branch = None, ()
-        self._refresh()
+        self._refresh(leaf)
 
-    def _refresh(self) -> None:
+    def _refresh(self, leaf: int | None = None) -> None:
+        """Reads the chat anew: the branch up to `leaf`, if that is still there, else the one in use.
+
+        The one in use may be that of another program, which asks in the same chat.
+        """
         if self.chat is not None:
             self.chat = self.store.chat(self.chat.id)
-            self.branch = self.store.branch(self.chat.id)
+            self.branch = self.store.branch(self.chat.id, leaf) or self.store.branch(self.chat.id)

@@ -77,7 +77,7 @@ def make_prompt(
     tokens: list[int] = [] if own is None else own.tokens
     text = text if own is None else own.text
     for prompt in sorted(previous, key=lambda prompt: len(prompt.text), reverse=True):
-        tokens = tokens or _following(backend, prompt, parts)
+        tokens = tokens or _following(backend, prompt, parts, continue_answer=continue_answer)
     tokens = tokens or _from_the_beginning(backend, parts)
     if not tokens:
         raise no_text()
@@ -145,13 +145,13 @@ def _from_the_beginning(backend: Backend, parts: Sequence[Part]) -> list[int]:
     return _tokens(backend, parts, bos=False)
 
 
-def _following(backend: Backend, previous: Prompt, parts: Sequence[Part]) -> list[int]:
+def _following(backend: Backend, previous: Prompt, parts: Sequence[Part], *, continue_answer: bool) -> list[int]:
     """The tokens of `previous` and of the text after it; [] when the text does not go on from there."""
     text = text_of(parts)
     if not text.startswith(previous.text):
         return []
-    if text == previous.text:  # the last answer itself is continued
-        return previous.tokens
+    if text == previous.text:  # the last answer itself is continued; else it had no text, but may have had tokens
+        return previous.tokens if continue_answer else []
     rest = _tokens(backend, after(parts, len(previous.text)), bos=False)
     # elsewhere than at the end of an answer, the tokenizer might have joined what stands before and after the split
     return previous.tokens + rest if rest and backend.engine.is_stop(rest[0]) else []

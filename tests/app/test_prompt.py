@@ -79,6 +79,15 @@ def test_an_answer_is_continued_with_its_own_tokens(make_backend: Make) -> None:
     assert without.text == previous.text and without.tokens[-3:] == [*b"Hel"] and without.tokens.count(BOS) == 1
 
 
+def test_tokens_without_text_are_no_part_of_the_question(make_backend: Make) -> None:
+    backend = make_backend(bos=True)
+    asked = make_prompt(backend, ASK)
+    previous = asked.with_answer("", [7, 7])  # control tokens: nothing of them is shown
+    assert make_prompt(backend, ASK, previous=[previous]) == asked
+    begun = (*ASK, Message("assistant", ""))
+    assert make_prompt(backend, begun, continue_answer=True, previous=[previous]).tokens == previous.tokens
+
+
 @pytest.mark.parametrize(
     "previous",
     [

@@ -111,9 +111,9 @@ class Store:
 
     # ---- turns -----------------------------------------------------------------------------------------------------
 
-    def branch(self, chat_id: int) -> tuple[Turn, ...]:
-        """The branch in use, oldest turn first."""
-        leaf = self.chat(chat_id).leaf
+    def branch(self, chat_id: int, leaf: int | None = None) -> tuple[Turn, ...]:
+        """The branch up to the turn `leaf`, else the one in use, oldest turn first; () when that turn is gone."""
+        leaf = self.chat(chat_id).leaf if leaf is None else leaf
         return self._database.read(lambda db: tuple(rows.turn(row) for row in _rows(db, _BRANCH, leaf)))
 
     def tree(self, chat_id: int) -> list[Turn]:
