@@ -45,7 +45,7 @@ def request(
     server: Server, method: str, path: str, body: Any = None, host: str = "127.0.0.1", **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """The response to one request, and its body."""
-    connection = http.client.HTTPConnection(host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(host, server.port, timeout=60)
     text = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
     kind = {} if body is None else {"Content-Type": "application/json"}
     try:
@@ -67,7 +67,7 @@ def text_of(answer: Any) -> str:
     return str(answer["choices"][0]["message"]["content"])
 
 
-def connect(server: Server, timeout: float = 20.0) -> socket.socket:
+def connect(server: Server, timeout: float = 60.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout)
 
 
@@ -94,7 +94,7 @@ def post(body: Any = ASK, headers: str = "Connection: close\r\n") -> str:
     return f"{HEAD}{headers}Content-Length: {len(text.encode())}\r\n\r\n{text}"
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -105,7 +105,7 @@ def holding(backend: Any) -> threading.Event:
     """No prompt is read before this is set."""
     gate = threading.Event()
     for engine in backend.engine.slots:
-        engine.before_chunk = lambda done: gate.wait(20) and None
+        engine.before_chunk = lambda done: gate.wait(200) and None
     return gate
 
 

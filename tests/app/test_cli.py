@@ -464,7 +464,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _all_gone(pids: list[int]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if not any(_alive(pid) for pid in pids):
             return

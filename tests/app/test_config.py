@@ -169,7 +169,7 @@ def _run(*arguments: str) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     (line,) = done.stderr.splitlines()
     return done.returncode, line

@@ -7,7 +7,6 @@ import logging
 import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -53,6 +52,11 @@ def server(backend: Any, make_link: Make, caplog: pytest.LogCaptureFixture) -> I
     assert not errors, errors[0].getMessage()
 
 
+def answered(clients: list[socket.socket]) -> list[socket.socket]:
+    """Those for which something has come."""
+    return select.select(clients, [], [], 0)[0]
+
+
 # ---- how a client may come and go ------------------------------------------------------------------------------------
 
 
@@ -78,7 +82,7 @@ def test_a_client_that_closes_both_directions_has_left(server: Server, backend: 
     if abort:  # RST instead of FIN
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-    wait_until(lambda: len(server._server.server_state.connections) == 0, 3)
+    wait_until(lambda: len(server._server.server_state.connections) == 0)
     gate.set()
     wait_until(lambda: is_free(server))
     assert call(server, ASK)[0] == 200
@@ -92,7 +96,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request(server: Server) -> No
     assert b"the body is incomplete" in exchange(server, f"{HEAD}Content-Length: 100\r\n\r\n{{}}", half_close=True)
     assert b"the body is incomplete" in exchange(server, f"{HEAD}{CODED}\r\n2\r\n{{}}\r\n", half_close=True)
     assert exchange(server, "", half_close=True) == b""
-    wait_until(lambda: len(server._server.server_state.connections) == 0, 3)
+    wait_until(lambda: len(server._server.server_state.connections) == 0)
     assert is_free(server) and call(server, ASK)[0] == 200
 
 
@@ -147,21 +151,19 @@ def test_a_close_lingers_for_so_long_only(server: Server, monkeypatch: pytest.Mo
     with connect(server) as client:
         client.sendall(sent)
         assert read_all(client).startswith(b"HTTP/1.1 413")
-        wait_until(lambda: not connections_now, 3)
+        wait_until(lambda: not connections_now)
     monkeypatch.setattr(lingering, "LINGER_SECONDS", 100)
     monkeypatch.setattr(lingering, "LINGER_BYTES", 1 << 20)
     with connect(server) as client, suppress(ConnectionError):
         client.sendall(sent)
         while True:
             client.sendall(b"x" * (1 << 16))
-    wait_until(lambda: not connections_now, 3)
+    wait_until(lambda: not connections_now)
     with connect(server) as client:  # and does not hold up the server's end
         client.sendall(sent)
         assert read_all(client).startswith(b"HTTP/1.1 413")
-        began = time.monotonic()
         server.stop()
-        wait_until(lambda: not connections_now, 3)
-        assert time.monotonic() - began < 1
+        wait_until(lambda: not connections_now)  # long before LINGER_SECONDS
 
 
 def test_bodies_that_come_at_once_are_bounded_together(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,13 +171,11 @@ def test_bodies_that_come_at_once_are_bounded_together(server: Server, monkeypat
     clients = [connect(server) for _ in range(6)]
     for client in clients:
         client.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n{'x' * 60_000}".encode())
-    refused = 0
+    wait_until(lambda: len(answered(clients)) >= 2)
+    time.sleep(0.3)  # for more, which must not come
+    assert [client.recv(100)[:12] for client in answered(clients)] == [b"HTTP/1.1 503"] * 2
     for client in clients:
-        client.settimeout(0.3)
-        with suppress(TimeoutError):
-            refused += client.recv(100).startswith(b"HTTP/1.1 503")
         client.close()
-    assert refused == 2
     wait_until(lambda: call(server, ASK)[0] == 200)
 
 
@@ -204,7 +204,7 @@ def test_slow_writers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
                     if select.select([client], [], [], 0)[0]:
                         break
             assert client.recv(100).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert call(server, ASK)[0] == 200
 
 
@@ -218,7 +218,7 @@ def test_a_slow_reader_is_left(make_backend: Make, make_link: Make, monkeypatch:
         client.connect(("127.0.0.1", server.port))
         client.sendall(post({**ASK, "stream": True, "max_tokens": 30_000}).encode())
         wait_until(lambda: len(server._server.server_state.connections) == 1)
-        wait_until(lambda: len(server._server.server_state.connections) == 0, 20)
+        wait_until(lambda: len(server._server.server_state.connections) == 0)
         wait_until(lambda: is_free(server))
         client.close()
         assert call(server, {**ASK, "max_tokens": 3})[0] == 200
@@ -307,8 +307,8 @@ def test_requests_that_wait_are_bounded_and_answered(server: Server, backend: An
     clients = [connect(server) for _ in range(20)]
     for client in clients:
         client.sendall(post().encode())
-    gate_opener = threading.Timer(1.0, gate.set)
-    gate_opener.start()
+    wait_until(lambda: len(answered(clients)) >= 9)  # the others wait
+    gate.set()
     received = [read_all(client) for client in clients]
     for client in clients:
         client.close()

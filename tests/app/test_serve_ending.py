@@ -22,7 +22,7 @@ def held(make_backend: Make, make_link: Make) -> Iterator[tuple[Server, threadin
     """A server whose answers are in the middle until the event is set."""
     backend, gate = make_backend(n_ctx=200, n_slots=2), threading.Event()
     policy = backend.policies["exact"] = make_backend().policy(PolicyChoice("exact"))
-    policy.delay = lambda index: index == 3 and gate.wait(20)
+    policy.delay = lambda index: index == 3 and gate.wait(200)
     with running(backend, make_link) as server:
         yield server, gate
         gate.set()
@@ -34,7 +34,7 @@ def begin(server: Server, body: Any, length: int | None = None) -> http.client.H
     headers = {"Content-Type": "application/json", "Content-Length": str(length or len(text))}
     taken = len(server._server.server_state.tasks)
     connection.request("POST", PATH, text, headers)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while len(server._server.server_state.tasks) == taken:
         assert time.monotonic() < until
         time.sleep(0.01)

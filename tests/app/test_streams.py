@@ -70,6 +70,13 @@ def test_a_reader_that_goes_away_is_no_traceback(env: dict[str, str]) -> None:
     assert done.returncode in (0, 1) and done.stderr == b""
 
 
+def unread(pipe: int) -> int:
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_an_output_that_does_not_wait_is_waited_for(env: dict[str, str]) -> None:
     store = Store(Path(env["SPECEE_DATA_DIR"]) / "history.sqlite")
     store.add_question(1, None, "long " * 100_000)
@@ -78,7 +85,10 @@ def test_an_output_that_does_not_wait_is_waited_for(env: dict[str, str]) -> None
     os.set_blocking(writing, False)
     with subprocess.Popen([*PROGRAM, "history", "show", "1"], env=env, stdout=writing) as program:
         os.close(writing)
-        time.sleep(2)
+        full = 1 << 15  # bytes: by then it has met a pipe that takes no more, or is about to
+        while unread(reading) < full and program.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.2)
         with io.FileIO(reading) as file:
             text = file.read()
     assert program.returncode == 0 and text.count(b"long ") == 100_000

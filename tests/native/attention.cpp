@@ -8,6 +8,7 @@
 #include "ggml-cpp.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
+#include "normal_numbers.h"
 
 #include <algorithm>
 #include <cmath>
@@ -35,15 +36,15 @@ static ggml_tensor * tensor(ggml_context * ctx, ggml_type type, std::vector<int6
 }
 
 static void fill(ggml_tensor * t, int seed, float size) {
-    std::mt19937                    random(seed);
-    std::normal_distribution<float> distribution(0.0f, size);
-    for (int64_t i = 0; i < ggml_nelements(t); ++i) {
-        const float x = distribution(random);
-        if (t->type == GGML_TYPE_F16) {
-            static_cast<ggml_fp16_t *>(t->data)[i] = ggml_fp32_to_fp16(x);
-        } else {
-            static_cast<float *>(t->data)[i] = x;
-        }
+    normal_numbers     normal(seed);
+    std::vector<float> values(ggml_nelements(t));
+    for (float & x : values) {
+        x = size * normal();
+    }
+    if (t->type == GGML_TYPE_F16) {
+        ggml_cpu_fp32_to_fp16(values.data(), static_cast<ggml_fp16_t *>(t->data), int64_t(values.size()));
+    } else {
+        memcpy(t->data, values.data(), ggml_nbytes(t));
     }
 }
 

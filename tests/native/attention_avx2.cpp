@@ -3,13 +3,13 @@
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml.h"
+#include "normal_numbers.h"
 #include "small_batch/attention.h"
 #include "vec.h"
 
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <vector>
 
 static constexpr int heads_kv = 2;
@@ -51,14 +51,13 @@ static bool is_equal(ggml_backend_t backend, int d, int n_sharing, int n_rows, i
     auto * const         out   = static_cast<ggml_fp16_t *>(of_v->data);
     auto * const         seen  = static_cast<float *>(mask->data);
 
-    std::mt19937                    random(d + n_rows);
-    std::normal_distribution<float> normal;
+    normal_numbers normal(d + n_rows);
     for (int64_t i = 0; i < ggml_nelements(q); ++i) {
-        x[i] = normal(random);
+        x[i] = normal();
     }
     for (int64_t i = 0; i < ggml_nelements(k); ++i) {
-        keys[i] = ggml_fp32_to_fp16(normal(random));
-        out[i]  = ggml_fp32_to_fp16(normal(random));
+        keys[i] = ggml_fp32_to_fp16(normal());
+        out[i]  = ggml_fp32_to_fp16(normal());
     }
     for (int i = 0; i < n_rows * n_cells; ++i) {
         seen[i] = i % n_cells < n_cells - 20 + i / n_cells ? 0.0f : -INFINITY;

@@ -10,7 +10,7 @@ import pytest
 import tiny_archs
 import tiny_gguf
 
-N_MUTATED = 5000  # of each architecture whose layers are alike
+N_MUTATED = 2500  # of each architecture whose layers are alike
 N_MUTATED_OTHERS = 600
 OTHERS = ("mamba", "rwkv7", "jamba", "qwen3next", "deepseek2", "gemma3")
 TESTS = Path(__file__).parent.parent

@@ -318,6 +318,13 @@ class Pty:
         os.close(self.fd)
 
 
+def ask(terminal: Pty) -> None:
+    """A question whose answer is on its way."""
+    terminal.wait(">>> ")
+    terminal.type("Hello\r")
+    terminal.wait("word word")
+
+
 def _take_terminal() -> None:
     import fcntl
     import termios
@@ -408,9 +415,7 @@ def test_a_command_that_failed_comes_back_to_be_changed(terminal: Pty) -> None:
 
 @pytest.mark.parametrize("terminal", [("word " * 30,)], indirect=True)
 def test_a_command_that_failed_does_not_come_before_what_is_typed_already(terminal: Pty) -> None:
-    terminal.wait(">>> ")
-    terminal.type("Hello\r")
-    terminal.wait("word word")
+    ask(terminal)
     terminal.type("/set sed 3\r/set top_k 5\r/quit\r")
     terminal.wait("['Hello'] 0")
     assert "no such parameter: 'sed'" in terminal.shown and "top_k 5 from the next" in terminal.shown
@@ -429,26 +434,23 @@ def test_pasted_lines_are_one_question(terminal: Pty) -> None:
 
 @pytest.mark.parametrize("terminal", [("word " * 400,)], indirect=True)
 def test_ctrl_c_stops_the_answer_and_then_only_the_line(terminal: Pty) -> None:
-    terminal.wait(">>> ")
-    terminal.type("Hello\r")
-    terminal.wait("word word")
+    ask(terminal)
     terminal.type("\x03")
     terminal.wait("stopped; /continue goes on")
     terminal.wait(">>> ", 2)
-    time.sleep(0.5)  # a signal between the prompt and the wait for a key would be noticed with the next key
-    terminal.type("half a quest\x03")
+    terminal.type("half a quest")
+    terminal.wait("half a quest")
+    time.sleep(0.2)  # a signal between that and the wait for the next key would be noticed with that key
+    terminal.type("\x03")
     terminal.wait("[Ctrl+D quits]")
     terminal.wait(">>> ", 3)
-    time.sleep(0.5)
     terminal.type("\x04")
     terminal.wait("['Hello'] 0")
 
 
 @pytest.mark.parametrize("terminal", [("word " * 60,)], indirect=True)
 def test_a_long_line_typed_during_an_answer_is_whole(terminal: Pty) -> None:
-    terminal.wait(">>> ")
-    terminal.type("Hello\r")
-    terminal.wait("word word")
+    ask(terminal)
     terminal.type("z" * 6000 + "\r")
     terminal.wait(">>> ", 3)
     terminal.type("/quit\r")
@@ -457,9 +459,7 @@ def test_a_long_line_typed_during_an_answer_is_whole(terminal: Pty) -> None:
 
 @pytest.mark.parametrize("terminal", [("word " * 400,)], indirect=True)
 def test_ctrl_c_during_an_answer_drops_nothing_typed(terminal: Pty) -> None:
-    terminal.wait(">>> ")
-    terminal.type("Hello\r")
-    terminal.wait("word word")
+    ask(terminal)
     terminal.type("typed ahead")
     terminal.wait("typed ahead")
     terminal.type("\x03")
@@ -470,9 +470,7 @@ def test_ctrl_c_during_an_answer_drops_nothing_typed(terminal: Pty) -> None:
 
 @pytest.mark.parametrize("terminal", [("word " * 60,)], indirect=True)
 def test_lines_typed_during_an_answer_are_texts_of_their_own(terminal: Pty) -> None:
-    terminal.wait(">>> ")
-    terminal.type("Hello\r")
-    terminal.wait("word word")
+    ask(terminal)
     terminal.type("/set seed 3\r/set top_k 5\r/quit\r")
     terminal.wait("['Hello'] 0")
     assert "seed 3 from the next" in terminal.shown and "top_k 5 from the next" in terminal.shown
