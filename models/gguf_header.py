@@ -35,6 +35,7 @@ MAX_NAME = 63  # GGML_MAX_NAME, without the zero at the end
 MAX_KEY = 65535
 MAX_TEXT = 16 << 20  # a chat template has kilobytes; the largest known value, an embedded tokenizer, some megabytes
 MAX_DIMS = 4
+MAX_VALUES = 10_000  # a model has some dozens, with sampling and many adapters some hundreds
 FORKS, MAX_TYPE = 97, 400  # numbers of types of weights that others have added
 DEFAULT_ALIGNMENT = 32
 MAX_KEPT = 4096  # items; longer lists of numbers than, say, one for each layer stay in the file
@@ -143,6 +144,8 @@ class _Reader:
             raise _wrong_version(version)
         n_tensors = self._count(_MIN_TENSOR, "tensors")
         n_values = self._count(_MIN_ENTRY, "values")
+        if n_values > MAX_VALUES:
+            raise _Damage(f"its header has {n_values} values; a model's has less than {MAX_VALUES}")
         values: dict[str, Any] = {}
         spans: dict[str, tuple[int, int]] = {}
         for _ in range(n_values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ MAX_REASON = 300  # characters
 PARAMETERS = {"type": "object", "properties": {"probed": {"type": "string", "description": ""}}, "required": []}
 TOOLS = json.dumps([{"type": "function", "function": {"name": PROBE, "description": "", "parameters": PARAMETERS}}])
 
+MAX_TRIED_SECONDS = 20.0  # of all renderings that find out what a template can do; most take some milliseconds each
+
 
 class ChatTemplate:
     """Writes chats in the form that a template wants: see `Form`.
@@ -46,6 +49,7 @@ class ChatTemplate:
         self._clock = ChatClock(now)
         self._plain = JinjaTemplate(source, special)
         self._no_tools: str | None = None
+        self._tried_seconds = 0.0
         try:
             form = chat_form.find_form(self._probe(self._plain, None))
         except (TypeError, UndefinedError):  # it goes through the tools without asking whether there are any
@@ -69,7 +73,16 @@ class ChatTemplate:
         self._ending = self._find_ending(special)
 
     def _probe(self, template: JinjaTemplate, tools: str | None) -> chat_form.Render:
-        return lambda objects: template.render(objects, now=self._clock.now(), tools=tools or self._no_tools)
+        def render(objects: chat_form.Objects) -> str:
+            if self._tried_seconds > MAX_TRIED_SECONDS:
+                raise TooMuchError(f"it computes for more than {MAX_TRIED_SECONDS:g} seconds while it is tried")
+            began = time.monotonic()
+            try:
+                return template.render(objects, now=self._clock.now(), tools=tools or self._no_tools)
+            finally:
+                self._tried_seconds += time.monotonic() - began
+
+        return render
 
     def __call__(
         self, messages: Sequence[Message], tools: str | None = None, variables: Mapping[str, Any] | None = None, /

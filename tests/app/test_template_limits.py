@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from specee.app.engine import template_limits
+from specee.app.engine import chat_template, template_limits
 from specee.app.engine.chat_template import ChatTemplate
+from specee.app.engine.jinja_template import JinjaTemplate
 from specee.app.engine.protocol import Message
 from specee.app.engine.template_limits import TooMuchError
 from specee.app.errors import USAGE, AppError
@@ -26,6 +27,16 @@ def test_a_template_cannot_compute_for_ever(endless: str, monkeypatch: pytest.Mo
     with pytest.raises(TooMuchError, match="it computes"):
         ChatTemplate(endless + "{{ messages[0].content }}", {})
     assert ChatTemplate("{{ messages[0].content * 3 }}{{ 6 * 7 }} {{ 2**10 }}", {})(ASK) == "HiHiHi42 1024"
+
+
+def test_all_trials_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of some forty renderings may stay just below the limit of one."""
+    monkeypatch.setattr(chat_template, "MAX_TRIED_SECONDS", 0.0)
+    n_rendered, render = [], JinjaTemplate.render
+    monkeypatch.setattr(JinjaTemplate, "render", lambda *a, **k: n_rendered.append(1) or render(*a, **k))
+    with pytest.raises((TooMuchError, LookupError)):
+        ChatTemplate(SAYS_ALL, {})
+    assert len(n_rendered) == 1
 
 
 TEN = "{% set ns = namespace(x='0123456789', l=[1]) %}"

@@ -87,6 +87,12 @@ def test_absurd_numbers_at_the_front(small: Path, at: int, form: struct.Struct, 
         gguf_header.read(small)
 
 
+def test_a_header_of_millions_of_values_is_refused_at_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_header, "MAX_VALUES", 3)
+    with pytest.raises(ModelError, match="values; a model's has less than 3"):
+        gguf_header.read(small)
+
+
 def entry(name: bytes, *numbers: int) -> bytes:
     """The start of a tensor's entry: its name, the number of dimensions and the first sizes."""
     return (
