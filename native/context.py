@@ -96,9 +96,7 @@ class RowContext:
         level, n_rows, limit = (-1, 0, None) if known is None else (known.level, known.n_rows, known.limit.encode())
         began = time.monotonic()
         path = os.fsencode(self.model.path)
-        self._handle = self.lib.specee_rows_init(
-            self._context, path, N_ROWS_MAX, GRAPH_CACHE_MAX, level, n_rows, limit
-        )
+        self._handle = self.lib.specee_rows_init(self._context, path, N_ROWS_MAX, GRAPH_CACHE_MAX, level, n_rows, limit)
         if not self._handle:
             message = library.last_error()
             self.close()

@@ -35,7 +35,7 @@ def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | Non
     """Where the verdict on this model file in such a context, by this library, is kept."""
     handle = library.loaded()
     of_library = Path(handle.directory, library.library_name()).stat()
-    parts = (
+    parts: tuple[object, ...] = (
         *((part.resolve(), part.stat().st_size, part.stat().st_mtime_ns) for part in _parts(model)),
         (of_library.st_size, of_library.st_mtime_ns),
         handle.kernels.value,

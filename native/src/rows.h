@@ -171,7 +171,7 @@ struct specee_rows {
 
     // What this model and this context can do: see specee_level and proof.cpp.
     int32_t     level = SPECEE_LEVEL_DENSE;
-    std::string limit; // why not more
+    std::string limit;                             // why not more
     int32_t     n_equal = specee_max_equal_rows(); // so many rows in one batch get the bits that each has alone
 
     // One, or one for the layers with a sliding window and one for the others: alike in their streams and cells. None:

@@ -88,10 +88,10 @@ LLAMA_API int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out);
 //
 // The context's sequences 0 to n_seq_max - 1 are the slots; each has its own window of n_ctx / n_seq_max tokens.
 //
-// proven, proven_rows, limit: specee_rows_level, specee_rows_max_equal and specee_rows_limit of an earlier proof for this
-// model, these parameters and this library; -1, 0, NULL: it is proven now, which takes some ten tokens' time, and some
-// ninety's where another device than a CPU computes. Below SPECEE_LEVEL_RANGES rows run whole:
-// they are appended, advanced from depth 0 to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
+// proven, proven_rows, limit: specee_rows_level, specee_rows_max_equal and specee_rows_limit of an earlier proof for
+// this model, these parameters and this library; -1, 0, NULL: it is proven now, which takes some ten tokens' time, and
+// some sixty's where another device than a CPU computes. Below SPECEE_LEVEL_RANGES rows run whole: they are appended,
+// advanced from depth 0 to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
                                          int32_t graph_cache_max, int32_t proven, int32_t proven_rows,
                                          const char * limit);
@@ -100,7 +100,7 @@ LLAMA_API void          specee_rows_free(specee_rows * rows);
 LLAMA_API int32_t      specee_rows_level(const specee_rows * rows);
 LLAMA_API const char * specee_rows_limit(const specee_rows * rows);
 // How many rows in one batch get the bits that each has alone: 1 below SPECEE_LEVEL_DRAFTS.
-LLAMA_API int32_t      specee_rows_max_equal(const specee_rows * rows);
+LLAMA_API int32_t specee_rows_max_equal(const specee_rows * rows);
 
 // ---- slots ---------------------------------------------------------------------------------------------------------
 

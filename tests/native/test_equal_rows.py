@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import tiny_gguf
@@ -64,11 +63,11 @@ def proven(model: Model, changes: Callable[[int], bool], n_slots: int = 1) -> tu
     return found
 
 
-def test_each_number_of_rows_is_tried_twice(model: Model) -> None:
+def test_each_number_of_rows_is_tried(model: Model) -> None:
     tried: list[int] = []
     assert proven(model, lambda n: bool(tried.append(n))) == (abi.EXITS, "", 8)
     at_once = [n for n in tried if n > 1]
-    assert [at_once.count(n) for n in range(2, 9)] == [2] * 6 + [3], "and the most in ranges"
+    assert [at_once.count(n) for n in range(2, 9)] == [1] * 6 + [3], "the most twice, and in ranges"
 
 
 @pytest.mark.parametrize(
@@ -90,12 +89,12 @@ def test_one_trial_that_fails_is_enough(model: Model, which: int) -> None:
 
 
 def test_rows_of_several_slots_count(model: Model) -> None:
-    """6 of one slot are equal, and 6 of two are not: after 2 to 8 of one, twice, come those of two."""
+    """6 of one slot are equal, and 6 of two are not: after those of one come those of two."""
     seen = []
 
     def changes(n: int) -> bool:
         seen.extend([n] * (n == 6))
-        return n == 6 and len(seen) == 3
+        return n == 6 and len(seen) == 2
 
     assert proven(model, changes, n_slots=2) == (abi.EXITS, "", 5)
 
