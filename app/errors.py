@@ -17,15 +17,23 @@ INTERNAL = "internal error"
 class AppError(Exception):
     """`title` says what happened in a few words, `message` why and what to do.
 
-    `of_device`: a GPU or a worker failed, without which the CPU could go on.
+    `of_device`: a GPU or a worker failed, without which the CPU could go on; `worker`: which one, as the user wrote it.
     """
 
-    def __init__(self, title: str, message: str, exit_code: int = FAILURE, *, of_device: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        message: str,
+        exit_code: int = FAILURE,
+        *,
+        of_device: bool = False,
+        worker: str | None = None,
+    ) -> None:
         super().__init__(f"{title}: {message}")
         self.title = title
         self.message = message
         self.exit_code = exit_code
-        self.of_device = of_device
+        self.of_device, self.worker = of_device, worker
 
     @property
     def line(self) -> str:
@@ -39,8 +47,9 @@ def as_app_error(error: BaseException) -> AppError:
         return error
     title, message = getattr(error, "title", None), getattr(error, "message", None)
     if isinstance(title, str) and isinstance(message, str):
-        of_device = bool(getattr(error, "of_device", False))
-        return AppError(title, message, int(getattr(error, "exit_code", FAILURE)), of_device=of_device)
+        of_device, worker = bool(getattr(error, "of_device", False)), getattr(error, "worker", None)
+        exit_code = int(getattr(error, "exit_code", FAILURE))
+        return AppError(title, message, exit_code, of_device=of_device, worker=worker)
     if isinstance(error, ValidationError):  # a value that no entrance let through, or should not have
         return AppError("bad value", _refusal(error), USAGE)
     if _is_of_memory(error):

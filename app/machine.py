@@ -56,7 +56,7 @@ def devices(endpoints: Sequence[str] = ()) -> list[dict[str, Any]]:
     """What can compute here, and on these workers. Loads the native library. Raises errors with a title."""
     from specee.native import devices as native
 
-    found = [*native.here(), *(device for endpoint in endpoints for device in native.of_worker(endpoint))]
+    found = [*native.here(), *native.of_workers(endpoints)]
     names = ("name", "label", "kind", "description", "free", "total")
     return [{name: getattr(device, name) for name in names} for device in found]
 

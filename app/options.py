@@ -47,8 +47,10 @@ from specee.app.settings import (
     TopP,
     allowed,
     check,
+    names,
     shown,
 )
+from specee.native import endpoint
 
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -79,6 +81,8 @@ SHORT: dict[str, tuple[str, ...]] = {
 DEFAULT_CTX = 4096  # tokens
 DEFAULT_KV_TYPE: KVType = "f16"
 NO_DRAFTER = "none"
+NO_DEVICES = ("none", "cpu")
+"""Names with which `device` says that the CPU computes alone."""
 
 _STRICT = ConfigDict(strict=True)  # a text is no number, and true is not 1
 
@@ -92,7 +96,7 @@ class LoadOptions:
     `kv_type`: what keys and values of the tokens in the window are kept in.
     The first `gpu_layers` of its layers are on other devices than the CPU, which `rpc` (workers) and `device` choose;
     None: as many as there is room for where one of these is given, else none. `tensor_split` shares them out.
-    `cpu_fallback`: the CPU goes on alone when a device fails.
+    `cpu_fallback`: when a device fails, the others go on, or the CPU alone; `has_lost`: one has failed.
     `n_slots` chats at most are answered at once, each with a window of n_ctx tokens: fewer where memory is short.
     """
 
@@ -110,17 +114,30 @@ class LoadOptions:
     device: DeviceNames | None = None
     tensor_split: TensorSplit | None = None
     cpu_fallback: bool = False
+    has_lost: bool = False
 
     @property
     def has_devices(self) -> bool:
         """Whether layers go to a device beside the CPU if there is one, and room on it."""
+        if self.device is not None and self.device.casefold() in NO_DEVICES:
+            return False
         given = self.rpc is not None or self.device is not None
         return given if self.gpu_layers is None else self.gpu_layers != 0
 
     @property
     def on_cpu(self) -> LoadOptions:
         """The same for the CPU alone."""
-        return replace(self, gpu_layers=None, rpc=None, device=None, tensor_split=None)
+        return replace(self, gpu_layers=None, rpc=None, device=None, tensor_split=None, has_lost=False)
+
+    def without(self, worker: str | None) -> LoadOptions:
+        """The same without a device that has failed: with the other workers if it was one, else for the CPU alone.
+
+        Where devices are named, the CPU goes on alone: workers that are left would have other names.
+        """
+        left = [one for one in names(self.rpc) if str(endpoint.parse(one)) != worker]
+        if worker is None or self.device is not None or not left or len(left) == len(names(self.rpc)):
+            return self.on_cpu
+        return replace(self, rpc=",".join(left), tensor_split=None, has_lost=True)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter
+from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter, ValidationError
 
 from specee.app.errors import SHOWN_CHARACTERS, USAGE, AppError
 from specee.native import endpoint
@@ -41,9 +41,8 @@ def _each_once(text: str) -> str:
 
 
 def _are_endpoints(text: str) -> str:
-    for part in names(text):
-        endpoint.parse(part)
-    return _each_once(text)
+    endpoint.parse_all(text)
+    return _without_nul(text)
 
 
 def _are_shares(text: str) -> str:
@@ -123,7 +122,7 @@ DeviceNames = Annotated[
 Endpoints = Annotated[
     str,
     AfterValidator(_are_endpoints),
-    Field(description="HOST:PORT, or several with commas, each once (an IPv6 address in brackets)"),
+    Field(description="HOST:PORT, or several with commas, each once"),
 ]
 TensorSplit = Annotated[
     str,
@@ -172,9 +171,17 @@ def read(kind: Any, value: object, *, typed: bool = True) -> Any:
         if not _may_be_read(adapter.json_schema(), value):
             raise ValueError
         return adapter.validate_strings(value)
-    except ValueError:  # a ValidationError is one
+    except ValueError as error:  # a ValidationError is one
+        if isinstance(error, ValidationError) and (why := _said_by_type(error)) is not None:
+            raise ValueError(why) from None
         given = "what is given" if kind is ApiKey else shown(value)  # a secret
         raise ValueError(f"{given} is not {allowed(kind)}") from None
+
+
+def _said_by_type(error: ValidationError) -> str | None:
+    """What the type itself says to the user of a value that it refuses."""
+    cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, endpoint.BadEndpointError) else None
 
 
 def _may_be_read(schema: dict[str, Any], text: str) -> bool:

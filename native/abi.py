@@ -122,6 +122,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     # for tests only
     "specee_rows_stop_next": (_int32, [_rows]),
+    "specee_rows_select_on_devices": (_int32, [_rows, _int32]),
     "specee_rows_transfers": (_int32, [_rows, ctypes.POINTER(Transfers)]),
     "specee_thread_rule_init": (_pointer, [_int32, _int32]),
     "specee_thread_rule_decide": (_int32, [_pointer, _double, _double, _double]),

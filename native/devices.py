@@ -42,19 +42,28 @@ def here() -> list[Device]:
     return [_describe(found.backend_dev_get(i)) for i in range(found.backend_dev_count())]
 
 
-def of_worker(endpoint: str) -> list[Device]:
-    """The devices of the worker that listens there (HOST:PORT). Raises DeviceError when there is none."""
-    address = rpc.check(parse(endpoint))
-    return [_describe(handle, endpoint) for handle in rpc.add(address)]
+def of_workers(endpoints: Sequence[str]) -> list[Device]:
+    """The devices of the workers that listen there (HOST:PORT), in their order.
+
+    Raises DeviceError for one that is not there, WrongUseError for one under two names.
+    """
+    places = [parse(endpoint) for endpoint in endpoints]
+    rpc.resolve(places)
+    addresses = [rpc.check(place) for place in places]
+    return [
+        _describe(handle, endpoint)
+        for endpoint, address in zip(endpoints, addresses, strict=True)
+        for handle in rpc.add(address)
+    ]
 
 
 def choose(endpoints: Sequence[str] = (), names: Sequence[str] = ()) -> list[Device]:
     """Those that compute layers beside the CPU, in their order: of these workers, then the GPUs of this machine.
 
     `names`: only these, in this order. Integrated GPUs are for machines without others, as llama.cpp has it, unless
-    they are named. Raises DeviceError for a worker that is not there, and for a name that no device has.
+    they are named. Raises as `of_workers` does, and DeviceError for a name that no device has.
     """
-    workers = [device for endpoint in endpoints for device in of_worker(endpoint)]
+    workers = of_workers(endpoints)
     local = [device for device in here() if device.kind in ("GPU", "integrated GPU")]
     if names:
         return _named([*workers, *local], names)

@@ -15,7 +15,7 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 10  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 11  # SPECEE_ABI_VERSION of src/specee.h
 BACKEND = "SPECEE_BACKEND"
 KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
 START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context

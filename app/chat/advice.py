@@ -5,6 +5,7 @@ from __future__ import annotations
 from specee.app.engine.client import EngineLostError
 from specee.app.engine.protocol import ModelInfo
 from specee.app.errors import PROMPT_TOO_LONG, AppError
+from specee.app.options import LoadOptions
 
 
 def how_to_make_room(info: ModelInfo | None) -> str:
@@ -18,3 +19,9 @@ def after(error: AppError, info: ModelInfo | None) -> str | None:
     if isinstance(error, EngineLostError):
         return "/continue or /retry starts it again; the chat is kept"
     return how_to_make_room(info) if error.exit_code == PROMPT_TOO_LONG else None
+
+
+def who_goes_on(error: AppError, load: LoadOptions) -> str:
+    """The question after a device has failed with which the model was loaded so."""
+    left = load.without(error.worker).rpc
+    return "Shall the CPU go on alone?" if left is None else f"Shall it go on with {left}?"

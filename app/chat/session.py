@@ -144,9 +144,9 @@ class Session:
         """The model is loaded again, with keys and values of this type, at the next question."""
         self._client.reload(replace(self._load, kv_type=kv_type))
 
-    def use_cpu(self) -> None:
-        """The model is loaded again at the next question, for the CPU alone."""
-        self._client.use_cpu()
+    def leave_out(self, worker: str | None) -> None:
+        """The model is loaded again at the next question, without this worker, or for the CPU alone."""
+        self._client.leave_out(worker)
 
     @property
     def load_options(self) -> LoadOptions:

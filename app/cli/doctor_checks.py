@@ -132,7 +132,7 @@ def _devices(load: LoadOptions) -> str:
     from specee.app.cli.task import run_task
     from specee.app.engine.protocol import ReportMachine
 
-    found = run_task(ReportMachine(load))["devices"]
+    found = run_task(ReportMachine(replace(load, cpu_fallback=False)))["devices"]  # here, what is missing is said
     return "; ".join(_device(one) for one in found)
 
 

@@ -23,9 +23,10 @@ from specee.app.cli.shared_options import (
     PLACES,
     THREADS,
     WHICH_MODEL,
+    check_places,
     load_options,
 )
-from specee.app.errors import OK
+from specee.app.errors import OK, AppError
 
 _HERE: list[click.Parameter] = [DATA_DIR, JSON]
 _NAMED = hidden([WHICH_MODEL])
@@ -186,10 +187,15 @@ def show_model(
     """
     from specee.app.cli import model_details
     from specee.app.options import DEFAULT_KV_TYPE, LoadOptions
+    from specee.native.errors import DeviceError
 
     given = {str(option.name): values[str(option.name)] for option in PLACES}
     load = LoadOptions(n_ctx=ctx, kv_type=kv_type or DEFAULT_KV_TYPE, **given)
-    facts = model_details.facts(name or model, paths.find(values["data_dir"]), load)
+    check_places(load)
+    try:
+        facts = model_details.facts(name or model, paths.find(values["data_dir"]), load)
+    except DeviceError as error:
+        raise AppError(error.title, error.message) from error  # there is no --cpu-fallback here
     return show(facts, as_json, model_details.text)
 
 

@@ -43,6 +43,8 @@ def ask(
                 tells_of_thinking = False
                 if (why := session.info.cannot_think(options.think)) is not None:
                     print(f"specee-chat: {why}", file=sys.stderr)
+            if isinstance(event, Notice) and isinstance(printer, _Text):
+                printer.make_room()
             printer(event)
             if isinstance(event, Silence) and form != "jsonl":
                 print(f"specee-chat: no sign of the engine for {event.seconds:.0f} s; Ctrl+C ends it", file=sys.stderr)
@@ -92,7 +94,7 @@ def _told_below_the_answer(session: Session, printer: object) -> Iterator[None]:
         whole = last is not None and last.role == "assistant" and last.content.endswith(printer.text)
         kept = "is kept" if whole and session.store.is_kept else "is not, or not all of it, in the history"
         why = f"{error.message}; the answer above {kept}"
-        raise AppError(error.title, why, error.exit_code, of_device=error.of_device) from error
+        raise AppError(error.title, why, error.exit_code, of_device=error.of_device, worker=error.worker) from error
 
 
 def result(session: Session, events: list[ChatEvent], done: Done) -> dict[str, Any]:
@@ -156,6 +158,11 @@ class _Text:
     @property
     def has_begun(self) -> bool:
         return bool(self.text)
+
+    def make_room(self) -> None:
+        """A line on standard error is to come in the middle of the answer; only on a terminal they meet."""
+        if self._line_open and sys.stdout.isatty() and sys.stderr.isatty():
+            print(file=sys.stderr)
 
     def end_line(self) -> None:
         """What comes next on this terminal begins a line."""

@@ -121,7 +121,7 @@ DEVICE = Option(
     type=Setting(settings.DeviceNames),
     metavar="NAME[,..]",
     help="Which devices compute layers, in this order: names that 'specee-chat doctor' lists, RPC0 for the first "
-    "worker.",
+    "worker. none or CPU: the CPU alone.",
     otherwise="the workers of --rpc, then the GPUs",
 )
 TENSOR_SPLIT = Option(
@@ -137,7 +137,8 @@ CPU_FALLBACK = Option(
     MODEL,
     is_flag=True,
     default=None,
-    help="When a GPU or a worker fails, the CPU goes on alone without a question.",
+    help="When a GPU or a worker fails, the other workers or the CPU alone go on without a question, also with an "
+    "answer that has begun.",
 )
 PLACES: Options = [GPU_LAYERS, RPC, DEVICE, TENSOR_SPLIT]
 """What computes beside the CPU."""
@@ -401,12 +402,23 @@ def load_options(values: Values) -> opts.LoadOptions:
         offline=offline,
         chats=not values.get("no_chats"),
     )
+    check_places(load)
     if drafter is not None:
         from specee.app.engine.draft_file import check_drafter
 
         with config.naming_its_keys({name: values.get(name) for name in ("model", "drafter")}):
             check_drafter(load)
     return load
+
+
+def check_places(load: opts.LoadOptions) -> None:
+    """Raises AppError for shares on the command line of layers that are on no other device. Those of config.toml are
+    for chats that have some."""
+    context = click.get_current_context()
+    typed = context.get_parameter_source("tensor_split") is ParameterSource.COMMANDLINE
+    if typed and load.tensor_split is not None and not load.has_devices:
+        why = "no layers are on other devices; --gpu-layers N, --rpc or --device put some there"
+        raise AppError("--tensor-split changes nothing", why, USAGE)
 
 
 def policy_choice(values: Values, spec: str) -> opts.PolicyChoice:

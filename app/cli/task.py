@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from specee.app.cli.progress_line import ProgressLine, TimeLeft
-from specee.app.engine.protocol import Progress, Task, TaskPart
+from specee.app.engine.protocol import Notice, Progress, Task
 
 
 def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda result: None) -> dict[str, Any]:
@@ -20,8 +21,11 @@ def run_task(task: Task, on_part: Callable[[dict[str, Any]], object] = lambda re
     left = TimeLeft()
     with ProgressLine() as line:
 
-        def show(event: Progress | TaskPart) -> None:
-            if isinstance(event, Progress):
+        def show(event: task_process.TaskEvent) -> None:
+            if isinstance(event, Notice):
+                line.clear()
+                print(f"specee-chat: {event.text}", file=sys.stderr)
+            elif isinstance(event, Progress):
                 line.show(event.what, left.show(event.what, event.fraction))
             else:
                 on_part(event.result)

@@ -39,13 +39,16 @@ class Answer:
 
     def __post_init__(self) -> None:
         backend, options = self.slot.backend, self.request.options
-        self.prefill = Prefill(self.slot.engine, self.prompt.tokens, self.slot.n_read)
-        self.slot.n_read = self.n_prompt = self.prefill.total
+        room = backend.engine.n_ctx - len(self.prompt.tokens) - 1
+        self.given = self.request.given[: max(0, room)]
+        self.prefill = Prefill(self.slot.engine, self.prompt.tokens, self.slot.n_read, self.given)
+        self.slot.n_read = self.n_prompt = len(self.prompt.tokens)
         self.n_thought_before = self.prompt.n_thought
         marks = backend.thinking.marks
         stop = (*options.stop, *backend.turn_stops)
         self.stream = AnswerStream(backend.piece, self.emit, self.began, stop, marks, options.think_tokens)
         self._begin_run(self.prompt.place, goes_on=self.prompt.goes_on)
+        self.stream.replay(self.given, backend.info.n_layers)
         self.state: Decoding | None = None  # once it decodes
         self.n_runs = 0
         self.reused = 0
@@ -156,13 +159,15 @@ class Answer:
         first_at = stream.first_at if stream.first_at is not None else ended
         decoding = ended - first_at
         tokens = [event for event in events if not event.stop]
+        n_new = len(events) - len(self.given)
+        n_timed = n_new if self.given else n_new - 1  # the first token of an answer is the prompt's
         return Stats(
             prompt_tokens=self.n_prompt,
             reused=reused,
             tokens=len(tokens),
             ttft_s=first_at - self.began,
             total_s=ended - self.began,
-            tokens_per_second=(len(events) - 1) / decoding if len(events) > 1 and decoding > 0 else 0.0,
+            tokens_per_second=n_timed / decoding if n_timed > 0 and decoding > 0 else 0.0,
             mean_exit_layer=sum(e.exit_layer for e in tokens) / len(tokens) if tokens else 0.0,
             n_layers=self.slot.backend.info.n_layers,
             policy=self.policy.name,
@@ -173,7 +178,7 @@ class Answer:
             policy_stats=asdict(counted),
             thought_tokens=stream.thought_tokens,
             prompt_thought_tokens=self.n_thought_before,
-            thought_seconds=stream.thought_ended_at - first_at if stream.thought_ended_at is not None else 0.0,
+            thought_seconds=max(0.0, stream.thought_ended_at - first_at) if stream.thought_ended_at else 0.0,
             thought_cut=stream.before_answer and stop_reason != "cancelled",
             thought_closed=self.thought_closed,
         )

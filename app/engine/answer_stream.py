@@ -73,6 +73,14 @@ class AnswerStream:
         """The run is over, and none of its tokens stands: nothing of them was sent."""
         self._open.clear()
 
+    def replay(self, tokens: Sequence[int], n_layers: int) -> None:
+        """The first tokens of the run, which were sent before: nothing of them is sent again."""
+        emit, self._emit = self._emit, lambda message: None
+        for i, token in enumerate(tokens):
+            self.add(TokenEvent(i, token, n_layers, TokenState.VERIFIED))
+        self.flush()
+        self._emit, self.first_at = emit, None
+
     def add(self, event: TokenEvent) -> None:
         """One more event of the policy."""
         if self.stopped or self.turn is not None:

@@ -187,7 +187,9 @@ class Answerer:
 
     def _decode(self, answer: Answer) -> None:
         seed = (answer.seed, answer.n_runs) if answer.n_runs else answer.seed
-        state = begin(answer.slot.backend, answer.prompt.tokens, answer.sampler, seed, answer.tokens_left)
+        given = () if answer.n_runs else answer.given
+        n_left = answer.tokens_left + len(given)
+        state = begin(answer.slot.backend, answer.prompt.tokens, answer.sampler, seed, n_left, given)
         answer.start(state)
         self._reading.remove(answer)
         self._decoding[self._scheduler.start(answer.policy, answer.slot.engine, state)] = answer
@@ -258,5 +260,4 @@ def _failed(error: Exception) -> Failed:
     if not isinstance(error, AppError):  # those are answers to what was asked; they would fill the log of a server
         traceback.print_exception(error)  # to the log
     failure = as_app_error(error)
-    of_device = failure.of_device  # then the engine is of no use any more
-    return Failed(failure.title, failure.message, failure.exit_code, fatal=of_device, of_device=of_device)
+    return Failed.by(failure, fatal=failure.of_device)  # then the engine is of no use any more

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from specee.app import paths
+from specee.app.engine.asked import Asked
 from specee.app.engine.link import Dispatcher, EngineLink, Inbox
 from specee.app.engine.protocol import (
-    Cancel,
     ChatEvent,
     Done,
     Failed,
@@ -25,7 +25,6 @@ from specee.app.engine.protocol import (
     Progress,
     PromptProgress,
     Started,
-    TokenEvents,
 )
 from specee.app.engine.terminal_guard import SavedTerminal
 from specee.app.errors import AppError
@@ -42,23 +41,6 @@ class Silence:
 
 
 Event = Notice | Progress | PromptProgress | Started | ChatEvent | Done | Silence
-
-
-class Asked:
-    """A request, from its beginning to its end. `cancel` may come from any thread."""
-
-    def __init__(self, request: Generate) -> None:
-        self.request = request
-        self.engine: Dispatcher | None = None  # once it was asked
-        self.may_be_repeated = True
-        """Until the engine takes it up, or somebody wants it to end: another engine can answer it as well."""
-        self.has_tokens = False
-        """Whether something of the answer has come."""
-
-    def cancel(self) -> None:
-        self.may_be_repeated = False
-        if self.engine is not None:
-            self.engine.send(Cancel(self.request.request))
 
 
 class Answer(Iterator[Event]):
@@ -82,10 +64,10 @@ class Answer(Iterator[Event]):
 class EngineLostError(AppError):
     """The engine process is gone; the next request starts a new one.
 
-    `on_cpu`: without the device that failed, as the user allows it.
+    `goes_on`: without the device that failed, as the user allows it.
     """
 
-    on_cpu = False
+    goes_on = False
 
 
 class NoEngineError(AppError):
@@ -102,8 +84,7 @@ def start_process(load: LoadOptions, terminal: SavedTerminal | None = None) -> E
     return EngineProcess(paths.find(load.data_dir).logs, terminal=terminal)
 
 
-def _on_cpu(error: AppError) -> Notice:
-    return Notice(f"{error.line}; the CPU computes alone now")
+ON_CPU = "the CPU computes alone now"
 
 
 class EngineClient:
@@ -115,6 +96,7 @@ class EngineClient:
         self.load = load
         """What the next request has."""
         self._loaded: LoadOptions | None = None  # the last that could be
+        self._has_left_out = False
         self._start = start
         self._engine: Dispatcher | None = None
         self._requests = itertools.count(1)
@@ -142,11 +124,12 @@ class EngineClient:
     def reload(self, load: LoadOptions) -> None:
         """The next request has another model or window; where that cannot be loaded, those after it the last one."""
         self.close()
-        self.load = load
+        self.load, self._has_left_out = load, False
 
-    def use_cpu(self) -> None:
-        """The next request is computed by the CPU alone."""
-        self.reload(self.load.on_cpu)
+    def leave_out(self, worker: str | None) -> None:
+        """The next request is computed without this worker, or without any device where there is no other worker."""
+        self.reload(self.load.without(worker))
+        self._has_left_out = True
 
     def generate(
         self,
@@ -193,28 +176,28 @@ class EngineClient:
             if engine is not None and self.is_open:
                 return engine
             self._drop(engine)
-            try:
-                return (yield from self._load())
-            except (NoEngineError, EngineLostError) as error:
-                if not self._fall_back_to_cpu(error):
-                    if self._loaded is not None:
-                        self.load = self._loaded
-                    raise
-                yield _on_cpu(error)
-                return (yield from self._load())
+            while True:
+                try:
+                    return (yield from self._load())
+                except (NoEngineError, EngineLostError) as error:
+                    if not self._leaves_out(error, self.load):
+                        if self._loaded is not None:
+                            self.load = self._loaded
+                        raise
+                    yield self._without(error)
         finally:
             self._opening.release()
 
     def _load(self) -> Generator[Notice | Progress | Silence, None, Dispatcher]:
         load = self.load
-        engine = self._engine = Dispatcher(self._started(load))
+        engine = self._engine = Dispatcher(self._started(load), load)
         engine.send(Load(load))
         for message in self._messages(engine.general):
             if isinstance(message, Failed):
                 # a process that is there says why it cannot load the model
                 kind = NoEngineError if engine.link.alive else EngineLostError
                 self._drop(engine)
-                raise kind(message.title, message.message, message.exit_code, of_device=message.of_device)
+                raise message.as_error(kind)
             if isinstance(message, (Notice, Progress, Silence)):
                 yield message
             if isinstance(message, ModelLoaded):
@@ -222,12 +205,19 @@ class EngineClient:
                 break
         return engine
 
-    def _fall_back_to_cpu(self, error: AppError) -> bool:
-        """Lets the CPU go on alone after this error, if the user allows that; whether it does."""
-        if not (error.of_device and self.load.cpu_fallback):
+    def _leaves_out(self, error: AppError, load: LoadOptions) -> bool:
+        """Leaves out the device that this error of an engine with these options is of, if the user allows that; whether
+        it does, or another request has done so."""
+        if not (error.of_device and load.cpu_fallback and load.has_devices):
             return False
-        self.load = self.load.on_cpu
+        if self.load == load:
+            self.load, self._has_left_out = load.without(error.worker), True
         return True
+
+    def _without(self, error: AppError) -> Notice:
+        """Says who computes after it."""
+        left = f"it goes on with {self.load.rpc}" if self.load.rpc is not None else ON_CPU
+        return Notice(f"{error.line}; {left}")
 
     def _started(self, load: LoadOptions) -> EngineLink:
         try:
@@ -236,24 +226,30 @@ class EngineClient:
             raise NoEngineError(error.title, error.message, error.exit_code) from error
 
     def _answer(self, asked: Asked) -> Generator[Event, None, None]:
-        before = self._ended_engines
-        try:
-            yield from self._put(asked)
-        except EngineLostError as error:
-            on_cpu = self._fall_back_to_cpu(error)
-            if self._ended_engines != before or not (asked.may_be_repeated or (on_cpu and not asked.has_tokens)):
-                if on_cpu:
-                    why = f"{error.message}; the CPU goes on alone from the next answer on"
+        before, n_repeated = self._ended_engines, 0
+        while True:
+            try:
+                yield from self._put(asked)
+                return
+            except EngineLostError as error:
+                goes_on = asked.engine is not None and self._leaves_out(error, asked.engine.load)
+                is_wanted = self._ended_engines != before
+                if goes_on and not is_wanted and asked.can_go_on:
+                    yield from asked.go_on()
+                    yield self._without(error)
+                elif goes_on:
+                    why = f"{error.message}; the next answer is computed without it"
                     lost = EngineLostError(error.title, why, error.exit_code)
-                    lost.on_cpu = True
+                    lost.goes_on = True
                     raise lost from error
-                raise
-            if on_cpu:
-                yield _on_cpu(error)
-            yield from self._put(asked)
+                elif is_wanted or n_repeated or not asked.may_be_repeated:
+                    raise
+                n_repeated += 1
 
     def _put(self, asked: Asked) -> Generator[Event, None, None]:
         engine = asked.engine = yield from self._connect()
+        if self.info is not None and self._has_left_out:
+            asked.fit(self.info)
         inbox = engine.expect(asked.request.request)
         self._running.add(asked)
         ended = False
@@ -262,16 +258,12 @@ class EngineClient:
             for message in self._messages(inbox):
                 if not isinstance(message, (Silence, Failed)):
                     asked.may_be_repeated = False
-                if isinstance(message, TokenEvents):
-                    asked.has_tokens = True
-                    yield from message.events
-                    continue
                 ended = isinstance(message, (Done, Failed))
                 if ended:
                     self._running.remove(asked)
                 if isinstance(message, Failed):
                     raise self._failure(engine, message)
-                yield message
+                yield from asked.passed_on(message)
                 if ended:
                     return
         finally:
@@ -299,8 +291,7 @@ class EngineClient:
     def _failure(self, engine: Dispatcher, message: Failed) -> AppError:
         if message.fatal:
             self._drop(engine)
-        kind = EngineLostError if message.fatal else AppError
-        return kind(message.title, message.message, message.exit_code, of_device=message.of_device)
+        return message.as_error(EngineLostError if message.fatal else AppError)
 
     def _drop(self, engine: Dispatcher | None) -> None:
         """Another engine serves the next request, unless one does already."""

@@ -16,11 +16,25 @@ from specee.predictors.types import Sampler, TokenEvent
 
 
 def begin(
-    backend: Backend, prompt: Sequence[int], sampler: Sampler, seed: int | tuple[int, int], max_tokens: int
+    backend: Backend,
+    prompt: Sequence[int],
+    sampler: Sampler,
+    seed: int | tuple[int, int],
+    max_tokens: int,
+    given: Sequence[int] = (),
 ) -> Decoding:
-    """The state of the answer after a prefill of `prompt`."""
+    """The state of the answer after a prefill of `prompt`, and of the tokens `given` that it begins with.
+
+    What follows these is what a dense policy that chose them would choose: it draws one number for each token.
+    """
     rng = np.random.default_rng(seed)
-    return begin_decoding(backend.engine, prompt, sampler, rng, max_tokens, time.perf_counter)
+    state = begin_decoding(backend.engine, prompt, sampler, rng, max_tokens, time.perf_counter)
+    for token in given:
+        state.tokens.append(token)
+        sampler.accept(token)
+        if not sampler.is_greedy:
+            rng.random()
+    return state
 
 
 def decode(

@@ -7,6 +7,7 @@ import threading
 from typing import Any, Protocol
 
 from specee.app.engine.protocol import Failed, OfRequest
+from specee.app.options import LoadOptions
 
 Inbox = queue.SimpleQueue  # of messages
 
@@ -33,10 +34,10 @@ class EngineLink(Protocol):
 class Dispatcher:
     """Reads an engine's messages in a thread of its own. Everything else may be called from any thread."""
 
-    def __init__(self, link: EngineLink) -> None:
+    def __init__(self, link: EngineLink, load: LoadOptions) -> None:
         self.general: Inbox[Any] = Inbox()
         """Messages that belong to no request."""
-        self.link = link
+        self.link, self.load = link, load
         self._lock = threading.Lock()
         self._inboxes: dict[int, Inbox[Any]] = {}
         self._failure: Failed | None = None

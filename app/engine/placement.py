@@ -84,9 +84,11 @@ def choose(options: LoadOptions, need: Needs) -> Placement:
         return Placement(0, notice="no GPU is known to this build: the CPU computes all layers")
     split = split or tuple(float(device.free or 1) for device in found)
     split = tuple(part / max(split) for part in split)  # llama.cpp adds them up in 32 bits
-    if isinstance(options.gpu_layers, int):
+    if isinstance(options.gpu_layers, int) and not options.has_lost:
         return Placement(options.gpu_layers, found, split)
     n = fitting(need, [device.free for device in found], split)
+    if isinstance(options.gpu_layers, int):
+        n = min(n, options.gpu_layers)
     if n == 0:
         there = ", ".join(f"{size(device.free)} on {device.label}" for device in found)
         return Placement(0, notice=f"no layer has room beside the CPU ({there}): the CPU computes all of them")

@@ -20,14 +20,18 @@ MIN_CHUNK = 12
 
 
 class Prefill:
-    """The prompt `tokens` on its way into the engine, whose cache begins with `n_read` tokens of the last prompt."""
+    """The prompt `tokens` on its way into the engine, whose cache begins with `n_read` tokens of the last prompt.
 
-    def __init__(self, engine: ChatEngine, tokens: Sequence[int], n_read: int) -> None:
-        self._engine, self._tokens = engine, tokens
-        self.total = len(tokens)
-        keep = common_prefix(engine.tokens, tokens[:-1])
+    `given`: the first tokens of the answer. They are read behind it, a few at once: so they get the bits that they had
+    when they were generated.
+    """
+
+    def __init__(self, engine: ChatEngine, tokens: Sequence[int], n_read: int, given: Sequence[int] = ()) -> None:
+        self._engine, self._tokens, self._n_prompt = engine, [*tokens, *given], len(tokens)
+        self.total = len(self._tokens)
+        keep = common_prefix(engine.tokens, self._tokens[:-1])
         if keep <= n_read:
-            keep = max(0, min(keep, self.total - MIN_CHUNK)) // GROUP * GROUP
+            keep = max(0, min(keep, self._n_prompt - MIN_CHUNK)) // GROUP * GROUP
         try:
             engine.roll_back(keep)
         except NativeError:  # a memory that cannot go back: all of it is read again
@@ -45,7 +49,10 @@ class Prefill:
 
     def read_chunk(self, size: int) -> None:
         """The next tokens, at most about `size`."""
-        end = chunk_end(self.done, self.total, size)
+        if self.done < self._n_prompt:
+            end = chunk_end(self.done, self._n_prompt, size)
+        else:
+            end = min(self.done + self._engine.max_equal_rows, self.total)
         reused = self._engine.prefill(self._tokens[:end])
         if not self._begun:
             self.reused, self._begun = reused, True

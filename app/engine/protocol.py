@@ -57,6 +57,7 @@ class Generate:
     `tools`: what the model may call, the JSON of a list as the chat completions API has it; for models whose
     ModelInfo has `takes_tools`.
     `is_comparison`: the policy begins without what earlier answers taught it, and learns nothing for later ones.
+    `given`: the first tokens of the answer, which another engine gave before it was lost: those after them come.
     """
 
     request: int
@@ -65,6 +66,7 @@ class Generate:
     continue_answer: bool = False
     tools: str | None = None
     is_comparison: bool = False
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -369,7 +371,7 @@ class TaskDone:
 class Failed:
     """The request failed. `fatal`: all have, the engine process has ended or has no model to answer with.
 
-    `of_device`: see AppError.
+    `of_device` and `worker`: see AppError.
     """
 
     title: str
@@ -377,3 +379,14 @@ class Failed:
     exit_code: int = 1
     fatal: bool = False
     of_device: bool = False
+    worker: str | None = None
+
+    @classmethod
+    def by(cls, error: AppError, *, fatal: bool) -> Failed:
+        """What this error did."""
+        told = error.title, error.message, error.exit_code
+        return cls(*told, fatal, error.of_device, error.worker)
+
+    def as_error(self, kind: type[AppError] = AppError) -> AppError:
+        """The error."""
+        return kind(self.title, self.message, self.exit_code, of_device=self.of_device, worker=self.worker)

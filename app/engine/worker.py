@@ -148,8 +148,7 @@ class Worker:
                 failure = as_app_error(error)
                 with suppress(BrokenPipeError):
                     fatal = not isinstance(message, Task)
-                    told = failure.title, failure.message, failure.exit_code
-                    self._send(Failed(*told, fatal, of_device=failure.of_device))
+                    self._send(Failed.by(failure, fatal=fatal))
 
     def _send(self, message: object) -> None:
         if self._stopping.is_set():
@@ -195,7 +194,7 @@ class Worker:
         def lost(error: BaseException) -> None:
             failure = as_app_error(error)
             with suppress(OSError):
-                self._send(Failed(failure.title, failure.message, failure.exit_code, fatal=True, of_device=True))
+                self._send(Failed.by(failure, fatal=True))
             os._exit(failure.exit_code)
 
         rpc.tell_of_loss(lost)

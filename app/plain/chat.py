@@ -110,9 +110,9 @@ class PlainChat:
             told = error_log.told(error, self.session.logs)
             hint = advice.after(told, self.session.info)
             self.show_notice(told.line if hint is None else f"{told.line}; {hint}", error=True)
-            if told.of_device and self._input.confirm("Shall the CPU go on alone?"):
-                self.session.use_cpu()
-                self.show_notice("the CPU computes alone from the next question on")
+            if told.of_device and self._input.confirm(advice.who_goes_on(told, self.session.load_options)):
+                self.session.leave_out(told.worker)
+                self.show_notice("so it will be from the next question on")
             if typed:
                 self._input.prefill(typed)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 
 from specee.app.engine.client import Answer, EngineClient, EngineLostError
-from specee.app.engine.protocol import ChatEvent, Done, Started
+from specee.app.engine.protocol import ChatEvent, Done, Notice, Started
 from specee.app.errors import AppError, as_app_error
 from specee.app.serve.errors import ApiError
 from specee.app.serve.request import CompletionRequest
@@ -48,7 +49,7 @@ class Answers:
 class Feed:
     """One answer: iterate over what is certain of it. Raises AppError, and ClientLeftError after `leave`.
 
-    `is_whole`: all of it comes at its end, and is asked for once more when a device fails and the CPU goes on alone.
+    `is_whole`: all of it comes at its end, and is asked for once more when a device fails that can be left out.
     """
 
     def __init__(self, ask: Callable[[], Answer], places: threading.Semaphore, *, is_whole: bool) -> None:
@@ -76,7 +77,7 @@ class Feed:
             try:
                 self._pass_on(ask(), is_whole)
             except EngineLostError as error:
-                if not (is_whole and error.on_cpu):
+                if not (is_whole and error.goes_on):
                     raise
                 self._pass_on(ask(), is_whole)
         except BaseException as error:
@@ -90,6 +91,8 @@ class Feed:
             for event in answer:
                 if self._left.is_set():
                     return
+                if isinstance(event, Notice):
+                    logging.getLogger(__name__).error("%s", event.text)
                 match event:
                     case Started() | Done() | ChatEvent(state="verified"):
                         waiting.append(event)

@@ -59,7 +59,7 @@ def for_client(error: AppError) -> AppError:
     """What a client is told: only what it can do, nothing of the server's files and workers. The log has the rest."""
     if isinstance(error, ApiError) or (error.exit_code == USAGE and not isinstance(error, NoEngineError)):
         return error
-    is_of_device = error.of_device or (isinstance(error, EngineLostError) and error.on_cpu)
+    is_of_device = error.of_device or (isinstance(error, EngineLostError) and error.goes_on)
     title = "a device failed" if is_of_device else error.title  # which may be a worker's address
     if isinstance(error, NoEngineError):
         told = ApiError(503, "no engine", "the model cannot be loaded, and the server's log says why; ask again later")

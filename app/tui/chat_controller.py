@@ -317,11 +317,11 @@ class ChatController:
     def _ask_about_cpu(self, error: AppError) -> None:
         def answered(yes: bool | None) -> None:
             if yes:
-                self._app.session.use_cpu()
+                self._app.session.leave_out(error.worker)
                 self.load()
 
-        question = f"{error.line}. Shall the CPU go on alone? The chat is kept."
-        self._app.push_screen(Question(question, "use the CPU"), answered)
+        question = f"{error.line}. {advice.who_goes_on(error, self._app.session.load_options)} The chat is kept."
+        self._app.push_screen(Question(question, "go on"), answered)
 
     def _show_error(self, error: AppError) -> None:
         app = self._app

@@ -157,7 +157,8 @@ int32_t specee_rows::check_pass(specee_pass & pass, int32_t n, const int32_t * i
     if (level < SPECEE_LEVEL_RANGES && !(is_new && end == n_layer)) {
         return fail_level();
     }
-    pass.range = { begin, end, n, want_logits, kv_only, false };
+    pass.range         = { begin, end, n, want_logits, kv_only, false };
+    pass.range.selects = want_logits && selects;
     if (kv == nullptr) {
         return SPECEE_OK;
     }
@@ -315,7 +316,7 @@ int32_t specee_rows::compute_head(specee_row & r, int32_t source, bool by_lens) 
     batch.assign(1, &r);
     groups.assign(1, { r.slot, 0, 1, 0 });
     // an empty range at the end: only norm and head, no K/V
-    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false, source, by_lens });
+    specee_range_graph & graph  = graph_of({ n_layer, n_layer, 1, true, false, false, source, by_lens, selects });
     int32_t              status = launch(graph);
     if (status == SPECEE_OK) {
         status = wait_for(graph);

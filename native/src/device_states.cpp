@@ -88,6 +88,12 @@ void specee_rows::fetch(const specee_device_tensor & from, const specee_row & r,
     }
 }
 
+bool specee_rows::draft_on_device(const specee_row & r, llama_token token, int32_t k, llama_token * out) {
+    return r.on_device &&
+           draft_head.best_guesses(*token_matrices, devices[device_of[r.layer - 1]], (int32_t) place_on_device(r),
+                                   r.layer < n_layer, token, k, out, transfers);
+}
+
 void specee_rows::set_places(const specee_range_graph & graph) {
     for (size_t i = 0; i < batch.size(); ++i) {
         specee_row & r = *batch[i];

@@ -44,21 +44,41 @@ static void best_tokens(const std::vector<llama_token> & tokens, const float * s
     }
 }
 
+void specee_draft_head::embed(const specee_token_matrices & matrices, llama_token token, float * out) {
+    const int32_t n = matrices.n_embd;
+    matrices.embedding_row(token, out);
+    const float inverse = specee_inverse_rms(out, n, matrices.eps);
+    for (int32_t i = 0; i < n; ++i) {
+        out[i] *= inverse;
+    }
+}
+
 void specee_draft_head::best_guesses(const specee_token_matrices & matrices, const float * final_state,
                                      llama_token token, int32_t k, llama_token * out) {
     const int32_t n = matrices.n_embd;
     x.resize(2 * n);
-    matrices.embedding_row(token, x.data() + n);
+    embed(matrices, token, x.data() + n);
     matrices.normalise(final_state, x.data());
-    const float e = specee_inverse_rms(x.data() + n, n, matrices.eps);
-    for (int32_t i = 0; i < n; ++i) {
-        x[n + i] *= e;
-    }
     z.resize(down.n_rows);
     multiply(down, x.data(), z.data());
     scores.resize(tokens.size());
     multiply(up, z.data(), scores.data());
     best_tokens(tokens, scores.data(), bias.data(), k, out);
+}
+
+bool specee_draft_head::best_guesses(const specee_token_matrices & matrices, const specee_device & device,
+                                     int32_t place, bool by_lens, llama_token token, int32_t k, llama_token * out,
+                                     specee_transfers & transfers) {
+    const auto [found, is_new] = on_devices.try_emplace({ device.dev, by_lens }, device, *this, matrices, by_lens);
+    if (!found->second.is_ready) {
+        return false;
+    }
+    int32_t guesses[SPECEE_K_MAX];
+    x.resize(2 * matrices.n_embd);
+    embed(matrices, token, x.data());
+    found->second.best_guesses(place, x.data(), guesses, transfers);
+    std::transform(guesses, guesses + k, out, [&](int32_t i) { return tokens[i]; });
+    return true;
 }
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
@@ -98,12 +118,13 @@ int32_t specee_rows_draft(specee_rows * rows, int32_t id, llama_token token, int
         if (!specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
-        specee_row *  r     = rows->find(id);
-        const float * state = r == nullptr ? nullptr : rows->final_state(*r);
-        if (state == nullptr) {
+        specee_row * r = rows->find(id);
+        if (r == nullptr || !rows->has_final_state(*r)) {
             return specee_fail(SPECEE_INVALID, "no such row, or its final state is not known");
         }
-        rows->draft_head.best_guesses(*rows->token_matrices, state, token, k, out);
+        if (!rows->draft_on_device(*r, token, k, out)) {
+            rows->draft_head.best_guesses(*rows->token_matrices, rows->final_state(*r), token, k, out);
+        }
         return (int32_t) SPECEE_OK;
     });
 }

@@ -7,7 +7,7 @@
 //
 // llama.cpp builds the graphs; we keep them, one for each number of tokens, where llama_decode would build each anew
 // after another one. And we end them ourselves: the LM head sees the last token only, and the probabilities are those
-// of the tokens that the head knows, not logits of the whole vocabulary.
+// of the tokens that the head knows, not logits of the whole vocabulary. A device gives the greatest of them alone.
 #include "error.h"
 #include "rows.h"
 #include "specee.h"
@@ -32,9 +32,15 @@ struct head_graph {
     llm_graph_result_ptr   result;
     ggml_cgraph *          gf        = nullptr; // null: not built
     ggml_tensor *          states    = nullptr; // [n_embd, n] what is made of each token
-    ggml_tensor *          probs     = nullptr; // [n_known] of the next token; of a decoder
+    ggml_tensor *          probs     = nullptr; // [n_known] of the next token; of a decoder on the host
+    ggml_tensor *          best      = nullptr; // [2] the greatest of them, and where it is; of one on a device
     specee_transfers       transfers = {};      // of one computation
 };
+
+static bool is_on_device(const ggml_tensor & weights) {
+    ggml_backend_dev_t dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(weights.buffer));
+    return dev != nullptr && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU;
+}
 
 struct specee_eagle_head {
     llama_context &     ctx;
@@ -46,12 +52,14 @@ struct specee_eagle_head {
     llama_pos           length = 0; // pairs in the cache
     // [n_ctx][n_embd] what the head made of each pair: the next state where the target has none
     std::unique_ptr<float[]> states;
-    std::vector<float>       features;         // [n][layers * n_embd of the target] of the present batch
-    std::vector<float>       inputs;           // [n][n_embd] of the present batch
-    std::vector<float>       probs;            // [n_known] of the token after the last pair
-    bool                     has_best = false; // `probs` are those of the last pair in the cache
-    std::vector<int64_t>     known;            // [n_known] the tokens that it knows, empty: all
-    std::list<head_graph>    graphs;           // most recently used first
+    std::vector<float>       features;      // [n][layers * n_embd of the target] of the present batch
+    std::vector<float>       inputs;        // [n][n_embd] of the present batch
+    std::vector<float>       probs;         // [n_known] of the token after the last pair, of a head on the host
+    int32_t                  best_at   = 0; // which token is likeliest after it, among those that are known
+    float                    best_prob = 0;
+    bool                     has_best  = false; // this is of the last pair in the cache
+    std::vector<int64_t>     known;             // [n_known] the tokens that it knows, empty: all
+    std::list<head_graph>    graphs;            // most recently used first
 
     // of a batch, reused
     std::vector<llama_pos>      pos;
@@ -117,11 +125,19 @@ struct specee_eagle_head {
         const ggml_tensor * target = own == nullptr ? llama_get_model(ctx.cparams.ctx_other)->output : nullptr;
         ggml_tensor *       head   = const_cast<ggml_tensor *>(own != nullptr ? own : target);
 
-        x           = ggml_view_2d(ctx0, x, n_embd, 1, x->nb[1], (graph.n - 1) * x->nb[1]);
-        x           = ggml_mul(ctx0, ggml_rms_norm(ctx0, x, model.hparams.f_norm_rms_eps), model.output_norm);
-        graph.probs = ggml_soft_max(ctx0, ggml_mul_mat(ctx0, head, x));
-        ggml_set_output(graph.probs);
-        ggml_build_forward_expand(gf, graph.probs);
+        x                   = ggml_view_2d(ctx0, x, n_embd, 1, x->nb[1], (graph.n - 1) * x->nb[1]);
+        x                   = ggml_mul(ctx0, ggml_rms_norm(ctx0, x, model.hparams.f_norm_rms_eps), model.output_norm);
+        ggml_tensor * probs = ggml_soft_max(ctx0, ggml_mul_mat(ctx0, head, x));
+        ggml_tensor * made  = probs;
+        if (is_on_device(*head)) {
+            ggml_tensor * at   = ggml_argmax(ctx0, probs);
+            ggml_tensor * best = ggml_get_rows(ctx0, ggml_reshape_2d(ctx0, probs, 1, probs->ne[0]), at);
+            made = graph.best = ggml_concat(ctx0, best, ggml_cast(ctx0, at, GGML_TYPE_F32), 0); // exact below 2^24
+        } else {
+            graph.probs = probs;
+        }
+        ggml_set_output(made);
+        ggml_build_forward_expand(gf, made);
         graph.gf = gf;
     }
 
@@ -157,11 +173,22 @@ struct specee_eagle_head {
             specee_read(ctx.sched.get(), t, to, 0, ggml_nbytes(t), target.transfers);
         };
         read(graph.states, made);
-        if (graph.probs != nullptr) {
+        float found[2];
+        if (graph.best != nullptr) {
+            read(graph.best, found);
+        } else if (graph.probs != nullptr) {
             read(graph.probs, probs.data());
         }
         specee_add(target.transfers, graph.transfers);
         ggml_backend_sched_synchronize(ctx.sched.get());
+        if (graph.best != nullptr) {
+            best_prob = found[0];
+            best_at   = (int32_t) found[1];
+        } else if (graph.probs != nullptr) {
+            const auto best = std::max_element(probs.begin(), probs.end());
+            best_prob       = *best;
+            best_at         = best - probs.begin();
+        }
     }
 
     // made: [n][n_embd] what is made of each. False where it could not be computed.
@@ -329,13 +356,11 @@ int32_t specee_eagle_head_best(const specee_eagle_head * head, llama_token * tok
             return specee_fail(SPECEE_INVALID,
                                "nothing is expected after the last token: it was forgotten, or not read");
         }
-        const auto best = std::max_element(head->probs.begin(), head->probs.end());
-        if (!(*best > 0.0f)) {
+        if (!(head->best_prob > 0.0f)) {
             return specee_fail(SPECEE_FAILED, "the EAGLE-3 head gives no numbers: its file is damaged");
         }
-        const auto at = best - head->probs.begin();
-        *token        = head->known.empty() ? (llama_token) at : (llama_token) head->known[at];
-        *prob         = *best;
+        *token = head->known.empty() ? (llama_token) head->best_at : (llama_token) head->known[head->best_at];
+        *prob  = head->best_prob;
         return (int32_t) SPECEE_OK;
     });
 }

@@ -51,7 +51,7 @@ std::vector<int32_t> specee_rows::append_proof(llama_seq_id slot, int32_t first,
     return ids;
 }
 
-bool specee_rows::has_logits(llama_seq_id slot, int32_t i, int32_t token) const {
+bool specee_rows::has_logits(llama_seq_id slot, int32_t i, int32_t token) {
     const float * found = logits_of(slot, i);
     return found != nullptr &&
            std::memcmp(found, proof_logits.data() + (size_t) token * n_vocab, n_vocab * sizeof(float)) == 0;

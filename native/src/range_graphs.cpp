@@ -279,6 +279,7 @@ bool specee_rows::build(specee_range_graph & graph, const llm_graph_params & par
         throw std::runtime_error("its later layers need what the earlier ones computed");
     }
     find_inputs(graph);
+    add_selection(graph, gf);
     // inputs that this range does not use must be allocated all the same: they will be set
     ggml_context * ctx0 = graph.result->get_ctx();
     for (ggml_tensor * t = ggml_get_first_tensor(ctx0); t != nullptr; t = ggml_get_next_tensor(ctx0, t)) {
@@ -390,5 +391,7 @@ void specee_rows::keep_logits(specee_range_graph & graph) {
     ggml_tensor * t = graph.result->get_logits();
     logits_groups   = groups;
     logits_owner    = &graph;
-    logits          = logits_host.empty() ? static_cast<const float *>(t->data) : logits_host.data();
+    logits          = ggml_backend_buffer_is_host(t->buffer) ? static_cast<const float *>(t->data)
+                      : logits_host.empty()                  ? nullptr
+                                                             : logits_host.data();
 }

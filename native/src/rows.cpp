@@ -29,6 +29,7 @@ specee_rows::specee_rows(llama_context & ctx, int32_t n_rows_max, int32_t graph_
     cells.idxs[0].reserve(n_rows_max);
     cells.idxs[0].assign(1, 0);
     find_devices();
+    select_on_devices(0);
     ctx.cparams.specee = this;
     ctx.set_abort_callback(abort_requested, this);
 }
@@ -56,16 +57,6 @@ bool specee_rows::has_final_state(const specee_row & r) const {
 
 const float * specee_rows::final_state(specee_row & r) {
     return !has_final_state(r) ? nullptr : r.layer == n_layer ? hidden(r) : estimate(r);
-}
-
-const float * specee_rows::logits_of(llama_seq_id slot, int32_t i) const {
-    for (const specee_group & group : logits_groups) {
-        if (group.slot == slot && i >= 0 && i < group.n_rows) {
-            return logits + (size_t) (group.first + i) * n_vocab;
-        }
-    }
-    specee_fail(SPECEE_INVALID, "this slot has no such row of logits");
-    return nullptr;
 }
 
 bool specee_rows::are_tokens(int32_t n, const llama_token * toks) const {

@@ -48,6 +48,13 @@ struct specee_row {
     int32_t turn         = 0; // which of its two places there
 };
 
+// Of two logits: the greater one, of equal ones the token that comes first.
+inline bool specee_is_greater(const llama_token_data & a, const llama_token_data & b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+inline constexpr char SPECEE_NO_NUMBERS[] = "the model gives no numbers: its file is damaged";
+
 struct specee_free {
     void operator()(void * memory) const { std::free(memory); }
 };
@@ -92,10 +99,11 @@ struct specee_range {
     bool    scores  = false; // of the shortlist, through the lens of `end`
     int32_t source  = -1;    // the device in whose memory it finds the rows' states, -1: the host gives them
     bool    by_lens = false; // it finds the estimates of them
+    bool    selects = false; // the greatest logits, where the device has them
 
     bool operator==(const specee_range & o) const {
         return begin == o.begin && end == o.end && n_rows == o.n_rows && logits == o.logits && kv_only == o.kv_only &&
-               scores == o.scores && source == o.source && by_lens == o.by_lens;
+               scores == o.scores && source == o.source && by_lens == o.by_lens && selects == o.selects;
     }
 };
 
@@ -134,6 +142,7 @@ struct specee_range_graph {
     specee_result              out;             // [n_embd, n_rows] hidden states at `end`
     specee_result              lens;            // [n_embd, n_rows] the same through the lens of `end`, if there is one
     specee_result              scores;          // [n_short, n_rows] logits of the shortlist
+    specee_result              selected;        // [.., n_rows] the greatest logits, see selected_logits.cpp
     std::vector<specee_result> kept; // [kept layers] of [n_embd, n_rows]: null for those outside of the range
     ggml_tensor *              in_at     = nullptr; // [n_rows] places of the states on a device, null: not there
     ggml_tensor *              out_at    = nullptr;
@@ -209,11 +218,13 @@ struct specee_rows {
     std::vector<int32_t>                                                     kept_layers;
     std::unordered_map<const llm_graph_result *, std::vector<specee_result>> layer_outputs;
 
-    const float *             logits = nullptr; // [n][n_vocab]
+    const float *             logits = nullptr; // [n][n_vocab], null: on the device that computed them
     std::vector<specee_group> logits_groups;    // whose they are; empty: there are none
     specee_range_graph *      logits_owner = nullptr;
-    std::vector<float>        logits_host;      // when the backend's memory cannot be read directly
-    std::vector<float>        shortlist_logits; // [n_short] of the last row whose range had `scores`
+    std::vector<float>        logits_host;              // when the backend's memory cannot be read directly
+    bool                      selects          = false; // a device selects the greatest ones
+    bool                      wants_whole_rows = false; // they were asked for since the last computation
+    std::vector<float>        shortlist_logits;         // [n_short] of the last row whose range had `scores`
 
     // reused between calls
     std::vector<specee_row *>                  batch;  // the rows of the present computation
@@ -266,8 +277,6 @@ struct specee_rows {
     // The last layer's output, or the estimate of it after an exit; null when not known.
     const float * final_state(specee_row & r);
     bool          has_final_state(const specee_row & r) const;
-    // Logits row i of a slot; null, with an error, when there is none.
-    const float * logits_of(llama_seq_id slot, int32_t i) const;
     // The parent of a row in flight, if it is in flight too.
     const specee_row * parent_in_flight(const specee_row & r) const {
         const specee_row * parent = find(r.parent);
@@ -306,6 +315,8 @@ struct specee_rows {
     // The device in whose memory the states after so many layers are; -1: the host's. Takes the memory.
     int32_t states_at(int32_t depth);
     bool    need_estimates(int32_t device); // false: there is no memory for them
+    // By the device that has the row's final state; false: none does, or it cannot.
+    bool draft_on_device(const specee_row & r, llama_token token, int32_t k, llama_token * out);
 
     // ---- ranges of layers: advance.cpp
 
@@ -323,6 +334,16 @@ struct specee_rows {
     // n batches at once, in ranges of layers that have none in common.
     int32_t advance_stages(int32_t n, const int32_t * counts, const int32_t * ids, const int32_t * ends,
                            uint32_t flags);
+
+    // ---- what the host gets of logits: selected_logits.cpp
+
+    // Logits row i of a slot; null, with an error, when there is none.
+    const float * logits_of(llama_seq_id slot, int32_t i);
+    // The n greatest ones into `sample_buffer`, those of equal logits by their ids. False: all of them must be looked
+    // at, or there is no such row.
+    bool greatest_logits(llama_seq_id slot, int32_t i, int32_t n);
+    // Whether devices select them: 0 where that is faster, > 0 all devices, < 0 none.
+    void select_on_devices(int32_t which);
 
     // ---- probes: probe.cpp
 
@@ -399,6 +420,10 @@ struct specee_rows {
     void    read_results(specee_range_graph & graph);     // queued: they are there when it is done
     void    keep_logits(specee_range_graph & graph);
 
+    // selected_logits.cpp
+    void    add_selection(specee_range_graph & graph, ggml_cgraph * gf) const;
+    int32_t logits_row(llama_seq_id slot, int32_t i) const; // of the last computation; -1, with an error: none
+
     // attention.cpp
     void set_extents(); // n_kv and windows of the groups
     // The first position before `end` that a token at p1 sees through the window of a cache, or `end`.
@@ -417,7 +442,7 @@ struct specee_rows {
     bool                 has_bits_at_once(int32_t first, int32_t n);
     bool                 has_bits_in_ranges(int32_t n);
     std::vector<int32_t> append_proof(llama_seq_id slot, int32_t first, int32_t n);
-    bool                 has_logits(llama_seq_id slot, int32_t i, int32_t token) const; // of the proof's token
+    bool                 has_logits(llama_seq_id slot, int32_t i, int32_t token); // of the proof's token
     void                 read_head(const std::string & path, const specee_range_graph & graph);
 
     // threads.cpp

@@ -9,7 +9,9 @@
 // The `n` greatest logits, in no order: one pass with a running threshold.
 static void select_greatest(const float * logits, int32_t n_vocab, int32_t n,
                             std::vector<std::pair<float, llama_token>> & heap, std::vector<llama_token_data> & out) {
-    const auto greater = [](const auto & a, const auto & b) { return a.first > b.first; };
+    const auto greater = [](const auto & a, const auto & b) {
+        return a.first > b.first || (a.first == b.first && a.second < b.second);
+    };
     heap.clear();
     for (int32_t i = 0; i < n; ++i) {
         heap.emplace_back(logits[i], i);
@@ -39,8 +41,6 @@ static bool are_numbers(const float * logits, int32_t n) {
     return n_bad == 0;
 }
 
-static constexpr char NO_NUMBERS[] = "the model gives no numbers: its file is damaged";
-
 // n: there is no greatest one.
 static llama_token argmax(const float * logits, int32_t n) {
     float best[16];
@@ -61,15 +61,12 @@ static llama_token argmax(const float * logits, int32_t n) {
 // Of all tokens, those that the grammar allows, as far as they are wanted, in ascending order of their ids. The
 // greatest logits are looked at first, because looking at all of a vocabulary takes longer than computing a token.
 static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token_data> & tokens) {
-    const auto greater = [](const auto & a, const auto & b) {
-        return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-    };
     const size_t                  n_wanted = shaping.n_wanted > 0 ? shaping.n_wanted : tokens.size();
     std::vector<llama_token_data> allowed;
     for (size_t n = 32;; n *= 16) {
         n = std::min(n, tokens.size());
         if (n < tokens.size()) {
-            std::nth_element(tokens.begin(), tokens.begin() + n - 1, tokens.end(), greater);
+            std::nth_element(tokens.begin(), tokens.begin() + n - 1, tokens.end(), specee_is_greater);
         }
         const float least = tokens[n - 1].logit; // of those that are looked at, where others are left
         allowed.assign(tokens.begin(), tokens.begin() + n);
@@ -81,7 +78,7 @@ static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token
             break;
         }
         if (!allowed.empty()) {
-            const float best = std::min_element(allowed.begin(), allowed.end(), greater)->logit;
+            const float best = std::min_element(allowed.begin(), allowed.end(), specee_is_greater)->logit;
             if (allowed.size() >= n_wanted || least < best + std::log(shaping.min_p)) {
                 break;
             }
@@ -94,20 +91,36 @@ static void keep_allowed(const specee_shaping & shaping, std::vector<llama_token
     tokens = std::move(allowed);
 }
 
-static llama_token_data_array shape(specee_rows * rows, const float * logits, const specee_shaping & shaping) {
-    if (!are_numbers(logits, rows->n_vocab)) {
-        throw std::runtime_error(NO_NUMBERS);
+// The logits of a slot's row i that are shaped, into `sample_buffer`, in ascending order of their ids.
+static int32_t take_logits(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping & shaping) {
+    auto &     buffer    = rows->sample_buffer;
+    const bool preselect = shaping.grammar == nullptr && shaping.preselect > 0 && shaping.preselect < rows->n_vocab;
+    if (preselect && rows->greatest_logits(slot, i, shaping.preselect)) {
+        std::sort(buffer.begin(), buffer.end(), [](const auto & a, const auto & b) { return a.id < b.id; });
+        return SPECEE_OK;
     }
-    auto & buffer = rows->sample_buffer;
-    if (shaping.grammar == nullptr && shaping.preselect > 0 && shaping.preselect < rows->n_vocab) {
+    const float * logits = rows->logits_of(slot, i);
+    if (logits == nullptr) {
+        return SPECEE_INVALID;
+    }
+    if (!are_numbers(logits, rows->n_vocab)) {
+        throw std::runtime_error(SPECEE_NO_NUMBERS);
+    }
+    if (preselect) {
         select_greatest(logits, rows->n_vocab, shaping.preselect, rows->sample_heap, buffer);
     } else {
         buffer.resize(rows->n_vocab);
-        for (int32_t i = 0; i < rows->n_vocab; ++i) {
-            buffer[i] = { i, logits[i], 0.0f };
+        for (int32_t j = 0; j < rows->n_vocab; ++j) {
+            buffer[j] = { j, logits[j], 0.0f };
         }
     }
-    llama_token_data_array array = { buffer.data(), buffer.size(), -1, false };
+    return SPECEE_OK;
+}
+
+// What was taken.
+static llama_token_data_array shape(specee_rows * rows, const specee_shaping & shaping) {
+    auto &                 buffer = rows->sample_buffer;
+    llama_token_data_array array  = { buffer.data(), buffer.size(), -1, false };
     if (shaping.logits != nullptr) {
         llama_sampler_apply(shaping.logits, &array);
     }
@@ -126,26 +139,37 @@ static llama_token_data_array shape(specee_rows * rows, const float * logits, co
 
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
-const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, int32_t i) {
+const float * specee_rows_logits(specee_rows * rows, llama_seq_id slot, int32_t i) {
     return specee_guard(rows, (const float *) nullptr, [&] { return rows->logits_of(slot, i); });
 }
 
 int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
                            llama_token * out) {
     return specee_entry(rows, [&] {
-        const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr || !specee_given(out)) {
+        if (!specee_given(out)) {
             return (int32_t) SPECEE_INVALID;
         }
         if (shaping == nullptr) {
+            if (rows->greatest_logits(slot, i, 1)) {
+                *out = rows->sample_buffer.front().id;
+                return (int32_t) SPECEE_OK;
+            }
+            const float * logits = rows->logits_of(slot, i);
+            if (logits == nullptr) {
+                return (int32_t) SPECEE_INVALID;
+            }
             const llama_token best = argmax(logits, rows->n_vocab);
             if (best >= rows->n_vocab) {
-                throw std::runtime_error(NO_NUMBERS);
+                throw std::runtime_error(SPECEE_NO_NUMBERS);
             }
             *out = best;
             return (int32_t) SPECEE_OK;
         }
-        const llama_token_data_array array = shape(rows, logits, *shaping);
+        const int32_t status = take_logits(rows, slot, i, *shaping);
+        if (status != SPECEE_OK) {
+            return status;
+        }
+        const llama_token_data_array array = shape(rows, *shaping);
         *out = std::max_element(array.data, array.data + array.size, [](const auto & a, const auto & b) {
                    return a.logit < b.logit;
                })->id;
@@ -156,14 +180,14 @@ int32_t specee_rows_greedy(specee_rows * rows, llama_seq_id slot, int32_t i, con
 int32_t specee_rows_distribution(specee_rows * rows, llama_seq_id slot, int32_t i, const specee_shaping * shaping,
                                  int32_t capacity, llama_token * tokens, float * probs) {
     return specee_entry(rows, [&] {
-        const float * logits = rows->logits_of(slot, i);
-        if (logits == nullptr) {
-            return (int32_t) SPECEE_INVALID;
-        }
         if (shaping == nullptr || capacity < 1 || tokens == nullptr || probs == nullptr) {
             return specee_fail(SPECEE_INVALID, "a distribution needs a shaping and room");
         }
-        const llama_token_data_array array = shape(rows, logits, *shaping);
+        const int32_t status = take_logits(rows, slot, i, *shaping);
+        if (status != SPECEE_OK) {
+            return status;
+        }
+        const llama_token_data_array array = shape(rows, *shaping);
         const auto                   n     = (int32_t) std::min<size_t>(array.size, capacity);
         std::partial_sort(array.data, array.data + n, array.data + array.size,
                           [](const auto & a, const auto & b) { return a.logit > b.logit; });

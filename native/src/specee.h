@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 10
+#define SPECEE_ABI_VERSION 11
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -193,7 +193,7 @@ LLAMA_API int32_t specee_rows_depth(const specee_rows * rows, int32_t id);
 LLAMA_API const float * specee_rows_hidden(const specee_rows * rows, int32_t id);
 // Logits of a slot's i-th row in the last call that made logits: [n_vocab], valid until the next one. NULL where there
 // are none, or a call failed that was to make them.
-LLAMA_API const float * specee_rows_logits(const specee_rows * rows, llama_seq_id slot, int32_t i);
+LLAMA_API const float * specee_rows_logits(specee_rows * rows, llama_seq_id slot, int32_t i);
 
 // ---- control -------------------------------------------------------------------------------------------------------
 
@@ -332,6 +332,10 @@ typedef struct specee_transfers {
 } specee_transfers;
 
 LLAMA_API int32_t specee_rows_transfers(const specee_rows * rows, specee_transfers * transfers);
+
+// Whether the device that computes logits selects the greatest ones of a row, so that the host gets all of them only
+// where they are asked for: 0 where that is faster, which is measured (the default), > 0 on all devices, < 0 on none.
+LLAMA_API int32_t specee_rows_select_on_devices(specee_rows * rows, int32_t which);
 
 // The rule behind specee_rows_threads: see threads.h.
 typedef struct specee_thread_rule specee_thread_rule;

@@ -78,7 +78,7 @@ void specee_read(ggml_backend_sched_t sched, ggml_tensor * tensor, void * to, si
 // ---- what the host reads of a graph ---------------------------------------------------------------------------------
 
 template <typename F> static void for_results(specee_range_graph & graph, F && f) {
-    for (specee_result * result : { &graph.out, &graph.lens, &graph.scores }) {
+    for (specee_result * result : { &graph.out, &graph.lens, &graph.scores, &graph.selected }) {
         if (result->tensor != nullptr) {
             f(*result);
         }
@@ -99,7 +99,10 @@ void specee_rows::make_room(specee_range_graph & graph) {
     for_results(graph, [](specee_result & result) { result.make_room(); });
     if (graph.range.logits) {
         const ggml_tensor * t = graph.result->get_logits();
-        logits_host.resize(ggml_backend_buffer_is_host(t->buffer) ? 0 : ggml_nelements(t));
+        // what chose the last tokens tells whether whole rows are needed with the wait for this computation
+        const bool stays = graph.selected.tensor != nullptr && !wants_whole_rows;
+        logits_host.resize(stays || ggml_backend_buffer_is_host(t->buffer) ? 0 : ggml_nelements(t));
+        wants_whole_rows = false;
     }
 }
 

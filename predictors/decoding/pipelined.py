@@ -3,11 +3,17 @@
 The layers are divided into stages, one for each device. When rows leave the first one, the tokens after them are
 guessed, by a drafter or by the lens of that depth; and the guesses enter the first stage while these rows go through
 the next one. So there are rows in each stage, and all stages run at the same time. At the top the dense model's token
-stands, the one that dense decoding chooses with the same random numbers. A wrong guess goes no further than to the
-border of its stage: it is rolled back with the rows after it.
+stands, the one that dense decoding chooses with the same random numbers. A wrong guess is dropped when the row before
+it is there, with the rows after it: one that is the first row of its batch never enters the last stage, and of two
+stages it goes no further than to their border.
 
-With a right guess for each token, n stages of equal time make n times the tokens of one row that goes through them
-alone; with none as many. On one device stages run one after the other, and nothing is gained.
+With a share p of the guesses right, n stages of equal time make n / (1 + (1 - p) (n - 1)) times the tokens of one row
+that goes through them alone: n times with all right, with none as many. On one device stages run one after the other,
+and nothing is gained.
+
+A lens at a border could reject guesses earlier (of a batch, or some stages before they are verified) or choose between
+its own guess and the drafter's. That was tried, and costs more than it saves (predictors/README.md). So the lens is
+asked where there is no other guess.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from specee.app import settings
 from specee.app.cli import calibrate, progress_line, task, train
 from specee.app.engine import task_process
 from specee.app.engine.protocol import Calibrate, Failed, Progress, TaskDone, TaskPart
@@ -62,6 +64,36 @@ def test_a_failure_keeps_its_exit_code(job: Calibrate, monkeypatch: pytest.Monke
     with pytest.raises(AppError, match="dense only") as caught:
         task.run_task(job)
     assert caught.value.exit_code == 3 and Engine.closed == 1
+
+
+def test_a_job_begins_again_without_a_lost_worker(
+    job: Calibrate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the one that is named, and at last on the CPU; only where the user allows it."""
+    loads: list[LoadOptions] = []
+
+    def messages(self: Engine) -> Iterator[Any]:
+        workers = settings.names(loads[-1].rpc)
+        if not workers:
+            yield TaskDone(RESULT)
+        yield Failed(f"lost the worker at {workers[0]}", "it was ended", of_device=True, worker=workers[0])
+
+    monkeypatch.setattr(Engine, "send", lambda self, task: loads.append(task.load))
+    monkeypatch.setattr(Engine, "messages", messages)
+    load = replace(job.load, rpc="a:1,b:2", tensor_split="3,1", gpu_layers=5)
+    with pytest.raises(AppError, match="lost the worker at a:1"):
+        task.run_task(replace(job, load=load))
+    loads.clear()
+    assert task.run_task(replace(job, load=replace(load, cpu_fallback=True))) == RESULT
+    assert [(one.rpc, one.gpu_layers, one.tensor_split) for one in loads] == [
+        ("a:1,b:2", 5, "3,1"),
+        ("b:2", 5, None),
+        (None, None, None),
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        "specee-chat: lost the worker at a:1: it was ended; it begins again with b:2",
+        "specee-chat: lost the worker at b:2: it was ended; it begins again on the CPU alone",
+    ]
 
 
 def test_the_summary() -> None:

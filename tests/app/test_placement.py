@@ -8,10 +8,12 @@ import gguf
 import numpy as np
 import pytest
 
+from specee.app.cli.program import program
 from specee.app.engine import placement
 from specee.app.engine.placement import Needs, Placement
+from specee.app.errors import USAGE, AppError
 from specee.app.options import LoadOptions
-from specee.models import gguf_header, layer_bytes
+from specee.models import embedded, gguf_header, layer_bytes
 from specee.native import devices
 from specee.native.devices import Device
 
@@ -85,6 +87,8 @@ def test_what_layers_weigh(tmp_path: Path) -> None:
         ({"rpc": "a:1"}, True),
         ({"device": "CUDA0"}, True),
         ({"rpc": "a:1", "gpu_layers": 0}, False),
+        ({"device": "none"}, False),
+        ({"device": "CPU", "gpu_layers": 3, "rpc": "a:1"}, False),
     ],
 )
 def test_other_devices_are_used_where_they_are_asked_for(options: dict[str, object], has: bool) -> None:
@@ -100,3 +104,22 @@ def test_shares_fit_into_32_bits(asked: str, split: tuple[float, ...], monkeypat
     monkeypatch.setattr(devices, "choose", lambda endpoints, names: there)
     load = LoadOptions(rpc="a:1,a:2", tensor_split=asked, gpu_layers=3)
     assert placement.choose(load, NEED).split == split
+
+
+@pytest.mark.parametrize(("has_lost", "n"), [(False, 9), (True, 4)])
+def test_what_is_left_takes_what_it_has_room_for(has_lost: bool, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a worker was lost; else what was asked for is done."""
+    there = [Device("RPC0", "worker", "", free(450), 0, "a:1")]
+    monkeypatch.setattr(devices, "choose", lambda endpoints, names: there)
+    load = LoadOptions(rpc="a:1", gpu_layers=9, has_lost=has_lost)
+    assert placement.choose(load, NEED).n_layers == n
+
+
+@pytest.mark.skipif(embedded.path() is None, reason="built without the embedded model")
+@pytest.mark.parametrize("more", [[], ["--gpu-layers", "0", "--rpc", "127.0.0.1:1"], ["--device", "none"]])
+@pytest.mark.parametrize("command", [["serve"], ["models", "show"], ["doctor", "--quick"]])
+def test_shares_without_a_device_are_one_line(command: list[str], more: list[str], tmp_path: Path) -> None:
+    line = [*command, "--data-dir", str(tmp_path), "--tensor-split", "3,1", *more]
+    with pytest.raises(AppError, match=r"--tensor-split changes nothing: .*--gpu-layers N") as error:
+        program.main(line, prog_name="specee-chat", standalone_mode=False)
+    assert error.value.exit_code == USAGE

@@ -261,9 +261,7 @@ def test_clients_read_nothing_of_the_servers_files_and_workers(
     assert response.status == (200 if stream else 503 if error.fatal else 400 if error.exit_code == 5 else 500)
 
 
-def test_what_nobody_has_read_is_answered_again_without_the_worker(
-    backend: Any, make_link: Make, monkeypatch: Any
-) -> None:
+def test_an_answer_goes_on_without_the_worker(backend: Any, make_link: Make, monkeypatch: Any) -> None:
     """Where the CPU may go on alone: a worker is lost in the middle of an answer."""
     send = make_link.send  # type: ignore[attr-defined]
     lost = Failed("lost the worker at secret:1", "it was ended", fatal=True, of_device=True)
@@ -284,11 +282,16 @@ def test_what_nobody_has_read_is_answered_again_without_the_worker(
         monkeypatch.setattr(make_link, "send", losing)
         for stream in (False, True):
             asked.clear()
-            server.answers.client.load = LoadOptions(rpc="secret:1", cpu_fallback=True)
+            server.answers.client.reload(LoadOptions(rpc="secret:1", cpu_fallback=True))
             response, text = request(server, "POST", PATH, {**ASK, "stream": stream})
-            assert response.status == 200 and b"secret" not in text and asked
-            assert (b'"error"' in text and b"Lost" in text) if stream else text_of(json.loads(text)) == expected
+            assert response.status == 200 and b"secret" not in text and b'"error"' not in text and asked
             assert server.answers.client.load.rpc is None
+            if stream:
+                chunks = [json.loads(line) for line in text.decode().split("data: ")[1:-1]]
+                told = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+            else:
+                told = text_of(json.loads(text))
+            assert told == "Lost" + expected[1:], "a token is a letter"
 
 
 def test_the_official_client(server: Server) -> None:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from decoded import run
-from workers import END_SECONDS, worker_process, workers
+from workers import END_SECONDS, PROGRAM, worker_process, workers
 
+from specee.app import settings
 from specee.app.chat.session import Session
 from specee.app.cli.main import INTERRUPTED
-from specee.app.engine.client import EngineClient, EngineLostError, NoEngineError
+from specee.app.engine.client import ON_CPU, EngineClient, EngineLostError, NoEngineError
 from specee.app.engine.loading import open_backend
 from specee.app.engine.measurements import Measurements
 from specee.app.engine.protocol import ChatEvent, Done, Message, Notice
-from specee.app.errors import AppError
-from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
+from specee.app.errors import USAGE, AppError, as_app_error
+from specee.app.options import PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice, Sampling
 from specee.models import embedded
-from specee.native import library, rpc
+from specee.native import devices, library, rpc
 from specee.native.endpoint import Endpoint, parse
-from specee.native.errors import DeviceError
+from specee.native.errors import DeviceError, NativeError
 from specee.predictors.cost_model import CostModel
 from specee.predictors.decoding.build_policy import build_chain, build_tree, make_chain_drafter, make_tree_drafter
 
@@ -36,7 +40,10 @@ needs_model = pytest.mark.skipif(
     embedded.path() is None or embedded.calibration() is None,
     reason="built without the embedded model or its calibration",
 )
+HELLO = struct.pack("<BQ24x", 14, 24)  # RPC_CMD_HELLO, with no abilities
+COUNT_DEVICES = struct.pack("<BQ", 15, 0)
 QUESTION = (Message("user", "Count slowly from one to two hundred."),)
+STORY = Message("user", "Tell a long story about a cat.")
 PROMPT = "Repeat this line three times: the cat sat on the mat."
 FREE = {1: 1.0, 8: 1.01}  # rows cost nothing: many are drafted
 LONG, SHORT = (ChatOptions(PolicyChoice("dense"), PLAIN_GREEDY, n) for n in (400, 24))
@@ -111,7 +118,7 @@ def test_a_worker_lost_in_the_middle_is_named_and_the_chat_goes_on(tmp_path: Pat
             with pytest.raises(AppError, match=f"no worker at {endpoint}: nothing listens there") as refused:
                 list(session.continue_answer(SHORT))
             assert refused.value.of_device and session.branch[-1].content == text, "what was written stays"
-            session.use_cpu()  # what the screen asks
+            session.leave_out(refused.value.worker)  # what the screen asks
             done = [event for event in session.continue_answer(SHORT) if isinstance(event, Done)]
             assert len(done) == 1 and session.branch[-1].content.startswith(text)
             assert session.info is not None and session.info.places == ""
@@ -150,6 +157,85 @@ def test_the_cpu_goes_on_at_once_where_that_is_allowed(tmp_path: Path) -> None:
     with client_of(endpoint, tmp_path) as client, pytest.raises(NoEngineError, match="no worker at") as refused:
         list(client.open())
     assert refused.value.of_device
+
+
+def tokens_of(client: EngineClient, options: ChatOptions, on_token: dict[int, Any]) -> tuple[list[int], list[str]]:
+    """The tokens of an answer, in which something is done when so many have come; and the notices."""
+    tokens: list[int] = []
+    notices: list[str] = []
+    for event in client.generate((STORY,), options):
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        if isinstance(event, ChatEvent) and event.state == "verified" and not event.stop and event.index >= len(tokens):
+            assert event.index == len(tokens)
+            tokens.append(event.token)
+            on_token.pop(len(tokens), lambda: None)()
+        if isinstance(event, Done):
+            assert event.stats.tokens == len(tokens)
+    return tokens, notices
+
+
+@needs_model
+def test_an_answer_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    """On two workers, on the one that is left, and on the CPU: each token once, and those of the CPU."""
+    sampling = Sampling(temperature=0.8, repeat_penalty=1.2, seed=3)
+    dense = ChatOptions(PolicyChoice("dense"), sampling, 48)
+    with closing(EngineClient(LoadOptions(n_ctx=512, threads=1, data_dir=str(tmp_path), drafter="none"))) as client:
+        expected, _ = tokens_of(client, dense, {})
+    rest = {"cpu_fallback": True, "gpu_layers": 15, "tensor_split": "2,1"}
+    with (
+        worker_process() as (first, one),
+        worker_process() as (second, other),
+        client_of(f"{one},{other}", tmp_path, **rest) as client,
+    ):
+        asked = replace(dense, policy=PolicyChoice("chain"))
+        tokens, notices = tokens_of(client, asked, {4: first.kill, 10: second.kill})
+    assert [notice.rpartition("; ")[2] for notice in notices] == [f"it goes on with {other}", ON_CPU]
+    assert f"lost the worker at {one}" in notices[0] and f"lost the worker at {other}" in notices[1]
+    assert len(tokens) > 12
+    if "AMX" not in library.cpu_buffers():  # which adds in another order, and a worker has none
+        assert tokens == expected
+
+
+@needs_model
+def test_a_script_reads_one_answer_where_a_worker_is_lost(tmp_path: Path) -> None:
+    """As text and as JSON lines: nothing twice, and one line of what happened."""
+    options = ["--temperature", "0", "--max-tokens", "80", "--threads", "1", "--ctx", "512", "--offline"]
+    command = [sys.executable, "-c", PROGRAM, "-p", STORY.content, *options]
+    command += ["--data-dir", str(tmp_path), "--drafter", "none", "--policy", "dense"]
+    expected = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text, told = _losing_a_worker(command, " ")
+    if "AMX" not in library.cpu_buffers():  # which adds in another order, and a worker has none
+        assert text == expected
+    assert told.count("specee-chat: ") == 1 and "specee-chat: lost the worker at 127.0.0.1:" in told
+    printed, told = _losing_a_worker([*command, "--jsonl"], '"type": "token"')
+    lines = [json.loads(line) for line in printed.splitlines()]
+    kinds = [line["type"] for line in lines]
+    assert kinds.count("start") == kinds.count("done") == kinds.count("notice") == 1
+    assert kinds[-1] == "done" and not told
+    assert "".join(line["text"] for line in lines if line["type"] == "token") == lines[-1]["text"]
+    if "AMX" not in library.cpu_buffers():
+        assert lines[-1]["text"] == expected.rstrip("\n")
+    assert len(lines[-1]["tokens"]) == lines[-1]["stats"]["tokens"]
+
+
+def _losing_a_worker(command: list[str], sign: str) -> tuple[str, str]:
+    """What a command prints whose worker is lost once it has printed six signs of tokens."""
+    with worker_process() as (worker, endpoint):
+        process = subprocess.Popen(
+            [*command, "--rpc", endpoint, "--cpu-fallback"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stderr is not None
+        with process, process.stdout, process.stderr:
+            printed = ""
+            while printed.count(sign) < 6:
+                more = process.stdout.read(1)
+                assert more, process.stderr.read()
+                printed += more
+            worker.kill()
+            printed += process.stdout.read()
+            assert process.wait() == 0
+            return printed, process.stderr.read()
 
 
 @needs_model
@@ -216,18 +302,77 @@ def test_who_is_not_there_is_one_line() -> None:
             rpc.check(Endpoint(*unused.getsockname()))
     with pytest.raises(DeviceError, match=r"no IPv4 address is known of nobody\.invalid"):
         rpc.check(parse("nobody.invalid:50052"))
-    with pytest.raises(DeviceError, match=r"no worker at \[::1\]:50052: no IPv4 address"):
-        rpc.check(parse("[::1]:50052"))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("::1:50052", "'::1:50052': workers have IPv4 only"),
+        ("a:1,[::1]:50052", r"'\[::1\]:50052': workers have IPv4 only"),
+        ("a", "'a' has no port; give HOST:PORT"),
+        (":1", "':1' has no machine; give HOST:PORT"),
+        ("a:", "the port of HOST:PORT is a number"),
+        ("a:65536", "the port of HOST:PORT is a number"),
+        ("a:\u0663", "the port of HOST:PORT is a number"),
+        ("http://a:1", "'http://a:1' is more than HOST:PORT"),
+        ("a:1,", "a worker is missing"),
+        ("a:1,,b:1", "a worker is missing"),
+        ("a:1, a:1", "a:1 is there twice"),
+    ],
+)
+def test_what_cannot_be_an_endpoint_is_one_line(given: str, says: str) -> None:
+    with pytest.raises(AppError, match=f"bad value: rpc: .*{says}") as error:
+        settings.check(settings.Endpoints, "rpc", given)
+    assert error.value.exit_code == USAGE and "\n" not in error.value.line
+
+
+def test_one_worker_under_two_names_is_one_line() -> None:
+    with worker_process() as (_, endpoint):
+        port = parse(endpoint).port
+        with pytest.raises(AppError, match=f"the same worker twice: {endpoint} and localhost:{port} are one") as error:
+            raise as_app_error(_error_of(lambda: devices.choose((endpoint, f"localhost:{port}"))))
+    assert error.value.exit_code == USAGE and not error.value.of_device
+
+
+def _error_of(call: Callable[[], object]) -> Exception:
+    with pytest.raises(NativeError) as error:
+        call()
+    return error.value
 
 
 def test_a_worker_speaks_the_version_that_is_asked_for() -> None:
     with worker_process() as (_, endpoint):
         assert rpc.check(parse(endpoint)) == endpoint
         with socket.create_connection(parse(endpoint)) as busy:  # one at a time
-            busy.sendall(struct.pack("<BQ24x", 14, 24))
+            busy.sendall(HELLO)
             assert busy.recv(64)
             with pytest.raises(DeviceError, match="another program uses it"):
                 rpc.check(parse(endpoint), 0.3)
+            with socket.create_connection(parse(endpoint)) as waiting:  # another one has its turn later
+                waiting.sendall(HELLO)
+                assert waiting.recv(64)
+                waiting.sendall(COUNT_DEVICES)
+                waiting.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    waiting.recv(64)
+                busy.close()
+                waiting.settimeout(END_SECONDS)
+                assert waiting.recv(64)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be stopped here")
+def test_a_worker_that_is_stopped_is_told_and_one_that_serves_is_not() -> None:
+    told: list[DeviceError] = []
+    with worker_process() as (process, endpoint), socket.create_connection(parse(endpoint)) as busy:
+        busy.sendall(HELLO)
+        assert busy.recv(64)
+        watching = threading.Thread(target=rpc.watch, args=(endpoint, told.append, 0.1))
+        watching.start()
+        time.sleep(1)  # it serves, and so it would while it computes
+        assert not told
+        process.send_signal(signal.SIGSTOP)
+        watching.join(END_SECONDS)
+        assert [error.worker for error in told] == [endpoint] and "does not answer any more" in str(told[0])
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------

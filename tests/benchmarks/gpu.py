@@ -90,6 +90,23 @@ def equal_rows(engine: RowEngine) -> dict[int, dict[str, float]]:
     return found
 
 
+def chosen(engine: RowEngine, greedy: Sampler, n: int, selects: bool) -> float:
+    """Milliseconds of n rows and their best tokens; the GPU selects the greatest logits, or the host gets all."""
+    engine.lib.specee_rows_select_on_devices(engine._handle, 1 if selects else -1)
+    length = engine.length
+    began = time.perf_counter()
+    rows: list[int] = []
+    for token in tokens(n, seed=1):
+        rows.append(engine.append(token, rows[-1] if rows else -1))
+    engine.advance(rows, engine.n_layer, logits=True)
+    for i in range(n):
+        engine.greedy(i, greedy)
+    took = 1000 * (time.perf_counter() - began)
+    engine.roll_back(length)
+    engine.lib.specee_rows_select_on_devices(engine._handle, 0)
+    return took
+
+
 def chain(engine: RowEngine, greedy: Sampler, drafts: int, acceptance: float, n_tokens: int = 64) -> float:
     """Milliseconds a token of draft chains, each drafted token accepted with this probability, with sampling."""
     rng, kept = np.random.default_rng(4), engine.length
@@ -182,6 +199,17 @@ def opened(path: Path, gpu_layers: int, n_ctx: int) -> Iterator[RowEngine]:
         yield engine
 
 
+def draft(engine: RowEngine) -> float:
+    """Milliseconds of a guess by the linear head, after a row through all layers."""
+    row = engine.append(5)
+    engine.advance([row], engine.n_layer)
+    began = time.perf_counter()
+    engine.draft(row, 6, K)
+    took = 1000 * (time.perf_counter() - began)
+    engine.roll_back(engine.length)
+    return took
+
+
 def measure(path: Path, gpu_layers: int, lengths: list[int], rounds: int) -> dict[str, Any]:
     """Everything of one model with all of its layers on one side."""
     n_ctx = max(lengths) + 512
@@ -218,6 +246,14 @@ def measure(path: Path, gpu_layers: int, lengths: list[int], rounds: int) -> dic
                 max(3, rounds // 5),
                 {n: (lambda n=n: chain(engine, greedy, n, ACCEPTANCE)) for n in (0, 1, 2, 3, 4, 7)},
             )
+            found["chosen_ms"] = alternate(
+                rounds,
+                {
+                    f"{n} rows, {name}": (lambda n=n, selects=selects: chosen(engine, greedy, n, selects))
+                    for n in (1, 4)
+                    for name, selects in (("selected logits", True), ("all logits", False))
+                },
+            )
         n_layer = found["n_layer"] = engine.n_layer
         cuts = {n: [n_layer * i // n for i in range(1, n)] for n in RANGES if n <= n_layer}
         found["ranges_ms"] = alternate(
@@ -237,6 +273,7 @@ def measure(path: Path, gpu_layers: int, lengths: list[int], rounds: int) -> dic
             return took
 
         found["probes_ms"] = alternate(rounds, {"8 ranges, 7 probes": probes, "whole": lambda: step(engine, tokens(1))})
+        found["draft_ms"] = alternate(rounds, {"draft": lambda: draft(engine)})
         found["transfers"] = {
             "1 row": crossed(engine, lambda: step(engine, tokens(1))),
             "4 rows": crossed(engine, lambda: step(engine, tokens(4))),
@@ -290,6 +327,8 @@ def show(name: str, found: dict[str, Any]) -> None:
     for key, n in found["transfers"].items():
         to_gpu, to_host = (f"{n[f'n_{way}']} ({n[f'bytes_{way}']} bytes)" for way in ("to_device", "to_host"))
         print(f"{key}: {to_gpu} to the GPU, {to_host} to the host, which waits {n['n_waits']} times")
+    chosen_ms = found["chosen_ms"] | found["draft_ms"]
+    print("best tokens, and a guess by the linear head:", {key: round(t[0], 3) for key, t in chosen_ms.items()}, "ms")
     print("probes:", {key: round(values[0], 3) for key, values in found["probes_ms"].items()}, "ms")
 
 

@@ -16,7 +16,7 @@ import pytest
 import tiny_eagle
 import tiny_gguf
 from helpers import GPU_LAYERS, append_all
-from test_probe import N_SHORT, K, Twin
+from test_probe import N_SHORT, K, Twin, final_norm, rms_normalised
 from workers import workers
 
 from specee.native import devices, library
@@ -93,6 +93,22 @@ class Rows:
             found.append(self.engine.hidden(row))
         return self.drop(found)
 
+    def drafts(self, lens: Twin, twin: Twin, layer: int) -> tuple[list[float], dict[str, int]]:
+        """By how much the twin's scores of the guesses after a row at this depth miss the best; and what crosses."""
+        engine, row = self.engine, self.engine.append(20)
+        engine.advance([row], layer)
+        guesses: list[int] = []
+        numbers = crossed(engine, lambda: guesses.extend(engine.draft(row, 6, K).tolist()))
+        state = engine.hidden(row)
+        if layer < engine.n_layer:
+            state = lens.lens(state)[1]
+        x = np.concatenate([final_norm(engine, state), rms_normalised(engine.embedding_rows([6])[0])])
+        logits = twin.short_up @ (twin.draft_down @ x) + twin.short_bias
+        assert guesses[:K] == guesses[K:] and len(set(guesses)) == K
+        best = np.sort(logits)[::-1][:K]
+        found = logits[[list(twin.tokens).index(token) for token in guesses[:K]]]
+        return self.drop((((found - best) / np.ptp(logits)).tolist(), numbers))
+
     def exit_logits(self, layer: int) -> Any:
         """Of a row that exits there."""
         row = self.engine.append(20)
@@ -123,6 +139,7 @@ def measure(path: Path, layers: int, on: list[devices.Device]) -> dict[str, Any]
         states = [rows.states([end])[0] for end in range(1, n)]
         found["equal states"] = all(map(np.array_equal, states, rows.states(list(range(1, n)))))
         found["equal after a cancel"] = all(map(np.array_equal, states, rows.states(list(range(1, n)), cancel=True)))
+        found["drafts"] = [(layer, *rows.drafts(twins[0], twins[-1], layer)) for layer in (n, twins[0].layer)]
         found["equal scores"] = rows.probes(stops, candidates) == rows.probes_apart(stops, candidates)
         found["scores"] = rows.probes(stops, candidates)
         found["exit logits"] = [rows.exit_logits(stop).tolist() for stop in stops]
@@ -130,12 +147,13 @@ def measure(path: Path, layers: int, on: list[devices.Device]) -> dict[str, Any]
 
 
 def measure_head(path: Path, on: list[devices.Device]) -> dict[str, Any]:
-    """The same of an EAGLE-3 head, on the device where all of the model is."""
+    """The same of an EAGLE-3 head, on the device where all of the model is; without one on the CPU."""
+    n_layers = ALL if on else 0
     file = tiny_eagle.write(path.with_name("head.gguf"), path, HEAD_LAYERS)
     with (
-        closing(Model(path, gpu_layers=ALL, devices=on)) as model,
+        closing(Model(path, gpu_layers=n_layers, devices=on)) as model,
         closing(LayerStatesEngine(model, HEAD_LAYERS, n_ctx=256, n_threads=1)) as engine,
-        closing(Model(file, gpu_layers=ALL, devices=on)) as drafter,
+        closing(Model(file, gpu_layers=n_layers, devices=on)) as drafter,
         closing(EagleHead(drafter, engine)) as head,
     ):
         rows, lib, handle = Rows(engine), head._lib, head._handle
@@ -149,6 +167,9 @@ def measure_head(path: Path, on: list[devices.Device]) -> dict[str, Any]:
             statuses.append(lib.specee_eagle_head_roll_back(handle, len(texts) - 1))
             assert not any(statuses), library.last_error()
 
+        lib.specee_eagle_head_read(handle, 1, int32_p(texts[-1:]), None)
+        found["best"] = head.best()
+        lib.specee_eagle_head_roll_back(handle, len(texts) - 1)
         found["a head reads"] = crossed(engine, read)
         found["a head reads and drafts"] = crossed(engine, lambda: read(30))
     return found
@@ -172,8 +193,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(path: Path, layers: int, two: list[devices.Device]) -> dict[str, Any]:
-    head = measure_head(path, two[:1]) if layers == ALL else {}
-    return {"device": measure(path, layers, two[:1]) | head, "cpu": measure(path, 0, [])}
+    heads = [measure_head(path, on) if layers == ALL else {} for on in (two[:1], [])]
+    return {"device": measure(path, layers, two[:1]) | heads[0], "cpu": measure(path, 0, []) | heads[1]}
 
 
 def to_host(found: dict[str, Any], what: str) -> tuple[int, int, int]:
@@ -200,8 +221,9 @@ def test_what_the_host_gets_and_when_it_waits(found: dict[str, Any], layers: int
         assert to_host(found, "exit at the first") == (1 + 1 + 1, 1 + 2, n_embd + 2 * n_vocab)
         # the states that the head reads come with the logits; it drafts from its own, one wait each
         assert to_host(found, "dense with a head") == (1, 1 + 3, n_vocab + 3 * n_embd)
-        assert to_host(found, "a head reads") == (2, 3, n_vocab + 2 * n_embd)
-        assert to_host(found, "a head reads and drafts") == (3, 5, 2 * n_vocab + 3 * n_embd)
+        # and what the likeliest token is, with its probability
+        assert to_host(found, "a head reads") == (2, 3, 2 + 2 * n_embd)
+        assert to_host(found, "a head reads and drafts") == (3, 5, 2 * 2 + 3 * n_embd)
     else:  # the CPU goes on with the states at the border, and has the logits
         assert to_host(found, "dense") == (1, 1, n_embd)
         assert to_host(found, "four rows") == (1, 1, 4 * n_embd)
@@ -244,6 +266,23 @@ def test_states_cross_from_device_to_device(path: Path, two: list[devices.Device
         assert (waits, times) == (n_ranges, 1 + n_probes + at_border)
         assert numbers == n_logits * n_vocab + (n_probes + at_border) * n_embd
     assert all(found[name] for name in found if name.startswith("equal"))
+
+
+def test_the_linear_head_drafts_where_the_state_is(found: dict[str, Any], layers: int) -> None:
+    """The host gives a place and an embedding, and gets 16 guesses with their scores, instead of the state."""
+    for place, numbers in (("cpu", (0, 0, 0)), ("device", (1, 1, 2 * 16))):
+        for depth, differences, crossed in found[place]["drafts"]:
+            assert np.allclose(differences, 0, atol=TOLERANCE)
+            is_on_device = place == "device" and (layers == ALL or depth < layers)
+            expected = numbers if is_on_device else (0, 0, 0)
+            assert (crossed["n_waits"], crossed["n_to_host"], crossed["bytes_to_host"] // FLOAT) == expected
+            assert crossed["n_to_device"] == (2 if is_on_device else 0)
+
+
+def test_a_head_drafts_what_it_does_on_the_cpu(found: dict[str, Any], layers: int) -> None:
+    if layers == ALL:
+        (token, prob), (expected, its_prob) = found["device"]["best"], found["cpu"]["best"]
+        assert token == expected and prob == pytest.approx(its_prob, abs=TOLERANCE)
 
 
 def test_exits_are_those_of_the_cpu(found: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ def write(
     width: int = 1,
     quantize: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     experts: int = 0,
+    n_vocab: int = N_VOCAB,
 ) -> Path:
     """A model with normally distributed float32 weights, large enough that its layers matter.
 
@@ -49,14 +50,14 @@ def write(
     w.add_rope_dimension_count(n_embd // N_HEAD)
     w.add_rope_freq_base(10000.0)
     # a byte-like vocabulary: printable characters, then the control tokens
-    tokens = [f"<{i}>" for i in range(N_VOCAB)]
-    for i in range(3, N_VOCAB):
+    tokens = [f"<{i}>" for i in range(n_vocab)]
+    for i in range(3, n_vocab):
         tokens[i] = chr(ord("!") + i - 3) if i - 3 < 90 else f"x{i}"
     tokens[:3] = ["<unk>", "<s>", "</s>"]
     w.add_tokenizer_model("llama")
     w.add_token_list(tokens)
-    w.add_token_scores([0.0] * N_VOCAB)
-    w.add_token_types([2, 3, 3] + [1] * (N_VOCAB - 3))
+    w.add_token_scores([0.0] * n_vocab)
+    w.add_token_types([2, 3, 3] + [1] * (n_vocab - 3))
     w.add_bos_token_id(1)
     w.add_eos_token_id(2)
     w.add_unk_token_id(0)
@@ -76,10 +77,10 @@ def write(
         w.add_tensor(name, (1 + 0.1 * rng.standard_normal(n_embd)).astype(np.float32))
 
     n_kv = n_embd // N_HEAD * N_HEAD_KV
-    normal("token_embd.weight", N_VOCAB, n_embd, scale=4.0)
+    normal("token_embd.weight", n_vocab, n_embd, scale=4.0)
     norm("output_norm.weight")
     if not tied:
-        normal("output.weight", N_VOCAB, n_embd, scale=4.0)
+        normal("output.weight", n_vocab, n_embd, scale=4.0)
     for i in range(n_layer):
         norm(f"blk.{i}.attn_norm.weight")
         norm(f"blk.{i}.ffn_norm.weight")

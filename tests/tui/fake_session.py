@@ -175,7 +175,7 @@ class ScriptedLink:
 
 
 def _failed(error: AppError, *, fatal: bool) -> Failed:
-    return Failed(error.title, error.message, error.exit_code, fatal, error.of_device)
+    return Failed.by(error, fatal=fatal)
 
 
 def _pieces(answer: str, there: dict[str, str]) -> Iterator[tuple[Any, str]]:

@@ -105,3 +105,13 @@ def test_right_guesses_are_all_accepted(stages: tuple[int, ...], temperature: fl
     assert stats.accepted == stats.tested > 95
     n_runs = sum(name == "advance" for name, _, _ in engine.calls)
     assert n_runs <= 100 * len(stages), "no stage runs twice"
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_a_wrong_guess_never_enters_the_last_stage(stages: tuple[int, ...]) -> None:
+    _, _, dense = answer(Dense(), FakeEngine(1), FakeSampler(), 60)
+    engine = FakeEngine(1)
+    stats, _, tokens = answer(drafted(stages, 1, Oracle(dense, 0.5, 1)), engine, FakeSampler(), 60)
+    assert 0 < stats.accepted < stats.tested
+    rows = [n for name, n, end in engine.calls if name == "advance" and end == engine.n_layer]
+    assert rows == [1] * (len(tokens) - 1)
