@@ -86,16 +86,17 @@ class RowContext:
             raise error
         self.n_ctx: int = min(n_ctx, llama.llama_n_ctx_seq(self._context))  # llama.cpp rounds up
         self.n_batch: int = llama.llama_n_batch(self._context)
-        self._prove((model.gpu_layers, params.flash_attn_type, n_slots > 1, *(() if kv_type == "f16" else (kv_type,))))
+        kinds = (params.flash_attn_type, n_slots > 1, *(() if kv_type == "f16" else (kv_type,)))
+        self._prove((*model.computed_by, *kinds))
 
     def _prove(self, parameters: tuple[object, ...]) -> None:
         """What can be done with the model, or what an earlier start proved."""
         file = proof.verdict_file(self.model.path, parameters)
         known = None if self.model.on_workers else proof.read(file)  # another program may answer there next time
-        level, limit = (-1, None) if known is None else (known.level, known.limit.encode())
+        level, n_rows, limit = (-1, 0, None) if known is None else (known.level, known.n_rows, known.limit.encode())
         began = time.monotonic()
         path = os.fsencode(self.model.path)
-        self._handle = self.lib.specee_rows_init(self._context, path, N_ROWS_MAX, GRAPH_CACHE_MAX, level, limit)
+        self._handle = self.lib.specee_rows_init(self._context, path, N_ROWS_MAX, GRAPH_CACHE_MAX, level, n_rows, limit)
         if not self._handle:
             message = library.last_error()
             self.close()
@@ -104,10 +105,11 @@ class RowContext:
         self.level: int = self.lib.specee_rows_level(self._handle)
         self.limit: str = self.lib.specee_rows_limit(self._handle).decode()
         # as many at once get the bits that each has alone
-        self.max_equal_rows: int = self.lib.specee_max_equal_rows() if self.level >= abi.DRAFTS else 1
+        self.max_equal_rows: int = self.lib.specee_rows_max_equal(self._handle)
+        found = proof.Verdict(self.level, self.limit, self.max_equal_rows)
         if known is None and not self.model.on_workers and time.monotonic() - began > proof.LONG_S:
-            proof.keep(file, proof.Verdict(self.level, self.limit))
-        last, found = proof.last_file(self.model.path), proof.Verdict(self.level, self.limit)
+            proof.keep(file, found)
+        last = proof.last_file(self.model.path)
         if self.model.gpu_layers == 0 and proof.read(last) != found:
             proof.keep(last, found)
 

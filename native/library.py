@@ -15,7 +15,8 @@ from specee.native import abi, cpu, selftest
 from specee.native.errors import NativeError
 from specee.native.selftest import Kernels
 
-ABI_VERSION = 10  # SPECEE_ABI_VERSION of src/specee.h
+ABI_VERSION = 11  # SPECEE_ABI_VERSION of src/specee.h
+BACKEND = "SPECEE_BACKEND"
 KERNELS = ("avx2", "avx_vnni", "avx512_vnni", "neon_dotprod", "neon_i8mm", "none")  # of src/small_batch
 START_BYTES = 64 << 20  # what llama.cpp takes without a look when it opens a model or a context
 GPU_DRIVERS = ("libcuda.so", "nvcuda.dll", "libvulkan.so", "vulkan-1.dll", "libamdhip64.so")
@@ -112,11 +113,11 @@ def check_variables() -> None:
 
 def _load_backend(handle: ctypes.CDLL) -> None:
     """Another back end of ggml's, built with GGML_BACKEND_DL: the file that SPECEE_BACKEND names."""
-    if path := os.environ.get("SPECEE_BACKEND"):
+    if path := os.environ.get(BACKEND):
         load = handle.ggml_backend_load
         load.argtypes, load.restype = (ctypes.c_char_p,), ctypes.c_void_p
         if not load(os.fsencode(path)):
-            raise NativeError("bad environment variable", f"SPECEE_BACKEND: {path!r} is no back end for this library")
+            raise NativeError("bad environment variable", f"{BACKEND}: {path!r} is no back end for this library")
 
 
 def _point_bindings_at(folder: Path) -> None:

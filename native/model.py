@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specee.native import abi, library, log
-from specee.native.devices import Device
+from specee.native.devices import Device, here
 from specee.native.errors import DeviceError, NativeError, UnusableModelError
 
 _SEPARATOR = "\x01"
@@ -68,6 +68,12 @@ class Model:
         self.gpu_layers = sum(place != "CPU" for place in self.places)  # the LM head is the last one
         self.on_workers = self.gpu_layers > 0 and any(device.endpoint is not None for device in devices)
         self.all_on_gpu = self.gpu_layers > self.n_layer and not self.on_workers  # a worker may have none
+        self.computed_by: tuple[object, ...] = (self.gpu_layers,)
+        """What computes, as far as proofs depend on it."""
+        if self.gpu_layers and not self.on_workers:
+            names = set(self.places)
+            kinds = tuple((each.name, each.description) for each in here() if each.name in names)
+            self.computed_by = (self.places, kinds)
         self.on_vulkan = any(place.startswith("Vulkan") for place in self.places)
         self.n_embd = llama.llama_model_n_embd(self.handle)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)

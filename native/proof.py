@@ -21,17 +21,21 @@ MOST = 100  # verdicts that are kept
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One of abi's levels, and why it is not a higher one; "" where it is the highest."""
+    """One of abi's levels, and why it is not a higher one; "" where it is the highest.
+
+    `n_rows`: so many at once get the bits that each has alone.
+    """
 
     level: int
     limit: str
+    n_rows: int
 
 
 def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | None = None) -> Path:
     """Where the verdict on this model file in such a context, by this library, is kept."""
     handle = library.loaded()
     of_library = Path(handle.directory, library.library_name()).stat()
-    parts = (
+    parts: tuple[object, ...] = (
         *((part.resolve(), part.stat().st_size, part.stat().st_mtime_ns) for part in _parts(model)),
         (of_library.st_size, of_library.st_mtime_ns),
         handle.kernels.value,
@@ -39,6 +43,9 @@ def verdict_file(model: Path, context: tuple[object, ...], cache_dir: Path | Non
         os.environ.get("SPECEE_KERNELS"),
         context,
     )
+    if backend := os.environ.get(library.BACKEND):
+        with contextlib.suppress(OSError):
+            parts += (Path(backend).resolve(), Path(backend).stat().st_size, Path(backend).stat().st_mtime_ns)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
     return (cache_dir or platformdirs.user_cache_path("specee-chat")) / f"proof-{digest}"
 
@@ -61,9 +68,11 @@ def _parts(model: Path) -> list[Path]:
 def read(path: Path) -> Verdict | None:
     """An earlier verdict; None where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        level, _, limit = path.read_text(encoding="utf-8").partition("\n")
-        if int(level) in abi.LEVELS and (not limit) == (int(level) == abi.EXITS):
-            return Verdict(int(level), limit)
+        level, n_rows, limit = path.read_text(encoding="utf-8").split("\n", 2)
+        verdict = Verdict(int(level), limit, int(n_rows))
+        is_whole = verdict.level in abi.LEVELS and (not limit) == (verdict.level == abi.EXITS)
+        if is_whole and (verdict.n_rows > 1) == (verdict.level > abi.DENSE):
+            return verdict
     return None
 
 
@@ -71,7 +80,7 @@ def keep(path: Path, verdict: Verdict) -> None:
     """For the next start; where the folder cannot be written to, that one proves it again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{verdict.level}\n{verdict.limit}", encoding="utf-8")
+        path.write_text(f"{verdict.level}\n{verdict.n_rows}\n{verdict.limit}", encoding="utf-8")
         of_kind = f"{path.name.partition('-')[0]}-*"
         kept = sorted(path.parent.glob(of_kind), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST]:

@@ -212,8 +212,7 @@ def open_backend(
     )
     _check_vocabulary(model)
     threads = options.threads or machine.default_threads(structure.file_bytes)
-    wanted = 1 if model.on_vulkan else options.n_slots  # several slots got other bits there than alone
-    n_slots = affordable_slots(wanted, n_ctx * structure.kv_bytes_per_token)
+    n_slots = affordable_slots(options.n_slots, n_ctx * structure.kv_bytes_per_token)
     engine: native.RowEngine | None = None
     if drafter is not None and drafter.layers:  # whose states are kept of one chat
         try:

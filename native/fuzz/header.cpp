@@ -22,7 +22,7 @@ static void compute_token(llama_model * model, const char * path) {
     if (ctx == nullptr) {
         return;
     }
-    if (specee_rows * rows = specee_rows_init(ctx, path, 4, 4, -1, nullptr)) {
+    if (specee_rows * rows = specee_rows_init(ctx, path, 4, 4, -1, 0, nullptr)) {
         llama_token best = 0;
         if (specee_rows_forward(rows, 0, 0) >= 0) {
             specee_rows_greedy(rows, 0, 0, nullptr, &best);

@@ -108,7 +108,7 @@ struct Model {
         n_embd        = llama_model_n_embd(model);
         fuzzed        = new_context(model, N_SLOTS);
         reference_ctx = new_context(model, 1);
-        reference     = specee_rows_init(reference_ctx, path, N_ROWS, 16, -1, nullptr);
+        reference     = specee_rows_init(reference_ctx, path, N_ROWS, 16, -1, 0, nullptr);
         require(reference != nullptr && specee_rows_level(reference) == SPECEE_LEVEL_EXITS, "rows of the reference");
     }
 };
@@ -126,7 +126,8 @@ class Session {
   public:
     Session(const Model & m, Bytes & bytes) : m(m), in(bytes), slots(N_SLOTS) {
         llama_memory_clear(llama_get_memory(m.fuzzed), true);
-        rows = specee_rows_init(m.fuzzed, m.path, N_ROWS, 1 + in.below(8), SPECEE_LEVEL_EXITS, "");
+        rows = specee_rows_init(m.fuzzed, m.path, N_ROWS, 1 + in.below(8), SPECEE_LEVEL_EXITS, specee_max_equal_rows(),
+                                "");
         require(rows != nullptr, "rows");
         penalties = llama_sampler_init_penalties(m.n_vocab, 8, 1.3f, 0, 0);
         filters   = llama_sampler_chain_init(llama_sampler_chain_default_params());

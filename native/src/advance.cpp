@@ -162,7 +162,7 @@ int32_t specee_rows::check_pass(specee_pass & pass, int32_t n, const int32_t * i
     if (kv == nullptr) {
         return SPECEE_OK;
     }
-    if (groups.size() > 1 && n > specee_max_equal_rows()) {
+    if (groups.size() > 1 && n > n_equal) {
         return specee_fail(SPECEE_INVALID, "more rows of several slots than have equal bits");
     }
     pass.range.source = !is_new && batch[0]->on_device ? device_of[begin - 1] : -1;

@@ -15,7 +15,7 @@
 #include <stdexcept>
 #include <utility>
 
-static constexpr int32_t N_TOKENS   = 4;     // the first one is the prompt
+static constexpr int32_t N_ROWS     = 3;     // at once, behind a prompt of one token; on other devices see n_tried
 static constexpr int32_t N_CUTS     = 8;     // at most, between layers
 static constexpr int32_t N_COMPARED = 64;    // tokens whose logits are computed from the file
 static constexpr float   ROUNDING   = 0.05f; // of their size: activations are rounded in the graph
@@ -57,38 +57,61 @@ bool specee_rows::has_logits(llama_seq_id slot, int32_t i, int32_t token) {
            std::memcmp(found, proof_logits.data() + (size_t) token * n_vocab, n_vocab * sizeof(float)) == 0;
 }
 
+// On a CPU the kernels are the same for 2 to 8 rows. Other devices choose theirs by the number of rows, so each number
+// is tried there, as far as the context has room; what fails lowers n_equal.
+int32_t specee_rows::n_tried() const {
+    return has_devices ? std::min({ n_equal, (int32_t) ctx.n_ctx_seq() - 1, n_rows_max }) : N_ROWS;
+}
+
+// Whether the proof's tokens from `first` on have their bits n at once. Those before are committed, and stay so.
+bool specee_rows::has_bits_at_once(int32_t first, int32_t n) {
+    const std::vector<int32_t> ids = append_proof(0, first, n);
+    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
+    bool equal = true;
+    for (int32_t i = 0; i < n; ++i) {
+        equal = equal && has_logits(0, i, first + i);
+    }
+    must(roll_back(0, first));
+    return equal;
+}
+
 std::string specee_rows::prove_whole_rows() {
-    if ((int32_t) ctx.n_ctx_seq() < N_TOKENS || n_rows_max < N_TOKENS - 1) {
+    if ((int32_t) ctx.n_ctx_seq() <= N_ROWS || n_rows_max < N_ROWS) {
         return "its window is too small to try more";
     }
-    for (int32_t i = 0; i < N_TOKENS; ++i) {
+    const int32_t n_most = n_tried();
+    for (int32_t i = 0; i <= n_most; ++i) {
         const llama_token token = token_of(i, n_vocab);
         must(prefill(0, 1, &token, true));
         const float * single = logits_of(0, 0);
         proof_logits.insert(proof_logits.end(), single, single + n_vocab);
     }
-    if (roll_back(0, 1) != SPECEE_OK) {
-        return SPECEE_RECURRENT;
-    }
-    std::vector<int32_t> ids = append_proof(0, 1, N_TOKENS - 1);
-    must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
-    for (int32_t i = 1; i < N_TOKENS; ++i) {
-        if (!has_logits(0, i - 1, i)) {
-            return "several of its tokens at once do not get the bits of single ones";
+    // the last tokens
+    const int32_t n_least = has_devices ? 2 : N_ROWS;
+    int32_t       n_good  = n_most;
+    for (int32_t n = n_least; n <= n_good; ++n) {
+        const int32_t first = n_most - n + 1;
+        if (roll_back(0, first) != SPECEE_OK) {
+            return SPECEE_RECURRENT;
         }
+        n_good = has_bits_at_once(first, n) ? n_good : n - 1;
     }
+    // the first ones, as many as were equal: bits may differ for some tokens only, or at times
     must(roll_back(0, 1));
-    ids = append_proof(0, 1, 1);
-    must(advance(1, ids.data(), n_layer, SPECEE_LOGITS));
-    const bool equal = has_logits(0, 0, 1);
-    must(roll_back(0, 1));
-    return equal ? "" : "its tokens do not get the same bits again after others were dropped";
+    while (has_devices && n_good >= n_least && !has_bits_at_once(1, n_good)) {
+        --n_good;
+    }
+    if (n_good < n_least) {
+        return "several of its tokens at once do not get the bits of single ones";
+    }
+    n_equal = has_devices ? n_good : n_equal;
+    return has_bits_at_once(1, 1) ? "" : "its tokens do not get the same bits again after others were dropped";
 }
 
 std::string specee_rows::prove_slots() {
     const llama_token prompt = token_of(0, n_vocab);
     must(prefill(1, 1, &prompt, true));
-    for (const int32_t n : { 1, 2 }) { // alike, and not
+    for (int32_t n = 1; n < n_tried(); ++n) { // alike, and not
         std::vector<int32_t>       ids   = append_proof(0, 1, 1);
         const std::vector<int32_t> other = append_proof(1, 1, n);
         ids.insert(ids.end(), other.begin(), other.end());
@@ -99,30 +122,40 @@ std::string specee_rows::prove_slots() {
         }
         must(roll_back(0, 1));
         must(roll_back(1, 1));
-        if (!equal) {
+        if (!equal && (n == 1 || !has_devices)) {
             return "tokens of several chats at once do not get the bits of single ones";
         }
+        n_equal = equal ? n_equal : n;
     }
     return "";
 }
 
-std::string specee_rows::prove_ranges() {
-    const int32_t        n_cuts = std::min(n_layer - 1, N_CUTS);
-    std::vector<int32_t> ids    = append_proof(0, 1, N_TOKENS - 1);
+bool specee_rows::has_bits_in_ranges(int32_t n) {
+    const int32_t              n_cuts = std::min(n_layer - 1, N_CUTS);
+    const std::vector<int32_t> ids    = append_proof(0, 1, n);
     for (int32_t i = 0; i < n_cuts; ++i) { // the first and the last one, and others evenly between them
         const int32_t end = n_cuts == 1 ? 1 : 1 + i * (n_layer - 2) / (n_cuts - 1);
         must(advance(ids.size(), ids.data(), end, 0));
     }
     must(advance(ids.size(), ids.data(), n_layer, SPECEE_LOGITS));
-    for (int32_t i = 1; i < N_TOKENS; ++i) {
-        if (!has_logits(0, i - 1, i)) {
-            return "its layers one after the other do not give the bits that they give at once";
-        }
+    bool equal = true;
+    for (int32_t i = 0; i < n; ++i) {
+        equal = equal && has_logits(0, i, i + 1);
     }
     must(roll_back(0, 1));
+    return equal;
+}
+
+std::string specee_rows::prove_ranges() {
+    while (!has_bits_in_ranges(n_tried())) {
+        if (!has_devices || n_tried() == 2) {
+            return "its layers one after the other do not give the bits that they give at once";
+        }
+        n_equal = n_tried() - 1;
+    }
     if (n_layer > 1) {
         // of the last layer propagated K and V are those that it computes, and that is all that the next token sees
-        ids = append_proof(0, 1, 2);
+        const std::vector<int32_t> ids = append_proof(0, 1, 2);
         must(advance(1, ids.data(), n_layer - 1, 0));
         must(advance(1, ids.data(), n_layer, SPECEE_KV_ONLY));
         must(advance(1, ids.data() + 1, n_layer, SPECEE_LOGITS));
@@ -177,7 +210,8 @@ std::string specee_rows::prove_head(const std::string & path) {
     return "";
 }
 
-void specee_rows::prove(const std::string & path, int32_t proven, const std::string & proven_limit) {
+void specee_rows::prove(const std::string & path, int32_t proven, int32_t proven_rows,
+                        const std::string & proven_limit) {
     const auto found = [&]() -> std::vector<llama_kv_cache *> {
         std::vector<llama_kv_cache *> all = specee_caches(ctx);
         for (const llama_kv_cache * cache : all) { // a row's cell must be its position, in all of them
@@ -190,8 +224,9 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
     const llama_file file(path.c_str(), "rb"); // one that cannot be read is no property of the model
     if (proven >= 0) {
         set_caches(proven > SPECEE_LEVEL_DENSE ? found() : std::vector<llama_kv_cache *>{});
-        level = proven;
-        limit = proven_limit;
+        level   = proven;
+        limit   = proven_limit;
+        n_equal = std::clamp(proven_rows, 1, n_equal);
         if (level == SPECEE_LEVEL_EXITS) {
             specee_row none;
             hidden_in.assign(n_embd, 0.0f);
@@ -201,6 +236,7 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
         }
         return;
     }
+    specee_scope_guard one_row([&] { n_equal = level >= SPECEE_LEVEL_DRAFTS ? n_equal : 1; });
     if (!ctx.cparams.causal_attn || ctx.get_memory() == nullptr) {
         limit = SPECEE_NOT_CAUSAL;
         return;
@@ -256,6 +292,10 @@ void specee_rows::prove(const std::string & path, int32_t proven, const std::str
 
 int32_t specee_rows_level(const specee_rows * rows) {
     return specee_entry(rows, [&] { return rows->level; });
+}
+
+int32_t specee_rows_max_equal(const specee_rows * rows) {
+    return specee_entry(rows, [&] { return rows->n_equal; });
 }
 
 const char * specee_rows_limit(const specee_rows * rows) {

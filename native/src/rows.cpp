@@ -209,14 +209,14 @@ int32_t specee_rows::roll_back(llama_seq_id slot, llama_pos length) {
 // ---- C ABI ---------------------------------------------------------------------------------------------------------
 
 specee_rows * specee_rows_init(llama_context * ctx, const char * model_path, int32_t n_rows_max,
-                               int32_t graph_cache_max, int32_t proven, const char * limit) {
+                               int32_t graph_cache_max, int32_t proven, int32_t proven_rows, const char * limit) {
     return specee_guard((specee_rows *) nullptr, [&]() -> specee_rows * {
         if (ctx == nullptr || model_path == nullptr || n_rows_max < 1 || graph_cache_max < 1) {
             specee_fail(SPECEE_INVALID, "a context, a file, at least one row and one graph are needed");
             return nullptr;
         }
         auto rows = std::make_unique<specee_rows>(*ctx, std::min<int32_t>(n_rows_max, ctx->n_batch()), graph_cache_max);
-        rows->prove(model_path, proven, limit == nullptr ? "" : limit);
+        rows->prove(model_path, proven, proven_rows, limit == nullptr ? "" : limit);
         return rows.release();
     });
 }

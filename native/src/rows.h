@@ -180,7 +180,8 @@ struct specee_rows {
 
     // What this model and this context can do: see specee_level and proof.cpp.
     int32_t     level = SPECEE_LEVEL_DENSE;
-    std::string limit; // why not more
+    std::string limit;                             // why not more
+    int32_t     n_equal = specee_max_equal_rows(); // so many rows in one batch get the bits that each has alone
 
     // One, or one for the layers with a sliding window and one for the others: alike in their streams and cells. None:
     // rows go through llama_decode.
@@ -294,7 +295,7 @@ struct specee_rows {
     // ---- what can be done with this model: proof.cpp
 
     // Tries it, on an empty slot 0 (and 1), or with a level takes that for proven. `path`: of the model's file.
-    void prove(const std::string & path, int32_t proven, const std::string & proven_limit);
+    void prove(const std::string & path, int32_t proven, int32_t proven_rows, const std::string & proven_limit);
 
     // ---- whole rows: whole_rows.cpp
 
@@ -437,6 +438,9 @@ struct specee_rows {
     std::string          prove_slots();
     std::string          prove_ranges();
     std::string          prove_head(const std::string & path);
+    int32_t              n_tried() const; // rows at once
+    bool                 has_bits_at_once(int32_t first, int32_t n);
+    bool                 has_bits_in_ranges(int32_t n);
     std::vector<int32_t> append_proof(llama_seq_id slot, int32_t first, int32_t n);
     bool                 has_logits(llama_seq_id slot, int32_t i, int32_t token); // of the proof's token
     void                 read_head(const std::string & path, const specee_range_graph & graph);

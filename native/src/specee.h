@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define SPECEE_ABI_VERSION 10
+#define SPECEE_ABI_VERSION 11
 #define SPECEE_K_MAX 16 // most candidates of a row, and most guesses of the draft head
 
 enum specee_status {
@@ -76,7 +76,7 @@ LLAMA_API int32_t specee_token_piece(const struct llama_vocab * vocab, llama_tok
                                      int32_t capacity, char * text, int32_t * n_bytes);
 // The name of the device that has a layer's weights, from 0 on; n_layer stands for the LM head. NULL for no layer.
 LLAMA_API const char * specee_layer_device(const struct llama_model * model, int32_t layer);
-// How many rows in one batch get the bits that each has alone.
+// How many rows in one batch get the bits that each has alone, at most: see specee_rows_max_equal.
 LLAMA_API int32_t specee_max_equal_rows(void);
 // Whether this CPU has a kernel that takes so many rows through weights of a ggml_type at once: 1 or 0. n_in, n_out:
 // the matrix, as in its file. Without one they go row by row, each as long as one alone, with the same bits.
@@ -88,15 +88,19 @@ LLAMA_API int32_t specee_has_kernel(int32_t type, int64_t n_in, int64_t n_out);
 //
 // The context's sequences 0 to n_seq_max - 1 are the slots; each has its own window of n_ctx / n_seq_max tokens.
 //
-// proven, limit: specee_rows_level and specee_rows_limit of an earlier proof for this model, these parameters and this
-// library; -1, NULL: it is proven now, which takes some ten tokens' time. Below SPECEE_LEVEL_RANGES rows run whole:
-// they are appended, advanced from depth 0 to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
+// proven, proven_rows, limit: specee_rows_level, specee_rows_max_equal and specee_rows_limit of an earlier proof for
+// this model, these parameters and this library; -1, 0, NULL: it is proven now, which takes some ten tokens' time, and
+// some sixty's where another device than a CPU computes. Below SPECEE_LEVEL_RANGES rows run whole: they are appended,
+// advanced from depth 0 to n_layer and committed; what needs a higher level is SPECEE_UNSUPPORTED.
 LLAMA_API specee_rows * specee_rows_init(struct llama_context * ctx, const char * model_path, int32_t n_rows_max,
-                                         int32_t graph_cache_max, int32_t proven, const char * limit);
+                                         int32_t graph_cache_max, int32_t proven, int32_t proven_rows,
+                                         const char * limit);
 LLAMA_API void          specee_rows_free(specee_rows * rows);
 // A specee_level, and why it is not a higher one; empty where it is the highest.
 LLAMA_API int32_t      specee_rows_level(const specee_rows * rows);
 LLAMA_API const char * specee_rows_limit(const specee_rows * rows);
+// How many rows in one batch get the bits that each has alone: 1 below SPECEE_LEVEL_DRAFTS.
+LLAMA_API int32_t specee_rows_max_equal(const specee_rows * rows);
 
 // ---- slots ---------------------------------------------------------------------------------------------------------
 
@@ -143,7 +147,7 @@ LLAMA_API int32_t specee_rows_tip(const specee_rows * rows, llama_seq_id slot);
 
 // Advances n rows in flight of equal depth to depth `end`: of one slot or of several, in any order. Every ancestor in
 // flight that is not in the batch must be at least `end` deep. Side rows go from 0 to n_layer at once. Rows of several
-// slots are at most specee_max_equal_rows() in all, so that each has the bits that it has when its slot runs alone.
+// slots are at most specee_rows_max_equal() in all, so that each has the bits that it has when its slot runs alone.
 // After a failure the rows are as deep as before.
 LLAMA_API int32_t specee_rows_advance(specee_rows * rows, int32_t n, const int32_t * ids, int32_t end, uint32_t flags);
 

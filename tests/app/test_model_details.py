@@ -64,9 +64,9 @@ def test_what_the_last_start_found_out_is_shown(tmp_path: Path, monkeypatch: pyt
 
     assert shown() == "probably; found out at its first start"
     for verdict, words in (
-        (proof.Verdict(abi.EXITS, ""), "yes"),
-        (proof.Verdict(abi.DRAFTS, "layers share"), "no: layers share; its tokens can be drafted"),
-        (proof.Verdict(abi.DENSE, "no cells"), "no: no cells"),
+        (proof.Verdict(abi.EXITS, "", 8), "yes"),
+        (proof.Verdict(abi.DRAFTS, "layers share", 8), "no: layers share; its tokens can be drafted"),
+        (proof.Verdict(abi.DENSE, "no cells", 1), "no: no cells"),
     ):
         proof.keep(proof.last_file(path), verdict)
         assert shown() == words

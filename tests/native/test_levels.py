@@ -167,7 +167,7 @@ def test_a_verdict_is_kept_where_proof_takes_long(tmp_path: Path, monkeypatch: p
     path = tiny_gguf.write(tmp_path / "tiny.gguf", "llama")
     with closing(Model(path)) as model:
 
-        def verdict() -> tuple[int, str]:
+        def verdict() -> tuple[int, str, int]:
             with closing(RowEngine(model, n_ctx=64, n_threads=1)) as engine:
                 engine.prefill(PROMPT)
                 row = engine.append(5)
@@ -175,26 +175,30 @@ def test_a_verdict_is_kept_where_proof_takes_long(tmp_path: Path, monkeypatch: p
                     engine.advance([row], 2)
                     engine.advance([row], engine.n_layer, logits=True)
                     assert engine.head_rows([5]).shape == (1, engine.n_embd)
-                return engine.level, engine.limit
+                return engine.level, engine.limit, engine.max_equal_rows
 
+        whole, dense = (abi.EXITS, "", 8), (abi.DENSE, "said before", 1)
+        fewer = (abi.DRAFTS, "said before", 5)
         monkeypatch.setattr(proof, "LONG_S", 60)
         cache = tmp_path / "cache" / "specee-chat"
-        assert verdict() == (abi.EXITS, "") and not list(cache.glob("proof-*"))
-        assert proof.read(proof.last_file(path)) == proof.Verdict(abi.EXITS, ""), "to be shown"
+        assert verdict() == whole and not list(cache.glob("proof-*"))
+        assert proof.read(proof.last_file(path)) == proof.Verdict(*whole), "to be shown"
         monkeypatch.setattr(proof, "LONG_S", 0)
-        assert verdict() == (abi.EXITS, "")
+        assert verdict() == whole
         (kept,) = (tmp_path / "cache" / "specee-chat").glob("proof-*")
-        assert verdict() == (abi.EXITS, "")
-        kept.write_text(f"{abi.DRAFTS}\nsaid before")
-        assert verdict() == (abi.DRAFTS, "said before")
-        assert proof.read(proof.last_file(path)) == proof.Verdict(abi.DRAFTS, "said before")
-        for damaged in ("", "7\n", "x", f"{abi.DRAFTS}\n", f"{abi.EXITS}\nbut"):
-            kept.write_text(damaged)
-            assert verdict() == (abi.EXITS, "")
+        assert verdict() == whole
+        for earlier in (fewer, dense):
+            proof.keep(kept, proof.Verdict(*earlier))
+            assert verdict() == earlier
+            assert proof.read(proof.last_file(path)) == proof.Verdict(*earlier)
+        damaged = ("", "7\n8\n", "x", "\n\n", f"{abi.DRAFTS}\n8\n", f"{abi.EXITS}\n8\nbut", f"{abi.EXITS}\n")
+        for text in (*damaged, f"{abi.EXITS}\n1\n", f"{abi.DENSE}\n8\nwhy", f"{abi.DRAFTS}\nwhy"):
+            kept.write_text(text)
+            assert verdict() == whole, text
         monkeypatch.setattr(proof, "MOST", 2)
         for i in range(4):
-            proof.keep(kept.with_name(f"proof-{i}"), proof.Verdict(abi.EXITS, ""))
+            proof.keep(kept.with_name(f"proof-{i}"), proof.Verdict(*whole))
         assert len(list(kept.parent.glob("proof-*"))) == 2, "old ones go"
         path.touch()  # another file, maybe
-        kept.write_text(f"{abi.DRAFTS}\nsaid before")
-        assert verdict() == (abi.EXITS, "")
+        proof.keep(kept, proof.Verdict(*fewer))
+        assert verdict() == whole

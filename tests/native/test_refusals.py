@@ -203,7 +203,7 @@ class TwoSlots:
         params.n_threads = params.n_threads_batch = 2
         params.flash_attn_type = 0
         self.context = self.llama.llama_init_from_model(model.handle, params)
-        self.handle = self.lib.specee_rows_init(self.context, str(model.path).encode(), 64, 64, -1, None)
+        self.handle = self.lib.specee_rows_init(self.context, str(model.path).encode(), 64, 64, -1, 0, None)
         assert self.handle, library.last_error()
 
     def prefill(self, slot: int, tokens: list[int]) -> int:
@@ -287,9 +287,9 @@ def test_an_unreadable_file_is_an_error(model: Model) -> None:
     params = llama.llama_context_default_params()
     params.n_ctx = 256
     context = llama.llama_init_from_model(model.handle, params)
-    assert not lib.specee_rows_init(context, b"/nowhere/model.gguf", 64, 64, -1, None)
+    assert not lib.specee_rows_init(context, b"/nowhere/model.gguf", 64, 64, -1, 0, None)
     assert "/nowhere/model.gguf" in library.last_error()
-    assert not lib.specee_rows_init(None, b"", 64, 64, -1, None)
+    assert not lib.specee_rows_init(None, b"", 64, 64, -1, 0, None)
     llama.llama_free(context)
 
 
