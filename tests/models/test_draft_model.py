@@ -47,13 +47,12 @@ def test_a_model_with_the_same_vocabulary_fits(target: Header, tmp_path: Path) -
     draft_model.check(target, gguf_header.read_model(tmp_path / "copy.gguf"))
 
 
-def test_padding_at_the_end_may_be_missing(target: Header, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_gguf, "N_VOCAB", tiny_gguf.N_VOCAB - 2)
-    shorter = gguf_header.read_model(tiny_gguf.write(tmp_path / "shorter.gguf", "llama"))
+def test_padding_at_the_end_may_be_missing(target: Header, tmp_path: Path) -> None:
+    n_vocab = tiny_gguf.N_VOCAB - 2
+    shorter = gguf_header.read_model(tiny_gguf.write(tmp_path / "shorter.gguf", "llama", n_vocab=n_vocab))
     draft_model.check(target, shorter)
     draft_model.check(shorter, target)
-    monkeypatch.setattr(tiny_gguf, "N_VOCAB", 300)
-    longer = gguf_header.read_model(tiny_gguf.write(tmp_path / "longer.gguf", "llama"))
+    longer = gguf_header.read_model(tiny_gguf.write(tmp_path / "longer.gguf", "llama", n_vocab=300))
     assert "its vocabulary has 300 tokens, the model's has 96" in refusal(target, longer)
 
 
