@@ -102,7 +102,7 @@ class Answer:
         self.state = state
         self.n_runs += 1
         if self.n_runs == 1:
-            self.reused = self.prefill.reused
+            self.reused = min(self.prefill.reused, self.n_prompt)  # not those of its answer that were given
             reason, rates = self.decision.reason, (self.decision.dense_rate, self.decision.stock_rate)
             self.emit(Started(self.policy.name, reason, self.n_prompt, self.reused, self.seed, *rates))
 

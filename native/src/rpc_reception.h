@@ -5,6 +5,7 @@
 // to be served waits for its turn.
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -32,7 +33,7 @@ constexpr uint8_t BUSY   = 2;
 constexpr char ASKS[] = "is it there?";
 
 constexpr int    TURN_MS     = 20;   // so long the thread waits for a connection before it looks whether it is to end
-constexpr int    GREETING_MS = 2000; // who connects and says nothing keeps others waiting no longer
+constexpr int    GREETING_MS = 2000; // who connects and does not greet keeps others waiting no longer
 constexpr size_t N_WAITING   = 8;    // programs at most
 
 inline bool asks(const uint8_t * caps) {
@@ -60,6 +61,25 @@ template <typename Socket> void limit_waiting(Socket connection, int ms) {
     for (const int way : { SO_RCVTIMEO, SO_SNDTIMEO }) {
         (void) setsockopt(connection, SOL_SOCKET, way, reinterpret_cast<const char *>(&limit), sizeof(limit));
     }
+}
+
+// Whether so many bytes, 64 at most, come within GREETING_MS altogether: who sends one now and then is not waited for
+// either. They stay to be read.
+template <typename Socket> bool has_come(Socket connection, size_t n) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(GREETING_MS);
+    limit_waiting(connection, GREETING_MS);
+    char bytes[64];
+    bool comes = true;
+    while (comes && std::chrono::steady_clock::now() < until) {
+        const auto found = recv(connection, bytes, static_cast<int>(n), MSG_PEEK);
+        if (found >= static_cast<decltype(found)>(n)) {
+            limit_waiting(connection, 0);
+            return true;
+        }
+        comes = found > 0;
+        std::this_thread::sleep_for(std::chrono::milliseconds(comes ? 1 : 0));
+    }
+    return false;
 }
 
 // Between `open` and `close`, `greet` is called again and again in a thread: it waits for a connection for TURN_MS, and

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -358,6 +358,53 @@ def test_a_worker_speaks_the_version_that_is_asked_for() -> None:
                 busy.close()
                 waiting.settimeout(END_SECONDS)
                 assert waiting.recv(64)
+
+
+def test_who_does_not_greet_a_worker_keeps_others_waiting_for_seconds_only() -> None:
+    def greeted() -> socket.socket:
+        connection = socket.create_connection(parse(endpoint), END_SECONDS)
+        connection.sendall(HELLO)
+        assert connection.recv(64)
+        return connection
+
+    def drip(connection: socket.socket) -> None:
+        for i in range(len(HELLO)):
+            connection.sendall(HELLO[i : i + 1])
+            if ended.wait(1):
+                return
+
+    ended = threading.Event()
+    with worker_process() as (_, endpoint):
+        time.sleep(0.2)  # it has left whoever started it, and serves nobody
+        with socket.create_connection(parse(endpoint)):  # says nothing
+            assert rpc.check(parse(endpoint), END_SECONDS) == endpoint
+        with greeted(), socket.create_connection(parse(endpoint)) as slow:
+            dripping = threading.Thread(target=_ignoring(OSError, drip), args=(slow,))
+            dripping.start()
+            greeted().close()
+            ended.set()
+            dripping.join()
+
+
+def _ignoring(kind: type[Exception], call: Callable[..., object]) -> Callable[..., None]:
+    def quiet(*arguments: object) -> None:
+        with suppress(kind):
+            call(*arguments)
+
+    return quiet
+
+
+@pytest.mark.parametrize("size", [1 << 40, 1 << 63, (1 << 64) - 1])
+def test_a_length_that_cannot_be_ends_the_connection_and_not_the_worker(size: int) -> None:
+    with worker_process() as (process, endpoint):
+        with socket.create_connection(parse(endpoint), END_SECONDS) as connection:
+            connection.sendall(HELLO)
+            assert connection.recv(64)
+            connection.sendall(struct.pack("<BQ", 6, size))  # RPC_CMD_SET_TENSOR
+            with suppress(ConnectionResetError):
+                assert not connection.recv(64)
+        assert rpc.check(parse(endpoint), END_SECONDS) == endpoint
+        assert process.poll() is None
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be stopped here")
