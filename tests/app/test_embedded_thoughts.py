@@ -88,6 +88,28 @@ def test_every_policy_thinks_as_dense(answerer: Answerer, policy: str, sampling:
     assert (same[2].tokens, same[2].thought_tokens) == (stats.tokens, 30)
 
 
+@pytest.mark.parametrize("n_given", [1, 5, 20, 39])
+def test_an_answer_goes_on_behind_the_tokens_that_came(answerer: Answerer, n_given: int) -> None:
+    """As when a worker is lost; thought and answer are those of an answer in one piece."""
+
+    def events_of(given: tuple[int, ...]) -> tuple[list[Any], Any]:
+        sent: list[Any] = []
+        options = ChatOptions(PolicyChoice("chain"), SEEDED, 40)
+        answerer.add(Generate(1, (Message("user", QUESTION),), options, given=given), sent.append)
+        while answerer.busy:
+            answerer.turn()
+        found = [message.message for message in sent]
+        events = [e for message in found if isinstance(message, TokenEvents) for e in message.events]
+        return [(e.index, e.token, e.text, e.channel) for e in events if e.state == "verified"], found[-1].stats
+
+    whole, stats = events_of(())
+    tokens = dict((index, token) for index, token, _, _ in whole)
+    rest, same = events_of(tuple(tokens[i] for i in range(n_given)))
+    assert rest == [event for event in whole if event[0] >= n_given]
+    assert (same.tokens, same.thought_tokens) == (stats.tokens, stats.thought_tokens)
+    assert same.reused <= same.prompt_tokens == stats.prompt_tokens
+
+
 def test_drafts_are_counted_in_both_parts(answerer: Answerer) -> None:
     _, _, stats = ask(
         answerer,
