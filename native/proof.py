@@ -68,7 +68,10 @@ def _parts(model: Path) -> list[Path]:
 def read(path: Path) -> Verdict | None:
     """An earlier verdict; None where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        level, n_rows, limit = path.read_text(encoding="utf-8").split("\n", 2)
+        checked, text = path.read_text(encoding="utf-8").split("\n", 1)
+        if checked != _checksum(text):  # damaged, or another program is writing it
+            return None
+        level, n_rows, limit = text.split("\n", 2)
         verdict = Verdict(int(level), limit, int(n_rows))
         is_whole = verdict.level in abi.LEVELS and (not limit) == (verdict.level == abi.EXITS)
         if is_whole and (verdict.n_rows > 1) == (verdict.level > abi.DENSE):
@@ -76,11 +79,16 @@ def read(path: Path) -> Verdict | None:
     return None
 
 
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def keep(path: Path, verdict: Verdict) -> None:
     """For the next start; where the folder cannot be written to, that one proves it again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{verdict.level}\n{verdict.n_rows}\n{verdict.limit}", encoding="utf-8")
+        text = f"{verdict.level}\n{verdict.n_rows}\n{verdict.limit}"
+        path.write_text(f"{_checksum(text)}\n{text}", encoding="utf-8")
         of_kind = f"{path.name.partition('-')[0]}-*"
         kept = sorted(path.parent.glob(of_kind), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST]:

@@ -103,7 +103,7 @@ def test_an_answer_goes_on_behind_the_tokens_that_came(answerer: Answerer, n_giv
         return [(e.index, e.token, e.text, e.channel) for e in events if e.state == "verified"], found[-1].stats
 
     whole, stats = events_of(())
-    tokens = dict((index, token) for index, token, _, _ in whole)
+    tokens = {index: token for index, token, _, _ in whole}
     rest, same = events_of(tuple(tokens[i] for i in range(n_given)))
     assert rest == [event for event in whole if event[0] >= n_given]
     assert (same.tokens, same.thought_tokens) == (stats.tokens, stats.thought_tokens)

@@ -41,6 +41,7 @@ needs_model = pytest.mark.skipif(
     reason="built without the embedded model or its calibration",
 )
 HELLO = struct.pack("<BQ24x", 14, 24)  # RPC_CMD_HELLO, with no abilities
+GREETING = 8 + 28  # bytes: their number, and what a worker says of itself
 COUNT_DEVICES = struct.pack("<BQ", 15, 0)
 QUESTION = (Message("user", "Count slowly from one to two hundred."),)
 STORY = Message("user", "Tell a long story about a cat.")
@@ -350,7 +351,7 @@ def test_a_worker_speaks_the_version_that_is_asked_for() -> None:
                 rpc.check(parse(endpoint), 0.3)
             with socket.create_connection(parse(endpoint)) as waiting:  # another one has its turn later
                 waiting.sendall(HELLO)
-                assert waiting.recv(64)
+                assert _is_greeted(waiting)
                 waiting.sendall(COUNT_DEVICES)
                 waiting.settimeout(0.2)
                 with pytest.raises(TimeoutError):
@@ -386,6 +387,12 @@ def test_who_does_not_greet_a_worker_keeps_others_waiting_for_seconds_only() -> 
             dripping.join()
 
 
+def _is_greeted(connection: socket.socket) -> bool:
+    """The worker's greeting comes in two parts."""
+    with connection.makefile("rb") as answer:
+        return len(answer.read(GREETING)) == GREETING
+
+
 def _ignoring(kind: type[Exception], call: Callable[..., object]) -> Callable[..., None]:
     def quiet(*arguments: object) -> None:
         with suppress(kind):
@@ -399,7 +406,7 @@ def test_a_length_that_cannot_be_ends_the_connection_and_not_the_worker(size: in
     with worker_process() as (process, endpoint):
         with socket.create_connection(parse(endpoint), END_SECONDS) as connection:
             connection.sendall(HELLO)
-            assert connection.recv(64)
+            assert _is_greeted(connection)
             connection.sendall(struct.pack("<BQ", 6, size))  # RPC_CMD_SET_TENSOR
             with suppress(ConnectionResetError):
                 assert not connection.recv(64)

@@ -195,6 +195,9 @@ def test_a_verdict_is_kept_where_proof_takes_long(tmp_path: Path, monkeypatch: p
         for text in (*damaged, f"{abi.EXITS}\n1\n", f"{abi.DENSE}\n8\nwhy", f"{abi.DRAFTS}\nwhy"):
             kept.write_text(text)
             assert verdict() == whole, text
+        proof.keep(kept, proof.Verdict(*fewer))
+        kept.write_text(kept.read_text().replace("\n5\n", "\n8\n"))  # more rows than are equal
+        assert proof.read(kept) is None and verdict() == whole
         monkeypatch.setattr(proof, "MOST", 2)
         for i in range(4):
             proof.keep(kept.with_name(f"proof-{i}"), proof.Verdict(*whole))
