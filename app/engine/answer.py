@@ -131,7 +131,7 @@ class Answer:
         between = form.closing if stream.in_thought else form.after_end
         if not stream.in_thought:
             between = between.removeprefix(stream.left)
-        return self._with_text(self.prompt.with_answer(text, tokens), between)
+        return self._with_text(self.prompt.with_answer(text, tokens, has_hidden=stream.has_hidden), between)
 
     def _with_text(self, prompt: Prompt, text: str) -> Prompt:
         return prompt.with_answer(text, self._tokens_behind(prompt, text)) if text else prompt
@@ -145,7 +145,8 @@ class Answer:
         self.stream.finish()
         if self.n_runs == 0:
             return self._stats(DecodingStats(), 0, "cancelled")
-        self.slot.previous = self.prompt.with_answer(*self.stream.whole, self.stream.said)
+        stream = self.stream
+        self.slot.previous = self.prompt.with_answer(*stream.whole, stream.said, has_hidden=stream.has_hidden)
         return self._stats(self.counted, self.reused, "cancelled" if cancelled else self._stop_reason())
 
     def _stop_reason(self) -> str:

@@ -206,6 +206,14 @@ class AnswerStream:
 
         Control tokens that are marks of thoughts are in the text by their names.
         """
-        tokens = [event.token for event in self._verified.whole if not event.stop]
-        pieces = (self._piece(token, special=token in self._marks) for token in tokens)
+        tokens, pieces = self._tokens_and_pieces()
         return b"".join(pieces).decode("utf-8", "replace"), tokens
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether some of these tokens are not in the text: control tokens that are no marks."""
+        return not all(self._tokens_and_pieces()[1])
+
+    def _tokens_and_pieces(self) -> tuple[list[int], list[bytes]]:
+        tokens = [event.token for event in self._verified.whole if not event.stop]
+        return tokens, [self._piece(token, special=token in self._marks) for token in tokens]

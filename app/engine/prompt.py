@@ -33,12 +33,16 @@ class Prompt:
     """The text before the answer."""
     said: tuple[str, str] = ("", "")
     """What the answer has after that: its thought and itself, as they are shown and kept."""
+    has_hidden: bool = False
+    """Whether the answer has tokens that its text does not show: control tokens, as a bias may want them."""
 
-    def with_answer(self, text: str, tokens: list[int], said: tuple[str, str] = ("", "")) -> Prompt:
+    def with_answer(
+        self, text: str, tokens: list[int], said: tuple[str, str] = ("", ""), *, has_hidden: bool = False
+    ) -> Prompt:
         """The prompt and what was generated for it, which was shown as `said`."""
         thought, answer = self.said
-        more = (thought + said[0], answer + said[1])
-        return replace(self, text=self.text + text, tokens=self.tokens + tokens, said=more)
+        more, hidden = (thought + said[0], answer + said[1]), self.has_hidden or has_hidden
+        return replace(self, text=self.text + text, tokens=self.tokens + tokens, said=more, has_hidden=hidden)
 
 
 def make_prompt(
@@ -152,6 +156,8 @@ def _following(backend: Backend, previous: Prompt, parts: Sequence[Part], *, con
         return []
     if text == previous.text:  # the last answer itself is continued; else it had no text, but may have had tokens
         return previous.tokens if continue_answer else []
+    if previous.has_hidden:  # who asks shows the text of an answer, which others may have with other tokens
+        return []
     rest = _tokens(backend, after(parts, len(previous.text)), bos=False)
     # elsewhere than at the end of an answer, the tokenizer might have joined what stands before and after the split
     return previous.tokens + rest if rest and backend.engine.is_stop(rest[0]) else []

@@ -12,12 +12,14 @@ from real_engine import missing_library, missing_model
 from specee.app.bench.prompts import Asked, BenchPrompt
 from specee.app.bench.rounds import compare
 from specee.app.engine import calibration_task, optimization_task
+from specee.app.engine.answer_stream import AnswerStream
 from specee.app.engine.control_tokens import Names, after, text_of
 from specee.app.engine.loading import open_backend
 from specee.app.engine.prompt import Prompt, make_prompt
 from specee.app.engine.protocol import Generate, Message
 from specee.app.errors import MODEL_MISSING, AppError
 from specee.app.options import NO_DRAFTER, PLAIN_GREEDY, ChatOptions, LoadOptions, PolicyChoice
+from specee.predictors.types import TokenEvent, TokenState
 
 BOS = 1
 STOP = 256
@@ -86,6 +88,29 @@ def test_tokens_without_text_are_no_part_of_the_question(make_backend: Make) -> 
     assert make_prompt(backend, ASK, previous=[previous]) == asked
     begun = (*ASK, Message("assistant", ""))
     assert make_prompt(backend, begun, continue_answer=True, previous=[previous]).tokens == previous.tokens
+
+
+@pytest.mark.parametrize(("tokens", "has_hidden"), [((5, 6), False), ((5, 9, 6), True), ((8, 5), False)])
+def test_an_answer_tells_whether_its_text_shows_all_tokens(tokens: tuple[int, ...], has_hidden: bool) -> None:
+    """A control token that is a mark of thoughts is in the text by its name."""
+    marks, texts = {8: "<think>"}, {5: b"He", 6: b"l", 8: b"", 9: b""}
+
+    def piece(token: int, /, *, special: bool = False) -> bytes:
+        return marks[token].encode() if special else texts[token]
+
+    stream = AnswerStream(piece, lambda message: None, 0.0, marks=marks)
+    for i, token in enumerate(tokens):
+        stream.add(TokenEvent(i, token, 2, TokenState.VERIFIED))
+    assert stream.has_hidden is has_hidden
+
+
+def test_hidden_tokens_of_an_answer_are_no_part_of_its_text(make_backend: Make) -> None:
+    """Another chat may show the same answer."""
+    backend = make_backend(bos=True)
+    asked, chat = make_prompt(backend, ASK), (*ASK, Message("assistant", "Hel"), Message("user", "On"))
+    shown, hidden = asked.with_answer("Hel", [7]), asked.with_answer("Hel", [9, 7], has_hidden=True)
+    assert make_prompt(backend, chat, previous=[shown]).tokens[: len(shown.tokens)] == shown.tokens
+    assert make_prompt(backend, chat, previous=[hidden]) == make_prompt(backend, chat)
 
 
 @pytest.mark.parametrize(
