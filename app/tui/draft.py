@@ -53,7 +53,7 @@ class Copy:
                 return
             if self._lock is None:
                 local_file.make_folder(self._file.parent)
-                lock = FileLock(_lock_of(self._file), thread_local=False)
+                lock = FileLock(self._file.with_suffix(".lock"), thread_local=False)
                 lock.acquire(timeout=0)
                 self._lock = lock
             new = self._file.with_suffix(".new")
@@ -72,11 +72,13 @@ def take(folder: Path) -> str:
     """The unsent text, also of programs that were killed, which is in no file any more then; empty where there is
     none."""
     texts = []
-    for file in sorted(folder.glob(f"{TYPED}*.txt")):
+    for path in sorted(folder.glob(f"{TYPED}*.lock")):
         with suppress(OSError, Timeout):  # its program runs, or it is something else
-            lock = FileLock(_lock_of(file), thread_local=False)
-            with lock.acquire(timeout=0):
-                texts.append(_take_file(file))
+            lock = FileLock(path, thread_local=False)
+            lock.acquire(timeout=0)
+            with suppress(OSError):  # the prompt was empty
+                texts.append(_take_file(path.with_suffix(".txt")))
+            path.with_suffix(".new").unlink(missing_ok=True)
             _give_up(lock)
     with suppress(OSError):
         texts.append(_take_file(folder / UNSENT))
@@ -90,10 +92,6 @@ def _take_file(path: Path) -> str:
     text = taken.read_bytes().decode("utf-8", "replace")
     taken.unlink()
     return text
-
-
-def _lock_of(file: Path) -> Path:
-    return file.with_suffix(".lock")
 
 
 def _give_up(lock: FileLock) -> None:

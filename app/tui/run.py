@@ -51,18 +51,21 @@ def run_tui(
         threading.excepthook = before
     text = app.controller.unsent
     if failure is None:
-        if copy is not None and text not in QUESTIONS and draft.keep(text, session.logs, draft.UNSENT) is not None:
-            print("what you had written stands in the prompt at the next start", file=sys.stderr)
         if copy is not None:
-            copy.close()
+            written = "" if text in QUESTIONS else text
+            kept = draft.keep(written, session.logs, draft.UNSENT) is not None
+            if kept:
+                print("what you had written stands in the prompt at the next start", file=sys.stderr)
+            if kept or not written.strip():
+                copy.close()
         return FAILURE if code is None else code
     told = error_log.told(failure, session.logs)
     expected = copy is not None and isinstance(failure, AppError)  # the terminal is gone: nobody reads the line
     path = draft.keep(text, session.logs, draft.UNSENT if expected else draft.AFTER_FAILURE)
-    if copy is not None:
-        copy.close()
     if path is None:
         raise told from None
+    if copy is not None:
+        copy.close()
     raise AppError(told.title, f"{told.message}; what you had written is in {path}", told.exit_code) from None
 
 
