@@ -54,7 +54,31 @@ def argument(text: str, name: str) -> DecodedText:
     try:
         return decode(os.fsencode(text), name)
     except UnicodeEncodeError:  # half a pair, as Windows may give it
-        return DecodedText(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return DecodedText(_without_halves(text))
+
+
+AS_WESTERN = "specee-western"
+"""An error handler of codecs: bytes that are no text in an encoding are read as Windows-1252."""
+
+
+def _as_western(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+codecs.register_error(AS_WESTERN, _as_western)
+
+
+def typed(line: str) -> str:
+    """A line from a terminal; bytes that are not in its encoding, Python has as surrogates, which are no text."""
+    try:
+        return line.encode("utf-8", "surrogateescape").decode("utf-8", AS_WESTERN)
+    except UnicodeEncodeError:
+        return _without_halves(line)
+
+
+def _without_halves(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def too_large(name: str) -> AppError:

@@ -15,6 +15,7 @@ except ImportError:  # Windows
     readline = None  # type: ignore[assignment]
 
 from specee.app.chat import file_completion
+from specee.app.text_input import AS_WESTERN, typed
 
 QUOTES = '"""'
 PROMPT, MORE = ">>> ", "... "
@@ -124,14 +125,14 @@ class LineInput:
             line = sys.stdin.readline()
             if not line:
                 raise EOFError
-            return line.rstrip("\r\n")
+            return typed(line.rstrip("\r\n"))
         sys.stdout.flush()
         if (edits := self._edits) is None:
-            return input(prompt)
+            return typed(input(prompt))
         prefill, self._prefill = self._prefill, ""
         edits.set_startup_hook(lambda: edits.insert_text(prefill))
         try:
-            return input(prompt)
+            return typed(input(prompt))
         finally:
             edits.set_startup_hook(None)
 
@@ -174,9 +175,8 @@ class LineInput:
                 if not piece or b"\x04" in piece:
                     break
                 data += piece
-        return (
-            data.decode(sys.stdin.encoding or "utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-        )
+        text = data.decode(sys.stdin.encoding or "utf-8", AS_WESTERN)
+        return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
     def _complete(self, text: str, state: int) -> str | None:
         if state == 0:

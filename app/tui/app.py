@@ -32,6 +32,7 @@ from specee.app.tui.chat_controller import ChatController
 from specee.app.tui.commands import Commands
 from specee.app.tui.conversation import Conversation
 from specee.app.tui.depth_panel import DepthPanel
+from specee.app.tui.draft import Copy
 from specee.app.tui.drafters import colour_variables
 from specee.app.tui.entries import Notice
 from specee.app.tui.event_display import EventDisplay
@@ -53,6 +54,8 @@ from specee.models.resolve import EMBEDDED
 
 FLUSH_SECONDS = 0.125
 IDLE_SECONDS = 1.0
+COPY_SECONDS = 1.0
+"""So much of what was typed may be lost when the program is killed."""
 THRESHOLD_STEP = 0.05
 FIRST_THRESHOLD = 0.7  # from which brackets change it while the calibrated one is in use
 
@@ -68,9 +71,13 @@ class ChatApp(BoundedApp):
     .-first DepthPanel, .-welcome DepthPanel { display: none; }
     .-short DepthView, .-short Columns, .-short TokenColours { height: 4; }
     .-short ThresholdView { height: 7; }
+    .-low DepthPanel { display: none; }  /* the prompt and the answer come first */
+    .-low Status { max-height: 1; }
+    .-low PromptInput { max-height: 4; }
+    .-low Suggestions { max-height: 2; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance variable in Textual
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (24, "-high")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (14, "-short"), (24, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = keys.BINDINGS
 
     def __init__(
@@ -83,13 +90,14 @@ class ChatApp(BoundedApp):
         first_start: bool = False,
         ascii_filter: AsciiFilter | None = None,
         unsent: str = "",
+        copy: Copy | None = None,
     ) -> None:
         """`notice`: what the user should know of the chat that goes on. `first_start`: whether to suggest models while
         no other than the embedded one is here. `ascii_filter`: for a terminal that cannot show Unicode. `unsent`: what
-        stands in the prompt."""
+        stands in the prompt; `copy` of it."""
         super().__init__(*filter(None, [ascii_filter]))
         markdown.Formulas.in_unicode = ascii_filter is None
-        self._notice, self._unsent = notice, unsent
+        self._notice, self._unsent, self._draft = notice, unsent, copy
         self.session, self.options = session, options
         self.texts = SavedTexts(session.folders.config, personas or {})
         # kept here, not queried: while the app closes, a job that ends may still ask for a widget that is gone
@@ -158,7 +166,13 @@ class ChatApp(BoundedApp):
         if self._unsent:
             self.prompt.write(self._unsent)
             self.show_notice("the prompt has what was not sent when you left")
+        if self._draft is not None:
+            self.set_interval(COPY_SECONDS, self._copy_prompt)
         self.controller.load()
+
+    def _copy_prompt(self) -> None:
+        if self._draft is not None and self._is_up:
+            self._draft.update("" if (text := self.controller.unsent) in QUESTIONS else text)
 
     async def on_unmount(self) -> None:
         # its thread must end before the event loop can
@@ -258,6 +272,8 @@ class ChatApp(BoundedApp):
 
     def show_notice(self, text: str, *, error: bool = False) -> None:
         """Adds a message from the program to the conversation."""
+        if error:  # one that stands below the view would not be seen
+            self.conversation.go_to_end()
         self.conversation.add(Notice(text, error=error))
 
     def show_error(self, error: Exception) -> None:

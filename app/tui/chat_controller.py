@@ -58,8 +58,9 @@ class ChatController:
 
     @property
     def unsent(self) -> str:
-        """What was typed and not sent."""
-        return "\n".join(text for text in (self._set_aside, self._app.prompt.content) if text)
+        """What was typed and not sent; also a question that waits for the model."""
+        queued = self._submitted if self._queued is not None else ""
+        return "\n".join(text for text in (queued, self._set_aside, self._app.prompt.content) if text)
 
     def leave_editing(self) -> None:
         """What stood in the prompt before stands there again."""
@@ -81,6 +82,8 @@ class ChatController:
         self._typed = text
         try:
             if is_command(text):
+                if text.split() != ["/earlier"]:
+                    self._app.conversation.go_to_end()
                 await self._app.action_command(text)
             else:
                 self._ask(text.strip())
@@ -106,6 +109,7 @@ class ChatController:
         if turn is not None:
             before = [t.id for t in app.session.branch].index(turn)
             app.conversation.show_branch(app.session.branch[:before])
+        app.conversation.go_to_end()
         app.conversation.add_question(text)
         if files:
             doubts = [file.doubt for file in files if file.doubt is not None]

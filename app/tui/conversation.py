@@ -116,8 +116,7 @@ class Conversation(LineView, can_focus=False):
         entries = [entry for turn in branch[first:] for entry in self._entries_of(turn)]
         _mark_last(entries)
         self._replace(entries)
-        self._follows = True
-        self._follow()
+        self.go_to_end()
 
     def show_earlier(self) -> bool:
         """Adds a page at the top, while the lines in view stay there; returns whether there was one."""
@@ -321,6 +320,11 @@ class Conversation(LineView, can_focus=False):
             return False
         self.scroll_to(y=self.max_scroll_y, animate=False)
         return True
+
+    def go_to_end(self) -> None:
+        """Shows the end, and follows it again: the user has asked for something, whose outcome comes there."""
+        self._follows = True
+        self._follow()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)

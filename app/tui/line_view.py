@@ -50,6 +50,8 @@ class LineView(ScrollView, can_focus=False):
         if n_lines != self.virtual_size.height or self._width != self.virtual_size.width:
             self.virtual_size = Size(self._width, n_lines)
             self.update_scrollbar()
+            if self.scroll_offset.y > self.max_scroll_y:  # without a layout nobody else goes back to what is there
+                self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
     def update_scrollbar(self) -> None:
         """Shows the scrollbar if there is something to scroll."""

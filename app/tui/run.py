@@ -34,7 +34,10 @@ def run_tui(
     What stands in the prompt then stands there again at the next start.
     """
     unsent = draft.take(session.logs) if session.store.is_kept else ""
-    app = ChatApp(session, options, personas, notice, first_start=True, ascii_filter=ascii_filter, unsent=unsent)
+    copy = draft.Copy(session.logs) if session.store.is_kept else None
+    app = ChatApp(
+        session, options, personas, notice, first_start=True, ascii_filter=ascii_filter, unsent=unsent, copy=copy
+    )
     before, threading.excepthook = threading.excepthook, app.thread_failed
     failure: Exception | None = None
     try:
@@ -48,14 +51,21 @@ def run_tui(
         threading.excepthook = before
     text = app.controller.unsent
     if failure is None:
-        if session.store.is_kept and text not in QUESTIONS and draft.keep(text, session.logs, draft.UNSENT) is not None:
-            print("what you had written stands in the prompt at the next start", file=sys.stderr)
+        if copy is not None:
+            written = "" if text in QUESTIONS else text
+            kept = draft.keep(written, session.logs, draft.UNSENT) is not None
+            if kept:
+                print("what you had written stands in the prompt at the next start", file=sys.stderr)
+            if kept or not written.strip():
+                copy.close()
         return FAILURE if code is None else code
     told = error_log.told(failure, session.logs)
-    expected = session.store.is_kept and isinstance(failure, AppError)  # the terminal is gone: nobody reads the line
+    expected = copy is not None and isinstance(failure, AppError)  # the terminal is gone: nobody reads the line
     path = draft.keep(text, session.logs, draft.UNSENT if expected else draft.AFTER_FAILURE)
     if path is None:
         raise told from None
+    if copy is not None:
+        copy.close()
     raise AppError(told.title, f"{told.message}; what you had written is in {path}", told.exit_code) from None
 
 

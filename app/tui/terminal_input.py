@@ -13,6 +13,8 @@ from textual.events import Key, Paste
 from textual.keys import Keys
 from textual.message import Message
 
+from specee.app.text_input import AS_WESTERN
+
 MARK_SECONDS = 0.5  # in which the rest of a mark comes; Esc alone is a key sooner
 STALL_SECONDS = 2.0  # a paste that stands still for so long is over: its end was lost
 CHARACTER_SECONDS = 0.5  # in which the rest of a character comes
@@ -27,22 +29,12 @@ _ACTING_IN_TEXT = re.compile(rf"[^\x00-\x1f\x7f]{_ACTS}+[^\x00-\x1f\x7f]")
 
 _ALT_DIGIT = re.compile("\x1b[0-9]")
 
-_WESTERN = "specee-western"
-
-
-def _as_western(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
-
-
-codecs.register_error(_WESTERN, _as_western)
-
 
 class InputDecoder:
     """UTF-8; bytes that are none are read as Windows-1252."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(_WESTERN)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(AS_WESTERN)
         self._last = 0.0
 
     def decode(self, data: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fake_session import FakeSession, answers, chat, idle, in_mid_answer, make_stats, ready, screen, submit, until
+from textual.events import Paste
 
 from specee.app.errors import AppError
 from specee.app.tui.prompt_input import PromptInput
@@ -91,3 +92,19 @@ async def test_a_full_context_is_announced_and_room_is_made() -> None:
         await submit(pilot, "/drop")
         await pilot.pause(0.1)
         assert "no room to make" in screen(pilot.app)
+
+
+async def test_a_long_question_that_is_refused_leaves_the_chat_in_view() -> None:
+    """Of thousands of lines a few screens are left: the view goes back to them."""
+    session = FakeSession("\n\n".join(f"line {number}" for number in range(40)))
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: len(session.asked) == 1 and idle(pilot.app))
+        session.error = AppError("prompt too long", "it has 9000 tokens", 5)
+        pilot.app.post_message(Paste("a word\n" * 4000))  # a mark in the prompt, whose height stays what it was
+        await pilot.pause()
+        await pilot.press("enter")
+        await until(pilot, lambda: len(session.asked) == 2 and idle(pilot.app))
+        await until(pilot, lambda: "line 39" in screen(pilot.app) and "prompt too long" in screen(pilot.app))
+        assert pilot.app.conversation.scroll_offset.y == pilot.app.conversation.max_scroll_y > 0

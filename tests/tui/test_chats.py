@@ -140,3 +140,19 @@ async def test_new_text_does_not_move_what_the_user_has_scrolled_to() -> None:
             await pilot.press("pagedown")
         await pilot.pause(0.05)
         assert conversation.scroll_offset.y == conversation.max_scroll_y
+
+
+async def test_what_the_user_asks_for_is_shown_wherever_the_view_is() -> None:
+    session = FakeSession("line\n\n" * 40)
+    async with chat(session).run_test() as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: len(session.asked) == 1 and idle(pilot.app))
+        for text, shown in (("/set temperature 99", "from 0 to 10"), ("/rename Rain", "Rain"), ("Why?", "▌ Why?")):
+            await pilot.press("pageup", "pageup")
+            await until(pilot, lambda: pilot.app.conversation.scroll_offset.y < pilot.app.conversation.max_scroll_y)
+            session.gate = threading.Semaphore(0)
+            await submit(pilot, text)
+            await until(pilot, lambda shown=shown: shown in screen(pilot.app))
+        session.gate = None
+        await until(pilot, lambda: idle(pilot.app))

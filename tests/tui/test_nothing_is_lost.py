@@ -408,3 +408,16 @@ async def test_ctrl_z_suspends_or_says_how(monkeypatch: pytest.MonkeyPatch) -> N
         await until(pilot, lambda: sent == [(os.getpgrp(), signal.SIGTSTP)])
         await pilot.press("ctrl+underscore")
         await until(pilot, lambda: not pilot.app.prompt.text)
+
+
+async def test_a_question_that_waits_for_the_model_is_not_lost_when_the_user_leaves() -> None:
+    session = FakeSession()
+    session.loaded.clear()
+    async with chat(session).run_test() as pilot:
+        await pilot.pause()
+        await submit(pilot, "Why?")
+        await until(pilot, lambda: pilot.app.prompt.text == "")
+        pilot.app.prompt.write("and")
+        assert pilot.app.controller.unsent == "Why?\nand"
+        await pilot.press("ctrl+q")
+    assert pilot.app.controller.unsent == "Why?\nand" and not session.asked

@@ -307,7 +307,7 @@ class Pty:
             assert time.monotonic() < end, self.shown
             if select.select([self.fd], [], [], 0.1)[0]:
                 try:
-                    self.shown += os.read(self.fd, 1 << 16).decode()
+                    self.shown += os.read(self.fd, 1 << 16).decode(errors="replace")
                 except OSError:  # it has ended
                     assert what in self.shown, self.shown
                     return
@@ -474,3 +474,11 @@ def test_lines_typed_during_an_answer_are_texts_of_their_own(terminal: Pty) -> N
     terminal.type("/set seed 3\r/set top_k 5\r/quit\r")
     terminal.wait("['Hello'] 0")
     assert "seed 3 from the next" in terminal.shown and "top_k 5 from the next" in terminal.shown
+
+
+def test_bytes_that_are_no_text_are_read_as_on_the_screen(terminal: Pty) -> None:
+    terminal.wait(">>> ")
+    os.write(terminal.fd, b"a\xffb\r")
+    terminal.wait("here")
+    terminal.type("\x04")
+    terminal.wait("['aÿb'] 0")

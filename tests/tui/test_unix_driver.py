@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from specee.app.tui.draft import take
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
 
 PROGRAM = """
@@ -162,3 +164,29 @@ def test_what_was_not_sent_stands_in_the_prompt_at_the_next_start(
         assert not list(tmp_path.glob("unsent*"))
     finally:
         screen.close()
+
+
+def test_what_was_typed_is_there_after_the_program_was_killed(tmp_path: Path) -> None:
+    """But not while it runs: it is in its own prompt then."""
+    killed, other = Screen(tmp_path, "kept"), None
+    try:
+        killed.until(b"Ask something")
+        killed.type(b"half a question")
+        end = time.monotonic() + 60
+        while not any("half a question" in file.read_text() for file in tmp_path.glob("typed-*.txt")):
+            assert time.monotonic() < end
+            killed.until(b"half")
+            time.sleep(0.05)
+        assert take(tmp_path) == ""
+        killed.process.kill()
+        killed.process.wait()
+        other = Screen(tmp_path, "kept")
+        other.until(b"half a question", b"was not sent")
+        assert not any("half" in file.read_text() for file in tmp_path.glob("unsent*"))
+        other.type(b"\x03")
+        other.until(b"at the next start")
+        assert other.process.wait(60) == 0
+        assert not list(tmp_path.glob("typed-*")) and take(tmp_path) == "half a question"
+    finally:
+        for each in filter(None, (killed, other)):
+            each.close()

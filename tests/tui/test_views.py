@@ -257,3 +257,14 @@ async def test_what_stands_on_the_screen_at_each_width(width: int, theme: str) -
         assert "Bold words here" in shown and "tokens/s" in shown and "1 of 3 tokens skipped layers" in shown
         assert ("Search all chats" in shown) == (width >= 100)
         assert pilot.app.query_one(PromptInput).region.bottom <= 24
+
+
+@pytest.mark.parametrize("size", [(25, 6), (40, 10), (60, 13)])
+async def test_a_low_window_has_the_prompt_and_the_end_of_the_answer(size: tuple[int, int]) -> None:
+    async with chat(session := FakeSession("one two three")).run_test(size=size) as pilot:
+        await ready(pilot)
+        await submit(pilot, "Hi")
+        await until(pilot, lambda: len(session.asked) == 1 and idle(pilot.app) and "one two three" in screen(pilot.app))
+        pilot.app.prompt.text = "\n".join(f"line {number}" for number in range(9))
+        await until(pilot, lambda: pilot.app.prompt.region.height == 4)
+        assert pilot.app.prompt.region.bottom == size[1] and pilot.app.conversation.region.height >= 1

@@ -104,6 +104,22 @@ class Database:
         """What SQLite's integrity check says; "ok" when all is well."""
         return str(self.read(lambda db: db.execute("PRAGMA integrity_check(1)").fetchone()[0]))
 
+    def mark_interrupted(self, db: sqlite3.Connection) -> None:
+        """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
+        if self.path is None:  # nobody else sees it
+            return
+        nobody = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND " + NO_OWNER
+        db.execute(nobody)
+        for (owner,) in db.execute("SELECT DISTINCT owner FROM turns WHERE state = 'streaming'").fetchall():
+            lock = self._owner_lock(owner)
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, OSError):  # it runs, or somebody has put something else there
+                continue
+            sql = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND owner = ?"
+            db.execute(sql, (owner,))
+            _give_up(lock)
+
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
         with suppress(RuntimeError):  # closed before
@@ -180,7 +196,7 @@ class Database:
                 self._forget_the_dead()
                 _set_timeout(connection, READ_BUSY_SECONDS)
                 with suppress(sqlite3.OperationalError):  # somebody writes for long: the next start marks them
-                    self._mark_interrupted(connection)
+                    self.mark_interrupted(connection)
                 _set_timeout(connection, ATTEMPT_SECONDS)
             except BaseException:
                 connection.close()
@@ -196,20 +212,6 @@ class Database:
                 if path != own:
                     (lock := FileLock(path, thread_local=False)).acquire(timeout=0)
                     _give_up(lock)
-
-    def _mark_interrupted(self, connection: sqlite3.Connection) -> None:
-        """Marks answers whose program is gone: a running program holds a lock, which the system frees when it ends."""
-        nobody = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND " + NO_OWNER
-        connection.execute(nobody)
-        for (owner,) in connection.execute("SELECT DISTINCT owner FROM turns WHERE state = 'streaming'").fetchall():
-            lock = self._owner_lock(owner)
-            try:
-                lock.acquire(timeout=0)
-            except (Timeout, OSError):  # it runs, or somebody has put something else there
-                continue
-            sql = "UPDATE turns SET state = 'interrupted', owner = NULL WHERE state = 'streaming' AND owner = ?"
-            connection.execute(sql, (owner,))
-            _give_up(lock)
 
     def _owner_lock(self, owner: str) -> FileLock:
         assert self.path is not None

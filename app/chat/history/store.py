@@ -134,12 +134,18 @@ class Store:
         return Recorder(self._database, self._turn_by_id(turn))
 
     def continue_answer(self, answer: int) -> Recorder:
-        """Lets an answer that stopped grow again."""
-        self._database.do(
-            lambda db: db.execute(
-                "UPDATE turns SET state = 'streaming', owner = ? WHERE id = ?", (self._database.owner, answer)
-            )
-        )
+        """Lets an answer that stopped grow again. Raises AppError while another program writes it: of two texts in one
+        place one would be lost."""
+        owner = self._database.owner
+
+        def job(db: sqlite3.Connection) -> None:
+            self._database.mark_interrupted(db)  # that program may have been killed since we began
+            others = "SELECT 1 FROM turns WHERE id = ? AND state = 'streaming' AND owner IS NOT ?"
+            if db.execute(others, (answer, owner)).fetchone() is not None:
+                raise AppError("this answer is still being written", "another specee-chat writes it; try again later")
+            db.execute("UPDATE turns SET state = 'streaming', owner = ? WHERE id = ?", (owner, answer))
+
+        self._database.do(job)
         return Recorder(self._database, self._turn_by_id(answer))
 
     def switch_branch(self, turn_id: int) -> None:
