@@ -160,8 +160,7 @@ class Answer:
         first_at = stream.first_at if stream.first_at is not None else ended
         decoding = ended - first_at
         tokens = [event for event in events if not event.stop]
-        n_new = len(events) - len(self.given)
-        n_timed = n_new if self.given else n_new - 1  # the first token of an answer is the prompt's
+        n_timed = len(events) - len(self.given) - 1  # the first one follows from what was read
         return Stats(
             prompt_tokens=self.n_prompt,
             reused=reused,
