@@ -46,7 +46,7 @@ async def test_columns_are_as_high_as_their_step(session: FakeSession) -> None:
         assert f"1.83 tokens a step; 6 of 12 tokens were drafted: {WHERE} (policy chain)" in shown
 
 
-@pytest.mark.parametrize("size", [(60, 20), (40, 12)])
+@pytest.mark.parametrize("size", [(60, 20), (40, 14)])
 async def test_the_caption_fits_small_screens(session: FakeSession, size: tuple[int, int]) -> None:
     async with chat(session).run_test(size=size) as pilot:
         await ask(pilot)
