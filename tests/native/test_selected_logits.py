@@ -65,7 +65,7 @@ def engine(
 
         path = changed_gguf.write(path, path.with_name("equal.gguf"), {}, few)
     with (
-        closing(Model(Path(path), gpu_layers=99, devices=device)) as model,
+        closing(Model(path, gpu_layers=99, devices=device)) as model,
         closing(RowEngine(model, n_ctx=256, n_threads=1)) as engine,
     ):
         engine.prefill(PROMPT)
